@@ -1,0 +1,78 @@
+"""Which samples come when: seeded, the same for any number of processes and any accumulation."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from .images import ImageTensors
+
+
+def epoch_order(num_samples: int, seed: int, epoch: int) -> torch.Tensor:
+    """The order of the samples in one epoch, (num_samples,): a function of the seed and the epoch alone."""
+    mixed = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0]
+    return torch.randperm(num_samples, generator=torch.Generator().manual_seed(int(mixed)))
+
+
+class EpochBatchSampler(Sampler[torch.Tensor]):
+    """Each process's share of each global batch, as index tensors.
+
+    Every process draws the same order and takes its slice of each batch, the last one of an epoch too, however
+    few samples are left: the union over processes is what one process with the whole batch sees. A process whose
+    slice is empty gets the index -1, which `ImageTensors` turns into a sample that enters no loss.
+
+    Args:
+        num_samples: N.
+        batch_size: samples a process takes of a full batch.
+        seed: of the order; each epoch has its own.
+        num_processes: P; a global batch has P * batch_size samples.
+        process_index: which of them this is.
+        drop_last: leave out a last batch that is not full.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        seed: int,
+        num_processes: int = 1,
+        process_index: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.num_processes = num_processes
+        self.process_index = process_index
+        self.drop_last = drop_last
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        global_batch = self.batch_size * self.num_processes
+        return self.num_samples // global_batch if self.drop_last else -(-self.num_samples // global_batch)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        order = epoch_order(self.num_samples, self.seed, self.epoch)
+        nothing = torch.tensor([-1])
+        for batch in order.split(self.batch_size * self.num_processes)[: len(self)]:
+            share = batch.tensor_split(self.num_processes)[self.process_index]
+            yield share if len(share) else nothing
+
+
+class TensorDataLoader(DataLoader):
+    """A DataLoader over `ImageTensors` that makes whole batches, each with one gather."""
+
+    def __init__(self, dataset: ImageTensors, batch_sampler: EpochBatchSampler) -> None:
+        super().__init__(dataset, batch_sampler=batch_sampler, collate_fn=whole_batch)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+
+
+def whole_batch(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A collate function for data that comes as batches already."""
+    return batch

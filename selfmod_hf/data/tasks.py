@@ -1,0 +1,94 @@
+"""The tasks: where the data lies, how it is read, and the recipe the paper trains with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """An image classification task.
+
+    Attributes:
+        name: as `--task` spells it.
+        dataset_name: Hub id or local folder in Hub layout; None is scikit-learn's digits, which need no network.
+        dataset_config: configuration of the data set, where it has several.
+        image_column: column of images.
+        label_column: column of class labels (ClassLabel, integers or strings).
+        train_split: split to train on.
+        test_split: split to evaluate on.
+        metric: what evaluation reports beside the losses.
+        image_mean: subtracted from pixel / 255, the same for each channel.
+        image_std: divides afterwards.
+        recipe: default of each flag of `selfmod train`, by its name. `train_batch_size` is the batch of one
+            optimizer step over all processes.
+        source: what the recipe comes from.
+    """
+
+    name: str
+    dataset_name: str | None
+    dataset_config: str | None = None
+    image_column: str = "image"
+    label_column: str = "label"
+    train_split: str = "train"
+    test_split: str = "test"
+    metric: str = "accuracy"
+    image_mean: float = 0.5
+    image_std: float = 0.5
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+
+
+_SGD_WITH_MOMENTUM = {
+    "optim": "sgd",
+    "optim_args": "momentum=0.9,nesterov=True",
+    "lr_scheduler_type": "constant",
+    "max_grad_norm": 0.0,
+    "weight_decay": 0.0,
+    "backbone": "mlp",
+    "hidden_sizes": [64],
+    "target_layers": ["hidden.relu1"],
+}
+
+TASKS: Mapping[str, TaskSpec] = {
+    spec.name: spec
+    for spec in (
+        TaskSpec(
+            name="digits",
+            dataset_name=None,
+            recipe={
+                **_SGD_WITH_MOMENTUM,
+                "learning_rate": 0.05,
+                "train_batch_size": 64,
+                "num_train_epochs": 40,
+                "aux_weight": 1.0,
+            },
+            source="ours: small enough for a first look; no experiment of the paper",
+        ),
+        TaskSpec(
+            name="mnist",
+            dataset_name="ylecun/mnist",
+            recipe={
+                **_SGD_WITH_MOMENTUM,
+                "learning_rate": 0.005,
+                "train_batch_size": 512,
+                "num_train_epochs": 50,
+                "aux_weight": 10.0,
+            },
+            source="arXiv 2407.10188, the recipe its authors published with the figures (the table says batch 64)",
+        ),
+    )
+}
+
+
+def get_task(name: str) -> TaskSpec:
+    """The built-in task of that name.
+
+    Raises:
+        InputError: there is none; the message lists those there are.
+    """
+    if name not in TASKS:
+        raise InputError("--task", name, f"allowed are {', '.join(TASKS)} (or name a data set by --dataset_name)")
+    return TASKS[name]
