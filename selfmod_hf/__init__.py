@@ -9,7 +9,16 @@ from typing import Any
 __version__ = "0.1.0"
 
 # public name -> module that defines it
-_EXPORTS: dict[str, str] = {}
+_EXPORTS: dict[str, str] = {
+    "SelfModelingConfig": ".models",
+    "SelfModelingForImageClassification": ".models",
+    "SelfModelingOutput": ".models",
+    "SelfModelingTrainer": ".trainer",
+    "SelfModelingTrainingArguments": ".trainer",
+    "TaskSpec": ".data",
+    "load_images": ".data",
+    "weight_width": ".complexity",
+}
 
 __all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604
 

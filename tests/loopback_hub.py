@@ -45,6 +45,7 @@ import socket
 import sys
 import tempfile
 import threading
+import traceback
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -135,9 +136,6 @@ class Commit:
     def oid(self) -> str:
         files = {path: asdict(file) for path, file in sorted(self.tree.items())}
         return sha1(dump([files, self.parent, self.title, self.message, self.author]))
-
-    def to_json(self) -> bytes:
-        return dump(asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> Commit:
@@ -357,7 +355,6 @@ class Store:
         self._home = root / ".loopback"
         self._repos: dict[tuple[str, str], Repo] = {}
         self._sources: dict[str, Path] = {}  # SHA-256 -> a seed's own file
-        (self._home / "tmp").mkdir(parents=True, exist_ok=True)
 
     # blobs
 
@@ -417,6 +414,8 @@ class Store:
             return repo
 
     def delete(self, repo: Repo) -> None:
+        if any((seed / repo.kind / repo.id).is_dir() for seed in self.seeds):
+            raise HubError(403, f"{repo.id} is a read-only seed of this Hub")
         with self.lock:
             del self._repos[repo.kind, repo.id]
             for folder in (self._repo_path(repo), self.root / repo.kind / repo.id):
@@ -426,7 +425,6 @@ class Store:
         """Write the manifest, then move the ref; for `main`, the plain files as well."""
         with self.lock:
             before = repo.resolve(ref).tree if ref in repo.refs else {}
-            self._keep_sources(repo)
             repo.commits[commit.oid] = commit
             self.set_ref(repo, ref, commit.oid)
             if ref == MAIN:
@@ -435,18 +433,23 @@ class Store:
     def set_ref(self, repo: Repo, ref: str, oid: str | None) -> None:
         """Point a ref at a commit; None removes it."""
         with self.lock:
-            refs = (
-                {**repo.refs, ref: oid}
-                if oid
-                else {name: at for name, at in repo.refs.items() if name != ref}
-            )
             for commit in repo.commits.values():
-                manifest = self._repo_path(repo) / "commits" / f"{commit.oid}.json"
-                if not manifest.exists():
-                    self._write(manifest, commit.to_json())
+                self._keep(commit, self._repo_path(repo) / "commits" / f"{commit.oid}.json")
+            refs = {**repo.refs, ref: oid or ""}
+            if oid is None:
+                del refs[ref]
             meta = {"private": repo.private, "created_at": repo.created_at, "refs": refs}
             self._write(self._repo_path(repo) / "repo.json", dump(meta))
-            repo.refs = refs  # type: ignore[assignment]
+            repo.refs = refs
+
+    def _keep(self, commit: Commit, manifest: Path) -> None:
+        """Write a commit, unless it is; with it, what so far lies only in a seed's folder."""
+        if manifest.exists():
+            return
+        for file in commit.tree.values():
+            if not self._blob_path(file.sha256).exists():
+                self._copy(self._sources[file.sha256], self._blob_path(file.sha256))
+        self._write(manifest, dump(asdict(commit)))
 
     def _repo_path(self, repo: Repo) -> Path:
         return self._home / "repos" / repo.kind / repo.id
@@ -482,14 +485,6 @@ class Store:
             self._sources[file.sha256] = path
             yield name, file
 
-    def _keep_sources(self, repo: Repo) -> None:
-        """Before a repository changes, copy what so far lies only in its plain folder."""
-        for commit in repo.commits.values():
-            for file in commit.tree.values():
-                source = self._sources.get(file.sha256)
-                if source is not None and not self._blob_path(file.sha256).exists():
-                    self._copy(source, self._blob_path(file.sha256))
-
     def _check_out(self, folder: Path, before: Tree, after: Tree) -> None:
         for name in before.keys() - after.keys():
             path = folder / name
@@ -504,7 +499,9 @@ class Store:
     # atomic writes
 
     def _temporary(self) -> Path:
-        return self._home / "tmp" / uuid.uuid4().hex
+        folder = self._home / "tmp"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / uuid.uuid4().hex
 
     def _copy(self, source: Path, target: Path) -> None:
         temporary = self._temporary()
@@ -587,56 +584,17 @@ def _add_lfs(path: str, value: dict, store: Store) -> File:
 
 
 @dataclass
-class Body:
-    """What the client sends: read once, by length or in HTTP chunks."""
-
-    stream: BinaryIO
-    headers: Message
-
-    def __post_init__(self) -> None:
-        chunked = "chunked" in self.headers.get("Transfer-Encoding", "").lower()
-        self._parts = (
-            self._chunked() if chunked else self._sized(int(self.headers.get("Content-Length") or 0))
-        )
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._parts
-
-    def read(self) -> bytes:
-        return b"".join(self)
-
-    def json(self) -> dict:
-        try:
-            value = json.loads(self.read())
-        except ValueError as error:
-            raise HubError(400, "Body is not valid JSON") from error
-        if not isinstance(value, dict):
-            raise HubError(400, "Body must be a JSON object")
-        return value
-
-    def _sized(self, left: int) -> Iterator[bytes]:
-        while left > 0:
-            part = self.stream.read(min(left, CHUNK))
-            if not part:
-                raise ConnectionError("the client left in the middle of its body")
-            left -= len(part)
-            yield part
-
-    def _chunked(self) -> Iterator[bytes]:
-        while size := int(self.stream.readline().split(b";")[0], 16):
-            yield from self._sized(size)
-            self.stream.readline()
-        while self.stream.readline().strip():
-            pass  # trailers
-
-
-@dataclass
 class Request:
+    """What the client asks. `path` is as sent: still percent-encoded, without the query."""
+
     method: str
-    path: str  # as sent: still percent-encoded, without the query
+    path: str
     query: dict[str, list[str]]
     headers: Message
-    body: Body
+    stream: BinaryIO
+
+    def __post_init__(self) -> None:
+        self._unread = int(self.headers.get("Content-Length") or 0)
 
     @property
     def user(self) -> str | None:
@@ -650,26 +608,37 @@ class Request:
         return user
 
     def flag(self, name: str) -> bool:
-        return self.query.get(name, [""])[-1].lower() in ("1", "true")
+        return _is_true(self.query.get(name, [""])[-1])
 
+    def body(self) -> Iterator[bytes]:
+        """The body, once, in parts."""
+        if self.headers.get("Transfer-Encoding"):
+            raise HubError(411, "Length Required")
+        while self._unread > 0:
+            part = self.stream.read(min(self._unread, CHUNK))
+            if not part:
+                raise ConnectionError("the client left in the middle of its body")
+            self._unread -= len(part)
+            yield part
 
-@dataclass
-class Slice:
-    """Part of a file on disk."""
+    def json(self) -> dict:
+        try:
+            value = json.loads(b"".join(self.body()))
+        except ValueError as error:
+            raise HubError(400, "Body is not valid JSON") from error
+        if not isinstance(value, dict):
+            raise HubError(400, "Body must be a JSON object")
+        return value
 
-    path: Path
-    start: int
-    length: int
-
-    def __len__(self) -> int:
-        return self.length
+    def form(self) -> dict[str, list[str]]:
+        return parse_qs(b"".join(self.body()).decode(), keep_blank_values=True)
 
 
 @dataclass
 class Response:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    body: bytes | Slice = b""
+    body: bytes = b""
 
     @classmethod
     def of_json(cls, value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -716,6 +685,14 @@ class Hub:
             raise HubError(404, f"No such endpoint: {request.method} {request.path}")
         except HubError as error:
             return error.response()
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+        ) as error:  # a body of the wrong shape, or our bug
+            traceback.print_exc()
+            return HubError(400, f"Cannot handle this request: {error!r}").response()
 
     # who may do what
 
@@ -773,7 +750,7 @@ class Hub:
 
     def _named(self, request: Request) -> tuple[str, str, dict]:
         """Kind and id in the body of create and delete; only one's own namespace will do."""
-        user, payload = request.user, request.body.json()
+        user, payload = request.user, request.json()
         if user is None:
             raise HubError(401, "Invalid username or password.")
         kind = f"{payload.get('type') or 'model'}s"
@@ -784,6 +761,10 @@ class Hub:
             raise HubError(403, f"You don't have the rights to create or delete {kind[:-1]} {repo_id}")
         return kind, repo_id, payload
 
+    @route("GET", f"{_API}/xet-(?P<what>read|write)-token/.+")
+    def xet_token(self, request: Request, kind: str, repo: str, what: str) -> Response:
+        raise HubError(400, "Xet is not spoken here: set HF_HUB_DISABLE_XET=1")
+
     @route("GET", f"{_API}/auth-check(?P<write>/write)?")
     def auth_check(self, request: Request, kind: str, repo: str, write: str | None) -> Response:
         (self._write if write else self._read)(request, kind, repo)
@@ -791,7 +772,7 @@ class Hub:
 
     @route("POST", "/api/validate-yaml")
     def validate_yaml(self, request: Request) -> Response:
-        content = str(request.body.json().get("content", ""))
+        content = str(request.json().get("content", ""))
         errors = [{"message": message} for message in card_errors(content)]
         warnings = [] if errors or card_metadata(content) else ["empty or missing yaml metadata in repo card"]
         report = {"errors": errors, "warnings": [{"message": message} for message in warnings]}
@@ -839,8 +820,8 @@ class Hub:
     def paths_info(self, request: Request, kind: str, repo: str, revision: str) -> Response:
         found = self._read(request, kind, repo)
         commit = found.resolve(revision)
-        form = _form(request)
-        expand = form.get("expand", [""])[-1].lower() in ("1", "true")
+        form = request.form()
+        expand = _is_true(form.get("expand", [""])[-1])
         wanted = [path.strip("/") for path in form.get("paths", [])]
         known = [path for path in wanted if path in commit.tree or folder_oid(commit.tree, path)]
         return Response.of_json([_entry(found, commit, path, expand) for path in known])
@@ -848,17 +829,9 @@ class Hub:
     @route("GET", f"{_API}/commits/{_REVISION}")
     def commits(self, request: Request, kind: str, repo: str, revision: str) -> Response:
         found = self._read(request, kind, repo)
+        history = found.history(found.resolve(revision))
         return Response.of_json(
-            [
-                {
-                    "id": at.oid,
-                    "title": at.title,
-                    "message": at.message,
-                    "date": at.date,
-                    "authors": [{"user": at.author}],
-                }
-                for at in found.history(found.resolve(revision))
-            ]
+            [{**_title(at), "message": at.message, "authors": [{"user": at.author}]} for at in history]
         )
 
     @route("GET", f"{_PAGE}/resolve/{_REVISION}/(?P<path>.+)")
@@ -886,7 +859,7 @@ class Hub:
         tree = found.resolve(revision).tree
         attributes = self._attributes(tree)
         answers = []
-        for file in request.body.json().get("files", []):
+        for file in request.json().get("files", []):
             path = checked_path(file.get("path"))
             lfs = goes_by_lfs(path, int(file.get("size", 0)), attributes)
             known = {"oid": tree[path].etag} if path in tree else {}
@@ -902,7 +875,7 @@ class Hub:
     @route("POST", f"{_PAGE}\\.git/info/lfs/objects/batch")
     def lfs_batch(self, request: Request, kind: str | None, repo: str) -> Response:
         found = self._write(request, kind, repo, create_pr=True)  # the commit decides; here a token is enough
-        payload = request.body.json()
+        payload = request.json()
         if payload.get("operation") != "upload" or "basic" not in payload.get("transfers", ["basic"]):
             raise HubError(422, "Only the basic upload transfer is offered")
         objects = [
@@ -929,13 +902,13 @@ class Hub:
         size = int(request.query.get("size", ["-1"])[0])
         if not hmac.compare_digest(request.query.get("signature", [""])[0], self._signature(oid, size)):
             raise HubError(403, "SignatureDoesNotMatch")
-        self.store.add_blob(iter(request.body), oid, size)
+        self.store.add_blob(request.body(), oid, size)
         return Response(200, {"ETag": f'"{oid}"'})
 
     @route("POST", f"{_PAGE}\\.git/info/lfs/objects/verify")
     def lfs_verify(self, request: Request, kind: str | None, repo: str) -> Response:
         self._write(request, kind, repo, create_pr=True)
-        payload = request.body.json()
+        payload = request.json()
         blob = self.store.blob(str(payload.get("oid")))
         if blob is None or blob.stat().st_size != payload.get("size"):
             raise HubError(404, f"LFS object {payload.get('oid')} was not uploaded in full")
@@ -945,7 +918,7 @@ class Hub:
     def commit(self, request: Request, kind: str, repo: str, revision: str) -> Response:
         create_pr = request.flag("create_pr")
         found = self._write(request, kind, repo, create_pr)
-        header, operations = _commit_lines(request.body.read())
+        header, operations = _commit_lines(b"".join(request.body()))
         with self.store.lock:
             ref = _writable_ref(found, revision)
             head = found.resolve(ref)
@@ -987,14 +960,14 @@ class Hub:
 
     @route("POST", f"{_API}/branch/(?P<name>[^/]+)")
     def create_branch(self, request: Request, kind: str, repo: str, name: str) -> Response:
-        start = request.body.json().get("startingPoint") or "main"
+        start = request.json().get("startingPoint") or "main"
         return self._create_ref(
             self._write(request, kind, repo), f"refs/heads/{checked_ref_name(name)}", start
         )
 
     @route("POST", f"{_API}/tag/{_REVISION}")
     def create_tag(self, request: Request, kind: str, repo: str, revision: str) -> Response:
-        name = checked_ref_name(request.body.json().get("tag"))
+        name = checked_ref_name(request.json().get("tag"))
         return self._create_ref(self._write(request, kind, repo), f"refs/tags/{name}", revision)
 
     def _create_ref(self, repo: Repo, ref: str, revision: str) -> Response:
@@ -1016,6 +989,10 @@ class Hub:
                 raise HubError(404, f"Invalid rev id: {name}", "RevisionNotFound")
             self.store.set_ref(found, ref, None)
         return Response(200)
+
+
+def _is_true(value: str) -> bool:
+    return value.lower() in ("1", "true")
 
 
 def _is_repo_id(repo: str) -> bool:
@@ -1050,9 +1027,12 @@ def _entry(repo: Repo, commit: Commit, path: str, expand: bool) -> dict:
         if file.lfs:
             entry["lfs"] = _lfs_fields(file)
     if expand:
-        last = _last_commit(repo, commit, path)
-        entry["lastCommit"] = {"id": last.oid, "title": last.title, "date": last.date}
+        entry["lastCommit"] = _title(_last_commit(repo, commit, path))
     return entry
+
+
+def _title(commit: Commit) -> dict:
+    return {"id": commit.oid, "title": commit.title, "date": commit.date}
 
 
 def _last_commit(repo: Repo, commit: Commit, path: str) -> Commit:
@@ -1069,30 +1049,21 @@ def _last_commit(repo: Repo, commit: Commit, path: str) -> Commit:
     return last
 
 
-def _form(request: Request) -> dict[str, list[str]]:
-    """Form fields, or the same in JSON: the clients send either."""
-    if "json" in request.headers.get("Content-Type", ""):
-        fields = request.body.json()
-        return {
-            key: [str(v) for v in (value if isinstance(value, list) else [value])]
-            for key, value in fields.items()
-        }
-    return parse_qs(request.body.read().decode(), keep_blank_values=True)
-
-
 def _content(source: Path, size: int, wanted: str | None, headers: dict[str, str]) -> Response:
     """The whole file, or the one range asked for."""
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", (wanted or "").strip())
     if match is None or match.groups() == ("", ""):
-        return Response(200, headers, Slice(source, 0, size))
+        return Response(200, headers, source.read_bytes())
     first, last = match.groups()
     start = int(first) if first else max(size - int(last), 0)
     stop = min(int(last) + 1, size) if first and last else size
     if start >= stop:
         refusal = HubError(416, f"Range not satisfiable: {wanted} of {size} bytes")
         return refusal.response({**headers, "Content-Range": f"bytes */{size}"})
-    headers = {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{size}"}
-    return Response(206, headers, Slice(source, start, stop - start))
+    with source.open("rb") as file:
+        file.seek(start)
+        part = file.read(stop - start)
+    return Response(206, {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{size}"}, part)
 
 
 def _commit_lines(data: bytes) -> tuple[dict, list[tuple[str, dict]]]:
@@ -1126,13 +1097,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         url = urlsplit(self.path)
         query = parse_qs(url.query, keep_blank_values=True)
-        request = Request(self.command, url.path, query, self.headers, Body(self.rfile, self.headers))
+        request = Request(self.command, url.path, query, self.headers, self.rfile)
         try:
-            response = self.server.answer(request)
-            for _ in request.body:  # unread, it would be taken for the next request
+            self._send(self.server.answer(request))
+            for _ in request.body():  # unread, it would be taken for the next request
                 pass
-            self._send(response)
-        except (ConnectionError, TimeoutError):
+        except (ConnectionError, HubError):
             self.close_connection = True
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
@@ -1148,26 +1118,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD" and response.status != 304:
-            for part in _parts(response.body):
-                self.wfile.write(part)
+            self.wfile.write(response.body)
             if headers["Content-Length"] != str(len(response.body)):
                 self.close_connection = True  # a fault: the body breaks off
 
     def log_message(self, format: str, *args: Any) -> None:
         if self.server.verbose:
             super().log_message(format, *args)
-
-
-def _parts(body: bytes | Slice) -> Iterator[bytes]:
-    if isinstance(body, bytes):
-        yield body
-        return
-    with body.path.open("rb") as file:
-        file.seek(body.start)
-        left = len(body)
-        while left > 0 and (part := file.read(min(left, CHUNK))):
-            left -= len(part)
-            yield part
 
 
 class _Server(ThreadingHTTPServer):

@@ -302,3 +302,17 @@ def _check_labels(spec: TaskSpec, train: torch.Tensor, test: torch.Tensor, num_l
         raise InputError(
             "--label_column", spec.label_column, "all training labels are the same class; at least two are needed"
         )
+
+
+def image_processor(data: ImageTensors) -> Any:
+    """The `ViTImageProcessor` that prepares a picture as `data` does; saved beside a model, it feeds a
+    `pipeline("image-classification")`."""
+    from transformers import ViTImageProcessor
+
+    channels, height, width = data.pixels.shape[1:]
+    return ViTImageProcessor(
+        size={"height": height, "width": width},
+        image_mean=[data.mean] * channels,
+        image_std=[data.std] * channels,
+        do_convert_rgb=channels == 3,
+    )

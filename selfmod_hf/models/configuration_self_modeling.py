@@ -24,9 +24,6 @@ class SelfModelingConfig(PreTrainedConfig):
         hidden_sizes: widths of the linear + ReLU layers between backbone and heads; may be empty.
         image_size: height and width in pixels; one number means a square.
         num_channels: channels of the input image.
-        image_mean: per channel, subtracted from pixel / 255.
-        image_std: per channel, divides afterwards. The model itself expects normalized input; these two are
-            recorded here for whoever feeds it.
         target_layers: modules whose activations are predicted, as `model.named_modules()` spells them
             (``"hidden.relu1"``, ``"backbone.layer4"``); a leading ``"backbone."`` may be left off. Empty: the
             baseline, a plain classifier.
@@ -55,8 +52,6 @@ class SelfModelingConfig(PreTrainedConfig):
         hidden_sizes: Sequence[int] = (),
         image_size: int | Sequence[int] = 28,
         num_channels: int = 1,
-        image_mean: Sequence[float] | None = None,
-        image_std: Sequence[float] | None = None,
         target_layers: Sequence[str] = (),
         aux_weight: float = 0.0,
         classification_weight: float = 1.0,
@@ -69,8 +64,6 @@ class SelfModelingConfig(PreTrainedConfig):
         self.hidden_sizes = list(hidden_sizes)
         self.image_size = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
         self.num_channels = num_channels
-        self.image_mean = [0.5] * num_channels if image_mean is None else list(image_mean)
-        self.image_std = [0.5] * num_channels if image_std is None else list(image_std)
         self.target_layers = [target_layers] if isinstance(target_layers, str) else list(target_layers)
         self.aux_weight = aux_weight
         self.classification_weight = classification_weight
@@ -94,11 +87,6 @@ class SelfModelingConfig(PreTrainedConfig):
             raise ValueError(f"image_size={self.image_size!r}: allowed is one integer, or height and width")
         if self.num_channels < 1:
             raise ValueError(f"num_channels={self.num_channels!r}: allowed are integers of at least 1")
-        for name in ("image_mean", "image_std"):
-            if len(getattr(self, name)) != self.num_channels:
-                raise ValueError(f"{name}={getattr(self, name)!r}: one number per channel ({self.num_channels})")
-        if any(not value > 0 for value in self.image_std):
-            raise ValueError(f"image_std={self.image_std!r}: allowed are numbers above 0")
         for name in ("aux_weight", "classification_weight"):
             value = getattr(self, name)
             if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):

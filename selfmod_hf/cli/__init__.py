@@ -1,0 +1,36 @@
+"""The command line: `selfmod <command> ...`, the same entry points as the files of `scripts/`.
+
+A command is a module with `run(argv) -> None`, imported when it is asked for. It raises `UsageError` (or lets the
+package's ValueErrors through while it prepares): the user sees one line, the exit code is 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+COMMANDS = {
+    "train": "train one network",
+}
+
+
+class UsageError(Exception):
+    """Something the user gave cannot be used; the message is one line."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code (0; 2 for what the user can mend)."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: selfmod COMMAND [flags]   (selfmod COMMAND --help explains them)\n")
+        print("\n".join(f"  {name:10} {summary}" for name, summary in COMMANDS.items()))
+        return 0
+    try:
+        if argv[0] not in COMMANDS:
+            raise UsageError(f"command {argv[0]!r}: allowed are {', '.join(COMMANDS)}")
+        import_module(f".{argv[0]}", __name__).run(argv[1:])
+    except UsageError as error:
+        print(f"selfmod: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,275 @@
+"""`selfmod train`: one network on one data set, from flags to a saved (and pushed) model."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import UsageError
+from .arguments import as_flags, make_parser, one_line, parse, read_config_file
+
+if TYPE_CHECKING:
+    from ..data import TaskData, TaskSpec
+    from ..models import SelfModelingForImageClassification
+    from ..trainer import SelfModelingTrainer, SelfModelingTrainingArguments
+
+
+def _flag(help: str, default: Any = None, **kwargs: Any) -> Any:
+    return field(default=default, metadata={"help": help, **kwargs})
+
+
+@dataclass
+class DataArguments:
+    """Which data. With `--task` alone its own data set; the other flags override single entries of it."""
+
+    task: str | None = _flag("Built-in task with the paper's recipe: digits (default; needs no network) or mnist.")
+    dataset_name: str | None = _flag("Any other image data set: Hub id, or local folder in Hub layout.")
+    dataset_config: str | None = _flag("Configuration of the data set, where it has several.")
+    image_column: str | None = _flag("Column of images; default: image.")
+    label_column: str | None = _flag("Column of class labels; default: label.")
+    train_split: str | None = _flag("Split to train on; default: train.")
+    test_split: str | None = _flag("Split to evaluate on; default: test.")
+    image_size: list[int] | None = _flag("Resize images to this height and width (one number: a square).")
+    max_train_samples: int | None = _flag("Use the first so many training samples.")
+    max_test_samples: int | None = _flag("Use the first so many test samples.")
+
+
+@dataclass
+class ModelArguments:
+    """Which network; see SelfModelingConfig."""
+
+    backbone: str = _flag("mlp, or timm/<name> for any timm model.", default="mlp")
+    backbone_kwargs: str = _flag("Further arguments of the timm model, as JSON.", default="{}")
+    hidden_sizes: list[int] | None = _flag("Widths of the linear + ReLU layers between backbone and heads.")
+    target_layers: list[str] | None = _flag("Modules whose activations are predicted, e.g. hidden.relu1.")
+    aux_weight: float = _flag("Weight of the self-modeling loss; 0 is the baseline, a plain classifier.", default=0.0)
+    classification_weight: float = _flag("Weight of the classification loss.", default=1.0)
+    detach_targets: bool = _flag("No gradient flows into the predicted activations (published recipe).", default=True)
+
+
+@dataclass
+class RunArguments:
+    """How the command itself runs."""
+
+    config: str | None = _flag("YAML or JSON file of flags; typed flags win over it, it wins over the recipe.")
+    train_batch_size: int | None = _flag("Batch of one step over all processes; sets per_device_train_batch_size.")
+    mixed_precision: str | None = _flag("no, bf16 or fp16 (as accelerate launch --mixed_precision).")
+    quiet: bool = _flag("No progress bars, no log lines: the final table only.", default=False)
+
+
+DEFAULTS = {
+    "eval_strategy": "epoch",
+    "logging_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 1,
+    "report_to": "none",
+    "per_device_eval_batch_size": 1000,
+}
+
+
+def run(argv: Sequence[str]) -> None:
+    """Train, evaluate, save; print a table.
+
+    Raises:
+        UsageError: input that cannot be used, before any training.
+    """
+    from transformers import set_seed
+
+    spec, data_args, model_args, run_args, training_args = parse_flags(argv)
+    _quieten(run_args.quiet)
+    with one_line():
+        _check_output_dir(training_args.output_dir)
+        with training_args.main_process_first(desc="loading data"):
+            data = _load(spec, data_args)
+        set_seed(training_args.seed)
+        model = build_model(model_args, data)
+        trainer = _build_trainer(spec, model, training_args, data, run_args.quiet)
+    train(trainer)
+
+
+def parse_flags(
+    argv: Sequence[str],
+) -> tuple[TaskSpec, DataArguments, ModelArguments, RunArguments, SelfModelingTrainingArguments]:
+    """Recipe, `--config` file and typed flags, joined."""
+    from ..trainer import SelfModelingTrainingArguments
+
+    parser = make_parser("train", DataArguments, ModelArguments, RunArguments, SelfModelingTrainingArguments)
+    typed, _ = parser.parse_known_args(list(argv))
+    given = [*(as_flags(read_config_file(typed.config, parser)) if typed.config else []), *argv]
+    first, _ = parser.parse_known_args(given)
+    with one_line():
+        spec = task_spec(first)
+    base = {"output_dir": f"runs/{spec.name.replace('/', '--')}", **DEFAULTS, **spec.recipe}
+    if first.aux_weight == 0 and "--aux_weight" in " ".join(given):
+        base.pop("target_layers", None)  # the baseline of a task predicts nothing
+    flags = [*as_flags(base), *given]
+    joined, _ = parser.parse_known_args(flags)
+    return (spec, *parse(parser, [*flags, *_derived(joined, given)]))
+
+
+def task_spec(args: Any) -> TaskSpec:
+    """The built-in task, or the user's own data set, or one with entries of the other."""
+    from ..data import TaskSpec, get_task
+
+    entries = {
+        name: getattr(args, name)
+        for name in ("dataset_name", "dataset_config", "image_column", "label_column", "train_split", "test_split")
+        if getattr(args, name) is not None
+    }
+    if args.task is None and args.dataset_name is not None:
+        return TaskSpec(name=Path(args.dataset_name).name, **entries)
+    return replace(get_task(args.task or "digits"), **entries)
+
+
+def _derived(args: Any, given: Sequence[str]) -> list[str]:
+    """Flags that follow from others: the batch of each process, and the precision."""
+    flags = []
+    if args.train_batch_size is not None and not any("per_device_train_batch_size" in flag for flag in given):
+        processes = int(os.environ.get("WORLD_SIZE", 1))
+        if args.train_batch_size < 1 or args.train_batch_size % processes:
+            raise UsageError(f"--train_batch_size {args.train_batch_size}: allowed are multiples of {processes} processes")
+        flags.append(f"--per_device_train_batch_size={args.train_batch_size // processes}")
+    if args.mixed_precision is not None:
+        if args.mixed_precision not in ("no", "bf16", "fp16"):
+            raise UsageError(f"--mixed_precision {args.mixed_precision}: allowed are no, bf16, fp16")
+        flags += [f"--{name}={args.mixed_precision == name}" for name in ("bf16", "fp16")]
+    return flags
+
+
+def _quieten(quiet: bool) -> None:
+    import datasets
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()  # of loading and writing files: shorter than their bars
+    if quiet:
+        transformers.utils.logging.set_verbosity_error()
+        datasets.disable_progress_bars()
+
+
+def _check_output_dir(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"--output_dir {folder}: cannot be written to ({error.strerror})") from error
+
+
+def _load(spec: TaskSpec, args: DataArguments) -> TaskData:
+    from ..data import load_images
+    from ..errors import InputError
+
+    size = args.image_size
+    if size is not None:
+        if len(size) > 2 or any(side < 1 for side in size):
+            raise InputError("--image_size", size, "allowed are one or two integers of at least 1")
+        size = size * 2 if len(size) == 1 else size
+    return load_images(
+        spec, image_size=size, max_train_samples=args.max_train_samples, max_test_samples=args.max_test_samples
+    )
+
+
+def build_model(args: ModelArguments, data: TaskData) -> SelfModelingForImageClassification:
+    """The network that these flags describe, for images and classes of this data."""
+    from ..models import SelfModelingConfig, SelfModelingForImageClassification
+
+    backbone_kwargs = _json_object("--backbone_kwargs", args.backbone_kwargs)
+    _, channels, height, width = data.train.pixels.shape
+    config = SelfModelingConfig(
+        backbone=args.backbone,
+        backbone_kwargs=backbone_kwargs,
+        hidden_sizes=args.hidden_sizes or (),
+        image_size=(height, width),
+        num_channels=channels,
+        target_layers=args.target_layers or (),
+        aux_weight=args.aux_weight,
+        classification_weight=args.classification_weight,
+        detach_targets=args.detach_targets,
+        id2label=dict(enumerate(data.label_names)),
+        label2id={name: number for number, name in enumerate(data.label_names)},
+    )
+    return SelfModelingForImageClassification(config)
+
+
+def _json_object(flag: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise UsageError(f"{flag} {text}: allowed is a JSON object")
+    return value
+
+
+def _build_trainer(
+    spec: TaskSpec,
+    model: SelfModelingForImageClassification,
+    args: SelfModelingTrainingArguments,
+    data: TaskData,
+    quiet: bool,
+) -> SelfModelingTrainer:
+    from transformers import PrinterCallback, ProgressCallback
+
+    from ..data.images import image_processor
+    from ..trainer import SelfModelingTrainer
+    from .progress import EpochLines, SilentProgressBar
+
+    trainer = SelfModelingTrainer(
+        model=model,
+        args=args,
+        train_dataset=data.train,
+        eval_dataset=data.test,
+        processing_class=image_processor(data.train),
+        task=spec,
+    )
+    # in place of transformers' lines, which repeat every entry of every log
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    if not quiet:
+        trainer.add_callback(EpochLines)
+        if not args.disable_tqdm and sys.stderr.isatty():
+            trainer.add_callback(SilentProgressBar)
+    return trainer
+
+
+def train(trainer: SelfModelingTrainer) -> None:
+    """Train, evaluate, save, push if asked for, and print a table."""
+    resume = trainer.args.resume_from_checkpoint
+    if resume is not None and resume.lower() in ("true", "last"):
+        resume = True
+    with one_line():
+        result = trainer.train(resume_from_checkpoint=resume)
+    metrics = trainer.evaluate()
+    trainer.save_model()
+    trainer.save_state()
+    trainer.save_metrics("train", result.metrics)
+    trainer.save_metrics("eval", metrics)
+    where = trainer.args.output_dir
+    if trainer.args.push_to_hub:
+        with one_line():
+            trainer.push_to_hub()
+        where += f", {trainer.hub_model_id} on the Hub"
+    if trainer.is_world_process_zero():
+        print(summary(trainer, metrics, where))
+
+
+def summary(trainer: SelfModelingTrainer, metrics: dict[str, float], where: str) -> str:
+    """The table at the end of a run."""
+    rows = {
+        "accuracy": f"{metrics['eval_accuracy']:.4f}",
+        "classification loss": f"{metrics['eval_classification_loss']:.4f}",
+    }
+    if "eval_self_modeling_loss" in metrics:
+        weight = trainer.model.config.aux_weight
+        rows["self-modeling loss"] = f"{metrics['eval_self_modeling_loss']:.5f} (weight {weight:g})"
+    widths = [entry["weight_width"] for entry in trainer.state.log_history if "weight_width" in entry]
+    if widths:
+        rows["weight width"] = f"{widths[-1]:.4f}"
+    rows["model"] = where
+    return "\n".join(f"{name:22}{value}" for name, value in rows.items())

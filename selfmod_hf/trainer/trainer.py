@@ -1,0 +1,252 @@
+"""The Trainer of self-modeling networks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+from transformers import EvalPrediction, Trainer
+from transformers.trainer_utils import EvalLoopOutput
+from transformers.utils import WEIGHTS_INDEX_NAME, WEIGHTS_NAME
+
+from ..data import EpochBatchSampler, ImageTensors, TaskSpec, TensorDataLoader
+from ..data.loading import whole_batch
+from ..hub.card import METRICS, CardFacts, model_card
+from ..models.modeling_self_modeling import (
+    IGNORED_LABEL,
+    SelfModelingOutput,
+    classification_losses,
+    self_modeling_losses,
+)
+from .callbacks import WeightWidthCallback
+from .training_args import SelfModelingTrainingArguments
+
+TERMS = ("classification_loss", "self_modeling_loss")
+
+
+def accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    """Share of samples whose largest logit is their label."""
+    return {"accuracy": float((prediction.predictions.argmax(axis=-1) == prediction.label_ids).mean())}
+
+
+class SelfModelingTrainer(Trainer):
+    """transformers' Trainer for `SelfModelingForImageClassification`.
+
+    The model's forward returns the named terms of its loss; this class sums nothing anew, it tracks them: each log
+    holds `classification_loss` and `self_modeling_loss`, raw, and the same with the prefix `weighted_`, as they
+    enter `loss`. Evaluation logs them with the prefix `eval_`.
+
+    `train_dataset` and `eval_dataset` may be `ImageTensors` (batches are then made on the device, in an order that
+    depends on the seed and the epoch alone) or anything that transformers' Trainer takes.
+
+    Accumulating micro-batches and splitting batches over processes leave the gradient what it is with one large
+    batch: the model divides its sums by the number of samples in the whole of it.
+
+    Args:
+        model: a self-modeling network.
+        args: defaults to `SelfModelingTrainingArguments()`.
+        compute_metrics: from logits and labels, as transformers has it; default: accuracy.
+        task: what the data is, for the model card.
+        kwargs: further arguments of `transformers.Trainer`.
+    """
+
+    args: SelfModelingTrainingArguments
+
+    def __init__(
+        self,
+        model: Any = None,
+        args: SelfModelingTrainingArguments | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = accuracy,
+        task: TaskSpec | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model=model, args=args or SelfModelingTrainingArguments(), **kwargs)
+        self.task = task
+        if compute_metrics is not None:
+            self.compute_metrics = lambda prediction: compute_metrics(_logits_alone(prediction))
+        if self.args.log_weight_width:
+            self.add_callback(WeightWidthCallback(self))
+        # sums of each term since the last log; they stay on the device until then
+        self._term_sums: dict[str, torch.Tensor] = {}
+        self._terms_logged_at = 0
+
+    # ---- data ----
+
+    def get_train_dataloader(self) -> DataLoader:
+        if not isinstance(self.train_dataset, ImageTensors):
+            return super().get_train_dataloader()
+        sampler = EpochBatchSampler(
+            len(self.train_dataset),
+            self._train_batch_size,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            num_processes=self.args.world_size,
+            process_index=self.args.process_index,
+            drop_last=self.args.dataloader_drop_last,
+        )
+        return TensorDataLoader(self.train_dataset.to(self.args.device), sampler)
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        dataset = self.eval_dataset[dataset] if isinstance(dataset, str) else dataset
+        if not isinstance(dataset, ImageTensors):
+            return super().get_eval_dataloader(eval_dataset)
+        return self._in_order(dataset)
+
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+        if not isinstance(test_dataset, ImageTensors):
+            return super().get_test_dataloader(test_dataset)
+        return self._in_order(test_dataset)
+
+    def _in_order(self, dataset: ImageTensors) -> DataLoader:
+        loader = DataLoader(
+            dataset.to(self.args.device), batch_size=self.args.eval_batch_size, collate_fn=whole_batch
+        )
+        return self.accelerator.prepare(loader)
+
+    # ---- the loss and its terms ----
+
+    def compute_loss(  # type: ignore[override]
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, SelfModelingOutput]:
+        loss, outputs = super().compute_loss(
+            model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+        )
+        if model.training:
+            for name in TERMS:
+                if (term := outputs.get(name)) is not None:
+                    self._term_sums[name] = self._term_sums.get(name, 0) + term.detach()
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self._term_sums:
+            logs.update(self._weighted(self._drain_terms()))
+        super().log(logs, start_time)
+
+    def _drain_terms(self) -> dict[str, float]:
+        """Mean of each term over the optimizer steps since the last log."""
+        steps = max(self.state.global_step - self._terms_logged_at, 1)
+        # each process has summed its samples and divided by the count over all: adding up completes the mean
+        shares = 1 if self.args.average_tokens_across_devices else self.args.world_size
+        means = {
+            name: self.accelerator.reduce(total, "sum").item() / shares / steps
+            for name, total in self._term_sums.items()
+        }
+        self._term_sums, self._terms_logged_at = {}, self.state.global_step
+        return means
+
+    def _weighted(self, terms: dict[str, float], prefix: str = "") -> dict[str, float]:
+        """Raw and weighted terms, by the names under which they are logged."""
+        config = self.accelerator.unwrap_model(self.model).config
+        weights = dict(zip(TERMS, (config.classification_weight, config.aux_weight), strict=True))
+        raw = {f"{prefix}{name}": value for name, value in terms.items()}
+        return raw | {f"{prefix}weighted_{name}": weights[name] * value for name, value in terms.items()}
+
+    # ---- evaluation: the terms travel beside the logits, so they are gathered as exactly as these ----
+
+    def prediction_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor | None, Any, torch.Tensor | None]:
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            outputs = model(**inputs)
+        labels = inputs.get("labels")
+        if prediction_loss_only:
+            return outputs.loss, None, None
+        if labels is None:
+            return None, outputs.logits, None
+        terms = [classification_losses(outputs.logits, labels)]  # each (B,)
+        if outputs.self_model_predictions is not None:
+            terms.append(self_modeling_losses(outputs.self_model_predictions, outputs.self_model_targets))
+        return outputs.loss, (outputs.logits, torch.stack(terms, dim=1)), labels
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        if not isinstance(output.predictions, tuple):
+            return output
+        logits, losses = output.predictions  # (N, num_labels), (N, number of terms)
+        means = losses[output.label_ids != IGNORED_LABEL].mean(axis=0)
+        terms = self._weighted(dict(zip(TERMS, means.tolist(), strict=False)), prefix=f"{metric_key_prefix}_")
+        # transformers weighs each batch's mean by the nominal batch size; these are means over samples
+        loss = sum(value for name, value in terms.items() if "_weighted_" in name)
+        output.metrics.update(terms | {f"{metric_key_prefix}_loss": loss})
+        return output._replace(predictions=logits)
+
+    # ---- files ----
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            # a pickle, which no one here would load; the same as text (tokens left out by transformers)
+            (folder / "training_args.bin").unlink(missing_ok=True)
+            (folder / "training_args.json").write_text(self.args.to_json_string() + "\n")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        for name in (WEIGHTS_NAME, WEIGHTS_INDEX_NAME):
+            if os.path.isfile(os.path.join(resume_from_checkpoint, name)):
+                raise ValueError(
+                    f"resume_from_checkpoint={resume_from_checkpoint!r}: holds {name}, which would be unpickled; "
+                    "allowed are weights in safetensors"
+                )
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write our own card, from what the run recorded, in place of transformers' (whose arguments it ignores)."""
+        if not self.is_world_process_zero():
+            return
+        task = self.task or TaskSpec(name="an unnamed data set", dataset_name=None)
+        on_hub = task.dataset_name is not None and not os.path.isdir(task.dataset_name)
+        recorded = {name.removeprefix("eval_"): value for entry in self.state.log_history for name, value in entry.items()}
+        facts = CardFacts(
+            repo_id=self.hub_model_id or os.path.basename(os.path.abspath(self.args.output_dir)),
+            config=self.accelerator.unwrap_model(self.model).config,
+            dataset=task.dataset_name if on_hub else None,
+            dataset_title=task.name,
+            dataset_config=task.dataset_config,
+            split=task.test_split,
+            epochs=self.state.epoch or 0.0,
+            metrics={name: recorded[name] for name in METRICS if name in recorded},
+            recipe=self._recipe(),
+        )
+        model_card(facts).save(os.path.join(self.args.output_dir, "README.md"))
+
+    def _recipe(self) -> dict[str, Any]:
+        args, config = self.args, self.accelerator.unwrap_model(self.model).config
+        return {
+            "backbone": config.backbone,
+            "hidden sizes": ", ".join(map(str, config.hidden_sizes)) or "none",
+            "optimizer": f"{args.optim} ({args.optim_args})" if args.optim_args else str(args.optim),
+            "learning rate": f"{args.learning_rate:g} ({args.lr_scheduler_type})",
+            "batch size": self._train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            "epochs": f"{args.num_train_epochs:g}",
+            "weight decay": f"{args.weight_decay:g}",
+            "precision": args.mixed_precision if args.mixed_precision != "no" else "float32",
+            "seed": args.seed,
+        }
+
+
+def _logits_alone(prediction: EvalPrediction) -> EvalPrediction:
+    logits = prediction.predictions
+    if isinstance(logits, tuple):
+        logits = logits[0]
+    return EvalPrediction(predictions=logits, label_ids=prediction.label_ids)
