@@ -23,9 +23,7 @@ class EpochLines(TrainerCallback):
     def __init__(self) -> None:
         self.printed_at = -1
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not state.is_world_process_zero or state.global_step == self.printed_at:
             return
         self.printed_at = state.global_step

@@ -128,12 +128,18 @@ def task_spec(args: Any) -> TaskSpec:
 
 
 def _derived(args: Any, given: Sequence[str]) -> list[str]:
-    """Flags that follow from others: the batch of each process, and the precision."""
+    """Flags that follow from others and from the launcher: the batch of each process, the precision, the CPU."""
+    import torch
+
     flags = []
+    if "WORLD_SIZE" in os.environ and not torch.accelerator.is_available():
+        flags.append("--use_cpu=True")  # else Accelerate takes a launcher without a GPU for a single process
     if args.train_batch_size is not None and not any("per_device_train_batch_size" in flag for flag in given):
         processes = int(os.environ.get("WORLD_SIZE", 1))
         if args.train_batch_size < 1 or args.train_batch_size % processes:
-            raise UsageError(f"--train_batch_size {args.train_batch_size}: allowed are multiples of {processes} processes")
+            raise UsageError(
+                f"--train_batch_size {args.train_batch_size}: allowed are multiples of {processes} processes"
+            )
         flags.append(f"--per_device_train_batch_size={args.train_batch_size // processes}")
     if args.mixed_precision is not None:
         if args.mixed_precision not in ("no", "bf16", "fp16"):

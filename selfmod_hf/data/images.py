@@ -19,6 +19,7 @@ from .tasks import TaskSpec
 
 if TYPE_CHECKING:
     import datasets
+    from PIL import Image as PILImage
 
 IGNORED_LABEL = -100  # transformers' convention: such a sample enters no loss
 DEVICE_BYTES = 4 << 30  # a data set up to this size moves to the accelerator as a whole
@@ -40,7 +41,7 @@ class ImageTensors(Dataset):
     labels: torch.Tensor
     mean: float = 0.5
     std: float = 0.5
-    device: torch.device = torch.device("cpu")
+    device: torch.device | str = "cpu"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,7 +74,7 @@ class ImageTensors(Dataset):
         """The same data with batches made on `device`; the tensors move there too, unless they exceed 4 GiB."""
         moves = self.pixels.nbytes <= DEVICE_BYTES
         pixels, labels = (t.to(device) if moves else t for t in (self.pixels, self.labels))
-        return replace(self, pixels=pixels, labels=labels, device=torch.device(device))
+        return replace(self, pixels=pixels, labels=labels, device=device)
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,8 @@ def _from_datasets(
         _check_column(train, flag, column)
         _check_column(test, flag, column)
     names = _label_names(spec, train)
-    first = _first_image(spec, train)
+    train, test = (_as_images(spec, data) for data in (train, test))
+    first = _read_image(spec, train, 0)
     channels = 1 if first.mode in ("1", "L", "I", "I;16", "F") else 3
     height, width = image_size or (first.height, first.width)
     shape = (channels, height, width)
@@ -167,14 +169,18 @@ def load_split(spec: TaskSpec, flag: str, split: str, max_samples: int | None) -
         raise InputError("--dataset_name", spec.dataset_name, f"no such data set ({_first_line(error)})") from error
     except (ConnectionError, HfHubHTTPError) as error:
         raise InputError("--dataset_name", spec.dataset_name, UNREACHABLE.format(_first_line(error))) from error
-    except ValueError as error:  # an unknown split or configuration; the message says which there are
+    except ValueError as error:
+        if "corresponds to no data" in str(error):
+            raise InputError(flag, split, EMPTY) from error
+        # an unknown split or configuration; the message says which there are
         name, value = (flag, split) if "split" in str(error) else ("--dataset_config", spec.dataset_config)
         raise InputError(name, value, _first_line(error)) from error
     if len(data) == 0:
-        raise InputError(flag, split, "the split is empty; at least one sample is needed")
+        raise InputError(flag, split, EMPTY)
     return data if max_samples is None else data.select(range(min(max_samples, len(data))))
 
 
+EMPTY = "the split is empty; at least one sample is needed"
 UNREACHABLE = (
     "the Hub cannot be reached and no cached copy was found ({}); use --task digits, "
     "a local folder in Hub layout as --dataset_name, or set HF_ENDPOINT"
@@ -203,54 +209,60 @@ def _label_names(spec: TaskSpec, data: datasets.Dataset) -> list[str]:
     raise InputError("--label_column", spec.label_column, f"has type {feature}; allowed are ClassLabel, int, string")
 
 
-def _first_image(spec: TaskSpec, data: datasets.Dataset) -> Any:
+def _as_images(spec: TaskSpec, data: datasets.Dataset) -> datasets.Dataset:
     import datasets
 
-    if not isinstance(data.features[spec.image_column], datasets.Image):
-        kind = type(data.features[spec.image_column]).__name__
+    feature = data.features[spec.image_column]
+    if not isinstance(feature, datasets.Image):
+        kind = type(feature).__name__
         raise InputError("--image_column", spec.image_column, f"has type {kind}; allowed is Image")
-    return _read_image(spec.image_column, data[0][spec.image_column], 0)
+    return data.cast_column(spec.image_column, datasets.Image(decode=False))  # decoded below, row by row
 
 
-def _read_image(column: str, image: Any, row: int) -> Any:
-    if image is None:
-        raise InputError(column, None, f"row {row} holds no image")
-    return image
+def _read_image(spec: TaskSpec, data: datasets.Dataset, row: int) -> PILImage.Image:
+    return _decode(spec.image_column, data[row][spec.image_column], row)
+
+
+def _decode(column: str, encoded: dict[str, Any] | None, row: int) -> PILImage.Image:
+    import datasets
+
+    if encoded is None:
+        raise InputError("--image_column", column, f"row {row} holds no image")
+    try:
+        return datasets.Image().decode_example(encoded)
+    except (OSError, SyntaxError, ValueError) as error:  # PIL's errors for what is no image, or only part of one
+        raise InputError("--image_column", column, f"row {row} cannot be decoded ({_first_line(error)})") from error
 
 
 def _decode_split(
     spec: TaskSpec, split: str, data: datasets.Dataset, names: list[str], shape: tuple[int, int, int], resize: bool
 ) -> Split:
     import datasets
-    from PIL import UnidentifiedImageError
 
     numbers = {name: number for number, name in enumerate(names)}
     feature = data.features[spec.label_column]
     by_name = isinstance(feature, datasets.Value) and "string" in feature.dtype
-    try:
-        decoded = data.map(  # cached by `datasets`, keyed by the data and these arguments
-            _decode_batch,
-            with_indices=True,
-            batched=True,
-            batch_size=1000,
-            remove_columns=data.column_names,
-            fn_kwargs={
-                "image_column": spec.image_column,
-                "label_column": spec.label_column,
-                "numbers": numbers if by_name else None,
-                "shape": shape,
-                "resize": resize,
-            },
-            features=datasets.Features(
-                {
-                    "pixels": datasets.Sequence(datasets.Value("uint8"), length=int(np.prod(shape))),
-                    "label": datasets.Value("int64"),
-                }
-            ),
-            desc=f"Decoding {split}",
-        )
-    except UnidentifiedImageError as error:
-        raise InputError("--image_column", spec.image_column, _first_line(error)) from error
+    decoded = data.map(  # cached by `datasets`, keyed by the data and these arguments
+        _decode_batch,
+        with_indices=True,
+        batched=True,
+        batch_size=1000,
+        remove_columns=data.column_names,
+        fn_kwargs={
+            "image_column": spec.image_column,
+            "label_column": spec.label_column,
+            "numbers": numbers if by_name else None,
+            "shape": shape,
+            "resize": resize,
+        },
+        features=datasets.Features(
+            {
+                "pixels": datasets.Sequence(datasets.Value("uint8"), length=int(np.prod(shape))),
+                "label": datasets.Value("int64"),
+            }
+        ),
+        desc=f"Decoding {split}",
+    )
     table = decoded.with_format("arrow")[:]
     pixels = table["pixels"].combine_chunks().flatten().to_numpy()  # (N * C * H * W,)
     labels = table["label"].to_numpy()  # (N,)
@@ -271,7 +283,7 @@ def _decode_batch(
     channels, height, width = shape
     pixels = np.empty((len(rows), height, width, channels), dtype=np.uint8)
     for slot, (image, row) in enumerate(zip(batch[image_column], rows, strict=True)):
-        image = _read_image(image_column, image, row).convert("L" if channels == 1 else "RGB")
+        image = _decode(image_column, image, row).convert("L" if channels == 1 else "RGB")
         if resize:
             image = image.resize((width, height))
         if (image.height, image.width) != (height, width):

@@ -102,9 +102,7 @@ class SelfModelingTrainer(Trainer):
         return self._in_order(test_dataset)
 
     def _in_order(self, dataset: ImageTensors) -> DataLoader:
-        loader = DataLoader(
-            dataset.to(self.args.device), batch_size=self.args.eval_batch_size, collate_fn=whole_batch
-        )
+        loader = DataLoader(dataset.to(self.args.device), batch_size=self.args.eval_batch_size, collate_fn=whole_batch)
         return self.accelerator.prepare(loader)
 
     # ---- the loss and its terms ----
@@ -116,9 +114,7 @@ class SelfModelingTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, SelfModelingOutput]:
-        loss, outputs = super().compute_loss(
-            model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
-        )
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training:
             for name in TERMS:
                 if (term := outputs.get(name)) is not None:
@@ -209,14 +205,15 @@ class SelfModelingTrainer(Trainer):
                 )
         super()._load_from_checkpoint(resume_from_checkpoint, model)
 
-
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write our own card, from what the run recorded, in place of transformers' (whose arguments it ignores)."""
         if not self.is_world_process_zero():
             return
         task = self.task or TaskSpec(name="an unnamed data set", dataset_name=None)
         on_hub = task.dataset_name is not None and not os.path.isdir(task.dataset_name)
-        recorded = {name.removeprefix("eval_"): value for entry in self.state.log_history for name, value in entry.items()}
+        recorded = {
+            name.removeprefix("eval_"): value for entry in self.state.log_history for name, value in entry.items()
+        }
         facts = CardFacts(
             repo_id=self.hub_model_id or os.path.basename(os.path.abspath(self.args.output_dir)),
             config=self.accelerator.unwrap_model(self.model).config,

@@ -1,0 +1,275 @@
+"""The network against formulas written out here, and against itself after saving, pruning and copying."""
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForImageClassification
+
+from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification
+
+
+def mlp(**fields) -> SelfModelingForImageClassification:
+    defaults = {"hidden_sizes": [8, 6], "target_layers": ["hidden.relu2"], "aux_weight": 3.0}
+    config = SelfModelingConfig(**{**defaults, "image_size": 5, "num_channels": 2, "num_labels": 4, **fields})
+    torch.manual_seed(0)
+    return SelfModelingForImageClassification(config)
+
+
+def batch(size: int = 7, channels: int = 2, side: int = 5, classes: int = 4) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "pixel_values": torch.randn(size, channels, side, side, generator=generator),
+        "labels": torch.randint(0, classes, (size,), generator=generator),
+    }
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_loss_and_gradient_are_those_of_the_formula(detach):
+    model, inputs = mlp(detach_targets=detach, classification_weight=0.5), batch()
+    model(**inputs).loss.backward()
+
+    first, second = model.hidden.linear1, model.hidden.linear2
+    weights = [p.detach().clone().requires_grad_() for m in (first, second) for p in (m.weight, m.bias)]
+    h1 = torch.relu(inputs["pixel_values"].flatten(1) @ weights[0].T + weights[1])
+    h2 = torch.relu(h1 @ weights[2].T + weights[3])
+    predicted = h2 @ model.self_model_head.weight.detach().T + model.self_model_head.bias.detach()
+    target = h2.detach() if detach else h2
+    logits = h2 @ model.classifier.weight.detach().T + model.classifier.bias.detach()
+    loss = 0.5 * F.cross_entropy(logits, inputs["labels"]) + 3.0 * ((predicted - target) ** 2).mean()
+    loss.backward()
+    for mine, theirs in zip((first.weight, first.bias, second.weight, second.bias), weights, strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+def test_two_heads_are_the_papers_one_widened_layer():
+    """Section 2 of the paper widens the last layer from C to C + n outputs: the same function."""
+    model, inputs = mlp(), batch()
+    output = model(**inputs)
+    widened = nn.Linear(6, 4 + 6)
+    with torch.no_grad():
+        widened.weight.copy_(torch.cat([model.classifier.weight, model.self_model_head.weight]))
+        widened.bias.copy_(torch.cat([model.classifier.bias, model.self_model_head.bias]))
+    both = widened(model._features(inputs["pixel_values"]))
+    torch.testing.assert_close(both, torch.cat([output.logits, output.self_model_predictions], dim=1))
+
+
+def test_several_targets_are_concatenated_in_the_order_given():
+    model, inputs = mlp(target_layers=["hidden.relu2", "hidden.linear1", "hidden.relu1"]), batch()
+    linear1 = model.hidden.linear1(inputs["pixel_values"].flatten(1))
+    relu2 = model.hidden.relu2(model.hidden.linear2(linear1.relu()))
+    expected = torch.cat([relu2, linear1, linear1.relu()], dim=1)
+    torch.testing.assert_close(model(**inputs).self_model_targets, expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    hidden=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    size=st.integers(1, 5),
+    picks=st.sets(st.integers(0, 2), min_size=1),
+)
+def test_predictions_have_the_targets_shape_and_pruning_keeps_logits(hidden, size, picks):
+    layers = [f"hidden.relu{1 + pick % len(hidden)}" for pick in picks]
+    model, inputs = mlp(hidden_sizes=hidden, target_layers=sorted(set(layers))), batch(size)
+    output = model(**inputs)
+    assert output.self_model_predictions.shape == output.self_model_targets.shape
+    pruned = model.prune()
+    assert torch.equal(pruned(**inputs).logits, output.logits)
+    assert not any("self_model" in name for name in pruned.state_dict())
+    assert {n: p.shape for n, p in pruned.named_parameters()} == {
+        n: p.shape for n, p in mlp(hidden_sizes=hidden, target_layers=[], aux_weight=0).named_parameters()
+    }
+
+
+def test_pruning_draws_no_random_number_and_shares_no_weight():
+    model = mlp()
+    before = torch.get_rng_state()
+    pruned = model.prune()
+    assert torch.equal(torch.get_rng_state(), before)
+    with torch.no_grad():
+        pruned.classifier.weight.zero_()
+    assert model.classifier.weight.abs().sum() > 0
+
+
+def test_the_baseline_is_a_plain_classifier():
+    model, inputs = mlp(target_layers=[], aux_weight=0), batch()
+    output = model(**inputs)
+    assert output.self_modeling_loss is None
+    torch.testing.assert_close(output.loss, F.cross_entropy(output.logits, inputs["labels"]))
+
+
+def test_a_seed_gives_every_arm_the_same_initial_network():
+    arms = [mlp(target_layers=[], aux_weight=0), mlp(), mlp(target_layers=["hidden.relu1"])]
+    for name, tensor in arms[0].state_dict().items():
+        assert all(torch.equal(tensor, arm.state_dict()[name]) for arm in arms)
+
+
+def test_initial_weights_are_torchs_own():
+    torch.manual_seed(0)
+    plain = nn.Linear(50, 8)
+    assert torch.equal(mlp().hidden.linear1.weight, plain.weight)
+
+
+def test_ignored_samples_enter_no_loss():
+    model, inputs = mlp(), batch()
+    whole = model(pixel_values=inputs["pixel_values"][:4], labels=inputs["labels"][:4])
+    padded_labels = torch.cat([inputs["labels"][:4], torch.full((3,), -100)])
+    padded = model(pixel_values=inputs["pixel_values"], labels=padded_labels)
+    for name in ("loss", "classification_loss", "self_modeling_loss"):
+        torch.testing.assert_close(padded[name], whole[name])
+
+
+def test_losses_are_float32_under_bf16_autocast():
+    model, inputs = mlp(), batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(**inputs)
+    assert output.logits.dtype == torch.bfloat16
+    assert {output.loss.dtype, output.classification_loss.dtype, output.self_modeling_loss.dtype} == {torch.float32}
+
+
+def test_targets_survive_in_place_operations_that_follow():
+    """timm's residual blocks add in place to what `bn2` returned."""
+    config = SelfModelingConfig(
+        backbone="timm/resnet18", image_size=32, num_channels=3, target_layers=["layer4.1.bn2"], aux_weight=1.0
+    )
+    model = SelfModelingForImageClassification(config).eval()
+    seen = {}
+    model.backbone.layer4[1].bn2.register_forward_hook(lambda m, i, o: seen.update(bn2=o.clone()))
+    output = model(**batch(2, 3, 32, 2))
+    assert torch.equal(output.self_model_targets, seen["bn2"].flatten(1))
+    output.loss.backward()
+
+
+def test_a_copy_captures_its_own_activations():
+    model, inputs = mlp(), batch()
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        twin.hidden.linear2.bias.add_(10)
+    assert not torch.allclose(twin(**inputs).self_model_targets, model(**inputs).self_model_targets)
+    assert not twin._activations
+    assert not model._activations
+
+
+def test_compiles_without_graph_break():
+    model, inputs = mlp(), batch()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(**inputs).loss, model(**inputs).loss)
+
+
+@pytest.mark.parametrize("name", ["layer9", "classifier", "hidden.relu3", ""])
+def test_an_unknown_layer_lists_those_there_are(name):
+    with pytest.raises(ValueError, match=r"hidden\.relu1, hidden\.linear2, hidden\.relu2") as error:
+        mlp(target_layers=[name])
+    assert repr(name) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+# ------------------------------------------------------------------------------------- saving and loading
+
+TIMM = {
+    "backbone": "timm/resnet18",
+    "hidden_sizes": [20],
+    "image_size": 32,
+    "num_channels": 3,
+    "target_layers": ["layer4", "hidden.relu1"],
+}
+
+
+@pytest.mark.parametrize("fields", [{}, {"target_layers": [], "aux_weight": 0}, TIMM])
+def test_round_trip_is_bit_for_bit(tmp_path, fields):
+    model = mlp(**fields)
+    model.save_pretrained(tmp_path)
+    for cls in (SelfModelingForImageClassification, AutoModelForImageClassification):
+        loaded = cls.from_pretrained(tmp_path)
+        assert type(loaded) is SelfModelingForImageClassification
+        assert loaded.state_dict().keys() == model.state_dict().keys()
+        assert all(torch.equal(t, loaded.state_dict()[n]) for n, t in model.state_dict().items())
+    assert type(AutoConfig.from_pretrained(tmp_path)) is SelfModelingConfig
+
+
+WITHOUT_PACKAGE = """
+import sys
+sys.modules["selfmod_hf"] = None  # importing it now fails
+import torch
+from transformers import AutoModelForImageClassification
+model = AutoModelForImageClassification.from_pretrained(sys.argv[1], trust_remote_code=True)
+inputs = torch.load(sys.argv[2], weights_only=True)
+assert type(model).__module__.startswith("transformers_modules")
+assert torch.equal(model(**inputs).loss, torch.load(sys.argv[3], weights_only=True))
+assert torch.equal(model.prune()(**inputs).logits, model(**inputs).logits)
+"""
+
+
+def test_loads_where_the_package_is_not_installed(tmp_path):
+    model, inputs = mlp(), batch()
+    model.save_pretrained(tmp_path / "model")
+    torch.save(inputs, tmp_path / "inputs")
+    torch.save(model.eval()(**inputs).loss.detach(), tmp_path / "loss")
+    arguments = [str(tmp_path / name) for name in ("model", "inputs", "loss")]
+    subprocess.run([sys.executable, "-c", WITHOUT_PACKAGE, *arguments], check=True, cwd=tmp_path)
+
+
+class Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_a_planted_pickle_is_never_opened(tmp_path):
+    folder, trace = tmp_path / "model", tmp_path / "trace"
+    model = mlp()
+    model.save_pretrained(folder)
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Malicious(str(trace))))
+    loaded = SelfModelingForImageClassification.from_pretrained(folder)  # beside safetensors: ignored
+    assert torch.equal(loaded.classifier.weight, model.classifier.weight)
+    (folder / "model.safetensors").unlink()
+    for cls in (SelfModelingForImageClassification, AutoModelForImageClassification):
+        with pytest.raises(OSError, match="safetensors"):  # alone: refused
+            cls.from_pretrained(folder)
+    assert not trace.exists()
+
+
+def test_a_checkpoint_without_head_gets_torchs_initialization(tmp_path):
+    mlp(target_layers=[], aux_weight=0).save_pretrained(tmp_path)
+    config = mlp().config
+    torch.manual_seed(3)
+    model = SelfModelingForImageClassification.from_pretrained(tmp_path, config=config)
+    bound = 6**-0.5  # nn.Linear draws uniformly within 1 / sqrt(fan-in)
+    assert 0.5 * bound < model.self_model_head.weight.abs().max() <= bound
+
+
+# ------------------------------------------------------------------------------------- wrong settings
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"backbone": "transformer"}, "backbone"),
+        ({"backbone": "timm/"}, "backbone"),
+        ({"backbone": "timm/resnut18"}, "resnet18"),
+        ({"backbone_kwargs": {"hidden_sizes": [3]}}, "hidden_sizes"),
+        ({"backbone": "timm/resnet18", "backbone_kwargs": {"pretrained": True}}, "pretrained"),
+        ({"hidden_sizes": [8, 0]}, "hidden_sizes"),
+        ({"hidden_sizes": [8.5]}, "hidden_sizes"),
+        ({"image_size": [5, 5, 5]}, "image_size"),
+        ({"num_channels": 0}, "num_channels"),
+        ({"aux_weight": -1}, "aux_weight"),
+        ({"aux_weight": float("nan")}, "aux_weight"),
+        ({"aux_weight": "1"}, "aux_weight"),
+        ({"classification_weight": float("inf")}, "classification_weight"),
+        ({"target_layers": []}, "target_layers"),
+    ],
+)
+def test_wrong_fields_are_refused_in_one_line(fields, name):
+    with pytest.raises(ValueError, match=name) as error:
+        mlp(**fields)
+    assert "\n" not in str(error.value)
