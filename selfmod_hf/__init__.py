@@ -20,7 +20,7 @@ _EXPORTS: dict[str, str] = {
     "weight_width": ".complexity",
 }
 
-__all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604
+__all__ = ["__version__", *_EXPORTS]
 
 
 def __getattr__(name: str) -> Any:
