@@ -15,17 +15,18 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.loopback_hub import LoopbackHub, client_settings
+from tests.loopback_hub import LoopbackHub, client_environment
 
 _HOME = tempfile.mkdtemp(prefix="selfmod-tests-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
-for _name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_DATASETS_CACHE"):
-    os.environ.pop(_name, None)
-os.environ.update(client_settings(_HOME), HF_ENDPOINT="http://127.0.0.1:9")
+_ENVIRONMENT = client_environment(_HOME) | {"HF_ENDPOINT": "http://127.0.0.1:9"}
+os.environ.clear()
+os.environ.update(_ENVIRONMENT)
 
 SHARED_HUB = Path(__file__).resolve().parents[2] / "shared" / "hub"
 CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -103,23 +104,19 @@ def _write_texts(repo: Path, config: str, names: list[str]) -> None:
     _write_repo(repo, config, features, splits)
 
 
-def _write_repo(repo: Path, config: str, features, splits: dict[str, dict[str, list]]) -> None:
+def _write_repo(repo: Path, config: str, features: Any, splits: dict[str, dict[str, Any]]) -> None:
     """Parquet with the features in its metadata, and a README that names config and splits."""
     import yaml
     from datasets import Dataset
 
     (repo / config).mkdir(parents=True)
     for split, columns in splits.items():
-        Dataset.from_dict(columns, features=features).to_parquet(
-            repo / config / f"{split}-00000-of-00001.parquet"
-        )
+        Dataset.from_dict(columns, features=features).to_parquet(repo / config / f"{split}-00000-of-00001.parquet")
     sizes = [{"name": split, "num_examples": len(columns["label"])} for split, columns in splits.items()]
     info = {"config_name": config, "features": features._to_yaml_list(), "splits": sizes}
     files = [{"split": split, "path": f"{config}/{split}-*"} for split in splits]
     card = {"dataset_info": info, "configs": [{"config_name": config, "data_files": files, "default": True}]}
-    text = (
-        f"---\n{yaml.safe_dump(card, sort_keys=False)}---\nGenerated for tests; not the published data set.\n"
-    )
+    text = f"---\n{yaml.safe_dump(card, sort_keys=False)}---\nGenerated for tests; not the published data set.\n"
     (repo / "README.md").write_text(text, encoding="utf-8")
 
 

@@ -54,8 +54,9 @@ from datetime import datetime, timezone
 from email.message import Message
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any, BinaryIO
+from io import BufferedIOBase
+from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
@@ -76,9 +77,7 @@ LFS_PATTERNS = """
 *.npz *.onnx *.ot *.parquet *.pb *.pickle *.pkl *.pt *.pth *.rar *.safetensors saved_model/**/* *.tar.* *.tar
 *.tflite *.tgz *.wasm *.xz *.zip *.zst *tfevents*
 """
-GIT_ATTRIBUTES = "".join(
-    f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LFS_PATTERNS.split()
-)
+GIT_ATTRIBUTES = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LFS_PATTERNS.split())
 
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _OID = re.compile(r"[0-9a-f]{40}")
@@ -119,6 +118,7 @@ class File:
 
 
 Tree = dict[str, File]
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Commit:
 
 @dataclass
 class Repo:
-    """A repository: refs point to commits, commits name blobs. `source` is the plain folder of a seed."""
+    """A repository: refs point to commits, commits name blobs."""
 
     kind: str  # "models", "datasets", "spaces"
     id: str  # "org/name"
@@ -220,12 +220,10 @@ def goes_by_lfs(path: str, size: int, attributes: str) -> bool:
     return any(fnmatch.fnmatchcase(path if "/" in pattern else name, pattern) for pattern in patterns)
 
 
-def checked_path(path: Any) -> str:
+def checked_path(path: str) -> str:
     """A path inside a repository, or a refusal: no way out of it, nothing git keeps for itself."""
-    parts = path.split("/") if isinstance(path, str) else []
-    bad = not parts or any(
-        part in ("", ".", "..") or part.lower() == ".git" or len(part) > 255 for part in parts
-    )
+    parts = path.split("/")
+    bad = any(part.lower() in ("", ".", "..", ".git") or len(part) > 255 for part in parts)
     if bad or "\\" in path or any(ord(character) < 32 for character in path):
         raise HubError(400, f"Invalid path in repository: {path!r}")
     return path
@@ -282,11 +280,8 @@ def card_errors(content: str) -> list[str]:
         return []
     if not isinstance(card, dict):
         return ["YAML metadata must be a mapping"]
-    errors = [
-        f'"{key}" must be a string or a list of strings'
-        for key in _CARD_STRINGS
-        if not _strings(card.get(key))
-    ]
+    wrong = [key for key in _TEXTS if not _strings(card.get(key))]
+    errors = [f'"{key}" must be a string or a list of strings' for key in wrong]
     licenses = card.get("license") or []
     for name in [licenses] if isinstance(licenses, str) else licenses:
         if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", str(name)):
@@ -294,52 +289,40 @@ def card_errors(content: str) -> list[str]:
     return errors + _model_index_errors(card.get("model-index", []))
 
 
-_CARD_STRINGS = (
-    "license",
-    "language",
-    "tags",
-    "datasets",
-    "base_model",
-    "metrics",
-    "pipeline_tag",
-    "library_name",
-)
+_TEXTS = ("license", "language", "tags", "datasets", "base_model", "metrics", "pipeline_tag", "library_name")
 
 
 def _strings(value: Any) -> bool:
-    return (
-        value is None or isinstance(value, str) or (isinstance(value, list) and all(map(_is_string, value)))
-    )
-
-
-def _is_string(value: Any) -> bool:
-    return isinstance(value, str)
+    """Whether this is nothing, a string, or a list of strings."""
+    values = value if isinstance(value, list) else [value]
+    return value is None or all(isinstance(item, str) for item in values)
 
 
 def _model_index_errors(index: Any) -> list[str]:
     """What `model-index` must have: names, and for each result task, data set and metrics."""
-    if not isinstance(index, list):
-        return ['"model-index" must be an array']
-    errors = []
-    for i, model in enumerate(index):
-        where = f"model-index[{i}]"
-        errors += _missing(model, where, "name", "results")
-        for j, result in enumerate(_get(model, "results") or []):
-            at = f"{where}.results[{j}]"
-            errors += _missing(_get(result, "task"), f"{at}.task", "type")
-            errors += _missing(_get(result, "dataset"), f"{at}.dataset", "type", "name")
-            errors += _missing(result, at, "metrics")
-            for k, metric in enumerate(_get(result, "metrics") or []):
-                errors += _missing(metric, f"{at}.metrics[{k}]", "type", "value")
-    return errors
+    errors: list[str] = []
 
+    def part(parent: Any, where: str, key: str) -> Any:
+        value = parent.get(key) if isinstance(parent, dict) else None
+        if value is None:
+            errors.append(f'"{where}.{key}" is required')
+        return value
 
-def _get(value: Any, key: str) -> Any:
-    return value.get(key) if isinstance(value, dict) else None
+    def items(value: Any, where: str) -> list[tuple[str, Any]]:
+        if value is not None and not isinstance(value, list):
+            errors.append(f'"{where}" must be an array')
+        return [(f"{where}[{i}]", item) for i, item in enumerate(value)] if isinstance(value, list) else []
 
-
-def _missing(value: Any, where: str, *keys: str) -> list[str]:
-    return [f'"{where}.{key}" is required' for key in keys if _get(value, key) is None]
+    for model_at, model in items(index, "model-index"):
+        part(model, model_at, "name")
+        for result_at, result in items(part(model, model_at, "results"), f"{model_at}.results"):
+            part(part(result, result_at, "task"), f"{result_at}.task", "type")
+            for key in ("type", "name"):
+                part(part(result, result_at, "dataset"), f"{result_at}.dataset", key)
+            for metric_at, metric in items(part(result, result_at, "metrics"), f"{result_at}.metrics"):
+                part(metric, metric_at, "type")
+                part(metric, metric_at, "value")
+    return list(dict.fromkeys(errors))
 
 
 # ---------------------------------------------------------------------------------------------- store
@@ -408,9 +391,8 @@ class Store:
             attributes = GIT_ATTRIBUTES.encode()
             file = regular_file(attributes)
             self.add_blob(iter([attributes]), file.sha256, file.size)
-            self.commit(
-                repo, MAIN, Commit({".gitattributes": file}, None, "initial commit", "", author, now())
-            )
+            first = Commit({".gitattributes": file}, None, "initial commit", "", author, repo.created_at)
+            self.commit(repo, MAIN, first)
             return repo
 
     def delete(self, repo: Repo) -> None:
@@ -527,35 +509,31 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def apply_operations(tree: Tree, operations: list[tuple[str, dict]], store: Store) -> Tree:
+def apply_operations(tree: Tree, operations: list[tuple[str, Json]], store: Store) -> Tree:
     """The tree after the lines of a commit, or a refusal of the whole commit."""
     tree = dict(tree)
     for key, value in operations:
-        path = checked_path(
-            str(value.get("path", "")).rstrip("/") if key == "deletedFolder" else value.get("path")
-        )
+        path = checked_path(str(value.get("path")).rstrip("/" if key == "deletedFolder" else ""))
         if key == "file":
             tree[path] = _add_regular(path, value, store)
         elif key == "lfsFile":
             tree[path] = _add_lfs(path, value, store)
         elif key in ("deletedFile", "deletedFolder"):
-            gone = [name for name in tree if name == path or name.startswith(f"{path}/")]
-            if key == "deletedFile":
-                gone = [name for name in gone if name == path]
+            below = {name for name in tree if name.startswith(f"{path}/")}
+            gone = below if key == "deletedFolder" else {path} & tree.keys()
             if not gone:
                 raise HubError(404, f"A file with this name doesn't exist: {path}", "EntryNotFound")
-            tree = {name: file for name, file in tree.items() if name not in gone}
+            for name in gone:
+                del tree[name]
         else:
             raise HubError(400, f"Unknown operation in commit: {key!r}")
-    folders = {
-        "/".join(parts[:depth]) for parts in (p.split("/") for p in tree) for depth in range(1, len(parts))
-    }
+    folders = {parent.as_posix() for path in tree for parent in PurePosixPath(path).parents}
     if clash := folders & tree.keys():
         raise HubError(400, f"Both a file and a folder: {min(clash)}")
     return tree
 
 
-def _add_regular(path: str, value: dict, store: Store) -> File:
+def _add_regular(path: str, value: Json, store: Store) -> File:
     try:
         data = base64.b64decode(value["content"], validate=True)
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
@@ -569,7 +547,7 @@ def _add_regular(path: str, value: dict, store: Store) -> File:
     return file
 
 
-def _add_lfs(path: str, value: dict, store: Store) -> File:
+def _add_lfs(path: str, value: Json, store: Store) -> File:
     sha256 = str(value.get("oid"))
     blob = store.blob(sha256) if _SHA256.fullmatch(sha256) else None
     if blob is None:
@@ -591,7 +569,7 @@ class Request:
     path: str
     query: dict[str, list[str]]
     headers: Message
-    stream: BinaryIO
+    stream: BufferedIOBase
 
     def __post_init__(self) -> None:
         self._unread = int(self.headers.get("Content-Length") or 0)
@@ -608,7 +586,7 @@ class Request:
         return user
 
     def flag(self, name: str) -> bool:
-        return _is_true(self.query.get(name, [""])[-1])
+        return self.query.get(name, [""])[-1].lower() in ("1", "true")
 
     def body(self) -> Iterator[bytes]:
         """The body, once, in parts."""
@@ -621,7 +599,7 @@ class Request:
             self._unread -= len(part)
             yield part
 
-    def json(self) -> dict:
+    def json(self) -> Json:
         try:
             value = json.loads(b"".join(self.body()))
         except ValueError as error:
@@ -642,9 +620,7 @@ class Response:
 
     @classmethod
     def of_json(cls, value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-        return cls(
-            status, {"Content-Type": "application/json; charset=utf-8", **(headers or {})}, dump(value)
-        )
+        return cls(status, {"Content-Type": "application/json; charset=utf-8", **(headers or {})}, dump(value))
 
 
 Respond = Callable[[Request], Response]
@@ -666,6 +642,10 @@ def route(method: str, pattern: str) -> Callable[[Callable[..., Response]], Call
     return register
 
 
+def no_faults(request: Request, respond: Respond) -> Response:
+    return respond(request)
+
+
 class Hub:
     """The Hub's answers. One method per endpoint."""
 
@@ -685,12 +665,7 @@ class Hub:
             raise HubError(404, f"No such endpoint: {request.method} {request.path}")
         except HubError as error:
             return error.response()
-        except (
-            ValueError,
-            TypeError,
-            KeyError,
-            AttributeError,
-        ) as error:  # a body of the wrong shape, or our bug
+        except (ValueError, TypeError, KeyError, AttributeError) as error:  # a body of another shape
             traceback.print_exc()
             return HubError(400, f"Cannot handle this request: {error!r}").response()
 
@@ -709,9 +684,7 @@ class Hub:
             raise HubError(401, "Invalid username or password.")
         found = self._read(request, kind, repo)
         if request.user != found.namespace and not create_pr:
-            raise HubError(
-                403, f"Forbidden: {request.user} has no write access to {repo}; pass `create_pr=1`"
-            )
+            raise HubError(403, f"{request.user} has no write access to {repo}; pass `create_pr=1`")
         return found
 
     # account and repositories
@@ -721,13 +694,8 @@ class Hub:
         if request.user is None:
             raise HubError(401, "Invalid username or password.")
         token = {"type": "access_token", "accessToken": {"displayName": "loopback", "role": "write"}}
-        user = {
-            "type": "user",
-            "id": sha1(request.user.encode())[:24],
-            "name": request.user,
-            "fullname": request.user,
-        }
-        return Response.of_json({**user, "isPro": False, "orgs": [], "auth": token})
+        user = {"type": "user", "id": sha1(request.user.encode())[:24], "name": request.user}
+        return Response.of_json({**user, "fullname": request.user, "isPro": False, "orgs": [], "auth": token})
 
     @route("POST", "/api/repos/create")
     def create(self, request: Request) -> Response:
@@ -735,9 +703,7 @@ class Hub:
         with self.store.lock:
             url = f"{self.url}/{Repo(kind, repo_id).url_path}"
             if self.store.find(kind, repo_id) is not None:
-                raise HubError(
-                    409, f"You already created this {kind[:-1]} repo: {repo_id}", url=url, name=repo_id
-                )
+                raise HubError(409, f"You already created this {kind[:-1]} repo: {repo_id}", url=url)
             private = payload.get("visibility") == "private" or bool(payload.get("private"))
             self.store.create(kind, repo_id, private, str(request.user))
         return Response.of_json({"url": url, "name": repo_id, "id": _short_id(kind, repo_id)})
@@ -748,7 +714,7 @@ class Hub:
         self.store.delete(self._write(request, kind, repo_id))
         return Response(200)
 
-    def _named(self, request: Request) -> tuple[str, str, dict]:
+    def _named(self, request: Request) -> tuple[str, str, Json]:
         """Kind and id in the body of create and delete; only one's own namespace will do."""
         user, payload = request.user, request.json()
         if user is None:
@@ -786,7 +752,7 @@ class Hub:
         commit = found.resolve(revision or "main")
         card = self._card(commit)
         siblings = [_sibling(path, file, request.flag("blobs")) for path, file in sorted(commit.tree.items())]
-        info = {"_id": _short_id(kind, repo), "id": repo, "author": found.namespace, "sha": commit.oid}
+        info: Json = {"_id": _short_id(kind, repo), "id": repo, "author": found.namespace, "sha": commit.oid}
         info |= {"private": found.private, "gated": False, "disabled": False, "downloads": 0, "likes": 0}
         info |= {"createdAt": found.created_at, "lastModified": commit.date, "siblings": siblings}
         info |= {"cardData": card, "tags": card.get("tags") or []}
@@ -797,7 +763,7 @@ class Hub:
             info = {key: value for key, value in info.items() if key in ("_id", "id", *wanted)}
         return Response.of_json(info)
 
-    def _card(self, commit: Commit) -> dict:
+    def _card(self, commit: Commit) -> Json:
         if "README.md" not in commit.tree:
             return {}
         try:
@@ -808,31 +774,28 @@ class Hub:
 
     @route("GET", f"{_API}/tree/{_REVISION}(?:/(?P<path>.+))?")
     def tree(self, request: Request, kind: str, repo: str, revision: str, path: str | None) -> Response:
-        found = self._read(request, kind, repo)
-        commit = found.resolve(revision)
+        tree = self._read(request, kind, repo).resolve(revision).tree
         folder = (path or "").strip("/")
-        if folder and folder_oid(commit.tree, folder) is None:
+        if folder and folder_oid(tree, folder) is None:
             raise HubError(404, f"{folder} does not exist on {revision}", "EntryNotFound")
-        paths = listing(commit.tree, folder, request.flag("recursive"))
-        return Response.of_json([_entry(found, commit, path, request.flag("expand")) for path in paths])
+        paths = listing(tree, folder, request.flag("recursive"))
+        return Response.of_json([_entry(tree, path) for path in paths])
 
     @route("POST", f"{_API}/paths-info/{_REVISION}")
     def paths_info(self, request: Request, kind: str, repo: str, revision: str) -> Response:
-        found = self._read(request, kind, repo)
-        commit = found.resolve(revision)
-        form = request.form()
-        expand = _is_true(form.get("expand", [""])[-1])
-        wanted = [path.strip("/") for path in form.get("paths", [])]
-        known = [path for path in wanted if path in commit.tree or folder_oid(commit.tree, path)]
-        return Response.of_json([_entry(found, commit, path, expand) for path in known])
+        tree = self._read(request, kind, repo).resolve(revision).tree
+        wanted = [path.strip("/") for path in request.form().get("paths", [])]
+        known = [path for path in wanted if path in tree or folder_oid(tree, path)]
+        return Response.of_json([_entry(tree, path) for path in known])
 
     @route("GET", f"{_API}/commits/{_REVISION}")
     def commits(self, request: Request, kind: str, repo: str, revision: str) -> Response:
         found = self._read(request, kind, repo)
-        history = found.history(found.resolve(revision))
-        return Response.of_json(
-            [{**_title(at), "message": at.message, "authors": [{"user": at.author}]} for at in history]
-        )
+        commits = []
+        for at in found.history(found.resolve(revision)):
+            text = {"id": at.oid, "title": at.title, "message": at.message, "date": at.date}
+            commits.append({**text, "authors": [{"user": at.author}]})
+        return Response.of_json(commits)
 
     @route("GET", f"{_PAGE}/resolve/{_REVISION}/(?P<path>.+)")
     def resolve(self, request: Request, kind: str | None, repo: str, revision: str, path: str) -> Response:
@@ -847,6 +810,8 @@ class Hub:
             headers |= {"X-Linked-ETag": f'"{file.sha256}"', "X-Linked-Size": str(file.size)}
         if headers["ETag"] in request.headers.get("If-None-Match", ""):
             return Response(304, headers)
+        if request.method == "HEAD":
+            return Response(200, {**headers, "Content-Length": str(file.size)})
         source = self.store.blob(file.sha256)
         assert source is not None, f"blob {file.sha256} is gone"
         return _content(source, file.size, request.headers.get("Range"), headers)
@@ -860,12 +825,11 @@ class Hub:
         attributes = self._attributes(tree)
         answers = []
         for file in request.json().get("files", []):
-            path = checked_path(file.get("path"))
+            path = checked_path(str(file.get("path")))
             lfs = goes_by_lfs(path, int(file.get("size", 0)), attributes)
             known = {"oid": tree[path].etag} if path in tree else {}
-            answers.append(
-                {"path": path, "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": False, **known}
-            )
+            mode = {"uploadMode": "lfs" if lfs else "regular", "shouldIgnore": False}
+            answers.append({"path": path, **mode, **known})
         return Response.of_json({"files": answers})
 
     def _attributes(self, tree: Tree) -> str:
@@ -878,12 +842,11 @@ class Hub:
         payload = request.json()
         if payload.get("operation") != "upload" or "basic" not in payload.get("transfers", ["basic"]):
             raise HubError(422, "Only the basic upload transfer is offered")
-        objects = [
-            self._lfs_object(found, str(o.get("oid")), o.get("size")) for o in payload.get("objects", [])
-        ]
+        objects = [self._lfs_object(found, wanted) for wanted in payload.get("objects", [])]
         return Response.of_json({"transfer": "basic", "objects": objects})
 
-    def _lfs_object(self, repo: Repo, oid: str, size: Any) -> dict:
+    def _lfs_object(self, repo: Repo, wanted: Json) -> Json:
+        oid, size = str(wanted.get("oid")), wanted.get("size")
         answer = {"oid": oid, "size": size}
         if not _SHA256.fullmatch(oid) or not isinstance(size, int) or size < 0:
             return {"oid": oid, "size": 0, "error": {"code": 422, "message": "Invalid object id or size"}}
@@ -931,12 +894,7 @@ class Hub:
             number = 1 + sum(name.startswith("refs/pr/") for name in found.refs)
             self.store.commit(found, f"refs/pr/{number}" if create_pr else ref, commit)
         page = f"{self.url}/{found.url_path}"
-        answer = {
-            "success": True,
-            "commitOid": commit.oid,
-            "commitUrl": f"{page}/commit/{commit.oid}",
-            "hookOutput": "",
-        }
+        answer = {"success": True, "commitOid": commit.oid, "commitUrl": f"{page}/commit/{commit.oid}"}
         if create_pr:
             answer["pullRequestUrl"] = f"{page}/discussions/{number}"
         return Response.of_json(answer)
@@ -947,11 +905,9 @@ class Hub:
     def refs(self, request: Request, kind: str, repo: str) -> Response:
         refs = self._read(request, kind, repo).refs
 
-        def named(prefix: str) -> list[dict]:
+        def named(prefix: str) -> list[Json]:
             found = {ref: oid for ref, oid in refs.items() if ref.startswith(prefix)}
-            return [
-                {"name": ref[len(prefix) :], "ref": ref, "targetCommit": oid} for ref, oid in found.items()
-            ]
+            return [{"name": ref[len(prefix) :], "ref": ref, "targetCommit": found[ref]} for ref in found]
 
         answer = {"branches": named("refs/heads/"), "tags": named("refs/tags/"), "converts": []}
         if request.flag("include_prs"):
@@ -961,9 +917,8 @@ class Hub:
     @route("POST", f"{_API}/branch/(?P<name>[^/]+)")
     def create_branch(self, request: Request, kind: str, repo: str, name: str) -> Response:
         start = request.json().get("startingPoint") or "main"
-        return self._create_ref(
-            self._write(request, kind, repo), f"refs/heads/{checked_ref_name(name)}", start
-        )
+        ref = f"refs/heads/{checked_ref_name(name)}"
+        return self._create_ref(self._write(request, kind, repo), ref, start)
 
     @route("POST", f"{_API}/tag/{_REVISION}")
     def create_tag(self, request: Request, kind: str, repo: str, revision: str) -> Response:
@@ -991,10 +946,6 @@ class Hub:
         return Response(200)
 
 
-def _is_true(value: str) -> bool:
-    return value.lower() in ("1", "true")
-
-
 def _is_repo_id(repo: str) -> bool:
     try:
         return bool(checked_repo_id(*repo.split("/")))
@@ -1006,47 +957,24 @@ def _short_id(kind: str, repo_id: str) -> str:
     return sha1(f"{kind}/{repo_id}".encode())[:24]
 
 
-def _lfs_fields(file: File) -> dict:
+def _lfs_fields(file: File) -> Json:
     return {"oid": file.sha256, "size": file.size, "pointerSize": len(lfs_pointer(file.sha256, file.size))}
 
 
-def _sibling(path: str, file: File, blobs: bool) -> dict:
+def _sibling(path: str, file: File, blobs: bool) -> Json:
     if not blobs:
         return {"rfilename": path}
     lfs = {"lfs": {**_lfs_fields(file), "sha256": file.sha256}} if file.lfs else {}
     return {"rfilename": path, "size": file.size, "blobId": file.oid, **lfs}
 
 
-def _entry(repo: Repo, commit: Commit, path: str, expand: bool) -> dict:
+def _entry(tree: Tree, path: str) -> Json:
     """One line of tree and paths-info."""
-    file = commit.tree.get(path)
+    file = tree.get(path)
     if file is None:
-        entry: dict = {"type": "directory", "oid": folder_oid(commit.tree, path), "size": 0, "path": path}
-    else:
-        entry = {"type": "file", "oid": file.oid, "size": file.size, "path": path}
-        if file.lfs:
-            entry["lfs"] = _lfs_fields(file)
-    if expand:
-        entry["lastCommit"] = _title(_last_commit(repo, commit, path))
-    return entry
-
-
-def _title(commit: Commit) -> dict:
-    return {"id": commit.oid, "title": commit.title, "date": commit.date}
-
-
-def _last_commit(repo: Repo, commit: Commit, path: str) -> Commit:
-    """The commit that gave a file or folder the content it has in `commit`."""
-
-    def content(at: Commit) -> File | str | None:
-        return at.tree.get(path) or folder_oid(at.tree, path)
-
-    last = commit
-    for earlier in repo.history(commit):
-        if content(earlier) != content(commit):
-            break
-        last = earlier
-    return last
+        return {"type": "directory", "oid": folder_oid(tree, path), "size": 0, "path": path}
+    lfs = {"lfs": _lfs_fields(file)} if file.lfs else {}
+    return {"type": "file", "oid": file.oid, "size": file.size, "path": path, **lfs}
 
 
 def _content(source: Path, size: int, wanted: str | None, headers: dict[str, str]) -> Response:
@@ -1066,7 +994,7 @@ def _content(source: Path, size: int, wanted: str | None, headers: dict[str, str
     return Response(206, {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{size}"}, part)
 
 
-def _commit_lines(data: bytes) -> tuple[dict, list[tuple[str, dict]]]:
+def _commit_lines(data: bytes) -> tuple[Json, list[tuple[str, Json]]]:
     """Header and operations of a commit's ndjson."""
     try:
         lines = [json.loads(line) for line in data.splitlines() if line.strip()]
@@ -1108,11 +1036,8 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
 
     def _send(self, response: Response) -> None:
-        headers = {
-            "Content-Length": str(len(response.body)),
-            "X-Request-Id": uuid.uuid4().hex,
-            **response.headers,
-        }
+        headers = {"Content-Length": str(len(response.body)), **response.headers}
+        headers["X-Request-Id"] = uuid.uuid4().hex
         self.send_response(response.status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -1133,7 +1058,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, port: int, store: Store, faults: Faults | None, verbose: bool) -> None:
+    def __init__(self, port: int, store: Store, faults: Faults, verbose: bool) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.hub, self.faults, self.verbose = Hub(store, self.url), faults, verbose
@@ -1142,10 +1067,7 @@ class _Server(ThreadingHTTPServer):
 
     def answer(self, request: Request) -> Response:
         """The one place where faults come in: they may answer instead of the Hub, or spoil its answer."""
-        if self.faults is None:
-            response = self.hub.respond(request)
-        else:
-            response = self.faults(request, self.hub.respond)
+        response = self.faults(request, self.hub.respond)
         self.log.append((request.method, request.path, response.status))
         return response
 
@@ -1189,7 +1111,7 @@ class LoopbackHub:
         *,
         seeds: Sequence[str | Path] = (),
         port: int = 0,
-        faults: Faults | None = None,
+        faults: Faults = no_faults,
         verbose: bool = False,
     ) -> None:
         self._scratch = Path(tempfile.mkdtemp(prefix="loopback-hub-"))
@@ -1208,21 +1130,17 @@ class LoopbackHub:
         return list(self._server.log)
 
     @property
-    def faults(self) -> Faults | None:
+    def faults(self) -> Faults:
         return self._server.faults
 
     @faults.setter
-    def faults(self, faults: Faults | None) -> None:
+    def faults(self, faults: Faults) -> None:
         self._server.faults = faults
 
     def env(self, token: str | None = TOKEN) -> dict[str, str]:
         """A whole environment for a subprocess: this Hub, an empty cache, and the token unless None."""
-        dropped = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_DATASETS_CACHE")
-        env = {name: value for name, value in os.environ.items() if name not in (*dropped, "HF_HUB_OFFLINE")}
         home = tempfile.mkdtemp(prefix="home-", dir=self._scratch)
-        return (
-            env | client_settings(home) | {"HF_ENDPOINT": self.url} | ({"HF_TOKEN": token} if token else {})
-        )
+        return client_environment(home) | {"HF_ENDPOINT": self.url} | ({"HF_TOKEN": token} if token else {})
 
     def api(self, token: str | bool = TOKEN) -> Any:
         """An `HfApi` of this process that talks to this Hub; `token=False` for none."""
@@ -1247,17 +1165,13 @@ class LoopbackHub:
         self.stop()
 
 
-def client_settings(home: str) -> dict[str, str]:
-    """Environment variables that make the Hugging Face clients keep to themselves."""
-    return {
-        "HF_HOME": home,
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0",
-        "NO_PROXY": "127.0.0.1,localhost",
-        "no_proxy": "127.0.0.1,localhost",
-    }
+def client_environment(home: str) -> dict[str, str]:
+    """This process's environment without the user's Hugging Face settings: no token, `home` for all caches."""
+    own = ("HF_", "HUGGING_FACE_", "HUGGINGFACE_", "TRANSFORMERS_")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    env |= {"HF_HOME": home, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    env |= {"HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+    return env
 
 
 def is_read_only(folder: Path) -> bool:
@@ -1266,37 +1180,26 @@ def is_read_only(folder: Path) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.loopback_hub", description="A small Hub on 127.0.0.1."
-    )
-    parser.add_argument(
-        "--root", type=Path, required=True, help="folder to serve; pushes go there unless read-only"
-    )
-    parser.add_argument("--port", type=int, default=0, help="0 (default) picks a free one")
-    parser.add_argument(
-        "--seed", type=Path, action="append", default=[], help="read-only folder served underneath"
-    )
-    parser.add_argument(
-        "--state", type=Path, help="where pushes go, if not to --root (which is then only read)"
-    )
-    parser.add_argument("--verbose", action="store_true", help="log every request")
+    parser = argparse.ArgumentParser("python -m tests.loopback_hub", description="A small Hub on 127.0.0.1.")
+    add = parser.add_argument
+    add("--root", type=Path, required=True, help="folder to serve; pushes go there unless it is read-only")
+    add("--port", type=int, default=0, help="0 (default) picks a free one")
+    add("--seed", type=Path, action="append", default=[], help="read-only folder served underneath")
+    add("--state", type=Path, help="where pushes go, if not to --root (which is then only read)")
+    add("--verbose", action="store_true", help="log every request")
     args = parser.parse_args(arguments)
     for seed in args.seed:
         if not seed.is_dir():
             parser.error(f"--seed {seed}: no such folder")
     overlay = args.state is not None or is_read_only(args.root)
-    seeds = [*([args.root] if overlay else []), *args.seed]
+    root, seeds = (args.state, [args.root, *args.seed]) if overlay else (args.root, args.seed)
     try:
-        hub = LoopbackHub(
-            args.state if overlay else args.root, seeds=seeds, port=args.port, verbose=args.verbose
-        )
+        hub = LoopbackHub(root, seeds=seeds, port=args.port, verbose=args.verbose)
     except OSError as error:
         parser.error(f"cannot serve {args.root} on port {args.port}: {error}")
     with hub:
-        print(
-            f"HF_ENDPOINT={hub.url} HF_TOKEN={TOKEN} HF_HUB_DISABLE_XET=1  (pushes go to {hub.root})",
-            flush=True,
-        )
+        print(f"HF_ENDPOINT={hub.url} HF_TOKEN={TOKEN} HF_HUB_DISABLE_XET=1", flush=True)
+        print(f"pushes go to {hub.root}", flush=True)
         stopped = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stopped.set())
