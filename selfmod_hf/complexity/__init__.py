@@ -1,0 +1,33 @@
+"""Complexity of trained networks: the local learning coefficient (RLCT) and the width of the weights.
+
+Plain torch: any `nn.Module`, any loss; nothing of Hugging Face. Start at `estimate_llc` (llc.py); `samplers/`
+holds the dynamics, `chains.py` runs them stacked, `diagnostics.py` says how far they can be trusted,
+`calibration.py` chooses a step size and a localization, `ground_truth/` has models of known answer.
+"""
+
+from importlib import import_module
+from typing import Any
+
+# at once: a lazy name equal to its module's would be shadowed by the module
+from .weight_width import WeightWidth, weight_width
+
+# public name -> module that defines it; resolved on first use, so that weight_width alone loads no sampler
+_EXPORTS: dict[str, str] = {
+    "LLCCalibration": ".calibration",
+    "LLCResult": ".result",
+    "PRESETS": ".presets",
+    "calibrate_llc": ".calibration",
+    "cross_entropy": ".losses",
+    "estimate_llc": ".llc",
+    "estimate_llc_many": ".llc",
+    "half_squared_error": ".losses",
+    "llc_preset": ".presets",
+}
+
+__all__ = ["WeightWidth", "weight_width", *_EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name], __name__), name)

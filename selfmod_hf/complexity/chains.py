@@ -1,0 +1,423 @@
+"""Runs chains around trained networks: groups x chains as one stacked computation.
+
+A *group* is one network with one setting of the dynamics: a member of a population, a cell of a calibration grid.
+Every group runs the same chains; chain c of every group sees the same minibatches. Rows are ordered (group, chain).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..stacking import (
+    Batch,
+    LossFunction,
+    ModuleStack,
+    ParameterLayout,
+    chunk_ranges,
+    copies_that_fit,
+    losses_and_gradients,
+    per_sample_losses,
+    saved_bytes_per_copy,
+)
+from .random_streams import MinibatchStream, NoiseStream
+from .samplers import SAMPLERS, Dynamics
+
+BLOCK = 32_768  # columns updated at a time on the CPU: they stay in the core's cache, and below torch's threading
+_LANGEVIN_CHECKS = 25  # steps per chain at which the Metropolis acceptance is computed
+
+
+@dataclass(frozen=True)
+class Group:
+    """One network and one setting: `member` is its place in the stack, `stream` the name of its noise."""
+
+    member: int
+    stream: int
+    step_size: float
+    localization: float
+    nbeta: float
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is sampled: networks, data, loss, and which parameters move.
+
+    Attributes:
+        stack: M networks.
+        layout: the parameters that move; all others stay as they are.
+        inputs: (n, ...) tensor, or a dict of them; targets: (n, ...).
+        compute_dtype: autocast to this type in forward and backward, or None.
+        vectorize: False for modules that `vmap` cannot map.
+    """
+
+    stack: ModuleStack
+    layout: ParameterLayout
+    inputs: Batch
+    targets: Tensor
+    loss_fn: LossFunction
+    compute_dtype: torch.dtype | None = None
+    vectorize: bool = True
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.targets)
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.stack.parameters.values())).device
+
+    @property
+    def stack_dtype(self) -> torch.dtype:
+        return next(iter(self.stack.parameters.values())).dtype
+
+    def take(self, index: Tensor | slice) -> tuple[Batch, Tensor]:
+        """The samples at `index`, whatever its shape."""
+        targets = _take(self.targets, index)
+        if isinstance(self.inputs, dict):
+            return {name: _take(value, index) for name, value in self.inputs.items()}, targets
+        return _take(self.inputs, index), targets
+
+    def precision(self) -> contextlib.AbstractContextManager:
+        if self.compute_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.compute_dtype)
+
+
+def _take(tensor: Tensor, index: Tensor | slice) -> Tensor:
+    if isinstance(index, slice):
+        return tensor[index]
+    return tensor.index_select(0, index.flatten()).unflatten(0, index.shape)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How it is sampled; see `estimate_llc` for the meaning of each."""
+
+    sampler: str
+    sampler_options: dict[str, float]
+    num_draws: int
+    batch_size: int
+    seed: int
+    memory_budget: int
+    micro_batch_size: int | None = None
+    progress: Callable[[int], None] | None = None
+
+
+@dataclass
+class Traces:
+    """What the chains leave behind.
+
+    Attributes:
+        losses: (G, C, T), mean loss of draw t on its minibatch.
+        baseline: (G, C, T), mean loss of w* on the same minibatch.
+        distances: (G, C), |w - w*| at the last draw.
+        acceptance: (G, C), mean Metropolis acceptance probability, NaN where the sampler has none.
+    """
+
+    losses: NDArray[np.float64]
+    baseline: NDArray[np.float64]
+    distances: NDArray[np.float64]
+    acceptance: NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, groups: int, chains: int, draws: int) -> Traces:
+        shape = (groups, chains)
+        return cls(
+            np.full((*shape, draws), np.nan),
+            np.full((*shape, draws), np.nan),
+            np.full(shape, np.nan),
+            np.full(shape, np.nan),
+        )
+
+    def write(self, other: Traces, groups: range, chains: Sequence[int]) -> None:
+        rows = np.ix_(list(groups), list(chains))
+        for name in ("losses", "baseline", "distances", "acceptance"):
+            getattr(self, name)[rows] = getattr(other, name)
+
+
+# ------------------------------------------------------------------------------------------- baseline
+
+
+def losses_at_anchor(problem: Problem, chunk: int = 1024) -> Tensor:
+    """(M, n): every network's loss on every sample, at w*."""
+    stack = problem.stack
+    pieces = []
+    for start in range(0, problem.num_samples, chunk):
+        inputs, targets = problem.take(slice(start, start + chunk))
+        with torch.no_grad(), problem.precision():
+            losses = per_sample_losses(
+                stack.skeleton, problem.loss_fn, stack.parameters | stack.buffers, {}, inputs, targets,
+                shared_batch=True, vectorize=problem.vectorize,
+            )  # fmt: skip
+        pieces.append(losses.float() if losses.dtype != torch.float64 else losses)
+    return torch.cat(pieces, dim=1)
+
+
+# -------------------------------------------------------------------------------------------- running
+
+
+def run_chains(
+    problem: Problem, groups: Sequence[Group], chains: Sequence[int], plan: Plan, anchor_losses: Tensor
+) -> Traces:
+    """All groups x chains, in as few pieces as the memory budget allows. `chains` are the chains' own numbers."""
+    fit, micro = _capacity(problem, plan, len(groups))
+    traces = Traces.empty(len(groups), len(chains), plan.num_draws)
+    for some_groups in chunk_ranges(len(groups), fit):
+        per_chunk = max(1, fit // len(some_groups))
+        for some in chunk_ranges(len(chains), per_chunk):
+            block = _Block(
+                problem, [groups[g] for g in some_groups], [chains[c] for c in some], plan, micro, anchor_losses
+            )
+            traces.write(block.run(), some_groups, some)
+    return traces
+
+
+def _capacity(problem: Problem, plan: Plan, groups: int) -> tuple[int, int | None]:
+    """Rows (group x chain) that fit into the budget at once, and the micro-batch size (None: no accumulation)."""
+    batch_size = min(plan.batch_size, problem.num_samples)
+    micro = plan.micro_batch_size
+    state = len(SAMPLERS[plan.sampler].init(torch.zeros(1, 1), **plan.sampler_options))
+    element = next(iter(problem.stack.parameters.values())).element_size()
+    # position and sampler state, gradient by name and as a row, scratch of the update
+    fixed = problem.layout.size * element * (state + 3)
+    per_sample = _bytes_per_sample(problem)
+    if micro is None and fixed + batch_size * per_sample > plan.memory_budget:
+        micro = max(1, int((plan.memory_budget - fixed) // max(1, per_sample)))
+    activations = per_sample * min(micro or batch_size, batch_size)
+    return copies_that_fit(int(fixed + activations), plan.memory_budget), micro
+
+
+def _bytes_per_sample(problem: Problem) -> float:
+    """Bytes of activations, their gradients and the gathered inputs, for one sample of one row."""
+    probe = min(problem.num_samples, 16)
+    inputs, targets = problem.take(slice(0, probe))
+    stack = problem.stack
+    one = {name: value[:1].detach() for name, value in (stack.parameters | stack.buffers).items()}
+    for name in problem.layout.names:
+        one[name].requires_grad_()
+
+    def compute() -> Tensor:
+        with torch.enable_grad(), problem.precision():
+            return per_sample_losses(
+                stack.skeleton, problem.loss_fn, one, {}, inputs, targets,
+                shared_batch=True, vectorize=problem.vectorize,
+            )  # fmt: skip
+
+    saved = saved_bytes_per_copy(compute)
+    tensors = [*inputs.values()] if isinstance(inputs, dict) else [inputs]
+    gathered = sum(value.nbytes for value in tensors)
+    return (2 * saved + gathered) / probe
+
+
+class _Block:
+    """Groups x chains that run together. Holds the state of one run and nothing longer."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        groups: list[Group],
+        chains: list[int],
+        plan: Plan,
+        micro_batch_size: int | None,
+        anchor_losses: Tensor,
+    ) -> None:
+        self.problem, self.groups, self.chains, self.plan = problem, groups, chains, plan
+        self.micro_batch_size = micro_batch_size
+        self.anchor_losses = anchor_losses  # (M, n)
+        self.sampler = SAMPLERS[plan.sampler]
+        G, C, device = len(groups), len(chains), problem.device
+        self.member_ids = torch.tensor([group.member for group in groups], device=device)  # (G,)
+        anchors = problem.layout.flatten(problem.stack.parameters)  # (M, P)
+        self.anchor = anchors[self.member_ids]  # (G, P)
+        position = self.anchor.repeat_interleave(C, dim=0)  # (R, P)
+        self.state = self.sampler.init(position, **plan.sampler_options)
+        self.gradient = torch.empty_like(position)  # (R, P)
+        self.batch_size = min(plan.batch_size, problem.num_samples)
+        self.full_batch = self.batch_size == problem.num_samples
+        self.minibatches = [MinibatchStream(plan.seed, c, problem.num_samples, self.batch_size) for c in chains]
+        streams = sorted({group.stream for group in groups})
+        self.noise = {(s, c): NoiseStream(plan.seed, s, chains[c], device) for s in streams for c in range(C)}
+        self.own, self.common = self._fixed_state()
+        self.threads = ThreadPoolExecutor(torch.get_num_threads()) if device.type == "cpu" else None
+
+    def _fixed_state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Parameters that do not move, and buffers: per group (G, *shape), or common where there is one network."""
+        stack = self.problem.stack
+        fixed = {name: v for name, v in stack.parameters.items() if name not in self.problem.layout.names}
+        fixed |= stack.buffers
+        if len(stack) == 1:
+            return {}, {name: value[0] for name, value in fixed.items()}
+        return {name: value[self.member_ids] for name, value in fixed.items()}, {}
+
+    # -- one run
+
+    def run(self) -> Traces:
+        G, C, T = len(self.groups), len(self.chains), self.plan.num_draws
+        losses = torch.empty(T, G * C, device=self.problem.device, dtype=torch.float64)
+        baseline = torch.empty(T, G, C, device=self.problem.device, dtype=torch.float64)
+        accepted: list[Tensor] = []
+        every = max(1, T // _LANGEVIN_CHECKS)
+        for t in range(T):
+            batch = self._next_batch()
+            losses[t] = self._losses_and_gradients(batch, self.gradient)
+            baseline[t] = self._baseline(batch)
+            check = self.sampler.langevin and t % every == every // 2
+            before = (self.state.position.clone(), self.gradient.clone(), losses[t].clone()) if check else None
+            self._advance()
+            if before is not None:
+                accepted.append(self._acceptance(batch, *before))
+            if self.plan.progress is not None:
+                self.plan.progress(G * C)
+        if self.threads is not None:
+            self.threads.shutdown()
+        distance = (self.state.position.view(G, C, -1) - self.anchor[:, None]).norm(dim=2)
+        acceptance = torch.stack(accepted).mean(0) if accepted else torch.full((G * C,), math.nan)
+        return Traces(
+            losses.T.reshape(G, C, T).cpu().numpy(),
+            baseline.permute(1, 2, 0).cpu().numpy(),
+            distance.double().cpu().numpy(),
+            acceptance.view(G, C).double().cpu().numpy(),
+        )
+
+    def _next_batch(self) -> Tensor | None:
+        """Indices (C, B), or None where every batch is the whole data set."""
+        if self.full_batch:
+            return None
+        indices = torch.stack([stream.next() for stream in self.minibatches])
+        return indices.to(self.problem.device, non_blocking=True)
+
+    def _baseline(self, batch: Tensor | None) -> Tensor:
+        """(G, C): mean loss at w* on the minibatches."""
+        if batch is None:
+            means = self.anchor_losses.double().mean(1)[:, None].expand(-1, len(self.chains))  # (M, C)
+        else:
+            means = self.anchor_losses[:, batch].double().mean(2)  # (M, C)
+        return means[self.member_ids]
+
+    def _losses_and_gradients(self, batch: Tensor | None, gradient: Tensor) -> Tensor:
+        """(R,) losses; writes the gradients (R, P).
+
+        Three ways to map, the same numbers: the whole data for all rows; one network with a batch per chain; or,
+        with several groups, chain by chain, the batch gathered once and shared by all groups.
+        """
+        G, C = len(self.groups), len(self.chains)
+        if batch is None:
+            return self._evaluate(slice(0, G * C), slice(None), gradient, shared=True)
+        if G == 1:
+            return self._evaluate(slice(0, C), batch, gradient, shared=False)
+        losses = torch.empty(G, C, device=gradient.device, dtype=torch.float64)
+        for c in range(C):
+            losses[:, c] = self._evaluate(slice(c, None, C), batch[c], gradient, shared=True)
+        return losses.flatten()
+
+    def _evaluate(self, rows: slice, samples: Tensor | slice, gradient: Tensor, *, shared: bool) -> Tensor:
+        problem = self.problem
+        copies = problem.layout.views(self.state.position[rows])
+        count = len(self.state.position[rows])
+        if self.own:
+            repeats = count // len(self.groups)
+            copies |= {name: value.repeat_interleave(repeats, 0) for name, value in self.own.items()}
+        inputs, targets = problem.take(samples)
+        with problem.precision():
+            losses, gradients = losses_and_gradients(
+                problem.stack.skeleton, problem.loss_fn, copies, self.common, inputs, targets,
+                wrt=problem.layout.names, shared_batch=shared, vectorize=problem.vectorize,
+                micro_batch_size=self.micro_batch_size,
+            )  # fmt: skip
+        start = 0
+        for part in gradients:  # (count, *shape) each
+            part = part.flatten(1) if part.dim() > 1 else part[:, None]
+            gradient[rows, start : start + part.shape[1]] = part
+            start += part.shape[1]
+        return losses.double()
+
+    # -- the update
+
+    def _advance(self) -> None:
+        if self.threads is None:
+            self._advance_at_once()
+            return
+        streams = list(self.noise)
+        # a result's exception surfaces when its iterator is drained
+        list(self.threads.map(self._advance_stream, streams))
+        self._count_step()
+
+    def _advance_stream(self, key: tuple[int, int]) -> None:
+        """Draw the noise of one stream block by block, and move all rows that use it."""
+        stream, c = key
+        C, P = len(self.chains), self.gradient.shape[1]
+        groups = [g for g, group in enumerate(self.groups) if group.stream == stream]
+        noise = self.gradient.new_empty(1, min(P, BLOCK))
+        with torch.no_grad():
+            for start in range(0, P, BLOCK):
+                part = slice(start, min(start + BLOCK, P))
+                block = noise[:, : part.stop - start]
+                self.noise[key].fill(block)
+                for g in groups:
+                    self._advance_part(g, slice(g * C + c, g * C + c + 1), part, block)
+
+    def _advance_part(self, g: int, row: slice, part: slice, noise: Tensor) -> None:
+        group = self.groups[g]
+        dynamics = Dynamics(
+            self.anchor[g : g + 1, part], group.step_size, group.localization, group.nbeta
+        )
+        fields = [value[row, part] if isinstance(value, Tensor) else value for value in self.state]
+        state = type(self.state)(*fields)
+        new = self.sampler.update(
+            state, self.gradient[row, part], noise, dynamics, **self.plan.sampler_options
+        )
+        for old, value in zip(state, new, strict=True):
+            if isinstance(old, Tensor):
+                old.copy_(value)
+
+    def _count_step(self) -> None:
+        """Numbers in a state (a step count) belong to the whole: one step for all blocks."""
+        self.state = type(self.state)(
+            *(value if isinstance(value, Tensor) else value + 1 for value in self.state)
+        )
+
+    def _advance_at_once(self) -> None:
+        """All rows in a few large operations: for accelerators."""
+        G, C, P = len(self.groups), len(self.chains), self.gradient.shape[1]
+        drawn = {key: self.gradient.new_empty(P) for key in self.noise}
+        for key, stream in self.noise.items():
+            stream.fill(drawn[key])
+        noise = torch.stack([drawn[group.stream, c] for group in self.groups for c in range(C)])  # (R, P)
+        def column(name: str) -> Tensor:
+            values = torch.tensor([getattr(group, name) for group in self.groups])
+            return values.to(self.gradient).repeat_interleave(C)[:, None]
+
+        dynamics = Dynamics(
+            self.anchor.repeat_interleave(C, 0), column("step_size"), column("localization"), column("nbeta")
+        )
+        with torch.no_grad():
+            self.state = self.sampler.update(
+                self.state, self.gradient, noise, dynamics, **self.plan.sampler_options
+            )
+
+    # -- Metropolis
+
+    def _acceptance(self, batch: Tensor | None, old: Tensor, old_gradient: Tensor, old_loss: Tensor) -> Tensor:
+        """(R,): min(1, p(w') q(w|w') / (p(w) q(w'|w))) of the step from `old`, on the same minibatch."""
+        C = len(self.chains)
+        new, new_gradient = self.state.position, torch.empty_like(self.gradient)
+        new_loss = self._losses_and_gradients(batch, new_gradient)
+        ratios = []
+        for r in range(len(new)):
+            group = self.groups[r // C]
+            dynamics = Dynamics(self.anchor[r // C], group.step_size, group.localization, group.nbeta)
+            step, half = new[r] - old[r], group.step_size / 2
+            forward = (step + half * dynamics.potential_gradient(old[r], old_gradient[r])).double()
+            backward = (-step + half * dynamics.potential_gradient(new[r], new_gradient[r])).double()
+            pull = ((new[r] - dynamics.anchor).double().square() - (old[r] - dynamics.anchor).double().square()).sum()
+            rise = group.nbeta * (new_loss[r] - old_loss[r]) + group.localization / 2 * pull
+            ratios.append(-rise + (forward.square().sum() - backward.square().sum()) / (2 * group.step_size))
+        return torch.stack(ratios).clamp(max=0).exp()

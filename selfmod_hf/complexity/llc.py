@@ -1,0 +1,221 @@
+"""The local learning coefficient by sampling around trained weights.
+
+    llc = nβ ( E[ L(w) ] - L(w*) ),    w ~ exp( -nβ L(w) - (γ/2) ||w - w*||² )
+
+Lau, Furman, Wang, Murfet, Wei, "The Local Learning Coefficient" (arXiv 2308.12108), definition 3.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..stacking import Batch, LossFunction, ParameterLayout, stack_modules
+from .chains import Group, Problem, Traces, losses_at_anchor, run_chains
+from .distributed import gather_chains, my_chains
+from .losses import cross_entropy
+from .result import LLCResult, summarize
+from .settings import DEFAULT_MEMORY_BUDGET, LLCSettings, check, check_data
+from .status import diverged_chains, judge
+
+
+def estimate_llc(
+    model: nn.Module,
+    inputs: Batch,
+    targets: Tensor,
+    *,
+    loss_fn: LossFunction = cross_entropy,
+    sampler: str = "sgld",
+    step_size: float = 1e-4,
+    localization: float = 100.0,
+    nbeta: float | str = "n/log n",
+    num_chains: int = 4,
+    num_draws: int = 1000,
+    num_burnin_steps: int | None = None,
+    batch_size: int = 512,
+    seed: int = 0,
+    parameters: Sequence[str] | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    micro_batch_size: int | None = None,
+    sampler_options: Mapping[str, float] | None = None,
+    paired: bool = True,
+    vectorize: bool = True,
+    preset: str | None = None,
+    member: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> LLCResult:
+    """Estimate the local learning coefficient (RLCT) of a trained network.
+
+    All chains run as one stacked computation, each with its own minibatches and noise. The same arguments give the
+    same numbers; how many chains run at once, and in how many processes, changes them by rounding only.
+
+    Args:
+        model: any module at its trained weights w*. It is not changed. Runs in eval mode.
+        inputs: the training set, (n, ...), or a dict of such tensors, passed on by keyword.
+        targets: (n, ...).
+        loss_fn: `loss_fn(outputs, targets)` -> one loss per sample, (B,), in nats.
+        sampler: "sgld", "rmsprop_sgld" or "sghmc".
+        step_size: ε.
+        localization: γ, the strength of the pull to w*.
+        nbeta: nβ, a number, or "n/log n" (theory), or "batch/log batch" (the published recipe); natural logarithm.
+        num_chains: C.
+        num_draws: T, draws per chain, one per step; draw 0 is w* itself.
+        num_burnin_steps: draws of the T that are left out of the estimate; default: the first half.
+        batch_size: B; n or more samples without minibatch noise.
+        seed: of all random numbers. Chain c's depend on (seed, member, c) and nothing else.
+        parameters: names of the parameters to sample, with wildcards (`"fc.*"`); default: all. The others stay
+            at w*: the LLC of a layer, with the rest of the network as it is.
+        device: where to compute; default: where the model is.
+        dtype: float32 and float64 set the type of everything; bfloat16 and float16 are used by autocast for
+            forward and backward, weights and updates stay as they are. Default: the model's own.
+        memory_budget: bytes for the chains' state and activations; more chains than fit run in turn.
+        micro_batch_size: accumulate gradients over pieces of this many samples; default: as the budget asks.
+        sampler_options: the sampler's own settings, such as `{"momentum": 0.9}`.
+        paired: compare every draw with w* on the same minibatch; else with the whole training set.
+        vectorize: False runs chains in a loop, for modules that `torch.vmap` cannot map.
+        preset: a name to be kept in the result's settings; see `llc_preset`.
+        member: number of this network's noise; `estimate_llc_many` gives its k-th network member k.
+        progress: called with (chain steps done, chain steps in all) of this process.
+
+    Raises:
+        ValueError: an argument that cannot be used; the message names it, its value and what is allowed.
+    """
+    settings = LLCSettings(
+        loss_fn=loss_fn, sampler=sampler, step_size=step_size, localization=localization, nbeta=nbeta,
+        num_chains=num_chains, num_draws=num_draws, num_burnin_steps=num_burnin_steps, batch_size=batch_size,
+        seed=seed, parameters=parameters, device=device, dtype=dtype, memory_budget=memory_budget,
+        micro_batch_size=micro_batch_size, sampler_options=sampler_options, paired=paired, vectorize=vectorize,
+        preset=preset, progress=progress,
+    )  # fmt: skip
+    return _estimate([model], inputs, targets, settings, [member])[0]
+
+
+def estimate_llc_many(
+    models: Sequence[nn.Module],
+    inputs: Batch,
+    targets: Tensor,
+    *,
+    members: Sequence[int] | None = None,
+    **settings: Any,
+) -> list[LLCResult]:
+    """`estimate_llc` for M networks of one architecture on the same data, M x C chains stacked.
+
+    Result k equals that of `estimate_llc(models[k], ..., member=k)` to rounding.
+
+    Args:
+        models: M modules, equal in class and shapes.
+        inputs, targets: the training set that they share.
+        members: numbers of the networks' noise, default 0, 1, ...; equal numbers give equal noise.
+        settings: as for `estimate_llc`.
+    """
+    ids = list(range(len(models))) if members is None else list(members)
+    check("members", ids, len(ids) == len(models), f"one number per model, {len(models)}")
+    return _estimate(models, inputs, targets, LLCSettings(**settings), ids)
+
+
+def _estimate(
+    models: Sequence[nn.Module], inputs: Batch, targets: Tensor, settings: LLCSettings, members: Sequence[int]
+) -> list[LLCResult]:
+    problem = make_problem(models, inputs, targets, settings)
+    nbeta = settings.inverse_temperature(problem.num_samples)
+    groups = [
+        Group(k, member, settings.step_size, settings.localization, nbeta) for k, member in enumerate(members)
+    ]
+    return sample_groups(problem, groups, settings)
+
+
+def make_problem(
+    models: Sequence[nn.Module], inputs: Batch, targets: Tensor, settings: LLCSettings
+) -> Problem:
+    """Stack the models and move the data beside them."""
+    check_data(inputs, targets)
+    dtype = settings.dtype
+    compute_dtype = dtype if dtype in (torch.bfloat16, torch.float16) else None
+    stack = stack_modules(models, settings.device)
+    check("model", type(models[0]).__name__, bool(stack.parameters), "a module with parameters")
+    if dtype is not None and compute_dtype is None:
+        stack = stack.to(dtype)
+    names = match_parameters(list(stack.parameters), settings.parameters)
+    device = next(iter(stack.parameters.values())).device
+    floating = dtype if compute_dtype is None else None
+    return Problem(
+        stack, ParameterLayout.of(stack.parameters, names), _moved(inputs, device, floating),
+        _moved(targets, device, floating), settings.loss_fn, compute_dtype, settings.vectorize,
+    )  # fmt: skip
+
+
+def _moved(data: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
+    if isinstance(data, dict):
+        return {name: _moved(value, device, dtype) for name, value in data.items()}
+    return data.to(device=device, dtype=dtype if data.is_floating_point() else None)
+
+
+def match_parameters(names: Sequence[str], patterns: Sequence[str] | None) -> list[str]:
+    """The names that match one of the patterns (`fnmatch`), in their own order; all of them without patterns."""
+    if patterns is None:
+        return list(names)
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    for pattern in patterns:
+        known = any(fnmatch.fnmatchcase(name, pattern) for name in names)
+        check("parameters", pattern, known, f"a name or pattern among {', '.join(names)}")
+    return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def sample_groups(problem: Problem, groups: Sequence[Group], settings: LLCSettings) -> list[LLCResult]:
+    """One result per group. Under torch.distributed every process runs its share of the chains."""
+    anchor_losses = losses_at_anchor(problem)  # (M, n)
+    anchor_means = anchor_losses.double().mean(1).tolist()
+    worst = next((loss for loss in anchor_means if not math.isfinite(loss)), 0.0)
+    check("model", worst, math.isfinite(worst), "a finite mean loss over the data at its own weights")
+    chains = my_chains(settings.num_chains)
+    steps = len(groups) * len(chains) * settings.num_draws
+    plan = settings.plan(_counter(settings.progress, steps))
+    traces = run_chains(problem, groups, chains, plan, anchor_losses)
+    traces = gather_chains(traces, settings.num_chains)
+    return [
+        _result(traces, g, group, settings, problem, anchor_means[group.member])
+        for g, group in enumerate(groups)
+    ]
+
+
+def _counter(report: Callable[[int, int], None] | None, total: int) -> Callable[[int], None] | None:
+    if report is None:
+        return None
+    done = 0
+
+    def count(steps: int) -> None:
+        nonlocal done
+        done += steps
+        report(done, total)
+
+    return count
+
+
+def _result(
+    traces: Traces, g: int, group: Group, settings: LLCSettings, problem: Problem, init_loss: float
+) -> LLCResult:
+    burnin = settings.burnin
+    losses, baseline = traces.losses[g], traces.baseline[g]  # (C, T)
+    with np.errstate(invalid="ignore", over="ignore"):
+        llc_trace = group.nbeta * (losses - (baseline if settings.paired else init_loss))
+        per_chain = llc_trace[:, burnin:].mean(axis=1)
+        llc, error, rhat, ess = summarize(llc_trace[:, burnin:])
+        acceptance = float(traces.acceptance[g].mean())
+    diverged = diverged_chains(llc_trace, problem.layout.size, burnin)
+    status, reason = judge(llc_trace, burnin, diverged)
+    if diverged:
+        llc = error = math.nan  # never averaged away
+    return LLCResult(
+        llc=llc, standard_error=error, llc_per_chain=per_chain, loss_trace=losses, baseline_trace=baseline,
+        init_loss=init_loss, nbeta=group.nbeta, settings=settings.record(group, problem), rhat=rhat, ess=ess,
+        acceptance_rate=None if math.isnan(acceptance) else acceptance, status=status, status_reason=reason,
+        diverged_chains=diverged, distance_per_chain=traces.distances[g],
+    )  # fmt: skip

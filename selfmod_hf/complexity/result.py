@@ -1,0 +1,173 @@
+"""`LLCResult`: the estimate, what it was made with, and how far it can be trusted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .diagnostics import effective_sample_size, split_rhat, standard_error
+
+OK, NOT_AT_MINIMUM, NOT_CONVERGED, DIVERGED = "ok", "not_at_minimum", "not_converged", "diverged"
+
+TRACES_SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """Everything that decides the numbers of a run, besides the network and the data."""
+
+    sampler: str
+    step_size: float
+    localization: float
+    nbeta_rule: str
+    num_chains: int
+    num_draws: int
+    num_burnin_steps: int
+    batch_size: int
+    num_samples: int
+    seed: int
+    member: int = 0
+    preset: str | None = None
+    options: Mapping[str, float] = field(default_factory=dict)
+    parameters: tuple[str, ...] | None = None
+    num_parameters: int = 0
+    paired: bool = True
+    compute_dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class LLCResult:
+    """A local learning coefficient, `llc = nβ ( E[L(w)] - L(w*) )`, dimensionless.
+
+    Attributes:
+        llc: mean over chains and kept draws; NaN where no chain stayed finite.
+        standard_error: Monte Carlo standard error of `llc`.
+        llc_per_chain: (C,).
+        loss_trace: (C, T), nats: the minibatch loss of every draw, burn-in included.
+        baseline_trace: (C, T), nats: the loss of w* on the same minibatches.
+        init_loss: L(w*) over the whole training set, nats.
+        nbeta: nβ, the inverse temperature times the number of samples.
+        settings: sampler, step size and all else.
+        rhat: split R-hat of the kept draws.
+        ess: effective sample size of the kept draws, all chains together.
+        acceptance_rate: mean Metropolis (MALA) acceptance probability; None where the sampler has none.
+        status: "ok", "not_at_minimum", "not_converged" or "diverged"; rules in `status.py`.
+        status_reason: one line.
+        diverged_chains: the chains that left the region.
+        distance_per_chain: (C,), |w - w*| at the last draw.
+    """
+
+    llc: float
+    standard_error: float
+    llc_per_chain: NDArray[np.float64]
+    loss_trace: NDArray[np.float64] = field(repr=False)
+    baseline_trace: NDArray[np.float64] = field(repr=False)
+    init_loss: float
+    nbeta: float
+    settings: SamplerSettings
+    rhat: float
+    ess: float
+    acceptance_rate: float | None
+    status: str
+    status_reason: str
+    diverged_chains: tuple[int, ...] = ()
+    distance_per_chain: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False)
+
+    @property
+    def sampler(self) -> str:
+        return self.settings.sampler
+
+    @property
+    def kept(self) -> slice:
+        """The draws that enter the estimate."""
+        return slice(self.settings.num_burnin_steps, None)
+
+    def llc_trace(self, *, paired: bool = True) -> NDArray[np.float64]:
+        """(C, T): what every draw contributes, nβ times the loss above w*'s.
+
+        paired: above w*'s loss on the same minibatch; else above its loss on the whole training set.
+        """
+        baseline = self.baseline_trace if paired else self.init_loss
+        return self.nbeta * (self.loss_trace - baseline)
+
+    def estimate(self, *, paired: bool) -> tuple[float, float]:
+        """(llc, standard error) with and without pairing, from the same draws."""
+        kept = self.llc_trace(paired=paired)[:, self.kept]
+        return float(kept.mean()), standard_error(kept)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the traces, ready for JSON: numbers that are not finite become None."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del fields["loss_trace"], fields["baseline_trace"]
+        fields["settings"] = dataclasses.asdict(self.settings)
+        return _plain(fields)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write `path` (JSON) and, beside it, the traces as safetensors. Both appear whole or not at all."""
+        from safetensors.numpy import save
+
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        traces = {"loss_trace": self.loss_trace, "baseline_trace": self.baseline_trace}
+        _write(path.with_suffix(TRACES_SUFFIX), save({name: np.ascontiguousarray(t) for name, t in traces.items()}))
+        text = json.dumps(self.to_dict() | {"traces": path.with_suffix(TRACES_SUFFIX).name}, indent=2)
+        _write(path, (text + "\n").encode())
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> LLCResult:
+        """Read what `save` wrote."""
+        from safetensors.numpy import load_file
+
+        path = Path(path)
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        traces = load_file(path.parent / fields.pop("traces"))
+        settings = fields.pop("settings")
+        if settings["parameters"] is not None:
+            settings["parameters"] = tuple(settings["parameters"])
+        for name in ("llc", "standard_error", "init_loss", "rhat", "ess"):
+            fields[name] = math.nan if fields[name] is None else fields[name]
+        for name in ("llc_per_chain", "distance_per_chain"):
+            fields[name] = np.array([math.nan if x is None else x for x in fields[name]], dtype=np.float64)
+        fields["diverged_chains"] = tuple(fields["diverged_chains"])
+        return cls(settings=SamplerSettings(**settings), **traces, **fields)
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """The traces, the kept part shaded; saved to `path` where given. Returns the matplotlib figure."""
+        from .plots import plot_traces
+
+        return plot_traces(self, path)
+
+
+def summarize(kept: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """(mean, standard error, R-hat, ESS) of draws (C, T)."""
+    return float(kept.mean()), standard_error(kept), split_rhat(kept), effective_sample_size(kept)
+
+
+def _plain(value: Any) -> Any:
+    """Only what JSON knows."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

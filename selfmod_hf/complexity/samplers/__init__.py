@@ -1,0 +1,22 @@
+"""Samplers of the localized posterior, one per file, each pure: `init(position) -> State`, `update(...) -> State`.
+
+All of them sample from, or near to,
+
+    p(w) ∝ exp(-U(w)),    U(w) = nβ L(w) + (γ/2) ||w - w*||²,
+
+for R chains at once, one row of a matrix (R, P) each. Random numbers come in from outside: an update is a
+function of its arguments alone.
+"""
+
+from __future__ import annotations
+
+from . import rmsprop_sgld, sghmc, sgld
+from .base import Dynamics, Sampler
+
+SAMPLERS: dict[str, Sampler] = {
+    "sgld": sgld.SAMPLER,
+    "rmsprop_sgld": rmsprop_sgld.SAMPLER,
+    "sghmc": sghmc.SAMPLER,
+}
+
+__all__ = ["SAMPLERS", "Dynamics", "Sampler", "rmsprop_sgld", "sghmc", "sgld"]

@@ -1,0 +1,40 @@
+"""Stochastic gradient Langevin dynamics.
+
+    w <- w - (ε/2) * ( nβ g + γ (w - w*) ) + sqrt(ε) ξ,    ξ ~ N(0, 1)
+
+Welling, Teh 2011, "Bayesian Learning via Stochastic Gradient Langevin Dynamics", eq. 4; localized as in Lau, Furman,
+Wang, Murfet, Wei (arXiv 2308.12108), eq. 15 and appendix.
+
+    ε: dynamics.step_size    γ: dynamics.localization    nβ: dynamics.nbeta    w*: dynamics.anchor
+    g: gradient              ξ: noise                    w: state.position
+
+Its stationary law is wide by the step: a direction of curvature a = nβ h + γ has variance 1/(a (1 - ε a/4)), and
+it is stable for ε a < 4.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .base import Dynamics, Sampler, add_scaled_
+
+
+class SGLDState(NamedTuple):
+    position: Tensor  # (R, P)
+
+
+def init(position: Tensor) -> SGLDState:
+    """Start all chains at `position` (R, P)."""
+    return SGLDState(position)
+
+
+def update(state: SGLDState, gradient: Tensor, noise: Tensor, dynamics: Dynamics) -> SGLDState:
+    """One step of all chains; every tensor (R, P)."""
+    force = dynamics.potential_gradient(state.position, gradient)
+    moved = force.mul_(-dynamics.step_size / 2).add_(state.position)
+    return SGLDState(add_scaled_(moved, noise, dynamics.step_size**0.5))
+
+
+SAMPLER = Sampler(init, update, langevin=True)

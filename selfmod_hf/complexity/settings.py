@@ -1,0 +1,147 @@
+"""The settings of an estimate, checked before any work starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..stacking import Batch, LossFunction
+from .chains import Group, Plan, Problem
+from .losses import cross_entropy
+from .result import SamplerSettings
+from .samplers import SAMPLERS
+
+DEFAULT_MEMORY_BUDGET = 2 << 30  # bytes
+NBETA_RULES = ("n/log n", "batch/log batch")
+_DTYPES = (None, torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def check(name: str, value: object, condition: bool, allowed: str) -> None:
+    """Raise a ValueError of one line, naming the argument, its value and what is allowed."""
+    if not condition:
+        raise ValueError(f"{name}={value!r}: must be {allowed}")
+
+
+@dataclass(frozen=True)
+class LLCSettings:
+    """Arguments of `estimate_llc` other than model and data; their meaning is told there.
+
+    Raises:
+        ValueError: an argument that cannot be used.
+    """
+
+    loss_fn: LossFunction = cross_entropy
+    sampler: str = "sgld"
+    step_size: float = 1e-4
+    localization: float = 100.0
+    nbeta: float | str = "n/log n"
+    num_chains: int = 4
+    num_draws: int = 1000
+    num_burnin_steps: int | None = None
+    batch_size: int = 512
+    seed: int = 0
+    parameters: Sequence[str] | None = None
+    device: torch.device | str | None = None
+    dtype: torch.dtype | None = None
+    memory_budget: int = DEFAULT_MEMORY_BUDGET
+    micro_batch_size: int | None = None
+    sampler_options: Mapping[str, float] | None = None
+    paired: bool = True
+    vectorize: bool = True
+    preset: str | None = None
+    progress: Callable[[int, int], None] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        check("sampler", self.sampler, self.sampler in SAMPLERS, f"one of {', '.join(SAMPLERS)}")
+        check("step_size", self.step_size, _positive(self.step_size), "a positive number")
+        check("localization", self.localization, _positive(self.localization, zero=True), "zero or positive")
+        for name, least in (("num_chains", 1), ("num_draws", 2), ("batch_size", 1), ("memory_budget", 1)):
+            value = getattr(self, name)
+            check(name, value, _integer(value) and value >= least, f"an integer of at least {least}")
+        check("seed", self.seed, _integer(self.seed) and self.seed >= 0, "an integer of at least 0")
+        burnin = self.num_burnin_steps
+        usable = burnin is None or (_integer(burnin) and 0 <= burnin < self.num_draws)
+        check("num_burnin_steps", burnin, usable, f"None, or from 0 to num_draws - 1 = {self.num_draws - 1}")
+        micro = self.micro_batch_size
+        check("micro_batch_size", micro, micro is None or (_integer(micro) and micro > 0), "None or at least 1")
+        check("dtype", self.dtype, self.dtype in _DTYPES, "None, float32, float64, bfloat16 or float16")
+        known = SAMPLERS[self.sampler].options
+        for option in self.sampler_options or {}:
+            allowed = f"one of {', '.join(known)}" if known else f"absent: {self.sampler} has none"
+            check("sampler_options", option, option in known, allowed)
+        self._check_nbeta()
+
+    def _check_nbeta(self) -> None:
+        allowed = f"a positive number or one of {', '.join(map(repr, NBETA_RULES))}"
+        usable = self.nbeta in NBETA_RULES if isinstance(self.nbeta, str) else _positive(self.nbeta)
+        check("nbeta", self.nbeta, usable, allowed)
+
+    @property
+    def burnin(self) -> int:
+        """Draws left out, per chain."""
+        return self.num_draws // 2 if self.num_burnin_steps is None else self.num_burnin_steps
+
+    def inverse_temperature(self, num_samples: int) -> float:
+        """nβ, by number or by rule (natural logarithm)."""
+        if not isinstance(self.nbeta, str):
+            return float(self.nbeta)
+        name, size = ("batch_size", self.batch_size) if self.nbeta.startswith("batch") else ("n", num_samples)
+        check(name, size, size >= 2, f"at least 2 for nbeta={self.nbeta!r}")
+        return size / math.log(size)
+
+    def plan(self, progress: Callable[[int], None] | None) -> Plan:
+        options = SAMPLERS[self.sampler].options | dict(self.sampler_options or {})
+        return Plan(
+            self.sampler, options, self.num_draws, self.batch_size, self.seed, self.memory_budget,
+            self.micro_batch_size, progress,
+        )  # fmt: skip
+
+    def record(self, group: Group, problem: Problem) -> SamplerSettings:
+        """What the result keeps of the settings."""
+        return SamplerSettings(
+            sampler=self.sampler,
+            step_size=group.step_size,
+            localization=group.localization,
+            nbeta_rule=self.nbeta if isinstance(self.nbeta, str) else "given",
+            num_chains=self.num_chains,
+            num_draws=self.num_draws,
+            num_burnin_steps=self.burnin,
+            batch_size=min(self.batch_size, problem.num_samples),
+            num_samples=problem.num_samples,
+            seed=self.seed,
+            member=group.stream,
+            preset=self.preset,
+            options=self.plan(None).sampler_options,
+            parameters=None if self.parameters is None else problem.layout.names,
+            num_parameters=problem.layout.size,
+            paired=self.paired,
+            compute_dtype=str(problem.compute_dtype or problem.stack_dtype).removeprefix("torch."),
+        )
+
+
+def check_data(inputs: Batch, targets: Tensor) -> None:
+    """Inputs and targets: tensors of one length, at least one sample, nothing that is not finite."""
+    named = dict(inputs) if isinstance(inputs, dict) else {"inputs": inputs}
+    check("targets", type(targets).__name__, isinstance(targets, Tensor), "a tensor")
+    check("targets", tuple(targets.shape), targets.dim() > 0 and len(targets) > 0, "of at least one sample")
+    check("inputs", inputs, bool(named), "a tensor or a dict of at least one tensor")
+    for name, value in [*named.items(), ("targets", targets)]:
+        check(name, type(value).__name__, isinstance(value, Tensor), "a tensor")
+        same = value.dim() > 0 and len(value) == len(targets)
+        check(name, tuple(value.shape), same, f"of as many samples as targets, {len(targets)}")
+        finite = not value.is_floating_point() or bool(torch.isfinite(value).all())
+        check(name, "NaN or infinity", finite, "finite")
+
+
+def _positive(value: Any, zero: bool = False) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return number and (value > 0 or (zero and value == 0))
+
+
+def _integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,26 @@
+"""K copies of one module as one batched computation. Plain torch: any `nn.Module`, nothing of Hugging Face.
+
+    stack = stack_modules([network_a, network_b])     # or stack_modules(network)
+    losses = per_sample_losses(stack.forward_fn(cross_entropy), stack.parameters, stack.buffers, x, y)
+
+`stack.py` gathers the copies, `layout.py` lays their parameters out as one matrix (K, P), `losses.py` computes
+losses and gradients for all copies at once, `memory.py` says how many copies fit into a budget.
+"""
+
+from .layout import ParameterLayout
+from .losses import Batch, LossFunction, losses_and_gradients, per_sample_losses
+from .memory import chunk_ranges, copies_that_fit, saved_bytes_per_copy
+from .stack import ModuleStack, stack_modules
+
+__all__ = [
+    "Batch",
+    "LossFunction",
+    "ModuleStack",
+    "ParameterLayout",
+    "chunk_ranges",
+    "copies_that_fit",
+    "losses_and_gradients",
+    "per_sample_losses",
+    "saved_bytes_per_copy",
+    "stack_modules",
+]

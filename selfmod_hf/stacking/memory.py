@@ -1,0 +1,43 @@
+"""How many copies fit into a memory budget, and the ranges that a larger number of copies is cut into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+
+def copies_that_fit(bytes_per_copy: int, budget: int, fixed_bytes: int = 0) -> int:
+    """The largest number of copies within `budget` bytes, at least one.
+
+    `fixed_bytes` is what is needed once, however many copies there are. A single copy that is over the budget is
+    run all the same: there is nothing smaller to cut it into.
+    """
+    return max(1, (budget - fixed_bytes) // max(1, bytes_per_copy))
+
+
+def chunk_ranges(total: int, size: int) -> Iterator[range]:
+    """`range(total)` in consecutive pieces of at most `size`, as even as possible."""
+    pieces = -(-total // max(1, size))
+    for piece in range(pieces):
+        yield range(total * piece // pieces, total * (piece + 1) // pieces)
+
+
+def saved_bytes_per_copy(compute: Callable[[], Tensor]) -> int:
+    """Bytes that autograd keeps for the backward pass of `compute`, run once for one copy.
+
+    Each storage counts once, however often views of it are saved.
+    """
+    seen: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if not tensor.is_leaf:
+            storage = tensor.untyped_storage()
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = compute()
+    del result
+    return sum(seen.values())
