@@ -69,6 +69,7 @@ DEFAULTS = {
     "save_strategy": "epoch",
     "save_total_limit": 1,
     "report_to": "none",
+    "hub_strategy": "end",  # one push of the finished model, by `train` below
     "per_device_eval_batch_size": 1000,
 }
 

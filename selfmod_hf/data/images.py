@@ -109,6 +109,10 @@ def load_images(
         if count is not None and count < 1:
             raise InputError(name, count, "allowed are integers of at least 1")
     if spec.dataset_name is None:
+        if image_size is not None:
+            raise InputError(
+                "--image_size", image_size, "digits are 8x8 as they are; allowed with a data set of images"
+            )
         train, test, names = _digits()
     else:
         train, test, names = _from_datasets(spec, image_size, max_train_samples, max_test_samples)
@@ -172,8 +176,11 @@ def load_split(spec: TaskSpec, flag: str, split: str, max_samples: int | None) -
     except ValueError as error:
         if "corresponds to no data" in str(error):
             raise InputError(flag, split, EMPTY) from error
-        # an unknown split or configuration; the message says which there are
-        name, value = (flag, split) if "split" in str(error) else ("--dataset_config", spec.dataset_config)
+        # an unknown split or configuration (the message says which there are), or a name that cannot be one
+        known = {"split": (flag, split), "BuilderConfig": ("--dataset_config", spec.dataset_config)}
+        name, value = next(
+            (entry for word, entry in known.items() if word in str(error)), ("--dataset_name", spec.dataset_name)
+        )
         raise InputError(name, value, _first_line(error)) from error
     if len(data) == 0:
         raise InputError(flag, split, EMPTY)

@@ -60,6 +60,7 @@ def model_card(facts: CardFacts) -> ModelCard:
         for metric, value in facts.metrics.items()
     ]
     data = ModelCardData(
+        license="mit",
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=["self-modeling", "selfmod_hf", "arxiv:2407.10188"],

@@ -242,6 +242,9 @@ class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
         self.post_init()
 
     def _features(self, pixel_values: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        if self.config.num_channels == 1 and pixel_values.shape[1] == 3:
+            # transformers' pipelines turn every picture into RGB; a grey one has three equal channels then
+            pixel_values = pixel_values.mean(dim=1, keepdim=True)
         return self.hidden(self.backbone(pixel_values))
 
     def forward(

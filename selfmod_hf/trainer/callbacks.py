@@ -26,7 +26,11 @@ class WeightWidthCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         model = self.trainer.accelerator.unwrap_model(kwargs["model"])
-        log_aside(self.trainer, control, {"weight_width": weight_width(model).sd})
+        try:
+            width = weight_width(model).sd
+        except ValueError:  # weights that are not finite: the run has diverged, and its log says so
+            width = float("nan")
+        log_aside(self.trainer, control, {"weight_width": width})
 
 
 def log_aside(trainer: Trainer, control: TrainerControl, logs: dict[str, float]) -> None:

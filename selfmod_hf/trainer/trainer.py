@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -192,9 +193,10 @@ class SelfModelingTrainer(Trainer):
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
-            # a pickle, which no one here would load; the same as text (tokens left out by transformers)
+            # a pickle, which no one here would load; instead the same as text (tokens left out by transformers)
             (folder / "training_args.bin").unlink(missing_ok=True)
-            (folder / "training_args.json").write_text(self.args.to_json_string() + "\n")
+            settings = {**json.loads(self.args.to_json_string()), "mixed_precision": self.args.mixed_precision}
+            (folder / "training_args.json").write_text(json.dumps(settings, indent=2) + "\n")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         for name in (WEIGHTS_NAME, WEIGHTS_INDEX_NAME):

@@ -1,5 +1,6 @@
 """Arguments of `SelfModelingTrainer`: those of transformers, and what self-modeling adds."""
 
+import math
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
@@ -16,6 +17,9 @@ class SelfModelingTrainingArguments(TrainingArguments):
 
     Several GPUs are used under `accelerate launch`, one process each; a single process uses one (torch's
     DataParallel would run one model's hooks in several threads).
+
+    Raises:
+        ValueError: a batch size, an accumulation, a number of epochs or a learning rate that is not positive.
     """
 
     log_weight_width: bool = field(
@@ -27,6 +31,15 @@ class SelfModelingTrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Replace NaN and infinite losses by an average when logging."}
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)!r}: allowed are integers of at least 1")
+        for name in ("num_train_epochs", "learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)!r}: allowed are finite numbers above 0")
 
     @property
     def n_gpu(self) -> int:

@@ -1,0 +1,172 @@
+"""Side-by-side measurements, each a table printed from one run: `python scripts/benchmark.py trainer`.
+
+Sub-commands: trainer. Figures belong in LOG.md with the kind of machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def machine() -> str:
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    return f"{device}, {platform.machine()}, torch {torch.__version__}"
+
+
+def print_table(title: str, rows: list[tuple[str, float]], unit: str) -> None:
+    """Rows of name and seconds, and the ratio of each to the first."""
+    print(f"\n{title}\n{machine()}\n")
+    print(f"| | {unit} | ratio |\n|---|---|---|")
+    for name, value in rows:
+        print(f"| {name} | {value:.3f} | {value / rows[0][1]:.2f} |")
+
+
+# ------------------------------------------------------------------------------------- trainer
+
+
+def benchmark_trainer(args: argparse.Namespace) -> None:
+    """Seconds per epoch: our Trainer, transformers' own on the same network, the usual PIL pipeline."""
+    from selfmod_hf.data import get_task, load_images
+
+    data = load_images(get_task("mnist"), max_train_samples=args.samples, max_test_samples=100).train
+    samples = InMemory(data)
+    ways: dict[str, Callable[[], float]] = {
+        "ours": lambda: trainer_epoch(data, args.batch_size, ours=True),
+        "transformers Trainer, our loader": lambda: trainer_epoch(data, args.batch_size, ours=False),
+        "transformers Trainer, in-memory tensors": lambda: trainer_epoch(samples, args.batch_size, ours=False),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(args.repeats):  # interleaved: a slow minute of the machine touches all
+        for name, run in ways.items():
+            seconds[name].append(run())
+    rows = [(name, statistics.median(values)) for name, values in seconds.items()]
+    rows.append(("PIL transforms, 2-worker DataLoader, plain loop", pil_epoch(args.samples, args.batch_size)))
+    title = f"MNIST MLP h = 64, AW 10, batch {args.batch_size}, {len(data):,} images, median of {args.repeats}"
+    print_table(title, rows, "seconds an epoch")
+
+
+class InMemory:
+    """Normalized tensors, one sample at a time: what a plain Trainer is usually given."""
+
+    def __init__(self, data: Any) -> None:
+        self.pixels, self.labels = data.all()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"pixel_values": self.pixels[index], "labels": self.labels[index]}
+
+
+def mnist_network() -> Any:
+    from transformers import set_seed
+
+    from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification
+
+    set_seed(0)
+    config = SelfModelingConfig(hidden_sizes=[64], target_layers=["hidden.relu1"], aux_weight=10.0, num_labels=10)
+    return SelfModelingForImageClassification(config)
+
+
+def trainer_epoch(data: Any, batch_size: int, ours: bool) -> float:
+    """Seconds of the second of two epochs."""
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    from selfmod_hf import SelfModelingTrainer, SelfModelingTrainingArguments
+    from selfmod_hf.data import EpochBatchSampler, ImageTensors, TensorDataLoader
+
+    class Stopwatch(TrainerCallback):
+        def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
+            self.start = time.perf_counter()
+
+        def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
+            self.seconds = time.perf_counter() - self.start
+
+    class PlainTrainer(Trainer):
+        def get_train_dataloader(self) -> Any:
+            if not isinstance(data, ImageTensors):
+                return super().get_train_dataloader()
+            return TensorDataLoader(data, EpochBatchSampler(len(data), batch_size, seed=0))
+
+    settings = {
+        "output_dir": tempfile.mkdtemp(),
+        "optim": "sgd",
+        "optim_args": "momentum=0.9,nesterov=True",
+        "learning_rate": 0.005,
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": 0.0,
+        "per_device_train_batch_size": batch_size,
+        "num_train_epochs": 2,
+        "logging_strategy": "epoch",
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "logging_nan_inf_filter": False,
+    }
+    trainer_class, args_class = (
+        (SelfModelingTrainer, SelfModelingTrainingArguments) if ours else (PlainTrainer, TrainingArguments)
+    )
+    watch = Stopwatch()
+    trainer = trainer_class(model=mnist_network(), args=args_class(**settings), train_dataset=data, callbacks=[watch])
+    trainer.train()
+    return watch.seconds
+
+
+class Pictures:
+    """PIL images through per-sample transforms, as image pipelines usually read them."""
+
+    def __init__(self, samples: int | None) -> None:
+        from datasets import load_dataset
+        from torchvision import transforms
+
+        data = load_dataset("ylecun/mnist", split="train")
+        self.data = data if samples is None else data.select(range(samples))
+        self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        row = self.data[index]
+        return self.transform(row["image"]), row["label"]
+
+
+def pil_epoch(samples: int | None, batch_size: int) -> float:
+    """Seconds of one epoch of the usual pipeline, the worker processes started beforehand."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    model = mnist_network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.005, momentum=0.9, nesterov=True)
+    loader = DataLoader(Pictures(samples), batch_size=batch_size, shuffle=True, num_workers=2, persistent_workers=True)
+    next(iter(loader))
+    start = time.perf_counter()
+    for pixels, labels in loader:
+        optimizer.zero_grad()
+        model(pixels, labels).loss.backward()
+        optimizer.step()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    trainer = commands.add_parser("trainer", help=benchmark_trainer.__doc__)
+    trainer.add_argument("--batch_size", type=int, default=64)
+    trainer.add_argument("--samples", type=int, default=None, help="of MNIST's training split; default: all")
+    trainer.add_argument("--repeats", type=int, default=3)
+    trainer.set_defaults(run=benchmark_trainer)
+    args = parser.parse_args()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""The whole card, from given facts."""
+
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+
+from selfmod_hf import SelfModelingConfig
+from selfmod_hf.hub.card import CardFacts, model_card
+
+EXPECTED = Path(__file__).parent / "expected_card.md"
+
+
+def facts(**changes) -> CardFacts:
+    config = SelfModelingConfig(hidden_sizes=[64], target_layers=["hidden.relu1"], aux_weight=10.0, num_labels=10)
+    defaults = {
+        "repo_id": "me/mnist-aw10",
+        "config": config,
+        "dataset": "ylecun/mnist",
+        "dataset_title": "mnist",
+        "split": "test",
+        "epochs": 50.0,
+        "metrics": {"accuracy": 0.94123, "weight_width": 0.23456},
+        "recipe": {"optimizer": "sgd (momentum=0.9,nesterov=True)", "seed": 1},
+    }
+    return CardFacts(**{**defaults, **changes})
+
+
+def test_the_whole_card():
+    """After a wanted change: python -c "from tests.hub.test_card import *; EXPECTED.write_text(str(model_card(facts())))"."""
+    assert str(model_card(facts())) == EXPECTED.read_text()
+
+
+def test_metadata_reads_back():
+    data = ModelCard(str(model_card(facts()))).data
+    assert {r.metric_type: r.metric_value for r in data.eval_results} == {"accuracy": 0.94123, "weight_width": 0.23456}
+    assert (data.library_name, data.pipeline_tag) == ("transformers", "image-classification")
+
+
+def test_the_baseline_and_data_off_the_hub_say_so():
+    config = SelfModelingConfig(hidden_sizes=[64], num_labels=10)
+    text = str(model_card(facts(config=config, dataset=None, dataset_title="digits")))
+    assert "predicts none of its own activations" in text
+    assert "\ndatasets:" not in text

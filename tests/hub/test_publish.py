@@ -1,0 +1,60 @@
+"""Training from the Hub, pushing to it, and loading again: real clients, real processes, the loopback Hub."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+
+SCRIPT = str(Path(__file__).resolve().parents[2] / "scripts" / "train.py")
+
+WITHOUT_PACKAGE = """
+import sys
+sys.modules["selfmod_hf"] = None  # importing it now fails
+from PIL import Image
+from transformers import pipeline
+classify = pipeline("image-classification", model="me/net", trust_remote_code=True)
+answer = classify(Image.new("L", (28, 28)))
+assert len(answer) == 5 and answer[0]["label"].split()[0].isdigit(), answer
+"""
+
+
+def test_mnist_from_the_hub_to_the_hub(loopback_hub, tmp_path):
+    flags = ["--task", "mnist", "--max_train_samples", "400", "--max_test_samples", "100", "--num_train_epochs", "2"]
+    push = ["--push_to_hub", "--hub_model_id", "me/net", "--train_batch_size", "64"]
+    env = loopback_hub.env()
+    subprocess.run([sys.executable, SCRIPT, *flags, *push], env=env, cwd=tmp_path, check=True)
+
+    api = loopback_hub.api()
+    files = set(api.list_repo_files("me/net"))
+    assert {"README.md", "config.json", "model.safetensors", "modeling_self_modeling.py"} <= files
+    assert {"configuration_self_modeling.py", "preprocessor_config.json", "training_args.json"} <= files
+    assert not [name for name in files if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
+    pushed = api.hf_hub_download("me/net", "model.safetensors", cache_dir=tmp_path / "cache")
+    assert Path(pushed).read_bytes() == (tmp_path / "runs/mnist/model.safetensors").read_bytes()
+    assert load_file(pushed)
+
+    card = ModelCard.load(api.hf_hub_download("me/net", "README.md", cache_dir=tmp_path / "cache"))
+    assert card.data.datasets == ["ylecun/mnist"]
+    assert {(r.metric_type, r.dataset_type, r.dataset_split) for r in card.data.eval_results} == {
+        ("accuracy", "ylecun/mnist", "test"),
+        ("weight_width", "ylecun/mnist", "test"),
+    }
+    subprocess.run([sys.executable, "-c", WITHOUT_PACKAGE], env=env, cwd=tmp_path, check=True)
+
+
+def test_a_token_that_the_hub_refuses(loopback_hub, tmp_path):
+    env = {**loopback_hub.env(), "HF_TOKEN": "hf_stolen"}
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--push_to_hub", "--hub_model_id", "me/net", "--num_train_epochs", "1"],
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "401" in done.stderr.splitlines()[-1]
+    assert "hf_stolen" not in done.stderr
