@@ -146,7 +146,8 @@ def pil_epoch(samples: int | None, batch_size: int) -> float:
 
     model = mnist_network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.005, momentum=0.9, nesterov=True)
-    loader = DataLoader(Pictures(samples), batch_size=batch_size, shuffle=True, num_workers=2, persistent_workers=True)
+    pictures: Any = Pictures(samples)
+    loader: Any = DataLoader(pictures, batch_size=batch_size, shuffle=True, num_workers=2, persistent_workers=True)
     next(iter(loader))
     start = time.perf_counter()
     for pixels, labels in loader:

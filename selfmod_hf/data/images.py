@@ -116,11 +116,12 @@ def load_images(
         train, test, names = _digits()
     else:
         train, test, names = _from_datasets(spec, image_size, max_train_samples, max_test_samples)
-    splits = []
-    for (pixels, labels), count in ((train, max_train_samples), (test, max_test_samples)):
-        splits.append(ImageTensors(pixels[:count], labels[:count], spec.image_mean, spec.image_std))
-    _check_labels(spec, splits[0].labels, splits[1].labels, len(names))
-    return TaskData(*splits, label_names=names)
+    splits = {
+        name: ImageTensors(pixels[:count], labels[:count], spec.image_mean, spec.image_std)
+        for name, (pixels, labels), count in (("train", train, max_train_samples), ("test", test, max_test_samples))
+    }
+    _check_labels(spec, splits["train"].labels, splits["test"].labels, len(names))
+    return TaskData(splits["train"], splits["test"], label_names=names)
 
 
 Split = tuple[torch.Tensor, torch.Tensor]  # pixels (N, C, H, W) uint8, labels (N,) int64

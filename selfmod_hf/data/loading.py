@@ -1,6 +1,7 @@
 """Which samples come when: seeded, the same for any number of processes and any accumulation."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,12 +68,13 @@ class TensorDataLoader(DataLoader):
     """A DataLoader over `ImageTensors` that makes whole batches, each with one gather."""
 
     def __init__(self, dataset: ImageTensors, batch_sampler: EpochBatchSampler) -> None:
-        super().__init__(dataset, batch_sampler=batch_sampler, collate_fn=whole_batch)
+        # an index tensor in place of a list of numbers: `ImageTensors.__getitems__` takes both
+        super().__init__(dataset, batch_sampler=batch_sampler, collate_fn=whole_batch)  # type: ignore[arg-type]
 
     def set_epoch(self, epoch: int) -> None:
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
 
 
-def whole_batch(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def whole_batch(batch: Any) -> Any:
     """A collate function for data that comes as batches already."""
     return batch

@@ -202,10 +202,10 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         `from_pretrained` calls again, for what a checkpoint lacks."""
         if not self._initialized_by_constructors:
             return
-        if hasattr(module, "init_non_persistent_buffers"):  # timm: buffers no checkpoint holds
-            module.init_non_persistent_buffers()
-        elif hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        for draw in ("init_non_persistent_buffers", "reset_parameters"):  # the first: timm's, for what no file holds
+            if callable(method := getattr(module, draw, None)):
+                method()
+                return
 
     def post_init(self) -> None:
         super().post_init()

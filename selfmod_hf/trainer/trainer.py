@@ -108,7 +108,7 @@ class SelfModelingTrainer(Trainer):
 
     # ---- the loss and its terms ----
 
-    def compute_loss(  # type: ignore[override]
+    def compute_loss(
         self,
         model: torch.nn.Module,
         inputs: dict[str, torch.Tensor],

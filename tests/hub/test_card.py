@@ -26,7 +26,8 @@ def facts(**changes) -> CardFacts:
 
 
 def test_the_whole_card():
-    """After a wanted change: python -c "from tests.hub.test_card import *; EXPECTED.write_text(str(model_card(facts())))"."""
+    # after a wanted change:
+    # python -c "from tests.hub.test_card import *; EXPECTED.write_text(str(model_card(facts())))"
     assert str(model_card(facts())) == EXPECTED.read_text()
 
 
