@@ -7,6 +7,7 @@ Every group runs the same chains; chain c of every group sees the same minibatch
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ from .random_streams import MinibatchStream, NoiseStream
 from .samplers import SAMPLERS, Dynamics
 
 BLOCK = 32_768  # columns updated at a time on the CPU: they stay in the core's cache, and below torch's threading
+_SMALL = 8192  # with fewer columns than this all rows are updated in one operation
 _LANGEVIN_CHECKS = 25  # steps per chain at which the Metropolis acceptance is computed
 
 
@@ -342,7 +344,7 @@ class _Block:
     # -- the update
 
     def _advance(self) -> None:
-        if self.threads is None:
+        if self.threads is None or self.gradient.shape[1] < _SMALL:
             self._advance_at_once()
             return
         streams = list(self.noise)
@@ -387,21 +389,27 @@ class _Block:
     def _advance_at_once(self) -> None:
         """All rows in a few large operations: for accelerators."""
         G, C, P = len(self.groups), len(self.chains), self.gradient.shape[1]
-        drawn = {key: self.gradient.new_empty(P) for key in self.noise}
-        for key, stream in self.noise.items():
-            stream.fill(drawn[key])
-        noise = torch.stack([drawn[group.stream, c] for group in self.groups for c in range(C)])  # (R, P)
-        def column(name: str) -> Tensor:
-            values = torch.tensor([getattr(group, name) for group in self.groups])
-            return values.to(self.gradient).repeat_interleave(C)[:, None]
-
-        dynamics = Dynamics(
-            self.anchor.repeat_interleave(C, 0), column("step_size"), column("localization"), column("nbeta")
-        )
+        drawn = self.gradient.new_empty(len(self.noise), P)
+        for row, stream in zip(drawn, self.noise.values(), strict=True):
+            stream.fill(row)
+        place = {key: i for i, key in enumerate(self.noise)}
+        noise = drawn[[place[group.stream, c] for group in self.groups for c in range(C)]]  # (R, P)
         with torch.no_grad():
             self.state = self.sampler.update(
-                self.state, self.gradient, noise, dynamics, **self.plan.sampler_options
+                self.state, self.gradient, noise, self.dynamics, **self.plan.sampler_options
             )
+
+    @functools.cached_property
+    def dynamics(self) -> Dynamics:
+        """Of all rows; constants are (R, 1)."""
+        C = len(self.chains)
+
+        def column(name: str) -> Tensor:
+            values = torch.tensor([getattr(group, name) for group in self.groups], dtype=torch.float64)
+            return values.to(self.gradient).repeat_interleave(C)[:, None]
+
+        anchor = self.anchor.repeat_interleave(C, 0)
+        return Dynamics(anchor, column("step_size"), column("localization"), column("nbeta"))
 
     # -- Metropolis
 

@@ -109,7 +109,7 @@ class LLCResult:
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del fields["loss_trace"], fields["baseline_trace"]
         fields["settings"] = dataclasses.asdict(self.settings)
-        return _plain(fields)
+        return plain(fields)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write `path` (JSON) and, beside it, the traces as safetensors. Both appear whole or not at all."""
@@ -118,9 +118,9 @@ class LLCResult:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         traces = {"loss_trace": self.loss_trace, "baseline_trace": self.baseline_trace}
-        _write(path.with_suffix(TRACES_SUFFIX), save({name: np.ascontiguousarray(t) for name, t in traces.items()}))
+        write_file(path.with_suffix(TRACES_SUFFIX), save({name: np.ascontiguousarray(t) for name, t in traces.items()}))
         text = json.dumps(self.to_dict() | {"traces": path.with_suffix(TRACES_SUFFIX).name}, indent=2)
-        _write(path, (text + "\n").encode())
+        write_file(path, (text + "\n").encode())
         return path
 
     @classmethod
@@ -153,21 +153,23 @@ def summarize(kept: NDArray[np.float64]) -> tuple[float, float, float, float]:
     return float(kept.mean()), standard_error(kept), split_rhat(kept), effective_sample_size(kept)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Only what JSON knows."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> Path:
+    """Write under a temporary name, then rename: the file appears whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    return path

@@ -48,7 +48,7 @@ def judge(trace: NDArray[np.float64], burnin: int, diverged: tuple[int, ...]) ->
         return NOT_AT_MINIMUM, f"the loss falls below that of w* while sampling (llc {llc:.3g}): w* is no minimum"
     if kept.shape[1] < MIN_DRAWS:
         return NOT_CONVERGED, f"{kept.shape[1]} kept draws per chain: at least {MIN_DRAWS} are needed"
-    rise, rise_error = _trend(kept)
+    rise, rise_error = trend(kept)
     significant = abs(rise) > TREND_ERRORS * rise_error and abs(rise) > TREND_RELATIVE * abs(llc)
     if significant and rise < 0:
         return NOT_AT_MINIMUM, f"the trace still falls, by {-rise:.3g} over the kept draws"
@@ -59,7 +59,7 @@ def judge(trace: NDArray[np.float64], burnin: int, diverged: tuple[int, ...]) ->
     return OK, f"plateau: over the kept draws the trace moves by {rise:.2g} ± {rise_error:.2g}"
 
 
-def _trend(kept: NDArray[np.float64]) -> tuple[float, float]:
+def trend(kept: NDArray[np.float64]) -> tuple[float, float]:
     """(last third's mean minus the first third's, its standard error from the spread over chains and within)."""
     third = kept.shape[1] // 3
     first, last = kept[:, :third], kept[:, -third:]

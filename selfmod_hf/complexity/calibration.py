@@ -1,0 +1,246 @@
+"""Choose a step size and a localization by rule, from a grid of cells that runs as one stacked computation.
+
+Three errors are to be balanced:
+
+* too large a step: discretization and minibatch noise make the estimate too high, in proportion to ε;
+* too small a step: the chains have not arrived within the draws given, and the trace still rises;
+* too strong a localization: a direction of curvature nβ h counts as nβ h / (2 (nβ h + γ)) in place of 1/2.
+
+The rule, for every localization γ:
+
+1. A cell *serves* if it is neither diverged nor not_at_minimum, its acceptance (where it has one) is at least 0.1,
+   and its trace has stopped rising: last third of the kept draws over the first third by at most 3 % or 2 errors.
+2. Of the cells that serve, take the largest step size that agrees with the next smaller one that serves: by at most
+   2 %, or 1 error of the difference. The smallest one needs no agreement.
+
+Then the chosen cell is that of the smallest γ that has one, and the estimate is extrapolated to γ = 0 along the
+straight line through it and the cell of the same step size at the next γ where that serves:
+`llc = l1 + (l1 - l2) γ1 / (γ2 - γ1)`. Both cells have the same noise, which partly cancels.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..stacking import Batch, LossFunction
+from .chains import Group
+from .curvature import largest_curvature
+from .llc import make_problem, sample_groups
+from .losses import cross_entropy
+from .result import DIVERGED, NOT_AT_MINIMUM, LLCResult, plain, write_file
+from .settings import DEFAULT_MEMORY_BUDGET, LLCSettings, check
+from .status import trend
+
+STEP_FRACTIONS = (0.025, 0.08, 0.25)  # of 1/a, a the largest curvature; SGLD's error there is at most ε a/4
+LOCALIZATION_FRACTIONS = (1 / 2000, 1 / 600, 1 / 200)  # of nβ: what a curvature h must exceed to count
+_RISE, _RISE_ERRORS = 0.03, 2.0
+_AGREEMENT, _AGREEMENT_ERRORS = 0.02, 1.0
+_MIN_ACCEPTANCE = 0.1
+
+
+@dataclass(frozen=True)
+class LLCCalibration:
+    """A grid of estimates, the cell chosen, and why.
+
+    Attributes:
+        step_size, localization: of the chosen cell; `sampler` they hold for.
+        llc: the estimate, extrapolated to no localization where two localizations serve; else the cell's.
+        standard_error: of `llc`.
+        reason: one line.
+        result: the estimate at the chosen cell, localization and all.
+        table: one row per cell: step_size, localization, llc, standard_error, rhat, ess, acceptance_rate, rise,
+            status, serves, chosen.
+        results: one per cell, in the order of the table.
+        curvature: the largest curvature of U found, where the step sizes were derived from it; else None.
+    """
+
+    sampler: str
+    step_size: float
+    localization: float
+    llc: float
+    standard_error: float
+    reason: str
+    result: LLCResult
+    table: list[dict[str, Any]]
+    results: list[LLCResult] = field(repr=False)
+    curvature: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the traces, ready for JSON."""
+        names = ("sampler", "step_size", "localization", "llc", "standard_error", "reason", "table", "curvature")
+        return plain({name: getattr(self, name) for name in names} | {"result": self.result.to_dict()})
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write `path` as JSON, whole or not at all."""
+        return write_file(Path(path), (json.dumps(self.to_dict(), indent=2) + "\n").encode())
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """LLC over step size by localization, and the trace of every cell. Returns the matplotlib figure."""
+        from .plots import plot_calibration
+
+        return plot_calibration(self, path)
+
+
+def calibrate_llc(
+    model: nn.Module,
+    inputs: Batch,
+    targets: Tensor,
+    *,
+    loss_fn: LossFunction = cross_entropy,
+    nbeta: float | str = "n/log n",
+    step_sizes: Sequence[float] | None = None,
+    localizations: Sequence[float] | None = None,
+    sampler: str = "sghmc",
+    num_chains: int = 4,
+    num_draws: int = 1000,
+    num_burnin_steps: int | None = None,
+    batch_size: int = 512,
+    seed: int = 0,
+    parameters: Sequence[str] | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    micro_batch_size: int | None = None,
+    sampler_options: Mapping[str, float] | None = None,
+    paired: bool = True,
+    vectorize: bool = True,
+    preset: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> LLCCalibration:
+    """Run every step size with every localization, all cells x chains stacked, and choose by the rule above.
+
+    Chain c has the same minibatches and the same noise in all cells, so that cells differ by their settings.
+
+    Args:
+        step_sizes: values of ε; default: 0.025, 0.08 and 0.25 over the largest curvature of U near w*.
+        localizations: values of γ; default: nβ/2000, nβ/600 and nβ/200.
+        sampler: "sghmc" by default: it has no discretization error on quadratics and moves faster.
+        others: as for `estimate_llc`.
+
+    Raises:
+        ValueError: an argument that cannot be used.
+    """
+    settings = LLCSettings(
+        loss_fn=loss_fn, sampler=sampler, nbeta=nbeta, num_chains=num_chains, num_draws=num_draws,
+        num_burnin_steps=num_burnin_steps, batch_size=batch_size, seed=seed, parameters=parameters, device=device,
+        dtype=dtype, memory_budget=memory_budget, micro_batch_size=micro_batch_size,
+        sampler_options=sampler_options, paired=paired, vectorize=vectorize, preset=preset, progress=progress,
+    )  # fmt: skip
+    problem = make_problem([model], inputs, targets, settings)
+    temperature = settings.inverse_temperature(problem.num_samples)
+    pulls = _grid("localizations", localizations or [f * temperature for f in LOCALIZATION_FRACTIONS])
+    curvature = None
+    if step_sizes is None:
+        curvature = largest_curvature(problem, nbeta=temperature, localization=pulls[-1], seed=seed)
+        step_sizes = [fraction / curvature for fraction in STEP_FRACTIONS]
+    cells = [Group(0, 0, step, pull, temperature) for pull in pulls for step in _grid("step_sizes", step_sizes)]
+    return _choose(sample_groups(problem, cells, settings), curvature)
+
+
+def _grid(name: str, values: Sequence[float]) -> list[float]:
+    """Rising, without doubles."""
+    for value in values:
+        check(name, value, math.isfinite(value) and value > 0, "positive numbers")
+    return sorted(set(values))
+
+
+@dataclass(frozen=True)
+class _Cell:
+    result: LLCResult
+    rise: float
+    serves: bool
+
+    @classmethod
+    def of(cls, result: LLCResult) -> _Cell:
+        if result.status in (DIVERGED, NOT_AT_MINIMUM):
+            return cls(result, math.nan, False)
+        rise, error = trend(result.llc_trace(paired=result.settings.paired)[:, result.kept])
+        risen = rise > max(_RISE * abs(result.llc), _RISE_ERRORS * error)
+        acceptance = result.acceptance_rate
+        accepted = acceptance is None or acceptance >= _MIN_ACCEPTANCE
+        return cls(result, rise, accepted and not risen)
+
+    @property
+    def pull(self) -> float:
+        return self.result.settings.localization
+
+    @property
+    def step(self) -> float:
+        return self.result.settings.step_size
+
+
+def _choose(results: list[LLCResult], curvature: float | None) -> LLCCalibration:
+    cells = [_Cell.of(result) for result in results]
+    pulls = sorted({cell.pull for cell in cells})
+    picked = [pick for pull in pulls if (pick := _plateau([c for c in cells if c.pull == pull and c.serves]))]
+    if picked:
+        chosen, llc, error, reason = _extrapolate(picked[0], cells)
+    else:
+        chosen = _least_bad(cells)
+        llc, error = chosen.result.llc, chosen.result.standard_error
+        reason = f"no cell serves; the least bad one is {chosen.result.status}: {chosen.result.status_reason}"
+    settings = chosen.result.settings
+    return LLCCalibration(
+        settings.sampler, settings.step_size, settings.localization, llc, error, reason, chosen.result,
+        [_row(cell, cell is chosen) for cell in cells], results, curvature,
+    )  # fmt: skip
+
+
+def _plateau(cells: list[_Cell]) -> _Cell | None:
+    """The largest step size that agrees with the next smaller one, of cells in rising order of it."""
+    for smaller, cell in zip(cells[-2::-1], cells[:0:-1], strict=True):
+        first, second = smaller.result, cell.result
+        error = math.hypot(first.standard_error, second.standard_error)
+        if abs(second.llc - first.llc) <= max(_AGREEMENT * abs(first.llc), _AGREEMENT_ERRORS * error):
+            return cell
+    return cells[0] if cells else None
+
+
+def _extrapolate(first: _Cell, cells: list[_Cell]) -> tuple[_Cell, float, float, str]:
+    """Chosen cell, estimate at γ = 0, its standard error, and why."""
+    result, settings = first.result, first.result.settings
+    where = f"step size {settings.step_size:.3g} is on the plateau at localization {settings.localization:.3g}"
+    others = [c for c in cells if c.serves and c.pull > first.pull and c.step == settings.step_size]
+    if not others:
+        return first, result.llc, result.standard_error, f"{where}; no second localization to extrapolate with"
+    second = min(others, key=lambda cell: cell.pull)
+    share = first.pull / (second.pull - first.pull)
+    llc = result.llc + share * (result.llc - second.result.llc)
+    error = math.hypot((1 + share) * result.standard_error, share * second.result.standard_error)
+    return first, llc, error, f"{where}; extrapolated to none with {second.pull:.3g}: {result.llc:.4g} -> {llc:.4g}"
+
+
+def _least_bad(cells: list[_Cell]) -> _Cell:
+    """Finite before diverged, then the smallest step size at the strongest localization."""
+
+    def badness(cell: _Cell) -> tuple[bool, float, float]:
+        settings = cell.result.settings
+        return cell.result.status == DIVERGED, settings.step_size, -settings.localization
+
+    return min(cells, key=badness)
+
+
+def _row(cell: _Cell, chosen: bool) -> dict[str, Any]:
+    result = cell.result
+    return {
+        "step_size": result.settings.step_size,
+        "localization": result.settings.localization,
+        "llc": result.llc,
+        "standard_error": result.standard_error,
+        "rhat": result.rhat,
+        "ess": result.ess,
+        "acceptance_rate": result.acceptance_rate,
+        "rise": cell.rise,
+        "status": result.status,
+        "serves": cell.serves,
+        "chosen": chosen,
+    }

@@ -1,0 +1,21 @@
+"""Regular models: λ = d/2."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from .known import GroundTruth
+
+
+def regular(num_inputs: int, num_outputs: int = 1, *, num_samples: int = 20_000, seed: int = 0) -> GroundTruth:
+    """Linear regression with standard normal inputs and a bias: d = outputs * (inputs + 1) parameters, λ = d/2."""
+    generator = torch.Generator().manual_seed(seed)
+    model = nn.Linear(num_inputs, num_outputs)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(generator=generator)
+        inputs = torch.randn(num_samples, num_inputs, generator=generator)
+        targets = model(inputs)
+    size = num_outputs * (num_inputs + 1)
+    return GroundTruth(f"regular, {size} parameters", model, inputs, targets, size / 2)
