@@ -52,16 +52,17 @@ class ImageTensors(Dataset):
     def __getitems__(self, indices: torch.Tensor | Sequence[int]) -> dict[str, torch.Tensor]:
         """The batch of these samples: `pixel_values` (B, channels, height, width) float32 and `labels` (B,).
 
-        Index -1 stands for no sample: its label is -100, so that it enters no loss.
+        The index -1 alone stands for no sample: a batch of one whose label is -100, so that it enters no loss.
         """
         rows = torch.as_tensor(indices, device=self.pixels.device)  # (B,)
-        labels = self.labels[rows]
         if int(indices[0]) < 0:
-            labels = torch.where(rows < 0, IGNORED_LABEL, labels)
-        pixels = self.pixels[rows].to(self.device)
+            none = self.__getitems__([0])
+            return {**none, "labels": torch.full_like(none["labels"], IGNORED_LABEL)}
+        labels = self.labels.index_select(0, rows)
+        pixels = self.pixels.index_select(0, rows).to(self.device)  # still uint8
         scale = 1 / (255 * self.std)
         return {
-            "pixel_values": pixels.float().mul_(scale).sub_(self.mean / self.std),
+            "pixel_values": pixels.mul(scale).sub_(self.mean / self.std),
             "labels": labels.to(self.device),
         }
 

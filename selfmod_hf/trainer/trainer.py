@@ -74,6 +74,7 @@ class SelfModelingTrainer(Trainer):
         # sums of each term since the last log; they stay on the device until then
         self._term_sums: dict[str, torch.Tensor] = {}
         self._terms_logged_at = 0
+        self._num_parameters: int | None = None
 
     # ---- data ----
 
@@ -145,6 +146,26 @@ class SelfModelingTrainer(Trainer):
         weights = dict(zip(TERMS, (config.classification_weight, config.aux_weight), strict=True))
         raw = {f"{prefix}{name}": value for name, value in terms.items()}
         return raw | {f"{prefix}weighted_{name}": weights[name] * value for name, value in terms.items()}
+
+    # ---- what transformers' step spends beside the network: half a millisecond on a small one ----
+
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(args: Any, model: Any = None) -> tuple[Any, dict[str, Any]]:
+        """transformers' choice; SGD as one fused kernel (with fp16's loss scaling, torch's default)."""
+        optimizer, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        if optimizer is torch.optim.SGD and args.mixed_precision != "fp16":
+            settings["fused"] = True
+        return optimizer, settings
+
+    def floating_point_ops(self, inputs: dict[str, torch.Tensor]) -> int:
+        """transformers' estimate, its count of parameters taken once."""
+        if self._num_parameters is None:
+            self._num_parameters = self.model.num_parameters(exclude_embeddings=True)
+        return 6 * inputs[self.model.main_input_name].numel() * self._num_parameters
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor | None:
+        # transformers takes the norm for the log alone where nothing is clipped; max_grad_norm=inf asks for that
+        return super()._get_grad_norm(model, grad_norm) if self.args.max_grad_norm > 0 else None
 
     # ---- evaluation: the terms travel beside the logits, so they are gathered as exactly as these ----
 

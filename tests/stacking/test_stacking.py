@@ -1,0 +1,130 @@
+"""Copies computed together equal copies computed alone."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from selfmod_hf.stacking import (
+    ParameterLayout,
+    chunk_ranges,
+    copies_that_fit,
+    losses_and_gradients,
+    per_sample_losses,
+    stack_modules,
+)
+
+
+def _net(seed: int) -> nn.Sequential:
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4))
+    net(torch.randn(32, 1, 6, 6))  # moves the running statistics, so that members differ in their buffers
+    return net
+
+
+def _loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(outputs, targets, reduction="none")
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+@pytest.mark.parametrize("micro_batch_size", [None, 3])
+@pytest.mark.parametrize("shared_batch", [True, False])
+def test_losses_and_gradients_equal_each_copy_alone(shared_batch, micro_batch_size, vectorize):
+    nets = [_net(seed) for seed in range(3)]
+    stack = stack_modules(nets)
+    inputs, targets = torch.randn(3, 8, 1, 6, 6), torch.randint(0, 4, (3, 8))
+    if shared_batch:
+        inputs, targets = inputs[0], targets[0]
+    names = tuple(stack.parameters)
+    losses, gradients = losses_and_gradients(
+        stack.skeleton, _loss, stack.parameters | stack.buffers, {}, inputs, targets, wrt=names,
+        shared_batch=shared_batch, micro_batch_size=micro_batch_size, vectorize=vectorize,
+    )  # fmt: skip
+    for k, net in enumerate(nets):
+        alone = copy.deepcopy(net).eval()
+        x, y = (inputs, targets) if shared_batch else (inputs[k], targets[k])
+        loss = F.cross_entropy(alone(x), y)
+        loss.backward()
+        torch.testing.assert_close(losses[k], loss.detach())
+        for name, gradient in zip(names, gradients, strict=True):
+            torch.testing.assert_close(gradient[k], alone.get_parameter(name).grad)
+
+
+def test_dict_inputs_and_common_parameters():
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 2), nn.Linear(3, 2)
+
+        def forward(self, left, right):
+            return self.a(left) + self.b(right)
+
+    net = Pair()
+    inputs = {"left": torch.randn(5, 3), "right": torch.randn(5, 3)}
+    targets = torch.randint(0, 2, (5,))
+    own = {name: torch.stack([value, value + 1]).detach() for name, value in net.a.named_parameters("a")}
+    common = {name: value.detach() for name, value in net.b.named_parameters("b")}
+    losses = per_sample_losses(net, _loss, own, common, inputs, targets, shared_batch=True)
+    assert losses.shape == (2, 5)
+    torch.testing.assert_close(losses[0], _loss(net(**inputs), targets).detach())
+
+
+def test_gradients_reach_the_stacked_parameters():
+    """A population trains through the sum over its members."""
+    stack = stack_modules([nn.Linear(3, 2), nn.Linear(3, 2)])
+    leaves = {name: value.requires_grad_() for name, value in stack.parameters.items()}
+    losses = per_sample_losses(
+        stack.skeleton, _loss, leaves, {}, torch.randn(5, 3), torch.randint(0, 2, (5,)), shared_batch=True
+    )
+    losses.mean(1).sum().backward()
+    assert leaves["weight"].grad.shape == (2, 2, 3)
+
+
+def test_stack_leaves_the_modules_as_they_were():
+    net = _net(0).train()
+    before = copy.deepcopy(net.state_dict())
+    stack = stack_modules([net, _net(1)])
+    assert len(stack) == 2
+    assert net.training
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    torch.testing.assert_close(net.state_dict(), before)
+    torch.testing.assert_close(stack.member(0).state_dict(), net.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        ([], "at least one module"),
+        ([nn.Linear(2, 2), nn.Linear(2, 3)], r"modules\[1\]=Linear.*first difference: bias"),
+        ([nn.Sequential(nn.Linear(2, 2)), nn.Linear(2, 2)], r"modules\[1\]"),
+    ],
+)
+def test_modules_that_do_not_stack_are_refused(modules, message):
+    with pytest.raises(ValueError, match=message):
+        stack_modules(modules)
+
+
+def test_layout_goes_both_ways_without_a_copy():
+    parameters = {"w": torch.randn(2, 3, 4), "b": torch.randn(2, 3), "scale": torch.randn(2)}
+    layout = ParameterLayout.of({**parameters, "w": parameters["w"]}, ["w", "b"])
+    flat = layout.flatten(parameters)
+    assert flat.shape == (2, layout.size) == (2, 15)
+    views = layout.views(flat)
+    torch.testing.assert_close(views, {name: parameters[name] for name in ("w", "b")})
+    flat.zero_()
+    assert views["w"].abs().sum() == 0
+
+
+def test_chunks_cover_everything_once():
+    for total in (1, 4, 7, 16):
+        for size in (1, 3, 4, 100):
+            pieces = list(chunk_ranges(total, size))
+            assert [i for piece in pieces for i in piece] == list(range(total))
+            assert max(len(piece) for piece in pieces) <= size
+    assert copies_that_fit(10, 35) == 3
+    assert copies_that_fit(10, 35, fixed_bytes=20) == 1
+    assert copies_that_fit(100, 35) == 1
