@@ -25,7 +25,7 @@ def main(baseline: str, self_modeling: str, target: str) -> None:
         over_epochs.plot(*zip(*points, strict=True), color=color, label=label)
         width = weight_width(model.prune(), bins=40)
         at_the_end.stairs(width.counts, width.bin_edges, color=color, label=f"{name}: SD {width.sd:.3f}")
-    over_epochs.set(xlabel="epoch", ylabel="SD of the last layer's weights", title="Simpler while it trains")
+    over_epochs.set(xlabel="epoch", ylabel="SD of the last layer's weights", title="Width over training")
     at_the_end.set(xlabel="weight of the last layer", ylabel="count", title="After training")
     for axis in (over_epochs, at_the_end):
         axis.legend(frameon=False, fontsize=8)
