@@ -9,7 +9,8 @@ Three errors are to be balanced:
 The rule, for every localization γ:
 
 1. A cell *serves* if it is neither diverged nor not_at_minimum, its acceptance (where it has one) is at least 0.1,
-   and its trace has stopped rising: last third of the kept draws over the first third by at most 3 % or 2 errors.
+   and its trace has stopped rising: the last quarter of all draws is over the second quarter by at most 4 % of the
+   estimate, or by 2 errors of the difference where those are below 10 %; its standard error is at most 10 %.
 2. Of the cells that serve, take the largest step size that agrees with the next smaller one that serves: by at most
    2 %, or 1 error of the difference. The smallest one needs no agreement.
 
@@ -38,11 +39,11 @@ from .llc import make_problem, sample_groups
 from .losses import cross_entropy
 from .result import DIVERGED, NOT_AT_MINIMUM, LLCResult, plain, write_file
 from .settings import DEFAULT_MEMORY_BUDGET, LLCSettings, check
-from .status import trend
+from .status import MAX_RELATIVE_ERROR, difference
 
-STEP_FRACTIONS = (0.025, 0.08, 0.25)  # of 1/a, a the largest curvature; SGLD's error there is at most ε a/4
-LOCALIZATION_FRACTIONS = (1 / 2000, 1 / 600, 1 / 200)  # of nβ: what a curvature h must exceed to count
-_RISE, _RISE_ERRORS = 0.03, 2.0
+STEP_FRACTIONS = (0.04, 0.1)  # of 1/a, a the largest curvature; SGLD's error there is at most ε a/4
+LOCALIZATION_FRACTIONS = (1 / 600, 1 / 200, 1 / 60)  # of nβ: what a curvature h must exceed to count
+_RISE, _RISE_ERRORS, _LARGE_RISE = 0.04, 2.0, 0.1
 _AGREEMENT, _AGREEMENT_ERRORS = 0.02, 1.0
 _MIN_ACCEPTANCE = 0.1
 
@@ -121,8 +122,8 @@ def calibrate_llc(
     Chain c has the same minibatches and the same noise in all cells, so that cells differ by their settings.
 
     Args:
-        step_sizes: values of ε; default: 0.025, 0.08 and 0.25 over the largest curvature of U near w*.
-        localizations: values of γ; default: nβ/2000, nβ/600 and nβ/200.
+        step_sizes: values of ε; default: 0.04 and 0.1 over the largest curvature of U near w*.
+        localizations: values of γ; default: nβ/600, nβ/200 and nβ/60.
         sampler: "sghmc" by default: it has no discretization error on quadratics and moves faster.
         others: as for `estimate_llc`.
 
@@ -163,8 +164,12 @@ class _Cell:
     def of(cls, result: LLCResult) -> _Cell:
         if result.status in (DIVERGED, NOT_AT_MINIMUM):
             return cls(result, math.nan, False)
-        rise, error = trend(result.llc_trace(paired=result.settings.paired)[:, result.kept])
-        risen = rise > max(_RISE * abs(result.llc), _RISE_ERRORS * error)
+        trace = result.llc_trace(paired=result.settings.paired)
+        quarter = trace.shape[1] // 4
+        rise, error = difference(trace[:, quarter : 2 * quarter], trace[:, -quarter:])
+        noise = min(_RISE_ERRORS * error, _LARGE_RISE * abs(result.llc))
+        risen = rise > max(_RISE * abs(result.llc), noise)
+        risen |= not result.standard_error <= MAX_RELATIVE_ERROR * abs(result.llc)  # too few draws to tell
         acceptance = result.acceptance_rate
         accepted = acceptance is None or acceptance >= _MIN_ACCEPTANCE
         return cls(result, rise, accepted and not risen)

@@ -11,7 +11,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -235,7 +235,7 @@ class _Block:
         self.micro_batch_size = micro_batch_size
         self.anchor_losses = anchor_losses  # (M, n)
         self.sampler = SAMPLERS[plan.sampler]
-        G, C, device = len(groups), len(chains), problem.device
+        C, device = len(chains), problem.device
         self.member_ids = torch.tensor([group.member for group in groups], device=device)  # (G,)
         anchors = problem.layout.flatten(problem.stack.parameters)  # (M, P)
         self.anchor = anchors[self.member_ids]  # (G, P)
@@ -368,27 +368,21 @@ class _Block:
 
     def _advance_part(self, g: int, row: slice, part: slice, noise: Tensor) -> None:
         group = self.groups[g]
-        dynamics = Dynamics(
-            self.anchor[g : g + 1, part], group.step_size, group.localization, group.nbeta
-        )
+        dynamics = Dynamics(self.anchor[g : g + 1, part], group.step_size, group.localization, group.nbeta)
         fields = [value[row, part] if isinstance(value, Tensor) else value for value in self.state]
         state = type(self.state)(*fields)
-        new = self.sampler.update(
-            state, self.gradient[row, part], noise, dynamics, **self.plan.sampler_options
-        )
+        new = self.sampler.update(state, self.gradient[row, part], noise, dynamics, **self.plan.sampler_options)
         for old, value in zip(state, new, strict=True):
             if isinstance(old, Tensor):
                 old.copy_(value)
 
     def _count_step(self) -> None:
         """Numbers in a state (a step count) belong to the whole: one step for all blocks."""
-        self.state = type(self.state)(
-            *(value if isinstance(value, Tensor) else value + 1 for value in self.state)
-        )
+        self.state = type(self.state)(*(value if isinstance(value, Tensor) else value + 1 for value in self.state))
 
     def _advance_at_once(self) -> None:
         """All rows in a few large operations: for accelerators."""
-        G, C, P = len(self.groups), len(self.chains), self.gradient.shape[1]
+        C, P = len(self.chains), self.gradient.shape[1]
         drawn = self.gradient.new_empty(len(self.noise), P)
         for row, stream in zip(drawn, self.noise.values(), strict=True):
             stream.fill(row)

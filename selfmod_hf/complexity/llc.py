@@ -126,15 +126,11 @@ def _estimate(
 ) -> list[LLCResult]:
     problem = make_problem(models, inputs, targets, settings)
     nbeta = settings.inverse_temperature(problem.num_samples)
-    groups = [
-        Group(k, member, settings.step_size, settings.localization, nbeta) for k, member in enumerate(members)
-    ]
+    groups = [Group(k, member, settings.step_size, settings.localization, nbeta) for k, member in enumerate(members)]
     return sample_groups(problem, groups, settings)
 
 
-def make_problem(
-    models: Sequence[nn.Module], inputs: Batch, targets: Tensor, settings: LLCSettings
-) -> Problem:
+def make_problem(models: Sequence[nn.Module], inputs: Batch, targets: Tensor, settings: LLCSettings) -> Problem:
     """Stack the models and move the data beside them."""
     check_data(inputs, targets)
     dtype = settings.dtype
@@ -180,10 +176,7 @@ def sample_groups(problem: Problem, groups: Sequence[Group], settings: LLCSettin
     plan = settings.plan(_counter(settings.progress, steps))
     traces = run_chains(problem, groups, chains, plan, anchor_losses)
     traces = gather_chains(traces, settings.num_chains)
-    return [
-        _result(traces, g, group, settings, problem, anchor_means[group.member])
-        for g, group in enumerate(groups)
-    ]
+    return [_result(traces, g, group, settings, problem, anchor_means[group.member]) for g, group in enumerate(groups)]
 
 
 def _counter(report: Callable[[int, int], None] | None, total: int) -> Callable[[int], None] | None:

@@ -139,7 +139,7 @@ class LLCResult:
         for name in ("llc_per_chain", "distance_per_chain"):
             fields[name] = np.array([math.nan if x is None else x for x in fields[name]], dtype=np.float64)
         fields["diverged_chains"] = tuple(fields["diverged_chains"])
-        return cls(settings=SamplerSettings(**settings), **traces, **fields)
+        return cls(settings=SamplerSettings(**settings), **fields, **dict[str, Any](traces))
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """The traces, the kept part shaded; saved to `path` where given. Returns the matplotlib figure."""

@@ -46,9 +46,7 @@ def per_sample_losses(
 
     if vectorize:
         batch_dim = None if shared_batch else 0
-        return vmap(losses_of_one, in_dims=(0, batch_dim, batch_dim), randomness="error")(
-            dict(copies), inputs, targets
-        )
+        return vmap(losses_of_one, in_dims=(0, batch_dim, batch_dim), randomness="error")(dict(copies), inputs, targets)
     count = len(next(iter(copies.values())))
     rows = []
     for k in range(count):

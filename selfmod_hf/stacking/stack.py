@@ -45,9 +45,7 @@ class ModuleStack:
         return module
 
 
-def stack_modules(
-    modules: nn.Module | Sequence[nn.Module], device: torch.device | str | None = None
-) -> ModuleStack:
+def stack_modules(modules: nn.Module | Sequence[nn.Module], device: torch.device | str | None = None) -> ModuleStack:
     """Stack modules of one architecture, in eval mode. The modules themselves are left as they are.
 
     Args:
@@ -77,11 +75,7 @@ def _check_same_architecture(first: nn.Module, other: nn.Module, index: int) -> 
         return {name: value.shape for name, value in [*module.named_parameters(), *module.named_buffers()]}
 
     expected, found = shapes(first), shapes(other)
-    different = sorted(
-        name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
-    )
+    different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if type(first) is not type(other) or different:
         where = f" (first difference: {different[0]})" if different else ""
-        raise ValueError(
-            f"modules[{index}]={type(other).__name__}: not of the architecture of modules[0]{where}"
-        )
+        raise ValueError(f"modules[{index}]={type(other).__name__}: not of the architecture of modules[0]{where}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -14,8 +15,8 @@ from .known import GroundTruth
 def deep_linear_coefficient(widths: Sequence[int], rank: int) -> float:
     """λ of a deep linear network at a true product of rank r, with square loss.
 
-    Aoyagi 2024 (arXiv 2303.15739), main theorem. With m_i = H_i - r, S the subset of layers described below, l = |S| - 1,
-    M = ceil( sum m_S / l ), a = sum m_S - (M - 1) l:
+    Aoyagi 2024 (arXiv 2303.15739), main theorem. With m_i = H_i - r, S the subset of layers described below,
+    l = |S| - 1, M = ceil( sum m_S / l ), a = sum m_S - (M - 1) l:
 
         λ = ( r (H_0 + H_L) - r² )/2 + a (l - a)/(4 l) - (l (l - 1)/4) (sum m_S / l)² + (1/2) sum_{i<j in S} m_i m_j
 
@@ -29,20 +30,20 @@ def deep_linear_coefficient(widths: Sequence[int], rank: int) -> float:
     check_rank(widths, rank)
     excess = sorted(width - rank for width in widths)
     chosen = _chosen_layers(excess)
-    l, total = len(chosen) - 1, sum(chosen)
-    a = total - (math.ceil(total / l) - 1) * l
+    count, total = len(chosen) - 1, sum(chosen)  # l, sum m_S
+    a = total - (math.ceil(total / count) - 1) * count
     pairs = (total**2 - sum(m * m for m in chosen)) / 2
     regular = (rank * (widths[0] + widths[-1]) - rank**2) / 2
-    return regular + a * (l - a) / (4 * l) - (l - 1) * total**2 / (4 * l) + pairs / 2
+    return regular + a * (count - a) / (4 * count) - (count - 1) * total**2 / (4 * count) + pairs / 2
 
 
 def _chosen_layers(excess: list[int]) -> list[int]:
     """S: layers below a threshold are in, so it is a beginning of the sorted list."""
     for size in range(2, len(excess) + 1):
         chosen, others = excess[:size], excess[size:]
-        l, total = size - 1, sum(chosen)
-        below = not others or (chosen[-1] < others[0] and total < l * others[0])
-        if below and total >= l * chosen[-1]:
+        count, total = size - 1, sum(chosen)
+        below = not others or (chosen[-1] < others[0] and total < count * others[0])
+        if below and total >= count * chosen[-1]:
             return chosen
     raise AssertionError(f"no subset of {excess} satisfies the conditions")
 
@@ -57,8 +58,12 @@ def check_rank(widths: Sequence[int], rank: int) -> None:
 class DeepLinear(nn.Sequential):
     """Linear layers without biases."""
 
+    @property
+    def layers(self) -> list[nn.Linear]:
+        return [layer for layer in self if isinstance(layer, nn.Linear)]
+
     def __init__(self, widths: Sequence[int]) -> None:
-        super().__init__(*(nn.Linear(i, o, bias=False) for i, o in zip(widths, widths[1:], strict=False)))
+        super().__init__(*(nn.Linear(i, o, bias=False) for i, o in itertools.pairwise(widths)))
 
 
 def deep_linear(
@@ -75,7 +80,7 @@ def deep_linear(
     frames = [_frame(width, rank, generator) for width in widths]
     model = DeepLinear(widths)
     with torch.no_grad():
-        for layer, left, right in zip(model, frames[1:], frames, strict=False):
+        for layer, (right, left) in zip(model.layers, itertools.pairwise(frames), strict=True):
             values = 1 + spread * (2 * torch.rand(rank, generator=generator) - 1)
             layer.weight.copy_(left * values @ right.T)
         inputs = torch.randn(num_samples, widths[0], generator=generator)
@@ -100,7 +105,7 @@ def deep_linear_cases(count: int = 30, *, seed: int = 0, max_parameters: int = 5
         centre = math.exp(low + (high - low) * float(torch.rand((), generator=generator)))
         factors = 0.7 + 0.6 * torch.rand(layers + 1, generator=generator)
         widths = [max(2, round(centre * float(factor))) for factor in factors]
-        size = sum(i * o for i, o in zip(widths, widths[1:], strict=False))
+        size = sum(i * o for i, o in itertools.pairwise(widths))
         rank = int(torch.randint(1, min(widths) + 1, (), generator=generator))
         if size <= max_parameters and (widths, rank) not in cases:
             cases.append((widths, rank))

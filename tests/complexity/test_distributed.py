@@ -1,0 +1,40 @@
+"""Two processes give the numbers of one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+
+from selfmod_hf.complexity import estimate_llc
+
+from .scenarios import DUMMY, Quadratic, given_loss
+
+CODE = """
+import sys, torch
+import torch.distributed as dist
+from selfmod_hf.complexity import estimate_llc
+from tests.complexity.scenarios import DUMMY, Quadratic, given_loss
+dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=int(sys.argv[1]), world_size=2)
+result = estimate_llc(
+    Quadratic([1.0, 0.5]), *DUMMY, loss_fn=given_loss, step_size=1e-2, localization=1.0, nbeta=50.0, num_draws=50,
+    num_chains=3,
+)
+result.save(sys.argv[3] + "/" + sys.argv[1] + ".json")
+dist.destroy_process_group()
+"""
+
+
+def test_chains_split_over_two_processes(tmp_path):
+    arguments = [str(tmp_path / "meeting"), str(tmp_path)]
+    runs = [subprocess.Popen([sys.executable, "-c", CODE, str(rank), *arguments]) for rank in range(2)]
+    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    alone = estimate_llc(
+        Quadratic([1.0, 0.5]), *DUMMY, loss_fn=given_loss, step_size=1e-2, localization=1.0, nbeta=50.0,
+        num_draws=50, num_chains=3,
+    )  # fmt: skip
+    for rank in range(2):
+        found = type(alone).load(tmp_path / f"{rank}.json")
+        np.testing.assert_allclose(found.loss_trace, alone.loss_trace, rtol=1e-4, atol=1e-7)
+        assert found.status == alone.status

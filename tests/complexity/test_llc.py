@@ -1,0 +1,234 @@
+"""`estimate_llc` against closed forms, and against itself in other arrangements."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from selfmod_hf.complexity import estimate_llc, estimate_llc_many
+from selfmod_hf.complexity.settings import LLCSettings
+
+from .scenarios import DUMMY, Quadratic, digits, given_loss, sgld_llc, trained_digits_net
+
+CASES = [  # curvatures, nβ, γ, ε
+    ([1.0, 1.0, 1.0, 1.0], 100.0, 10.0, 1e-3),
+    ([1.0, 0.5, 0.1], 100.0, 1.0, 1e-2),
+    ([2.0, 2.0, 2.0], 500.0, 100.0, 2e-3),
+    ([1.0], 50.0, 5.0, 4e-2),
+]
+
+
+@pytest.mark.parametrize(("curvatures", "nbeta", "gamma", "step"), CASES)
+@pytest.mark.parametrize("sampler", ["sgld", "sghmc"])
+def test_quadratics_have_their_closed_form(sampler, curvatures, nbeta, gamma, step):
+    """SGLD with its discretization, SGHMC (BAOAB) without any."""
+    result = estimate_llc(
+        Quadratic(curvatures), *DUMMY, loss_fn=given_loss, sampler=sampler, step_size=step, localization=gamma,
+        nbeta=nbeta, num_draws=2000, num_chains=8, seed=1,
+    )  # fmt: skip
+    exact = sgld_llc(curvatures, nbeta, gamma, step if sampler == "sgld" else 0.0)
+    assert abs(result.llc - exact) < 2.5 * result.standard_error
+    assert result.standard_error < 0.1 * exact
+    assert result.status == "ok"
+
+
+def test_standard_errors_are_honest():
+    """Of 200 repeats of an estimate, 90 to 99 % of the 95 % intervals cover the truth."""
+    results = estimate_llc_many(
+        [Quadratic([1.0, 0.3])] * 200, *DUMMY, loss_fn=given_loss, step_size=5e-3, localization=5.0,
+        nbeta=100.0, num_draws=2000,
+    )  # fmt: skip
+    exact = sgld_llc([1.0, 0.3], 100.0, 5.0, 5e-3)
+    covered = np.mean([abs(r.llc - exact) < 1.96 * r.standard_error for r in results])
+    assert 0.90 <= covered <= 0.99
+
+
+def _digits_llc(**settings):
+    defaults = {"num_draws": 60, "num_chains": 4, "batch_size": 64, "step_size": 1e-5, "nbeta": 64 / math.log(64)}
+    return estimate_llc(trained_digits_net(), *digits(), **(defaults | settings))
+
+
+def _assert_same(first, second, rtol=1e-4):
+    np.testing.assert_allclose(first.loss_trace, second.loss_trace, rtol=rtol, atol=1e-5)
+    np.testing.assert_allclose(first.baseline_trace, second.baseline_trace, rtol=rtol, atol=1e-7)
+
+
+@pytest.mark.parametrize("sampler", ["sgld", "rmsprop_sgld", "sghmc"])
+def test_same_arguments_same_bits(sampler):
+    first, second = _digits_llc(sampler=sampler), _digits_llc(sampler=sampler)
+    np.testing.assert_array_equal(first.loss_trace, second.loss_trace)
+    assert (first.loss_trace != _digits_llc(sampler=sampler, seed=1).loss_trace)[:, 1:].all()
+
+
+@pytest.mark.parametrize("sampler", ["sgld", "rmsprop_sgld", "sghmc"])
+@pytest.mark.parametrize("memory_budget", [20_000, 150_000, 400_000])
+def test_a_memory_budget_changes_rounding_only(memory_budget, sampler):
+    _assert_same(_digits_llc(sampler=sampler), _digits_llc(sampler=sampler, memory_budget=memory_budget))
+
+
+def test_a_chain_does_not_depend_on_the_others():
+    four, two = _digits_llc(), _digits_llc(num_chains=2)
+    np.testing.assert_allclose(four.loss_trace[:2], two.loss_trace, rtol=1e-4, atol=1e-5)
+    assert len({tuple(chain[1:3]) for chain in four.baseline_trace}) == 4  # each its own minibatches
+
+
+@pytest.mark.parametrize("settings", [{"micro_batch_size": 20}, {"vectorize": False}])
+def test_accumulation_and_loops_change_rounding_only(settings):
+    _assert_same(_digits_llc(), _digits_llc(**settings))
+
+
+def test_float64_and_bfloat16():
+    single, double, half = (_digits_llc(dtype=dtype) for dtype in (None, torch.float64, torch.bfloat16))
+    assert double.settings.compute_dtype == "float64"
+    assert half.settings.compute_dtype == "bfloat16"
+    assert abs(half.llc - single.llc) < 0.1 * abs(single.llc) + 0.1
+
+
+def test_members_of_a_stack_equal_networks_alone():
+    nets = [trained_digits_net(), trained_digits_net(steps=300)]
+    settings = {"num_draws": 40, "batch_size": 64, "step_size": 1e-5, "nbeta": 10.0}
+    together = estimate_llc_many(nets, *digits(), **settings)
+    for k, net in enumerate(nets):
+        _assert_same(together[k], estimate_llc(net, *digits(), member=k, **settings))
+
+
+def test_many_columns_are_updated_in_blocks_with_the_same_numbers(monkeypatch):
+    """The block-wise update by threads and the update in one operation agree."""
+    import selfmod_hf.complexity.chains as chains
+
+    at_once = _digits_llc(sampler="rmsprop_sgld")
+    monkeypatch.setattr(chains, "_SMALL", 0)
+    _assert_same(at_once, _digits_llc(sampler="rmsprop_sgld"))
+
+
+def test_a_mask_samples_only_the_parameters_it_names():
+    everything, last = _digits_llc(), _digits_llc(parameters=["2.*"])
+    assert last.settings.parameters == ("2.weight", "2.bias")
+    assert last.settings.num_parameters == 170
+    assert last.llc < everything.llc
+
+
+def test_frozen_by_mask_equals_a_model_of_that_layer_alone():
+    net, (inputs, targets) = trained_digits_net(), digits()
+    with torch.no_grad():
+        hidden = net[:2](inputs)
+    settings = {"num_draws": 40, "batch_size": 64, "step_size": 1e-5, "nbeta": 10.0}
+    masked = estimate_llc(net, inputs, targets, parameters=["2.*"], **settings)
+    _assert_same(masked, estimate_llc(net[2], hidden, targets, **settings))
+
+
+def test_the_model_is_left_as_it_was():
+    net = nn.Sequential(nn.Linear(64, 8), nn.Dropout(0.5), nn.Linear(8, 10)).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    estimate_llc(net, *digits(), num_draws=5, step_size=1e-5)
+    assert net.training
+    torch.testing.assert_close(dict(net.state_dict()), before)
+
+
+def test_dict_inputs():
+    class Named(nn.Module):
+        def __init__(self, net: nn.Module) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, pixels):
+            return self.net(pixels)
+
+    inputs, targets = digits()
+    result = estimate_llc(
+        Named(trained_digits_net()), {"pixels": inputs}, targets, num_draws=60, batch_size=64, step_size=1e-5,
+        nbeta=64 / math.log(64),
+    )  # fmt: skip
+    _assert_same(result, _digits_llc())
+
+
+def test_the_baseline_is_the_whole_training_set_and_pairing_uses_the_same_minibatch():
+    net, (inputs, targets) = trained_digits_net(), digits()
+    result = _digits_llc()
+    loss = nn.functional.cross_entropy(net(inputs), targets)
+    assert result.init_loss == pytest.approx(loss.item(), rel=1e-5)
+    np.testing.assert_allclose(result.loss_trace[:, 0], result.baseline_trace[:, 0], rtol=1e-4, atol=1e-7)
+    assert result.estimate(paired=True)[0] == pytest.approx(result.llc)
+    assert _digits_llc(paired=False).llc == pytest.approx(result.estimate(paired=False)[0])
+
+
+def test_nbeta_rules():
+    assert _digits_llc(nbeta="n/log n").nbeta == pytest.approx(1797 / math.log(1797))
+    result = _digits_llc(nbeta="batch/log batch")
+    assert result.nbeta == pytest.approx(64 / math.log(64))
+    assert result.settings.nbeta_rule == "batch/log batch"
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [
+        ("sampler", "hmc", "one of sgld"),
+        ("step_size", 0.0, "positive number"),
+        ("step_size", math.nan, "positive number"),
+        ("localization", -1.0, "zero or positive"),
+        ("nbeta", "n", "one of 'n/log n'"),
+        ("nbeta", -1.0, "positive number"),
+        ("num_chains", 0, "at least 1"),
+        ("num_draws", 1, "at least 2"),
+        ("num_burnin_steps", 60, "from 0 to num_draws - 1 = 59"),
+        ("batch_size", 2.5, "an integer"),
+        ("seed", -1, "at least 0"),
+        ("parameters", ["9.*"], "among 0.weight, 0.bias, 2.weight, 2.bias"),
+        ("dtype", torch.int8, "float32"),
+        ("sampler_options", {"momentum": 0.5}, "sgld has none"),
+        ("micro_batch_size", 0, "at least 1"),
+    ],
+)
+def test_unusable_arguments_are_refused_in_one_line(argument, value, message):
+    with pytest.raises(ValueError, match=message) as error:
+        _digits_llc(**{argument: value})
+    assert str(error.value).startswith(f"{argument}=")
+    assert "\n" not in str(error.value)
+
+
+def test_unusable_data_is_refused():
+    inputs, targets = digits()
+    net = trained_digits_net()
+    with pytest.raises(ValueError, match="as many samples as targets"):
+        estimate_llc(net, inputs[:5], targets)
+    with pytest.raises(ValueError, match="inputs='NaN or infinity': must be finite"):
+        estimate_llc(net, inputs / 0, targets)
+    with pytest.raises(ValueError, match="at least one sample"):
+        estimate_llc(net, inputs[:0], targets[:0])
+
+
+def test_settings_and_signature_agree():
+    """LLCSettings holds the defaults a second time, for estimate_llc_many."""
+    signature = inspect.signature(estimate_llc).parameters
+    for field in fields(LLCSettings):
+        assert signature[field.name].default == field.default
+
+
+@pytest.mark.slow
+def test_bounded_memory():
+    """Peak stays within budget plus data as chains grow."""
+    import subprocess
+    import sys
+
+    code = """
+import resource, sys, torch
+from torch import nn
+from selfmod_hf.complexity import estimate_llc
+torch.set_num_threads(2)
+net = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
+x, y = torch.randn(2000, 784), torch.randint(0, 10, (2000,))
+kw = dict(batch_size=256, step_size=1e-6, memory_budget=64 << 20)
+estimate_llc(net, x, y, num_draws=4, num_chains=1, **kw)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+estimate_llc(net, x, y, num_draws=6, num_chains=int(sys.argv[1]), **kw)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    for chains in (4, 16, 64):
+        run = subprocess.run([sys.executable, "-c", code, str(chains)], capture_output=True, text=True, check=True)
+        assert float(run.stdout) < 64 * 1.25

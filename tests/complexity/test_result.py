@@ -1,0 +1,107 @@
+"""Results on disk, figures, and the width of weights."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from selfmod_hf.complexity import LLCResult, calibrate_llc, estimate_llc, llc_preset, weight_width
+from selfmod_hf.complexity.weight_width import weight_widths
+
+from .scenarios import DUMMY, Quadratic, given_loss
+
+
+def _result(step_size: float = 1e-2) -> LLCResult:
+    return estimate_llc(
+        Quadratic([1.0, 2.0]), *DUMMY, loss_fn=given_loss, step_size=step_size, localization=1.0, nbeta=50.0,
+        num_draws=60, parameters=["w"], preset="test",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("step_size", [1e-2, 100.0])
+def test_save_and_load(tmp_path, step_size):
+    result = _result(step_size)
+    result.save(tmp_path / "rlct.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rlct.json", "rlct.safetensors"]
+    again = LLCResult.load(tmp_path / "rlct.json")
+    assert again.to_dict() == result.to_dict()
+    assert again.settings == result.settings
+    np.testing.assert_array_equal(again.loss_trace, result.loss_trace)
+    assert (again.status == "diverged") == (step_size > 1)
+
+
+def test_json_is_strict(tmp_path):
+    """No NaN in JSON: null."""
+    text = _result(100.0).save(tmp_path / "rlct.json").read_text()
+    values = json.loads(text, parse_constant=lambda name: pytest.fail(name))
+    assert values["llc"] is None
+    assert values["diverged_chains"] == [0, 1, 2, 3]
+    assert values["settings"]["preset"] == "test"
+
+
+@pytest.mark.parametrize("step_size", [1e-2, 100.0])
+def test_plot(tmp_path, step_size):
+    figure = _result(step_size).plot(tmp_path / "trace.png")
+    assert (tmp_path / "trace.png").read_bytes().startswith(b"\x89PNG")
+    labels = figure.axes[0].get_legend_handles_labels()[1]
+    assert {"kept draws", "mean over chains"} <= set(labels)
+    assert sum(label.startswith("chain ") for label in labels) == 4
+
+
+def test_calibration_avoids_the_wild_step_and_the_short_one(tmp_path):
+    calibration = calibrate_llc(
+        Quadratic([1.0, 2.0]), *DUMMY, loss_fn=given_loss, sampler="sgld", nbeta=50.0,
+        step_sizes=[1e-6, 3e-3, 1e-2, 10.0], localizations=[1.0, 3.0], num_draws=2000,
+    )  # fmt: skip
+    assert calibration.step_size in (3e-3, 1e-2)
+    assert calibration.llc == pytest.approx(1.0, abs=0.2)
+    assert [row["status"] == "diverged" for row in calibration.table] == [False, False, False, True] * 2
+    figure = calibration.plot(tmp_path / "grid.png")
+    assert len(figure.axes) == 3
+    saved = json.loads(calibration.save(tmp_path / "calibration.json").read_text())
+    assert saved["step_size"] == calibration.step_size
+    assert len(saved["table"]) == 8
+
+
+def test_presets_name_themselves():
+    assert llc_preset("paper", "imdb") == {
+        "sampler": "sgld", "step_size": 1e-3, "localization": 10.0, "nbeta": "batch/log batch", "num_chains": 4,
+        "num_draws": 1000, "batch_size": 64, "preset": "paper (imdb)",
+    }  # fmt: skip
+    assert llc_preset("paper-text", "mnist")["localization"] == 1000.0
+    assert llc_preset("theory", "digits")["nbeta"] == "n/log n"
+    with pytest.raises(ValueError, match="preset='best'"):
+        llc_preset("best")
+
+
+def test_weight_width_is_the_last_layers():
+    net = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    width = weight_width(net)
+    weights = net[2].weight.detach()
+    assert float(width) == pytest.approx(weights.std(correction=0).item())
+    assert (width.layer, width.num_weights, width.counts.sum()) == ("2", 12, 12)
+    assert len(width.bin_edges) == len(width.counts) + 1
+    assert weight_width(net, layer="0").num_weights == 20
+    stacked = torch.stack([weights, 2 * weights])
+    assert [w.sd for w in weight_widths(stacked)] == pytest.approx([width.sd, 2 * width.sd])
+
+
+def test_weight_width_prefers_the_classifier():
+    net = nn.ModuleDict({"classifier": nn.Linear(4, 3), "self_model": nn.Linear(4, 9)})
+    assert weight_width(net).layer == "classifier"
+
+
+def test_weight_width_refuses():
+    with pytest.raises(ValueError, match=r"no nn\.Linear"):
+        weight_width(nn.ReLU())
+    with pytest.raises(ValueError, match="layer='x': no such module"):
+        weight_width(nn.Linear(2, 2), layer="x")
+    net = nn.Linear(2, 2)
+    net.weight.data.fill_(math.nan)
+    with pytest.raises(ValueError, match="must be finite, 4 are not"):
+        weight_width(net, layer="")
