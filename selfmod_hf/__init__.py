@@ -17,6 +17,12 @@ _EXPORTS: dict[str, str] = {
     "SelfModelingTrainingArguments": ".trainer",
     "TaskSpec": ".data",
     "load_images": ".data",
+    "LLCCalibration": ".complexity",
+    "LLCResult": ".complexity",
+    "calibrate_llc": ".complexity",
+    "calibrate_rlct": ".trainer",
+    "estimate_llc": ".complexity",
+    "estimate_rlct": ".trainer",
     "weight_width": ".complexity",
 }
 

@@ -12,6 +12,7 @@ from importlib import import_module
 
 COMMANDS = {
     "train": "train one network",
+    "rlct": "estimate the RLCT of a trained network",
 }
 
 

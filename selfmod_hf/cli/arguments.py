@@ -95,3 +95,14 @@ def one_line() -> Iterator[None]:
         yield
     except (ValueError, OSError, ImportError, HfHubHTTPError) as error:
         raise UsageError(str(error) or type(error).__name__) from error
+
+
+def quieten(quiet: bool) -> None:
+    """Without the bars of loading and writing files, shorter than they are; with `--quiet`, without any."""
+    import datasets
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    if quiet:
+        transformers.utils.logging.set_verbosity_error()
+        datasets.disable_progress_bars()

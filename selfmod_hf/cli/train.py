@@ -7,12 +7,12 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import UsageError
-from .arguments import as_flags, make_parser, one_line, parse, read_config_file
+from .arguments import as_flags, make_parser, one_line, parse, quieten, read_config_file
+from .data_flags import DataArguments, flag, load_data, task_spec
 
 if TYPE_CHECKING:
     from ..data import TaskData, TaskSpec
@@ -20,47 +20,27 @@ if TYPE_CHECKING:
     from ..trainer import SelfModelingTrainer, SelfModelingTrainingArguments
 
 
-def _flag(help: str, default: Any = None, **kwargs: Any) -> Any:
-    return field(default=default, metadata={"help": help, **kwargs})
-
-
-@dataclass
-class DataArguments:
-    """Which data. With `--task` alone its own data set; the other flags override single entries of it."""
-
-    task: str | None = _flag("Built-in task with the paper's recipe: digits (default; needs no network) or mnist.")
-    dataset_name: str | None = _flag("Any other image data set: Hub id, or local folder in Hub layout.")
-    dataset_config: str | None = _flag("Configuration of the data set, where it has several.")
-    image_column: str | None = _flag("Column of images; default: image.")
-    label_column: str | None = _flag("Column of class labels; default: label.")
-    train_split: str | None = _flag("Split to train on; default: train.")
-    test_split: str | None = _flag("Split to evaluate on; default: test.")
-    image_size: list[int] | None = _flag("Resize images to this height and width (one number: a square).")
-    max_train_samples: int | None = _flag("Use the first so many training samples.")
-    max_test_samples: int | None = _flag("Use the first so many test samples.")
-
-
 @dataclass
 class ModelArguments:
     """Which network; see SelfModelingConfig."""
 
-    backbone: str = _flag("mlp, or timm/<name> for any timm model.", default="mlp")
-    backbone_kwargs: str = _flag("Further arguments of the timm model, as JSON.", default="{}")
-    hidden_sizes: list[int] | None = _flag("Widths of the linear + ReLU layers between backbone and heads.")
-    target_layers: list[str] | None = _flag("Modules whose activations are predicted, e.g. hidden.relu1.")
-    aux_weight: float = _flag("Weight of the self-modeling loss; 0 is the baseline, a plain classifier.", default=0.0)
-    classification_weight: float = _flag("Weight of the classification loss.", default=1.0)
-    detach_targets: bool = _flag("No gradient flows into the predicted activations (published recipe).", default=True)
+    backbone: str = flag("mlp, or timm/<name> for any timm model.", default="mlp")
+    backbone_kwargs: str = flag("Further arguments of the timm model, as JSON.", default="{}")
+    hidden_sizes: list[int] | None = flag("Widths of the linear + ReLU layers between backbone and heads.")
+    target_layers: list[str] | None = flag("Modules whose activations are predicted, e.g. hidden.relu1.")
+    aux_weight: float = flag("Weight of the self-modeling loss; 0 is the baseline, a plain classifier.", default=0.0)
+    classification_weight: float = flag("Weight of the classification loss.", default=1.0)
+    detach_targets: bool = flag("No gradient flows into the predicted activations (published recipe).", default=True)
 
 
 @dataclass
 class RunArguments:
     """How the command itself runs."""
 
-    config: str | None = _flag("YAML or JSON file of flags; typed flags win over it, it wins over the recipe.")
-    train_batch_size: int | None = _flag("Batch of one step over all processes; sets per_device_train_batch_size.")
-    mixed_precision: str | None = _flag("no, bf16 or fp16 (as accelerate launch --mixed_precision).")
-    quiet: bool = _flag("No progress bars, no log lines: the final table only.", default=False)
+    config: str | None = flag("YAML or JSON file of flags; typed flags win over it, it wins over the recipe.")
+    train_batch_size: int | None = flag("Batch of one step over all processes; sets per_device_train_batch_size.")
+    mixed_precision: str | None = flag("no, bf16 or fp16 (as accelerate launch --mixed_precision).")
+    quiet: bool = flag("No progress bars, no log lines: the final table only.", default=False)
 
 
 DEFAULTS = {
@@ -83,11 +63,11 @@ def run(argv: Sequence[str]) -> None:
     from transformers import set_seed
 
     spec, data_args, model_args, run_args, training_args = parse_flags(argv)
-    _quieten(run_args.quiet)
+    quieten(run_args.quiet)
     with one_line():
         _check_output_dir(training_args.output_dir)
         with training_args.main_process_first(desc="loading data"):
-            data = _load(spec, data_args)
+            data = load_data(spec, data_args)
         set_seed(training_args.seed)
         model = build_model(model_args, data)
         trainer = _build_trainer(spec, model, training_args, data, run_args.quiet)
@@ -114,20 +94,6 @@ def parse_flags(
     return (spec, *parse(parser, [*flags, *_derived(joined, given)]))
 
 
-def task_spec(args: Any) -> TaskSpec:
-    """The built-in task, or the user's own data set, or one with entries of the other."""
-    from ..data import TaskSpec, get_task
-
-    entries = {
-        name: getattr(args, name)
-        for name in ("dataset_name", "dataset_config", "image_column", "label_column", "train_split", "test_split")
-        if getattr(args, name) is not None
-    }
-    if args.task is None and args.dataset_name is not None:
-        return TaskSpec(name=Path(args.dataset_name).name, **entries)
-    return replace(get_task(args.task or "digits"), **entries)
-
-
 def _derived(args: Any, given: Sequence[str]) -> list[str]:
     """Flags that follow from others and from the launcher: the batch of each process, the precision, the CPU."""
     import torch
@@ -149,16 +115,6 @@ def _derived(args: Any, given: Sequence[str]) -> list[str]:
     return flags
 
 
-def _quieten(quiet: bool) -> None:
-    import datasets
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()  # of loading and writing files: shorter than their bars
-    if quiet:
-        transformers.utils.logging.set_verbosity_error()
-        datasets.disable_progress_bars()
-
-
 def _check_output_dir(folder: str) -> None:
     try:
         os.makedirs(folder, exist_ok=True)
@@ -166,20 +122,6 @@ def _check_output_dir(folder: str) -> None:
             pass
     except OSError as error:
         raise UsageError(f"--output_dir {folder}: cannot be written to ({error.strerror})") from error
-
-
-def _load(spec: TaskSpec, args: DataArguments) -> TaskData:
-    from ..data import load_images
-    from ..errors import InputError
-
-    size = args.image_size
-    if size is not None:
-        if len(size) > 2 or any(side < 1 for side in size):
-            raise InputError("--image_size", size, "allowed are one or two integers of at least 1")
-        size = size * 2 if len(size) == 1 else size
-    return load_images(
-        spec, image_size=size, max_train_samples=args.max_train_samples, max_test_samples=args.max_test_samples
-    )
 
 
 def build_model(args: ModelArguments, data: TaskData) -> SelfModelingForImageClassification:

@@ -1,7 +1,15 @@
 """The Hugging Face face of training: arguments, Trainer, callbacks."""
 
-from .callbacks import WeightWidthCallback
+from .callbacks import RLCTCallback, WeightWidthCallback
+from .rlct import calibrate_rlct, estimate_rlct
 from .trainer import SelfModelingTrainer
 from .training_args import SelfModelingTrainingArguments
 
-__all__ = ["SelfModelingTrainer", "SelfModelingTrainingArguments", "WeightWidthCallback"]
+__all__ = [
+    "RLCTCallback",
+    "SelfModelingTrainer",
+    "SelfModelingTrainingArguments",
+    "WeightWidthCallback",
+    "calibrate_rlct",
+    "estimate_rlct",
+]

@@ -15,6 +15,9 @@ from ..complexity import weight_width
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
+    from ..complexity import LLCResult
+    from ..data import ImageTensors
+
 
 class WeightWidthCallback(TrainerCallback):
     """Logs `weight_width`, the standard deviation of the last layer's weights, after each epoch."""
@@ -31,6 +34,46 @@ class WeightWidthCallback(TrainerCallback):
         except ValueError:  # weights that are not finite: the run has diverged, and its log says so
             width = float("nan")
         log_aside(self.trainer, control, {"weight_width": width})
+
+
+class RLCTCallback(TrainerCallback):
+    """Logs `rlct` after every n-th epoch, with `rlct_standard_error`, `rlct_nbeta`, and `rlct_ok`, 1 where the status
+    of the estimate is "ok", else 0.
+
+    Args:
+        trainer: whose `log` is used; the newest estimate becomes its `rlct_result`.
+        data: the training set.
+        every_n_epochs: n.
+        settings: of `estimate_llc`.
+    """
+
+    def __init__(self, trainer: Trainer, data: ImageTensors, every_n_epochs: int, settings: dict[str, Any]) -> None:
+        self.trainer = trainer
+        self.data = data
+        self.every_n_epochs = every_n_epochs
+        self.settings = settings
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if round(state.epoch or 0) % self.every_n_epochs:
+            return
+        from .rlct import estimate_rlct
+
+        model = self.trainer.accelerator.unwrap_model(kwargs["model"])
+        (result,) = estimate_rlct([model], self.data, device=args.device, **self.settings)
+        self.trainer.rlct_result = result
+        log_aside(self.trainer, control, rlct_logs(result))
+
+
+def rlct_logs(result: LLCResult) -> dict[str, float]:
+    """The figures of an estimate that go to a log."""
+    return {
+        "rlct": result.llc,
+        "rlct_standard_error": result.standard_error,
+        "rlct_nbeta": result.nbeta,
+        "rlct_ok": float(result.status == "ok"),
+    }
 
 
 def log_aside(trainer: Trainer, control: TrainerControl, logs: dict[str, float]) -> None:

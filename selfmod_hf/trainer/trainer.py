@@ -14,6 +14,7 @@ from transformers import EvalPrediction, Trainer
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
+from ..complexity import LLCResult, llc_preset
 from ..data import EpochBatchSampler, ImageTensors, TaskSpec, TensorDataLoader
 from ..data.loading import whole_batch
 from ..hub.card import METRICS, CardFacts, model_card
@@ -23,7 +24,7 @@ from ..models.modeling_self_modeling import (
     classification_losses,
     self_modeling_losses,
 )
-from .callbacks import WeightWidthCallback
+from .callbacks import RLCTCallback, WeightWidthCallback
 from .training_args import SelfModelingTrainingArguments
 
 TERMS = ("classification_loss", "self_modeling_loss")
@@ -71,10 +72,19 @@ class SelfModelingTrainer(Trainer):
             self.compute_metrics = lambda prediction: compute_metrics(_logits_alone(prediction))
         if self.args.log_weight_width:
             self.add_callback(WeightWidthCallback(self))
+        self.rlct_result: LLCResult | None = None  # the newest estimate, for the model card
+        if self.args.rlct_every_n_epochs:
+            self.add_callback(self._rlct_callback())
         # sums of each term since the last log; they stay on the device until then
         self._term_sums: dict[str, torch.Tensor] = {}
         self._terms_logged_at = 0
         self._num_parameters: int | None = None
+
+    def _rlct_callback(self) -> RLCTCallback:
+        if not isinstance(self.train_dataset, ImageTensors):
+            raise ValueError("rlct_every_n_epochs: the RLCT is estimated on ImageTensors as train_dataset")
+        settings = llc_preset(self.args.rlct_preset, self.task.name if self.task else "mnist")
+        return RLCTCallback(self, self.train_dataset, self.args.rlct_every_n_epochs, settings)
 
     # ---- data ----
 
@@ -247,6 +257,7 @@ class SelfModelingTrainer(Trainer):
             epochs=self.state.epoch or 0.0,
             metrics={name: recorded[name] for name in METRICS if name in recorded},
             recipe=self._recipe(),
+            rlct=self.rlct_result,
         )
         model_card(facts).save(os.path.join(self.args.output_dir, "README.md"))
 

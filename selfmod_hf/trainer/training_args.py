@@ -12,6 +12,8 @@ class SelfModelingTrainingArguments(TrainingArguments):
 
     Attributes:
         log_weight_width: log the standard deviation of the last layer's weights after each epoch.
+        rlct_every_n_epochs: estimate and log the RLCT after every n-th epoch; 0: never.
+        rlct_preset: its settings, a name that `selfmod_hf.complexity.llc_preset` knows.
         logging_nan_inf_filter: False here: a loss that is NaN or infinite is logged as it is.
         ddp_find_unused_parameters: False here: every parameter of these models gets a gradient.
 
@@ -28,6 +30,10 @@ class SelfModelingTrainingArguments(TrainingArguments):
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "DDP looks for parameters without a gradient, at some cost a step."}
     )
+    rlct_every_n_epochs: int = field(
+        default=0, metadata={"help": "Estimate and log the RLCT on the training set after every n-th epoch; 0: never."}
+    )
+    rlct_preset: str = field(default="paper", metadata={"help": "Its settings: paper, paper-text or theory."})
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Replace NaN and infinite losses by an average when logging."}
     )
@@ -37,6 +43,8 @@ class SelfModelingTrainingArguments(TrainingArguments):
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}: allowed are integers of at least 1")
+        if self.rlct_every_n_epochs < 0:
+            raise ValueError(f"rlct_every_n_epochs={self.rlct_every_n_epochs!r}: allowed are integers of at least 0")
         for name in ("num_train_epochs", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)!r}: allowed are finite numbers above 0")

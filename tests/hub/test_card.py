@@ -37,6 +37,21 @@ def test_metadata_reads_back():
     assert (data.library_name, data.pipeline_tag) == ("transformers", "image-classification")
 
 
+def test_an_rlct_stands_with_its_settings():
+    import torch
+    from torch import nn
+
+    from selfmod_hf.complexity import estimate_llc
+
+    model, inputs = nn.Linear(3, 2), torch.randn(50, 3)
+    rlct = estimate_llc(model, inputs, model(inputs).argmax(1), nbeta=12.5, num_draws=40, step_size=1e-3)
+    card = model_card(facts(rlct=rlct))
+    (found,) = [r for r in ModelCard(str(card)).data.eval_results if r.metric_type == "rlct"]
+    assert found.metric_value == rlct.llc
+    assert (found.metric_args["nbeta"], found.metric_args["status"]) == (12.5, rlct.status)
+    assert f"| RLCT | {rlct.llc:.2f} ±" in str(card)
+
+
 def test_the_baseline_and_data_off_the_hub_say_so():
     config = SelfModelingConfig(hidden_sizes=[64], num_labels=10)
     text = str(model_card(facts(config=config, dataset=None, dataset_title="digits")))

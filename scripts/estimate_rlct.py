@@ -1,0 +1,9 @@
+"""Estimate the RLCT of a trained network: `python scripts/estimate_rlct.py --model runs/mnist --task mnist`, the same
+as `selfmod rlct`."""
+
+import sys
+
+from selfmod_hf.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["rlct", *sys.argv[1:]]))

@@ -1,0 +1,287 @@
+"""`selfmod rlct`: the RLCT (local learning coefficient) of a trained network, or of all checkpoints of a run.
+
+Writes `rlct.json` (the estimate and every setting), its traces as safetensors, and a plot, into the output folder.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import UsageError
+from .arguments import make_parser, one_line, parse, quieten
+from .data_flags import DataArguments, flag, load_data, task_spec
+
+if TYPE_CHECKING:
+    from ..complexity import LLCCalibration, LLCResult
+    from ..data import ImageTensors
+    from ..models import SelfModelingForImageClassification
+
+
+@dataclass
+class RLCTArguments:
+    """What to estimate, how, and where to write it."""
+
+    model: str | None = flag("Trained model: a folder, or a repository of the Hub.")
+    revision: str | None = flag("Branch, tag or commit of the repository.")
+    checkpoints: str | None = flag("In place of --model: a run's folder, for the RLCT of each of its checkpoints.")
+    self_test: bool = flag("Instead: estimate models of known learning coefficient, beside the truth.", default=False)
+    calibrate: bool = flag("Choose step size and localization by rule, from a grid.", default=False)
+    preset: str = flag(
+        "paper (published recipe of the task), paper-text (its supplement's), theory (nbeta = n/log n).", "paper"
+    )
+    sampler: str | None = flag("sgld, rmsprop_sgld or sghmc; default: the preset's, as for all that follows.")
+    step_size: float | None = flag("ε of the sampler.")
+    localization: float | None = flag("γ, the strength of the pull to the trained weights.")
+    nbeta: str | None = flag("Inverse temperature times n: a number, n/log n, or batch/log batch.")
+    num_chains: int | None = flag("Chains.")
+    num_draws: int | None = flag("Draws of each chain.")
+    num_burnin_steps: int | None = flag("Draws left out at the beginning of each chain; default: half of them.")
+    batch_size: int | None = flag("Samples of each minibatch.")
+    parameters: list[str] | None = flag("Sample these parameters only (names or patterns): the LLC of a part.")
+    seed: int = flag("Of all random numbers.", default=0)
+    device: str | None = flag("Where to compute; default: a GPU where there is one.")
+    memory_gib: float = flag("Memory for the chains, in GiB; more chains than fit run in turn.", default=2.0)
+    output_dir: str | None = flag("Where to write; default: the model's folder, or runs/rlct/<repository>.")
+    quiet: bool = flag("No progress: the final table only.", default=False)
+
+
+def run(argv: Sequence[str]) -> None:
+    """Estimate, write, print a table.
+
+    Raises:
+        UsageError: input that cannot be used, before any sampling.
+    """
+    data_args, args = parse(make_parser("rlct", DataArguments, RLCTArguments), argv)
+    quieten(args.quiet)
+    if args.self_test:
+        self_test(args)
+        return
+    with one_line():
+        _check_choice(args)
+        spec = task_spec(data_args)
+        settings = sampler_settings(args, spec.name)
+        folders = _checkpoint_folders(args.checkpoints) if args.checkpoints else [args.model]
+        models = [_load_model(folder, args.revision) for folder in folders]
+        data = load_data(spec, data_args).train
+        output = _output_folder(args)
+        _join_processes(args)
+        if args.calibrate:
+            _calibrate(models[0], data, settings, output)
+        elif args.checkpoints:
+            _estimate_checkpoints(folders, models, data, settings, output)
+        else:
+            _estimate(models[0], data, settings, output)
+
+
+def _check_choice(args: RLCTArguments) -> None:
+    if (args.model is None) == (args.checkpoints is None):
+        raise UsageError("--model, --checkpoints: name one of the two (or --self_test)")
+    if args.checkpoints and args.calibrate:
+        raise UsageError("--calibrate: takes one --model, not --checkpoints")
+    if not args.memory_gib > 0:
+        raise UsageError(f"--memory_gib {args.memory_gib}: allowed are numbers above 0")
+
+
+def sampler_settings(args: RLCTArguments, task: str) -> dict[str, Any]:
+    """The preset's settings, those that were typed in their place."""
+    import torch
+
+    from ..complexity import llc_preset
+
+    names = ("sampler", "step_size", "localization", "num_chains", "num_draws", "num_burnin_steps", "batch_size")
+    typed = {name: getattr(args, name) for name in (*names, "parameters") if getattr(args, name) is not None}
+    if args.nbeta is not None:
+        typed["nbeta"] = _nbeta(args.nbeta)
+    settings = llc_preset(args.preset, task) | typed
+    if typed:
+        settings["preset"] += " with " + ", ".join(sorted(typed))
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    memory = int(args.memory_gib * 2**30)
+    return settings | {"seed": args.seed, "device": device, "memory_budget": memory, "progress": _progress(args)}
+
+
+def _nbeta(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # a rule; estimate_llc knows which there are
+
+
+def _progress(args: RLCTArguments) -> Any:
+    if args.quiet or not sys.stderr.isatty():
+        return None
+    from tqdm.auto import tqdm
+
+    bar = tqdm(desc="Sampling", unit="step")
+
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return show
+
+
+def _load_model(name: str, revision: str | None) -> SelfModelingForImageClassification:
+    from ..models import SelfModelingForImageClassification
+
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise UsageError(f"--model {name}: the folder holds no config.json")
+    return SelfModelingForImageClassification.from_pretrained(name, revision=revision or "main").eval()
+
+
+def _checkpoint_folders(run_folder: str) -> list[str]:
+    found = sorted(Path(run_folder).glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]))
+    if not found:
+        raise UsageError(
+            f"--checkpoints {run_folder}: no folder checkpoint-<step> in it (train with --save_total_limit)"
+        )
+    return [str(folder) for folder in found]
+
+
+def _output_folder(args: RLCTArguments) -> Path:
+    source = args.model or args.checkpoints
+    assert source is not None
+    own = source if Path(source).is_dir() else f"runs/rlct/{source.replace('/', '--')}"
+    folder = Path(args.output_dir or own)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _join_processes(args: RLCTArguments) -> None:
+    """Under a launcher of several processes, let each run its share of the chains."""
+    from accelerate import PartialState
+
+    PartialState(cpu=args.device == "cpu" or not _has_gpu())
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _is_main() -> bool:
+    from accelerate import PartialState
+
+    return PartialState().is_main_process
+
+
+def _estimate(
+    model: SelfModelingForImageClassification, data: ImageTensors, settings: dict[str, Any], output: Path
+) -> None:
+    from ..trainer import estimate_rlct
+
+    (result,) = estimate_rlct([model], data, **settings)
+    if _is_main():
+        result.save(output / "rlct.json")
+        result.plot(output / "rlct.png")
+        print(table(result) + f"\n{'written to':22}{output}/rlct.json")
+
+
+def _calibrate(
+    model: SelfModelingForImageClassification, data: ImageTensors, settings: dict[str, Any], output: Path
+) -> None:
+    from ..trainer import calibrate_rlct
+
+    # the preset's step size and localization are what is to be chosen; typed ones make the grid one line or cell
+    chosen_here = {name: settings.pop(name) for name in ("step_size", "localization")}
+    typed = settings["preset"].partition(" with ")[2].split(", ")
+    grid = {f"{name}s": [value] for name, value in chosen_here.items() if name in typed}
+    if "sampler" not in typed:
+        del settings["sampler"]
+    calibration = calibrate_rlct(model, data, **settings, **grid)
+    if _is_main():
+        calibration.save(output / "rlct_calibration.json")
+        calibration.plot(output / "rlct_calibration.png")
+        calibration.result.save(output / "rlct.json")
+        calibration.result.plot(output / "rlct.png")
+        print(calibration_table(calibration) + f"\n{'written to':22}{output}/rlct_calibration.json")
+
+
+def _estimate_checkpoints(
+    folders: Sequence[str],
+    models: Sequence[SelfModelingForImageClassification],
+    data: ImageTensors,
+    settings: dict[str, Any],
+    output: Path,
+) -> None:
+    from ..complexity.result import write_file
+    from ..trainer import estimate_rlct
+
+    # the same noise for each, so that the curve over training is smooth
+    results = estimate_rlct(models, data, members=[0] * len(models), **settings)
+    if not _is_main():
+        return
+    rows = []
+    for folder, result in zip(folders, results, strict=True):
+        result.save(Path(folder) / "rlct.json")
+        rows.append({"step": int(folder.rsplit("-", 1)[1]), "checkpoint": folder, **result.to_dict()})
+    target = output / "rlct_checkpoints.json"
+    write_file(target, (json.dumps(rows, indent=2) + "\n").encode())
+    print(f"{'step':>8} {'rlct':>9} {'error':>8}  status")
+    for row, result in zip(rows, results, strict=True):
+        print(f"{row['step']:>8} {result.llc:>9.3f} {result.standard_error:>8.3f}  {result.status}")
+    print(f"written to {target}")
+
+
+def table(result: LLCResult) -> str:
+    """What a person should know of an estimate."""
+    settings = result.settings
+    rows = {
+        "RLCT": f"{result.llc:.3f} ± {result.standard_error:.3f} (standard error)",
+        "status": f"{result.status}: {result.status_reason}",
+        "nβ": f"{result.nbeta:.3f} ({settings.nbeta_rule})",
+        "sampler": f"{settings.sampler}, step size {settings.step_size:g}, localization {settings.localization:g}",
+        "draws": f"{settings.num_chains} chains x {settings.num_draws}, the first {settings.num_burnin_steps} left out",
+        "R-hat, ESS": f"{result.rhat:.3f}, {result.ess:.0f}",
+        "preset": str(settings.preset),
+        "loss at w*": f"{result.init_loss:.5f}",
+    }
+    return "\n".join(f"{name:22}{value}" for name, value in rows.items())
+
+
+def calibration_table(calibration: LLCCalibration) -> str:
+    lines = [f"{'step size':>10} {'localization':>13} {'rlct':>9} {'error':>8}  status"]
+    for row in calibration.table:
+        mark = " <- chosen" if row["chosen"] else ""
+        lines.append(
+            f"{row['step_size']:>10.3g} {row['localization']:>13.4g} {row['llc']:>9.3f} {row['standard_error']:>8.3f}"
+            f"  {row['status']}{mark}"
+        )
+    lines.append(f"RLCT {calibration.llc:.3f} ± {calibration.standard_error:.3f}: {calibration.reason}")
+    return "\n".join(lines)
+
+
+def self_test(args: RLCTArguments) -> None:
+    """Estimate against truth, on models whose learning coefficient is known, calibrated by rule."""
+    from ..complexity import calibrate_llc
+    from ..complexity.ground_truth import deep_linear, normal_crossing, regular
+
+    cases = [
+        regular(20),
+        regular(5, 4),
+        normal_crossing(1, 2),
+        deep_linear([8, 6, 5], 3),
+        deep_linear([10, 8, 8, 6], 2),
+    ]
+    print(f"{'model':36} {'truth':>8} {'estimate':>9} {'error':>8} {'difference':>10}")
+    for case in cases:
+        found = calibrate_llc(
+            case.model,
+            case.inputs,
+            case.targets,
+            loss_fn=case.loss_fn,
+            nbeta="n/log n",
+            num_draws=args.num_draws or 2000,
+            seed=args.seed,
+        )
+        truth = case.learning_coefficient
+        difference = f"{100 * (found.llc / truth - 1):+.1f} %"
+        print(f"{case.name:36} {truth:>8.3f} {found.llc:>9.3f} {found.standard_error:>8.3f} {difference:>10}")

@@ -1,0 +1,128 @@
+"""`selfmod rlct` on networks trained here, and the callback that follows the RLCT while training."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selfmod_hf.cli import main
+from selfmod_hf.complexity import LLCResult
+from selfmod_hf.models import SelfModelingForImageClassification
+
+SCRIPT = str(Path(__file__).resolve().parents[2] / "scripts" / "estimate_rlct.py")
+QUICK = ["--task", "digits", "--num_draws", "60", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    flags = ["--output_dir", str(folder), "--num_train_epochs", "4", "--save_total_limit", "9", "--quiet"]
+    assert main(["train", "--task", "digits", *flags]) == 0
+    return folder
+
+
+def test_writes_estimate_traces_and_plot(run_folder, tmp_path, capsys):
+    assert main(["rlct", "--model", str(run_folder), *QUICK, "--output_dir", str(tmp_path)]) == 0
+    result = LLCResult.load(tmp_path / "rlct.json")
+    assert result.loss_trace.shape == (4, 60)
+    assert (tmp_path / "rlct.png").read_bytes().startswith(b"\x89PNG")
+    assert result.nbeta == pytest.approx(512 / np.log(512))
+    assert result.settings.preset == "paper (mnist) with num_draws"
+    assert f"RLCT                  {result.llc:.3f}" in capsys.readouterr().out
+    pruned = SelfModelingForImageClassification.from_pretrained(run_folder).prune()
+    assert result.settings.num_parameters == pruned.num_parameters()
+
+
+def test_the_same_command_gives_the_same_bits(run_folder, tmp_path):
+    for name in ("a", "b"):
+        assert main(["rlct", "--model", str(run_folder), *QUICK, "--output_dir", str(tmp_path / name)]) == 0
+    first, second = (LLCResult.load(tmp_path / name / "rlct.json") for name in ("a", "b"))
+    assert np.array_equal(first.loss_trace, second.loss_trace)
+
+
+def test_two_processes_give_the_numbers_of_one(run_folder, tmp_path):
+    flags = ["--model", str(run_folder), *QUICK, "--output_dir"]
+    two = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", SCRIPT]
+    for name, start in (("one", [sys.executable, SCRIPT]), ("two", two)):
+        done = subprocess.run([*start, *flags, str(tmp_path / name)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("RLCT  ") == 1
+    one, two = (LLCResult.load(tmp_path / name / "rlct.json") for name in ("one", "two"))
+    np.testing.assert_allclose(one.loss_trace, two.loss_trace, rtol=1e-3)
+    assert one.llc == pytest.approx(two.llc, rel=1e-3)
+
+
+def test_checkpoints_of_a_run(run_folder, tmp_path, capsys):
+    assert main(["rlct", "--checkpoints", str(run_folder), *QUICK, "--output_dir", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "rlct_checkpoints.json").read_text())
+    assert [row["step"] for row in rows] == [23, 46, 69, 92]
+    assert capsys.readouterr().out.count("\n") == 6
+    one = tmp_path / "one"
+    flags = ["--model", f"{run_folder}/checkpoint-46", *QUICK, "--output_dir", str(one)]
+    assert main(["rlct", *flags]) == 0
+    assert rows[1]["llc"] == pytest.approx(LLCResult.load(one / "rlct.json").llc, rel=1e-3)
+
+
+def test_calibrate_chooses_a_cell(run_folder, tmp_path, capsys):
+    flags = ["--model", str(run_folder), *QUICK, "--calibrate", "--output_dir", str(tmp_path)]
+    assert main(["rlct", *flags]) == 0
+    found = json.loads((tmp_path / "rlct_calibration.json").read_text())
+    (chosen,) = [row for row in found["table"] if row["chosen"]]
+    assert (chosen["step_size"], chosen["localization"]) == (found["step_size"], found["localization"])
+    assert found["reason"] in capsys.readouterr().out
+    assert (tmp_path / "rlct_calibration.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model", "{run}", "--step_size", "-1"], "step_size=-1.0"),
+        (["--model", "{run}", "--nbeta", "n/2"], "nbeta='n/2'"),
+        (["--model", "{run}", "--preset", "papers"], "preset='papers'"),
+        (["--model", "{run}", "--sampler", "hmc"], "sampler='hmc'"),
+        (["--model", "{run}", "--parameters", "nothing.*"], "parameters='nothing.*'"),
+        (["--model", "{run}", "--memory_gib", "0"], "--memory_gib 0.0"),
+        (["--model", "{empty}"], "no config.json"),
+        (["--checkpoints", "{empty}"], "no folder checkpoint-<step>"),
+        ([], "--model, --checkpoints"),
+        (["--model", "{run}", "--task", "minst"], "--task='minst'"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(run_folder, tmp_path, monkeypatch, capsys, flags, message):
+    monkeypatch.chdir(tmp_path)
+    filled = [flag.format(run=run_folder, empty=tmp_path) for flag in flags]
+    assert main(["rlct", *filled]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("selfmod: error")]
+    assert message in line
+
+
+def test_training_follows_the_rlct_without_being_changed_by_it(tmp_path):
+    flags = ["--task", "digits", "--num_train_epochs", "2", "--max_train_samples", "200", "--quiet"]
+    assert main(["train", *flags, "--output_dir", str(tmp_path / "plain")]) == 0
+    watched = [
+        *flags,
+        "--rlct_every_n_epochs",
+        "1",
+        "--report_to",
+        "tensorboard",
+        "--output_dir",
+        str(tmp_path / "seen"),
+    ]
+    assert main(["train", *watched]) == 0
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("plain", "seen")]
+    assert weights[0] == weights[1]
+    history = json.loads((tmp_path / "seen" / "trainer_state.json").read_text())["log_history"]
+    entries = [entry for entry in history if "rlct" in entry]
+    assert [entry["epoch"] for entry in entries] == [1, 2]
+    assert set(entries[0]) >= {"rlct", "rlct_standard_error", "rlct_nbeta", "rlct_ok"}
+    assert sum("loss" in entry for entry in history) == 2  # the callback's log displaces no other
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    files = (tmp_path / "seen").rglob("events.out.tfevents*")
+    logs = [EventAccumulator(str(file)).Reload() for file in files]
+    (curve,) = [log.Scalars("train/rlct") for log in logs if "train/rlct" in log.Tags()["scalars"]]
+    assert [event.value for event in curve] == pytest.approx([entry["rlct"] for entry in entries])
