@@ -10,9 +10,11 @@ __version__ = "0.1.0"
 
 # public name -> module that defines it
 _EXPORTS: dict[str, str] = {
+    "Member": ".trainer.population",
     "SelfModelingConfig": ".models",
     "SelfModelingForImageClassification": ".models",
     "SelfModelingOutput": ".models",
+    "SelfModelingPopulation": ".trainer.population",
     "SelfModelingTrainer": ".trainer",
     "SelfModelingTrainingArguments": ".trainer",
     "TaskSpec": ".data",

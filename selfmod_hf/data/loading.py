@@ -1,11 +1,11 @@
 """Which samples come when: seeded, the same for any number of processes and any accumulation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .images import ImageTensors
 
@@ -64,10 +64,45 @@ class EpochBatchSampler(Sampler[torch.Tensor]):
             yield share if len(share) else nothing
 
 
+class MemberBatchSampler(Sampler[torch.Tensor]):
+    """The batches of K samplers of equal length side by side: index tensors (K, B)."""
+
+    def __init__(self, samplers: Sequence[EpochBatchSampler]) -> None:
+        self.samplers = samplers
+
+    def set_epoch(self, epoch: int) -> None:
+        for sampler in self.samplers:
+            sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.samplers[0])
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for batches in zip(*self.samplers, strict=True):
+            yield torch.stack(batches)
+
+
+class MemberBatches(Dataset):
+    """Batches of `ImageTensors` for K networks at once, each with one gather."""
+
+    def __init__(self, data: ImageTensors) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitems__(self, indices: torch.Tensor) -> dict[str, torch.Tensor]:
+        """`pixel_values` (K, B, channels, height, width) and `labels` (K, B) of indices (K, B)."""
+        batch = self.data.__getitems__(indices.flatten())
+        return {name: values.unflatten(0, indices.shape) for name, values in batch.items()}
+
+
 class TensorDataLoader(DataLoader):
     """A DataLoader over `ImageTensors` that makes whole batches, each with one gather."""
 
-    def __init__(self, dataset: ImageTensors, batch_sampler: EpochBatchSampler) -> None:
+    def __init__(
+        self, dataset: ImageTensors | MemberBatches, batch_sampler: EpochBatchSampler | MemberBatchSampler
+    ) -> None:
         # an index tensor in place of a list of numbers: `ImageTensors.__getitems__` takes both
         super().__init__(dataset, batch_sampler=batch_sampler, collate_fn=whole_batch)  # type: ignore[arg-type]
 

@@ -58,6 +58,16 @@ class SelfModelingTrainer(Trainer):
 
     args: SelfModelingTrainingArguments
 
+    def __new__(cls, model: Any = None, *args: Any, **kwargs: Any) -> SelfModelingTrainer:
+        from .population import SelfModelingPopulation
+        from .population_trainer import PopulationTrainer
+
+        if not isinstance(model, SelfModelingPopulation) or issubclass(cls, PopulationTrainer):
+            return super().__new__(cls)
+        if cls is not SelfModelingTrainer:
+            raise TypeError(f"{cls.__name__}: a Trainer of populations derives from PopulationTrainer")
+        return super().__new__(PopulationTrainer)  # the same loop, with one figure per member
+
     def __init__(
         self,
         model: Any = None,

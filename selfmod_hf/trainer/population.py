@@ -1,0 +1,257 @@
+"""`SelfModelingPopulation`: K self-modeling networks of one architecture as one module.
+
+Training many networks needs no second implementation: the plain model's forward is mapped over the members
+(`torch.func.functional_call` under `vmap`; linear layers become one `bmm`), its named terms are weighed with each
+member's own weight, and the sum over members goes to `backward`. Members share no parameter, so the gradient of the
+sum is every member's own gradient, and an optimizer that works element by element updates each as if it were alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from ..models import SelfModelingConfig, SelfModelingForImageClassification, SelfModelingPreTrainedModel
+from ..stacking import chunk_ranges
+
+MEMBERS_FILE = "population.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Member:
+    """What tells one network of a population from the others.
+
+    Attributes:
+        seed: of its initial weights and of its order of samples.
+        aux_weight: its weight of the self-modeling loss, >= 0.
+        detach_targets: whether the predicted activations are constants for its gradient.
+    """
+
+    seed: int
+    aux_weight: float
+    detach_targets: bool = True
+
+    @property
+    def name(self) -> str:
+        """For logs and files, for example `aw10-seed1`, `aw10-attached-seed1`."""
+        return f"aw{self.aux_weight:g}{'' if self.detach_targets else '-attached'}-seed{self.seed}"
+
+
+class SelfModelingPopulation(nn.Module):
+    """K networks that train at once, each as it would alone.
+
+    Member k starts from the weights that `transformers.set_seed(seed)` and the model's constructor draw. A member of
+    weight 0 keeps the self-model's head, which then never changes; all else in it is the baseline's.
+
+    Args:
+        config: what all members share; its aux_weight and detach_targets are not used.
+        members: K of them, different from each other.
+        block_size: members per batched computation; default: all. Changes the numbers by rounding only.
+        model_class: the plain model.
+
+    Attributes:
+        stacked: the plain architecture, each parameter and buffer of shape (K, *shape). Not to be called by itself.
+
+    Raises:
+        ValueError: no member, two equal ones, or a member the configuration does not allow.
+    """
+
+    main_input_name = "pixel_values"
+    aux_weights: Tensor
+    accepts_loss_kwargs = True  # as the plain model: its sums are divided by `num_items_in_batch`
+
+    def __init__(
+        self,
+        config: SelfModelingConfig,
+        members: Sequence[Member],
+        *,
+        block_size: int | None = None,
+        model_class: type[SelfModelingPreTrainedModel] = SelfModelingForImageClassification,
+    ) -> None:
+        super().__init__()
+        names = [member.name for member in members]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if not members or twice:
+            raise ValueError(f"members={twice or names!r}: allowed are one or more, different from each other")
+        self.config = config
+        self.members = tuple(members)
+        self.block_size = block_size
+        self.model_class = model_class
+        self.stacked = _stack([self._initial(member) for member in self.members])
+        weights = torch.tensor([member.aux_weight for member in members], dtype=torch.float64)
+        self.register_buffer("aux_weights", weights, persistent=False)  # (K,)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    # ---- from and to ordinary models ----
+
+    def config_of(self, member: Member) -> SelfModelingConfig:
+        """The configuration of that member alone."""
+        own = {"aux_weight": member.aux_weight, "detach_targets": member.detach_targets}
+        return type(self.config).from_dict({**self.config.to_dict(), **own})
+
+    def _initial(self, member: Member) -> SelfModelingPreTrainedModel:
+        from transformers import set_seed
+
+        config = self.config_of(member)
+        with torch.random.fork_rng():
+            set_seed(member.seed)
+            return self.model_class(config)
+
+    def member(self, index: int) -> SelfModelingPreTrainedModel:
+        """Member `index` as an ordinary model, a copy: to save, push, prune, measure."""
+        with torch.random.fork_rng():  # the weights drawn here are overwritten
+            model = self.model_class(self.config_of(self.members[index]))
+        reference = next(self.stacked.parameters())
+        model.to(device=reference.device, dtype=reference.dtype)
+        model.load_state_dict({name: value[index] for name, value in self.stacked.state_dict().items()})
+        return model.train(self.training)
+
+    def weight_widths(self) -> Tensor:
+        """(K,), the standard deviation of each member's final classification weights, as `weight_width` has it."""
+        weights = self.stacked.get_parameter("classifier.weight").detach()  # (K, num_labels, F)
+        return weights.flatten(1).double().std(dim=1, correction=0)
+
+    def num_parameters(self, **kwargs: Any) -> int:
+        """Parameters of one member."""
+        return sum(parameter[0].numel() for parameter in self.parameters())
+
+    # ---- the computation ----
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> dict[str, Tensor]:
+        """The plain model's output for every member.
+
+        Args:
+            pixel_values: (K, B, channels, height, width), a batch for each member; or (B, ...), one for all.
+            labels: (K, B), or (B,).
+            num_items_in_batch: labels that count in the whole batch of a step, those of all members together where
+                each has its own batch: so transformers' Trainer counts.
+
+        Returns:
+            The fields of `SelfModelingOutput` with a leading dimension of K, and `loss`, (), the sum of `losses`, (K,).
+        """
+        shared = pixel_values.dim() == 4
+        batch = {"pixel_values": pixel_values} | ({} if labels is None else {"labels": labels})
+        items = num_items_in_batch if shared or num_items_in_batch is None else num_items_in_batch / len(self)
+        parts = [self._map(block, detach, batch, shared, items) for block, detach in self._blocks()]
+        output = {
+            name: torch.cat([part[name] for part in parts]) if len(parts) > 1 else parts[0][name] for name in parts[0]
+        }
+        if "classification_loss" in output:
+            output["losses"] = self.config.classification_weight * output["classification_loss"]  # (K,)
+            if "self_modeling_loss" in output:
+                aux_weights = self.aux_weights.to(output["losses"].dtype)
+                output["losses"] = output["losses"] + aux_weights * output["self_modeling_loss"]
+            output["loss"] = output["losses"].sum()
+        return output
+
+    def _blocks(self) -> Iterator[tuple[range, bool]]:
+        """Neighbouring members that one computation can hold: alike in their targets, at most `block_size` many."""
+        for detach, run in groupby(range(len(self)), key=lambda k: self.members[k].detach_targets):
+            indices = list(run)
+            for chunk in chunk_ranges(len(indices), self.block_size or len(indices)):
+                yield range(indices[chunk.start], indices[chunk.stop - 1] + 1), detach
+
+    def _map(
+        self, members: range, detach: bool, batch: Mapping[str, Tensor], shared: bool, items: Tensor | float | None
+    ) -> dict[str, Tensor]:
+        part = slice(members.start, members.stop)
+        state = {
+            name: value if len(members) == len(self) else value[part]
+            for name, value in [*self.stacked.named_parameters(), *self.stacked.named_buffers()]
+        }
+        if not shared:
+            batch = {name: value[part] for name, value in batch.items()}
+
+        def one(state: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            output = functional_call(self.stacked, state, (), {**batch, "num_items_in_batch": items})
+            return {name: value for name, value in output.items() if name != "loss"}
+
+        self.stacked.config.detach_targets = detach  # the plain forward reads it there
+        # randomness: a network that draws numbers (dropout) would not draw those it draws alone
+        return vmap(one, in_dims=(0, None if shared else 0), randomness="error")(state, dict(batch))
+
+    # ---- what an optimizer step must not mix ----
+
+    @torch.no_grad()
+    def clip_grad_norms(self, max_norm: float) -> Tensor:
+        """Scale each member's gradient to a norm of at most `max_norm`; returns the norms before, (K,)."""
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)  # (K,)
+        scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)  # torch.nn.utils.clip_grad_norm_
+        if math.isfinite(max_norm):
+            for gradient in gradients:
+                gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)))
+        return norms
+
+    # ---- files ----
+
+    def describe(self) -> dict[str, Any]:
+        """Configuration and members, as `population.json` has them."""
+        return {"config": self.config.to_diff_dict(), "members": [asdict(member) for member in self.members]}
+
+    def save(self, folder: str | Path) -> None:
+        """Write `population.json` and `model.safetensors`."""
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: value.contiguous() for name, value in self.state_dict().items()}
+        save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        self.save_members(folder)
+
+    def save_members(self, folder: str | Path) -> None:
+        (Path(folder) / MEMBERS_FILE).write_text(json.dumps(self.describe(), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path, **kwargs: Any) -> SelfModelingPopulation:
+        """Read what `save`, or a checkpoint of the Trainer, has written."""
+        from safetensors.torch import load_file
+
+        described = json.loads((Path(folder) / MEMBERS_FILE).read_text())
+        members = [Member(**member) for member in described["members"]]
+        population = cls(SelfModelingConfig.from_dict(described["config"]), members, **kwargs)
+        state = load_file(Path(folder) / WEIGHTS_FILE)
+        population.to(next(value.dtype for value in state.values() if value.is_floating_point()))
+        population.load_state_dict(state)
+        return population
+
+    def check_members_file(self, folder: str | Path) -> None:
+        """Refuse a checkpoint of other members: of the same shapes, it would load without a word.
+
+        Raises:
+            ValueError: `population.json` is missing there, or says something else than this population.
+        """
+        path = Path(folder) / MEMBERS_FILE
+        found = json.loads(path.read_text())["members"] if path.is_file() else None
+        if found != self.describe()["members"]:
+            raise ValueError(f"resume_from_checkpoint={str(folder)!r}: holds no population of these members")
+
+
+def _stack(models: Sequence[SelfModelingPreTrainedModel]) -> SelfModelingPreTrainedModel:
+    """The first model, its parameters and buffers replaced by those of all, each (K, *shape)."""
+    parameters, buffers = stack_module_state(list(models))
+    first = models[0]
+    for name, value in parameters.items():
+        owner, _, leaf = name.rpartition(".")
+        setattr(first.get_submodule(owner), leaf, nn.Parameter(value.detach()))
+    for name, value in buffers.items():
+        owner, _, leaf = name.rpartition(".")
+        setattr(first.get_submodule(owner), leaf, value)
+    return first

@@ -1,0 +1,207 @@
+"""The Trainer of populations: `SelfModelingTrainer`, with one figure per member where it has one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from transformers import EvalPrediction, Trainer, TrainerCallback
+
+from ..data import ImageTensors
+from ..data.loading import EpochBatchSampler, MemberBatches, MemberBatchSampler, TensorDataLoader
+from ..models.modeling_self_modeling import classification_losses, self_modeling_losses
+from .callbacks import WeightWidthCallback, log_aside
+from .population import SelfModelingPopulation
+from .trainer import TERMS, SelfModelingTrainer, accuracy
+from .training_args import SelfModelingTrainingArguments
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+# these update each number from its own gradient alone, so that members do not meet
+ELEMENTWISE_OPTIMIZERS = ("sgd", "adamw_torch", "adamw_torch_fused", "rmsprop", "adagrad")
+LOSS_DEPENDENT_SCHEDULES = ("reduce_lr_on_plateau", "greedy")
+
+
+class PopulationTrainer(SelfModelingTrainer):
+    """What `SelfModelingTrainer(model=population, ...)` makes.
+
+    Each member has its own order of samples, from its own seed, as a run alone has it. In logs and metrics,
+    `accuracy/aw10-seed1` is one member's figure, and `accuracy` the mean over members; so it is for each loss and for
+    `weight_width`. Gradient clipping is done per member (`max_grad_norm` is each member's own).
+
+    Raises:
+        ValueError: an argument by which members would influence each other, data that are no `ImageTensors`, more
+            than one process.
+    """
+
+    model: SelfModelingPopulation
+
+    def __init__(
+        self,
+        model: Any = None,
+        args: SelfModelingTrainingArguments | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = accuracy,
+        **kwargs: Any,
+    ) -> None:
+        args = args or SelfModelingTrainingArguments()
+        _check(args, kwargs.get("train_dataset"), kwargs.get("optimizers"), kwargs.get("optimizer_cls_and_kwargs"))
+        self.population = model
+        super().__init__(model, args, compute_metrics and self._of_members(compute_metrics), **kwargs)
+        if self.pop_callback(WeightWidthCallback) is not None:
+            self.add_callback(WeightWidthsCallback(self))
+
+    def _of_members(
+        self, compute_metrics: Callable[[EvalPrediction], dict[str, float]]
+    ) -> Callable[[EvalPrediction], dict[str, float]]:
+        def compute(prediction: EvalPrediction) -> dict[str, float]:
+            logits = prediction.predictions  # (N, K, num_labels)
+            rows = [
+                compute_metrics(EvalPrediction(predictions=logits[:, k], label_ids=prediction.label_ids))
+                for k in range(len(self.population))
+            ]
+            return self.by_member({name: np.array([row[name] for row in rows]) for name in rows[0]})
+
+        return compute
+
+    def by_member(self, figures: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """name -> (K,) to name -> mean, name/member -> value."""
+        means = {name: float(values.mean()) for name, values in figures.items()}
+        return means | {
+            f"{name}/{member.name}": float(value)
+            for name, values in figures.items()
+            for member, value in zip(self.population.members, values, strict=True)
+        }
+
+    # ---- data ----
+
+    def get_train_dataloader(self) -> DataLoader:
+        count = len(self.train_dataset)
+        samplers = [
+            EpochBatchSampler(count, self._train_batch_size, member.seed, drop_last=self.args.dataloader_drop_last)
+            for member in self.population.members
+        ]
+        data = MemberBatches(self.train_dataset.to(self.args.device))
+        return TensorDataLoader(data, MemberBatchSampler(samplers))
+
+    # ---- the terms of the loss, (K,) each ----
+
+    def _drain_terms(self) -> dict[str, Any]:
+        steps = max(self.state.global_step - self._terms_logged_at, 1)
+        means = {name: total.double().cpu().numpy() / steps for name, total in self._term_sums.items()}
+        self._term_sums, self._terms_logged_at = {}, self.state.global_step
+        return means
+
+    def _weighted(self, terms: dict[str, Any], prefix: str = "") -> dict[str, float]:
+        weights = dict(zip(TERMS, (self.population.config.classification_weight, self._aux_weights), strict=True))
+        weighted = {f"{prefix}weighted_{name}": weights[name] * values for name, values in terms.items()}
+        loss = {f"{prefix}loss": np.sum(list(weighted.values()), axis=0)}  # the mean over members in place of the sum
+        return self.by_member({f"{prefix}{name}": values for name, values in terms.items()} | weighted | loss)
+
+    @property
+    def _aux_weights(self) -> np.ndarray:
+        return np.array([member.aux_weight for member in self.population.members])
+
+    # ---- a step ----
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
+        return self.population.clip_grad_norms(self.args.max_grad_norm).mean()
+
+    # ---- evaluation ----
+
+    def prediction_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor | None, Any, torch.Tensor | None]:
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            outputs = model(**inputs)
+        logits, labels = outputs["logits"], inputs.get("labels")  # (K, B, num_labels), (B,)
+        loss = outputs.get("loss")
+        if prediction_loss_only:
+            return loss, None, None
+        if labels is None:
+            return None, logits.transpose(0, 1), None
+        terms = [classification_losses(logits.flatten(0, 1), labels.repeat(len(logits)))]  # each (K * B,)
+        if "self_model_predictions" in outputs:
+            predictions, targets = (outputs[f"self_model_{name}"].flatten(0, 1) for name in ("predictions", "targets"))
+            terms.append(self_modeling_losses(predictions, targets))
+        losses = torch.stack([term.view(logits.shape[:2]) for term in terms])  # (terms, K, B)
+        # samples first, since transformers concatenates batches there
+        return loss, (logits.transpose(0, 1), losses.permute(2, 0, 1)), labels
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        metric_key_prefix = kwargs.get("metric_key_prefix", args[4] if len(args) > 4 else "eval")
+        output = Trainer.evaluation_loop(self, *args, **kwargs)
+        if not isinstance(output.predictions, tuple):
+            return output
+        logits, losses = output.predictions  # (N, K, num_labels), (N, terms, K)
+        means = losses.mean(axis=0, dtype=np.float64)
+        output.metrics.update(self._weighted(dict(zip(TERMS, means, strict=False)), prefix=f"{metric_key_prefix}_"))
+        return output._replace(predictions=logits)
+
+    # ---- files ----
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            self.population.save_members(output_dir or self.args.output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        self.population.check_members_file(resume_from_checkpoint)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+
+class WeightWidthsCallback(TrainerCallback):
+    """Logs `weight_width` of each member after each epoch."""
+
+    def __init__(self, trainer: PopulationTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        widths = self.trainer.population.weight_widths().cpu().numpy()
+        log_aside(self.trainer, control, self.trainer.by_member({"weight_width": widths}))
+
+
+def _check(args: SelfModelingTrainingArguments, data: Any, optimizers: Any, optimizer_class: Any) -> None:
+    """Refuse what would let members influence each other, or what a population cannot do."""
+
+    def refuse(name: str, value: object, allowed: str) -> None:
+        raise ValueError(f"{name}={value!r}: with a population {allowed}")
+
+    optimizer, schedule = (
+        str(getattr(args.optim, "value", args.optim)),
+        str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)),
+    )
+    if optimizer not in ELEMENTWISE_OPTIMIZERS:
+        refuse("optim", optimizer, f"allowed are {', '.join(ELEMENTWISE_OPTIMIZERS)}, which treat each number alone")
+    if schedule in LOSS_DEPENDENT_SCHEDULES:
+        refuse("lr_scheduler_type", schedule, "allowed are schedules that do not depend on the loss")
+    if args.load_best_model_at_end:
+        refuse("load_best_model_at_end", True, "allowed is False: members have their best epochs at different times")
+    if args.fp16:
+        refuse("fp16", True, "allowed are no or bf16: fp16 skips a step of all where one member overflows")
+    if args.data_seed is not None:
+        refuse("data_seed", args.data_seed, "allowed is none: each member's order comes from its own seed")
+    if args.label_smoothing_factor:
+        refuse(
+            "label_smoothing_factor", args.label_smoothing_factor, "allowed is 0: members weigh the model's own loss"
+        )
+    if args.push_to_hub:
+        refuse("push_to_hub", True, "allowed is False: push population.member(k)")
+    if getattr(args, "rlct_every_n_epochs", 0):
+        refuse("rlct_every_n_epochs", args.rlct_every_n_epochs, "allowed is 0: measure population.member(k)")
+    if args.world_size > 1:
+        refuse("world_size", args.world_size, "allowed is one process")
+    if any(given is not None for given in (*(optimizers or ()), optimizer_class)):
+        refuse("optimizers", "given", "allowed are those that --optim names")
+    if data is not None and not isinstance(data, ImageTensors):
+        refuse("train_dataset", type(data).__name__, "allowed are ImageTensors")

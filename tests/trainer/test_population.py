@@ -1,0 +1,237 @@
+"""A member of a population equals the same seed trained alone."""
+
+import json
+
+import pytest
+import torch
+from transformers import TrainerCallback, set_seed
+
+from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification, SelfModelingTrainer, weight_width
+from selfmod_hf.data import ImageTensors
+from selfmod_hf.trainer import SelfModelingTrainingArguments
+from selfmod_hf.trainer.population import Member, SelfModelingPopulation
+
+OPTIMIZERS = {
+    "sgd": {"optim": "sgd", "optim_args": "momentum=0.9,nesterov=True", "learning_rate": 0.1},
+    "adam": {"optim": "adamw_torch", "learning_rate": 1e-2},
+}
+FIELDS = {"hidden_sizes": [8], "target_layers": ["hidden.relu1"], "image_size": 4, "num_labels": 3}
+MEMBERS = [Member(1, 10), Member(2, 0), Member(2, 10, False), Member(1, 10, False), Member(2, 10)]
+
+
+class Doubles(ImageTensors):
+    """Batches in float64."""
+
+    def __getitems__(self, indices):
+        batch = super().__getitems__(indices)
+        return {**batch, "pixel_values": batch["pixel_values"].double()}
+
+
+def images(count: int = 93, seed: int = 0, kind=Doubles) -> ImageTensors:
+    """93 images: the last batch of an epoch is not full."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 3, (count,), generator=generator)
+    pixels = torch.randint(0, 200, (count, 1, 4, 4), generator=generator) + 20 * labels.view(-1, 1, 1, 1)
+    return kind(pixels.to(torch.uint8), labels)
+
+
+def trainer(folder, model, kind=Doubles, **settings) -> SelfModelingTrainer:
+    defaults = {
+        **OPTIMIZERS["sgd"],
+        "lr_scheduler_type": "linear",
+        "max_grad_norm": 0.0,
+        "per_device_train_batch_size": 32,
+        "num_train_epochs": 3,
+        "logging_strategy": "epoch",
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    arguments = SelfModelingTrainingArguments(output_dir=str(folder), **{**defaults, **settings})
+    return SelfModelingTrainer(
+        model=model, args=arguments, train_dataset=images(kind=kind), eval_dataset=images(41, seed=1, kind=kind)
+    )
+
+
+def alone(folder, member: Member, kind=Doubles, fields=FIELDS, **settings) -> SelfModelingTrainer:
+    """The same seed as `selfmod train` runs it; a member of weight 0 is the baseline, with no self-model."""
+    own = {"target_layers": []} if member.aux_weight == 0 else {}
+    set_seed(member.seed)
+    config = SelfModelingConfig(**{**fields, **own}, aux_weight=member.aux_weight, detach_targets=member.detach_targets)
+    model = SelfModelingForImageClassification(config)
+    run = trainer(folder, model.double() if kind is Doubles else model, kind, seed=member.seed, **settings)
+    run.train()
+    return run
+
+
+def population(members=MEMBERS, dtype=torch.float64, fields=FIELDS, **kwargs) -> SelfModelingPopulation:
+    return SelfModelingPopulation(SelfModelingConfig(**fields), members, **kwargs).to(dtype)
+
+
+def assert_same(model, reference, tolerance: float) -> None:
+    """Every weight that the reference has; a baseline has no self-model's head."""
+    weights = model.state_dict()
+    for name, value in reference.state_dict().items():
+        torch.testing.assert_close(
+            weights[name], value, rtol=0, atol=tolerance, msg=lambda text, n=name: f"{n}: {text}"
+        )
+
+
+SETTINGS = {
+    "sgd": OPTIMIZERS["sgd"],
+    "adam": OPTIMIZERS["adam"],
+    "clipped": {**OPTIMIZERS["sgd"], "max_grad_norm": 0.05},
+    "accumulated": {**OPTIMIZERS["sgd"], "per_device_train_batch_size": 8, "gradient_accumulation_steps": 4},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_each_member_equals_the_same_seed_alone(tmp_path, name):
+    run = trainer(tmp_path, population(), **SETTINGS[name])
+    run.train()
+    metrics = run.evaluate()
+    logged = {key: value for entry in run.state.log_history for key, value in entry.items()}
+    for k, member in enumerate(MEMBERS):
+        reference = alone(tmp_path, member, **SETTINGS[name])
+        assert_same(run.model.member(k), reference.model, 1e-9)
+        expected = reference.evaluate()
+        own = {
+            key.removesuffix(f"/{member.name}"): value for key, value in metrics.items() if key.endswith(member.name)
+        }
+        common = [key for key in expected if key in own]
+        assert {"eval_accuracy", "eval_loss", "eval_classification_loss"} <= set(common)
+        assert {key: own[key] for key in common} == pytest.approx({key: expected[key] for key in common}, rel=1e-9)
+        theirs = {key: value for entry in reference.state.log_history for key, value in entry.items()}
+        for key in ("weight_width", "classification_loss", "loss"):
+            assert logged[f"{key}/{member.name}"] == pytest.approx(theirs[key], rel=1e-5)
+
+
+def test_members_equal_in_float32_up_to_the_order_of_sums(tmp_path):
+    run = trainer(tmp_path, population(dtype=torch.float32), ImageTensors)
+    run.train()
+    for k, member in enumerate(MEMBERS):
+        assert_same(run.model.member(k), alone(tmp_path, member, ImageTensors).model, 2e-6)
+
+
+def test_members_do_not_depend_on_their_company(tmp_path):
+    def weights(members, **kwargs):
+        model = population(members, **kwargs)
+        trainer(tmp_path, model).train()
+        return {member: model.member(k).state_dict() for k, member in enumerate(members)}
+
+    whole = weights(MEMBERS)
+    others = weights(MEMBERS[::-1], block_size=2) | weights(MEMBERS[:1]) | weights(MEMBERS[2:4])
+    for member, state in others.items():
+        for name, value in state.items():
+            torch.testing.assert_close(value, whole[member][name], rtol=0, atol=1e-12)
+
+
+def test_the_head_of_a_baseline_stays_as_it_was_drawn(tmp_path):
+    model = population()
+    before = model.member(1).self_model_head.weight.clone()
+    trainer(tmp_path, model, **OPTIMIZERS["adam"]).train()
+    assert torch.equal(model.member(1).self_model_head.weight, before)
+
+
+@pytest.mark.slow
+def test_batch_statistics_are_each_members_own(tmp_path):
+    fields = {"backbone": "timm/resnet10t", "image_size": 32, "num_labels": 3, "target_layers": ["layer4"]}
+
+    class Bigger(Doubles):
+        def __getitems__(self, indices):
+            batch = super().__getitems__(indices)
+            return {**batch, "pixel_values": torch.nn.functional.interpolate(batch["pixel_values"], 32)}
+
+    members = [Member(1, 1.0), Member(2, 0.5)]
+    settings = {"num_train_epochs": 1, "learning_rate": 1e-2}
+    run = trainer(tmp_path, population(members, fields=fields), Bigger, **settings)
+    run.train()
+    for k, member in enumerate(members):
+        set_seed(member.seed)
+        config = SelfModelingConfig(**fields, aux_weight=member.aux_weight)
+        model = SelfModelingForImageClassification(config).double()
+        trainer(tmp_path, model, Bigger, seed=member.seed, **settings).train()
+        assert_same(run.model.member(k), model, 1e-9)
+
+
+def test_a_member_is_an_ordinary_model(tmp_path):
+    model = population(dtype=torch.float32)
+    trainer(tmp_path, model, ImageTensors).train()
+    member = model.member(2)
+    assert (member.config.aux_weight, member.config.detach_targets) == (10, False)
+    member.save_pretrained(tmp_path / "member")
+    loaded = SelfModelingForImageClassification.from_pretrained(tmp_path / "member")
+    pixels, labels = images(41, seed=1, kind=ImageTensors).all()
+    together = model.eval()(pixels, labels)
+    torch.testing.assert_close(loaded.eval()(pixels).logits, together["logits"][2])
+    assert loaded.prune().self_model_head is None
+    assert weight_width(loaded).sd == pytest.approx(model.weight_widths()[2].item())
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step == self.step
+
+
+@pytest.mark.parametrize("step", [3, 4])  # the end of an epoch; the middle of one
+def test_a_resumed_population_equals_an_uninterrupted_one(tmp_path, step):
+    settings = {"save_strategy": "steps", "save_steps": 1}
+    whole = trainer(tmp_path / "whole", population(), **settings)
+    whole.train()
+    cut = trainer(tmp_path / "cut", population(), **settings)
+    cut.add_callback(StopAt(step))
+    cut.train()
+    set_seed(99)
+    rest = trainer(tmp_path / "cut", population(), **settings)
+    rest.train(resume_from_checkpoint=True)
+    for mine, theirs in zip(whole.model.parameters(), rest.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_resuming_with_other_members_is_refused(tmp_path):
+    trainer(tmp_path, population(), save_strategy="epoch").train()
+    others = trainer(tmp_path, population([Member(m.seed + 1, 10, m.detach_targets) for m in MEMBERS[:1]]))
+    with pytest.raises(ValueError, match="holds no population of these members"):
+        others.train(resume_from_checkpoint=True)
+
+
+def test_save_and_load(tmp_path):
+    model = population()
+    model.save(tmp_path)
+    loaded = SelfModelingPopulation.load(tmp_path)
+    assert loaded.members == model.members
+    assert loaded.config.to_dict() == model.config.to_dict()
+    for mine, theirs in zip(model.parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert json.loads((tmp_path / "population.json").read_text())["members"][1]["aux_weight"] == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optim": "adafactor"}, "optim='adafactor': with a population allowed are sgd"),
+        ({"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "epoch"}, "lr_scheduler_type='reduce_lr"),
+        ({"data_seed": 3}, "data_seed=3"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor=0.1"),
+    ],
+)
+def test_what_would_mix_members_is_refused(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, population(), **{"optim_args": None, **settings})
+
+
+@pytest.mark.parametrize(
+    ("members", "fields", "message"),
+    [
+        ([], FIELDS, "one or more"),
+        ([Member(1, 2), Member(1, 2)], FIELDS, "aw2-seed1.*different"),
+        ([Member(1, -1)], FIELDS, "aux_weight=-1"),
+        ([Member(1, 1)], {**FIELDS, "target_layers": []}, "without target_layers"),
+    ],
+)
+def test_members_that_cannot_be_are_refused(members, fields, message):
+    with pytest.raises(ValueError, match=message):
+        population(members, fields=fields)
