@@ -12,7 +12,9 @@ from importlib import import_module
 
 COMMANDS = {
     "train": "train one network",
+    "sweep": "train and measure the paper's grid of networks",
     "rlct": "estimate the RLCT of a trained network",
+    "report": "figures and tables of a sweep",
 }
 
 

@@ -1,0 +1,132 @@
+"""`selfmod sweep`: the paper's grid of networks, trained as populations, with accuracy, weight width and RLCT.
+
+`selfmod sweep --recipe mnist` is Figure 2; flags narrow it. The results folder is described in
+`selfmod_hf/experiments/folder.py`. A sweep that was interrupted goes on where it was when started again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from . import UsageError
+from .arguments import make_parser, one_line, parse, quieten
+from .data_flags import flag
+
+if TYPE_CHECKING:
+    from ..data import TaskSpec
+    from ..experiments.folder import SweepFolder
+    from ..experiments.plan import Plan
+
+
+@dataclass
+class SweepArguments:
+    """Which networks, with what settings, and where the results go."""
+
+    recipe: str = flag("mnist (the paper's Figure 2: 240 networks) or digits (small; needs no network).", "digits")
+    hidden_sizes: list[int] | None = flag("Widths of the hidden layer; default: the recipe's, as for all that follows.")
+    aux_weights: list[float] | None = flag("Weights of the self-modeling loss; 0 is the baseline.")
+    seeds: list[int] | None = flag("One network of each width and weight per seed.")
+    detach_targets: str = flag("true (published recipe), false (the paper's text), or both.", "true")
+    num_train_epochs: int | None = flag("Epochs of training.")
+    train_batch_size: int | None = flag("Samples a step, of each network.")
+    learning_rate: float | None = flag("Of SGD with Nesterov momentum 0.9.")
+    dataset_name: str | None = flag("In place of the recipe's data: Hub id, or local folder in Hub layout.")
+    max_train_samples: int | None = flag("Use the first so many training samples.")
+    max_test_samples: int | None = flag("Use the first so many test samples.")
+    rlct_preset: str = flag("Settings of the RLCT: paper, paper-text or theory.", "paper")
+    num_chains: int | None = flag("Chains of each RLCT.")
+    num_draws: int | None = flag("Draws of each chain; the first half is left out.")
+    members_per_population: int | None = flag("Networks trained at once; default: what half the free memory holds.")
+    output_dir: str | None = flag("Results folder; default: runs/sweep-<recipe>.")
+    dry_run: bool = flag("Print what would be done, with an estimate of time and memory; do nothing.", default=False)
+    quiet: bool = flag("No progress: the final table only.", default=False)
+
+
+def run(argv: Sequence[str]) -> None:
+    """Train and measure what is not done yet; print the table.
+
+    Raises:
+        UsageError: input that cannot be used, before any training.
+    """
+    (args,) = parse(make_parser("sweep", SweepArguments), argv)
+    quieten(args.quiet)
+    with one_line():
+        from ..data import load_images
+        from ..experiments.folder import SweepFolder
+        from ..experiments.report import results_table
+        from ..experiments.sweep import run_sweep
+
+        spec = _spec(args)
+        plan = make_plan(args, spec)
+        folder = SweepFolder(args.output_dir or f"runs/sweep-{args.recipe}")
+        folder.check_settings(plan.settings)
+        data = load_images(spec, max_train_samples=args.max_train_samples, max_test_samples=args.max_test_samples)
+    if args.dry_run:
+        print(_describe(plan, folder, data, args.members_per_population))
+        return
+    say = (lambda line: None) if args.quiet else (lambda line: print(line, flush=True))
+    with one_line():
+        run_sweep(plan, spec, data, folder, members_per_population=args.members_per_population, say=say)
+        print(results_table(folder.rows()))
+        print(f"\n{folder.path}: results.json, results.parquet, curves.parquet, run.json, cells/")
+
+
+def _spec(args: SweepArguments) -> TaskSpec:
+    from ..data import get_task
+    from ..experiments.plan import GRIDS
+
+    if args.recipe not in GRIDS:
+        raise UsageError(f"--recipe {args.recipe}: allowed are {', '.join(GRIDS)}")
+    spec = get_task(args.recipe)
+    return spec if args.dataset_name is None else replace(spec, dataset_name=args.dataset_name)
+
+
+def make_plan(args: SweepArguments, spec: TaskSpec) -> Plan:
+    """The recipe's grid and settings, what was typed in their place."""
+    from ..complexity import llc_preset
+    from ..complexity.settings import LLCSettings
+    from ..experiments.plan import GRIDS, Plan, make_cells
+
+    for name in ("num_train_epochs", "train_batch_size", "members_per_population", "learning_rate"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise UsageError(f"--{name} {value}: allowed are numbers above 0")
+    detach = {"true": (True,), "false": (False,), "both": (True, False)}.get(args.detach_targets.lower())
+    if detach is None:
+        raise UsageError(f"--detach_targets {args.detach_targets}: allowed are true, false, both")
+    grid = GRIDS[args.recipe]
+    cells = make_cells(
+        args.hidden_sizes or grid.hidden_sizes, args.aux_weights or grid.aux_weights, args.seeds or grid.seeds, detach
+    )
+    recipe = spec.recipe
+    training = {
+        name: recipe[name] for name in ("optim", "optim_args", "lr_scheduler_type", "max_grad_norm", "weight_decay")
+    } | {
+        "learning_rate": args.learning_rate or recipe["learning_rate"],
+        "per_device_train_batch_size": args.train_batch_size or recipe["train_batch_size"],
+        "num_train_epochs": args.num_train_epochs or recipe["num_train_epochs"],
+    }
+    typed = {name: getattr(args, name) for name in ("num_chains", "num_draws") if getattr(args, name) is not None}
+    sampling = llc_preset(args.rlct_preset, spec.name) | typed
+    LLCSettings(**sampling)  # refuses now what sampling would refuse after the training
+    data = {name: getattr(args, name) for name in ("max_train_samples", "max_test_samples")}
+    return Plan(spec.name, cells, training, sampling, {"dataset_name": spec.dataset_name, **data})
+
+
+def _describe(plan: Plan, folder: SweepFolder, data: Any, members: int | None) -> str:
+    from ..experiments.sweep import estimate_work
+
+    work = estimate_work(plan, folder, data, members)
+    done = sum(folder.is_finished(cell) for cell in plan.cells)
+    lines = [f"{len(plan.cells)} networks in {folder.path}, {done} of them finished"]
+    for part in work:
+        lines.append(
+            f"  {len(part.cells):4} networks of width {part.cells[0].hidden_size}, {part.cells[0].name} .. "
+            f"{part.cells[-1].name}: about {part.bytes / 2**30:.2f} GiB, {part.seconds / 60:.1f} min"
+        )
+    lines.append(f"about {sum(part.seconds for part in work) / 60:.1f} min in all, from a probe of this machine")
+    for name, values in plan.settings.items():
+        lines.append(f"{name}: {values}")
+    return "\n".join(lines)

@@ -1,0 +1,196 @@
+"""The results folder of a sweep.
+
+    run.json            settings, versions, machine, git commit; one entry per session that worked on the folder
+    results.json        list of rows, one a network (columns below)
+    results.parquet     the same as a table
+    curves.parquet      one row a network and epoch
+    cells/NAME/         one network: row.json, curve.json, the model (config.json, model.safetensors)
+    populations/NAME/   work in progress: members.json, the Trainer's checkpoints; removed when its cells are done
+
+Columns of `results`: task; hidden_size; aux_weight; seed; detach_targets; accuracy (test split, after the last
+epoch, 0..1); weight_width (standard deviation of the final classification weights); rlct, rlct_standard_error (of the
+pruned network, dimensionless; null where a chain diverged); rlct_status ("ok", "not_at_minimum", "not_converged",
+"diverged"), rlct_status_reason; nbeta (used for rlct), rlct_preset, rlct_rhat, rlct_ess; train_loss (cross-entropy
+over the training set at the trained weights, nats); num_epochs, batch_size, learning_rate.
+
+Columns of `curves`: task, hidden_size, aux_weight, seed, detach_targets; epoch; weight_width; accuracy (test);
+classification_loss, self_modeling_loss, loss (means over the epoch's training steps, nats and squared activations).
+
+A file appears whole or not at all: each is written under another name, then renamed. A cell is finished once its
+row.json is there. Nothing in the tables depends on when, or in how many sessions, the cells were made.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .plan import Cell
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..models import SelfModelingPreTrainedModel
+
+RESULT_COLUMNS = (
+    "task", "hidden_size", "aux_weight", "seed", "detach_targets", "accuracy", "weight_width", "rlct",
+    "rlct_standard_error", "rlct_status", "rlct_status_reason", "nbeta", "rlct_preset", "rlct_rhat", "rlct_ess",
+    "train_loss", "num_epochs", "batch_size", "learning_rate",
+)  # fmt: skip
+CURVE_COLUMNS = (
+    "task", "hidden_size", "aux_weight", "seed", "detach_targets", "epoch", "weight_width", "accuracy",
+    "classification_loss", "self_modeling_loss", "loss",
+)  # fmt: skip
+KEYS = ["task", "hidden_size", "detach_targets", "aux_weight", "seed"]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def to_json(value: Any) -> str:
+    """JSON, numbers that are not finite as null."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {key: plain(entry) for key, entry in item.items()}
+        if isinstance(item, (list, tuple)):
+            return [plain(entry) for entry in item]
+        return None if isinstance(item, float) and not math.isfinite(item) else item
+
+    return json.dumps(plain(value), indent=2) + "\n"
+
+
+class SweepFolder:
+    """Reads and writes the files named above.
+
+    Args:
+        path: the folder; made if it is not there.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.cells = self.path / "cells"
+        self.populations = self.path / "populations"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder. The system lets go of it when the process ends, however it ends.
+
+        Raises:
+            InputError: another sweep is at work here.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError("--output_dir", str(self.path), "another sweep is at work in this folder") from None
+            yield
+
+    # ---- cells ----
+
+    def is_finished(self, cell: Cell) -> bool:
+        return (self.cells / cell.name / "row.json").is_file()
+
+    def finish(self, cell: Cell, model: SelfModelingPreTrainedModel, row: dict[str, Any], curve: Sequence[Any]) -> None:
+        """Keep one network; its row comes last, as the mark that it is finished."""
+        folder = self.cells / cell.name
+        folder.mkdir(parents=True, exist_ok=True)
+        model.save_pretrained(folder)
+        write_text(folder / "curve.json", to_json(list(curve)))
+        write_text(folder / "row.json", to_json(row))
+
+    def load_model(self, cell_name: str) -> SelfModelingPreTrainedModel:
+        from ..models import SelfModelingForImageClassification
+
+        return SelfModelingForImageClassification.from_pretrained(self.cells / cell_name)
+
+    # ---- populations at work ----
+
+    def unfinished_populations(self) -> Iterator[tuple[Path, list[Cell]]]:
+        """Folders of interrupted populations, and the cells each was made of."""
+        for path in sorted(self.populations.glob("*/members.json")):
+            yield path.parent, [Cell(**entry) for entry in json.loads(path.read_text())]
+
+    def open_population(self, cells: Sequence[Cell]) -> Path:
+        folder = self.populations / cells[0].name
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "members.json", to_json([vars(cell) for cell in cells]))
+        return folder
+
+    def close_population(self, folder: Path) -> None:
+        (folder / "members.json").unlink()  # first: from here on it is no work in progress
+        shutil.rmtree(folder)
+
+    # ---- tables ----
+
+    def rows(self) -> pd.DataFrame:
+        """All finished cells, sorted.
+
+        Raises:
+            InputError: there is none.
+        """
+        return self._table("row.json", RESULT_COLUMNS, KEYS)
+
+    def curves(self) -> pd.DataFrame:
+        return self._table("curve.json", CURVE_COLUMNS, [*KEYS, "epoch"])
+
+    def _table(self, file: str, columns: Sequence[str], order: list[str]) -> pd.DataFrame:
+        import pandas as pd
+
+        entries: list[dict[str, Any]] = []
+        for path in sorted(self.cells.glob("*/row.json")):
+            entry = json.loads(path.with_name(file).read_text())
+            entries += entry if isinstance(entry, list) else [entry]
+        if not entries:
+            raise InputError("folder", str(self.path), "holds no finished network of a sweep")
+        return pd.DataFrame(entries, columns=list(columns)).sort_values(order, ignore_index=True)
+
+    def write_tables(self) -> None:
+        """results.json, results.parquet, curves.parquet from the finished cells."""
+        rows, curves = self.rows(), self.curves()
+        records = json.loads(rows.to_json(orient="records", double_precision=15))
+        write_text(self.path / "results.json", to_json(records))
+        for name, table in (("results", rows), ("curves", curves)):
+            temporary = self.path / f".{name}.parquet.part"
+            table.to_parquet(temporary, index=False)
+            os.replace(temporary, self.path / f"{name}.parquet")
+
+    # ---- run.json ----
+
+    def read_run(self) -> dict[str, Any]:
+        path = self.path / "run.json"
+        return json.loads(path.read_text()) if path.is_file() else {"settings": None, "sessions": []}
+
+    def check_settings(self, settings: dict[str, Any]) -> None:
+        """Refuse to mix networks of different settings in one folder.
+
+        Raises:
+            InputError: the folder was begun with other settings; the message names the first difference.
+        """
+        found = self.read_run()["settings"]
+        if found is None:
+            return
+        wanted = json.loads(json.dumps(settings))
+        for group, values in wanted.items():
+            pairs = values.items() if isinstance(values, dict) else [(group, values)]
+            for name, value in pairs:
+                before = found[group].get(name) if isinstance(values, dict) else found[group]
+                if before != value:
+                    problem = f"was begun with {name}={before!r}, not {value!r}; take another folder"
+                    raise InputError("--output_dir", str(self.path), problem)
+
+    def write_run(self, run: dict[str, Any]) -> None:
+        write_text(self.path / "run.json", to_json(run))
