@@ -27,7 +27,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ from ..errors import InputError
 from .plan import Cell
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from ..models import SelfModelingPreTrainedModel
@@ -112,10 +113,12 @@ class SweepFolder:
         write_text(folder / "curve.json", to_json(list(curve)))
         write_text(folder / "row.json", to_json(row))
 
-    def load_model(self, cell_name: str) -> SelfModelingPreTrainedModel:
-        from ..models import SelfModelingForImageClassification
+    def final_weights(self, row: Mapping[str, Any]) -> np.ndarray:
+        """The final classification weights of a row's network, flattened."""
+        from safetensors.numpy import load_file
 
-        return SelfModelingForImageClassification.from_pretrained(self.cells / cell_name)
+        cell = Cell(**{key: row[key] for key in ("hidden_size", "aux_weight", "seed", "detach_targets")})
+        return load_file(self.cells / cell.name / "model.safetensors")["classifier.weight"].ravel()
 
     # ---- populations at work ----
 

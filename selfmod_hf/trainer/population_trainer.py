@@ -92,7 +92,7 @@ class PopulationTrainer(SelfModelingTrainer):
     def _drain_terms(self) -> dict[str, Any]:
         steps = max(self.state.global_step - self._terms_logged_at, 1)
         means = {name: total.double().cpu().numpy() / steps for name, total in self._term_sums.items()}
-        self._term_sums, self._terms_logged_at = {}, self.state.global_step
+        self._term_sums = {}
         return means
 
     def _weighted(self, terms: dict[str, Any], prefix: str = "") -> dict[str, float]:

@@ -138,6 +138,8 @@ class SelfModelingTrainer(Trainer):
     ) -> torch.Tensor | tuple[torch.Tensor, SelfModelingOutput]:
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training:
+            if not self._term_sums:
+                self._terms_logged_at = self.state.global_step  # also where a resumed run begins
             for name in TERMS:
                 if (term := outputs.get(name)) is not None:
                     self._term_sums[name] = self._term_sums.get(name, 0) + term.detach()
@@ -157,7 +159,7 @@ class SelfModelingTrainer(Trainer):
             name: self.accelerator.reduce(total, "sum").item() / shares / steps
             for name, total in self._term_sums.items()
         }
-        self._term_sums, self._terms_logged_at = {}, self.state.global_step
+        self._term_sums = {}
         return means
 
     def _weighted(self, terms: dict[str, float], prefix: str = "") -> dict[str, float]:

@@ -189,6 +189,9 @@ def test_a_resumed_population_equals_an_uninterrupted_one(tmp_path, step):
     rest.train(resume_from_checkpoint=True)
     for mine, theirs in zip(whole.model.parameters(), rest.model.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+    if step == 3:  # an epoch that was cut is logged from where it went on
+        logs = [[entry for entry in run.state.log_history if "loss" in entry] for run in (whole, rest)]
+        assert logs[0][1:] == logs[1]  # the first epoch is logged after its last step, and so after the cut
 
 
 def test_resuming_with_other_members_is_refused(tmp_path):

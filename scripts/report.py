@@ -1,0 +1,8 @@
+"""Figures and tables of a sweep: `python scripts/report.py FOLDER`, the same as `selfmod report`."""
+
+import sys
+
+from selfmod_hf.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["report", *sys.argv[1:]]))

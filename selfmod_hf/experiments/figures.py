@@ -1,0 +1,166 @@
+"""The paper's Figure 2, and two more, from the tables of a sweep; each as PNG and PDF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .folder import SweepFolder
+from .published import published_values
+from .statistics import mean_interval, summarize_arms, usable
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+FORMATS = ("png", "pdf")
+TITLES = {"weight_width": "SD of the last layer's weights", "accuracy": "test accuracy", "rlct": "RLCT"}
+
+
+def draw_figures(folder: SweepFolder, output: Path) -> list[Path]:
+    """All figures of a sweep; returns the files."""
+    rows, curves = folder.rows(), folder.curves()
+    output.mkdir(parents=True, exist_ok=True)
+    files: list[Path] = []
+    for detach, part in rows.groupby("detach_targets"):
+        # a baseline has no targets: it belongs to both
+        own = rows[(rows["detach_targets"] == detach) | (rows["aux_weight"] == 0)]
+        followed = curves[(curves["detach_targets"] == detach) | (curves["aux_weight"] == 0)]
+        suffix = "" if detach else "_attached"
+        if (part["aux_weight"] > 0).any() or detach:
+            files += _save(figure_2(own, followed), output / f"figure2{suffix}")
+            files += _save(rlct_over_weight(own), output / f"rlct{suffix}")
+            files += _save(weight_distributions(own, folder), output / f"weights{suffix}")
+    return files
+
+
+def _save(figure: Any, path: Path) -> list[Path]:
+    import matplotlib.pyplot as plt
+
+    paths = [path.with_name(f"{path.name}.{kind}") for kind in FORMATS]
+    for kind, file in zip(FORMATS, paths, strict=True):
+        figure.savefig(file, dpi=150, metadata={"CreationDate": None} if kind == "pdf" else {"Software": None})
+    plt.close(figure)
+    return paths
+
+
+def _subplots(rows: int, columns: int) -> tuple[Any, Any]:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(rows, columns, figsize=(4.5 * columns, 3.4 * rows), squeeze=False, layout="constrained")
+
+
+def _colors(values: np.ndarray) -> dict[float, Any]:
+    import matplotlib as mpl
+
+    shades = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(values)))
+    return dict(zip(values.tolist(), shades, strict=True))
+
+
+def figure_2(rows: pd.DataFrame, curves: pd.DataFrame) -> Any:
+    """Weight width over epochs at the largest width; weight width, RLCT and accuracy over widths.
+
+    Lines are means over seeds with 95 % t intervals, crosses the paper's values. RLCTs that are not "ok" are drawn
+    hollow, beside the means of those that are.
+    """
+    figure, axes = _subplots(2, 2)
+    colors = _colors(np.sort(rows["aux_weight"].unique()))
+    _width_over_epochs(axes[0, 0], curves, colors)
+    arms = summarize_arms(rows)
+    for axis, measure in zip((axes[0, 1], axes[1, 0], axes[1, 1]), ("weight_width", "rlct", "accuracy"), strict=True):
+        _over_widths(axis, arms[arms["measure"] == measure], measure, colors)
+        _paper_crosses(axis, rows, measure, colors)
+        if measure == "rlct":
+            _not_ok(axis, rows, "hidden_size", colors)
+    axes[0, 1].legend(title="AW", fontsize=7, title_fontsize=7)
+    seeds = rows.groupby(["hidden_size", "aux_weight", "detach_targets"]).size()
+    figure.suptitle(
+        f"{rows['task'].iloc[0]}: {seeds.min()} to {seeds.max()} seeds; bars: 95 % t intervals; x: published",
+        fontsize=9,
+    )
+    return figure
+
+
+def _width_over_epochs(axis: Axes, curves: pd.DataFrame, colors: dict[float, Any]) -> None:
+    largest = curves["hidden_size"].max()
+    for weight, arm in curves[curves["hidden_size"] == largest].groupby("aux_weight"):
+        over_epochs = arm.groupby("epoch")["weight_width"]
+        table = np.array([(epoch, *mean_interval(values.to_numpy(float))) for epoch, values in over_epochs])
+        axis.plot(table[:, 0], table[:, 1], color=colors[weight], label=f"{weight:g}")
+        axis.fill_between(table[:, 0], table[:, 2], table[:, 3], color=colors[weight], alpha=0.2, linewidth=0)
+    axis.set(xlabel="epoch", ylabel=TITLES["weight_width"], title=f"h = {largest}")
+
+
+def _over_widths(axis: Axes, arms: pd.DataFrame, measure: str, colors: dict[float, Any]) -> None:
+    for weight, arm in arms.groupby("aux_weight"):
+        arm = arm[arm["count"] > 0]
+        bars = np.nan_to_num(np.stack([arm["mean"] - arm["low"], arm["high"] - arm["mean"]]))
+        axis.errorbar(
+            arm["hidden_size"], arm["mean"], bars, color=colors[weight], marker="o", markersize=3, capsize=2,
+            label=f"{weight:g}",
+        )  # fmt: skip
+    axis.set_xscale("log", base=2)
+    axis.set(xlabel="hidden units", ylabel=TITLES[measure])
+    axis.xaxis.set_major_formatter("{x:g}")
+
+
+def _paper_crosses(axis: Axes, rows: pd.DataFrame, measure: str, colors: dict[float, Any]) -> None:
+    paper = published_values().get(rows["task"].iloc[0])
+    if paper is None:
+        return
+    for hidden_size in rows["hidden_size"].unique():
+        for weight, value in zip(paper["aux_weights"], paper[measure].get(str(hidden_size), []), strict=False):
+            if float(weight) in colors:
+                axis.plot(hidden_size, value, "x", color=colors[float(weight)], markersize=6)
+
+
+def _not_ok(axis: Axes, rows: pd.DataFrame, x: str, colors: dict[float, Any]) -> None:
+    for _, row in rows[rows["rlct_status"] != "ok"].iterrows():
+        axis.plot(row[x], row["rlct"], "o", markerfacecolor="none", color=colors[row["aux_weight"]], markersize=4)
+
+
+def rlct_over_weight(rows: pd.DataFrame) -> Any:
+    """RLCT against the self-model's weight, a panel for each width; hollow: not "ok", left out of the mean."""
+    widths = np.sort(rows["hidden_size"].unique())
+    figure, axes = _subplots(1, len(widths))
+    colors = _colors(np.sort(rows["aux_weight"].unique()))
+    for axis, width in zip(axes[0], widths, strict=True):
+        own = rows[rows["hidden_size"] == width]
+        good = usable(own, "rlct")
+        for weight, arm in good.groupby("aux_weight"):
+            axis.plot([weight] * len(arm), arm["rlct"], "o", markersize=3, color=colors[weight])
+        _not_ok(axis, own, "aux_weight", colors)
+        means = good.groupby("aux_weight")["rlct"].mean()
+        axis.plot(means.index, means, color="grey", linewidth=1)
+        _paper_over_weight(axis, own, int(width))
+        axis.set_xscale("symlog", linthresh=1)
+        axis.set(xlabel="AW", ylabel="RLCT", title=f"h = {width}")
+        axis.set_xticks(list(colors), [f"{weight:g}" for weight in colors])
+    return figure
+
+
+def _paper_over_weight(axis: Axes, rows: pd.DataFrame, width: int) -> None:
+    paper = published_values().get(rows["task"].iloc[0])
+    if paper is not None and str(width) in paper["rlct"]:
+        axis.plot(paper["aux_weights"], paper["rlct"][str(width)], "x", color="black", markersize=6, label="published")
+        axis.legend(fontsize=7)
+
+
+def weight_distributions(rows: pd.DataFrame, folder: SweepFolder) -> Any:
+    """Density of the final classification weights, all seeds of an arm together, a panel for each width."""
+    widths = np.sort(rows["hidden_size"].unique())
+    figure, axes = _subplots(1, len(widths))
+    colors = _colors(np.sort(rows["aux_weight"].unique()))
+    for axis, width in zip(axes[0], widths, strict=True):
+        for weight, arm in rows[rows["hidden_size"] == width].groupby("aux_weight"):
+            values = np.concatenate([folder.final_weights(row) for row in arm.to_dict("records")])
+            density, edges = np.histogram(values, bins=80, density=True)
+            axis.stairs(density, edges, color=colors[weight], label=f"{weight:g}")
+        axis.set(xlabel="weight", ylabel="density", title=f"h = {width}")
+    axes[0, 0].legend(title="AW", fontsize=7, title_fontsize=7)
+    return figure

@@ -1,0 +1,77 @@
+"""Statistics against closed forms and published tables."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from selfmod_hf.experiments.published import compare_with_published, published_value
+from selfmod_hf.experiments.report import results_table
+from selfmod_hf.experiments.statistics import compare_with_baseline, mean_interval, summarize_arms, trends
+
+
+def rows(values: dict[float, list[float]], status: str = "ok", seeds=None) -> pd.DataFrame:
+    """One network per value; each measure has the same numbers."""
+    return pd.DataFrame(
+        [
+            {"task": "mnist", "hidden_size": 64, "aux_weight": weight, "seed": seed, "detach_targets": True}
+            | {"weight_width": value, "accuracy": value, "rlct": value, "rlct_status": status}
+            for weight, arm in values.items()
+            for seed, value in zip(seeds or range(len(arm)), arm, strict=False)
+        ]
+    )
+
+
+def test_the_interval_is_students():
+    mean, low, high = mean_interval(np.array([1.0, 2.0, 3.0, 4.0]))
+    half = 3.182446 * np.std([1, 2, 3, 4], ddof=1) / 2  # the 97.5 % point of t with 3 degrees of freedom
+    assert (mean, low, high) == pytest.approx((2.5, 2.5 - half, 2.5 + half))
+    assert np.isnan(mean_interval(np.array([2.0]))[1])
+
+
+def test_arms_of_equal_seeds_are_paired_and_corrected_by_holm():
+    data = rows({0: [1, 2, 3, 4], 1: [1.1, 2.3, 3.2, 4.4], 5: [2, 2.9, 4.2, 5]})
+    table = compare_with_baseline(data).query("measure == 'rlct'").set_index("aux_weight")
+    assert set(table["test"]) == {"paired t"}
+    small, large = (
+        stats.ttest_1samp(differences, 0).pvalue for differences in ([0.1, 0.3, 0.2, 0.4], [1, 0.9, 1.2, 1])
+    )
+    assert table["p"].to_dict() == pytest.approx({1: small, 5: large})
+    assert table["p_holm"].to_dict() == pytest.approx({1: small, 5: 2 * large})  # the smaller is doubled
+    assert table.loc[1, "difference"] == pytest.approx(0.25)
+    assert table.loc[1, "effect"] == pytest.approx(0.25 / np.std([0.1, 0.3, 0.2, 0.4], ddof=1))
+
+
+def test_arms_of_other_seeds_are_compared_by_welch():
+    data = pd.concat([rows({0: [1, 2, 3, 4]}), rows({1: [2, 3, 5]}, seeds=[7, 8, 9])])
+    test = compare_with_baseline(data).query("measure == 'accuracy'").iloc[0]
+    assert test["test"] == "Welch t"
+    assert test["p"] == pytest.approx(stats.ttest_ind([2, 3, 5], [1, 2, 3, 4], equal_var=False).pvalue)
+
+
+def test_rlcts_that_are_not_ok_are_left_out_and_named():
+    good, bad = rows({0: [10, 11, 12], 1: [8, 9, 10]}), rows({50: [-5, -6, -7]}, "not_at_minimum")
+    both = pd.concat([good, bad])
+    arm = summarize_arms(both).set_index(["aux_weight", "measure"]).loc[(50, "rlct")]
+    assert (arm["count"], arm["left_out"]) == (0, 3)
+    trend = trends(both).set_index("measure")
+    assert trend.loc["rlct", ["count", "left_out"]].tolist() == [6, 3]
+    assert trend.loc["rlct", "rho"] == pytest.approx(stats.spearmanr([0, 0, 0, 1, 1, 1], [10, 11, 12, 8, 9, 10])[0])
+    assert trend.loc["accuracy", "count"] == 9
+    assert "not_at_minimum (seeds 0, 1, 2): -5.00, -6.00, -7.00" in results_table(both)
+
+
+def test_a_perfect_trend_and_its_interval():
+    trend = trends(rows({0: [4], 1: [3], 5: [2], 10: [1], 20: [0]})).iloc[0]
+    assert trend[["rho", "low", "high"]].tolist() == pytest.approx([-1, -1, -1])
+    some = trends(rows({0: [4, 3], 1: [3, 2], 5: [2, 2.5], 10: [1, 3]})).iloc[0]
+    assert -1 < some["low"] < some["rho"] < some["high"] < 1
+
+
+def test_published_values_and_the_difference_in_percent():
+    assert published_value("mnist", "weight_width", 64, 10) == 0.231
+    assert published_value("cifar10", "rlct", 2000, 0.5) == 72.6
+    assert published_value("imdb", "accuracy", 128, 500) == 0.836
+    assert published_value("mnist", "rlct", 65, 0) is None
+    table = compare_with_published(rows({0: [30, 36], 20: [-7, -7]})).query("measure == 'rlct'")
+    assert table["percent"].tolist() == pytest.approx([0, -100])

@@ -1,0 +1,177 @@
+"""The sweep: resumable at any point, the same numbers however it is cut."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from selfmod_hf import SelfModelingForImageClassification, weight_width
+from selfmod_hf.cli import main
+from selfmod_hf.data import get_task, load_images
+from selfmod_hf.experiments import sweep
+from selfmod_hf.experiments.folder import CURVE_COLUMNS, RESULT_COLUMNS, SweepFolder
+from selfmod_hf.experiments.plan import make_cells
+
+SMALL = [
+    "--recipe=digits", "--hidden_sizes=8", "--aux_weights", "0", "10", "--seeds", "1", "2", "--num_train_epochs=2",
+    "--num_chains=2", "--num_draws=40", "--max_train_samples=200", "--quiet",
+]  # fmt: skip
+TABLES = ("results.json", "results.parquet", "curves.parquet")
+
+
+def tables(folder: Path) -> list[bytes]:
+    return [(folder / name).read_bytes() for name in TABLES]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    assert main(["sweep", *SMALL, f"--output_dir={folder}"]) == 0
+    return folder
+
+
+def test_tables_models_and_run(finished):
+    rows, curves = pd.read_parquet(finished / "results.parquet"), pd.read_parquet(finished / "curves.parquet")
+    assert tuple(rows.columns) == RESULT_COLUMNS
+    assert tuple(curves.columns) == CURVE_COLUMNS
+    assert (len(rows), len(curves)) == (4, 8)
+    for row, entry in zip(rows.to_dict("records"), json.loads((finished / "results.json").read_text()), strict=True):
+        assert row == pytest.approx(entry, nan_ok=True)
+    model = SelfModelingForImageClassification.from_pretrained(finished / "cells" / "h8-aw10-seed2").eval()
+    row = rows[(rows["aux_weight"] == 10) & (rows["seed"] == 2)].iloc[0]
+    assert weight_width(model).sd == pytest.approx(row["weight_width"])
+    pixels, labels = load_images(get_task("digits")).test.all()
+    assert (model(pixels).logits.argmax(1) == labels).double().mean().item() == pytest.approx(row["accuracy"])
+    run = json.loads((finished / "run.json").read_text())
+    assert run["settings"]["training"]["num_train_epochs"] == 2
+    assert {"versions", "machine", "git_commit", "sessions"} <= set(run)
+    assert list((finished / "populations").iterdir()) == []
+
+
+def test_a_cell_equals_the_network_trained_alone(finished, tmp_path):
+    flags = ["--task=digits", "--hidden_sizes=8", "--aux_weight=10", "--seed=2", "--num_train_epochs=2", "--quiet"]
+    assert main(["train", *flags, "--max_train_samples=200", f"--output_dir={tmp_path}"]) == 0
+    alone = SelfModelingForImageClassification.from_pretrained(tmp_path).state_dict()
+    member = SelfModelingForImageClassification.from_pretrained(finished / "cells" / "h8-aw10-seed2").state_dict()
+    for name, value in alone.items():
+        torch.testing.assert_close(member[name], value, rtol=0, atol=1e-5)
+
+
+def test_finished_cells_are_not_done_again(finished, monkeypatch):
+    before = tables(finished)
+    monkeypatch.setattr(sweep, "_train", None)
+    assert main(["sweep", *SMALL, f"--output_dir={finished}"]) == 0
+    assert tables(finished) == before
+
+
+@pytest.mark.parametrize("part", ["SelfModelingTrainer.save_model", "estimate_rlct", "SweepFolder.finish"])
+def test_a_sweep_cut_anywhere_ends_the_same(finished, tmp_path, monkeypatch, part):
+    """Cut the second time that part of the work is entered."""
+    owner, _, name = part.rpartition(".")
+    where = getattr(sweep, owner) if owner else sweep
+    original, calls = getattr(where, name), []
+
+    def cut(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    flags = ["sweep", *SMALL, f"--output_dir={tmp_path}"]
+    monkeypatch.setattr(sweep, "RLCT_GROUP", 2)
+    reference = tmp_path / "reference"
+    assert main(["sweep", *SMALL, f"--output_dir={reference}"]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(where, name, cut)
+        with pytest.raises(KeyboardInterrupt):
+            main(flags)
+    assert main(flags) == 0
+    assert tables(tmp_path) == tables(reference)
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_ends_the_same(finished, tmp_path):
+    command = [sys.executable, str(Path(__file__).parents[2] / "scripts" / "sweep.py"), *SMALL]
+    generator = torch.Generator().manual_seed(0)
+    kills = 0
+    for _ in range(10):
+        process = subprocess.Popen([*command, f"--output_dir={tmp_path}"], stdout=subprocess.DEVNULL)
+        time.sleep(5 + 6 * torch.rand((), generator=generator).item())
+        if process.poll() is not None:
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+    subprocess.run([*command, f"--output_dir={tmp_path}"], check=True, stdout=subprocess.DEVNULL)
+    assert kills > 0
+    assert tables(tmp_path) == tables(finished)
+
+
+def test_two_sweeps_on_one_folder_refuse_each_other(tmp_path, capsys):
+    with SweepFolder(tmp_path).locked():
+        assert main(["sweep", *SMALL, f"--output_dir={tmp_path}"]) == 2
+    assert "another sweep is at work" in capsys.readouterr().err
+    with SweepFolder(tmp_path).locked():  # what a process leaves behind is in nobody's way
+        pass
+
+
+def test_other_settings_are_refused(finished, capsys):
+    assert main(["sweep", *SMALL, "--num_train_epochs=3", f"--output_dir={finished}"]) == 2
+    assert "was begun with num_train_epochs=2, not 3" in capsys.readouterr().err
+
+
+def test_more_seeds_join_a_finished_folder(finished, capsys):
+    assert main(["sweep", *SMALL, "--seeds", "1", "2", "3", f"--output_dir={finished}", "--dry_run"]) == 0
+    assert "6 networks" in (shown := capsys.readouterr().out)
+    assert "4 of them finished" in shown
+    assert "h8-aw0-seed3 .. h8-aw10-seed3" in shown
+
+
+def test_the_paper_grid_has_240_networks_and_a_baseline_is_trained_once():
+    from selfmod_hf.experiments.plan import GRIDS
+
+    grid = GRIDS["mnist"]
+    assert len(make_cells(grid.hidden_sizes, grid.aux_weights, grid.seeds, [True])) == 240
+    assert len(make_cells([64], [0, 1], [1, 2], [True, False])) == 6
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--recipe=mnists"], "--recipe mnists: allowed are mnist, digits"),
+        (["--aux_weights", "-1"], "--aux_weights=[-1.0]"),
+        (["--seeds", "1", "1"], "--seeds=[1, 1]"),
+        (["--num_train_epochs=0"], "--num_train_epochs 0"),
+        (["--num_draws=1"], "num_draws=1"),
+        (["--detach_targets=maybe"], "allowed are true, false, both"),
+        (["--rlct_preset=best"], "preset='best'"),
+        (["--what=1"], "no such flag"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(tmp_path, capsys, flags, message):
+    assert main(["sweep", *flags, f"--output_dir={tmp_path / 'new'}"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_report(finished, capsys):
+    assert main(["report", str(finished)]) == 0
+    text = capsys.readouterr().out
+    assert "4 of 4 RLCTs are not ok; they are left out of means, tests and trends" in text
+    names = {f"{name}.{kind}" for name in ("figure2", "rlct", "weights") for kind in ("png", "pdf")}
+    assert {path.name for path in (finished / "report").iterdir()} == {*names, "report.txt"}
+    assert all((finished / "report" / name).stat().st_size > 2000 for name in names)
+
+
+def test_a_report_needs_a_sweep(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 2
+    assert "holds no finished network" in capsys.readouterr().err
