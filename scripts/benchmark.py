@@ -1,6 +1,6 @@
 """Side-by-side measurements, each a table printed from one run: `python scripts/benchmark.py trainer`.
 
-Sub-commands: trainer, llc. Figures belong in LOG.md with the kind of machine.
+Sub-commands: trainer, population, llc. Figures belong in LOG.md with the kind of machine.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def mnist_network() -> Any:
     return SelfModelingForImageClassification(config)
 
 
-def trainer_epoch(data: Any, batch_size: int, ours: bool) -> float:
-    """Seconds of the second of two epochs."""
+def trainer_epoch(data: Any, batch_size: int, ours: bool, model: Any = None) -> float:
+    """Seconds of the second of two epochs; `model` may be a population."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     from selfmod_hf import SelfModelingTrainer, SelfModelingTrainingArguments
@@ -116,7 +116,9 @@ def trainer_epoch(data: Any, batch_size: int, ours: bool) -> float:
         (SelfModelingTrainer, SelfModelingTrainingArguments) if ours else (PlainTrainer, TrainingArguments)
     )
     watch = Stopwatch()
-    trainer = trainer_class(model=mnist_network(), args=args_class(**settings), train_dataset=data, callbacks=[watch])
+    trainer = trainer_class(
+        model=model or mnist_network(), args=args_class(**settings), train_dataset=data, callbacks=[watch]
+    )
     trainer.train()
     return watch.seconds
 
@@ -155,6 +157,56 @@ def pil_epoch(samples: int | None, batch_size: int) -> float:
         model(pixels, labels).loss.backward()
         optimizer.step()
     return time.perf_counter() - start
+
+
+# ------------------------------------------------------------------------------------- population
+
+
+def benchmark_population(args: argparse.Namespace) -> None:
+    """Seconds per network and epoch: populations beside single networks, and the arithmetic's share of it."""
+    from selfmod_hf.data import get_task, load_images
+
+    data = load_images(get_task("mnist"), max_train_samples=args.samples, max_test_samples=100).train
+    for batch_size in args.batch_sizes:
+        peak = len(data) * 6 * 64 * 784 * 2 / 3 / matmul_rate(batch_size)  # no gradient of the input
+        ways: dict[str, Callable[[], float]] = {
+            f"population of {count}": partial(population_epoch, data, batch_size, count) for count in args.members
+        }
+        ways["ours, one network"] = partial(trainer_epoch, data, batch_size, ours=True)
+        ways["transformers Trainer, one network"] = partial(trainer_epoch, data, batch_size, ours=False)
+        ways["transformers Trainer, in-memory tensors"] = partial(trainer_epoch, InMemory(data), batch_size, ours=False)
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(args.repeats):
+            for name, run in ways.items():
+                seconds[name].append(run())
+        rows = [(name, statistics.median(values)) for name, values in seconds.items()]
+        if args.pil:
+            rows.append(("PIL transforms, 2-worker DataLoader, plain loop", pil_epoch(args.samples, batch_size)))
+        rows.append(("the first layer's matrix products alone, at this machine's rate", peak))
+        title = f"MNIST MLP h = 64, AW 10, batch {batch_size}, {len(data):,} images, median of {args.repeats}"
+        print_table(title, rows, "seconds a network-epoch")
+
+
+def population_epoch(data: Any, batch_size: int, count: int) -> float:
+    """Seconds of one epoch, per member."""
+    from selfmod_hf import Member, SelfModelingPopulation
+
+    members = [Member(seed, 10.0) for seed in range(count)]
+    population = SelfModelingPopulation(mnist_network().config, members)
+    return trainer_epoch(data, batch_size, ours=True, model=population) / count
+
+
+def matmul_rate(batch_size: int) -> float:
+    """Operations a second of the first layer's product for 10 networks, the best of 20."""
+    import torch
+
+    images, weights = torch.randn(10, batch_size, 784), torch.randn(10, 784, 64)
+    best = float("inf")
+    for _ in range(20):
+        start = time.perf_counter()
+        torch.bmm(images, weights)
+        best = min(best, time.perf_counter() - start)
+    return 2 * images.numel() * 64 / best
 
 
 # ------------------------------------------------------------------------------------- llc
@@ -316,6 +368,13 @@ def main() -> None:
     trainer.add_argument("--samples", type=int, default=None, help="of MNIST's training split; default: all")
     trainer.add_argument("--repeats", type=int, default=3)
     trainer.set_defaults(run=benchmark_trainer)
+    population = commands.add_parser("population", help=benchmark_population.__doc__)
+    population.add_argument("--batch_sizes", nargs="*", type=int, default=[64, 512])
+    population.add_argument("--members", nargs="*", type=int, default=[60, 10])
+    population.add_argument("--samples", type=int, default=None, help="of MNIST's training split; default: all")
+    population.add_argument("--repeats", type=int, default=1)
+    population.add_argument("--pil", action="store_true", help="the PIL pipeline too (needs torchvision)")
+    population.set_defaults(run=benchmark_population)
     llc = commands.add_parser("llc", help=benchmark_llc.__doc__)
     llc.add_argument("--models", nargs="*", default=[], help="trained MNIST networks, to compare the estimates")
     llc.add_argument("--hidden_sizes", nargs="*", type=int, default=[64, 512])

@@ -238,3 +238,21 @@ def test_what_would_mix_members_is_refused(tmp_path, settings, message):
 def test_members_that_cannot_be_are_refused(members, fields, message):
     with pytest.raises(ValueError, match=message):
         population(members, fields=fields)
+
+
+def test_bfloat16_is_each_members_own(tmp_path):
+    run = trainer(tmp_path, population(MEMBERS[:3], torch.float32), ImageTensors, bf16=True, use_cpu=True)
+    run.train()
+    for k, member in enumerate(MEMBERS[:3]):
+        reference = alone(tmp_path, member, ImageTensors, bf16=True, use_cpu=True)
+        assert_same(run.model.member(k), reference.model, 5e-3)  # a rounding of bfloat16 is 4e-3
+
+
+def test_tensorboard_gets_each_member(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer(tmp_path, population(), report_to="tensorboard", eval_strategy="epoch").train()
+    (file,) = tmp_path.rglob("events.out.tfevents*")
+    scalars = EventAccumulator(str(file)).Reload()
+    for tag in ("train/weight_width/aw10-seed1", "eval/accuracy/aw0-seed2", "train/self_modeling_loss"):
+        assert [event.step for event in scalars.Scalars(tag)] == [3, 6, 9]
