@@ -11,16 +11,18 @@ The rule, for every localization γ:
 1. A cell *serves* if it is neither diverged nor not_at_minimum, its acceptance (where it has one) is at least 0.1,
    and its trace has stopped rising: the last quarter of all draws is over the second quarter by at most 4 % of the
    estimate, or by 2 errors of the difference where those are below 10 %; its standard error is at most 10 %.
-2. Of the cells that serve, take the largest step size that agrees with the next smaller one that serves: by at most
-   2 %, or 1 error of the difference. The smallest one needs no agreement.
+2. The *plateau* is the largest step size that serves and agrees with the next smaller one, which must serve too: by
+   at most 2 %, or 1 error of the difference. Two step sizes that agree are what shows that ε is small enough.
 
-Then the chosen cell is that of the smallest γ that has one, and the estimate is extrapolated to γ = 0 along the
-straight line through it and the cell of the same step size at the next γ where that serves:
+Then the chosen cell is the plateau of the smallest γ that has one. (Where none has, it is the smallest step size that
+serves at the smallest γ, and `confirmed` is false.) The estimate is extrapolated to γ = 0 along the straight line
+through it and the cell of the same step size at the next γ where that serves:
 `llc = l1 + (l1 - l2) γ1 / (γ2 - γ1)`. Both cells have the same noise, which partly cancels.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -61,6 +63,7 @@ class LLCCalibration:
         table: one row per cell: step_size, localization, llc, standard_error, rhat, ess, acceptance_rate, rise,
             status, serves, chosen.
         results: one per cell, in the order of the table.
+        confirmed: whether two step sizes agree at the chosen localization.
         curvature: the largest curvature of U found, where the step sizes were derived from it; else None.
     """
 
@@ -73,11 +76,22 @@ class LLCCalibration:
     result: LLCResult
     table: list[dict[str, Any]]
     results: list[LLCResult] = field(repr=False)
+    confirmed: bool
     curvature: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """All but the traces, ready for JSON."""
-        names = ("sampler", "step_size", "localization", "llc", "standard_error", "reason", "table", "curvature")
+        names = (
+            "sampler",
+            "step_size",
+            "localization",
+            "llc",
+            "standard_error",
+            "reason",
+            "table",
+            "confirmed",
+            "curvature",
+        )
         return plain({name: getattr(self, name) for name in names} | {"result": self.result.to_dict()})
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -186,9 +200,12 @@ class _Cell:
 def _choose(results: list[LLCResult], curvature: float | None) -> LLCCalibration:
     cells = [_Cell.of(result) for result in results]
     pulls = sorted({cell.pull for cell in cells})
-    picked = [pick for pull in pulls if (pick := _plateau([c for c in cells if c.pull == pull and c.serves]))]
-    if picked:
-        chosen, llc, error, reason = _extrapolate(picked[0], cells)
+    plateaus = [p for pull in pulls if (p := _plateau([c for c in cells if c.pull == pull]))]
+    serving = [cell for cell in cells if cell.serves]
+    if plateaus or serving:
+        chosen, llc, error, reason = _extrapolate((plateaus or serving)[0], cells)
+        if not plateaus:
+            reason = f"unconfirmed, no two step sizes agree: {reason}"
     else:
         chosen = _least_bad(cells)
         llc, error = chosen.result.llc, chosen.result.standard_error
@@ -196,24 +213,25 @@ def _choose(results: list[LLCResult], curvature: float | None) -> LLCCalibration
     settings = chosen.result.settings
     return LLCCalibration(
         settings.sampler, settings.step_size, settings.localization, llc, error, reason, chosen.result,
-        [_row(cell, cell is chosen) for cell in cells], results, curvature,
+        [_row(cell, cell is chosen) for cell in cells], results, bool(plateaus), curvature,
     )  # fmt: skip
 
 
 def _plateau(cells: list[_Cell]) -> _Cell | None:
-    """The largest step size that agrees with the next smaller one, of cells in rising order of it."""
-    for smaller, cell in zip(cells[-2::-1], cells[:0:-1], strict=True):
+    """The largest step size that agrees with the next smaller one, of cells of one γ in rising order of step size."""
+    for smaller, cell in reversed(list(itertools.pairwise(cells))):
         first, second = smaller.result, cell.result
         error = math.hypot(first.standard_error, second.standard_error)
-        if abs(second.llc - first.llc) <= max(_AGREEMENT * abs(first.llc), _AGREEMENT_ERRORS * error):
+        agree = abs(second.llc - first.llc) <= max(_AGREEMENT * abs(first.llc), _AGREEMENT_ERRORS * error)
+        if agree and smaller.serves and cell.serves:
             return cell
-    return cells[0] if cells else None
+    return None
 
 
 def _extrapolate(first: _Cell, cells: list[_Cell]) -> tuple[_Cell, float, float, str]:
     """Chosen cell, estimate at γ = 0, its standard error, and why."""
     result, settings = first.result, first.result.settings
-    where = f"step size {settings.step_size:.3g} is on the plateau at localization {settings.localization:.3g}"
+    where = f"step size {settings.step_size:.3g} at localization {settings.localization:.3g}"
     others = [c for c in cells if c.serves and c.pull > first.pull and c.step == settings.step_size]
     if not others:
         return first, result.llc, result.standard_error, f"{where}; no second localization to extrapolate with"

@@ -23,6 +23,7 @@ from ..stacking import (
     LossFunction,
     ModuleStack,
     ParameterLayout,
+    Replay,
     chunk_ranges,
     copies_that_fit,
     losses_and_gradients,
@@ -32,8 +33,7 @@ from ..stacking import (
 from .random_streams import MinibatchStream, NoiseStream
 from .samplers import SAMPLERS, Dynamics
 
-BLOCK = 32_768  # columns updated at a time on the CPU: they stay in the core's cache, and below torch's threading
-_SMALL = 8192  # with fewer columns than this all rows are updated in one operation
+_SMALL = 8192  # columns; below this, drawing noise is not worth threads
 _LANGEVIN_CHECKS = 25  # steps per chain at which the Metropolis acceptance is computed
 
 
@@ -245,7 +245,8 @@ class _Block:
         self.batch_size = min(plan.batch_size, problem.num_samples)
         self.full_batch = self.batch_size == problem.num_samples
         self.minibatches = [MinibatchStream(plan.seed, c, problem.num_samples, self.batch_size) for c in chains]
-        streams = sorted({group.stream for group in groups})
+        self.replays: dict[tuple[bool, int, int], Replay] = {}
+        streams = list(dict.fromkeys(group.stream for group in groups))
         self.noise = {(s, c): NoiseStream(plan.seed, s, chains[c], device) for s in streams for c in range(C)}
         self.own, self.common = self._fixed_state()
         self.threads = ThreadPoolExecutor(torch.get_num_threads()) if device.type == "cpu" else None
@@ -328,12 +329,10 @@ class _Block:
             repeats = count // len(self.groups)
             copies |= {name: value.repeat_interleave(repeats, 0) for name, value in self.own.items()}
         inputs, targets = problem.take(samples)
-        with problem.precision():
-            losses, gradients = losses_and_gradients(
-                problem.stack.skeleton, problem.loss_fn, copies, self.common, inputs, targets,
-                wrt=problem.layout.names, shared_batch=shared, vectorize=problem.vectorize,
-                micro_batch_size=self.micro_batch_size,
-            )  # fmt: skip
+        key = (shared, count, len(targets))
+        if key not in self.replays:
+            self.replays[key] = Replay(functools.partial(self._compute, shared))
+        losses, gradients = self.replays[key](copies, self.common, inputs, targets)
         start = 0
         for part in gradients:  # (count, *shape) each
             part = part.flatten(1) if part.dim() > 1 else part[:, None]
@@ -341,69 +340,59 @@ class _Block:
             start += part.shape[1]
         return losses.double()
 
+    def _compute(
+        self, shared: bool, copies: dict[str, Tensor], common: dict[str, Tensor], inputs: Batch, targets: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        problem = self.problem
+        with problem.precision():
+            return losses_and_gradients(
+                problem.stack.skeleton, problem.loss_fn, copies, common, inputs, targets,
+                wrt=problem.layout.names, shared_batch=shared, vectorize=problem.vectorize,
+                micro_batch_size=self.micro_batch_size,
+            )  # fmt: skip
+
     # -- the update
 
     def _advance(self) -> None:
-        if self.threads is None or self.gradient.shape[1] < _SMALL:
-            self._advance_at_once()
-            return
-        streams = list(self.noise)
-        # a result's exception surfaces when its iterator is drained
-        list(self.threads.map(self._advance_stream, streams))
-        self._count_step()
-
-    def _advance_stream(self, key: tuple[int, int]) -> None:
-        """Draw the noise of one stream block by block, and move all rows that use it."""
-        stream, c = key
-        C, P = len(self.chains), self.gradient.shape[1]
-        groups = [g for g, group in enumerate(self.groups) if group.stream == stream]
-        noise = self.gradient.new_empty(1, min(P, BLOCK))
-        with torch.no_grad():
-            for start in range(0, P, BLOCK):
-                part = slice(start, min(start + BLOCK, P))
-                block = noise[:, : part.stop - start]
-                self.noise[key].fill(block)
-                for g in groups:
-                    self._advance_part(g, slice(g * C + c, g * C + c + 1), part, block)
-
-    def _advance_part(self, g: int, row: slice, part: slice, noise: Tensor) -> None:
-        group = self.groups[g]
-        dynamics = Dynamics(self.anchor[g : g + 1, part], group.step_size, group.localization, group.nbeta)
-        fields = [value[row, part] if isinstance(value, Tensor) else value for value in self.state]
-        state = type(self.state)(*fields)
-        new = self.sampler.update(state, self.gradient[row, part], noise, dynamics, **self.plan.sampler_options)
-        for old, value in zip(state, new, strict=True):
-            if isinstance(old, Tensor):
-                old.copy_(value)
-
-    def _count_step(self) -> None:
-        """Numbers in a state (a step count) belong to the whole: one step for all blocks."""
-        self.state = type(self.state)(*(value if isinstance(value, Tensor) else value + 1 for value in self.state))
-
-    def _advance_at_once(self) -> None:
-        """All rows in a few large operations: for accelerators."""
-        C, P = len(self.chains), self.gradient.shape[1]
-        drawn = self.gradient.new_empty(len(self.noise), P)
-        for row, stream in zip(drawn, self.noise.values(), strict=True):
-            stream.fill(row)
-        place = {key: i for i, key in enumerate(self.noise)}
-        noise = drawn[[place[group.stream, c] for group in self.groups for c in range(C)]]  # (R, P)
+        """Draw the noise of every stream, and move all rows."""
+        drawn = self._drawn
+        if self.threads is None or drawn.shape[1] < _SMALL:
+            for row, stream in zip(drawn, self.noise.values(), strict=True):
+                stream.fill(row)
+        else:  # a generator fills a row on one core: the rows side by side
+            list(self.threads.map(lambda stream, row: stream.fill(row), self.noise.values(), drawn))
+        noise = drawn if self._noise_rows is None else drawn[self._noise_rows]  # (R, P)
         with torch.no_grad():
             self.state = self.sampler.update(
                 self.state, self.gradient, noise, self.dynamics, **self.plan.sampler_options
             )
 
     @functools.cached_property
+    def _drawn(self) -> Tensor:
+        """(streams, P)"""
+        return self.gradient.new_empty(len(self.noise), self.gradient.shape[1])
+
+    @functools.cached_property
+    def _noise_rows(self) -> Tensor | None:
+        """Which stream each row uses, (R,); None where row r uses stream r."""
+        place = {key: i for i, key in enumerate(self.noise)}
+        rows = [place[group.stream, c] for group in self.groups for c in range(len(self.chains))]
+        return None if rows == list(range(len(place))) else torch.tensor(rows, device=self.gradient.device)
+
+    @functools.cached_property
     def dynamics(self) -> Dynamics:
-        """Of all rows; constants are (R, 1)."""
+        """Of all rows: a number where all groups share it (faster), else (R, 1)."""
         C = len(self.chains)
 
-        def column(name: str) -> Tensor:
-            values = torch.tensor([getattr(group, name) for group in self.groups], dtype=torch.float64)
-            return values.to(self.gradient).repeat_interleave(C)[:, None]
+        def constant(name: str) -> float | Tensor:
+            values = [getattr(group, name) for group in self.groups]
+            if len(set(values)) == 1:
+                return values[0]
+            column = torch.tensor(values, dtype=torch.float64).repeat_interleave(C)[:, None]
+            return column.to(self.gradient)
 
         anchor = self.anchor.repeat_interleave(C, 0)
-        return Dynamics(anchor, column("step_size"), column("localization"), column("nbeta"))
+        return Dynamics(anchor, constant("step_size"), constant("localization"), constant("nbeta"))
 
     # -- Metropolis
 

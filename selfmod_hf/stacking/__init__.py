@@ -4,12 +4,14 @@
     losses = per_sample_losses(stack.forward_fn(cross_entropy), stack.parameters, stack.buffers, x, y)
 
 `stack.py` gathers the copies, `layout.py` lays their parameters out as one matrix (K, P), `losses.py` computes
-losses and gradients for all copies at once, `memory.py` says how many copies fit into a budget.
+losses and gradients for all copies at once, `memory.py` says how many copies fit into a budget,
+`replay.py` strips a repeated step of its Python overhead.
 """
 
 from .layout import ParameterLayout
 from .losses import Batch, LossFunction, losses_and_gradients, per_sample_losses
 from .memory import chunk_ranges, copies_that_fit, saved_bytes_per_copy
+from .replay import Replay
 from .stack import ModuleStack, stack_modules
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "LossFunction",
     "ModuleStack",
     "ParameterLayout",
+    "Replay",
     "chunk_ranges",
     "copies_that_fit",
     "losses_and_gradients",

@@ -11,6 +11,7 @@ from torch import nn
 
 from selfmod_hf.stacking import (
     ParameterLayout,
+    Replay,
     chunk_ranges,
     copies_that_fit,
     losses_and_gradients,
@@ -128,3 +129,28 @@ def test_chunks_cover_everything_once():
     assert copies_that_fit(10, 35) == 3
     assert copies_that_fit(10, 35, fixed_bytes=20) == 1
     assert copies_that_fit(100, 35) == 1
+
+
+def test_replay_gives_the_functions_own_numbers_and_no_longer_calls_it():
+    calls = []
+
+    def function(parameters, x):
+        calls.append(None)
+        leaf = parameters["w"].detach().requires_grad_()
+        loss = (x @ leaf).relu().square().sum()
+        return loss.detach(), list(torch.autograd.grad(loss, [leaf]))
+
+    replay = Replay(function)
+    for _ in range(5):
+        arguments = {"w": torch.randn(3, 2)}, torch.randn(4, 3)
+        torch.testing.assert_close(replay(*arguments), function(*arguments))
+    assert len(calls) == 5 + 2 + 1  # the comparisons', the first two, and the recording
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: x * 2 if x.sum() > 0 else x, lambda x: x * len([v for v in x.tolist() if v > 0])]
+)
+def test_replay_steps_aside_where_data_decide(function):
+    replay = Replay(function)
+    for x in (torch.ones(3), -torch.ones(3), torch.ones(3), -torch.ones(3)):
+        torch.testing.assert_close(replay(x), function(x))

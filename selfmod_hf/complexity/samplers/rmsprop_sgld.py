@@ -9,8 +9,8 @@ the most faithful of the local samplers.
 
     α: decay      δ: damping      v: state.square      t: state.steps      others as in `sgld.py`
 
-The step adapts to each coordinate, so that a neuron's rescaling (w1 c, w2/c) changes the paths only through γ and
-δ: this is the sampler that claims invariance.
+The step adapts to each coordinate. That alone makes no estimate invariant under rescaling of neurons (w1 c, w2/c):
+G answers as c where invariance asks for c², and the localization γ ||w - w*||² measures in the old units.
 """
 
 from __future__ import annotations
