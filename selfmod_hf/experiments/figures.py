@@ -106,7 +106,8 @@ def _over_widths(axis: Axes, arms: pd.DataFrame, measure: str, colors: dict[floa
         )  # fmt: skip
     axis.set_xscale("log", base=2)
     axis.set(xlabel="hidden units", ylabel=TITLES[measure])
-    axis.xaxis.set_major_formatter("{x:g}")
+    widths = np.sort(arms["hidden_size"].unique())
+    axis.set_xticks(widths, [f"{width}" for width in widths])
 
 
 def _paper_crosses(axis: Axes, rows: pd.DataFrame, measure: str, colors: dict[float, Any]) -> None:
