@@ -1,4 +1,6 @@
-"""Draw the README's picture from two finished runs: `python docs/picture.py runs/mnist-0 runs/mnist-10 docs/picture.png`.
+"""Draw the README's picture from two finished runs.
+
+    python docs/picture.py runs/mnist-0 runs/mnist-10 docs/picture.png
 
 Left: the width of the last layer's weights after each epoch. Right: the weights at the end.
 """
