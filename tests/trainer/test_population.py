@@ -256,3 +256,22 @@ def test_tensorboard_gets_each_member(tmp_path):
     scalars = EventAccumulator(str(file)).Reload()
     for tag in ("train/weight_width/aw10-seed1", "eval/accuracy/aw0-seed2", "train/self_modeling_loss"):
         assert [event.step for event in scalars.Scalars(tag)] == [3, 6, 9]
+
+
+def test_moments_of_dead_units_do_not_become_denormal(tmp_path):
+    model = population([Member(1, 1.0)], torch.float32)
+    settings = {"num_train_epochs": 40, "optim_args": "momentum=0.5", "logging_strategy": "no"}
+    run = trainer(tmp_path, model, ImageTensors, **settings)
+    with torch.no_grad():
+        model.stacked.hidden.linear1.bias[0, :3] = -1e3  # three dead units
+
+    class Push(TrainerCallback):
+        def on_step_end(self, args, state, control, optimizer=None, **kwargs):
+            if state.global_step == 1:
+                for moments in optimizer.state.values():
+                    moments["momentum_buffer"].add_(1e-3)
+
+    run.add_callback(Push)
+    run.train()
+    moments = torch.cat([moments["momentum_buffer"].flatten() for moments in run.optimizer.state.values()])
+    assert (moments == 0).sum() >= 3 * 17  # 16 weights and a bias each; 1e-3 * 0.5^120 is no zero of its own
