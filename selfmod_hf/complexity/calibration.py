@@ -11,8 +11,8 @@ The rule, for every localization γ:
 1. A cell *serves* if it is neither diverged nor not_at_minimum, its acceptance (where it has one) is at least 0.1,
    and its trace has stopped rising: the last quarter of all draws is over the second quarter by at most 4 % of the
    estimate, or by 2 errors of the difference where those are below 10 %; its standard error is at most 10 %.
-2. The *plateau* is the largest step size that serves and agrees with the next smaller one, which must serve too: by
-   at most 2 %, or 1 error of the difference. Two step sizes that agree are what shows that ε is small enough.
+2. The *plateau* is the largest step size that serves and agrees with the next smaller one (which may still rise, but not
+   be diverged): by at most 2 %, or 1 error of the difference. Two step sizes that agree show that ε is small enough.
 
 Then the chosen cell is the plateau of the smallest γ that has one. (Where none has, it is the smallest step size that
 serves at the smallest γ, and `confirmed` is false.) The estimate is extrapolated to γ = 0 along the straight line
@@ -223,7 +223,7 @@ def _plateau(cells: list[_Cell]) -> _Cell | None:
         first, second = smaller.result, cell.result
         error = math.hypot(first.standard_error, second.standard_error)
         agree = abs(second.llc - first.llc) <= max(_AGREEMENT * abs(first.llc), _AGREEMENT_ERRORS * error)
-        if agree and smaller.serves and cell.serves:
+        if agree and cell.serves:
             return cell
     return None
 
