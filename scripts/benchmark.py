@@ -1,6 +1,6 @@
 """Side-by-side measurements, each a table printed from one run: `python scripts/benchmark.py trainer`.
 
-Sub-commands: trainer, population, llc. Figures belong in LOG.md with the kind of machine.
+Sub-commands: trainer, llc, ground_truth, population. Figures belong in LOG.md with the kind of machine.
 """
 
 from __future__ import annotations
@@ -354,6 +354,34 @@ def print_speeds(hidden: int, draws: int, inputs: Any, labels: Any, networks: in
     print_table(f"LLC of an MLP 784-{hidden}-10, 4 chains x {draws} draws, batch 512", rows, "seconds")
 
 
+def benchmark_ground_truth(args: argparse.Namespace) -> None:
+    """LLC of thirty deep linear networks, calibrated by rule, beside Aoyagi's λ."""
+    import numpy as np
+    from scipy.stats import spearmanr
+
+    from selfmod_hf.complexity import calibrate_llc
+    from selfmod_hf.complexity.ground_truth import deep_linear, deep_linear_cases
+
+    found, truth = [], []
+    print(
+        f"{machine()}\n\n| network | parameters | λ | estimate | standard error | difference |\n|---|---|---|---|---|---|"
+    )
+    for seed, (widths, rank) in enumerate(deep_linear_cases(args.networks)):
+        case = deep_linear(widths, rank, seed=seed)
+        estimate = calibrate_llc(
+            case.model, case.inputs, case.targets, loss_fn=case.loss_fn, num_draws=args.draws, batch_size=1024
+        )
+        found.append(estimate.llc)
+        truth.append(case.learning_coefficient)
+        row = f"{case.name} | {case.num_parameters} | {truth[-1]:g} | {found[-1]:.2f} | {estimate.standard_error:.2f}"
+        print(f"| {row} | {100 * (found[-1] / truth[-1] - 1):+.1f} % |", flush=True)
+    errors = np.abs(np.array(found) / np.array(truth) - 1)
+    print(
+        f"\nmedian error {np.median(errors):.1%}, largest {errors.max():.1%}, rank correlation "
+        f"{spearmanr(found, truth).statistic:.4f}"
+    )
+
+
 def timed(run: Callable[[], Any]) -> float:
     start = time.perf_counter()
     run()
@@ -380,6 +408,10 @@ def main() -> None:
     llc.add_argument("--hidden_sizes", nargs="*", type=int, default=[64, 512])
     llc.add_argument("--networks", type=int, default=10)
     llc.set_defaults(run=benchmark_llc)
+    ground_truth = commands.add_parser("ground_truth", help=benchmark_ground_truth.__doc__)
+    ground_truth.add_argument("--networks", type=int, default=30)
+    ground_truth.add_argument("--draws", type=int, default=6000)
+    ground_truth.set_defaults(run=benchmark_ground_truth)
     args = parser.parse_args()
     args.run(args)
 

@@ -12,7 +12,8 @@ The rule, for every localization γ:
    and its trace has stopped rising: the last quarter of all draws is over the second quarter by at most 4 % of the
    estimate, or by 2 errors of the difference where those are below 10 %; its standard error is at most 10 %.
 2. The *plateau* is the largest step size that serves and agrees with the next smaller one (which may still rise, but not
-   be diverged): by at most 2 %, or 1 error of the difference. Two step sizes that agree show that ε is small enough.
+   be diverged): by at most 2 %, or 1 error of the difference. Two step sizes that agree show that ε is small
+   enough.
 
 Then the chosen cell is the plateau of the smallest γ that has one. (Where none has, it is the smallest step size that
 serves at the smallest γ, and `confirmed` is false.) The estimate is extrapolated to γ = 0 along the straight line

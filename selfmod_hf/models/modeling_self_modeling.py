@@ -191,10 +191,10 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         was predicted. Complexity is measured on it. Its logits are bit-identical to this model's."""
         config = type(self.config).from_dict({**self.config.to_dict(), "target_layers": [], "aux_weight": 0.0})
         with torch.random.fork_rng():  # the weights drawn here are overwritten; the caller's generator stays as it is
-            pruned = type(self)(config)
+            pruned = type(self)(config).to(device=self.device, dtype=self.dtype)
         kept = {k: v for k, v in self.state_dict().items() if not k.startswith("self_model_head.")}
         pruned.load_state_dict(kept)
-        return pruned.to(device=self.device, dtype=self.dtype).train(self.training)
+        return pruned.train(self.training)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -121,13 +121,15 @@ def test_calibration_finds_a_deep_linear_coefficient(widths, rank):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_thirty_deep_linear_networks():
-    """Calibration without tuning: the bounds are on the estimate extrapolated to no localization."""
+def test_deep_linear_networks():
+    """Calibration without tuning: the bounds are on the estimate extrapolated to no localization.
+
+    Every fourth of the thirty networks; `scripts/benchmark.py ground_truth` does them all.
+    """
     from scipy.stats import spearmanr
 
     pairs = []
-    for seed, (widths, rank) in enumerate(deep_linear_cases(30)):
+    for seed, (widths, rank) in list(enumerate(deep_linear_cases(30)))[::4]:
         truth = deep_linear(widths, rank, seed=seed)
         found = calibrate_llc(
             truth.model, truth.inputs, truth.targets, loss_fn=truth.loss_fn, num_draws=6000, batch_size=1024

@@ -88,6 +88,13 @@ def test_predictions_have_the_targets_shape_and_pruning_keeps_logits(hidden, siz
     }
 
 
+def test_pruning_keeps_every_bit_of_float64():
+    model = mlp().double()
+    with torch.no_grad():
+        model.classifier.weight.add_(1e-12)
+    assert torch.equal(model.prune().classifier.weight, model.classifier.weight)
+
+
 def test_pruning_draws_no_random_number_and_shares_no_weight():
     model = mlp()
     before = torch.get_rng_state()
