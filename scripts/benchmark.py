@@ -364,7 +364,8 @@ def benchmark_ground_truth(args: argparse.Namespace) -> None:
 
     found, truth = [], []
     print(
-        f"{machine()}\n\n| network | parameters | λ | estimate | standard error | difference |\n|---|---|---|---|---|---|"
+        f"{machine()}\n\n| network | parameters | λ | estimate | standard error | difference |"
+        "\n|---|---|---|---|---|---|"
     )
     for seed, (widths, rank) in enumerate(deep_linear_cases(args.networks)):
         case = deep_linear(widths, rank, seed=seed)

@@ -11,8 +11,8 @@ The rule, for every localization γ:
 1. A cell *serves* if it is neither diverged nor not_at_minimum, its acceptance (where it has one) is at least 0.1,
    and its trace has stopped rising: the last quarter of all draws is over the second quarter by at most 4 % of the
    estimate, or by 2 errors of the difference where those are below 10 %; its standard error is at most 10 %.
-2. The *plateau* is the largest step size that serves and agrees with the next smaller one (which may still rise, but not
-   be diverged): by at most 2 %, or 1 error of the difference. Two step sizes that agree show that ε is small
+2. The *plateau* is the largest step size that serves and agrees with the next smaller one (which may still rise, but
+   not be diverged): by at most 2 %, or 1 error of the difference. Two step sizes that agree show that ε is small
    enough.
 
 Then the chosen cell is the plateau of the smallest γ that has one. (Where none has, it is the smallest step size that

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import TrainerCallback
 
 from ..complexity import weight_width
@@ -64,6 +65,27 @@ class RLCTCallback(TrainerCallback):
         (result,) = estimate_rlct([model], self.data, device=args.device, **self.settings)
         self.trainer.rlct_result = result
         log_aside(self.trainer, control, rlct_logs(result))
+
+
+class FlushTinyMoments(TrainerCallback):
+    """Sets first moments to zero before they become denormal, which a CPU computes many times slower.
+
+    A hidden unit that is dead has gradients of exactly zero, so its momentum only decays, and ends, and stays, among
+    the denormal numbers (MNIST, width 64, AW 5: a quarter of all buffers after 18 epochs). What is cut off here
+    (1e-30 in float32) is below the rounding of any weight that it could still change. GPUs lose no time on these.
+    """
+
+    MOMENTS = ("momentum_buffer", "exp_avg")
+    EVERY = 100  # steps: 0.9^100 is 3e-5, so nothing falls from the threshold through to the denormals in between
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step % self.EVERY:
+            return
+        for moments in kwargs["optimizer"].state.values():
+            for name in self.MOMENTS:
+                if (moment := moments.get(name)) is not None:
+                    threshold = 1e8 * torch.finfo(moment.dtype).tiny
+                    moment.masked_fill_(moment.abs() < threshold, 0)
 
 
 def rlct_logs(result: LLCResult) -> dict[str, float]:

@@ -53,8 +53,6 @@ class PopulationTrainer(SelfModelingTrainer):
         super().__init__(model, args, compute_metrics and self._of_members(compute_metrics), **kwargs)
         if self.pop_callback(WeightWidthCallback) is not None:
             self.add_callback(WeightWidthsCallback(self))
-        if self.args.device.type == "cpu":
-            self.add_callback(FlushTinyMoments)
 
     def _of_members(
         self, compute_metrics: Callable[[EvalPrediction], dict[str, float]]
@@ -171,27 +169,6 @@ class WeightWidthsCallback(TrainerCallback):
     ) -> None:
         widths = self.trainer.population.weight_widths().cpu().numpy()
         log_aside(self.trainer, control, self.trainer.by_member({"weight_width": widths}))
-
-
-class FlushTinyMoments(TrainerCallback):
-    """Sets first moments to zero before they become denormal, which a CPU computes many times slower.
-
-    A hidden unit that is dead has gradients of exactly zero, so its momentum only decays, and ends, and stays, among
-    the denormal numbers (MNIST, width 64, AW 5: a quarter of all buffers after 18 epochs). What is cut off here
-    (1e-30 in float32) is below the rounding of any weight that it could still change. GPUs lose no time on these.
-    """
-
-    MOMENTS = ("momentum_buffer", "exp_avg")
-    EVERY = 100  # steps: 0.9^100 is 3e-5, so nothing falls from the threshold through to the denormals in between
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step % self.EVERY:
-            return
-        for moments in kwargs["optimizer"].state.values():
-            for name in self.MOMENTS:
-                if (moment := moments.get(name)) is not None:
-                    threshold = 1e8 * torch.finfo(moment.dtype).tiny
-                    moment.masked_fill_(moment.abs() < threshold, 0)
 
 
 def _check(args: SelfModelingTrainingArguments, data: Any, optimizers: Any, optimizer_class: Any) -> None:

@@ -24,7 +24,7 @@ from ..models.modeling_self_modeling import (
     classification_losses,
     self_modeling_losses,
 )
-from .callbacks import RLCTCallback, WeightWidthCallback
+from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback
 from .training_args import SelfModelingTrainingArguments
 
 TERMS = ("classification_loss", "self_modeling_loss")
@@ -80,6 +80,8 @@ class SelfModelingTrainer(Trainer):
         self.task = task
         if compute_metrics is not None:
             self.compute_metrics = lambda prediction: compute_metrics(_logits_alone(prediction))
+        if self.args.device.type == "cpu":
+            self.add_callback(FlushTinyMoments)
         if self.args.log_weight_width:
             self.add_callback(WeightWidthCallback(self))
         self.rlct_result: LLCResult | None = None  # the newest estimate, for the model card
