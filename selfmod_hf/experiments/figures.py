@@ -78,9 +78,10 @@ def figure_2(rows: pd.DataFrame, curves: pd.DataFrame) -> Any:
         if measure == "rlct":
             _not_ok(axis, rows, "hidden_size", colors)
     axes[0, 1].legend(title="AW", fontsize=7, title_fontsize=7)
-    seeds = rows.groupby(["hidden_size", "aux_weight", "detach_targets"]).size()
+    sizes = rows.groupby(["hidden_size", "aux_weight", "detach_targets"]).size()
+    seeds = f"{sizes.min()}" if sizes.nunique() == 1 else f"{sizes.min()} to {sizes.max()}"
     figure.suptitle(
-        f"{rows['task'].iloc[0]}: {seeds.min()} to {seeds.max()} seeds; bars: 95 % t intervals; x: published",
+        f"{rows['task'].iloc[0]}: {seeds} seeds; bars: 95 % t intervals; x: published",
         fontsize=9,
     )
     return figure
