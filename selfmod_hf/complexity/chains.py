@@ -188,8 +188,9 @@ def _capacity(problem: Problem, plan: Plan, groups: int) -> tuple[int, int | Non
     micro = plan.micro_batch_size
     state = len(SAMPLERS[plan.sampler].init(torch.zeros(1, 1), **plan.sampler_options))
     element = next(iter(problem.stack.parameters.values())).element_size()
-    # position and sampler state, gradient by name and as a row, scratch of the update
-    fixed = problem.layout.size * element * (state + 3)
+    # state before and after a step; anchor, noise, gradient by name and as a row, scratch of the update; and what
+    # the acceptance keeps of the step before
+    fixed = problem.layout.size * element * (2 * state + 9)
     per_sample = _bytes_per_sample(problem)
     if micro is None and fixed + batch_size * per_sample > plan.memory_budget:
         micro = max(1, int((plan.memory_budget - fixed) // max(1, per_sample)))
@@ -281,6 +282,7 @@ class _Block:
                 self.plan.progress(G * C)
         if self.threads is not None:
             self.threads.shutdown()
+        self.replays.clear()  # they refer back to this block: its memory is free when the last name for it goes
         distance = (self.state.position.view(G, C, -1) - self.anchor[:, None]).norm(dim=2)
         acceptance = torch.stack(accepted).mean(0) if accepted else torch.full((G * C,), math.nan)
         return Traces(

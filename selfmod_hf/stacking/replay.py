@@ -41,9 +41,12 @@ class Replay:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return make_fx(self._function)(*arguments)
+                recorded = make_fx(self._function)(*arguments)
         except Exception:  # whatever a module does that cannot be recorded: it runs as it is
             return None
+        for node in recorded.graph.nodes:
+            node.meta.clear()  # the first call's tensors, which nothing needs any more
+        return recorded
 
     def _agrees(self, expected: Any, arguments: tuple[Any, ...]) -> bool:
         assert self._recorded is not None
