@@ -9,8 +9,9 @@ BIN = .venv/bin
 demo: .venv/installed
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no scripts/train.py --task digits
 
+# one thread: the tests' networks are tiny, and two threads were seen to be many times slower on them
 test: .venv/installed
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .
