@@ -78,6 +78,7 @@ def run_sweep(
             session["seconds"][path.name] = {"networks": len(cells), **seconds}
             folder.write_tables()
             folder.write_run(run)
+        folder.write_tables()  # the last session may have been cut between its last network and its tables
 
 
 def _populations(

@@ -81,16 +81,24 @@ def in_two_groups(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("part", ["SelfModelingTrainer.save_model", "estimate_rlct", "SweepFolder.finish"])
-def test_a_sweep_cut_anywhere_ends_the_same(in_two_groups, tmp_path, monkeypatch, part):
-    """Cut the second time that part of the work is entered."""
+@pytest.mark.parametrize(
+    ("part", "time"),
+    [
+        ("SelfModelingTrainer.save_model", 2),
+        ("estimate_rlct", 2),
+        ("SweepFolder.finish", 2),
+        ("SweepFolder.write_tables", 1),
+    ],
+)
+def test_a_sweep_cut_anywhere_ends_the_same(in_two_groups, tmp_path, monkeypatch, part, time):
+    """Cut when that part of the work is entered for the first or second time."""
     owner, _, name = part.rpartition(".")
     where = getattr(sweep, owner) if owner else sweep
     original, calls = getattr(where, name), []
 
     def cut(*args, **kwargs):
         calls.append(1)
-        if len(calls) == 2:
+        if len(calls) == time:
             raise KeyboardInterrupt
         return original(*args, **kwargs)
 
