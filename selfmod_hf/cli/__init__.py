@@ -33,7 +33,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv[0] not in COMMANDS:
             raise UsageError(f"command {argv[0]!r}: allowed are {', '.join(COMMANDS)}")
         import_module(f".{argv[0]}", __name__).run(argv[1:])
+        _leave_together()
     except UsageError as error:
         print(f"selfmod: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
+
+
+def _leave_together() -> None:
+    """Close the process group, where there is one: a process that ends while its peers still hold connections to it
+    may be aborted."""
+    if "torch" not in sys.modules:
+        return
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
