@@ -4,7 +4,8 @@
     results.json        list of rows, one a network (columns below)
     results.parquet     the same as a table
     curves.parquet      one row a network and epoch
-    cells/NAME/         one network: row.json, curve.json, the model (config.json, model.safetensors)
+    cells/NAME/         one network: row.json, curve.json, the model (config.json, model.safetensors), its RLCT
+                        (rlct.json: estimate and settings; rlct.safetensors: traces)
     populations/NAME/   work in progress: members.json, the Trainer's checkpoints; removed when its cells are done
 
 Columns of `results`: task; hidden_size; aux_weight; seed; detach_targets; accuracy (test split, after the last
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from ..complexity import LLCResult
     from ..models import SelfModelingPreTrainedModel
 
 RESULT_COLUMNS = (
@@ -105,11 +107,14 @@ class SweepFolder:
     def is_finished(self, cell: Cell) -> bool:
         return (self.cells / cell.name / "row.json").is_file()
 
-    def finish(self, cell: Cell, model: SelfModelingPreTrainedModel, row: dict[str, Any], curve: Sequence[Any]) -> None:
+    def finish(
+        self, cell: Cell, model: SelfModelingPreTrainedModel, rlct: LLCResult, row: dict[str, Any], curve: Sequence[Any]
+    ) -> None:
         """Keep one network; its row comes last, as the mark that it is finished."""
         folder = self.cells / cell.name
         folder.mkdir(parents=True, exist_ok=True)
         model.save_pretrained(folder)
+        rlct.save(folder / "rlct.json")
         write_text(folder / "curve.json", to_json(list(curve)))
         write_text(folder / "row.json", to_json(row))
 

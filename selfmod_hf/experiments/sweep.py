@@ -213,7 +213,7 @@ def _run_population(
         for k, model, estimate in zip(group, models, estimates, strict=True):
             if not folder.is_finished(cells[k]):
                 row = _row(plan, cells[k], curves[k][-1], estimate)
-                folder.finish(cells[k], model, row, [_keys(plan, cells[k]) | entry for entry in curves[k]])
+                folder.finish(cells[k], model, estimate, row, [_keys(plan, cells[k]) | entry for entry in curves[k]])
     folder.close_population(path)
     return {"training": trained - start, "rlct": time.perf_counter() - trained}
 
