@@ -1,7 +1,9 @@
 """The Trainer: against transformers' own, and configurations that must give the same trajectory."""
 
+import importlib.util
 import json
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -228,6 +230,22 @@ def test_checkpoints_hold_no_pickled_weights_or_arguments(tmp_path):
     assert not [name for name in files if name.endswith(".bin")]
     assert "checkpoint-6/model.safetensors" in files
     assert json.loads((tmp_path / "training_args.json").read_text())["learning_rate"] == 0.1
+
+
+def test_a_step_does_not_search_for_modules_and_leaves_none_marked(tmp_path, monkeypatch):
+    """Accelerate asks for lomo_optim in every step; should that end, `_known_to_be_absent` can go."""
+    found, searched = importlib.util.find_spec, []
+
+    def find_spec(name, package=None):
+        searched.append((name, name in sys.modules))
+        return found(name, package)
+
+    run = trainer(tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    run.train()
+    assert searched.count(("lomo_optim", True)) > 1  # in each step, found marked
+    assert searched.count(("lomo_optim", False)) == 1  # by us, before the first
+    assert "lomo_optim" not in sys.modules
 
 
 def test_resuming_from_a_pickle_is_refused(tmp_path):
