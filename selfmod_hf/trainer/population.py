@@ -118,6 +118,15 @@ class SelfModelingPopulation(nn.Module):
         model.load_state_dict({name: value[index] for name, value in self.stacked.state_dict().items()})
         return model.train(self.training)
 
+    def part(self, indices: range) -> SelfModelingPopulation:
+        """A population of these members alone, a copy."""
+        own = slice(indices.start, indices.stop)
+        part = type(self)(self.config, self.members[own], block_size=self.block_size, model_class=self.model_class)
+        reference = next(self.parameters())
+        part.to(device=reference.device, dtype=reference.dtype)
+        part.load_state_dict({name: value[own] for name, value in self.state_dict().items()})
+        return part.train(self.training)
+
     def weight_widths(self) -> Tensor:
         """(K,), the standard deviation of each member's final classification weights, as `weight_width` has it."""
         weights = self.stacked.get_parameter("classifier.weight").detach()  # (K, num_labels, F)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +13,11 @@ from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer, TrainerCallback
 
 from ..data import ImageTensors
-from ..data.loading import EpochBatchSampler, MemberBatches, MemberBatchSampler, TensorDataLoader
+from ..data.loading import EpochBatchSampler, MemberBatches, MemberBatchSampler, TensorDataLoader, whole_batch
 from ..models.modeling_self_modeling import classification_losses, self_modeling_losses
 from .callbacks import WeightWidthCallback, log_aside
 from .population import SelfModelingPopulation
+from .shares import MemberShares
 from .trainer import TERMS, SelfModelingTrainer, accuracy
 from .training_args import SelfModelingTrainingArguments
 
@@ -33,9 +36,16 @@ class PopulationTrainer(SelfModelingTrainer):
     `accuracy/aw10-seed1` is one member's figure, and `accuracy` the mean over members; so it is for each loss and for
     `weight_width`. Gradient clipping is done per member (`max_grad_norm` is each member's own).
 
+    Under `accelerate launch` or `torchrun` each process trains its share of the members, with the whole batch size;
+    the numbers are those of one process. Logs, checkpoints and, after `train`, `population` hold all members.
+
+    Attributes:
+        population: all members; where there are several processes, brought up to date at the end of `train` and with
+            each checkpoint.
+        model: the members of this process.
+
     Raises:
-        ValueError: an argument by which members would influence each other, data that are no `ImageTensors`, more
-            than one process.
+        ValueError: an argument by which members would influence each other, data that are no `ImageTensors`.
     """
 
     model: SelfModelingPopulation
@@ -50,6 +60,11 @@ class PopulationTrainer(SelfModelingTrainer):
         args = args or SelfModelingTrainingArguments()
         _check(args, kwargs.get("train_dataset"), kwargs.get("optimizers"), kwargs.get("optimizer_cls_and_kwargs"))
         self.population = model
+        self.shares = MemberShares(len(model), args.world_size, args.process_index)
+        if self.shares.split:
+            model = model.part(self.shares.own)
+            args = copy.copy(args)
+            args.average_tokens_across_devices = False  # a member's batch is in one process
         super().__init__(model, args, compute_metrics and self._of_members(compute_metrics), **kwargs)
         if self.pop_callback(WeightWidthCallback) is not None:
             self.add_callback(WeightWidthsCallback(self))
@@ -61,14 +76,16 @@ class PopulationTrainer(SelfModelingTrainer):
             logits = prediction.predictions  # (N, K, num_labels)
             rows = [
                 compute_metrics(EvalPrediction(predictions=logits[:, k], label_ids=prediction.label_ids))
-                for k in range(len(self.population))
+                for k in range(len(self.model))
             ]
             return self.by_member({name: np.array([row[name] for row in rows]) for name in rows[0]})
 
         return compute
 
     def by_member(self, figures: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """name -> (K,) to name -> mean, name/member -> value."""
+        """name -> (this process's members,) to name -> mean, name/member -> value, of all members."""
+        parts = self.shares.gather(dict(figures))
+        figures = {name: np.concatenate([part[name] for part in parts]) for name in figures}  # (K,) each
         means = {name: float(values.mean()) for name, values in figures.items()}
         return means | {
             f"{name}/{member.name}": float(value)
@@ -76,13 +93,42 @@ class PopulationTrainer(SelfModelingTrainer):
             for member, value in zip(self.population.members, values, strict=True)
         }
 
+    # ---- processes ----
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if self.shares.split:  # members live in one process each: no DistributedDataParallel, no gathering of samples
+            accelerator = self.accelerator
+            accelerator.prepare_model = partial(accelerator.prepare_model, evaluation_mode=True)
+            accelerator.gather_for_metrics = accelerator.pad_across_processes = _as_it_is
+            self.gather_function = _as_it_is
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        optimizer = super().create_optimizer(model)
+        if self.shares.split:
+            optimizer.register_load_state_dict_pre_hook(lambda _, state: self.shares.take_optimizer(state))
+        return optimizer
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().train(*args, **kwargs)
+        self._gather_weights()
+        return output
+
+    def _gather_weights(self) -> None:
+        if self.shares.split:
+            self.population.load_state_dict(self.shares.gather_tensors(self.model.state_dict()))
+
     # ---- data ----
+
+    def _in_order(self, dataset: ImageTensors) -> DataLoader:
+        # every process evaluates its members on all samples
+        return DataLoader(dataset.to(self.args.device), batch_size=self.args.eval_batch_size, collate_fn=whole_batch)
 
     def get_train_dataloader(self) -> DataLoader:
         count = len(self.train_dataset)
         samplers = [
             EpochBatchSampler(count, self._train_batch_size, member.seed, drop_last=self.args.dataloader_drop_last)
-            for member in self.population.members
+            for member in self.model.members
         ]
         data = MemberBatches(self.train_dataset.to(self.args.device))
         return TensorDataLoader(data, MemberBatchSampler(samplers))
@@ -103,12 +149,22 @@ class PopulationTrainer(SelfModelingTrainer):
 
     @property
     def _aux_weights(self) -> np.ndarray:
-        return np.array([member.aux_weight for member in self.population.members])
+        return np.array([member.aux_weight for member in self.model.members])
 
     # ---- a step ----
 
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        # what is returned is for the log alone, which takes the mean over processes: here the mean over members
+        return super().training_step(*args, **kwargs) * self.shares.weight_of_sum
+
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
-        return self.population.clip_grad_norms(self.args.max_grad_norm).mean()
+        self._grad_norms = self.model.clip_grad_norms(self.args.max_grad_norm)  # (members,)
+        return self._grad_norms.mean()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "grad_norm" in logs:
+            logs.update(self.by_member({"grad_norm": self._grad_norms.cpu().numpy()}))
+        super().log(logs, start_time)
 
     # ---- evaluation ----
 
@@ -148,14 +204,32 @@ class PopulationTrainer(SelfModelingTrainer):
 
     # ---- files ----
 
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self._gather_weights()
+        super()._save_checkpoint(*args, **kwargs)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.shares.split:
+            return super()._save_optimizer_and_scheduler(output_dir)
+        whole = self.shares.gather_optimizer(self.optimizer.state_dict())
+        hook = self.optimizer.optimizer.register_state_dict_post_hook(lambda *_: whole)
+        super()._save_optimizer_and_scheduler(output_dir)
+        hook.remove()
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        super()._save(output_dir, state_dict)
+        super()._save(output_dir, self.population.state_dict())
         if self.args.should_save:
             self.population.save_members(output_dir or self.args.output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         self.population.check_members_file(resume_from_checkpoint)
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        super()._load_from_checkpoint(resume_from_checkpoint, self.population)
+        if self.shares.split:
+            self.model.load_state_dict(self.shares.take(self.population.state_dict()))
+
+
+def _as_it_is(tensor: Any, *args: Any, **kwargs: Any) -> Any:
+    return tensor
 
 
 class WeightWidthsCallback(TrainerCallback):
@@ -167,7 +241,7 @@ class WeightWidthsCallback(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        widths = self.trainer.population.weight_widths().cpu().numpy()
+        widths = self.trainer.model.weight_widths().cpu().numpy()
         log_aside(self.trainer, control, self.trainer.by_member({"weight_width": widths}))
 
 
@@ -199,8 +273,6 @@ def _check(args: SelfModelingTrainingArguments, data: Any, optimizers: Any, opti
         refuse("push_to_hub", True, "allowed is False: push population.member(k)")
     if getattr(args, "rlct_every_n_epochs", 0):
         refuse("rlct_every_n_epochs", args.rlct_every_n_epochs, "allowed is 0: measure population.member(k)")
-    if args.world_size > 1:
-        refuse("world_size", args.world_size, "allowed is one process")
     if any(given is not None for given in (*(optimizers or ()), optimizer_class)):
         refuse("optimizers", "given", "allowed are those that --optim names")
     if data is not None and not isinstance(data, ImageTensors):
