@@ -19,6 +19,7 @@ _EXPORTS: dict[str, str] = {
     "SelfModelingTrainingArguments": ".trainer",
     "TaskSpec": ".data",
     "load_images": ".data",
+    "load_results": ".hub.results",
     "LLCCalibration": ".complexity",
     "LLCResult": ".complexity",
     "calibrate_llc": ".complexity",

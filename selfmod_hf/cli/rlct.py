@@ -28,6 +28,7 @@ class RLCTArguments:
 
     model: str | None = flag("Trained model: a folder, or a repository of the Hub.")
     revision: str | None = flag("Branch, tag or commit of the repository.")
+    subfolder: str = flag("Folder of the network inside --model: one of a published sweep.", default="")
     checkpoints: str | None = flag("In place of --model: a run's folder, for the RLCT of each of its checkpoints.")
     self_test: bool = flag("Instead: estimate models of known learning coefficient, beside the truth.", default=False)
     calibrate: bool = flag("Choose step size and localization by rule, from a grid.", default=False)
@@ -66,7 +67,7 @@ def run(argv: Sequence[str]) -> None:
         spec = task_spec(data_args)
         settings = sampler_settings(args, spec.name)
         folders = _checkpoint_folders(args.checkpoints) if args.checkpoints else [args.model]
-        models = [_load_model(folder, args.revision) for folder in folders]
+        models = [_load_model(folder, args.revision, args.subfolder) for folder in folders]
         data = load_data(spec, data_args).train
         output = _output_folder(args)
         _join_processes(args)
@@ -75,7 +76,7 @@ def run(argv: Sequence[str]) -> None:
         elif args.checkpoints:
             _estimate_checkpoints(folders, models, data, settings, output)
         else:
-            _estimate(models[0], data, settings, output)
+            _estimate(models[0], data, settings, output, args)
 
 
 def _check_choice(args: RLCTArguments) -> None:
@@ -128,12 +129,13 @@ def _progress(args: RLCTArguments) -> Any:
     return show
 
 
-def _load_model(name: str, revision: str | None) -> SelfModelingForImageClassification:
+def _load_model(name: str, revision: str | None, subfolder: str = "") -> SelfModelingForImageClassification:
     from ..models import SelfModelingForImageClassification
 
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise UsageError(f"--model {name}: the folder holds no config.json")
-    return SelfModelingForImageClassification.from_pretrained(name, revision=revision or "main").eval()
+    if Path(name).is_dir() and not (Path(name) / subfolder / "config.json").is_file():
+        raise UsageError(f"--model {Path(name) / subfolder}: the folder holds no config.json")
+    place = {"revision": revision or "main", "subfolder": subfolder}
+    return SelfModelingForImageClassification.from_pretrained(name, **place).eval()
 
 
 def _checkpoint_folders(run_folder: str) -> list[str]:
@@ -148,8 +150,8 @@ def _checkpoint_folders(run_folder: str) -> list[str]:
 def _output_folder(args: RLCTArguments) -> Path:
     source = args.model or args.checkpoints
     assert source is not None
-    own = source if Path(source).is_dir() else f"runs/rlct/{source.replace('/', '--')}"
-    folder = Path(args.output_dir or own)
+    own = Path(source) if Path(source).is_dir() else Path("runs/rlct") / source.replace("/", "--")
+    folder = Path(args.output_dir or own / args.subfolder)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -174,15 +176,25 @@ def _is_main() -> bool:
 
 
 def _estimate(
-    model: SelfModelingForImageClassification, data: ImageTensors, settings: dict[str, Any], output: Path
+    model: SelfModelingForImageClassification,
+    data: ImageTensors,
+    settings: dict[str, Any],
+    output: Path,
+    args: RLCTArguments,
 ) -> None:
+    from ..hub.results import compare_with_published, published_rlct
     from ..trainer import estimate_rlct
 
+    assert args.model is not None
+    on_hub = not Path(args.model).is_dir()
+    published = published_rlct(args.model, args.revision, args.subfolder) if on_hub else None
     (result,) = estimate_rlct([model], data, **settings)
     if _is_main():
         result.save(output / "rlct.json")
         result.plot(output / "rlct.png")
         print(table(result) + f"\n{'written to':22}{output}/rlct.json")
+        if published is not None:
+            print(f"{'published':22}{compare_with_published(result, published).text}")
 
 
 def _calibrate(

@@ -1,11 +1,17 @@
-"""Model cards, filled from what a run recorded."""
+"""Cards of the Hub, filled from what a run recorded: of a model here, of a sweep in `sweep_card.py`.
+
+What a person writes between the two markers of a card is kept when the card is written anew.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard
@@ -14,6 +20,18 @@ if TYPE_CHECKING:
     from ..models import SelfModelingConfig
 
 METRICS = {"accuracy": "Accuracy", "weight_width": "Weight width (SD of the last layer's weights)"}
+RLCT_NAME = "RLCT (local learning coefficient)"
+TAGS = ["self-modeling", "selfmod_hf", "arxiv:2407.10188"]
+CITATION = """\
+@article{premakumar2024unexpected,
+  title   = {Unexpected Benefits of Self-Modeling in Neural Systems},
+  author  = {Premakumar, Vickram N. and Vaiana, Michael and Pop, Florin and Rosenblatt, Judd and
+             de Lucena, Diogo Schwerz and Ziman, Kirsten and Graziano, Michael S. A.},
+  journal = {arXiv preprint arXiv:2407.10188},
+  year    = {2024}
+}"""
+
+BEGIN, END = "<!-- notes: what stands from here -->", "<!-- to here is yours, and kept -->"
 
 
 @dataclass(frozen=True)
@@ -29,9 +47,11 @@ class CardFacts:
         epochs: epochs trained.
         metrics: metric type (`accuracy`, `weight_width`) to value.
         recipe: setting to value, as trained.
+        train_split: split of the training, on which the RLCT is estimated.
         dataset_config: configuration of the data set, where it has several.
         rlct: the newest estimate; its settings stand beside the value, since two RLCTs are comparable only where
             these agree.
+        curves, trace: whether `training.png` and `rlct.png` lie beside the card.
     """
 
     repo_id: str
@@ -42,37 +62,41 @@ class CardFacts:
     epochs: float
     metrics: dict[str, float]
     recipe: dict[str, Any] = field(default_factory=dict)
+    train_split: str = "train"
     dataset_config: str | None = None
     rlct: LLCResult | None = None
+    curves: bool = False
+    trace: bool = False
+
+    @property
+    def is_text(self) -> bool:
+        return any("SequenceClassification" in name for name in self.config.architectures or ())
+
+    @property
+    def task_type(self) -> str:
+        """As the Hub names it."""
+        return "text-classification" if self.is_text else "image-classification"
 
 
-def model_card(facts: CardFacts) -> ModelCard:
-    """The card of a trained model; its metrics also stand in the metadata as `model-index`."""
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
+    """The card of a trained model; its metrics also stand in the metadata as `model-index`.
+
+    Args:
+        facts: what the run recorded.
+        notes: a person's text, kept between the markers.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
 
     name = facts.repo_id.split("/")[-1]
-    results = [
-        EvalResult(
-            task_type="image-classification",
-            dataset_type=facts.dataset or facts.dataset_title,
-            dataset_name=facts.dataset_title,
-            dataset_config=facts.dataset_config,
-            dataset_split=facts.split,
-            metric_type=metric,
-            metric_name=METRICS[metric],
-            metric_value=value,
-        )
-        for metric, value in facts.metrics.items()
-    ]
-    metrics = [{"name": METRICS[metric], "value": f"{value:.4f}"} for metric, value in facts.metrics.items()]
+    results = [_result(facts, metric, METRICS[metric], value, facts.split) for metric, value in facts.metrics.items()]
     if facts.rlct is not None:
-        results.append(_rlct_result(facts, facts.rlct))
-        metrics.append({"name": "RLCT", "value": rlct_sentence(facts.rlct)})
+        value = finite(facts.rlct.llc)
+        results.append(_result(facts, "rlct", RLCT_NAME, value, facts.train_split, rlct_arguments(facts.rlct)))
     data = ModelCardData(
         license="mit",
         library_name="transformers",
-        pipeline_tag="image-classification",
-        tags=["self-modeling", "selfmod_hf", "arxiv:2407.10188"],
+        pipeline_tag=facts.task_type,
+        tags=TAGS,
         datasets=[facts.dataset] if facts.dataset else None,
         metrics=["accuracy"],
         model_name=name,
@@ -80,52 +104,119 @@ def model_card(facts: CardFacts) -> ModelCard:
     )
     return ModelCard.from_template(
         data,
-        template_str=files(__package__).joinpath("model_card.md.jinja").read_text(),
+        template_str=template("model_card.md.jinja"),
         name=name,
         repo_id=facts.repo_id,
-        target_layers=facts.config.target_layers,
-        aux_weight=facts.config.aux_weight,
-        detach_targets=facts.config.detach_targets,
+        kind="text" if facts.is_text else "image",
+        task_type=facts.task_type,
+        model_class=f"SelfModelingFor{'Sequence' if facts.is_text else 'Image'}Classification",
+        config=facts.config,
         dataset=f"`{facts.dataset}`" if facts.dataset else facts.dataset_title,
         split=facts.split,
+        train_split=facts.train_split,
         epochs=f"{facts.epochs:g}",
-        metrics=metrics,
+        metrics={METRICS[metric]: f"{value:.4f}" for metric, value in facts.metrics.items()},
+        rlct=rlct_lines(facts.rlct) if facts.rlct else None,
         recipe=facts.recipe,
+        curves=facts.curves,
+        trace=facts.trace,
+        notes=between_markers(notes),
+        citation=CITATION,
     )
 
 
-def _rlct_result(facts: CardFacts, rlct: LLCResult) -> EvalResult:
+def _result(
+    facts: CardFacts, metric: str, name: str, value: Any, split: str, arguments: dict[str, Any] | None = None
+) -> EvalResult:
     from huggingface_hub import EvalResult
 
-    settings = rlct.settings
     return EvalResult(
-        task_type="image-classification",
+        task_type=facts.task_type,
         dataset_type=facts.dataset or facts.dataset_title,
         dataset_name=facts.dataset_title,
         dataset_config=facts.dataset_config,
-        dataset_split="train",
-        metric_type="rlct",
-        metric_name="RLCT (local learning coefficient)",
-        metric_value=rlct.llc if math.isfinite(rlct.llc) else str(rlct.llc),
-        metric_args={
-            "standard_error": rlct.standard_error,
-            "status": rlct.status,
-            "nbeta": rlct.nbeta,
-            "sampler": settings.sampler,
-            "step_size": settings.step_size,
-            "localization": settings.localization,
-            "num_chains": settings.num_chains,
-            "num_draws": settings.num_draws,
-            "preset": settings.preset,
-        },
+        dataset_split=split,
+        metric_type=metric,
+        metric_name=name,
+        metric_value=value,
+        metric_args=arguments,
     )
 
 
-def rlct_sentence(rlct: LLCResult) -> str:
-    """Value, error, status and what it was measured with, in one line."""
+def template(name: str) -> str:
+    return files(__package__).joinpath(name).read_text()
+
+
+def finite(value: float) -> float | str:
+    """The number; as text where YAML and JSON have none for it."""
+    return value if math.isfinite(value) else str(value)
+
+
+# ---- the RLCT ----
+
+
+def rlct_arguments(rlct: LLCResult) -> dict[str, Any]:
+    """What decides an estimate, and how far it can be trusted: the arguments of the metric."""
     settings = rlct.settings
-    return (
-        f"{rlct.llc:.2f} ± {rlct.standard_error:.2f} ({rlct.status}; nβ = {rlct.nbeta:.2f}, {settings.sampler}, "
-        f"step size {settings.step_size:g}, localization {settings.localization:g}, "
-        f"{settings.num_chains} chains x {settings.num_draws} draws, preset {settings.preset})"
-    )
+    return {
+        "standard_error": finite(rlct.standard_error),
+        "status": rlct.status,
+        "nbeta": rlct.nbeta,
+        "sampler": settings.sampler,
+        "step_size": settings.step_size,
+        "localization": settings.localization,
+        "batch_size": settings.batch_size,
+        "num_samples": settings.num_samples,
+        "num_chains": settings.num_chains,
+        "num_draws": settings.num_draws,
+        "num_burnin_steps": settings.num_burnin_steps,
+        "seed": settings.seed,
+        "preset": settings.preset,
+    }
+
+
+def rlct_lines(rlct: LLCResult) -> dict[str, str]:
+    """The same for people."""
+    settings = rlct.settings
+    return {
+        "RLCT": f"{rlct.llc:.2f} ± {rlct.standard_error:.2f} (standard error)",
+        "status": f"{rlct.status}: {rlct.status_reason}",
+        "nβ": f"{rlct.nbeta:.2f} ({settings.nbeta_rule})",
+        "sampler": f"{settings.sampler}, step size {settings.step_size:g}, localization {settings.localization:g}, "
+        f"batch size {settings.batch_size}",
+        "draws": f"{settings.num_chains} chains x {settings.num_draws}, the first {settings.num_burnin_steps} left out",
+        "R-hat, effective sample size": f"{rlct.rhat:.3f}, {rlct.ess:.0f}",
+        "loss at the trained weights": f"{rlct.init_loss:.5f} nats over {settings.num_samples} samples",
+        "preset, seed": f"{settings.preset}, {settings.seed}",
+    }
+
+
+# ---- what a person wrote ----
+
+
+def between_markers(notes: str) -> str:
+    return f"{BEGIN}\n{notes}\n{END}" if notes else f"{BEGIN}\n{END}"
+
+
+def notes_in(card: str) -> str:
+    """A person's text in a card; empty where there is none.
+
+    Raises:
+        InputError: one marker without the other, or several: what is to be kept is not clear.
+    """
+    found = re.findall(re.escape(BEGIN) + r"\n(.*?)\n?" + re.escape(END), card, re.DOTALL)
+    if len(found) > 1 or card.count(BEGIN) != len(found) or card.count(END) != len(found):
+        raise InputError("README.md", "its markers", f"allowed is one pair, {BEGIN!r} and {END!r}")
+    return found[0] if found else ""
+
+
+def merged_notes(local: str, remote: str) -> str:
+    """The text to keep, of the card in the folder and the one on the Hub.
+
+    Raises:
+        InputError: both have one, and they differ.
+    """
+    own, theirs = notes_in(local), notes_in(remote)
+    if own and theirs and own != theirs:
+        raise InputError("README.md", "the text between its markers", "differs here and on the Hub; empty one of them")
+    return own or theirs

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
 from torch.utils.data import DataLoader, Dataset
 from transformers import EvalPrediction, Trainer
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 from ..complexity import LLCResult, llc_preset
 from ..data import EpochBatchSampler, ImageTensors, TaskSpec, TensorDataLoader
 from ..data.loading import whole_batch
-from ..hub.card import METRICS, CardFacts, model_card
+from ..hub.model_folder import RUN_FILE, run_facts, write_model_card
+from ..hub.upload import remote_card
 from ..models.modeling_self_modeling import (
     IGNORED_LABEL,
     SelfModelingOutput,
@@ -254,6 +257,9 @@ class SelfModelingTrainer(Trainer):
             (folder / "training_args.bin").unlink(missing_ok=True)
             settings = {**json.loads(self.args.to_json_string()), "mixed_precision": self.args.mixed_precision}
             (folder / "training_args.json").write_text(json.dumps(settings, indent=2) + "\n")
+            batch = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+            facts = run_facts(self.task, self.train_dataset, self.eval_dataset, batch)
+            (folder / RUN_FILE).write_text(json.dumps(facts, indent=2) + "\n")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         for name in (WEIGHTS_NAME, WEIGHTS_INDEX_NAME):
@@ -265,41 +271,16 @@ class SelfModelingTrainer(Trainer):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write our own card, from what the run recorded, in place of transformers' (whose arguments it ignores)."""
+        """Write our own card, from the files of the run, in place of transformers' (whose arguments it ignores)."""
         if not self.is_world_process_zero():
             return
-        task = self.task or TaskSpec(name="an unnamed data set", dataset_name=None)
-        on_hub = task.dataset_name is not None and not os.path.isdir(task.dataset_name)
-        recorded = {
-            name.removeprefix("eval_"): value for entry in self.state.log_history for name, value in entry.items()
-        }
-        facts = CardFacts(
-            repo_id=self.hub_model_id or os.path.basename(os.path.abspath(self.args.output_dir)),
-            config=self.accelerator.unwrap_model(self.model).config,
-            dataset=task.dataset_name if on_hub else None,
-            dataset_title=task.name,
-            dataset_config=task.dataset_config,
-            split=task.test_split,
-            epochs=self.state.epoch or 0.0,
-            metrics={name: recorded[name] for name in METRICS if name in recorded},
-            recipe=self._recipe(),
-            rlct=self.rlct_result,
-        )
-        model_card(facts).save(os.path.join(self.args.output_dir, "README.md"))
-
-    def _recipe(self) -> dict[str, Any]:
-        args, config = self.args, self.accelerator.unwrap_model(self.model).config
-        return {
-            "backbone": config.backbone,
-            "hidden sizes": ", ".join(map(str, config.hidden_sizes)) or "none",
-            "optimizer": f"{args.optim} ({args.optim_args})" if args.optim_args else str(args.optim),
-            "learning rate": f"{args.learning_rate:g} ({args.lr_scheduler_type})",
-            "batch size": self._train_batch_size * args.gradient_accumulation_steps * args.world_size,
-            "epochs": f"{args.num_train_epochs:g}",
-            "weight decay": f"{args.weight_decay:g}",
-            "precision": args.mixed_precision if args.mixed_precision != "no" else "float32",
-            "seed": args.seed,
-        }
+        folder = Path(self.args.output_dir)
+        self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+        if self.rlct_result is not None:
+            self.rlct_result.save(folder / "rlct.json")
+        repo_id = self.hub_model_id or folder.absolute().name
+        before = remote_card(HfApi(token=self.args.hub_token), repo_id, "model") if self.hub_model_id else ""
+        write_model_card(folder, repo_id, before)
 
 
 @contextmanager

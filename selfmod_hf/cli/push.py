@@ -1,0 +1,77 @@
+"""`selfmod push FOLDER --repo me/x`: a model, a whole sweep or a Space to the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .arguments import make_parser, one_line, parse, quieten
+from .data_flags import flag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from huggingface_hub import HfApi
+
+    from ..hub.upload import Target
+
+
+@dataclass
+class PushArguments:
+    """What to push, and where to."""
+
+    folder: str | None = flag(
+        "Folder of a trained model, of `selfmod sweep`, or of a Space; may be given without the flag's name."
+    )
+    repo: str | None = flag("Repository, user/name. A sweep becomes a model and a data set of that name.")
+    private: bool = flag("Make new repositories private.", default=False)
+    create_pr: bool = flag("Open a pull request in place of writing to the branch.", default=False)
+    revision: str | None = flag("Branch to write to, made where it is missing, or refs/pr/N; default: main.")
+    quiet: bool = flag("No progress: the addresses only.", default=False)
+
+
+def run(argv: Sequence[str]) -> None:
+    """Push; print the addresses.
+
+    Raises:
+        UsageError: input that cannot be used, a Hub that refuses, a connection that broke off.
+    """
+    given = list(argv)
+    if given and not given[0].startswith("-"):
+        given[0] = f"--folder={given[0]}"
+    (args,) = parse(make_parser("push", PushArguments), given)
+    quieten(args.quiet)
+    with one_line():
+        from huggingface_hub import HfApi
+        from huggingface_hub.utils import disable_progress_bars
+
+        from ..errors import InputError
+        from ..hub.upload import Target
+
+        if args.quiet:
+            disable_progress_bars()
+        for name in ("folder", "repo"):
+            if getattr(args, name) is None:
+                raise InputError(f"--{name}", None, "must be given (selfmod push FOLDER --repo user/name)")
+        folder = Path(args.folder)
+        push = _push_of(folder)
+        target = Target(args.repo, args.private, args.create_pr, args.revision)
+        addresses = push(HfApi(), folder, target)
+    print("\n".join(addresses))
+
+
+def _push_of(folder: Path) -> Callable[[HfApi, Path, Target], list[str]]:
+    from ..errors import InputError
+    from ..experiments.sweep_card import push_sweep
+    from ..hub.upload import push_model, push_space
+
+    if (folder / "cells").is_dir():
+        return push_sweep
+    if (folder / "config.json").is_file():
+        return push_model
+    if (folder / "app.py").is_file() and (folder / "README.md").is_file():
+        return push_space
+    allowed = "allowed are folders of a model (config.json), a sweep (cells/) or a Space (app.py, README.md)"
+    raise InputError("--folder", str(folder), allowed)

@@ -1,0 +1,275 @@
+"""A sweep on the Hub: its networks in one model repository, its tables as a data set of the same name.
+
+One repository with a folder a network, and neither a revision nor a repository for each: the whole sweep is one
+commit, which is there or not; a network is loaded by `subfolder=`, the code lies there once, and nobody's namespace
+holds 240 repositories. (Revisions would take a commit and a branch for each network, a collection a repository.)
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from ..hub.card import CITATION, RLCT_NAME, TAGS, between_markers, finite, merged_notes
+from ..hub.upload import Target, prepare, remote_card, upload
+from .figures import draw_figures
+from .folder import CURVE_COLUMNS, RESULT_COLUMNS, SweepFolder
+from .published import published_value
+from .report import DIGITS, NAMES
+from .statistics import ARM, MEASURES, summarize_arms
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from huggingface_hub import DatasetCard, EvalResult, HfApi, ModelCard
+
+CODE = ("configuration_self_modeling.py", "modeling_self_modeling.py")  # once, at the top, where transformers looks
+METRIC_NAMES = {"accuracy": "Accuracy", "weight_width": "Weight width", "rlct": RLCT_NAME}
+TABLES = ("results.json", "results.parquet", "curves.parquet", "run.json")
+MEANINGS = {
+    "task": "name of the task",
+    "hidden_size": "width of the hidden layer",
+    "aux_weight": "weight of the self-modeling loss (the paper's AW); 0 is the baseline",
+    "seed": "of the initial weights and the order of the samples",
+    "detach_targets": "whether the predicted activations are constants for the gradient",
+    "accuracy": "share of the test split classified rightly",
+    "weight_width": "standard deviation of the last classification layer's weights",
+    "rlct": "local learning coefficient of the pruned network; null where a chain diverged",
+    "rlct_standard_error": "its Monte Carlo standard error",
+    "rlct_status": "ok, not_at_minimum, not_converged or diverged",
+    "rlct_status_reason": "why, in one line",
+    "nbeta": "inverse temperature times number of samples used for the RLCT",
+    "rlct_preset": "name of the sampler's settings",
+    "rlct_rhat": "split R-hat of the kept draws",
+    "rlct_ess": "their effective sample size",
+    "train_loss": "cross-entropy over the training split at the trained weights, nats",
+    "num_epochs": "epochs trained",
+    "batch_size": "samples of a training step",
+    "learning_rate": "of the optimizer",
+    "epoch": "epochs trained so far",
+    "classification_loss": "mean cross-entropy over the epoch's training steps, nats",
+    "self_modeling_loss": "mean squared error of the predicted activations over the same steps",
+    "loss": "their weighted sum",
+}
+
+
+def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
+    """Networks and tables of a sweep; returns the two addresses."""
+    folder = SweepFolder(path)
+    folder.rows()  # refuses an unfinished folder before anything is made on the Hub
+    addresses = []
+    for repo_type, stage in (("model", stage_networks), ("dataset", stage_tables)):
+        repo_id = prepare(api, target, repo_type)
+        old_card = remote_card(api, repo_id, repo_type, target.revision)
+        with tempfile.TemporaryDirectory() as staged:
+            stage(folder, Path(staged), repo_id, merged_notes("", old_card))
+            message = "Upload networks of a sweep" if repo_type == "model" else "Upload results of a sweep"
+            addresses.append(upload(api, Path(staged), repo_id, repo_type, target, message))
+    return addresses
+
+
+def stage_networks(folder: SweepFolder, staged: Path, repo_id: str, notes: str = "") -> None:
+    """What the model repository is to hold: links to the sweep's files, figures, the card."""
+    names = [path.parent.name for path in sorted(folder.cells.glob("*/row.json"))]
+    for name in names:
+        for source in sorted((folder.cells / name).iterdir()):
+            if source.name not in (*CODE, "row.json", "curve.json") and not source.name.startswith("."):
+                _link(source, staged / name / source.name)
+    for code in CODE:
+        _link(folder.cells / names[0] / code, staged / code)
+    figures = [file for file in draw_figures(folder, staged / "figures") if file.suffix == ".png"]
+    card = sweep_card(folder, repo_id, notes, has_figure=any(file.stem == "figure2" for file in figures))
+    card.save(staged / "README.md")
+
+
+def stage_tables(folder: SweepFolder, staged: Path, repo_id: str, notes: str = "") -> None:
+    """What the data set is to hold: tables, run.json, the report where there is one, the card."""
+    folder.write_tables()
+    for name in TABLES:
+        _link(folder.path / name, staged / name)
+    report = folder.path / "report" / "report.html"
+    if report.is_file():
+        _link(report, staged / report.name)
+    dataset_card(folder, repo_id, notes).save(staged / "README.md")
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.symlink_to(source.resolve(strict=True))
+
+
+# ---- cards ----
+
+
+def sweep_card(folder: SweepFolder, repo_id: str, notes: str = "", *, has_figure: bool = True) -> ModelCard:
+    """The card of a sweep's networks; `model-index` has the mean of each arm and measure."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    rows, run = folder.rows(), folder.read_run()
+    data, config = _data(run), _config(folder)
+    is_text = any("SequenceClassification" in name for name in config.get("architectures") or ())
+    task = "text-classification" if is_text else "image-classification"
+    name = repo_id.split("/")[-1]
+    head = "SequenceClassification" if is_text else "ImageClassification"
+    return ModelCard.from_template(
+        ModelCardData(
+            license="mit",
+            library_name="transformers",
+            pipeline_tag=task,
+            tags=TAGS,
+            datasets=[data["id"]] if data["id"] else None,
+            metrics=["accuracy"],
+            model_name=name,
+            eval_results=_arm_results(rows, run, data, task),
+        ),
+        template_str=_template("sweep_card.md.jinja"),
+        name=name,
+        repo_id=repo_id,
+        networks=len(rows),
+        dataset=_dataset_text(data),
+        split=data["test_split"],
+        train_split=data["train_split"],
+        model_class=f"SelfModelingFor{head}",
+        auto_class=f"AutoModelFor{head}",
+        example=next(path.parent.name for path in sorted(folder.cells.glob("*/row.json"))),
+        results=_markdown_table(rows),
+        has_published=any(published_value(*key) is not None for key in _published_keys(rows)),
+        figure=has_figure,
+        sampling=_sampling(run, rows),
+        recipe=_recipe(run, config),
+        notes=between_markers(notes),
+        citation=CITATION,
+    )
+
+
+def dataset_card(folder: SweepFolder, repo_id: str, notes: str = "") -> DatasetCard:
+    """The card of a sweep's tables; its metadata tells `load_dataset` of both."""
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    configs = [{"config_name": name, "data_files": f"{name}.parquet"} for name in ("results", "curves")]
+    configs[0]["default"] = True  # type: ignore[assignment]
+    return DatasetCard.from_template(
+        DatasetCardData(
+            license="mit",
+            tags=TAGS,
+            pretty_name=f"{repo_id.split('/')[-1]}: results of a sweep",
+            configs=configs,
+        ),
+        template_str=_template("dataset_card.md.jinja"),
+        name=repo_id.split("/")[-1],
+        repo_id=repo_id,
+        networks=len(folder.rows()),
+        dataset=_dataset_text(_data(folder.read_run())),
+        result_columns={column: MEANINGS.get(column, "") for column in RESULT_COLUMNS},
+        curve_columns={column: MEANINGS.get(column, "") for column in CURVE_COLUMNS},
+        notes=between_markers(notes),
+        citation=CITATION,
+    )
+
+
+def _template(name: str) -> str:
+    from importlib.resources import files
+
+    return files(__package__).joinpath(name).read_text()
+
+
+def _data(run: dict[str, Any]) -> dict[str, Any]:
+    """Id (None where it is not on the Hub), title, configuration and splits of the data."""
+    from ..data import get_task
+
+    settings = run["settings"]
+    name = settings["data"].get("dataset_name")
+    try:
+        spec = get_task(settings["task"])
+        about = {key: getattr(spec, key) for key in ("dataset_config", "train_split", "test_split")}
+    except InputError:  # a task of another version of the package
+        about = {"dataset_config": None, "train_split": "train", "test_split": "test"}
+    return about | {"id": name if name and not Path(name).is_dir() else None, "title": settings["task"]}
+
+
+def _dataset_text(data: dict[str, Any]) -> str:
+    return f"`{data['id']}`" if data["id"] else data["title"]
+
+
+def _config(folder: SweepFolder) -> dict[str, Any]:
+    first = next(path.parent for path in sorted(folder.cells.glob("*/row.json")))
+    return json.loads((first / "config.json").read_text())
+
+
+def _arm_results(rows: pd.DataFrame, run: dict[str, Any], data: dict[str, Any], task: str) -> list[EvalResult]:
+    from huggingface_hub import EvalResult
+
+    sampling = {
+        key: value for key, value in run["settings"]["sampling"].items() if isinstance(value, (int, float, str))
+    }
+    results = []
+    for arm in summarize_arms(rows).to_dict("records"):
+        if arm["count"] == 0:
+            continue  # no RLCT of this arm is "ok": there is none to publish
+        own = rows[(rows[ARM] == [arm[key] for key in ARM]).all(axis=1)]
+        arguments = {key: arm[key] for key in ARM} | {"networks": arm["count"], "left_out": arm["left_out"]}
+        arguments |= {"interval": [finite(arm["low"]), finite(arm["high"])], "level": 0.95}
+        if arm["measure"] == "rlct":
+            arguments |= sampling | {"nbeta": float(own["nbeta"].iloc[0]), "nbeta_rule": str(sampling.get("nbeta"))}
+        where = f"h = {arm['hidden_size']}, AW = {arm['aux_weight']:g}, {_targets(arm)}"
+        results.append(
+            EvalResult(
+                task_type=task,
+                dataset_type=data["id"] or data["title"],
+                dataset_name=data["title"],
+                dataset_config=data["dataset_config"],
+                dataset_split=data["train_split" if arm["measure"] == "rlct" else "test_split"],
+                metric_type=arm["measure"],
+                metric_name=f"{METRIC_NAMES[arm['measure']]}, mean of {arm['count']} seeds, {where}",
+                metric_value=arm["mean"],
+                metric_args=arguments,
+            )
+        )
+    return results
+
+
+def _targets(arm: dict[str, Any]) -> str:
+    return "targets detached" if arm["detach_targets"] else "targets attached"
+
+
+def _published_keys(rows: pd.DataFrame) -> list[tuple[str, str, int, float]]:
+    task = rows["task"].iloc[0]
+    arms = rows[["hidden_size", "aux_weight"]].drop_duplicates().itertuples(index=False)
+    return [(task, "accuracy", arm.hidden_size, arm.aux_weight) for arm in arms]
+
+
+def _markdown_table(rows: pd.DataFrame) -> str:
+    task = rows["task"].iloc[0]
+    lines = ["| h | targets | AW | seeds | " + " | ".join(NAMES[m] for m in MEASURES) + " | RLCT not ok |"]
+    lines.append("|---" * (5 + len(MEASURES)) + "|")
+    for (hidden_size, detach, weight), arm in summarize_arms(rows).groupby(ARM):
+        measures = arm.set_index("measure")
+        cells = []
+        for measure in MEASURES:
+            entry, digits = measures.loc[measure], DIGITS[measure]
+            text = "none ok" if entry["count"] == 0 else f"{entry['mean']:.{digits}f}"
+            if entry["count"] > 1:
+                text += f" ± {(entry['high'] - entry['low']) / 2:.{digits}f}"
+            paper = published_value(task, measure, hidden_size, weight)
+            cells.append(text if paper is None else f"{text} ({paper:g})")
+        seeds, left_out = measures.loc["accuracy", "count"], measures.loc["rlct", "left_out"]
+        targets = "detached" if detach else "attached"
+        lines.append(f"| {hidden_size} | {targets} | {weight:g} | {seeds} | {' | '.join(cells)} | {left_out} |")
+    return "\n".join(lines)
+
+
+def _sampling(run: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
+    values = ", ".join(f"{value:.4g}" for value in sorted(rows["nbeta"].unique()))
+    rule = run["settings"]["sampling"].get("nbeta", "n/log n")
+    rest = {key.replace("_", " "): value for key, value in run["settings"]["sampling"].items() if key != "nbeta"}
+    return {"nβ": f"{values} ({rule})", **rest}
+
+
+def _recipe(run: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    model = {"backbone": config["backbone"], "target layers": ", ".join(config["target_layers"])}
+    training = {key.replace("_", " "): value for key, value in run["settings"]["training"].items()}
+    data = {key.replace("_", " "): value for key, value in run["settings"]["data"].items() if value is not None}
+    versions = ", ".join(f"{name} {number}" for name, number in run.get("versions", {}).items())
+    return model | data | training | {"versions": versions, "git commit": run.get("git_commit") or "none"}

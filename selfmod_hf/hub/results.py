@@ -1,0 +1,169 @@
+"""Reading published RLCTs back, from the Hub or from a folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..complexity import LLCResult
+
+SAMPLER = (
+    "sampler", "step_size", "localization", "batch_size", "num_chains", "num_draws", "num_burnin_steps", "seed",
+    "preset",
+)  # fmt: skip
+# what must be equal for two estimates to be of the same quantity; chains, draws and seeds only decide the error
+SAME = ("sampler", "step_size", "localization", "batch_size", "num_samples", "parameters")
+LEVEL = 2.0  # standard errors of the difference
+
+
+def load_results(repo_id: str, *, revision: str | None = None, token: str | bool | None = None) -> pd.DataFrame:
+    """Every RLCT that a repository publishes, one row each, with its settings.
+
+    Args:
+        repo_id: ``user/name`` of what `selfmod push` made of a model or a sweep; or a local folder of either.
+        revision: branch, tag or commit.
+        token: of the Hub, where it is private.
+
+    Returns:
+        Columns `rlct`, `rlct_standard_error`, `rlct_status`, `nbeta`, and the sampler's settings with the prefix
+        `rlct_` (`rlct_sampler`, `rlct_step_size`, ...). For a sweep, besides, all columns of its results table, and
+        `network`, the subfolder of the model; for a model `network` is empty.
+
+    Raises:
+        InputError: nothing is there, or no RLCT.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+
+    if Path(repo_id).is_dir():
+        return _of_folder(Path(repo_id))
+    api = HfApi(token=token)
+
+    def fetch(name: str, repo_type: str) -> Path:
+        return Path(api.hf_hub_download(repo_id, name, repo_type=repo_type, revision=revision))
+
+    try:
+        return _of_sweep(fetch("results.parquet", "dataset"), fetch("run.json", "dataset"))
+    except (EntryNotFoundError, RepositoryNotFoundError):
+        pass
+    try:
+        return _of_model(json.loads(fetch("rlct.json", "model").read_text()))
+    except (EntryNotFoundError, RepositoryNotFoundError) as error:
+        problem = "has neither a data set with results.parquet nor a model with rlct.json (selfmod push writes them)"
+        raise InputError("repo_id", repo_id, problem) from error
+
+
+def _of_folder(folder: Path) -> pd.DataFrame:
+    if (folder / "results.parquet").is_file():
+        return _of_sweep(folder / "results.parquet", folder / "run.json")
+    if (folder / "rlct.json").is_file():
+        return _of_model(json.loads((folder / "rlct.json").read_text()))
+    raise InputError("repo_id", str(folder), "holds neither results.parquet (of a sweep) nor rlct.json (of a model)")
+
+
+def _of_sweep(results: Path, run: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    table = pd.read_parquet(results)
+    settings = json.loads(run.read_text())["settings"]["sampling"]
+    for name in SAMPLER:
+        if name in settings and f"rlct_{name}" not in table:
+            table[f"rlct_{name}"] = settings[name]
+    weights = table["aux_weight"].map("{:g}".format)
+    attached = table["detach_targets"].map({True: "", False: "-attached"})
+    names = "h" + table["hidden_size"].astype(str) + "-aw" + weights + attached + "-seed" + table["seed"].astype(str)
+    table.insert(0, "network", names)
+    return table
+
+
+def _of_model(rlct: dict[str, Any]) -> pd.DataFrame:
+    import pandas as pd
+
+    row = {
+        "network": "",
+        "rlct": rlct["llc"],
+        "rlct_standard_error": rlct["standard_error"],
+        "rlct_status": rlct["status"],
+        "rlct_status_reason": rlct["status_reason"],
+        "nbeta": rlct["nbeta"],
+        "rlct_rhat": rlct["rhat"],
+        "rlct_ess": rlct["ess"],
+        "train_loss": rlct["init_loss"],
+        **{f"rlct_{name}": rlct["settings"][name] for name in SAMPLER},
+    }
+    return pd.DataFrame([row])
+
+
+# ---- one published figure, checked ----
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A new estimate beside a published one.
+
+    Attributes:
+        agrees: within `LEVEL` standard errors of the difference; None where the two are not comparable.
+        text: one line that says so.
+    """
+
+    agrees: bool | None
+    text: str
+
+
+def published_rlct(model: str, revision: str | None = None, subfolder: str = "") -> dict[str, Any] | None:
+    """The `rlct.json` that lies beside a model on the Hub (its `to_dict`), or None."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import EntryNotFoundError
+
+    name = f"{subfolder}/rlct.json" if subfolder else "rlct.json"
+    try:
+        return json.loads(Path(HfApi().hf_hub_download(model, name, revision=revision)).read_text())
+    except EntryNotFoundError:
+        return None
+
+
+def compare_with_published(ours: LLCResult, published: dict[str, Any]) -> Agreement:
+    """Whether a new estimate agrees with a published one.
+
+    Equal sampler settings and equal seed give the same numbers; another `seed` makes it a test of the figure.
+    """
+    mine = ours.to_dict()
+    pairs = [("nbeta", mine["nbeta"], published["nbeta"])]
+    pairs += [(name, mine["settings"][name], published["settings"].get(name)) for name in SAME]
+    different = [f"{name} {new} here, {old} there" for name, new, old in pairs if not _equal(new, old)]
+    there = f"published {_value(published)}"
+    if different:
+        return Agreement(None, f"not comparable with the {there}: {'; '.join(different)}")
+    for where, status in (("here", mine["status"]), ("there", published["status"])):
+        if status not in ("ok", "not_converged"):
+            return Agreement(None, f"not comparable with the {there}: {status} {where}, which is no RLCT")
+    error = math.hypot(mine["standard_error"], published["standard_error"])
+    distance = abs(mine["llc"] - published["llc"])
+    apart = distance / error if error > 0 else (0.0 if distance == 0 else math.inf)
+    verdict = "agrees" if apart <= LEVEL else "DISAGREES"
+    return Agreement(apart <= LEVEL, f"{verdict} with the {there}: {apart:.1f} standard errors of the difference")
+
+
+def _equal(new: Any, old: Any) -> bool:
+    if isinstance(new, float) and isinstance(old, (int, float)):
+        return math.isclose(new, old, rel_tol=1e-9)
+    return _as_list(new) == _as_list(old)
+
+
+def _as_list(value: Any) -> Any:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def _value(rlct: dict[str, Any]) -> str:
+    if rlct["llc"] is None:
+        return f"estimate without a value ({rlct['status']})"
+    return f"{rlct['llc']:.3f} ± {rlct['standard_error']:.3f} ({rlct['status']})"

@@ -1,0 +1,110 @@
+"""Bringing a folder to the Hub, by huggingface_hub's own means.
+
+An upload that was broken off goes on where it stopped when the same call is made again: `upload_folder` drops files
+that the repository has already, and the Hub asks only for the contents it has not (by Xet chunk by chunk, without
+Xet file by file). A commit appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+# work in progress, and what would have to be unpickled
+LEFT_OUT = ["checkpoint-*/**", ".*", "**/.*", "*.part", "*.tmp", "*.bin", "*.pt", "*.pth", "*.pkl", "__pycache__/**"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where to push.
+
+    Attributes:
+        repo_id: ``user/name``, or ``name`` in the user's own namespace.
+        private: make the repository private, where it is new.
+        create_pr: open a pull request instead of writing to the branch.
+        revision: branch (made where it is missing) or ``refs/pr/N``; default: main.
+    """
+
+    repo_id: str
+    private: bool = False
+    create_pr: bool = False
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.create_pr and self.revision not in (None, "main"):
+            problem = "a pull request is opened against main; leave one of the two out"
+            raise InputError("--revision", self.revision, problem)
+
+
+def prepare(api: HfApi, target: Target, repo_type: str) -> str:
+    """Make repository and branch where they are missing; returns the repository's full name.
+
+    Raises:
+        InputError: asked to be private, but it exists and is public.
+    """
+    sdk = "gradio" if repo_type == "space" else None
+    url = api.create_repo(
+        target.repo_id, repo_type=repo_type, private=target.private or None, exist_ok=True, space_sdk=sdk
+    )
+    if target.private and not api.repo_info(url.repo_id, repo_type=repo_type).private:
+        raise InputError("--private", url.repo_id, "exists and is public; take another name or change it on the Hub")
+    if target.revision is not None and not target.revision.startswith("refs/"):
+        api.create_branch(url.repo_id, repo_type=repo_type, branch=target.revision, exist_ok=True)
+    return url.repo_id
+
+
+def remote_card(api: HfApi, repo_id: str, repo_type: str, revision: str | None = None) -> str:
+    """The README.md that is there; empty where there is none."""
+    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        path = api.hf_hub_download(repo_id, "README.md", repo_type=repo_type, revision=revision)
+    except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError):
+        return ""
+    return Path(path).read_text()
+
+
+def upload(api: HfApi, folder: Path, repo_id: str, repo_type: str, target: Target, message: str) -> str:
+    """Upload a folder as one commit (huge ones: as several); returns the address of the commit or pull request.
+
+    Raises:
+        ConnectionError: the connection broke off, and stayed so while huggingface_hub tried again.
+    """
+    from huggingface_hub.utils import httpx
+
+    try:
+        info = api.upload_folder(
+            repo_id=repo_id,
+            repo_type=repo_type,
+            folder_path=folder,
+            commit_message=message,
+            revision=target.revision,
+            create_pr=target.create_pr,
+            ignore_patterns=list(LEFT_OUT),
+        )
+    except (httpx.TransportError, RuntimeError) as error:  # huggingface_hub wraps what breaks an LFS upload off
+        again = "the same command goes on where this stopped"
+        raise ConnectionError(f"{repo_id}: the upload broke off ({error}); {again}") from error
+    return str(info.pr_url or info.commit_url)
+
+
+def push_model(api: HfApi, folder: Path, target: Target) -> list[str]:
+    """A model's folder, with a card made from what the run recorded; returns the address."""
+    from .model_folder import facts_of, write_model_card
+
+    facts_of(folder, target.repo_id)  # refuses before anything is made on the Hub
+    repo_id = prepare(api, target, "model")
+    write_model_card(folder, repo_id, remote_card(api, repo_id, "model", target.revision))
+    return [upload(api, folder, repo_id, "model", target, "Upload self-modeling network")]
+
+
+def push_space(api: HfApi, folder: Path, target: Target) -> list[str]:
+    """A Space's folder as it is: an evaluate module, an app; returns the address."""
+    repo_id = prepare(api, target, "space")
+    return [upload(api, folder, repo_id, "space", target, "Upload Space")]

@@ -1,0 +1,194 @@
+"""`selfmod push`: what arrives, what is kept, what goes on after a break; real clients, the loopback Hub."""
+
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from huggingface_hub import DatasetCard, ModelCard
+
+from selfmod_hf.cli import main
+from selfmod_hf.complexity import LLCResult
+from selfmod_hf.errors import InputError
+from selfmod_hf.experiments.sweep_card import push_sweep
+from selfmod_hf.hub.card import BEGIN
+from selfmod_hf.hub.upload import Target, push_model, push_space
+from selfmod_hf.metrics import metric_path
+from tests.loopback_hub import LoopbackHub
+
+CELL = "h8-aw10-seed2"
+SELFMOD = "import sys; from selfmod_hf.cli import main; sys.exit(main(sys.argv[1:]))"
+
+READ_BACK = f"""
+import evaluate
+from datasets import load_dataset
+from selfmod_hf import load_results
+results, curves = (load_dataset("me/sweep", name, split="train") for name in ("results", "curves"))
+assert (len(results), len(curves)) == (4, 8)
+table = load_results("me/sweep").set_index("network")
+assert table.loc["{CELL}", "rlct"] == results[3]["rlct"]
+assert set(table["rlct_sampler"]) == {{"sgld"}} and set(table["rlct_num_draws"]) == {{40}}
+assert load_results("me/net").loc[0, "rlct_num_draws"] == 60
+metric = evaluate.load("me/rlct")
+assert metric.compute(predictions=[[1.0] * 40] * 2, references=[[0.5] * 40] * 2, nbeta=2.0)["rlct"] == 1.0
+
+import sys
+sys.modules["selfmod_hf"] = None  # importing it now fails
+from transformers import AutoModelForImageClassification
+model = AutoModelForImageClassification.from_pretrained("me/sweep", subfolder="{CELL}", trust_remote_code=True)
+assert model.config.aux_weight == 10
+"""
+
+
+def selfmod(hub: LoopbackHub, *argv: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", SELFMOD, *map(str, argv)]
+    return subprocess.run(command, env=env or hub.env(), capture_output=True, text=True, check=False)
+
+
+def uploads(hub: LoopbackHub) -> int:
+    return sum(method == "PUT" and status == 200 for method, _, status in hub.requests)
+
+
+def test_round_trip(loopback_hub, small_sweep, small_model):
+    """Files arrive byte by byte; datasets, evaluate, transformers and this package read them."""
+    api = loopback_hub.api()
+    done = selfmod(loopback_hub, "push", small_sweep, "--repo", "me/sweep", "--quiet")
+    assert done.returncode == 0, done.stderr
+    push_model(api, small_model, Target("me/net"))
+    push_space(api, Path(metric_path("rlct")), Target("me/rlct"))
+
+    root = loopback_hub.root
+    for file in ("model.safetensors", "config.json", "rlct.json", "rlct.safetensors"):
+        assert (root / "models/me/sweep" / CELL / file).read_bytes() == (
+            small_sweep / "cells" / CELL / file
+        ).read_bytes()
+    for file in ("results.parquet", "curves.parquet", "run.json"):
+        assert (root / "datasets/me/sweep" / file).read_bytes() == (small_sweep / file).read_bytes()
+    assert (root / "models/me/sweep/figures/figure2.png").is_file()
+    for file in ("model.safetensors", "rlct.json", "training.png", "rlct.png"):
+        assert (root / "models/me/net" / file).read_bytes() == (small_model / file).read_bytes()
+    assert (root / "spaces/me/rlct/rlct.py").read_bytes() == Path(metric_path("rlct"), "rlct.py").read_bytes()
+    subprocess.run([sys.executable, "-c", READ_BACK], env=loopback_hub.env(), check=True)
+
+
+def test_cards_are_valid_and_read_back(loopback_hub, small_sweep, small_model, tmp_path):
+    """By the Hub's validator, which the client asks; the metadata comes back as EvalResults."""
+    push_sweep(loopback_hub.api(), small_sweep, Target("me/sweep"))
+    push_model(loopback_hub.api(), small_model, Target("me/net"))
+    root = loopback_hub.root
+    program = """
+import sys
+from huggingface_hub import DatasetCard, ModelCard
+ModelCard.load(sys.argv[1]).validate(); ModelCard.load(sys.argv[2]).validate(); DatasetCard.load(sys.argv[3]).validate()
+"""
+    cards = [root / path / "README.md" for path in ("models/me/sweep", "models/me/net", "datasets/me/sweep")]
+    subprocess.run([sys.executable, "-c", program, *map(str, cards)], env=loopback_hub.env(), check=True)
+    assert sum("validate-yaml" in path for _, path, status in loopback_hub.requests if status == 200) >= 3
+
+    rlct = LLCResult.load(small_model / "rlct.json")
+    (found,) = [r for r in ModelCard.load(cards[1]).data.eval_results if r.metric_type == "rlct"]
+    assert (found.metric_value, found.metric_args["nbeta"]) == (rlct.llc, rlct.nbeta)
+    assert found.metric_args["standard_error"] == rlct.standard_error
+    arms = [r for r in ModelCard.load(cards[0]).data.eval_results if r.metric_type == "weight_width"]
+    assert [r.metric_args["aux_weight"] for r in arms] == [0, 10]
+    assert [c["config_name"] for c in DatasetCard.load(cards[2]).data.configs] == ["results", "curves"]
+
+
+def test_a_second_push_keeps_what_a_person_wrote(loopback_hub, small_model, tmp_path):
+    api, folder = loopback_hub.api(), tmp_path / "net"
+    shutil.copytree(small_model, folder)
+    push_model(api, folder, Target("me/net"))
+    card = loopback_hub.root / "models/me/net/README.md"
+    edited = card.read_text().replace(BEGIN, f"{BEGIN}\nMine: café, {{{{ braces }}}}.\n\n* two").replace("0.9", "0.1")
+    api.upload_file(path_or_fileobj=edited.encode(), path_in_repo="README.md", repo_id="me/net")
+    before = (folder / "README.md").read_text()
+    push_model(api, folder, Target("me/net"))
+    assert card.read_text() == before.replace(BEGIN, f"{BEGIN}\nMine: café, {{{{ braces }}}}.\n\n* two")
+
+    here = (folder / "README.md").read_text()
+    (folder / "README.md").write_text(here.replace("Mine", "Ours"))
+    with pytest.raises(InputError, match="differs here and on the Hub"):
+        push_model(api, folder, Target("me/net"))
+    (folder / "README.md").write_text(here.replace("<!-- to here", "<!--"))
+    with pytest.raises(InputError, match="allowed is one pair"):
+        push_model(api, folder, Target("me/net"))
+
+
+def test_private_pull_request_and_revision(loopback_hub, small_model, tmp_path):
+    api, folder = loopback_hub.api(), tmp_path / "net"
+    shutil.copytree(small_model, folder)
+    push_model(api, folder, Target("me/net", private=True))
+    assert api.model_info("me/net").private
+    head = api.model_info("me/net").sha
+    (folder / "more.txt").write_text("new")
+    (address,) = push_model(api, folder, Target("me/net", create_pr=True))
+    assert address.endswith("/discussions/1")
+    push_model(api, folder, Target("me/net", revision="second"))
+    assert api.file_exists("me/net", "more.txt", revision="second")
+    assert api.model_info("me/net").sha == head
+    api.create_repo("me/open")
+    with pytest.raises(InputError, match="exists and is public"):
+        push_model(api, folder, Target("me/open", private=True))
+    with pytest.raises(InputError, match="opened against main"):
+        Target("me/net", create_pr=True, revision="second")
+
+
+@pytest.mark.slow  # the client tries for half a minute before it gives up
+def test_a_broken_off_upload_goes_on(small_sweep, hub_seed, tmp_path):
+    """The server dies in the middle of the uploads; started again on its folder, it is sent only what it lacks."""
+    with LoopbackHub(tmp_path / "whole") as hub:
+        push_sweep(hub.api(), small_sweep, Target("me/sweep"))
+        all_files, whole = uploads(hub), hub.root / "models/me/sweep"
+    enough = threading.Event()
+
+    def die(request, respond):
+        if request.method == "PUT" and uploads(hub) >= 3:
+            enough.set()
+            threading.Event().wait(1)  # until the server is gone
+            raise ConnectionError
+        return respond(request)
+
+    hub = LoopbackHub(tmp_path / "hub", faults=die).start()
+    first = subprocess.Popen(
+        [sys.executable, "-c", SELFMOD, "push", str(small_sweep), "--repo", "me/sweep", "--quiet"],
+        env=hub.env(), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert enough.wait(120)
+    hub.stop()
+    _, errors = first.communicate(timeout=120)
+    before = uploads(hub)
+    assert first.returncode == 2
+    assert "the same command goes on where this stopped" in errors.splitlines()[-1]
+    assert 3 <= before < all_files
+    with LoopbackHub(tmp_path / "hub") as hub:
+        assert not hub.api().file_exists("me/sweep", "README.md")  # nothing half-done is to be seen
+        push_sweep(hub.api(), small_sweep, Target("me/sweep"))
+        assert uploads(hub) == all_files - before
+        for file in whole.rglob("*"):
+            if file.is_file() and "figures" not in file.parts:
+                assert (hub.root / "models/me/sweep" / file.relative_to(whole)).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["push"], "--folder=None: must be given"),
+        (["push", "FOLDER"], "--repo=None: must be given"),
+        (["push", "FOLDER", "--repo", "me/x"], "allowed are folders of a model"),
+        (["push", "FOLDER", "--repo", "me/x", "--what"], "--what: no such flag"),
+    ],
+)
+def test_what_cannot_be_pushed_is_refused_in_one_line(tmp_path, capsys, flags, message):
+    flags = [str(tmp_path) if flag == "FOLDER" else flag for flag in flags]
+    assert main(flags) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_model_of_another_kind_is_refused(loopback_hub, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(InputError, match="holds a model of type 'bert'"):
+        push_model(loopback_hub.api(), tmp_path, Target("me/net"))
+    assert not loopback_hub.api().repo_exists("me/net")
