@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import UsageError
 from .arguments import make_parser, one_line, parse, quieten
 from .data_flags import flag
 
 if TYPE_CHECKING:
-    from ..data import TaskSpec
+    from ..data import TaskData, TaskSpec
     from ..experiments.folder import SweepFolder
+    from ..experiments.memory import MemoryPlan
     from ..experiments.plan import Plan
 
 
@@ -38,7 +39,8 @@ class SweepArguments:
     rlct_preset: str = flag("Settings of the RLCT: paper, paper-text or theory.", "paper")
     num_chains: int | None = flag("Chains of each RLCT.")
     num_draws: int | None = flag("Draws of each chain; the first half is left out.")
-    members_per_population: int | None = flag("Networks trained at once; default: what half the free memory holds.")
+    members_per_population: int | None = flag("Networks trained at once; default: what fits into --memory_gib.")
+    memory_gib: float | None = flag("Memory for training, of each process; default: half of what is free.")
     output_dir: str | None = flag("Results folder; default: runs/sweep-<recipe>.")
     dry_run: bool = flag("Print what would be done, with an estimate of time and memory; do nothing.", default=False)
     quiet: bool = flag("No progress: the final table only.", default=False)
@@ -55,22 +57,35 @@ def run(argv: Sequence[str]) -> None:
     with one_line():
         from ..data import load_images
         from ..experiments.folder import SweepFolder
+        from ..experiments.memory import MemoryPlan
         from ..experiments.report import results_table
-        from ..experiments.sweep import run_sweep
+        from ..experiments.sweep import from_main, join_processes, run_sweep
 
         spec = _spec(args)
         plan = make_plan(args, spec)
         folder = SweepFolder(args.output_dir or f"runs/sweep-{args.recipe}")
         folder.check_settings(plan.settings)
-        data = load_images(spec, max_train_samples=args.max_train_samples, max_test_samples=args.max_test_samples)
+        state = join_processes()
+        with state.main_process_first():
+            data = load_images(spec, max_train_samples=args.max_train_samples, max_test_samples=args.max_test_samples)
+        limit = from_main(lambda: _memory_limit(args, state.num_processes))
+        batch_size = plan.training["per_device_train_batch_size"]
+        memory = MemoryPlan(data, batch_size, limit, state.num_processes, args.members_per_population)
     if args.dry_run:
-        print(_describe(plan, folder, data, args.members_per_population))
+        description = _describe(plan, folder, data, memory)
+        if state.is_main_process:
+            print(description)
         return
-    say = (lambda line: None) if args.quiet else (lambda line: print(line, flush=True))
+    quiet = args.quiet or not state.is_main_process
+    say = (lambda line: None) if quiet else (lambda line: print(line, flush=True))
     with one_line():
-        run_sweep(plan, spec, data, folder, members_per_population=args.members_per_population, say=say)
-        print(results_table(folder.rows()))
-        print(f"\n{folder.path}: results.json, results.parquet, curves.parquet, run.json, cells/")
+        for hidden_size in dict.fromkeys(cell.hidden_size for cell in plan.cells):
+            if reason := memory.explain(hidden_size):
+                say(reason)
+        run_sweep(plan, spec, data, folder, memory, say=say)
+        if state.is_main_process:
+            print(results_table(folder.rows()))
+            print(f"\n{folder.path}: results.json, results.parquet, curves.parquet, run.json, cells/")
 
 
 def _spec(args: SweepArguments) -> TaskSpec:
@@ -89,7 +104,7 @@ def make_plan(args: SweepArguments, spec: TaskSpec) -> Plan:
     from ..complexity.settings import LLCSettings
     from ..experiments.plan import GRIDS, Plan, make_cells
 
-    for name in ("num_train_epochs", "train_batch_size", "members_per_population", "learning_rate"):
+    for name in ("num_train_epochs", "train_batch_size", "members_per_population", "learning_rate", "memory_gib"):
         value = getattr(args, name)
         if value is not None and not value > 0:
             raise UsageError(f"--{name} {value}: allowed are numbers above 0")
@@ -115,18 +130,27 @@ def make_plan(args: SweepArguments, spec: TaskSpec) -> Plan:
     return Plan(spec.name, cells, training, sampling, {"dataset_name": spec.dataset_name, **data})
 
 
-def _describe(plan: Plan, folder: SweepFolder, data: Any, members: int | None) -> str:
-    from ..experiments.sweep import estimate_work
+def _memory_limit(args: SweepArguments, num_processes: int) -> int:
+    """Bytes that training may take in each process."""
+    from ..experiments.memory import free_memory
 
-    work = estimate_work(plan, folder, data, members)
+    return free_memory(num_processes) // 2 if args.memory_gib is None else int(args.memory_gib * 2**30)
+
+
+def _describe(plan: Plan, folder: SweepFolder, data: TaskData, memory: MemoryPlan) -> str:
+    from ..experiments.estimate import estimate_work
+
+    work = estimate_work(plan, folder, data, memory)
     done = sum(folder.is_finished(cell) for cell in plan.cells)
     lines = [f"{len(plan.cells)} networks in {folder.path}, {done} of them finished"]
     for part in work:
+        first, last = part.cells[0], part.cells[-1]
         lines.append(
-            f"  {len(part.cells):4} networks of width {part.cells[0].hidden_size}, {part.cells[0].name} .. "
-            f"{part.cells[-1].name}: about {part.bytes / 2**30:.2f} GiB, {part.seconds / 60:.1f} min"
+            f"  {len(part.cells):4} networks of width {first.hidden_size}, {first.name} .. {last.name}: "
+            f"about {part.bytes / 2**30:.2f} GiB, {part.seconds / 60:.1f} min"
         )
-    lines.append(f"about {sum(part.seconds for part in work) / 60:.1f} min in all, from a probe of this machine")
+    lines += [reason for size in {part.cells[0].hidden_size for part in work} if (reason := memory.explain(size))]
+    lines.append(f"about {sum(part.seconds for part in work) / 60:.1f} min in all, by a few real steps of each width")
     for name, values in plan.settings.items():
         lines.append(f"{name}: {values}")
     return "\n".join(lines)

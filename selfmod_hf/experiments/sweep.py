@@ -2,6 +2,10 @@
 
 What is computed together is fixed when a population is opened and kept in its members.json, so that a resumed sweep
 takes up the same populations and gives the same numbers, to the bit on the same machine.
+
+Under a launcher of several processes all of them run this code together: members, and then chains, are split over them
+(`PopulationTrainer`, `estimate_llc`). A population of one network is that network, trained with data parallelism. The
+main process alone decides what is next, and alone writes.
 """
 
 from __future__ import annotations
@@ -12,34 +16,63 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from ..data import TaskData, TaskSpec
+from ..errors import InputError
 from ..models import SelfModelingConfig
-from ..stacking import chunk_ranges, copies_that_fit
+from ..stacking import chunk_ranges
 from ..trainer import SelfModelingTrainer, SelfModelingTrainingArguments
 from ..trainer.population import Member, SelfModelingPopulation
 from ..trainer.rlct import estimate_rlct
 from .folder import SweepFolder
+from .memory import MemoryPlan
 from .plan import Cell, Plan
 
 if TYPE_CHECKING:
     from ..complexity import LLCResult
-    from ..trainer.population_trainer import PopulationTrainer
+    from ..models import SelfModelingPreTrainedModel
 
-# Of a step's images on a CPU: beyond this the C library maps and unmaps memory each step. Measured at width 64,
-# batch 512: 0.13 s a network-epoch with 10 members (15 MiB), 0.21 s with 60.
-CPU_BATCH_BYTES = 16 << 20
 RLCT_GROUP = 10  # networks whose chains are sampled together; an interrupted sweep samples at most these again
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "selfmod_hf")
+T = TypeVar("T")
+
+
+def join_processes() -> PartialState:
+    """Meet the other processes of a launcher, where there is one."""
+    return PartialState(cpu=not torch.accelerator.is_available())
+
+
+def from_main(decide: Callable[[], T]) -> T:
+    """What the main process decides; all processes must ask together.
+
+    Raises:
+        ValueError: in all processes, where it is raised in the main one.
+    """
+    state = PartialState()
+    if state.num_processes == 1:
+        return decide()
+    answer: list[Any] = [None, None]
+    if state.is_main_process:
+        try:
+            answer = [decide(), None]
+        except ValueError as error:
+            answer = [None, str(error)]
+    decision, problem = broadcast_object_list(answer)
+    if problem is not None:
+        raise ValueError(problem)
+    return decision
 
 
 def run_sweep(
@@ -47,8 +80,8 @@ def run_sweep(
     spec: TaskSpec,
     data: TaskData,
     folder: SweepFolder,
+    memory: MemoryPlan,
     *,
-    members_per_population: int | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Do what of the plan is not done yet; tables are written after each population.
@@ -57,45 +90,51 @@ def run_sweep(
         plan: cells and settings.
         spec, data: the task.
         folder: results; held locked meanwhile.
-        members_per_population: how many networks train at once; default: as many as fit into half the free memory.
-        say: takes a line of progress.
+        memory: how many networks train at once.
+        say: takes a line of progress, in the main process.
 
     Raises:
         InputError: the folder is in use, or was begun with other settings.
     """
-    with folder.locked():
-        folder.check_settings(plan.settings)
-        run = folder.read_run()
+    main = join_processes().is_main_process
+    with ExitStack() as stack:
+        from_main(lambda: stack.enter_context(folder.locked()))
+        from_main(lambda: folder.check_settings(plan.settings))
         session: dict[str, Any] = {
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "command": sys.argv[1:],
+            "seconds": {},
         }
-        session |= {"seconds": {}}
-        run = {"settings": plan.settings, **_surroundings(), "sessions": [*run["sessions"], session]}
-        folder.write_run(run)
-        for path, cells in _populations(plan, folder, data, members_per_population):
-            seconds = _run_population(plan, spec, data, folder, path, cells, say)
-            session["seconds"][path.name] = {"networks": len(cells), **seconds}
-            folder.write_tables()
+        run = {"settings": plan.settings, **_surroundings(), "sessions": [*folder.read_run()["sessions"], session]}
+        if main:
             folder.write_run(run)
-        folder.write_tables()  # the last session may have been cut between its last network and its tables
+        todo = _populations(plan, folder, memory)
+        while (population := from_main(lambda: next(todo, None))) is not None:
+            path, cells = population
+            seconds = _run_population(plan, spec, data, folder, path, cells, say if main else _silent)
+            session["seconds"][path.name] = {"networks": len(cells), **seconds}
+            if main:
+                folder.write_tables()
+                folder.write_run(run)
+        if main:
+            folder.write_tables()  # the last session may have been cut between its last network and its tables
 
 
-def _populations(
-    plan: Plan, folder: SweepFolder, data: TaskData, members: int | None
-) -> Iterator[tuple[Path, list[Cell]]]:
+def _silent(line: str) -> None:
+    pass
+
+
+def _populations(plan: Plan, folder: SweepFolder, memory: MemoryPlan) -> Iterator[tuple[Path, list[Cell]]]:
     """Interrupted populations first, then new ones of what is left."""
     planned = set(plan.cells)
     for path, cells in folder.unfinished_populations():
         if planned.intersection(cells):
             yield path, cells
-    for cells in populations_to_open(plan, folder, data, members):
+    for cells in populations_to_open(plan, folder, memory):
         yield folder.open_population(cells), cells
 
 
-def populations_to_open(
-    plan: Plan, folder: SweepFolder, data: TaskData, members: int | None = None
-) -> list[list[Cell]]:
+def populations_to_open(plan: Plan, folder: SweepFolder, memory: MemoryPlan) -> list[list[Cell]]:
     """The unfinished cells that no interrupted population holds, in groups that train together."""
     held = {cell for _, cells in folder.unfinished_populations() for cell in cells}
     groups = []
@@ -105,87 +144,9 @@ def populations_to_open(
             for cell in plan.cells
             if cell.hidden_size == hidden_size and cell not in held and not folder.is_finished(cell)
         ]
-        size = members or members_that_fit(hidden_size, plan, data)
+        size = memory.members_at_once(hidden_size)
         groups += [[cells[index] for index in chunk] for chunk in chunk_ranges(len(cells), size)]
     return groups
-
-
-# ---- memory and time ----
-
-
-def num_parameters(hidden_size: int, data: TaskData) -> int:
-    """Of the MLP with its self-model."""
-    inputs, outputs = data.train.pixels[0].numel(), len(data.label_names) + hidden_size
-    return (inputs + 1) * hidden_size + (hidden_size + 1) * outputs
-
-
-def bytes_per_member(hidden_size: int, plan: Plan, data: TaskData) -> int:
-    """What training one member takes: weights, gradient, optimizer state and its update; batch and activations."""
-    per_sample = 2 * data.train.pixels[0].numel() + 8 * hidden_size
-    return 4 * (5 * num_parameters(hidden_size, data) + plan.training["per_device_train_batch_size"] * per_sample)
-
-
-def free_memory() -> int:
-    """Bytes that are free on the accelerator, or in the machine."""
-    if torch.cuda.is_available():
-        return torch.cuda.mem_get_info()[0]
-    for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").is_file() else ():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-
-
-def members_that_fit(hidden_size: int, plan: Plan, data: TaskData) -> int:
-    """How many members train at once: within half the free memory, and on a CPU as many as run well."""
-    fit = copies_that_fit(bytes_per_member(hidden_size, plan, data), free_memory() // 2)
-    if torch.cuda.is_available():
-        return fit
-    batch = 4 * plan.training["per_device_train_batch_size"] * data.train.pixels[0].numel()
-    return min(fit, copies_that_fit(batch, CPU_BATCH_BYTES))
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a population is expected to take."""
-
-    cells: list[Cell]
-    bytes: int
-    seconds: float
-
-
-def estimate_work(plan: Plan, folder: SweepFolder, data: TaskData, members: int | None = None) -> list[Estimate]:
-    """For each population still to be trained: memory, and time from arithmetic and a probe of this machine.
-
-    6 operations per parameter and sample (forward, backward), for epochs and chains, at a third of the rate of a
-    plain matrix product: a rough figure.
-    """
-    rate = _matmul_rate() / 3
-    sampling = plan.sampling
-    steps = sampling["num_chains"] * sampling["num_draws"] * min(sampling["batch_size"], len(data.train)) * 4 / 3
-    samples = (
-        plan.training["num_train_epochs"] * len(data.train) + steps
-    )  # draws are compared with w*: one more forward
-    open_cells = [cells for _, cells in folder.unfinished_populations() if set(plan.cells) & set(cells)]
-    return [
-        Estimate(
-            cells,
-            len(cells) * bytes_per_member(cells[0].hidden_size, plan, data),
-            len(cells) * 6 * num_parameters(cells[0].hidden_size, data) * samples / rate,
-        )
-        for cells in (*open_cells, *populations_to_open(plan, folder, data, members))
-    ]
-
-
-def _matmul_rate() -> float:
-    """Operations a second of a float32 matrix product on the device, measured for a moment."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    a = torch.randn(1024, 1024, device=device)
-    best = math.inf
-    for _ in range(4):
-        start = time.perf_counter()
-        float((a @ a)[0, 0])
-        best = min(best, time.perf_counter() - start)
-    return 2 * 1024**3 / best
 
 
 # ---- one population ----
@@ -195,42 +156,83 @@ def _run_population(
     plan: Plan, spec: TaskSpec, data: TaskData, folder: SweepFolder, path: Path, cells: Sequence[Cell], say: Any
 ) -> dict[str, float]:
     """Train, measure, keep; returns the seconds each part took in this session."""
+    state = PartialState()
     start = time.perf_counter()
-    say(f"{path.name} and {len(cells) - 1} more: training {len(cells)} networks of width {cells[0].hidden_size}")
-    trainer = _train(plan, spec, data, path, cells, say)
+    say(f"{path.name}{_and_more(cells)}: training {_how(cells, state.num_processes)}")
+    trainer = make_trainer(plan, data, path, cells, spec)
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    trainer.add_callback(_Progress(say))
+    trainer.train(resume_from_checkpoint=from_main(lambda: _whole_checkpoint(path / "training")))
     trained = time.perf_counter()
-    curves = _curves(trainer)
-    population = trainer.population.cpu()
+    networks = _networks(trainer)
     for group in chunk_ranges(len(cells), RLCT_GROUP):
-        if all(folder.is_finished(cells[k]) for k in group):
+        missing = from_main(lambda group=group: [k for k in group if not folder.is_finished(cells[k])])  # type: ignore[misc]
+        if not missing:
             continue
-        models = [population.member(k).eval() for k in group]
+        models = [networks[k].model() for k in group]
         say(f"  RLCT of {cells[group[0]].name} .. {cells[group[-1]].name}")
         # chains of equal seeds share their noise: the arms are compared under common random numbers
         estimates = estimate_rlct(
             models, data.train, members=[cells[k].seed for k in group], device=trainer.args.device, **plan.sampling
         )
         for k, model, estimate in zip(group, models, estimates, strict=True):
-            if not folder.is_finished(cells[k]):
-                row = _row(plan, cells[k], curves[k][-1], estimate)
-                folder.finish(cells[k], model, estimate, row, [_keys(plan, cells[k]) | entry for entry in curves[k]])
-    folder.close_population(path)
+            if k in missing and state.is_main_process:
+                row = _row(plan, cells[k], networks[k].curve[-1], estimate)
+                curve = [_keys(plan, cells[k]) | entry for entry in networks[k].curve]
+                folder.finish(cells[k], model, estimate, row, curve)
+    from_main(lambda: folder.close_population(path))
     return {"training": trained - start, "rlct": time.perf_counter() - trained}
 
 
-def _train(
-    plan: Plan, spec: TaskSpec, data: TaskData, path: Path, cells: Sequence[Cell], say: Any
-) -> PopulationTrainer:
-    args = SelfModelingTrainingArguments(output_dir=str(path / "training"), **plan.training, **_FIXED)
-    population = SelfModelingPopulation(_config(cells[0].hidden_size, data), [_member(cell) for cell in cells])
+def _and_more(cells: Sequence[Cell]) -> str:
+    return f" and {len(cells) - 1} more" if len(cells) > 1 else ""
+
+
+def _how(cells: Sequence[Cell], processes: int) -> str:
+    """What is trained, and how it is split."""
+    width = f"of width {cells[0].hidden_size}"
+    if len(cells) == 1:
+        return f"a single network {width}" + (f", each batch over {processes} processes" if processes > 1 else "")
+    return f"{len(cells)} networks {width}" + (f", the members over {processes} processes" if processes > 1 else "")
+
+
+def make_trainer(
+    plan: Plan, data: TaskData, path: Path, cells: Sequence[Cell], spec: TaskSpec | None = None, **settings: Any
+) -> SelfModelingTrainer:
+    """The Trainer of a population; of one network alone where that is all there is.
+
+    Args:
+        plan: its training settings are used.
+        data: the task's.
+        path: folder of the population.
+        cells: the networks.
+        spec: the task.
+        settings: training arguments in place of the plan's.
+
+    Raises:
+        InputError: a single network whose batch cannot be split evenly over the processes.
+    """
+    members = [Member(cell.seed, cell.aux_weight, cell.detach_targets) for cell in cells]
+    population = SelfModelingPopulation(_config(cells[0].hidden_size, data), members)
+    settings = {**plan.training, **_FIXED, "use_cpu": not torch.accelerator.is_available(), **settings}
+    if len(cells) == 1:
+        settings |= {"seed": cells[0].seed, "per_device_train_batch_size": _share_of_batch(plan)}
     trainer: Any = SelfModelingTrainer(
-        model=population, args=args, train_dataset=data.train, eval_dataset=data.test, task=spec
+        model=population.member(0) if len(cells) == 1 else population,
+        args=SelfModelingTrainingArguments(output_dir=str(path / "training"), **settings),
+        train_dataset=data.train,
+        eval_dataset=data.test,
+        task=spec,
     )
-    for callback in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(callback)
-    trainer.add_callback(_Progress(say))
-    trainer.train(resume_from_checkpoint=_whole_checkpoint(path / "training"))
     return trainer
+
+
+def _share_of_batch(plan: Plan) -> int:
+    batch, processes = plan.training["per_device_train_batch_size"], PartialState().num_processes
+    if batch % processes:
+        raise InputError("--train_batch_size", batch, f"allowed are multiples of {processes} processes")
+    return batch // processes
 
 
 _FIXED: dict[str, Any] = {
@@ -278,35 +280,44 @@ def _config(hidden_size: int, data: TaskData) -> SelfModelingConfig:
     )
 
 
-def _member(cell: Cell) -> Member:
-    return Member(cell.seed, cell.aux_weight, cell.detach_targets)
+# ---- what came out ----
 
 
-# ---- rows ----
+@dataclass(frozen=True)
+class _Network:
+    """A trained network: makes its model when it is asked for; figures after each epoch."""
+
+    model: Callable[[], SelfModelingPreTrainedModel]
+    curve: list[dict[str, float]]
+
+
+def _networks(trainer: Any) -> list[_Network]:
+    """Every network that was trained, in the order of the cells; in every process."""
+    epochs: dict[int, dict[str, float]] = {}
+    for entry in trainer.state.log_history:
+        epochs.setdefault(round(entry["epoch"]), {}).update(entry)
+    if not hasattr(trainer, "population"):
+        return [_Network(lambda: trainer.model.cpu().eval(), _curve(epochs, ""))]
+    population = trainer.population.cpu().eval()
+    return [
+        _Network(lambda k=k: population.member(k), _curve(epochs, f"/{member.name}"))  # type: ignore[misc]
+        for k, member in enumerate(population.members)
+    ]
+
+
+def _curve(epochs: Mapping[int, Mapping[str, float]], suffix: str) -> list[dict[str, float]]:
+    """One network's figures after each epoch, from the Trainer's log, which has them under these names and a suffix."""
+    names = {"weight_width": "weight_width", "accuracy": "eval_accuracy"}
+    names |= {name: name for name in ("classification_loss", "self_modeling_loss", "loss")}
+    return [
+        {"epoch": epoch} | {ours: entry[f"{theirs}{suffix}"] for ours, theirs in names.items()}
+        for epoch, entry in sorted(epochs.items())
+        if f"eval_accuracy{suffix}" in entry
+    ]
 
 
 def _keys(plan: Plan, cell: Cell) -> dict[str, Any]:
     return {"task": plan.task, **vars(cell)}
-
-
-def _curves(trainer: PopulationTrainer) -> list[list[dict[str, float]]]:
-    """Each member's figures after each epoch, from the Trainer's log."""
-    epochs: dict[int, dict[str, float]] = {}
-    for entry in trainer.state.log_history:
-        epochs.setdefault(round(entry["epoch"]), {}).update(entry)
-    names = {
-        "weight_width": "weight_width",
-        "accuracy": "eval_accuracy",
-        **{name: name for name in ("classification_loss", "self_modeling_loss", "loss")},
-    }
-    return [
-        [
-            {"epoch": epoch} | {ours: entry[f"{theirs}/{member.name}"] for ours, theirs in names.items()}
-            for epoch, entry in sorted(epochs.items())
-            if f"eval_accuracy/{member.name}" in entry
-        ]
-        for member in trainer.population.members
-    ]
 
 
 def _row(plan: Plan, cell: Cell, last: dict[str, float], rlct: LLCResult) -> dict[str, Any]:

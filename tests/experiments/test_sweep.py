@@ -23,6 +23,7 @@ SMALL = [
     "--recipe=digits", "--hidden_sizes=8", "--aux_weights", "0", "10", "--seeds", "1", "2", "--num_train_epochs=2",
     "--num_chains=2", "--num_draws=40", "--max_train_samples=200", "--quiet",
 ]  # fmt: skip
+SCRIPT = Path(__file__).parents[2] / "scripts" / "sweep.py"
 TABLES = ("results.json", "results.parquet", "curves.parquet")
 
 
@@ -66,9 +67,29 @@ def test_a_cell_equals_the_network_trained_alone(finished, tmp_path):
 
 def test_finished_cells_are_not_done_again(finished, monkeypatch):
     before = tables(finished)
-    monkeypatch.setattr(sweep, "_train", None)
+    monkeypatch.setattr(sweep, "make_trainer", None)
     assert main(["sweep", *SMALL, f"--output_dir={finished}"]) == 0
     assert tables(finished) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "training 4 networks of width 8, the members over 2 processes"),
+        (["--memory_gib=0.0001"], "one at a time, each batch split over the processes"),  # too large for stacking
+    ],
+)
+def test_two_processes_give_the_results_of_one(finished, tmp_path, flags, said):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*command, str(SCRIPT), *SMALL[:-1], f"--output_dir={tmp_path}", *flags],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count(said) == 1
+    for name in ("results.parquet", "curves.parquet"):
+        found, expected = pd.read_parquet(tmp_path / name), pd.read_parquet(finished / name)
+        pd.testing.assert_frame_equal(found, expected, rtol=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +135,7 @@ def test_a_sweep_cut_anywhere_ends_the_same(in_two_groups, tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_a_killed_sweep_ends_the_same(finished, tmp_path):
-    command = [sys.executable, str(Path(__file__).parents[2] / "scripts" / "sweep.py"), *SMALL]
+    command = [sys.executable, str(SCRIPT), *SMALL]
     generator = torch.Generator().manual_seed(0)
     kills = 0
     for _ in range(10):
