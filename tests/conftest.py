@@ -63,6 +63,34 @@ def loopback_hub(tmp_path: Path, hub_seed: HubSeed) -> Iterator[LoopbackHub]:
         yield hub
 
 
+# ------------------------------------------------------------------------------ results to publish and report
+
+
+@pytest.fixture(scope="session")
+def small_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished sweep of four networks; only to be read."""
+    folder = tmp_path_factory.mktemp("sweep")
+    flags = ["--recipe=digits", "--hidden_sizes=8", "--aux_weights", "0", "10", "--seeds", "1", "2"]
+    limits = ["--num_train_epochs=2", "--num_chains=2", "--num_draws=40", "--max_train_samples=200"]
+    _selfmod("sweep", *flags, *limits, f"--output_dir={folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained network, its RLCT estimated; only to be read."""
+    folder = tmp_path_factory.mktemp("model")
+    _selfmod("train", "--task=digits", "--num_train_epochs=2", f"--output_dir={folder}")
+    _selfmod("rlct", f"--model={folder}", "--num_draws=60")
+    return folder
+
+
+def _selfmod(*argv: str) -> None:
+    from selfmod_hf.cli import main
+
+    assert main([*argv, "--quiet"]) == 0
+
+
 # ------------------------------------------------------------------------------------- generated seeds
 
 

@@ -64,7 +64,7 @@ def run(argv: Sequence[str]) -> None:
 
 def _push_of(folder: Path) -> Callable[[HfApi, Path, Target], list[str]]:
     from ..errors import InputError
-    from ..experiments.sweep_card import push_sweep
+    from ..experiments.on_hub import push_sweep
     from ..hub.upload import push_model, push_space
 
     if (folder / "cells").is_dir():

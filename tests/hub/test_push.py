@@ -12,7 +12,7 @@ from huggingface_hub import DatasetCard, ModelCard
 from selfmod_hf.cli import main
 from selfmod_hf.complexity import LLCResult
 from selfmod_hf.errors import InputError
-from selfmod_hf.experiments.sweep_card import push_sweep
+from selfmod_hf.experiments.on_hub import push_sweep
 from selfmod_hf.hub.card import BEGIN
 from selfmod_hf.hub.upload import Target, push_model, push_space
 from selfmod_hf.metrics import metric_path

@@ -70,12 +70,40 @@ def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
     return addresses
 
 
+def pull_sweep(repo_id: str, folder: Path) -> SweepFolder:
+    """A published sweep as a results folder: links into huggingface_hub's cache.
+
+    Args:
+        repo_id: ``user/name``.
+        folder: where the links go.
+
+    Raises:
+        InputError: no such repositories, or no sweep in them.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        networks = Path(snapshot_download(repo_id, ignore_patterns=["figures/**"]))
+        tables = Path(snapshot_download(repo_id, repo_type="dataset"))
+    except RepositoryNotFoundError as error:
+        problem = "no folder, and no sweep on the Hub (a model and a data set of that name)"
+        raise InputError("FOLDER", repo_id, problem) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    for link, source in ((folder / "cells", networks), *((folder / name, tables / name) for name in TABLES)):
+        link.unlink(missing_ok=True)
+        link.symlink_to(source)
+    sweep = SweepFolder(folder)
+    sweep.rows()  # refuses a repository without one
+    return sweep
+
+
 def stage_networks(folder: SweepFolder, staged: Path, repo_id: str, notes: str = "") -> None:
     """What the model repository is to hold: links to the sweep's files, figures, the card."""
     names = [path.parent.name for path in sorted(folder.cells.glob("*/row.json"))]
     for name in names:
         for source in sorted((folder.cells / name).iterdir()):
-            if source.name not in (*CODE, "row.json", "curve.json") and not source.name.startswith("."):
+            if source.name not in CODE and not source.name.startswith("."):
                 _link(source, staged / name / source.name)
     for code in CODE:
         _link(folder.cells / names[0] / code, staged / code)

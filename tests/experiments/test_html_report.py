@@ -1,0 +1,156 @@
+"""report.html in a real browser: it draws, it answers clicks and keys, it asks no host for anything."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from selfmod_hf.cli import main
+
+CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+needs_browser = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (Debian: chromium, chromium-driver)"
+)
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--no-first-run", "--window-size=1280,900",
+]  # fmt: skip
+HOSTILE = "</script><b id=hostile>&amp;'\""
+# pixels from the middle of a figure to its second small mark, and the network this stands for
+TO_POINT = """
+const plot = document.getElementById(arguments[0]), box = plot.getBoundingClientRect();
+const { xaxis, yaxis, _size } = plot._fullLayout, { x, y, customdata } = plot.data.find(trace => trace.customdata);
+const right = _size.l + xaxis.l2p(x[1]) - box.width / 2, down = _size.t + yaxis.l2p(y[1]) - box.height / 2;
+return [Math.round(right), Math.round(down), customdata[1]];
+"""
+
+
+@pytest.fixture(scope="module")
+def report(small_sweep, tmp_path_factory) -> Path:
+    """Of a sweep whose settings and reasons try to break out of the page."""
+    folder = tmp_path_factory.mktemp("report") / "sweep"
+    shutil.copytree(small_sweep, folder)
+    run = json.loads((folder / "run.json").read_text())
+    run["sessions"][0]["command"].append(HOSTILE)
+    (folder / "run.json").write_text(json.dumps(run))
+    path = folder / "cells" / "h8-aw10-seed1" / "row.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rlct_status_reason": HOSTILE}))
+    assert main(["report", str(folder)]) == 0
+    return folder / "report" / "report.html"
+
+
+def test_one_file_that_holds_everything(report):
+    text = report.read_text()
+    assert report.stat().st_size < 5_000_000
+    assert "<link" not in text
+    assert " src=" not in text.partition('id="plotly"')[0]
+    assert text.count(HOSTILE) == 0
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in FLAGS:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def open_report(browser, report: Path) -> None:
+    browser.get_log("browser"), browser.get_log("performance")  # what came before
+    browser.get(report.as_uri())
+    wait_for(browser, "return document.documentElement.dataset.readyAfter")
+
+
+def wait_for(browser, script: str):
+    end = time.monotonic() + 60
+    while not (value := browser.execute_script(script)):
+        assert time.monotonic() < end, (script, browser.get_log("browser"))
+        time.sleep(0.05)
+    return value
+
+
+@needs_browser
+def test_it_draws_without_errors_and_without_a_network(browser, report):
+    open_report(browser, report)
+    drawn = browser.execute_script(
+        "return [...document.querySelectorAll('.plot')].map(p => [p.id, p.querySelectorAll('.trace').length])"
+    )
+    assert [name for name, _ in drawn] == ["epochs", "weight_width", "rlct", "accuracy", "trace", "weights"]
+    assert all(count > 0 for _, count in drawn)
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
+    assert asked == {report.as_uri()}
+    assert browser.execute_script("return document.getElementById('hostile')") is None
+    ids = browser.execute_script(
+        "return [...document.querySelectorAll('nav a, .skip')].map(a => a.getAttribute('href'))"
+    )
+    assert len(ids) == 9
+    assert all(browser.execute_script("return !!document.querySelector(arguments[0])", target) for target in ids)
+
+
+@needs_browser
+def test_a_mark_shows_its_network(browser, report):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+
+    open_report(browser, report)
+    plot = browser.find_element(By.ID, "weight_width")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", plot)
+    right, down, index = browser.execute_script(TO_POINT, "weight_width")
+    ActionChains(browser).move_to_element_with_offset(plot, right, down).perform()
+    hover = wait_for(browser, "return document.querySelector('#weight_width .hoverlayer').textContent")
+    assert "h8-aw0-seed2" in hover
+    assert "nβ" in hover
+    ActionChains(browser).click().perform()
+    wait_for(browser, f"return document.getElementById('network-choice').value === '{index}'")
+    text = browser.find_element(By.ID, "network-text").text
+    assert text.startswith("h8-aw0-seed2: accuracy")
+    assert browser.execute_script("return document.querySelectorAll('#trace .trace').length") == 2  # its two chains
+
+
+@needs_browser
+def test_keys_alone_reach_everything(browser, report):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    open_report(browser, report)
+    reached = []
+    for _ in range(60):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        reached.append(browser.execute_script("return document.activeElement.id || document.activeElement.className"))
+        if reached[-1] == "next":
+            break
+    assert reached[0] == "skip"
+    assert {"width-choice", "network-choice", "previous", "next"} <= set(reached)
+    ActionChains(browser).send_keys(Keys.ENTER).perform()
+    assert browser.find_element(By.ID, "network-text").text.startswith("h8-aw0-seed2")
+    browser.execute_script("document.querySelector('#warnings [data-network=\"h8-aw10-seed1\"]').focus()")
+    ActionChains(browser).send_keys(Keys.ENTER).perform()
+    assert HOSTILE in browser.find_element(By.ID, "network-text").text
+
+
+@needs_browser
+def test_phone_and_dark(browser, report):
+    screen = {"width": 375, "height": 700, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    feature = {"name": "prefers-color-scheme", "value": "dark"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    try:
+        open_report(browser, report)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 375
+        assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(22, 22, 26)"
+        assert browser.execute_script("return document.getElementById('rlct')._fullLayout.font.color") == "#ececf0"
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
