@@ -34,6 +34,7 @@ from ..errors import InputError
 from ..models import SelfModelingConfig
 from ..stacking import chunk_ranges
 from ..trainer import SelfModelingTrainer, SelfModelingTrainingArguments
+from ..trainer.checkpoints import newest_whole_checkpoint
 from ..trainer.population import Member, SelfModelingPopulation
 from ..trainer.rlct import estimate_rlct
 from .folder import SweepFolder
@@ -163,7 +164,7 @@ def _run_population(
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(_Progress(say))
-    trainer.train(resume_from_checkpoint=from_main(lambda: _whole_checkpoint(path / "training")))
+    trainer.train(resume_from_checkpoint=from_main(lambda: newest_whole_checkpoint(path / "training")))
     trained = time.perf_counter()
     networks = _networks(trainer)
     for group in chunk_ranges(len(cells), RLCT_GROUP):
@@ -244,17 +245,6 @@ _FIXED: dict[str, Any] = {
     "disable_tqdm": True,
     "per_device_eval_batch_size": 1000,
 }
-
-
-def _whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end: the Trainer's state is the last of its files."""
-    whole = [path for path in folder.glob("checkpoint-*") if _is_whole(path / "trainer_state.json")]
-    newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-    return None if newest is None else str(newest)
-
-
-def _is_whole(path: Path) -> bool:
-    return path.is_file() and path.read_text().rstrip().endswith("}")
 
 
 class _Progress(TrainerCallback):

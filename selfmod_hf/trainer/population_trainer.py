@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -218,8 +219,10 @@ class PopulationTrainer(SelfModelingTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         super()._save(output_dir, self.population.state_dict())
-        if self.args.should_save:
-            self.population.save_members(output_dir or self.args.output_dir)
+
+    def _save_settings(self, folder: Path) -> None:
+        super()._save_settings(folder)
+        self.population.save_members(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         self.population.check_members_file(resume_from_checkpoint)

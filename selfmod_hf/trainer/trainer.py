@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,8 +33,10 @@ from ..models.modeling_self_modeling import (
     self_modeling_losses,
 )
 from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback
+from .checkpoints import is_whole, newest_whole_checkpoint
 from .training_args import SelfModelingTrainingArguments
 
+_UNFINISHED = ".saving-"
 TERMS = ("classification_loss", "self_modeling_loss")
 
 
@@ -193,6 +197,19 @@ class SelfModelingTrainer(Trainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
+        """As transformers has it, but resuming with True takes the newest checkpoint of the output folder that was
+        written to its end, and begins anew where there is none: a job that was killed is simply started again.
+
+        Raises:
+            ValueError: a checkpoint that is named and was not written to its end.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = newest_whole_checkpoint(self.args.output_dir)
+        elif resume_from_checkpoint and not is_whole(resume_from_checkpoint):
+            raise ValueError(
+                f"resume_from_checkpoint={resume_from_checkpoint!r}: no checkpoint that was written to its end "
+                "(its trainer_state.json cannot be read)"
+            )
         with _known_to_be_absent("lomo_optim"):
             return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
@@ -250,16 +267,31 @@ class SelfModelingTrainer(Trainer):
     # ---- files ----
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir)
-            # a pickle, which no one here would load; instead the same as text (tokens left out by transformers)
-            (folder / "training_args.bin").unlink(missing_ok=True)
-            settings = {**json.loads(self.args.to_json_string()), "mixed_precision": self.args.mixed_precision}
-            (folder / "training_args.json").write_text(json.dumps(settings, indent=2) + "\n")
-            batch = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-            facts = run_facts(self.task, self.train_dataset, self.eval_dataset, batch)
-            (folder / RUN_FILE).write_text(json.dumps(facts, indent=2) + "\n")
+        """Files appear whole or not at all, the weights last."""
+        if not self.args.should_save:
+            return super()._save(output_dir, state_dict)
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        for left_over in folder.glob(f"{_UNFINISHED}*"):  # of a run that was killed here
+            shutil.rmtree(left_over, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=_UNFINISHED) as name:
+            unfinished = Path(name)
+            super()._save(name, state_dict)
+            self._save_settings(unfinished)
+            files = [path for path in unfinished.rglob("*") if path.is_file()]
+            for path in sorted(files, key=lambda path: (path.suffix == ".safetensors", path)):
+                target = folder / path.relative_to(unfinished)
+                target.parent.mkdir(exist_ok=True)
+                path.replace(target)
+
+    def _save_settings(self, folder: Path) -> None:
+        # in place of a pickle, which no one here would load, the same as text (tokens left out by transformers)
+        (folder / "training_args.bin").unlink(missing_ok=True)
+        settings = {**json.loads(self.args.to_json_string()), "mixed_precision": self.args.mixed_precision}
+        (folder / "training_args.json").write_text(json.dumps(settings, indent=2) + "\n")
+        batch = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        facts = run_facts(self.task, self.train_dataset, self.eval_dataset, batch)
+        (folder / RUN_FILE).write_text(json.dumps(facts, indent=2) + "\n")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         for name in (WEIGHTS_NAME, WEIGHTS_INDEX_NAME):

@@ -205,6 +205,38 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, step):
     assert [entry["loss"] for entry in losses(whole)] == [entry["loss"] for entry in losses(rest)]
 
 
+def test_resuming_takes_the_newest_checkpoint_written_to_its_end(tmp_path):
+    whole = trainer(tmp_path / "whole", save_strategy="epoch")
+    whole.train(resume_from_checkpoint=True)  # there is none: from the start
+    for step, damage in ((4, '{"epoch": 2.0, "glob'), (6, None)):  # killed while writing, and before
+        state = tmp_path / "whole" / f"checkpoint-{step}" / "trainer_state.json"
+        state.unlink() if damage is None else state.write_text(damage)
+    with pytest.raises(ValueError, match=r"checkpoint-6.*not? .*written to its end"):
+        trainer(tmp_path / "whole").train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-6"))
+    resumed = trainer(tmp_path / "whole", network(), save_strategy="epoch")
+    started_at = []
+
+    class Start(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            started_at.append(state.global_step)
+
+    resumed.add_callback(Start)
+    resumed.train(resume_from_checkpoint=True)
+    assert started_at == [2]
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name])
+
+
+def test_saving_leaves_whole_files_and_nothing_else(tmp_path):
+    (tmp_path / ".saving-killed").mkdir()
+    (tmp_path / ".saving-killed" / "model.safetensors").write_bytes(b"half")
+    run = trainer(tmp_path)
+    run.save_model()
+    assert not list(tmp_path.glob(".saving-*"))
+    loaded = SelfModelingForImageClassification.from_pretrained(tmp_path)
+    assert torch.equal(loaded.classifier.weight, run.model.classifier.weight)
+
+
 def test_tensorboard_gets_each_term(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -1,0 +1,25 @@
+"""Which checkpoints can be resumed from: a run that was killed may have left one half-written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+def is_whole(checkpoint: str | Path) -> bool:
+    """Whether a checkpoint was written to its end: the Trainer's state is the last of its files."""
+    try:
+        json.loads((Path(checkpoint) / "trainer_state.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def newest_whole_checkpoint(folder: str | Path) -> str | None:
+    """The `checkpoint-<step>` of the highest step in `folder` that was written to its end, or None."""
+    steps = {
+        int(path.name.removeprefix("checkpoint-")): path
+        for path in Path(folder).glob("checkpoint-*")
+        if path.name.removeprefix("checkpoint-").isdecimal() and is_whole(path)
+    }
+    return str(steps[max(steps)]) if steps else None
