@@ -18,41 +18,79 @@ def flag(help: str, default: Any = None, **kwargs: Any) -> Any:
 class DataArguments:
     """Which data. With `--task` alone its own data set; the other flags override single entries of it."""
 
-    task: str | None = flag("Built-in task with the paper's recipe: digits (default; needs no network) or mnist.")
-    dataset_name: str | None = flag("Any other image data set: Hub id, or local folder in Hub layout.")
+    task: str | None = flag(
+        "Built-in task with its recipe: digits (default; needs no network), mnist, cifar10, cifar10-paper-text, imdb."
+    )
+    dataset_name: str | None = flag("Any other data set, of images or texts: Hub id, or local folder in Hub layout.")
     dataset_config: str | None = flag("Configuration of the data set, where it has several.")
     image_column: str | None = flag("Column of images; default: image.")
+    text_column: str | None = flag("Column of texts; naming it makes the task one of texts.")
     label_column: str | None = flag("Column of class labels; default: label.")
     train_split: str | None = flag("Split to train on; default: train.")
     test_split: str | None = flag("Split to evaluate on; default: test.")
     image_size: list[int] | None = flag("Resize images to this height and width (one number: a square).")
-    max_train_samples: int | None = flag("Use the first so many training samples.")
-    max_test_samples: int | None = flag("Use the first so many test samples.")
+    augment: bool = flag("Turn, shift and mirror each training image, each epoch anew.", default=False)
+    tokenizer_name: str | None = flag(
+        "Tokenizer on the Hub or in a folder; default: the pretrained backbone's, else words of the training texts."
+    )
+    max_length: int | None = flag("Cut texts to so many tokens; default: the tokenizer's own limit.")
+    max_train_samples: int | None = flag("Use so many training samples, spread evenly over the split.")
+    max_test_samples: int | None = flag("Use so many test samples, spread evenly over the split.")
 
 
 def task_spec(args: Any) -> TaskSpec:
     """The built-in task, or the user's own data set, or one with entries of the other."""
     from ..data import TaskSpec, get_task
 
-    entries = {
-        name: getattr(args, name)
-        for name in ("dataset_name", "dataset_config", "image_column", "label_column", "train_split", "test_split")
-        if getattr(args, name) is not None
-    }
+    names = ("dataset_name", "dataset_config", "image_column", "text_column", "label_column")
+    given = {name: getattr(args, name) for name in (*names, "train_split", "test_split")}
+    entries = {name: value for name, value in given.items() if value is not None}
     if args.task is None and args.dataset_name is not None:
         return TaskSpec(name=Path(args.dataset_name).name, **entries)
     return replace(get_task(args.task or "digits"), **entries)
 
 
-def load_data(spec: TaskSpec, args: DataArguments) -> TaskData:
-    from ..data import load_images
+def load_data(spec: TaskSpec, args: DataArguments, *, tokenizer: Any = None, padded: bool = False) -> TaskData[Any]:
+    """The task's data.
+
+    Args:
+        spec: the task.
+        args: the other flags.
+        tokenizer: of texts, where `--tokenizer_name` names none.
+        padded: the layout of batches of texts.
+    """
+    from ..data import load_images, load_texts
+
+    _check_kind(spec, args)
+    limits = {"max_train_samples": args.max_train_samples, "max_test_samples": args.max_test_samples}
+    if spec.text_column is not None:
+        tokenizer = args.tokenizer_name or tokenizer
+        return load_texts(spec, tokenizer=tokenizer, padded=padded, max_length=args.max_length, **limits)
+    data = load_images(spec, image_size=_image_size(args.image_size), **limits)
+    if args.augment:
+        from ..data import RandomAffine
+
+        data = replace(data, train=replace(data.train, augmentation=RandomAffine()))
+    return data
+
+
+def _image_size(size: list[int] | None) -> list[int] | None:
     from ..errors import InputError
 
-    size = args.image_size
-    if size is not None:
-        if len(size) > 2 or any(side < 1 for side in size):
-            raise InputError("--image_size", size, "allowed are one or two integers of at least 1")
-        size = size * 2 if len(size) == 1 else size
-    return load_images(
-        spec, image_size=size, max_train_samples=args.max_train_samples, max_test_samples=args.max_test_samples
-    )
+    if size is None:
+        return None
+    if len(size) > 2 or any(side < 1 for side in size):
+        raise InputError("--image_size", size, "allowed are one or two integers of at least 1")
+    return size * 2 if len(size) == 1 else size
+
+
+def _check_kind(spec: TaskSpec, args: DataArguments) -> None:
+    """Refuse a flag of images with texts, and one of texts with images."""
+    from ..errors import InputError
+
+    texts = spec.text_column is not None
+    for name in ("image_column", "image_size", "augment") if texts else ("tokenizer_name", "max_length"):
+        value = getattr(args, name)
+        if value:
+            kind, other = ("texts", "images") if texts else ("images", "texts (--text_column)")
+            raise InputError(f"--{name}", value, f"the task is one of {kind}; allowed with {other}")

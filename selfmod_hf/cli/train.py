@@ -16,7 +16,7 @@ from .data_flags import DataArguments, flag, load_data, task_spec
 
 if TYPE_CHECKING:
     from ..data import TaskData, TaskSpec
-    from ..models import SelfModelingForImageClassification
+    from ..models import SelfModelingPreTrainedModel
     from ..trainer import SelfModelingTrainer, SelfModelingTrainingArguments
 
 
@@ -24,10 +24,17 @@ if TYPE_CHECKING:
 class ModelArguments:
     """Which network; see SelfModelingConfig."""
 
-    backbone: str = flag("mlp, or timm/<name> for any timm model.", default="mlp")
-    backbone_kwargs: str = flag("Further arguments of the timm model, as JSON.", default="{}")
+    backbone: str = flag("mlp, timm/<name> for any timm model, or embedding_bag for texts.", default="mlp")
+    backbone_kwargs: str = flag("Further arguments of the timm model or the embedding bag, as JSON.", default="{}")
+    backbone_name: str | None = flag("Pretrained backbone: Hub id or folder of a transformers encoder, or timm/<name>.")
+    backbone_config: str | None = flag("An encoder with random weights: its configuration as JSON, with model_type.")
+    small_image_stem: bool = flag("A timm ResNet for 32x32: first convolution 3x3, stride 1, no max-pool.", False)
+    feature_pooling: str = flag("What the heads read of an encoder's tokens: mean or first.", default="mean")
     hidden_sizes: list[int] | None = flag("Widths of the linear + ReLU layers between backbone and heads.")
-    target_layers: list[str] | None = flag("Modules whose activations are predicted, e.g. hidden.relu1.")
+    target_layers: list[str] | None = flag(
+        "Modules whose activations are predicted, e.g. hidden.relu1, or encoder.layer.*.output."
+    )
+    target_pooling: str = flag("What of token-wise activations is predicted: mean, first, flatten.", default="mean")
     aux_weight: float = flag("Weight of the self-modeling loss; 0 is the baseline, a plain classifier.", default=0.0)
     classification_weight: float = flag("Weight of the classification loss.", default=1.0)
     detach_targets: bool = flag("No gradient flows into the predicted activations (published recipe).", default=True)
@@ -67,7 +74,7 @@ def run(argv: Sequence[str]) -> None:
     with one_line():
         _check_output_dir(training_args.output_dir)
         with training_args.main_process_first(desc="loading data"):
-            data = load_data(spec, data_args)
+            data = _load_data(spec, data_args, model_args)
         set_seed(training_args.seed)
         model = build_model(model_args, data)
         trainer = _build_trainer(spec, model, training_args, data, run_args.quiet)
@@ -124,26 +131,59 @@ def _check_output_dir(folder: str) -> None:
         raise UsageError(f"--output_dir {folder}: cannot be written to ({error.strerror})") from error
 
 
-def build_model(args: ModelArguments, data: TaskData) -> SelfModelingForImageClassification:
-    """The network that these flags describe, for images and classes of this data."""
-    from ..models import SelfModelingConfig, SelfModelingForImageClassification
+def _load_data(spec: TaskSpec, data_args: DataArguments, model_args: ModelArguments) -> TaskData[Any]:
+    encoder = model_args.backbone_name or model_args.backbone_config
+    if spec.text_column is not None and model_args.backbone_config and not data_args.tokenizer_name:
+        raise UsageError("--backbone_config: an encoder with random weights needs a --tokenizer_name with texts")
+    return load_data(spec, data_args, tokenizer=model_args.backbone_name, padded=encoder is not None)
+
+
+def build_model(args: ModelArguments, data: TaskData[Any]) -> SelfModelingPreTrainedModel:
+    """The network that these flags describe, for samples and classes of this data."""
+    from ..data import TextTensors
+    from ..models import SelfModelingConfig, SelfModelingForImageClassification, SelfModelingForSequenceClassification
 
     backbone_kwargs = _json_object("--backbone_kwargs", args.backbone_kwargs)
-    _, channels, height, width = data.train.pixels.shape
-    config = SelfModelingConfig(
-        backbone=args.backbone,
-        backbone_kwargs=backbone_kwargs,
-        hidden_sizes=args.hidden_sizes or (),
-        image_size=(height, width),
-        num_channels=channels,
-        target_layers=args.target_layers or (),
-        aux_weight=args.aux_weight,
-        classification_weight=args.classification_weight,
-        detach_targets=args.detach_targets,
-        id2label=dict(enumerate(data.label_names)),
-        label2id={name: number for number, name in enumerate(data.label_names)},
-    )
-    return SelfModelingForImageClassification(config)
+    fields: dict[str, Any] = {
+        "feature_pooling": args.feature_pooling,
+        "hidden_sizes": args.hidden_sizes or (),
+        "target_layers": args.target_layers or (),
+        "target_pooling": args.target_pooling,
+        "aux_weight": args.aux_weight,
+        "classification_weight": args.classification_weight,
+        "detach_targets": args.detach_targets,
+        "id2label": dict(enumerate(data.label_names)),
+        "label2id": {name: number for number, name in enumerate(data.label_names)},
+    }
+    model_class: type[SelfModelingPreTrainedModel]
+    if isinstance(data.train, TextTensors):
+        model_class = SelfModelingForSequenceClassification
+        if args.backbone == "embedding_bag":
+            backbone_kwargs = {"num_embeddings": len(data.train.tokenizer), **backbone_kwargs}
+    else:
+        model_class = SelfModelingForImageClassification
+        _, channels, height, width = data.train.pixels.shape
+        fields |= {"image_size": (height, width), "num_channels": channels, "small_image_stem": args.small_image_stem}
+    if args.backbone_name is not None:
+        timm = args.backbone_name.startswith("timm/")
+        fields |= {"backbone_kwargs": backbone_kwargs} if timm else {}
+        model = model_class.from_backbone_pretrained(args.backbone_name, **fields)
+    else:
+        if args.backbone_config is not None:
+            fields["backbone_config"] = _json_object("--backbone_config", args.backbone_config)
+        model = model_class(SelfModelingConfig(backbone=args.backbone, backbone_kwargs=backbone_kwargs, **fields))
+    _check_length(model, data)
+    return model
+
+
+def _check_length(model: SelfModelingPreTrainedModel, data: TaskData[Any]) -> None:
+    """Refuse texts longer than the encoder's table of positions, before an index falls outside of it."""
+    most = (model.config.backbone_config or {}).get("max_position_embeddings")
+    if model.main_input_name != "input_ids" or most is None:
+        return
+    longest = max(data.train.longest, data.test.longest)
+    if longest > most:
+        raise UsageError(f"--max_length: the longest text has {longest} tokens; the backbone allows at most {most}")
 
 
 def _json_object(flag: str, text: str) -> dict[str, Any]:
@@ -158,14 +198,13 @@ def _json_object(flag: str, text: str) -> dict[str, Any]:
 
 def _build_trainer(
     spec: TaskSpec,
-    model: SelfModelingForImageClassification,
+    model: SelfModelingPreTrainedModel,
     args: SelfModelingTrainingArguments,
-    data: TaskData,
+    data: TaskData[Any],
     quiet: bool,
 ) -> SelfModelingTrainer:
     from transformers import PrinterCallback, ProgressCallback
 
-    from ..data.images import image_processor
     from ..trainer import SelfModelingTrainer
     from .progress import EpochLines, SilentProgressBar
 
@@ -174,7 +213,7 @@ def _build_trainer(
         args=args,
         train_dataset=data.train,
         eval_dataset=data.test,
-        processing_class=image_processor(data.train),
+        processing_class=data.train.processor(),
         task=spec,
     )
     # in place of transformers' lines, which repeat every entry of every log

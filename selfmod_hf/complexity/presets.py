@@ -47,5 +47,6 @@ def llc_preset(name: str, task: str = "mnist") -> dict[str, Any]:
     tasks = PRESETS[name]
     if "any" in tasks:
         return tasks["any"] | {"preset": name}
+    task = task.removesuffix("-paper-text")  # a task's other recipe has its own training, not its own sampling
     known = task if task in tasks else "mnist"
     return tasks[known] | {"preset": f"{name} ({known})"}

@@ -1,17 +1,26 @@
 """Data sets as tensors."""
 
-from .images import ImageTensors, TaskData, load_images
+from .augmentation import RandomAffine
+from .images import ImageTensors, load_images
 from .loading import EpochBatchSampler, TensorDataLoader, epoch_order
 from .tasks import TASKS, TaskSpec, get_task
+from .tensors import TaskData, TensorData
+from .texts import TextTensors, load_texts
+from .tokenizer import basic_english_tokenizer
 
 __all__ = [
     "TASKS",
     "EpochBatchSampler",
     "ImageTensors",
+    "RandomAffine",
     "TaskData",
     "TaskSpec",
+    "TensorData",
     "TensorDataLoader",
+    "TextTensors",
+    "basic_english_tokenizer",
     "epoch_order",
     "get_task",
     "load_images",
+    "load_texts",
 ]

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .images import ImageTensors
+from .tensors import IGNORED_LABEL, TensorData
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> torch.Tensor:
@@ -21,7 +22,7 @@ class EpochBatchSampler(Sampler[torch.Tensor]):
 
     Every process draws the same order and takes its slice of each batch, the last one of an epoch too, however
     few samples are left: the union over processes is what one process with the whole batch sees. A process whose
-    slice is empty gets the index -1, which `ImageTensors` turns into a sample that enters no loss.
+    slice is empty gets the index -1, which `TensorData` turns into a sample that enters no loss.
 
     Args:
         num_samples: N.
@@ -86,40 +87,85 @@ NORMALIZED_BYTES = 1 << 30  # up to this size the normalized images are kept
 
 
 class MemberBatches(Dataset):
-    """Batches of `ImageTensors` for K networks at once, each with one gather.
+    """Batches of `TensorData` for K networks at once, each with one gather.
 
     Every image is read K times an epoch, so it is normalized once and for all, where memory allows it: on a CPU the
     conversion of each batch took longer than the networks' arithmetic.
     """
 
-    def __init__(self, data: ImageTensors) -> None:
+    def __init__(self, data: TensorData) -> None:
         self.data = data
-        small = 4 * data.pixels.numel() <= NORMALIZED_BYTES
-        self.normalized = data.all() if small else None  # (N, channels, height, width), (N,)
+        small = isinstance(data, ImageTensors) and 4 * data.pixels.numel() <= NORMALIZED_BYTES
+        self.normalized = data.all() if isinstance(data, ImageTensors) and small else None  # (N, C, H, W), (N,)
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitems__(self, indices: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`pixel_values` (K, B, channels, height, width) and `labels` (K, B) of indices (K, B)."""
-        rows = indices.flatten()
+        """The members' batches of indices (K, B), each tensor with a leading dimension of K."""
         if self.normalized is None:
-            batch = self.data.__getitems__(rows)
-        else:
-            pixels, labels = self.normalized
-            rows = rows.to(labels.device)
-            batch = {"pixel_values": pixels.index_select(0, rows), "labels": labels.index_select(0, rows)}
+            return self.data.take_members(indices.to(self.data.labels.device))
+        pixels, labels = self.normalized
+        rows = indices.flatten().to(labels.device)
+        batch = {"pixel_values": pixels.index_select(0, rows), "labels": labels.index_select(0, rows)}
         return {name: values.unflatten(0, indices.shape) for name, values in batch.items()}
 
 
-class TensorDataLoader(DataLoader):
-    """A DataLoader over `ImageTensors` that makes whole batches, each with one gather."""
+class AugmentedBatches(Dataset):
+    """Batches of training images, each image moved as its own draw of this epoch says.
 
-    def __init__(
-        self, dataset: ImageTensors | MemberBatches, batch_sampler: EpochBatchSampler | MemberBatchSampler
-    ) -> None:
-        # an index tensor in place of a list of numbers: `ImageTensors.__getitems__` takes both
-        super().__init__(dataset, batch_sampler=batch_sampler, collate_fn=whole_batch)  # type: ignore[arg-type]
+    Args:
+        data: with an augmentation.
+        samplers: whose seeds and epochs decide the draws; several: the members of a population.
+        members: whether indices are (K, B).
+    """
+
+    def __init__(self, data: ImageTensors, samplers: Sequence[EpochBatchSampler], members: bool) -> None:
+        self.data, self.samplers, self.members = data, samplers, members
+        self._drawn: tuple[int, torch.Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitems__(self, indices: torch.Tensor) -> dict[str, torch.Tensor]:
+        """As `ImageTensors.__getitems__` for indices (B,); with members for (K, B)."""
+        maps = self._maps()  # (samplers, N, 2, 3)
+        rows = indices.clamp(min=0).to(maps.device)
+        if not self.members:
+            batch = self.data.take(rows.to(self.data.labels.device), maps[0, rows])
+            nobody = (indices < 0).to(batch["labels"].device)
+            return {**batch, "labels": batch["labels"].masked_fill(nobody, IGNORED_LABEL)}
+        own = maps[torch.arange(len(rows), device=maps.device)[:, None], rows]  # (K, B, 2, 3)
+        batch = self.data.take(rows.flatten().to(self.data.labels.device), own.flatten(0, 1))
+        return {name: values.unflatten(0, indices.shape) for name, values in batch.items()}
+
+    def _maps(self) -> torch.Tensor:
+        """This epoch's maps."""
+        epoch = self.samplers[0].epoch
+        if self._drawn is None or self._drawn[0] != epoch:
+            assert self.data.augmentation is not None
+            count, _, height, width = self.data.pixels.shape
+            draws = [
+                self.data.augmentation.draw(count, height, width, sampler.seed, epoch) for sampler in self.samplers
+            ]
+            self._drawn = epoch, torch.stack(draws).to(self.data.device)
+        return self._drawn[1]
+
+
+class TensorDataLoader(DataLoader):
+    """A DataLoader over `TensorData` that makes whole batches, each with one gather; images that have an augmentation
+    are augmented."""
+
+    def __init__(self, dataset: TensorData, batch_sampler: EpochBatchSampler | MemberBatchSampler) -> None:
+        members = isinstance(batch_sampler, MemberBatchSampler)
+        batches: Dataset = dataset
+        if isinstance(dataset, ImageTensors) and dataset.augmentation is not None:
+            samplers = batch_sampler.samplers if isinstance(batch_sampler, MemberBatchSampler) else [batch_sampler]
+            batches = AugmentedBatches(dataset, samplers, members)
+        elif members:
+            batches = MemberBatches(dataset)
+        # an index tensor in place of a list of numbers: `__getitems__` takes both
+        super().__init__(batches, batch_sampler=batch_sampler, collate_fn=whole_batch)  # type: ignore[arg-type]
 
     def set_epoch(self, epoch: int) -> None:
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]

@@ -9,13 +9,14 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """An image classification task.
+    """A classification task, of images or, with a text column, of texts.
 
     Attributes:
         name: as `--task` spells it.
         dataset_name: Hub id or local folder in Hub layout; None is scikit-learn's digits, which need no network.
         dataset_config: configuration of the data set, where it has several.
         image_column: column of images.
+        text_column: column of texts; None: a task of images.
         label_column: column of class labels (ClassLabel, integers or strings).
         train_split: split to train on.
         test_split: split to evaluate on.
@@ -31,6 +32,7 @@ class TaskSpec:
     dataset_name: str | None
     dataset_config: str | None = None
     image_column: str = "image"
+    text_column: str | None = None
     label_column: str = "label"
     train_split: str = "train"
     test_split: str = "test"
@@ -40,16 +42,35 @@ class TaskSpec:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
 
+    @property
+    def pipeline_tag(self) -> str:
+        """The Hub's name of what a model for this task does."""
+        return "image-classification" if self.text_column is None else "text-classification"
+
+
+_PLAIN = {"lr_scheduler_type": "constant", "max_grad_norm": 0.0, "weight_decay": 0.0}
 
 _SGD_WITH_MOMENTUM = {
+    **_PLAIN,
     "optim": "sgd",
     "optim_args": "momentum=0.9,nesterov=True",
-    "lr_scheduler_type": "constant",
-    "max_grad_norm": 0.0,
-    "weight_decay": 0.0,
     "backbone": "mlp",
     "hidden_sizes": [64],
     "target_layers": ["hidden.relu1"],
+}
+
+_CIFAR10 = {
+    **_PLAIN,
+    "optim": "adamw_torch",  # without weight decay: Adam
+    "learning_rate": 1e-4,
+    "train_batch_size": 64,
+    "num_train_epochs": 250,
+    "aux_weight": 1.0,
+    "augment": True,
+    "backbone": "timm/resnet18",
+    "small_image_stem": True,
+    "hidden_sizes": [2000],
+    "target_layers": ["layer4", "hidden.relu1"],
 }
 
 TASKS: Mapping[str, TaskSpec] = {
@@ -78,6 +99,38 @@ TASKS: Mapping[str, TaskSpec] = {
                 "aux_weight": 10.0,
             },
             source="arXiv 2407.10188, the recipe its authors published with the figures (the table says batch 64)",
+        ),
+        TaskSpec(
+            name="cifar10",
+            dataset_name="uoft-cs/cifar10",
+            image_column="img",
+            recipe=_CIFAR10,
+            source="arXiv 2407.10188, the recipe its authors published with the figures (the table says lr 0.001)",
+        ),
+        TaskSpec(
+            name="cifar10-paper-text",
+            dataset_name="uoft-cs/cifar10",
+            image_column="img",
+            recipe={**_CIFAR10, "learning_rate": 1e-3, "detach_targets": False},
+            source="arXiv 2407.10188, its table and text (one sentence says 150 epochs)",
+        ),
+        TaskSpec(
+            name="imdb",
+            dataset_name="stanfordnlp/imdb",
+            text_column="text",
+            recipe={
+                **_PLAIN,
+                "optim": "sgd",
+                "learning_rate": 0.1,
+                "train_batch_size": 64,
+                "num_train_epochs": 500,
+                "aux_weight": 100.0,
+                "backbone": "embedding_bag",
+                "backbone_kwargs": {"embedding_dim": 64},
+                "hidden_sizes": [128],
+                "target_layers": ["hidden.relu1"],
+            },
+            source="arXiv 2407.10188",
         ),
     )
 }

@@ -1,23 +1,27 @@
 """The models, registered with transformers' Auto classes on import."""
 
-from transformers import AutoConfig, AutoModelForImageClassification
+from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForSequenceClassification
 
 from .configuration_self_modeling import SelfModelingConfig
 from .modeling_self_modeling import (
     SelfModelingForImageClassification,
+    SelfModelingForSequenceClassification,
     SelfModelingOutput,
     SelfModelingPreTrainedModel,
 )
 
 AutoConfig.register(SelfModelingConfig.model_type, SelfModelingConfig)
 AutoModelForImageClassification.register(SelfModelingConfig, SelfModelingForImageClassification)
+AutoModelForSequenceClassification.register(SelfModelingConfig, SelfModelingForSequenceClassification)
 # these write the code beside the weights, for those who load with trust_remote_code
 SelfModelingConfig.register_for_auto_class()
 SelfModelingForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+SelfModelingForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
 
 __all__ = [
     "SelfModelingConfig",
     "SelfModelingForImageClassification",
+    "SelfModelingForSequenceClassification",
     "SelfModelingOutput",
     "SelfModelingPreTrainedModel",
 ]

@@ -5,7 +5,9 @@ package but its configuration, by a flat relative import.
 """
 
 import difflib
+import fnmatch
 import importlib
+import inspect
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration_self_modeling import SelfModelingConfig
@@ -70,8 +72,29 @@ def self_modeling_losses(predictions: torch.Tensor, targets: torch.Tensor) -> to
 
 
 def _capture(store: dict[str, torch.Tensor], name: str, module: nn.Module, args: Any, output: Any) -> None:
-    """Forward hook that keeps a module's output. A clone: a later in-place operation must not change it."""
-    store[name] = output.clone()
+    """Forward hook that keeps a module's output, the first of several. A clone: a later in-place operation must not
+    change it."""
+    store[name] = (output if isinstance(output, torch.Tensor) else output[0]).clone()
+
+
+def _pooled(activation: torch.Tensor, pooling: str, mask: torch.Tensor | None) -> torch.Tensor:
+    """One row per sample, (B, n): token-wise activations (B, T, n) pooled over the tokens, others flattened.
+
+    Args:
+        activation: (B, ...).
+        pooling: "mean", "first" or "flatten".
+        mask: (B, T), nonzero for tokens that are no padding; None: all are.
+    """
+    if activation.dim() != 3 or pooling == "flatten":
+        return activation.flatten(start_dim=1)
+    if pooling == "first":
+        first = torch.zeros_like(activation[:, 0, 0], dtype=torch.long) if mask is None else mask.long().argmax(dim=1)
+        return activation.take_along_dim(first[:, None, None], dim=1).squeeze(1)
+    if mask is None:
+        return activation.mean(dim=1)
+    real = mask[:, :, None] != 0  # (B, T, 1)
+    total = torch.where(real, _at_least_float32(activation), 0.0).sum(dim=1)  # (B, n)
+    return (total / real.sum(dim=1).clamp(min=1)).to(activation.dtype)
 
 
 def _hidden_stack(in_features: int, sizes: list[int]) -> nn.Sequential:
@@ -104,9 +127,10 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         the rest of the network the same initial weights in every arm of an experiment.
 
         Args:
-            example: inputs of one sample, only their shapes matter.
+            example: inputs of two samples, only their shapes matter.
         """
         config = self.config
+        self.target_layers: list[str] = []
         self.hidden: nn.Module = nn.Identity()
         in_features = self._probe(example).shape[1]
         self.hidden = _hidden_stack(in_features, config.hidden_sizes)
@@ -116,7 +140,9 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         if config.target_layers:
             self._hook_target_layers()
             self._probe(example)
-            self.self_model_head = nn.Linear(features, self._pop_targets().shape[1])
+            self._check_targets(example)
+            size = self._pop_targets(example.get("attention_mask")).shape[1]
+            self.self_model_head = nn.Linear(features, size)
 
     @torch.no_grad()
     def _probe(self, example: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -127,17 +153,32 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
 
     def _hook_target_layers(self) -> None:
         modules = {name: m for name, m in self.named_modules() if name.startswith(("backbone.", "hidden."))}
-        for name in self.config.target_layers:
-            full_name = name if name in modules else f"backbone.{name}"
-            if full_name not in modules:
-                raise ValueError(f"target_layers: no module is named {name!r}; allowed are {', '.join(modules)}")
+        for pattern in self.config.target_layers:
+            found = [name for name in modules if _matches(name, pattern)]
+            if not found:
+                raise ValueError(f"target_layers: no module is named {pattern!r}; allowed are {', '.join(modules)}")
+            self.target_layers += [name for name in found if name not in self.target_layers]
+        for name in self.target_layers:
             # partial, not a closure: copy.deepcopy then gives the copy's hook the copy's store
-            modules[full_name].register_forward_hook(partial(_capture, self._activations, name))
+            modules[name].register_forward_hook(partial(_capture, self._activations, name))
 
-    def _pop_targets(self) -> torch.Tensor:
+    def _check_targets(self, example: dict[str, torch.Tensor]) -> None:
+        """Refuse layers without one activation of fixed size for each sample."""
+        for name, activation in self._activations.items():
+            shape, tokens = tuple(activation.shape), example.get("attention_mask")
+            usable = activation.dim() > 1 and len(activation) == 2 and activation.is_floating_point()
+            if tokens is not None:  # texts differ in length
+                usable &= activation.dim() == 2 or (activation.dim() == 3 and shape[1] == tokens.shape[1])
+            if not usable:
+                raise ValueError(
+                    f"target_layers: {name!r} gives {shape} for two samples; allowed are layers that give (samples, n) "
+                    "or, of texts, (samples, tokens, n)"
+                )
+
+    def _pop_targets(self, mask: torch.Tensor | None = None) -> torch.Tensor:
         """The activations captured by the last forward pass, (B, n). Popped, so that no graph outlives its step."""
-        captured = [self._activations.pop(name) for name in self.config.target_layers]
-        return torch.cat([activation.flatten(start_dim=1) for activation in captured], dim=1)
+        captured = [self._activations.pop(name) for name in self.target_layers]
+        return torch.cat([_pooled(activation, self.config.target_pooling, mask) for activation in captured], dim=1)
 
     def _features(self, **inputs: torch.Tensor) -> torch.Tensor:
         """The last hidden features, (B, F), that both heads read."""
@@ -149,12 +190,13 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         labels: torch.Tensor | None,
         num_items_in_batch: torch.Tensor | int | None,
         return_dict: bool | None,
+        mask: torch.Tensor | None = None,
     ) -> SelfModelingOutput | tuple[Any, ...]:
         logits = self.classifier(features)  # (B, num_labels)
         predictions, targets = None, None
         if self.self_model_head is not None:
             predictions = self.self_model_head(features)  # (B, n)
-            targets = self._pop_targets()  # (B, n)
+            targets = self._pop_targets(mask)  # (B, n)
             targets = targets.detach() if self.config.detach_targets else targets
         terms = self._losses(logits, labels, predictions, targets, num_items_in_batch)
         output = SelfModelingOutput(
@@ -221,12 +263,61 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         kwargs["use_safetensors"] = True
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
+    @classmethod
+    def from_backbone_pretrained(cls, name: str, *, revision: str = "main", **config_fields: Any) -> Any:
+        """A network on a pretrained backbone; hidden layers and heads are drawn anew.
+
+        Args:
+            name: Hub id or folder of a transformers encoder (safetensors alone are read), or ``"timm/<name>"``.
+            revision: of the encoder's repository.
+            config_fields: of `SelfModelingConfig`: target_layers, aux_weight, hidden_sizes, num_labels, ...
+
+        Raises:
+            OSError: no such encoder, or one without safetensors.
+        """
+        if name.startswith("timm/"):
+            model = cls(cls.config_class(backbone=name, base_model=name, **config_fields))
+            pretrained = _timm_backbone(model.config, pretrained=True)
+        else:
+            encoder = AutoConfig.from_pretrained(name, revision=revision)
+            model = cls(cls.config_class(backbone_config=encoder, base_model=name, **config_fields))
+            pretrained = AutoModel.from_pretrained(
+                name, revision=revision, use_safetensors=True, dtype=torch.float32, **_without_pooler(encoder)
+            )
+        model.backbone.load_state_dict(pretrained.state_dict())
+        return model
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a module's name fits a pattern, part by part: a wildcard does not reach over a dot."""
+    parts = name.split(".")
+    candidates = (pattern.split("."), ["backbone", *pattern.split(".")])
+    return any(
+        len(parts) == len(wanted) and all(fnmatch.fnmatchcase(part, w) for part, w in zip(parts, wanted, strict=True))
+        for wanted in candidates
+    )
+
+
+def _without_pooler(encoder: Any) -> dict[str, bool]:
+    """The argument that leaves out a pooling layer, where the encoder knows it: nothing here reads that layer."""
+    encoder_class = AutoModel._model_mapping[type(encoder)]
+    known = "add_pooling_layer" in inspect.signature(encoder_class.__init__).parameters
+    return {"add_pooling_layer": False} if known else {}
+
+
+def _transformers_backbone(config: SelfModelingConfig) -> nn.Module:
+    fields = dict(config.backbone_config or {})
+    encoder = AutoConfig.for_model(fields.pop("model_type"), **fields)
+    if type(encoder) not in AutoModel._model_mapping:
+        raise ValueError(f"backbone_config: transformers has no encoder for model_type={encoder.model_type!r}")
+    return AutoModel.from_config(encoder, **_without_pooler(encoder))
+
 
 class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
     """Image classifier that predicts activations of its own layers.
 
     Args:
-        config: backbone ``"mlp"`` or ``"timm/<name>"``; see `SelfModelingConfig`.
+        config: backbone ``"mlp"``, ``"timm/<name>"`` or a transformers encoder; see `SelfModelingConfig`.
 
     Raises:
         ValueError: a target layer that does not exist (the message lists those that do), or a timm model that
@@ -237,15 +328,26 @@ class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
 
     def __init__(self, config: SelfModelingConfig) -> None:
         super().__init__(config)
-        self.backbone = _timm_backbone(config) if config.backbone != "mlp" else nn.Flatten()
-        self._build_heads({"pixel_values": torch.zeros(1, config.num_channels, *config.image_size)})
+        if config.backbone == "embedding_bag":
+            raise ValueError("backbone='embedding_bag': reads tokens, not images")
+        if config.backbone == "transformers":
+            self.backbone = _transformers_backbone(config)
+        else:
+            self.backbone = _timm_backbone(config) if config.backbone != "mlp" else nn.Flatten()
+        self._build_heads({"pixel_values": torch.zeros(2, config.num_channels, *config.image_size)})
         self.post_init()
 
     def _features(self, pixel_values: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         if self.config.num_channels == 1 and pixel_values.shape[1] == 3:
             # transformers' pipelines turn every picture into RGB; a grey one has three equal channels then
             pixel_values = pixel_values.mean(dim=1, keepdim=True)
-        return self.hidden(self.backbone(pixel_values))
+        features = self.backbone(pixel_values)
+        if self.config.backbone == "transformers":
+            features = features.last_hidden_state  # (B, T, n), or (B, n, height, width) of a convolutional encoder
+            features = features.mean(dim=(2, 3)) if features.dim() == 4 else features
+        elif features.dim() > 2:  # a timm model that does not pool
+            raise ValueError(f"backbone={self.config.backbone!r}: gives {tuple(features.shape)}, not (samples, n)")
+        return self.hidden(_pooled(features, self.config.feature_pooling, None))
 
     def forward(
         self,
@@ -266,13 +368,176 @@ class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
         return self._heads(self._features(pixel_values), labels, num_items_in_batch, return_dict)
 
 
-def _timm_backbone(config: SelfModelingConfig) -> nn.Module:
+class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
+    """Text classifier that predicts activations of its own layers. Padding enters no target and no loss.
+
+    Args:
+        config: backbone ``"embedding_bag"`` or a transformers encoder; see `SelfModelingConfig`.
+
+    Raises:
+        ValueError: another backbone, or a target layer that does not exist or has no activation of fixed size.
+    """
+
+    main_input_name = "input_ids"
+
+    def __init__(self, config: SelfModelingConfig) -> None:
+        super().__init__(config)
+        if config.backbone not in ("embedding_bag", "transformers"):
+            raise ValueError(
+                f"backbone={config.backbone!r}: of a text classifier allowed are embedding_bag, transformers"
+            )
+        if config.target_pooling == "flatten":
+            raise ValueError("target_pooling='flatten': texts differ in length; allowed are mean, first")
+        bag = config.backbone == "embedding_bag"
+        self.backbone = MeanEmbeddingBag(**config.backbone_kwargs) if bag else _transformers_backbone(config)
+        tokens = torch.zeros(2, 3, dtype=torch.long)
+        self._build_heads({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})
+        self.post_init()
+
+    def _features(  # type: ignore[override]
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        offsets: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        if isinstance(self.backbone, MeanEmbeddingBag):
+            return self.hidden(self.backbone(input_ids, offsets, attention_mask))
+        tokens = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, T, n)
+        return self.hidden(_pooled(tokens, self.config.feature_pooling, attention_mask))
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        return_dict: bool | None = None,
+        offsets: torch.Tensor | None = None,
+    ) -> SelfModelingOutput | tuple[Any, ...]:
+        """Classify a batch and predict its activations.
+
+        Args:
+            input_ids: (B, T), tokens; with `offsets`, (N,), the tokens of all texts one after another.
+            attention_mask: (B, T), zero for padding.
+            labels: (B,), integers; -100 leaves a sample out of both losses.
+            num_items_in_batch: what the summed losses are divided by; default: the labels that count in this
+                batch. A Trainer that accumulates gradients passes the count of the whole accumulated batch.
+            return_dict: False gives a plain tuple.
+            offsets: (B + 1,), for an embedding bag: text b is `input_ids[offsets[b]:offsets[b + 1]]`; what lies after
+                the last offset is filler. No padding within, and so nothing wasted on texts of unequal length.
+        """
+        features = self._features(input_ids, attention_mask, offsets)
+        return self._heads(features, labels, num_items_in_batch, return_dict, attention_mask)
+
+
+class MeanEmbeddingBag(nn.EmbeddingBag):
+    """The mean of the tokens' embeddings, (B, embedding_dim); zero for a text without tokens.
+
+    Attributes:
+        sparse: whether the gradient is a sparse tensor, which an optimizer applies to the rows that a batch has
+            touched. A Trainer sets it where its optimizer can take it (plain SGD).
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
+        super().__init__(num_embeddings, embedding_dim, mode="mean")
+
+    def forward(
+        self, input_ids: torch.Tensor, offsets: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        if offsets is not None:
+            return _MeanOfBags.apply(self.weight, input_ids, offsets, self.sparse)
+        return _pooled(F.embedding(input_ids, self.weight), "mean", attention_mask)
+
+
+class _MeanOfBags(torch.autograd.Function):
+    """Means over bags of rows of `weight`, with a gradient that may be sparse, for one network or for K at once.
+
+    torch's own embedding bag has no rule for `vmap` that keeps the gradient sparse: it would cost a pass over all
+    parameters in each step (6.4 million for IMDB). Shapes, with a leading K where there are K networks:
+    weight (V, D), tokens (N,), offsets (B + 1,) -> (B, D).
+    """
+
+    @staticmethod
+    def forward(weight: torch.Tensor, tokens: torch.Tensor, offsets: torch.Tensor, sparse: bool) -> torch.Tensor:
+        rows, starts = _flat_bags(weight.shape, tokens, offsets)
+        table = weight.reshape(-1, weight.shape[-1])  # (K * V, D)
+        sums = F.embedding_bag(rows, table, starts, mode="sum")  # with a bag of filler after each network's
+        sums = sums.unflatten(0, offsets.shape)[..., :-1, :]  # (B, D)
+        return sums / offsets.diff().clamp(min=1)[..., None]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        weight, tokens, offsets, ctx.sparse = inputs
+        ctx.save_for_backward(tokens, offsets)
+        ctx.shape = weight.shape
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        tokens, offsets = ctx.saved_tensors
+        rows, starts = _flat_bags(ctx.shape, tokens, offsets)
+        gradient = gradient / offsets.diff().clamp(min=1)[..., None]  # (B, D)
+        gradient = F.pad(gradient, (0, 0, 0, 1)).flatten(0, -2)  # filler has none
+        ends = F.pad(starts[1:], (0, 1), value=len(rows))
+        bags = torch.arange(len(starts), device=rows.device).repeat_interleave(ends - starts, output_size=len(rows))
+        values = gradient.index_select(0, bags)  # (K * N, D)
+        return _row_gradient(ctx.shape, rows.long(), values, ctx.sparse), None, None, None
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        in_dims: tuple[int | None, ...],
+        weight: torch.Tensor,
+        tokens: torch.Tensor,
+        offsets: torch.Tensor,
+        sparse: bool,
+    ) -> tuple[torch.Tensor, int]:
+        def leading(tensor: torch.Tensor, dim: int | None, repeat: bool) -> torch.Tensor:
+            if dim is None:
+                return tensor.expand(info.batch_size, *tensor.shape) if repeat else tensor
+            return tensor.movedim(dim, 0)
+
+        # a weight that all share stays one table
+        weight = leading(weight, in_dims[0], repeat=False)
+        tokens, offsets = leading(tokens, in_dims[1], repeat=True), leading(offsets, in_dims[2], repeat=True)
+        return _MeanOfBags.apply(weight, tokens, offsets, sparse), 0
+
+
+def _flat_bags(shape: torch.Size, tokens: torch.Tensor, offsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """K networks' bags as those of one table (K * V, D): its rows (K * N,) and where each bag starts (K * (B + 1),)."""
+    if tokens.dim() == 1:
+        return tokens, offsets
+    count, length = tokens.shape
+    member = torch.arange(count, device=tokens.device)[:, None]
+    rows = tokens + member.to(tokens.dtype) * shape[-2] if len(shape) == 3 else tokens
+    return rows.flatten(), (offsets + member.to(offsets.dtype) * length).flatten()
+
+
+def _row_gradient(shape: torch.Size, rows: torch.Tensor, values: torch.Tensor, sparse: bool) -> torch.Tensor:
+    """The gradient of a table of `shape` (V, D) or (K, V, D): `values` (N, D) added up at `rows` (N,) of (K * V, D)."""
+    if not sparse:
+        dense = values.new_zeros(shape)
+        dense.view(-1, shape[-1]).index_add_(0, rows, values)
+        return dense
+    size = shape[-2]
+    indices = rows[None] if len(shape) == 2 else torch.stack([rows // size, rows % size])
+    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False)
+
+
+def _timm_backbone(config: SelfModelingConfig, pretrained: bool = False) -> nn.Module:
     # by name, since transformers would ask a user of an MLP to install whatever this file imports
     timm = importlib.import_module("timm")
     name = config.backbone.removeprefix("timm/")
     if not timm.is_model(name):
         similar = difflib.get_close_matches(name, timm.list_models(), n=5) or ["those of timm.list_models()"]
         raise ValueError(f"backbone={config.backbone!r}: timm has no such model; closest are {', '.join(similar)}")
-    return timm.create_model(
-        name, pretrained=False, num_classes=0, in_chans=config.num_channels, **config.backbone_kwargs
+    backbone = timm.create_model(
+        name, pretrained=pretrained, num_classes=0, in_chans=config.num_channels, **config.backbone_kwargs
     )
+    if config.small_image_stem:
+        first = getattr(backbone, "conv1", None)
+        if not isinstance(first, nn.Conv2d) or not hasattr(backbone, "maxpool"):
+            raise ValueError(f"small_image_stem=True: {config.backbone!r} has no single first convolution and max-pool")
+        backbone.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(backbone.conv1.weight, mode="fan_out", nonlinearity="relu")  # timm's own rule
+        backbone.maxpool = nn.Identity()
+    return backbone

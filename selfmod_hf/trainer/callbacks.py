@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
     from ..complexity import LLCResult
-    from ..data import ImageTensors
+    from ..data import TensorData
 
 
 class WeightWidthCallback(TrainerCallback):
@@ -48,7 +48,7 @@ class RLCTCallback(TrainerCallback):
         settings: of `estimate_llc`.
     """
 
-    def __init__(self, trainer: Trainer, data: ImageTensors, every_n_epochs: int, settings: dict[str, Any]) -> None:
+    def __init__(self, trainer: Trainer, data: TensorData, every_n_epochs: int, settings: dict[str, Any]) -> None:
         self.trainer = trainer
         self.data = data
         self.every_n_epochs = every_n_epochs

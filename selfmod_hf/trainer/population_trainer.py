@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer, TrainerCallback
 
-from ..data import ImageTensors
-from ..data.loading import EpochBatchSampler, MemberBatches, MemberBatchSampler, TensorDataLoader, whole_batch
+from ..data import TensorData
+from ..data.loading import EpochBatchSampler, MemberBatchSampler, TensorDataLoader, whole_batch
 from ..models.modeling_self_modeling import classification_losses, self_modeling_losses
 from .callbacks import WeightWidthCallback, log_aside
 from .population import SelfModelingPopulation
@@ -46,7 +46,7 @@ class PopulationTrainer(SelfModelingTrainer):
         model: the members of this process.
 
     Raises:
-        ValueError: an argument by which members would influence each other, data that are no `ImageTensors`.
+        ValueError: an argument by which members would influence each other, data that are no `TensorData`.
     """
 
     model: SelfModelingPopulation
@@ -131,8 +131,7 @@ class PopulationTrainer(SelfModelingTrainer):
             EpochBatchSampler(count, self._train_batch_size, member.seed, drop_last=self.args.dataloader_drop_last)
             for member in self.model.members
         ]
-        data = MemberBatches(self.train_dataset.to(self.args.device))
-        return TensorDataLoader(data, MemberBatchSampler(samplers))
+        return TensorDataLoader(self.train_dataset.to(self.args.device), MemberBatchSampler(samplers))
 
     # ---- the terms of the loss, (K,) each ----
 
@@ -278,5 +277,5 @@ def _check(args: SelfModelingTrainingArguments, data: Any, optimizers: Any, opti
         refuse("rlct_every_n_epochs", args.rlct_every_n_epochs, "allowed is 0: measure population.member(k)")
     if any(given is not None for given in (*(optimizers or ()), optimizer_class)):
         refuse("optimizers", "given", "allowed are those that --optim names")
-    if data is not None and not isinstance(data, ImageTensors):
-        refuse("train_dataset", type(data).__name__, "allowed are ImageTensors")
+    if data is not None and not isinstance(data, TensorData):
+        refuse("train_dataset", type(data).__name__, "allowed are ImageTensors or TextTensors")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..complexity import LLCCalibration, LLCResult, calibrate_llc, estimate_llc_many
-from ..data import ImageTensors
+from ..data import ImageTensors, TensorData, TextTensors
 from ..models import SelfModelingPreTrainedModel
 
 
@@ -26,31 +26,106 @@ class _OnPixels(nn.Module):
         return self.network(pixel_values=values).logits
 
 
-def estimate_rlct(
-    models: Sequence[SelfModelingPreTrainedModel], data: ImageTensors, **settings: Any
-) -> list[LLCResult]:
+class _OnTokens(nn.Module):
+    """The classification-only network of an encoder, from padded tokens."""
+
+    def __init__(self, model: SelfModelingPreTrainedModel) -> None:
+        super().__init__()
+        self.network = model.prune().eval()
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.network(input_ids=input_ids, attention_mask=attention_mask).logits
+
+
+class _OnTexts(nn.Module):
+    """The classification-only network of an embedding bag, from the numbers of texts, whose lengths differ."""
+
+    def __init__(self, model: SelfModelingPreTrainedModel, data: TextTensors) -> None:
+        super().__init__()
+        self.network = model.prune().eval()
+        self.texts = _Texts(data)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        input_ids, offsets = _Bags.apply(rows, self.texts)
+        return self.network(input_ids=input_ids, offsets=offsets).logits
+
+
+class _Texts:
+    """The data behind `_Bags`, by reference: networks that are stacked and copied share one."""
+
+    def __init__(self, data: TextTensors) -> None:
+        self.data = data
+
+    def __deepcopy__(self, memo: Any) -> _Texts:
+        return self
+
+
+class _Bags(torch.autograd.Function):
+    """Rows (B,) to the tokens (N,) and offsets (B + 1,) of these texts; mapped over chains, all get the longest N."""
+
+    @staticmethod
+    def forward(rows: torch.Tensor, texts: _Texts) -> tuple[torch.Tensor, torch.Tensor]:
+        batch = (texts.data.take if rows.dim() == 1 else texts.data.take_members)(rows)
+        return batch["input_ids"], batch["offsets"]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.mark_non_differentiable(*output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[None, None]:
+        return None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, rows: torch.Tensor, texts: _Texts) -> tuple[Any, tuple[int, int]]:
+        return _Bags.apply(rows.movedim(in_dims[0], 0), texts), (0, 0)
+
+
+def _problem(
+    models: Sequence[SelfModelingPreTrainedModel], data: TensorData, device: Any
+) -> tuple[list[nn.Module], Any, torch.Tensor]:
+    """Modules, inputs and targets, as `estimate_llc` takes them."""
+    _check_fit(models[0], data)
+    if isinstance(data, ImageTensors):
+        return [_OnPixels(model, data) for model in models], data.pixels, data.labels
+    assert isinstance(data, TextTensors)
+    if data.padded:
+        batch = data.take(torch.arange(len(data)))
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        return [_OnTokens(model) for model in models], inputs, data.labels
+    near = data.to(models[0].device if device is None else device)
+    return [_OnTexts(model, near) for model in models], torch.arange(len(data)), data.labels
+
+
+def estimate_rlct(models: Sequence[SelfModelingPreTrainedModel], data: TensorData, **settings: Any) -> list[LLCResult]:
     """RLCT of each network, pruned, with cross-entropy on `data`; all chains of all networks stacked.
 
     Args:
         models: networks of one architecture at their trained weights.
-        data: the training set.
+        data: the training set; images as they are, without augmentation.
         settings: as for `estimate_llc_many`, for example from `llc_preset("paper", "mnist")`. Parameters are named
             as the pruned network's, after `network.`.
     """
-    _check_fit(models[0], data)
-    return estimate_llc_many([_OnPixels(model, data) for model in models], data.pixels, data.labels, **settings)
+    modules, inputs, targets = _problem(models, data, settings.get("device"))
+    return estimate_llc_many(modules, inputs, targets, **settings)
 
 
-def calibrate_rlct(model: SelfModelingPreTrainedModel, data: ImageTensors, **settings: Any) -> LLCCalibration:
+def calibrate_rlct(model: SelfModelingPreTrainedModel, data: TensorData, **settings: Any) -> LLCCalibration:
     """`calibrate_llc` for one network, pruned, with cross-entropy on `data`."""
-    _check_fit(model, data)
-    return calibrate_llc(_OnPixels(model, data), data.pixels, data.labels, **settings)
+    (module,), inputs, targets = _problem([model], data, settings.get("device"))
+    return calibrate_llc(module, inputs, targets, **settings)
 
 
-def _check_fit(model: SelfModelingPreTrainedModel, data: ImageTensors) -> None:
+def _check_fit(model: SelfModelingPreTrainedModel, data: TensorData) -> None:
     config = model.config
-    expected, found = [config.num_channels, *config.image_size], list(data.pixels.shape[1:])
-    if expected != found:
-        raise ValueError(f"data of {found} (channels, height, width): the model takes {expected}")
+    kind = "pixel_values" if isinstance(data, ImageTensors) else "input_ids"
+    if model.main_input_name != kind:
+        raise ValueError(f"data of {kind}: the model takes {model.main_input_name}")
+    if isinstance(data, ImageTensors):
+        expected, found = [config.num_channels, *config.image_size], list(data.pixels.shape[1:])
+        if expected != found:
+            raise ValueError(f"data of {found} (channels, height, width): the model takes {expected}")
+    if isinstance(data, TextTensors) and data.padded != (config.backbone == "transformers"):
+        raise ValueError(f"data with padded={data.padded}: encoders take padded texts, embedding bags bags")
     if int(data.labels.max()) >= config.num_labels:
         raise ValueError(f"data with label {int(data.labels.max())}: the model has {config.num_labels} classes")

@@ -22,12 +22,13 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 from ..complexity import LLCResult, llc_preset
-from ..data import EpochBatchSampler, ImageTensors, TaskSpec, TensorDataLoader
+from ..data import EpochBatchSampler, TaskSpec, TensorData, TensorDataLoader
 from ..data.loading import whole_batch
 from ..hub.model_folder import RUN_FILE, run_facts, write_model_card
 from ..hub.upload import remote_card
 from ..models.modeling_self_modeling import (
     IGNORED_LABEL,
+    MeanEmbeddingBag,
     SelfModelingOutput,
     classification_losses,
     self_modeling_losses,
@@ -46,14 +47,14 @@ def accuracy(prediction: EvalPrediction) -> dict[str, float]:
 
 
 class SelfModelingTrainer(Trainer):
-    """transformers' Trainer for `SelfModelingForImageClassification`.
+    """transformers' Trainer for self-modeling networks.
 
     The model's forward returns the named terms of its loss; this class sums nothing anew, it tracks them: each log
     holds `classification_loss` and `self_modeling_loss`, raw, and the same with the prefix `weighted_`, as they
     enter `loss`. Evaluation logs them with the prefix `eval_`.
 
-    `train_dataset` and `eval_dataset` may be `ImageTensors` (batches are then made on the device, in an order that
-    depends on the seed and the epoch alone) or anything that transformers' Trainer takes.
+    `train_dataset` and `eval_dataset` may be `TensorData`, images or texts in memory (batches are then made on the
+    device, in an order that depends on the seed and the epoch alone), or anything that transformers' Trainer takes.
 
     Accumulating micro-batches and splitting batches over processes leave the gradient what it is with one large
     batch: the model divides its sums by the number of samples in the whole of it.
@@ -103,15 +104,15 @@ class SelfModelingTrainer(Trainer):
         self._num_parameters: int | None = None
 
     def _rlct_callback(self) -> RLCTCallback:
-        if not isinstance(self.train_dataset, ImageTensors):
-            raise ValueError("rlct_every_n_epochs: the RLCT is estimated on ImageTensors as train_dataset")
+        if not isinstance(self.train_dataset, TensorData):
+            raise ValueError("rlct_every_n_epochs: allowed with a train_dataset of ImageTensors or TextTensors")
         settings = llc_preset(self.args.rlct_preset, self.task.name if self.task else "mnist")
         return RLCTCallback(self, self.train_dataset, self.args.rlct_every_n_epochs, settings)
 
     # ---- data ----
 
     def get_train_dataloader(self) -> DataLoader:
-        if not isinstance(self.train_dataset, ImageTensors):
+        if not isinstance(self.train_dataset, TensorData):
             return super().get_train_dataloader()
         sampler = EpochBatchSampler(
             len(self.train_dataset),
@@ -126,16 +127,16 @@ class SelfModelingTrainer(Trainer):
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         dataset = self.eval_dataset[dataset] if isinstance(dataset, str) else dataset
-        if not isinstance(dataset, ImageTensors):
+        if not isinstance(dataset, TensorData):
             return super().get_eval_dataloader(eval_dataset)
         return self._in_order(dataset)
 
     def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
-        if not isinstance(test_dataset, ImageTensors):
+        if not isinstance(test_dataset, TensorData):
             return super().get_test_dataloader(test_dataset)
         return self._in_order(test_dataset)
 
-    def _in_order(self, dataset: ImageTensors) -> DataLoader:
+    def _in_order(self, dataset: TensorData) -> DataLoader:
         loader = DataLoader(dataset.to(self.args.device), batch_size=self.args.eval_batch_size, collate_fn=whole_batch)
         return self.accelerator.prepare(loader)
 
@@ -185,10 +186,19 @@ class SelfModelingTrainer(Trainer):
 
     @staticmethod
     def get_optimizer_cls_and_kwargs(args: Any, model: Any = None) -> tuple[Any, dict[str, Any]]:
-        """transformers' choice; SGD as one fused kernel (with fp16's loss scaling, torch's default)."""
+        """transformers' choice; SGD as one fused kernel (with fp16's loss scaling, torch's default).
+
+        Plain SGD on an embedding bag takes sparse gradients instead, and so moves the touched rows alone. All that
+        would move or read the others (momentum, decay, clipping, averaging over processes) keeps them dense.
+        """
         optimizer, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
-        if optimizer is torch.optim.SGD and args.mixed_precision != "fp16":
-            settings["fused"] = True
+        plain = optimizer is torch.optim.SGD and args.mixed_precision != "fp16"
+        bags = [module for module in (model.modules() if model else ()) if isinstance(module, MeanEmbeddingBag)]
+        moving = settings.get("momentum") or args.weight_decay or args.max_grad_norm or args.world_size > 1
+        for bag in bags:
+            bag.sparse = plain and not moving
+        if plain:
+            settings["fused"] = not any(bag.sparse for bag in bags)  # the fused kernel has no sparse form
         return optimizer, settings
 
     def train(

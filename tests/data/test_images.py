@@ -6,7 +6,6 @@ import torch
 from PIL import Image as PILImage
 
 from selfmod_hf.data import ImageTensors, TaskSpec, get_task, load_images
-from selfmod_hf.data.images import image_processor
 from selfmod_hf.errors import InputError
 
 
@@ -70,7 +69,7 @@ def test_a_batch_is_normalized_as_the_image_processor_does(tmp_path):
     train = load_images(spec(tmp_path, image_mean=0.4, image_std=0.3)).train
     batch = train.__getitems__([3, 1])
     pictures = [PILImage.fromarray(pixels["train"][row]) for row in (3, 1)]
-    expected = image_processor(train)(pictures, return_tensors="pt")["pixel_values"]
+    expected = train.processor()(pictures, return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(batch["pixel_values"], expected)
     torch.testing.assert_close(train[3]["pixel_values"], expected[0])
     everything, labels = train.all()
@@ -99,10 +98,12 @@ def test_image_size_resizes(tmp_path):
     assert load_images(spec(tmp_path), image_size=(4, 3)).train.pixels.shape == (8, 1, 4, 3)
 
 
-def test_max_samples_takes_the_first(tmp_path):
-    write_dataset(tmp_path)
-    data = load_images(spec(tmp_path), max_train_samples=5, max_test_samples=2)
-    assert (len(data.train), len(data.test)) == (5, 2)
+def test_max_samples_are_spread_evenly(tmp_path):
+    pixels = write_dataset(tmp_path)
+    data = load_images(spec(tmp_path), max_train_samples=4, max_test_samples=3)
+    assert (len(data.train), len(data.test)) == (4, 3)
+    for row, image in zip((0, 2, 4, 6), data.train.pixels, strict=True):
+        assert np.array_equal(image[0].numpy(), pixels["train"][row])
 
 
 def int64():
@@ -153,5 +154,5 @@ def test_a_corrupt_image_is_refused(tmp_path):
 
 
 def test_unknown_tasks_list_those_there_are():
-    with pytest.raises(InputError, match="allowed are digits, mnist"):
+    with pytest.raises(InputError, match="allowed are digits, mnist, cifar10"):
         get_task("minst")

@@ -1,6 +1,7 @@
 """The network against formulas written out here, and against itself after saving, pruning and copying."""
 
 import copy
+import itertools
 import pickle
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForImageClassification
 
 from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification
+from selfmod_hf.data import get_task
 
 
 def mlp(**fields) -> SelfModelingForImageClassification:
@@ -280,3 +282,89 @@ def test_wrong_fields_are_refused_in_one_line(fields, name):
     with pytest.raises(ValueError, match=name) as error:
         mlp(**fields)
     assert "\n" not in str(error.value)
+
+
+# ------------------------------------------------------------------------------------- the paper's CIFAR-10 network
+
+
+class Block(nn.Module):
+    """He et al. 2015 (arXiv 1512.03385), a basic block: two 3x3 convolutions and a shortcut."""
+
+    def __init__(self, width_in: int, width: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = None
+        if stride != 1 or width_in != width:
+            self.downsample = nn.Sequential(nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x):
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return (self.bn2(self.conv2(self.bn1(self.conv1(x)).relu())) + shortcut).relu()
+
+
+class PaperResNet18(nn.Module):
+    """arXiv 2407.10188, section 3, its last layer widened from C to C + n outputs: class scores, then predictions."""
+
+    def __init__(self, classes: int = 10, hidden: int = 2000):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64)
+        widths = [64, 64, 128, 256, 512]
+        for stage, (before, width) in enumerate(itertools.pairwise(widths), start=1):
+            blocks = [Block(before, width, 1 if stage == 1 else 2), Block(width, width, 1)]
+            setattr(self, f"layer{stage}", nn.Sequential(*blocks))
+        self.hidden = nn.Linear(512, hidden)
+        self.classes = classes
+        self.last = nn.Linear(hidden, classes + 512 * 4 * 4 + hidden)
+
+    def forward(self, x):
+        x = self.bn1(self.conv1(x)).relu()
+        stage4 = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (B, 512, 4, 4)
+        hidden = self.hidden(stage4.mean(dim=(2, 3))).relu()
+        out = self.last(hidden)
+        targets = torch.cat([stage4.flatten(1), hidden], dim=1).detach()
+        return out[:, : self.classes], out[:, self.classes :], targets
+
+
+def cifar10_network(**fields) -> SelfModelingForImageClassification:
+    recipe = get_task("cifar10").recipe
+    names = ("backbone", "small_image_stem", "hidden_sizes", "target_layers", "aux_weight")
+    own = {name: recipe[name] for name in names}
+    config = SelfModelingConfig(**{**own, "image_size": 32, "num_channels": 3, "num_labels": 10, **fields})
+    return SelfModelingForImageClassification(config)
+
+
+def test_the_cifar10_network_is_the_papers_weight_by_weight():
+    torch.manual_seed(0)
+    model, reference = cifar10_network(aux_weight=0.5), PaperResNet18()
+    with torch.no_grad():
+        for parameter in reference.parameters():  # nothing left at ones and zeros
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    theirs = reference.state_dict()
+    mine = {f"backbone.{k}": v for k, v in theirs.items() if not k.startswith(("hidden", "last"))}
+    mine |= {f"hidden.linear1.{part}": theirs[f"hidden.{part}"] for part in ("weight", "bias")}
+    for part in ("weight", "bias"):
+        mine[f"classifier.{part}"], mine[f"self_model_head.{part}"] = theirs[f"last.{part}"].split([10, 10192])
+    model.load_state_dict(mine)  # strict: every weight of the one is a weight of the other
+    inputs = batch(3, 3, 32, 10)
+    output = model(**inputs)
+    logits, predictions, targets = reference(inputs["pixel_values"])
+    torch.testing.assert_close(output.logits, logits)
+    torch.testing.assert_close(output.self_model_predictions, predictions)
+    torch.testing.assert_close(output.self_model_targets, targets)
+    loss = F.cross_entropy(logits, inputs["labels"]) + 0.5 * (predictions - targets).square().mean()
+    torch.testing.assert_close(output.loss, loss)
+    output.loss.backward()
+    loss.backward()
+    torch.testing.assert_close(model.backbone.conv1.weight.grad, reference.conv1.weight.grad, rtol=1e-3, atol=1e-5)
+    for name in ("running_mean", "running_var"):
+        torch.testing.assert_close(getattr(model.backbone.bn1, name), getattr(reference.bn1, name))
+
+
+def test_a_model_without_that_stem_refuses_it():
+    with pytest.raises(ValueError, match="no single first convolution"):
+        cifar10_network(backbone="timm/vit_tiny_patch16_224", target_layers=["hidden.relu1"], image_size=224)
+    with pytest.raises(ValueError, match="small_image_stem"):
+        mlp(small_image_stem=True)
