@@ -18,10 +18,18 @@ SelfModelingConfig.register_for_auto_class()
 SelfModelingForImageClassification.register_for_auto_class("AutoModelForImageClassification")
 SelfModelingForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
 
+
+
+def model_class_of(config: SelfModelingConfig) -> type[SelfModelingPreTrainedModel]:
+    """The class of networks that this configuration describes: of images, or of texts."""
+    return SelfModelingForSequenceClassification if config.reads_text else SelfModelingForImageClassification
+
+
 __all__ = [
     "SelfModelingConfig",
     "SelfModelingForImageClassification",
     "SelfModelingForSequenceClassification",
     "SelfModelingOutput",
     "SelfModelingPreTrainedModel",
+    "model_class_of",
 ]

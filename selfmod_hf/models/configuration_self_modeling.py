@@ -92,6 +92,11 @@ class SelfModelingConfig(PreTrainedConfig):
         self.detach_targets = detach_targets
         self._check()
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether the backbone takes tokens, not images."""
+        return self.backbone == "embedding_bag" or "vocab_size" in (self.backbone_config or {})
+
     def _check(self) -> None:
         self._check_backbone()
         for name, allowed in (("feature_pooling", ("mean", "first")), ("target_pooling", ("mean", "first", "flatten"))):

@@ -20,8 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from ..models import SelfModelingConfig, SelfModelingForImageClassification, SelfModelingPreTrainedModel
+from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, model_class_of
 from ..stacking import chunk_ranges
+
+# of a batch that all members share; of each member's own, there is one more
+_DIMENSIONS = (("pixel_values", 4), ("attention_mask", 2), ("offsets", 1))
 
 MEMBERS_FILE = "population.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -57,7 +60,7 @@ class SelfModelingPopulation(nn.Module):
         config: what all members share; its aux_weight and detach_targets are not used.
         members: K of them, different from each other.
         block_size: members per batched computation; default: all. Changes the numbers by rounding only.
-        model_class: the plain model.
+        model_class: the plain model; default: as the configuration reads images or texts.
 
     Attributes:
         stacked: the plain architecture, each parameter and buffer of shape (K, *shape). Not to be called by itself.
@@ -66,7 +69,6 @@ class SelfModelingPopulation(nn.Module):
         ValueError: no member, two equal ones, or a member the configuration does not allow.
     """
 
-    main_input_name = "pixel_values"
     aux_weights: Tensor
     accepts_loss_kwargs = True  # as the plain model: its sums are divided by `num_items_in_batch`
 
@@ -76,7 +78,7 @@ class SelfModelingPopulation(nn.Module):
         members: Sequence[Member],
         *,
         block_size: int | None = None,
-        model_class: type[SelfModelingPreTrainedModel] = SelfModelingForImageClassification,
+        model_class: type[SelfModelingPreTrainedModel] | None = None,
     ) -> None:
         super().__init__()
         names = [member.name for member in members]
@@ -86,7 +88,8 @@ class SelfModelingPopulation(nn.Module):
         self.config = config
         self.members = tuple(members)
         self.block_size = block_size
-        self.model_class = model_class
+        self.model_class = model_class or model_class_of(config)
+        self.main_input_name = self.model_class.main_input_name
         self.stacked = _stack([self._initial(member) for member in self.members])
         weights = torch.tensor([member.aux_weight for member in members], dtype=torch.float64)
         self.register_buffer("aux_weights", weights, persistent=False)  # (K,)
@@ -140,23 +143,32 @@ class SelfModelingPopulation(nn.Module):
 
     def forward(
         self,
-        pixel_values: Tensor,
+        pixel_values: Tensor | None = None,
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        offsets: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The plain model's output for every member.
 
         Args:
             pixel_values: (K, B, channels, height, width), a batch for each member; or (B, ...), one for all.
             labels: (K, B), or (B,).
+            input_ids, attention_mask, offsets: of texts, in place of pixel_values, as the plain model takes them;
+                likewise with a leading dimension of K, or without.
             num_items_in_batch: labels that count in the whole batch of a step, those of all members together where
                 each has its own batch: so transformers' Trainer counts.
 
         Returns:
             The fields of `SelfModelingOutput` with a leading dimension of K, and `loss`, (), the sum of `losses`, (K,).
         """
-        shared = pixel_values.dim() == 4
-        batch = {"pixel_values": pixel_values} | ({} if labels is None else {"labels": labels})
+        given = {
+            "pixel_values": pixel_values, "labels": labels, "input_ids": input_ids, "attention_mask": attention_mask,
+            "offsets": offsets,
+        }  # fmt: skip
+        batch = {name: value for name, value in given.items() if value is not None}
+        shared = any(name in batch and batch[name].dim() == alone for name, alone in _DIMENSIONS)
         items = num_items_in_batch if shared or num_items_in_batch is None else num_items_in_batch / len(self)
         parts = [self._map(block, detach, batch, shared, items) for block, detach in self._blocks()]
         output = {
