@@ -19,7 +19,6 @@ SelfModelingForImageClassification.register_for_auto_class("AutoModelForImageCla
 SelfModelingForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
 
 
-
 def model_class_of(config: SelfModelingConfig) -> type[SelfModelingPreTrainedModel]:
     """The class of networks that this configuration describes: of images, or of texts."""
     return SelfModelingForSequenceClassification if config.reads_text else SelfModelingForImageClassification

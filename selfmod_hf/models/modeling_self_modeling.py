@@ -478,9 +478,9 @@ class _MeanOfBags(torch.autograd.Function):
         gradient = gradient / offsets.diff().clamp(min=1)[..., None]  # (B, D)
         gradient = F.pad(gradient, (0, 0, 0, 1)).flatten(0, -2)  # filler has none
         ends = F.pad(starts[1:], (0, 1), value=len(rows))
-        bags = torch.arange(len(starts), device=rows.device).repeat_interleave(ends - starts, output_size=len(rows))
-        values = gradient.index_select(0, bags)  # (K * N, D)
-        return _row_gradient(ctx.shape, rows.long(), values, ctx.sparse), None, None, None
+        bags = torch.arange(len(starts), dtype=starts.dtype, device=rows.device)
+        bags = bags.repeat_interleave(ends - starts, output_size=len(rows))  # (K * N,), the bag of each token
+        return _row_gradient(ctx.shape, rows, bags, gradient, ctx.sparse), None, None, None
 
     @staticmethod
     def vmap(
@@ -512,15 +512,22 @@ def _flat_bags(shape: torch.Size, tokens: torch.Tensor, offsets: torch.Tensor) -
     return rows.flatten(), (offsets + member.to(offsets.dtype) * length).flatten()
 
 
-def _row_gradient(shape: torch.Size, rows: torch.Tensor, values: torch.Tensor, sparse: bool) -> torch.Tensor:
-    """The gradient of a table of `shape` (V, D) or (K, V, D): `values` (N, D) added up at `rows` (N,) of (K * V, D)."""
+def _row_gradient(
+    shape: torch.Size, rows: torch.Tensor, bags: torch.Tensor, gradient: torch.Tensor, sparse: bool
+) -> torch.Tensor:
+    """The gradient of a table of `shape` (V, D) or (K, V, D): row `rows[i]` of (K * V, D) gets `gradient[bags[i]]`."""
     if not sparse:
-        dense = values.new_zeros(shape)
-        dense.view(-1, shape[-1]).index_add_(0, rows, values)
+        dense = gradient.new_zeros(shape)
+        dense.view(-1, shape[-1]).index_add_(0, rows.long(), gradient.index_select(0, bags))
         return dense
-    size = shape[-2]
+    # each row's terms side by side, so that they are added up before the table is touched (the transposed bags)
+    rows, order = rows.sort()
+    rows, counts = rows.unique_consecutive(return_counts=True)
+    starts = (counts.cumsum(0) - counts).to(bags.dtype)
+    values = F.embedding_bag(bags[order], gradient, starts, mode="sum")  # (touched rows, D)
+    rows, size = rows.long(), shape[-2]
     indices = rows[None] if len(shape) == 2 else torch.stack([rows // size, rows % size])
-    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False)
+    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False, is_coalesced=True)
 
 
 def _timm_backbone(config: SelfModelingConfig, pretrained: bool = False) -> nn.Module:

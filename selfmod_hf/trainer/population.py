@@ -182,6 +182,11 @@ class SelfModelingPopulation(nn.Module):
             output["loss"] = output["losses"].sum()
         return output
 
+    @property
+    def num_blocks(self) -> int:
+        """Batched computations per forward pass."""
+        return sum(1 for _ in self._blocks())
+
     def _blocks(self) -> Iterator[tuple[range, bool]]:
         """Neighbouring members that one computation can hold: alike in their targets, at most `block_size` many."""
         for detach, run in groupby(range(len(self)), key=lambda k: self.members[k].detach_targets):

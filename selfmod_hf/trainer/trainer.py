@@ -189,14 +189,15 @@ class SelfModelingTrainer(Trainer):
         """transformers' choice; SGD as one fused kernel (with fp16's loss scaling, torch's default).
 
         Plain SGD on an embedding bag takes sparse gradients instead, and so moves the touched rows alone. All that
-        would move or read the others (momentum, decay, clipping, averaging over processes) keeps them dense.
+        would move or read the others (momentum, decay, clipping, averaging over processes) keeps them dense, as do
+        populations in blocks: torch cannot cut a sparse gradient into members.
         """
         optimizer, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
         plain = optimizer is torch.optim.SGD and args.mixed_precision != "fp16"
         bags = [module for module in (model.modules() if model else ()) if isinstance(module, MeanEmbeddingBag)]
         moving = settings.get("momentum") or args.weight_decay or args.max_grad_norm or args.world_size > 1
         for bag in bags:
-            bag.sparse = plain and not moving
+            bag.sparse = plain and not moving and getattr(model, "num_blocks", 1) == 1
         if plain:
             settings["fused"] = not any(bag.sparse for bag in bags)  # the fused kernel has no sparse form
         return optimizer, settings
