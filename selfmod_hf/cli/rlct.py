@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,8 @@ from .data_flags import DataArguments, flag, load_data, task_spec
 
 if TYPE_CHECKING:
     from ..complexity import LLCCalibration, LLCResult
-    from ..data import ImageTensors
-    from ..models import SelfModelingForImageClassification
+    from ..data import TaskSpec, TensorData
+    from ..models import SelfModelingPreTrainedModel
 
 
 @dataclass
@@ -68,7 +68,7 @@ def run(argv: Sequence[str]) -> None:
         settings = sampler_settings(args, spec.name)
         folders = _checkpoint_folders(args.checkpoints) if args.checkpoints else [args.model]
         models = [_load_model(folder, args.revision, args.subfolder) for folder in folders]
-        data = load_data(spec, data_args).train
+        data = _load_data(spec, data_args, args, models[0])
         output = _output_folder(args)
         _join_processes(args)
         if args.calibrate:
@@ -129,13 +129,27 @@ def _progress(args: RLCTArguments) -> Any:
     return show
 
 
-def _load_model(name: str, revision: str | None, subfolder: str = "") -> SelfModelingForImageClassification:
-    from ..models import SelfModelingForImageClassification
+def _load_model(name: str, revision: str | None, subfolder: str = "") -> SelfModelingPreTrainedModel:
+    from ..models import SelfModelingConfig, model_class_of
 
     if Path(name).is_dir() and not (Path(name) / subfolder / "config.json").is_file():
         raise UsageError(f"--model {Path(name) / subfolder}: the folder holds no config.json")
     place = {"revision": revision or "main", "subfolder": subfolder}
-    return SelfModelingForImageClassification.from_pretrained(name, **place).eval()
+    return model_class_of(SelfModelingConfig.from_pretrained(name, **place)).from_pretrained(name, **place).eval()
+
+
+def _load_data(
+    spec: TaskSpec, data_args: DataArguments, args: RLCTArguments, model: SelfModelingPreTrainedModel
+) -> TensorData:
+    """The training set, texts as the model's own tokenizer has them."""
+    if not model.config.reads_text:
+        return load_data(spec, data_args).train
+    from ..data.texts import load_tokenizer
+
+    folder = args.model or _checkpoint_folders(args.checkpoints or "")[0]
+    tokenizer = load_tokenizer(data_args.tokenizer_name or folder, args.revision or "main", args.subfolder)
+    padded = model.config.backbone == "transformers"
+    return load_data(spec, replace(data_args, tokenizer_name=None), tokenizer=tokenizer, padded=padded).train
 
 
 def _checkpoint_folders(run_folder: str) -> list[str]:
@@ -176,8 +190,8 @@ def _is_main() -> bool:
 
 
 def _estimate(
-    model: SelfModelingForImageClassification,
-    data: ImageTensors,
+    model: SelfModelingPreTrainedModel,
+    data: TensorData,
     settings: dict[str, Any],
     output: Path,
     args: RLCTArguments,
@@ -197,9 +211,7 @@ def _estimate(
             print(f"{'published':22}{compare_with_published(result, published).text}")
 
 
-def _calibrate(
-    model: SelfModelingForImageClassification, data: ImageTensors, settings: dict[str, Any], output: Path
-) -> None:
+def _calibrate(model: SelfModelingPreTrainedModel, data: TensorData, settings: dict[str, Any], output: Path) -> None:
     from ..trainer import calibrate_rlct
 
     # the preset's step size and localization are what is to be chosen; typed ones make the grid one line or cell
@@ -219,8 +231,8 @@ def _calibrate(
 
 def _estimate_checkpoints(
     folders: Sequence[str],
-    models: Sequence[SelfModelingForImageClassification],
-    data: ImageTensors,
+    models: Sequence[SelfModelingPreTrainedModel],
+    data: TensorData,
     settings: dict[str, Any],
     output: Path,
 ) -> None:

@@ -42,11 +42,6 @@ class TaskSpec:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
 
-    @property
-    def pipeline_tag(self) -> str:
-        """The Hub's name of what a model for this task does."""
-        return "image-classification" if self.text_column is None else "text-classification"
-
 
 _PLAIN = {"lr_scheduler_type": "constant", "max_grad_norm": 0.0, "weight_decay": 0.0}
 

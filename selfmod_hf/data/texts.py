@@ -143,7 +143,7 @@ def load_texts(
     return TaskData(splits[0], splits[1], names)
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str, revision: str = "main", subfolder: str = "") -> Any:
     """The tokenizer of that name, on the Hub or in a folder.
 
     Raises:
@@ -152,7 +152,7 @@ def load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name, revision=revision, subfolder=subfolder)
     except (OSError, ValueError) as error:
         raise InputError("--tokenizer_name", name, f"no tokenizer could be read ({first_line(error)})") from error
 

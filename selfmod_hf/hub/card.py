@@ -70,7 +70,7 @@ class CardFacts:
 
     @property
     def is_text(self) -> bool:
-        return any("SequenceClassification" in name for name in self.config.architectures or ())
+        return self.config.reads_text
 
     @property
     def task_type(self) -> str:
@@ -97,6 +97,7 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
         library_name="transformers",
         pipeline_tag=facts.task_type,
         tags=TAGS,
+        base_model=facts.config.base_model,
         datasets=[facts.dataset] if facts.dataset else None,
         metrics=["accuracy"],
         model_name=name,

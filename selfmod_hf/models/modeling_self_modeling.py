@@ -32,8 +32,8 @@ class SelfModelingOutput(ModelOutput):
         loss: scalar, ``w_c * classification_loss + w_s * self_modeling_loss``; None without labels.
         logits: (B, num_labels).
         classification_loss: scalar, cross-entropy, averaged over the batch; None without labels.
-        self_modeling_loss: scalar, square error averaged over the batch and the n activations; None for the
-            baseline (no target layers).
+        self_modeling_loss: scalar, square error averaged over the batch and the n activations; None without
+            labels (which say what samples count) and for the baseline (no target layers).
         self_model_predictions: (B, n), the activations as the network predicts them.
         self_model_targets: (B, n), the activations themselves, all target layers flattened and concatenated.
     """
@@ -213,17 +213,15 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         num_items_in_batch: torch.Tensor | int | None,
     ) -> dict[str, torch.Tensor]:
         """The named terms of L = w_c * CE + w_s * mean((predicted - actual activation)^2), arXiv 2407.10188."""
-        terms = {}
-        if predictions is not None and targets is not None:
-            self_modeling = self_modeling_losses(predictions, targets)  # (B,)
-            terms["self_modeling_loss"] = self_modeling.mean()
         if labels is None:
-            return terms
+            return {}
+        terms = {}
         counted = labels != IGNORED_LABEL  # (B,)
         items = counted.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
         terms["classification_loss"] = classification_losses(logits, labels).sum() / items
         terms["loss"] = self.config.classification_weight * terms["classification_loss"]
-        if "self_modeling_loss" in terms:
+        if predictions is not None and targets is not None:
+            self_modeling = self_modeling_losses(predictions, targets)  # (B,)
             terms["self_modeling_loss"] = (self_modeling * counted).sum() / items
             terms["loss"] = terms["loss"] + self.config.aux_weight * terms["self_modeling_loss"]
         return terms

@@ -121,7 +121,7 @@ class PopulationTrainer(SelfModelingTrainer):
 
     # ---- data ----
 
-    def _in_order(self, dataset: ImageTensors) -> DataLoader:
+    def _in_order(self, dataset: TensorData) -> DataLoader:
         # every process evaluates its members on all samples
         return DataLoader(dataset.to(self.args.device), batch_size=self.args.eval_batch_size, collate_fn=whole_batch)
 

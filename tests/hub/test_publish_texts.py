@@ -1,0 +1,45 @@
+"""A text classifier from the Hub to the Hub, its tokenizer with it; read without the package; its RLCT by command."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+
+ROOT = Path(__file__).resolve().parents[2]
+
+WITHOUT_PACKAGE = """
+import sys
+sys.modules["selfmod_hf"] = None  # importing it now fails
+from transformers import AutoTokenizer, pipeline
+tokenizer = AutoTokenizer.from_pretrained("me/reviews", trust_remote_code=False)  # needs none; unset, it asks
+assert tokenizer.tokenize("It's GOOD (very).") == ["it", "'", "s", "good", "(", "very", ")", "."]
+classify = pipeline("text-classification", model="me/reviews", trust_remote_code=True, batch_size=2)
+answers = classify(["a great, lovely film", "dull. " * 30])
+assert len(answers) == 2 and all(a["label"] in ("neg", "pos") and 0 <= a["score"] <= 1 for a in answers), answers
+assert abs(classify("dull. " * 30)[0]["score"] - answers[1]["score"]) < 1e-6  # padding changes nothing
+"""
+
+
+def test_imdb_from_the_hub_to_the_hub(loopback_hub, tmp_path):
+    def selfmod(*flags: str) -> str:
+        script = str(ROOT / "scripts" / ("train.py" if flags[0] == "train" else "estimate_rlct.py"))
+        done = subprocess.run(
+            [sys.executable, script, *flags[1:]], env=loopback_hub.env(), cwd=tmp_path, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    few = ["--task", "imdb", "--max_train_samples", "100", "--max_test_samples", "50"]
+    push = ["--push_to_hub", "--hub_model_id", "me/reviews", "--num_train_epochs", "2"]
+    assert "accuracy" in selfmod("train", *few, *push)
+    api = loopback_hub.api()
+    files = set(api.list_repo_files("me/reviews"))
+    assert {"tokenizer.json", "tokenizer_config.json", "model.safetensors", "modeling_self_modeling.py"} <= files
+    card = ModelCard.load(api.hf_hub_download("me/reviews", "README.md", cache_dir=tmp_path / "cache"))
+    assert (card.data.pipeline_tag, card.data.datasets) == ("text-classification", ["stanfordnlp/imdb"])
+    assert "SelfModelingForSequenceClassification.from_pretrained" in card.text
+    subprocess.run([sys.executable, "-c", WITHOUT_PACKAGE], env=loopback_hub.env(), cwd=tmp_path, check=True)
+    table = selfmod("rlct", "--model", "me/reviews", *few, "--num_draws", "20", "--num_chains", "2")
+    assert "paper (imdb) with num_chains, num_draws" in table
