@@ -141,8 +141,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             self._hook_target_layers()
             self._probe(example)
             self._check_targets(example)
-            size = self._pop_targets(example.get("attention_mask")).shape[1]
-            self.self_model_head = nn.Linear(features, size)
+            self.self_model_head = nn.Linear(features, self._pop_targets().shape[1])
 
     @torch.no_grad()
     def _probe(self, example: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -165,7 +164,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
     def _check_targets(self, example: dict[str, torch.Tensor]) -> None:
         """Refuse layers without one activation of fixed size for each sample."""
         for name, activation in self._activations.items():
-            shape, tokens = tuple(activation.shape), example.get("attention_mask")
+            shape, tokens = tuple(activation.shape), example.get("input_ids")
             usable = activation.dim() > 1 and len(activation) == 2 and activation.is_floating_point()
             if tokens is not None:  # texts differ in length
                 usable &= activation.dim() == 2 or (activation.dim() == 3 and shape[1] == tokens.shape[1])
@@ -388,8 +387,8 @@ class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
             raise ValueError("target_pooling='flatten': texts differ in length; allowed are mean, first")
         bag = config.backbone == "embedding_bag"
         self.backbone = MeanEmbeddingBag(**config.backbone_kwargs) if bag else _transformers_backbone(config)
-        tokens = torch.zeros(2, 3, dtype=torch.long)
-        self._build_heads({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})
+        # without a mask: transformers would look into its values, and `from_pretrained` builds without any
+        self._build_heads({"input_ids": torch.zeros(2, 3, dtype=torch.long)})
         self.post_init()
 
     def _features(  # type: ignore[override]

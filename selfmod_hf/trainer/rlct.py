@@ -32,9 +32,26 @@ class _OnTokens(nn.Module):
     def __init__(self, model: SelfModelingPreTrainedModel) -> None:
         super().__init__()
         self.network = model.prune().eval()
+        self.network.backbone.set_attn_implementation(_attention_that_maps())
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         return self.network(input_ids=input_ids, attention_mask=attention_mask).logits
+
+
+def _attention_that_maps() -> str:
+    """transformers' scaled dot product attention, by the name of a variant that always builds its mask. The original
+    looks first whether anything is padded, a decision that cannot be taken for all chains at once."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    def mask(*args: Any, **settings: Any) -> torch.Tensor | None:
+        return sdpa_mask(*args, **{**settings, "allow_is_bidirectional_skip": False})
+
+    name = "selfmod_sdpa_with_mask"
+    AttentionInterface.register(name, sdpa_attention_forward)
+    AttentionMaskInterface.register(name, mask)
+    return name
 
 
 class _OnTexts(nn.Module):
