@@ -53,6 +53,8 @@ def run(argv: Sequence[str]) -> None:
             "Trend over the self-model's weight (Spearman)": report.trends_table(rows),
             "Beside the published values": report.published_table(rows),
         }
+        if (comparison := report.targets_table(rows)) is not None:
+            tables["Targets attached against detached, over the seeds that have both"] = comparison
         text = "\n\n".join(f"{title}\n\n{table}" for title, table in tables.items())
         files = draw_figures(folder, output)
         write_text(output / "report.txt", text + "\n")

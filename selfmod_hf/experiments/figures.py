@@ -9,7 +9,7 @@ import numpy as np
 
 from .folder import SweepFolder
 from .published import published_values
-from .statistics import mean_interval, summarize_arms, usable
+from .statistics import mean_interval, summarize_arms, usable, with_both_targets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,9 @@ def draw_figures(folder: SweepFolder, output: Path) -> list[Path]:
             files += _save(figure_2(own, followed), output / f"figure2{suffix}")
             files += _save(rlct_over_weight(own), output / f"rlct{suffix}")
             files += _save(weight_distributions(own, folder), output / f"weights{suffix}")
+    both = with_both_targets(rows)
+    if not both.empty:
+        files += _save(targets_compared(both), output / "targets")
     return files
 
 
@@ -139,18 +142,50 @@ def rlct_over_weight(rows: pd.DataFrame) -> Any:
         _not_ok(axis, own, "aux_weight", colors)
         means = good.groupby("aux_weight")["rlct"].mean()
         axis.plot(means.index, means, color="grey", linewidth=1)
-        _paper_over_weight(axis, own, int(width))
+        _paper_over_weight(axis, own, int(width), "rlct")
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize=7)
         axis.set_xscale("symlog", linthresh=1)
         axis.set(xlabel="AW", ylabel="RLCT", title=f"h = {width}")
         axis.set_xticks(list(colors), [f"{weight:g}" for weight in colors])
     return figure
 
 
-def _paper_over_weight(axis: Axes, rows: pd.DataFrame, width: int) -> None:
+def _paper_over_weight(axis: Axes, rows: pd.DataFrame, width: int, measure: str) -> None:
     paper = published_values().get(rows["task"].iloc[0])
-    if paper is not None and str(width) in paper["rlct"]:
-        axis.plot(paper["aux_weights"], paper["rlct"][str(width)], "x", color="black", markersize=6, label="published")
-        axis.legend(fontsize=7)
+    if paper is not None and str(width) in paper[measure]:
+        axis.plot(paper["aux_weights"], paper[measure][str(width)], "x", color="black", markersize=6, label="published")
+
+
+def targets_compared(rows: pd.DataFrame) -> Any:
+    """Each measure over the self-model's weight, targets detached and attached, a row of panels for each width.
+
+    Means over the same seeds with 95 % t intervals; crosses: published. RLCTs that are not "ok" are drawn hollow.
+    """
+    widths = np.sort(rows["hidden_size"].unique())
+    figure, axes = _subplots(len(widths), 3)
+    for row, width in zip(axes, widths, strict=True):
+        own = rows[rows["hidden_size"] == width]
+        for axis, measure in zip(row, ("weight_width", "rlct", "accuracy"), strict=True):
+            for detach, color, name in ((True, "C0", "detached"), (False, "C1", "attached")):
+                arm = own[(own["detach_targets"] == detach) | (own["aux_weight"] == 0)]
+                _over_weights(axis, arm, measure, color, name)
+            _paper_over_weight(axis, own, int(width), measure)
+            axis.set_xscale("symlog", linthresh=1)
+            axis.set(xlabel="AW", ylabel=TITLES[measure], title=f"h = {width}")
+            axis.set_xticks(ticks := np.sort(own["aux_weight"].unique()), [f"{weight:g}" for weight in ticks])
+    axes[0, 0].legend(fontsize=7)
+    return figure
+
+
+def _over_weights(axis: Axes, rows: pd.DataFrame, measure: str, color: str, name: str) -> None:
+    arms = usable(rows, measure).groupby("aux_weight")[measure]
+    table = np.array([(weight, *mean_interval(values.to_numpy(float))) for weight, values in arms]).reshape(-1, 4)
+    weights, means, lows, highs = table.T
+    bars = np.nan_to_num(np.stack([means - lows, highs - means]))
+    axis.errorbar(weights, means, bars, color=color, marker="o", markersize=3, capsize=2, label=name)
+    if measure == "rlct":
+        _not_ok(axis, rows, "aux_weight", dict.fromkeys(rows["aux_weight"], color))
 
 
 def weight_distributions(rows: pd.DataFrame, folder: SweepFolder) -> Any:

@@ -6,7 +6,15 @@ import math
 from typing import TYPE_CHECKING
 
 from .published import compare_with_published
-from .statistics import ARM, MEASURES, compare_with_baseline, summarize_arms, trends
+from .statistics import (
+    ARM,
+    MEASURES,
+    compare_targets,
+    compare_with_baseline,
+    summarize_arms,
+    trends,
+    with_both_targets,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,6 +91,25 @@ def published_table(rows: pd.DataFrame) -> str:
                 NAMES[row["measure"]], f"{row['hidden_size']}", _targets(row["detach_targets"]),
                 f"{row['aux_weight']:g}", f"{row['ours']:.{digits}f}", f"{row['published']:g}",
                 f"{row['percent']:+.1f} %", f"{row['seeds']}", f"{row['not_ok']}",
+            ]
+        )  # fmt: skip
+    return _aligned(lines)
+
+
+def targets_table(rows: pd.DataFrame) -> str | None:
+    """Targets detached and attached, side by side over the seeds that have both; None where a sweep has one kind."""
+    both = with_both_targets(rows)
+    if both.empty:
+        return None
+    lines = [["h", "AW", "measure", "detached", "attached", "difference", "test", "p", "p (Holm)", "networks"]]
+    for test in compare_targets(both).to_dict("records"):
+        digits = DIGITS[test["measure"]]
+        lines.append(
+            [
+                f"{test['hidden_size']}", f"{test['aux_weight']:g}", NAMES[test["measure"]],
+                _number(test["detached"], f".{digits}f"), _number(test["attached"], f".{digits}f"),
+                _number(test["difference"], f"+.{digits}f"), test["test"],
+                _number(test["p"], ".2g"), _number(test["p_holm"], ".2g"), "{} and {}".format(*test["count"]),
             ]
         )  # fmt: skip
     return _aligned(lines)

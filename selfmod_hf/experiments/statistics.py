@@ -80,6 +80,43 @@ def compare_with_baseline(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(entries)
 
 
+def with_both_targets(rows: pd.DataFrame) -> pd.DataFrame:
+    """The networks that are there with targets detached and attached alike (same width, weight and seed), and the
+    baselines of the same seeds; none, where a sweep trained one kind only."""
+    import pandas as pd
+
+    own = rows[rows["aux_weight"] > 0]
+    kinds = own.groupby(["hidden_size", "aux_weight", "seed"])["detach_targets"].transform("nunique")
+    paired = own[(kinds == 2).to_numpy()]
+    seeds = paired[["hidden_size", "seed"]].drop_duplicates()
+    baselines = rows[rows["aux_weight"] == 0].merge(seeds, on=["hidden_size", "seed"])
+    return pd.concat([baselines, paired], ignore_index=True) if len(paired) else paired
+
+
+def compare_targets(rows: pd.DataFrame) -> pd.DataFrame:
+    """Attached targets against detached ones, per width and weight: both means, and the test as for the baseline.
+
+    `rows` as `with_both_targets` gives them; `difference` is attached minus detached. A seed whose RLCT is not "ok" in
+    one of the two is no pair: Welch's test then takes what is left in each.
+    """
+    import pandas as pd
+
+    entries = []
+    for hidden_size, group in rows[rows["aux_weight"] > 0].groupby("hidden_size"):
+        for measure in MEASURES:
+            tests = []
+            for weight, arm in group.groupby("aux_weight"):
+                detached, attached = (usable(arm[arm["detach_targets"] == kind], measure) for kind in (True, False))
+                tests.append(
+                    {"hidden_size": hidden_size, "aux_weight": weight, "measure": measure}
+                    | {"detached": detached[measure].mean(), "attached": attached[measure].mean()}
+                    | {"count": (len(detached), len(attached)), **_compare(attached, detached, measure)}
+                )
+            for test, corrected in zip(tests, _holm([test["p"] for test in tests]), strict=True):
+                entries.append(test | {"p_holm": corrected})
+    return pd.DataFrame(entries)
+
+
 def _compare(arm: pd.DataFrame, baseline: pd.DataFrame, measure: str) -> dict[str, Any]:
     from scipy import stats
 
@@ -88,6 +125,9 @@ def _compare(arm: pd.DataFrame, baseline: pd.DataFrame, measure: str) -> dict[st
         return {"test": "none (fewer than 2 usable)", "difference": np.nan, "effect": np.nan, "p": np.nan}
     if a.index.equals(b.index):
         differences = (a - b).to_numpy(float)
+        if np.ptp(differences) == 0:
+            name = "none (equal differences)"
+            return {"test": name, "difference": float(differences[0]), "effect": np.nan, "p": np.nan}
         name, result, spread = "paired t", stats.ttest_rel(a, b), float(differences.std(ddof=1))
     else:
         name, result = "Welch t", stats.ttest_ind(a, b, equal_var=False)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -207,6 +208,23 @@ def test_report(finished, capsys):
     names = {f"{name}.{kind}" for name in ("figure2", "rlct", "weights") for kind in ("png", "pdf")}
     assert {path.name for path in (finished / "report").iterdir()} == {*names, "report.txt", "report.html"}
     assert all((finished / "report" / name).stat().st_size > 2000 for name in names)
+
+
+def test_report_of_attached_and_detached_targets(finished, tmp_path, capsys):
+    """The networks of weight 10 once more, under the name of attached ones."""
+    folder = tmp_path / "sweep"
+    shutil.copytree(finished, folder)
+    for cell in list((folder / "cells").glob("h8-aw10-seed*")):
+        twin = cell.with_name(cell.name.replace("aw10", "aw10-attached"))
+        shutil.copytree(cell, twin)
+        for name in ("row.json", "curve.json"):
+            text = (twin / name).read_text()
+            (twin / name).write_text(text.replace('"detach_targets": true', '"detach_targets": false'))
+    assert main(["report", str(folder)]) == 0
+    assert "Targets attached against detached" in capsys.readouterr().out
+    assert {"targets.png", "targets.pdf", "figure2_attached.png"} <= {
+        path.name for path in (folder / "report").iterdir()
+    }
 
 
 def test_a_report_needs_a_sweep(tmp_path, capsys):
