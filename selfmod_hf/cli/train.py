@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class ModelArguments:
     """Which network; see SelfModelingConfig."""
 
-    backbone: str = flag("mlp, timm/<name> for any timm model, or embedding_bag for texts.", default="mlp")
+    backbone: str | None = flag("mlp (default), timm/<name>: any timm model; of texts embedding_bag (default).")
     backbone_kwargs: str = flag("Further arguments of the timm model or the embedding bag, as JSON.", default="{}")
     backbone_name: str | None = flag("Pretrained backbone: Hub id or folder of a transformers encoder, or timm/<name>.")
     backbone_config: str | None = flag("An encoder with random weights: its configuration as JSON, with model_type.")
@@ -94,6 +94,10 @@ def parse_flags(
     with one_line():
         spec = task_spec(first)
     base = {"output_dir": f"runs/{spec.name.replace('/', '--')}", **DEFAULTS, **spec.recipe}
+    if first.backbone_name or first.backbone_config:
+        base["per_device_eval_batch_size"] = 64  # an encoder keeps each layer's tokens
+        for name in ("backbone", "backbone_kwargs", "small_image_stem", "hidden_sizes", "target_layers"):
+            base.pop(name, None)  # of the task's own network
     if first.aux_weight == 0 and "--aux_weight" in " ".join(given):
         base.pop("target_layers", None)  # the baseline of a task predicts nothing
     flags = [*as_flags(base), *given]
@@ -132,6 +136,8 @@ def _check_output_dir(folder: str) -> None:
 
 
 def _load_data(spec: TaskSpec, data_args: DataArguments, model_args: ModelArguments) -> TaskData[Any]:
+    if model_args.backbone_name and (model_args.backbone or model_args.backbone_config):
+        raise UsageError("--backbone_name: names the whole backbone; allowed without --backbone, --backbone_config")
     encoder = model_args.backbone_name or model_args.backbone_config
     if spec.text_column is not None and model_args.backbone_config and not data_args.tokenizer_name:
         raise UsageError("--backbone_config: an encoder with random weights needs a --tokenizer_name with texts")
@@ -158,9 +164,11 @@ def build_model(args: ModelArguments, data: TaskData[Any]) -> SelfModelingPreTra
     model_class: type[SelfModelingPreTrainedModel]
     if isinstance(data.train, TextTensors):
         model_class = SelfModelingForSequenceClassification
-        if args.backbone == "embedding_bag":
-            backbone_kwargs = {"num_embeddings": len(data.train.tokenizer), **backbone_kwargs}
+        backbone = args.backbone or "embedding_bag"
+        if not data.train.padded and backbone == "embedding_bag":
+            backbone_kwargs = {"num_embeddings": len(data.train.tokenizer), "embedding_dim": 64, **backbone_kwargs}
     else:
+        backbone = args.backbone or "mlp"
         model_class = SelfModelingForImageClassification
         _, channels, height, width = data.train.pixels.shape
         fields |= {"image_size": (height, width), "num_channels": channels, "small_image_stem": args.small_image_stem}
@@ -171,7 +179,8 @@ def build_model(args: ModelArguments, data: TaskData[Any]) -> SelfModelingPreTra
     else:
         if args.backbone_config is not None:
             fields["backbone_config"] = _json_object("--backbone_config", args.backbone_config)
-        model = model_class(SelfModelingConfig(backbone=args.backbone, backbone_kwargs=backbone_kwargs, **fields))
+            backbone = args.backbone or "transformers"
+        model = model_class(SelfModelingConfig(backbone=backbone, backbone_kwargs=backbone_kwargs, **fields))
     _check_length(model, data)
     return model
 

@@ -1,0 +1,77 @@
+"""What the README's page "Your own model and data" says is run: each command and the example, on real clients."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from tests.loopback_hub import LoopbackHub
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+PAGE = README.split("## Your own model and data\n")[1].split("\n## ")[0]
+# appended to the commands, whose later flags win: a few samples in place of thousands
+FEW = ["--max_train_samples", "48", "--max_test_samples", "24"]
+SHORT = {
+    "train": [*FEW, "--num_train_epochs", "1", "--quiet"],
+    "rlct": [*FEW, "--num_draws", "4", "--batch_size", "8", "--quiet"],
+}
+RUN = """
+import json, sys
+from selfmod_hf.cli import main
+for command in json.loads(sys.argv[1]):
+    assert main(command) == 0, command
+"""
+
+
+def page_commands() -> list[list[str]]:
+    lines = PAGE.replace("\\\n", " ").splitlines()
+    return [shlex.split(line)[1:] for line in lines if line.startswith("    selfmod ")]
+
+
+@pytest.fixture
+def hub(tmp_path, hub_seed):
+    """A Hub that holds, under the pretrained models' names, small random ones of the same architecture."""
+    from transformers import AutoModel, BertConfig, ViTConfig, set_seed
+
+    from selfmod_hf.data import basic_english_tokenizer
+
+    set_seed(0)
+    models = tmp_path / "seed" / "models"
+    small = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24}
+    bert = models / "sentence-transformers" / "all-MiniLM-L6-v2"
+    AutoModel.from_config(BertConfig(**small, num_hidden_layers=6, vocab_size=200)).save_pretrained(bert)
+    basic_english_tokenizer(["the a film is good bad great dull"]).save_pretrained(bert)
+    vit = models / "google" / "vit-base-patch16-224-in21k"
+    AutoModel.from_config(ViTConfig(**small, num_hidden_layers=2)).save_pretrained(vit)
+    with LoopbackHub(tmp_path / "hub", seeds=[hub_seed.path, tmp_path / "seed"]) as running:
+        yield running
+
+
+@pytest.mark.slow
+def test_every_command_and_the_example(hub, tmp_path):
+    def python(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments], env=hub.env(), cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    commands = page_commands()
+    assert [words[0] for words in commands] == ["train", "train", "train", "train", "rlct"]
+    python("-c", RUN, json.dumps([[*words, *SHORT[words[0]]] for words in commands]))
+    config = json.loads((tmp_path / "runs/minilm/config.json").read_text())
+    assert config["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
+    with safe_open(tmp_path / "runs/minilm/model.safetensors", "pt") as weights:
+        assert weights.get_slice("self_model_head.weight").get_shape() == [2 * 16, 16]
+    assert json.loads((tmp_path / "runs/minilm/rlct.json").read_text())["settings"]["num_draws"] == 4
+    with safe_open(tmp_path / "runs/cifar10/model.safetensors", "pt") as weights:
+        assert weights.get_slice("self_model_head.weight").get_shape() == [512 * 4 * 4 + 256, 256]
+
+    (example,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
+    printed = python("-c", example.replace("4000", "48").replace("1000", "24"))
+    assert "eval_self_modeling_loss" in printed
