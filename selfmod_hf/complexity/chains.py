@@ -6,17 +6,18 @@ Every group runs the same chains; chain c of every group sees the same minibatch
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from ..stacking import (
     Batch,
@@ -56,7 +57,8 @@ class Problem:
         stack: M networks.
         layout: the parameters that move; all others stay as they are.
         inputs: (n, ...) tensor, or a dict of them; targets: (n, ...).
-        compute_dtype: autocast to this type in forward and backward, or None.
+        compute_dtype: lower precision of forward and backward, to which weights and buffers are rounded at every
+            step; floating inputs come in it. None: the stack's own.
         vectorize: False for modules that `vmap` cannot map.
     """
 
@@ -87,10 +89,36 @@ class Problem:
             return {name: _take(value, index) for name, value in self.inputs.items()}, targets
         return _take(self.inputs, index), targets
 
-    def precision(self) -> contextlib.AbstractContextManager:
+    def losses(
+        self, copies: dict[str, Tensor], common: dict[str, Tensor], inputs: Batch, targets: Tensor, *, shared: bool
+    ) -> Tensor:
+        """(K, B); see `stacking.per_sample_losses`."""
+        return per_sample_losses(
+            self.stack.skeleton, self._loss_in_full, self._rounded(copies), self._rounded(common), inputs, targets,
+            shared_batch=shared, vectorize=self.vectorize,
+        )  # fmt: skip
+
+    def losses_and_gradients(
+        self, copies: dict[str, Tensor], common: dict[str, Tensor], inputs: Batch, targets: Tensor, *, shared: bool,
+        micro_batch_size: int | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
+        """(K,) mean losses, gradients in the layout's order; see `stacking.losses_and_gradients`."""
+        return losses_and_gradients(
+            self.stack.skeleton, self._loss_in_full, self._rounded(copies), self._rounded(common), inputs, targets,
+            wrt=self.layout.names, shared_batch=shared, vectorize=self.vectorize, micro_batch_size=micro_batch_size,
+        )  # fmt: skip
+
+    def _rounded(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        # by hand and not by autocast, which inside of vmap leaves nn.Linear in float32 (torch 2.15)
         if self.compute_dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=self.compute_dtype)
+            return values
+        return {name: v.to(self.compute_dtype) if v.is_floating_point() else v for name, v in values.items()}
+
+    def _loss_in_full(self, outputs: Any, targets: Tensor) -> Tensor:
+        """The loss of outputs that are back in float32."""
+        if self.compute_dtype is not None:
+            outputs = tree_map_only(Tensor, lambda t: t.float() if t.dtype == self.compute_dtype else t, outputs)
+        return self.loss_fn(outputs, targets)
 
 
 def _take(tensor: Tensor, index: Tensor | slice) -> Tensor:
@@ -149,18 +177,14 @@ class Traces:
 
 
 def losses_at_anchor(problem: Problem, chunk: int = 1024) -> Tensor:
-    """(M, n): every network's loss on every sample, at w*."""
-    stack = problem.stack
+    """(n, M): every network's loss on every sample, at w*."""
+    state = problem.stack.parameters | problem.stack.buffers
     pieces = []
     for start in range(0, problem.num_samples, chunk):
         inputs, targets = problem.take(slice(start, start + chunk))
-        with torch.no_grad(), problem.precision():
-            losses = per_sample_losses(
-                stack.skeleton, problem.loss_fn, stack.parameters | stack.buffers, {}, inputs, targets,
-                shared_batch=True, vectorize=problem.vectorize,
-            )  # fmt: skip
-        pieces.append(losses.float() if losses.dtype != torch.float64 else losses)
-    return torch.cat(pieces, dim=1)
+        with torch.no_grad():
+            pieces.append(problem.losses(state, {}, inputs, targets, shared=True))
+    return torch.cat(pieces, dim=1).T.contiguous()
 
 
 # -------------------------------------------------------------------------------------------- running
@@ -208,11 +232,8 @@ def _bytes_per_sample(problem: Problem) -> float:
         one[name].requires_grad_()
 
     def compute() -> Tensor:
-        with torch.enable_grad(), problem.precision():
-            return per_sample_losses(
-                stack.skeleton, problem.loss_fn, one, {}, inputs, targets,
-                shared_batch=True, vectorize=problem.vectorize,
-            )  # fmt: skip
+        with torch.enable_grad():
+            return problem.losses(one, {}, inputs, targets, shared=True)
 
     saved = saved_bytes_per_copy(compute)
     tensors = [*inputs.values()] if isinstance(inputs, dict) else [inputs]
@@ -234,9 +255,10 @@ class _Block:
     ) -> None:
         self.problem, self.groups, self.chains, self.plan = problem, groups, chains, plan
         self.micro_batch_size = micro_batch_size
-        self.anchor_losses = anchor_losses  # (M, n)
+        self.anchor_losses = anchor_losses  # (n, M)
         self.sampler = SAMPLERS[plan.sampler]
         C, device = len(chains), problem.device
+        self.one_group_each = [group.member for group in groups] == list(range(len(problem.stack)))
         self.member_ids = torch.tensor([group.member for group in groups], device=device)  # (G,)
         anchors = problem.layout.flatten(problem.stack.parameters)  # (M, P)
         self.anchor = anchors[self.member_ids]  # (G, P)
@@ -246,6 +268,7 @@ class _Block:
         self.batch_size = min(plan.batch_size, problem.num_samples)
         self.full_batch = self.batch_size == problem.num_samples
         self.minibatches = [MinibatchStream(plan.seed, c, problem.num_samples, self.batch_size) for c in chains]
+        self.epoch, self.passed = torch.empty(len(chains), 0, self.batch_size, dtype=torch.int64), 0  # (C, steps, B)
         self.replays: dict[tuple[bool, int, int], Replay] = {}
         streams = list(dict.fromkeys(group.stream for group in groups))
         self.noise = {(s, c): NoiseStream(plan.seed, s, chains[c], device) for s in streams for c in range(C)}
@@ -296,16 +319,18 @@ class _Block:
         """Indices (C, B), or None where every batch is the whole data set."""
         if self.full_batch:
             return None
-        indices = torch.stack([stream.next() for stream in self.minibatches])
-        return indices.to(self.problem.device, non_blocking=True)
+        if self.passed == self.epoch.shape[1]:
+            self.epoch, self.passed = torch.stack([stream.epoch() for stream in self.minibatches]), 0
+        self.passed += 1
+        return self.epoch[:, self.passed - 1].to(self.problem.device, non_blocking=True)
 
     def _baseline(self, batch: Tensor | None) -> Tensor:
         """(G, C): mean loss at w* on the minibatches."""
         if batch is None:
-            means = self.anchor_losses.double().mean(1)[:, None].expand(-1, len(self.chains))  # (M, C)
+            means = self.anchor_losses.mean(0, dtype=torch.float64).expand(len(self.chains), -1)  # (C, M)
         else:
-            means = self.anchor_losses[:, batch].double().mean(2)  # (M, C)
-        return means[self.member_ids]
+            means = _take(self.anchor_losses, batch).mean(1, dtype=torch.float64)  # (C, M)
+        return means.T if self.one_group_each else means.T[self.member_ids]
 
     def _losses_and_gradients(self, batch: Tensor | None, gradient: Tensor) -> Tensor:
         """(R,) losses; writes the gradients (R, P).
@@ -333,7 +358,11 @@ class _Block:
         inputs, targets = problem.take(samples)
         key = (shared, count, len(targets))
         if key not in self.replays:
-            self.replays[key] = Replay(functools.partial(self._compute, shared))
+            compute = functools.partial(
+                problem.losses_and_gradients, shared=shared, micro_batch_size=self.micro_batch_size
+            )
+            tolerance = (1e-4, 1e-6) if problem.compute_dtype is None else (5e-2, 1e-3)
+            self.replays[key] = Replay(compute, tolerance)
         losses, gradients = self.replays[key](copies, self.common, inputs, targets)
         start = 0
         for part in gradients:  # (count, *shape) each
@@ -341,17 +370,6 @@ class _Block:
             gradient[rows, start : start + part.shape[1]] = part
             start += part.shape[1]
         return losses.double()
-
-    def _compute(
-        self, shared: bool, copies: dict[str, Tensor], common: dict[str, Tensor], inputs: Batch, targets: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        problem = self.problem
-        with problem.precision():
-            return losses_and_gradients(
-                problem.stack.skeleton, problem.loss_fn, copies, common, inputs, targets,
-                wrt=problem.layout.names, shared_batch=shared, vectorize=problem.vectorize,
-                micro_batch_size=self.micro_batch_size,
-            )  # fmt: skip
 
     # -- the update
 
@@ -399,18 +417,24 @@ class _Block:
     # -- Metropolis
 
     def _acceptance(self, batch: Tensor | None, old: Tensor, old_gradient: Tensor, old_loss: Tensor) -> Tensor:
-        """(R,): min(1, p(w') q(w|w') / (p(w) q(w'|w))) of the step from `old`, on the same minibatch."""
-        C = len(self.chains)
-        new, new_gradient = self.state.position, torch.empty_like(self.gradient)
+        """(R,): min(1, p(w') q(w|w') / (p(w) q(w'|w))) of the step from `old`, on the same minibatch.
+
+        With s = w' - w and U' the gradient of U, the proposals' part is |s + ε/2 U'(w)|² - |-s + ε/2 U'(w')|²
+        over 2 ε: a difference of squares, taken as a product, in which nothing large cancels.
+        """
+        dynamics, new, new_gradient = self.dynamics, self.state.position, torch.empty_like(self.gradient)
         new_loss = self._losses_and_gradients(batch, new_gradient)
-        ratios = []
-        for r in range(len(new)):
-            group = self.groups[r // C]
-            dynamics = Dynamics(self.anchor[r // C], group.step_size, group.localization, group.nbeta)
-            step, half = new[r] - old[r], group.step_size / 2
-            forward = (step + half * dynamics.potential_gradient(old[r], old_gradient[r])).double()
-            backward = (-step + half * dynamics.potential_gradient(new[r], new_gradient[r])).double()
-            pull = ((new[r] - dynamics.anchor).double().square() - (old[r] - dynamics.anchor).double().square()).sum()
-            rise = group.nbeta * (new_loss[r] - old_loss[r]) + group.localization / 2 * pull
-            ratios.append(-rise + (forward.square().sum() - backward.square().sum()) / (2 * group.step_size))
-        return torch.stack(ratios).clamp(max=0).exp()
+        with torch.no_grad():
+            step = new - old
+            forces = [dynamics.potential_gradient(w, g) for w, g in ((old, old_gradient), (new, new_gradient))]
+            total, change = forces[0] + forces[1], forces[1] - forces[0]
+            # (|f|² - |b|²) / (2 ε) = (f - b).(f + b) / (2 ε), f + b = ε/2 total, f - b = 2 s - ε/2 change
+            proposals = _dot((2 * step).sub_(change.mul_(dynamics.step_size / 2)), total) / 4
+            pull = dynamics.localization / 2 * _dot(step, (new - dynamics.anchor).add_(old).sub_(dynamics.anchor))
+            rise = dynamics.nbeta * (new_loss - old_loss)[:, None] + pull
+        return (proposals - rise).clamp(max=0).exp()[:, 0]
+
+
+def _dot(first: Tensor, second: Tensor) -> Tensor:
+    """(R, 1): the rows' products."""
+    return (first * second).sum(1, keepdim=True, dtype=torch.float64)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..stacking import losses_and_gradients
 from .chains import Problem
 
 _SAMPLES, _ITERATIONS, _DISTANCE = 2048, 12, 1e-2
@@ -45,9 +44,5 @@ def _gradient(problem: Problem, position: Tensor) -> Tensor:
     moving = problem.layout.views(position)
     fixed = {n: v[0] for n, v in (stack.parameters | stack.buffers).items() if n not in moving}
     inputs, targets = problem.take(slice(0, _SAMPLES))
-    with problem.precision():
-        _, gradients = losses_and_gradients(
-            stack.skeleton, problem.loss_fn, moving, fixed, inputs, targets,
-            wrt=problem.layout.names, shared_batch=True, vectorize=problem.vectorize,
-        )  # fmt: skip
+    _, gradients = problem.losses_and_gradients(moving, fixed, inputs, targets, shared=True)
     return torch.cat([part.reshape(1, -1) for part in gradients], dim=1)

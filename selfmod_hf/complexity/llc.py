@@ -74,8 +74,9 @@ def estimate_llc(
         parameters: names of the parameters to sample, with wildcards (`"fc.*"`); default: all. The others stay
             at w*: the LLC of a layer, with the rest of the network as it is.
         device: where to compute; default: where the model is.
-        dtype: float32 and float64 set the type of everything; bfloat16 and float16 are used by autocast for
-            forward and backward, weights and updates stay as they are. Default: the model's own.
+        dtype: float32 and float64 set the type of everything. bfloat16 is for forward and backward alone: at every
+            step inputs, weights and buffers are rounded to it, while the chains' own weights, updates and
+            losses stay as they are. Default: the model's own.
         memory_budget: bytes for the chains' state and activations; more chains than fit run in turn.
         micro_batch_size: accumulate gradients over pieces of this many samples; default: as the budget asks.
         sampler_options: the sampler's own settings, such as `{"momentum": 0.9}`.
@@ -134,17 +135,16 @@ def make_problem(models: Sequence[nn.Module], inputs: Batch, targets: Tensor, se
     """Stack the models and move the data beside them."""
     check_data(inputs, targets)
     dtype = settings.dtype
-    compute_dtype = dtype if dtype in (torch.bfloat16, torch.float16) else None
+    compute_dtype = dtype if dtype is torch.bfloat16 else None
     stack = stack_modules(models, settings.device)
     check("model", type(models[0]).__name__, bool(stack.parameters), "a module with parameters")
     if dtype is not None and compute_dtype is None:
         stack = stack.to(dtype)
     names = match_parameters(list(stack.parameters), settings.parameters)
     device = next(iter(stack.parameters.values())).device
-    floating = dtype if compute_dtype is None else None
     return Problem(
-        stack, ParameterLayout.of(stack.parameters, names), _moved(inputs, device, floating),
-        _moved(targets, device, floating), settings.loss_fn, compute_dtype, settings.vectorize,
+        stack, ParameterLayout.of(stack.parameters, names), _moved(inputs, device, dtype),
+        _moved(targets, device, dtype if compute_dtype is None else None), settings.loss_fn, compute_dtype, settings.vectorize,
     )  # fmt: skip
 
 
@@ -167,8 +167,8 @@ def match_parameters(names: Sequence[str], patterns: Sequence[str] | None) -> li
 
 def sample_groups(problem: Problem, groups: Sequence[Group], settings: LLCSettings) -> list[LLCResult]:
     """One result per group. Under torch.distributed every process runs its share of the chains."""
-    anchor_losses = losses_at_anchor(problem)  # (M, n)
-    anchor_means = anchor_losses.double().mean(1).tolist()
+    anchor_losses = losses_at_anchor(problem)  # (n, M)
+    anchor_means = anchor_losses.mean(0, dtype=torch.float64).tolist()
     worst = next((loss for loss in anchor_means if not math.isfinite(loss)), 0.0)
     check("model", worst, math.isfinite(worst), "a finite mean loss over the data at its own weights")
     chains = my_chains(settings.num_chains)

@@ -25,14 +25,12 @@ class MinibatchStream:
     def __init__(self, seed: int, chain: int, num_samples: int, batch_size: int) -> None:
         self._generator = _generator(torch.device("cpu"), seed, _MINIBATCHES, chain)
         self._num_samples, self._batch_size = num_samples, batch_size
-        self._order = torch.empty(0, dtype=torch.int64)
 
-    def next(self) -> Tensor:
-        """(batch_size,), int64."""
-        if len(self._order) < self._batch_size:
-            self._order = torch.randperm(self._num_samples, generator=self._generator)
-        batch, self._order = self._order[: self._batch_size], self._order[self._batch_size :]
-        return batch
+    def epoch(self) -> Tensor:
+        """(steps, batch_size), int64: the minibatches of the next pass."""
+        steps = self._num_samples // self._batch_size
+        order = torch.randperm(self._num_samples, generator=self._generator)
+        return order[: steps * self._batch_size].view(steps, self._batch_size)
 
 
 class NoiseStream:

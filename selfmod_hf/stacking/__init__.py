@@ -5,7 +5,7 @@
 
 `stack.py` gathers the copies, `layout.py` lays their parameters out as one matrix (K, P), `losses.py` computes
 losses and gradients for all copies at once, `memory.py` says how many copies fit into a budget,
-`replay.py` strips a repeated step of its Python overhead.
+`replay.py` strips a repeated step of its Python overhead, `shorten.py` rewrites what it recorded.
 """
 
 from .layout import ParameterLayout

@@ -71,7 +71,8 @@ def losses_and_gradients(
 ) -> tuple[Tensor, list[Tensor]]:
     """Mean loss (K,) of each copy over its batch, and its gradients: one (K, *shape) per name in `wrt`.
 
-    A batch larger than `micro_batch_size` is taken in pieces whose sums are added up: the same mean.
+    A batch larger than `micro_batch_size` is taken in pieces whose sums are added up: the same mean. In low precision
+    the sums are in float32.
     """
     leaves = {name: copies[name].detach().requires_grad_() for name in wrt}
     copies = {**copies, **leaves}
@@ -89,15 +90,16 @@ def losses_and_gradients(
             losses = per_sample_losses(
                 module, loss_fn, copies, common, *piece, shared_batch=shared_batch, vectorize=vectorize
             )  # (K, b)
-            sums = losses.float().sum(1) if losses.dtype in _LOW_PRECISION else losses.sum(1)  # (K,)
+            sums = _in_full(losses).sum(1)  # (K,)
             new = torch.autograd.grad(sums.sum() / batch_size, list(leaves.values()))
         total = sums.detach() if total is None else total + sums.detach()
-        gradients = list(new) if not gradients else [a + b for a, b in zip(gradients, new, strict=True)]
+        gradients = list(new) if not gradients else [_in_full(a) + b for a, b in zip(gradients, new, strict=True)]
     assert total is not None
     return total / batch_size, gradients
 
 
-_LOW_PRECISION = (torch.bfloat16, torch.float16)
+def _in_full(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.itemsize < 4 else tensor
 
 
 def _row(batch: Batch, k: int) -> Batch:

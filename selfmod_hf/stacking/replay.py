@@ -1,9 +1,9 @@
 """Replay a computation as the flat list of tensor operations it ran, without the layers of Python around them.
 
 A small network's step through `vmap`, `functional_call`, modules and autograd costs more in bookkeeping than in
-arithmetic. `Replay` records the operations of the first call (torch.fx's `make_fx`) and runs those afterwards:
-the same operations in the same order, and no compiler. Where recording fails, or the second call's numbers differ from
-the function's own (a branch that depends on data), it steps aside and calls the function itself.
+arithmetic. `Replay` records the operations of the first call (torch.fx's `make_fx`), shortens them (`shorten.py`) and
+runs those afterwards; no compiler. Where recording fails, or the second call's numbers differ from the function's own
+(a branch that depends on data), it steps aside and calls the function itself.
 """
 
 from __future__ import annotations
@@ -13,23 +13,34 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
+
+from .shorten import shorten
 
 
 class Replay:
-    """A function of tensors, (nested in dicts and lists), always called with tensors of the same shapes."""
+    """A function of tensors, (nested in dicts and lists), always called with tensors of the same shapes.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    Args:
+        function: what to replay.
+        tolerance: relative and absolute difference of the second call at which the recording is given up; wider for
+            computations in low precision, where the order of a sum shows.
+    """
+
+    def __init__(self, function: Callable[..., Any], tolerance: tuple[float, float] = (1e-4, 1e-6)) -> None:
         self._function = function
-        self._recorded: Callable[..., Any] | None = None
+        self._tolerance = tolerance
+        self._recorded: Callable[..., list[Tensor]] | None = None
+        self._structure: TreeSpec | None = None  # of the result
         self._calls = 0
 
     def __call__(self, *arguments: Any) -> Any:
         self._calls += 1
         if self._calls > 2 and self._recorded is not None:
-            with torch.no_grad():
-                return self._recorded(*arguments)
+            return self._replay(arguments)
         expected = self._function(*arguments)
         if self._calls == 1:
             self._recorded = self._record(arguments)
@@ -37,20 +48,32 @@ class Replay:
             self._recorded = None
         return expected
 
-    def _record(self, arguments: tuple[Any, ...]) -> Callable[..., Any] | None:
+    def _replay(self, arguments: tuple[Any, ...]) -> Any:
+        assert self._recorded is not None
+        assert self._structure is not None
+        with torch.no_grad():
+            return tree_unflatten(self._recorded(*tree_leaves(arguments)), self._structure)
+
+    def _record(self, arguments: tuple[Any, ...]) -> Callable[..., list[Tensor]] | None:
+        leaves, given = tree_flatten(arguments)
+
+        def on_leaves(*leaves: Tensor) -> list[Tensor]:
+            found, self._structure = tree_flatten(self._function(*tree_unflatten(leaves, given)))
+            return found
+
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                recorded = make_fx(self._function)(*arguments)
+                recorded: GraphModule = make_fx(on_leaves)(*leaves)
+                shorten(recorded.graph)
+                recorded.recompile()
         except Exception:  # whatever a module does that cannot be recorded: it runs as it is
             return None
         for node in recorded.graph.nodes:
             node.meta.clear()  # the first call's tensors, which nothing needs any more
-        return recorded
+        return recorded.forward
 
     def _agrees(self, expected: Any, arguments: tuple[Any, ...]) -> bool:
-        assert self._recorded is not None
-        with torch.no_grad():
-            found = self._recorded(*arguments)
-        pairs = zip(tree_leaves(expected), tree_leaves(found), strict=True)
-        return all(torch.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True) for a, b in pairs)
+        relative, absolute = self._tolerance
+        pairs = zip(tree_leaves(expected), tree_leaves(self._replay(arguments)), strict=True)
+        return all(torch.allclose(a, b, rtol=relative, atol=absolute, equal_nan=True) for a, b in pairs)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .base import Dynamics, Sampler, add_scaled_
@@ -32,8 +33,9 @@ def init(position: Tensor) -> SGLDState:
 
 def update(state: SGLDState, gradient: Tensor, noise: Tensor, dynamics: Dynamics) -> SGLDState:
     """One step of all chains; every tensor (R, P)."""
-    force = dynamics.potential_gradient(state.position, gradient)
-    moved = force.mul_(-dynamics.step_size / 2).add_(state.position)
+    half = dynamics.step_size / 2
+    moved = torch.lerp(state.position, dynamics.anchor, half * dynamics.localization)  # w - (ε/2) γ (w - w*)
+    add_scaled_(moved, gradient, -half * dynamics.nbeta)
     return SGLDState(add_scaled_(moved, noise, dynamics.step_size**0.5))
 
 
