@@ -34,7 +34,7 @@ from ..stacking import (
 from .random_streams import MinibatchStream, NoiseStream
 from .samplers import SAMPLERS, Dynamics
 
-_SMALL = 8192  # columns; below this, drawing noise is not worth threads
+_SMALL = 8192  # parameters; below this, threads only wait for each other
 _LANGEVIN_CHECKS = 25  # steps per chain at which the Metropolis acceptance is computed
 
 
@@ -82,13 +82,6 @@ class Problem:
     def stack_dtype(self) -> torch.dtype:
         return next(iter(self.stack.parameters.values())).dtype
 
-    def take(self, index: Tensor | slice) -> tuple[Batch, Tensor]:
-        """The samples at `index`, whatever its shape."""
-        targets = _take(self.targets, index)
-        if isinstance(self.inputs, dict):
-            return {name: _take(value, index) for name, value in self.inputs.items()}, targets
-        return _take(self.inputs, index), targets
-
     def losses(
         self, copies: dict[str, Tensor], common: dict[str, Tensor], inputs: Batch, targets: Tensor, *, shared: bool
     ) -> Tensor:
@@ -121,10 +114,13 @@ class Problem:
         return self.loss_fn(outputs, targets)
 
 
-def _take(tensor: Tensor, index: Tensor | slice) -> Tensor:
+def take(values: Any, index: Tensor | slice) -> Any:
+    """The samples at `index`, whatever its shape, of a tensor or of a dict of tensors."""
+    if isinstance(values, dict):
+        return {name: take(value, index) for name, value in values.items()}
     if isinstance(index, slice):
-        return tensor[index]
-    return tensor.index_select(0, index.flatten()).unflatten(0, index.shape)
+        return values[index]
+    return values.index_select(0, index.flatten()).unflatten(0, index.shape)
 
 
 @dataclass(frozen=True)
@@ -181,7 +177,7 @@ def losses_at_anchor(problem: Problem, chunk: int = 1024) -> Tensor:
     state = problem.stack.parameters | problem.stack.buffers
     pieces = []
     for start in range(0, problem.num_samples, chunk):
-        inputs, targets = problem.take(slice(start, start + chunk))
+        inputs, targets = (take(values, slice(start, start + chunk)) for values in (problem.inputs, problem.targets))
         with torch.no_grad():
             pieces.append(problem.losses(state, {}, inputs, targets, shared=True))
     return torch.cat(pieces, dim=1).T.contiguous()
@@ -193,21 +189,46 @@ def losses_at_anchor(problem: Problem, chunk: int = 1024) -> Tensor:
 def run_chains(
     problem: Problem, groups: Sequence[Group], chains: Sequence[int], plan: Plan, anchor_losses: Tensor
 ) -> Traces:
-    """All groups x chains, in as few pieces as the memory budget allows. `chains` are the chains' own numbers."""
-    fit, micro = _capacity(problem, plan, len(groups))
+    """All groups x chains, in as few blocks as the memory budget allows. `chains` are the chains' own numbers.
+
+    On a CPU the blocks run on as many threads as torch may use: a step is mostly operations too small to be spread
+    over cores one by one. Tiny models, whose steps are mostly Python, run on one.
+    """
+    threads = torch.get_num_threads()
+    spread = problem.device.type == "cpu" and problem.vectorize and problem.layout.size >= _SMALL
+    workers = min(threads, len(chains)) if spread else 1
+    fit, micro = _capacity(problem, plan, plan.memory_budget // workers)
     traces = Traces.empty(len(groups), len(chains), plan.num_draws)
-    for some_groups in chunk_ranges(len(groups), fit):
-        per_chunk = max(1, fit // len(some_groups))
-        for some in chunk_ranges(len(chains), per_chunk):
-            block = _Block(
-                problem, [groups[g] for g in some_groups], [chains[c] for c in some], plan, micro, anchor_losses
-            )
-            traces.write(block.run(), some_groups, some)
+
+    def run(piece: tuple[range, range]) -> None:
+        some_groups, some = piece
+        block = _Block(
+            problem, [groups[g] for g in some_groups], [chains[c] for c in some], plan, micro, anchor_losses, replays
+        )
+        traces.write(block.run(), some_groups, some)
+
+    replays: dict[tuple[bool, int], Replay] = {}  # blocks of one shape replay the same recording
+
+    at_once = min(fit, len(groups) * -(-len(chains) // workers))
+    pieces = [
+        (some_groups, some)
+        for some_groups in chunk_ranges(len(groups), at_once)
+        for some in chunk_ranges(len(chains), max(1, at_once // len(some_groups)))
+    ]
+    if workers == 1:
+        for piece in pieces:
+            run(piece)
+        return traces
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
+            list(pool.map(run, pieces))
+    finally:
+        torch.set_num_threads(threads)  # what threads to come start with
     return traces
 
 
-def _capacity(problem: Problem, plan: Plan, groups: int) -> tuple[int, int | None]:
-    """Rows (group x chain) that fit into the budget at once, and the micro-batch size (None: no accumulation)."""
+def _capacity(problem: Problem, plan: Plan, budget: int) -> tuple[int, int | None]:
+    """Rows (group x chain) that fit into `budget` bytes at once, and the micro-batch size (None: no accumulation)."""
     batch_size = min(plan.batch_size, problem.num_samples)
     micro = plan.micro_batch_size
     state = len(SAMPLERS[plan.sampler].init(torch.zeros(1, 1), **plan.sampler_options))
@@ -216,16 +237,16 @@ def _capacity(problem: Problem, plan: Plan, groups: int) -> tuple[int, int | Non
     # the acceptance keeps of the step before
     fixed = problem.layout.size * element * (2 * state + 9)
     per_sample = _bytes_per_sample(problem)
-    if micro is None and fixed + batch_size * per_sample > plan.memory_budget:
-        micro = max(1, int((plan.memory_budget - fixed) // max(1, per_sample)))
+    if micro is None and fixed + batch_size * per_sample > budget:
+        micro = max(1, int((budget - fixed) // max(1, per_sample)))
     activations = per_sample * min(micro or batch_size, batch_size)
-    return copies_that_fit(int(fixed + activations), plan.memory_budget), micro
+    return copies_that_fit(int(fixed + activations), budget), micro
 
 
 def _bytes_per_sample(problem: Problem) -> float:
     """Bytes of activations, their gradients and the gathered inputs, for one sample of one row."""
     probe = min(problem.num_samples, 16)
-    inputs, targets = problem.take(slice(0, probe))
+    inputs, targets = take(problem.inputs, slice(0, probe)), problem.targets[:probe]
     stack = problem.stack
     one = {name: value[:1].detach() for name, value in (stack.parameters | stack.buffers).items()}
     for name in problem.layout.names:
@@ -252,6 +273,7 @@ class _Block:
         plan: Plan,
         micro_batch_size: int | None,
         anchor_losses: Tensor,
+        replays: dict[tuple[bool, int], Replay],
     ) -> None:
         self.problem, self.groups, self.chains, self.plan = problem, groups, chains, plan
         self.micro_batch_size = micro_batch_size
@@ -269,11 +291,10 @@ class _Block:
         self.full_batch = self.batch_size == problem.num_samples
         self.minibatches = [MinibatchStream(plan.seed, c, problem.num_samples, self.batch_size) for c in chains]
         self.epoch, self.passed = torch.empty(len(chains), 0, self.batch_size, dtype=torch.int64), 0  # (C, steps, B)
-        self.replays: dict[tuple[bool, int, int], Replay] = {}
+        self.replays = replays
         streams = list(dict.fromkeys(group.stream for group in groups))
         self.noise = {(s, c): NoiseStream(plan.seed, s, chains[c], device) for s in streams for c in range(C)}
         self.own, self.common = self._fixed_state()
-        self.threads = ThreadPoolExecutor(torch.get_num_threads()) if device.type == "cpu" else None
 
     def _fixed_state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Parameters that do not move, and buffers: per group (G, *shape), or common where there is one network."""
@@ -303,9 +324,6 @@ class _Block:
                 accepted.append(self._acceptance(batch, *before))
             if self.plan.progress is not None:
                 self.plan.progress(G * C)
-        if self.threads is not None:
-            self.threads.shutdown()
-        self.replays.clear()  # they refer back to this block: its memory is free when the last name for it goes
         distance = (self.state.position.view(G, C, -1) - self.anchor[:, None]).norm(dim=2)
         acceptance = torch.stack(accepted).mean(0) if accepted else torch.full((G * C,), math.nan)
         return Traces(
@@ -329,7 +347,7 @@ class _Block:
         if batch is None:
             means = self.anchor_losses.mean(0, dtype=torch.float64).expand(len(self.chains), -1)  # (C, M)
         else:
-            means = _take(self.anchor_losses, batch).mean(1, dtype=torch.float64)  # (C, M)
+            means = take(self.anchor_losses, batch).mean(1, dtype=torch.float64)  # (C, M)
         return means.T if self.one_group_each else means.T[self.member_ids]
 
     def _losses_and_gradients(self, batch: Tensor | None, gradient: Tensor) -> Tensor:
@@ -340,7 +358,7 @@ class _Block:
         """
         G, C = len(self.groups), len(self.chains)
         if batch is None:
-            return self._evaluate(slice(0, G * C), slice(None), gradient, shared=True)
+            return self._evaluate(slice(0, G * C), None, gradient, shared=True)
         if G == 1:
             return self._evaluate(slice(0, C), batch, gradient, shared=False)
         losses = torch.empty(G, C, device=gradient.device, dtype=torch.float64)
@@ -348,27 +366,16 @@ class _Block:
             losses[:, c] = self._evaluate(slice(c, None, C), batch[c], gradient, shared=True)
         return losses.flatten()
 
-    def _evaluate(self, rows: slice, samples: Tensor | slice, gradient: Tensor, *, shared: bool) -> Tensor:
-        problem = self.problem
-        copies = problem.layout.views(self.state.position[rows])
-        count = len(self.state.position[rows])
-        if self.own:
-            repeats = count // len(self.groups)
-            copies |= {name: value.repeat_interleave(repeats, 0) for name, value in self.own.items()}
-        inputs, targets = problem.take(samples)
-        key = (shared, count, len(targets))
+    def _evaluate(self, rows: slice, samples: Tensor | None, gradient: Tensor, *, shared: bool) -> Tensor:
+        problem, position = self.problem, self.state.position[rows]
+        key = (shared, len(position))
         if key not in self.replays:
-            compute = functools.partial(
-                problem.losses_and_gradients, shared=shared, micro_batch_size=self.micro_batch_size
-            )
             tolerance = (1e-4, 1e-6) if problem.compute_dtype is None else (5e-2, 1e-3)
+            compute = functools.partial(_losses_and_gradients, problem, shared, self.micro_batch_size)
             self.replays[key] = Replay(compute, tolerance)
-        losses, gradients = self.replays[key](copies, self.common, inputs, targets)
-        start = 0
-        for part in gradients:  # (count, *shape) each
-            part = part.flatten(1) if part.dim() > 1 else part[:, None]
-            gradient[rows, start : start + part.shape[1]] = part
-            start += part.shape[1]
+        losses, gradient[rows] = self.replays[key](
+            position, [] if samples is None else [samples], problem.inputs, problem.targets, self.own, self.common
+        )
         return losses.double()
 
     # -- the update
@@ -376,11 +383,8 @@ class _Block:
     def _advance(self) -> None:
         """Draw the noise of every stream, and move all rows."""
         drawn = self._drawn
-        if self.threads is None or drawn.shape[1] < _SMALL:
-            for row, stream in zip(drawn, self.noise.values(), strict=True):
-                stream.fill(row)
-        else:  # a generator fills a row on one core: the rows side by side
-            list(self.threads.map(lambda stream, row: stream.fill(row), self.noise.values(), drawn))
+        for row, stream in zip(drawn, self.noise.values(), strict=True):
+            stream.fill(row)
         noise = drawn if self._noise_rows is None else drawn[self._noise_rows]  # (R, P)
         with torch.no_grad():
             self.state = self.sampler.update(
@@ -426,15 +430,34 @@ class _Block:
         new_loss = self._losses_and_gradients(batch, new_gradient)
         with torch.no_grad():
             step = new - old
-            forces = [dynamics.potential_gradient(w, g) for w, g in ((old, old_gradient), (new, new_gradient))]
-            total, change = forces[0] + forces[1], forces[1] - forces[0]
-            # (|f|² - |b|²) / (2 ε) = (f - b).(f + b) / (2 ε), f + b = ε/2 total, f - b = 2 s - ε/2 change
-            proposals = _dot((2 * step).sub_(change.mul_(dynamics.step_size / 2)), total) / 4
-            pull = dynamics.localization / 2 * _dot(step, (new - dynamics.anchor).add_(old).sub_(dynamics.anchor))
+            # (|f|² - |b|²) / (2 ε) = (f + b).(f - b) / (2 ε), f + b = ε/2 (U'(w) + U'(w')), f - b = 2 s - ε/2 change
+            total = dynamics.potential_gradient(old, old_gradient)
+            change = dynamics.potential_gradient(new, new_gradient).sub_(total)
+            total.mul_(2).add_(change)
+            proposals = (_dot(step, total) - dynamics.step_size / 4 * _dot(change, total)) / 2
+            pull = dynamics.localization / 2 * _dot(step, old.add_(new).sub_(dynamics.anchor, alpha=2))
             rise = dynamics.nbeta * (new_loss - old_loss)[:, None] + pull
         return (proposals - rise).clamp(max=0).exp()[:, 0]
 
 
+def _losses_and_gradients(
+    problem: Problem, shared: bool, micro_batch_size: int | None, position: Tensor, samples: list[Tensor],
+    inputs: Batch, targets: Tensor, own: dict[str, Tensor], common: dict[str, Tensor],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """(K,) losses and (K, P) gradients at `position` (K, P), by tensors given as arguments, so as to be replayed.
+
+    `samples` holds the indices of the minibatch; none: all of the data.
+    """
+    copies = problem.layout.views(position)
+    copies |= {name: value.repeat_interleave(len(position) // len(value), 0) for name, value in own.items()}
+    for index in samples:
+        inputs, targets = take(inputs, index), take(targets, index)
+    losses, parts = problem.losses_and_gradients(
+        copies, common, inputs, targets, shared=shared, micro_batch_size=micro_batch_size
+    )
+    return losses, torch.cat([part.reshape(len(position), -1) for part in parts], dim=1)
+
+
 def _dot(first: Tensor, second: Tensor) -> Tensor:
     """(R, 1): the rows' products."""
-    return (first * second).sum(1, keepdim=True, dtype=torch.float64)
+    return torch.bmm(first[:, None], second[:, :, None])[:, 0]

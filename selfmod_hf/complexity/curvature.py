@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .chains import Problem
+from .chains import Problem, take
 
 _SAMPLES, _ITERATIONS, _DISTANCE = 2048, 12, 1e-2
 
@@ -43,6 +43,6 @@ def _gradient(problem: Problem, position: Tensor) -> Tensor:
     stack = problem.stack
     moving = problem.layout.views(position)
     fixed = {n: v[0] for n, v in (stack.parameters | stack.buffers).items() if n not in moving}
-    inputs, targets = problem.take(slice(0, _SAMPLES))
+    inputs, targets = take(problem.inputs, slice(0, _SAMPLES)), problem.targets[:_SAMPLES]
     _, gradients = problem.losses_and_gradients(moving, fixed, inputs, targets, shared=True)
     return torch.cat([part.reshape(1, -1) for part in gradients], dim=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -182,12 +183,13 @@ def sample_groups(problem: Problem, groups: Sequence[Group], settings: LLCSettin
 def _counter(report: Callable[[int, int], None] | None, total: int) -> Callable[[int], None] | None:
     if report is None:
         return None
-    done = 0
+    done, lock = 0, threading.Lock()
 
     def count(steps: int) -> None:
         nonlocal done
-        done += steps
-        report(done, total)
+        with lock:
+            done += steps
+            report(done, total)
 
     return count
 

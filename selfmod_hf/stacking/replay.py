@@ -2,27 +2,31 @@
 
 A small network's step through `vmap`, `functional_call`, modules and autograd costs more in bookkeeping than in
 arithmetic. `Replay` records the operations of the first call (torch.fx's `make_fx`), shortens them (`shorten.py`) and
-runs those afterwards; no compiler. Where recording fails, or the second call's numbers differ from the function's own
-(a branch that depends on data), it steps aside and calls the function itself.
+runs those afterwards, as TorchScript: no compiler is needed, and threads run side by side, since it does not hold
+Python's lock. Where recording fails, or the second call's numbers differ from the function's own (a branch that depends
+on data), it steps aside and calls the function itself.
 """
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from .shorten import shorten
 
+# held while Python runs a module: functional_call lends it the copies' weights, make_fx patches all of nn.Module
+_LOCK = threading.RLock()
+
 
 class Replay:
-    """A function of tensors, (nested in dicts and lists), always called with tensors of the same shapes.
+    """A function of tensors (nested in dicts and lists), always called with tensors of the same shapes.
 
     Args:
         function: what to replay.
@@ -38,14 +42,15 @@ class Replay:
         self._calls = 0
 
     def __call__(self, *arguments: Any) -> Any:
-        self._calls += 1
-        if self._calls > 2 and self._recorded is not None:
+        if self._calls >= 2 and self._recorded is not None:
             return self._replay(arguments)
-        expected = self._function(*arguments)
-        if self._calls == 1:
-            self._recorded = self._record(arguments)
-        elif self._recorded is not None and not self._agrees(expected, arguments):
-            self._recorded = None
+        with _LOCK:
+            expected = self._function(*arguments)
+            if self._calls == 0:
+                self._recorded = self._record(arguments)
+            elif self._recorded is not None and not self._agrees(expected, arguments):
+                self._recorded = None
+            self._calls += 1
         return expected
 
     def _replay(self, arguments: tuple[Any, ...]) -> Any:
@@ -64,14 +69,15 @@ class Replay:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                recorded: GraphModule = make_fx(on_leaves)(*leaves)
+                recorded = make_fx(on_leaves)(*leaves)
                 shorten(recorded.graph)
                 recorded.recompile()
+                for node in recorded.graph.nodes:
+                    node.meta.clear()  # the first call's tensors, which nothing needs any more
+                with torch.no_grad():
+                    return torch.jit.trace(recorded, tuple(leaves), check_trace=False)
         except Exception:  # whatever a module does that cannot be recorded: it runs as it is
             return None
-        for node in recorded.graph.nodes:
-            node.meta.clear()  # the first call's tensors, which nothing needs any more
-        return recorded.forward
 
     def _agrees(self, expected: Any, arguments: tuple[Any, ...]) -> bool:
         relative, absolute = self._tolerance

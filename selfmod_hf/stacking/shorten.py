@@ -54,10 +54,10 @@ def _keep_the_layout(node: Node) -> None:
 
 
 def _drop_if_idle(node: Node) -> None:
-    source = node.args[0] if node.args else None
-    if not isinstance(source, Node) or not isinstance(source.meta.get("val"), torch.Tensor):
+    source, after = node.args[0] if node.args else None, node.meta.get("val")
+    before = source.meta.get("val") if isinstance(source, Node) else None
+    if not isinstance(source, Node) or not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor):
         return
-    before, after = source.meta["val"], node.meta["val"]
     same = (before.shape, before.dtype) == (after.shape, after.dtype)
     times_one = node.target in _MUL and node.args[1] == 1
     if same and (times_one or (node.target in _VIEWS and before.stride() == after.stride())):
