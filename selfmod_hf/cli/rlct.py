@@ -46,6 +46,10 @@ class RLCTArguments:
     parameters: list[str] | None = flag("Sample these parameters only (names or patterns): the LLC of a part.")
     seed: int = flag("Of all random numbers.", default=0)
     device: str | None = flag("Where to compute; default: a GPU where there is one.")
+    dtype: str | None = flag(
+        "float32, float64, or bfloat16 (forward and backward only; several times faster where the processor has it); "
+        "default: the model's own."
+    )
     memory_gib: float = flag("Memory for the chains, in GiB; more chains than fit run in turn.", default=2.0)
     output_dir: str | None = flag("Where to write; default: the model's folder, or runs/rlct/<repository>.")
     quiet: bool = flag("No progress: the final table only.", default=False)
@@ -98,6 +102,10 @@ def sampler_settings(args: RLCTArguments, task: str) -> dict[str, Any]:
     typed = {name: getattr(args, name) for name in (*names, "parameters") if getattr(args, name) is not None}
     if args.nbeta is not None:
         typed["nbeta"] = _nbeta(args.nbeta)
+    if args.dtype is not None:
+        if args.dtype not in ("float32", "float64", "bfloat16"):
+            raise UsageError(f"--dtype {args.dtype}: allowed are float32, float64, bfloat16")
+        typed["dtype"] = getattr(torch, args.dtype)
     settings = llc_preset(args.preset, task) | typed
     if typed:
         settings["preset"] += " with " + ", ".join(sorted(typed))

@@ -145,7 +145,8 @@ def make_problem(models: Sequence[nn.Module], inputs: Batch, targets: Tensor, se
     device = next(iter(stack.parameters.values())).device
     return Problem(
         stack, ParameterLayout.of(stack.parameters, names), _moved(inputs, device, dtype),
-        _moved(targets, device, dtype if compute_dtype is None else None), settings.loss_fn, compute_dtype, settings.vectorize,
+        _moved(targets, device, dtype if compute_dtype is None else None), settings.loss_fn, compute_dtype,
+        settings.vectorize,
     )  # fmt: skip
 
 

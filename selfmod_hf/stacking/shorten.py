@@ -88,7 +88,9 @@ def _share_a_factor(graph: Graph, node: Node) -> None:
     (K, m, k), n = left.meta["val"].shape, right.meta["val"].shape[2]
     with graph.inserting_before(node):
         if _is_shared(left):
-            wide = _call(graph, _ATEN.reshape.default, _call(graph, _ATEN.permute.default, right, [1, 0, 2]), [k, K * n])
+            wide = _call(
+                graph, _ATEN.reshape.default, _call(graph, _ATEN.permute.default, right, [1, 0, 2]), [k, K * n]
+            )
             product = _call(graph, _ATEN.mm.default, _call(graph, _ATEN.select.int, left, 0, 0), wide)  # (m, K n)
             parts = _call(graph, _ATEN.reshape.default, product, [m, K, n])
             _replace(node, _call(graph, _ATEN.permute.default, parts, [1, 0, 2]))

@@ -23,7 +23,8 @@ class _OnPixels(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         values = pixels.mul(1 / (255 * self.std)).sub(self.mean / self.std)  # (B, C, H, W)
-        return self.network(pixel_values=values).logits
+        # to the weights' type, which a run in bfloat16 has rounded
+        return self.network(pixel_values=values.to(next(self.network.parameters()).dtype)).logits
 
 
 class _OnTokens(nn.Module):

@@ -154,3 +154,55 @@ def test_replay_steps_aside_where_data_decide(function):
     replay = Replay(function)
     for x in (torch.ones(3), -torch.ones(3), torch.ones(3), -torch.ones(3)):
         torch.testing.assert_close(replay(x), function(x))
+
+
+@pytest.mark.parametrize("shared_batch", [True, False])
+def test_what_is_replayed_is_shorter_and_the_same(shared_batch, monkeypatch):
+    """Factors that copies share are multiplied once, gradients come out untransposed, idle views are gone."""
+    import selfmod_hf.stacking.replay as replay
+    from selfmod_hf.stacking.shorten import shorten
+
+    sizes = []
+
+    def shorten_and_count(graph):
+        before = len(graph.nodes)
+        shorten(graph)
+        sizes.append(
+            (before, len(graph.nodes), len(graph.find_nodes(op="call_function", target=torch.ops.aten.mm.default)))
+        )
+
+    monkeypatch.setattr(replay, "shorten", shorten_and_count)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4))
+    stack = stack_modules([net, copy.deepcopy(net), copy.deepcopy(net)])
+
+    def function(parameters, x, y):
+        return losses_and_gradients(
+            net, _loss, parameters, {}, x, y, wrt=tuple(parameters), shared_batch=shared_batch
+        )  # fmt: skip
+
+    replayed = Replay(function)
+    batch = (5,) if shared_batch else (3, 5)
+    for _ in range(4):
+        parameters = {name: torch.randn(value.shape) for name, value in stack.parameters.items()}
+        arguments = parameters, torch.randn(*batch, 3, 4), torch.randint(0, 4, batch)
+        torch.testing.assert_close(replayed(*arguments), function(*arguments))
+    ((before, after, products),) = sizes
+    assert replayed.recorded
+    assert after < before
+    assert products == (2 if shared_batch else 0)
+
+
+def test_a_graph_that_writes_into_its_tensors_is_replayed_as_it_is():
+    net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(inplace=True), nn.Linear(5, 4))
+    stack = stack_modules([net, net])
+    replayed = Replay(
+        lambda parameters, x, y: losses_and_gradients(
+            net, _loss, parameters, {}, x, y, wrt=tuple(parameters), shared_batch=True
+        )
+    )
+    for _ in range(3):
+        arguments = stack.parameters, torch.randn(7, 6), torch.randint(0, 4, (7,))
+        losses, _ = replayed(*arguments)
+        torch.testing.assert_close(losses[0], _loss(net(arguments[1]), arguments[2]).mean().detach())
+    assert replayed.recorded
