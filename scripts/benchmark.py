@@ -77,7 +77,7 @@ def mnist_network() -> Any:
     return SelfModelingForImageClassification(config)
 
 
-def trainer_epoch(data: Any, batch_size: int, ours: bool, model: Any = None) -> float:
+def trainer_epoch(data: Any, batch_size: int, ours: bool, model: Any = None, bf16: bool = False) -> float:
     """Seconds of the second of two epochs; `model` may be a population."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -111,6 +111,7 @@ def trainer_epoch(data: Any, batch_size: int, ours: bool, model: Any = None) -> 
         "report_to": "none",
         "disable_tqdm": True,
         "logging_nan_inf_filter": False,
+        "bf16": bf16,
     }
     trainer_class, args_class = (
         (SelfModelingTrainer, SelfModelingTrainingArguments) if ours else (PlainTrainer, TrainingArguments)
@@ -170,7 +171,9 @@ def benchmark_population(args: argparse.Namespace) -> None:
     for batch_size in args.batch_sizes:
         peak = len(data) * 6 * 64 * 784 * 2 / 3 / matmul_rate(batch_size)  # no gradient of the input
         ways: dict[str, Callable[[], float]] = {
-            f"population of {count}": partial(population_epoch, data, batch_size, count) for count in args.members
+            f"population of {count}{', bf16' if bf16 else ''}": partial(population_epoch, data, batch_size, count, bf16)
+            for bf16 in (False, True)
+            for count in args.members
         }
         ways["ours, one network"] = partial(trainer_epoch, data, batch_size, ours=True)
         ways["transformers Trainer, one network"] = partial(trainer_epoch, data, batch_size, ours=False)
@@ -187,13 +190,13 @@ def benchmark_population(args: argparse.Namespace) -> None:
         print_table(title, rows, "seconds a network-epoch")
 
 
-def population_epoch(data: Any, batch_size: int, count: int) -> float:
+def population_epoch(data: Any, batch_size: int, count: int, bf16: bool) -> float:
     """Seconds of one epoch, per member."""
     from selfmod_hf import Member, SelfModelingPopulation
 
     members = [Member(seed, 10.0) for seed in range(count)]
     population = SelfModelingPopulation(mnist_network().config, members)
-    return trainer_epoch(data, batch_size, ours=True, model=population) / count
+    return trainer_epoch(data, batch_size, ours=True, model=population, bf16=bf16) / count
 
 
 def matmul_rate(batch_size: int) -> float:

@@ -1,5 +1,6 @@
 """Which samples come when: seeded, the same for any number of processes and any accumulation."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -91,12 +92,21 @@ class MemberBatches(Dataset):
 
     Every image is read K times an epoch, so it is normalized once and for all, where memory allows it: on a CPU the
     conversion of each batch took longer than the networks' arithmetic.
+
+    Args:
+        data: what is gathered from.
+        in_use: how many batches are in use at once. The next one takes the oldest one's memory: fresh memory for
+            every batch cost a fifth to a quarter of a step on a CPU. None: every batch gets its own.
+        bfloat16: images in bfloat16, for a model that would round them so itself (autocast); half the bytes to read.
     """
 
-    def __init__(self, data: TensorData) -> None:
+    def __init__(self, data: TensorData, in_use: int | None = None, bfloat16: bool = False) -> None:
         self.data = data
         small = isinstance(data, ImageTensors) and 4 * data.pixels.numel() <= NORMALIZED_BYTES
         self.normalized = data.all() if isinstance(data, ImageTensors) and small else None  # (N, C, H, W), (N,)
+        if self.normalized is not None and bfloat16:
+            self.normalized = self.normalized[0].bfloat16(), self.normalized[1]
+        self._buffers: deque[torch.Tensor] = deque([torch.empty(0)] * (in_use or 0))
 
     def __len__(self) -> int:
         return len(self.data)
@@ -107,8 +117,18 @@ class MemberBatches(Dataset):
             return self.data.take_members(indices.to(self.data.labels.device))
         pixels, labels = self.normalized
         rows = indices.flatten().to(labels.device)
-        batch = {"pixel_values": pixels.index_select(0, rows), "labels": labels.index_select(0, rows)}
+        pixels = torch.index_select(pixels, 0, rows, out=self._buffer(pixels, len(rows)))
+        batch = {"pixel_values": pixels, "labels": labels.index_select(0, rows)}
         return {name: values.unflatten(0, indices.shape) for name, values in batch.items()}
+
+    def _buffer(self, pixels: torch.Tensor, count: int) -> torch.Tensor | None:
+        """Where the next batch of `count` images goes."""
+        if not self._buffers:
+            return None
+        self._buffers.rotate()
+        if len(self._buffers[0]) < count:
+            self._buffers[0] = pixels.new_empty(count, *pixels.shape[1:])
+        return self._buffers[0][:count]
 
 
 class AugmentedBatches(Dataset):
@@ -154,16 +174,22 @@ class AugmentedBatches(Dataset):
 
 class TensorDataLoader(DataLoader):
     """A DataLoader over `TensorData` that makes whole batches, each with one gather; images that have an augmentation
-    are augmented."""
+    are augmented. `in_use` and `bfloat16` are those of `MemberBatches`."""
 
-    def __init__(self, dataset: TensorData, batch_sampler: EpochBatchSampler | MemberBatchSampler) -> None:
+    def __init__(
+        self,
+        dataset: TensorData,
+        batch_sampler: EpochBatchSampler | MemberBatchSampler,
+        in_use: int | None = None,
+        bfloat16: bool = False,
+    ) -> None:
         members = isinstance(batch_sampler, MemberBatchSampler)
         batches: Dataset = dataset
         if isinstance(dataset, ImageTensors) and dataset.augmentation is not None:
             samplers = batch_sampler.samplers if isinstance(batch_sampler, MemberBatchSampler) else [batch_sampler]
             batches = AugmentedBatches(dataset, samplers, members)
         elif members:
-            batches = MemberBatches(dataset)
+            batches = MemberBatches(dataset, in_use, bfloat16)
         # an index tensor in place of a list of numbers: `__getitems__` takes both
         super().__init__(batches, batch_sampler=batch_sampler, collate_fn=whole_batch)  # type: ignore[arg-type]
 

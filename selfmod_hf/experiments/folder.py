@@ -193,9 +193,10 @@ class SweepFolder:
             return
         wanted = json.loads(json.dumps(settings))
         for group, values in wanted.items():
-            pairs = values.items() if isinstance(values, dict) else [(group, values)]
-            for name, value in pairs:
-                before = found[group].get(name) if isinstance(values, dict) else found[group]
+            before_all = found[group] if isinstance(values, dict) else {group: found[group]}
+            wanted_all = values if isinstance(values, dict) else {group: values}
+            for name in before_all | wanted_all:
+                before, value = before_all.get(name), wanted_all.get(name)
                 if before != value:
                     problem = f"was begun with {name}={before!r}, not {value!r}; take another folder"
                     raise InputError("--output_dir", str(self.path), problem)

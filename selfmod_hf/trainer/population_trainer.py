@@ -131,7 +131,12 @@ class PopulationTrainer(SelfModelingTrainer):
             EpochBatchSampler(count, self._train_batch_size, member.seed, drop_last=self.args.dataloader_drop_last)
             for member in self.model.members
         ]
-        return TensorDataLoader(self.train_dataset.to(self.args.device), MemberBatchSampler(samplers))
+        return TensorDataLoader(
+            self.train_dataset.to(self.args.device),
+            MemberBatchSampler(samplers),
+            in_use=self.args.gradient_accumulation_steps,  # the Trainer collects a step's batches first
+            bfloat16=self.args.bf16,
+        )
 
     # ---- the terms of the loss, (K,) each ----
 

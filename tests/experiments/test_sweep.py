@@ -163,6 +163,8 @@ def test_two_sweeps_on_one_folder_refuse_each_other(tmp_path, capsys):
 def test_other_settings_are_refused(finished, capsys):
     assert main(["sweep", *SMALL, "--num_train_epochs=3", f"--output_dir={finished}"]) == 2
     assert "was begun with num_train_epochs=2, not 3" in capsys.readouterr().err
+    assert main(["sweep", *SMALL, "--bf16", f"--output_dir={finished}"]) == 2
+    assert "was begun with bf16=None, not True" in capsys.readouterr().err
 
 
 def test_more_seeds_join_a_finished_folder(finished, capsys):
