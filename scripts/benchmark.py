@@ -1,6 +1,6 @@
 """Side-by-side measurements, each a table printed from one run: `python scripts/benchmark.py trainer`.
 
-Sub-commands: trainer, llc, ground_truth, population. Figures belong in LOG.md with the kind of machine.
+Sub-commands: trainer, llc, ground_truth, population, cifar10, imdb. Figures belong in LOG.md with the kind of machine.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def mnist_network() -> Any:
     return SelfModelingForImageClassification(config)
 
 
-def trainer_epoch(data: Any, batch_size: int, ours: bool, model: Any = None, bf16: bool = False) -> float:
-    """Seconds of the second of two epochs; `model` may be a population."""
+def trainer_epoch(data: Any, batch_size: int, ours: bool, model: Any = None, **changes: Any) -> float:
+    """Seconds of the second of two epochs; `model` may be a population. `changes`: of the training arguments."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     from selfmod_hf import SelfModelingTrainer, SelfModelingTrainingArguments
@@ -111,7 +111,7 @@ def trainer_epoch(data: Any, batch_size: int, ours: bool, model: Any = None, bf1
         "report_to": "none",
         "disable_tqdm": True,
         "logging_nan_inf_filter": False,
-        "bf16": bf16,
+        **changes,
     }
     trainer_class, args_class = (
         (SelfModelingTrainer, SelfModelingTrainingArguments) if ours else (PlainTrainer, TrainingArguments)
@@ -386,6 +386,148 @@ def benchmark_ground_truth(args: argparse.Namespace) -> None:
     )
 
 
+# ------------------------------------------------------------------------------------- cifar10
+
+
+def benchmark_cifar10(args: argparse.Namespace) -> None:
+    """Seconds a step of the paper's ResNet-18: ours with self-modeling and augmentation, transformers' Trainer on the
+    plain network, and the arithmetic of the self-model's head. Random pixels: the time does not depend on them."""
+    import torch
+
+    from selfmod_hf.data import ImageTensors, RandomAffine
+
+    steps, size = args.steps, 64
+    pixels = torch.randint(0, 256, (steps * size, 3, 32, 32), dtype=torch.uint8)
+    data = ImageTensors(pixels, torch.arange(steps * size) % 10, augmentation=RandomAffine())
+    plain_data = InMemory(data)
+    adam = {"optim": "adamw_torch_fused", "optim_args": None, "learning_rate": 1e-4, "weight_decay": 0.0}
+    network = cifar10_network()
+    ways: dict[str, Callable[[], float]] = {
+        "transformers Trainer, the network without self-model": lambda: trainer_epoch(
+            plain_data, size, ours=False, model=network.prune(), **adam
+        ),
+        "ours, with self-model and augmentation": lambda: trainer_epoch(data, size, ours=True, model=network, **adam),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(args.repeats):
+        for name, run in ways.items():
+            seconds[name].append(run() / steps)
+    plain, ours = (statistics.median(values) for values in seconds.values())
+    head = head_step(network, size)
+    rows = [*zip(ways, (plain, ours), strict=True), ("arithmetic of the self-model's head alone", head)]
+    print_table(f"CIFAR-10 ResNet-18, batch {size}, median of {args.repeats} x {steps} steps", rows, "seconds a step")
+    print(f"overhead outside the head's arithmetic: {100 * ((ours - head) / plain - 1):+.1f} %")
+
+
+def cifar10_network() -> Any:
+    from transformers import set_seed
+
+    from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification
+    from selfmod_hf.data import get_task
+
+    set_seed(0)
+    recipe = get_task("cifar10").recipe
+    names = ("backbone", "small_image_stem", "hidden_sizes", "target_layers", "aux_weight")
+    fields = {name: recipe[name] for name in names}
+    return SelfModelingForImageClassification(
+        SelfModelingConfig(**fields, image_size=32, num_channels=3, num_labels=10)
+    )
+
+
+def head_step(network: Any, batch_size: int) -> float:
+    """Seconds of forward, backward and Adam's step of the self-model's head, a linear layer, the median of 5."""
+    import torch
+
+    head = network.self_model_head
+    optimizer = torch.optim.AdamW(head.parameters(), weight_decay=0.0, fused=True)
+    features = torch.randn(batch_size, head.in_features, requires_grad=True)
+    targets = torch.randn(batch_size, head.out_features)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (head(features) - targets).square().mean().backward()
+        optimizer.step()
+
+    step()
+    return statistics.median(timed(step) for _ in range(5))
+
+
+# ------------------------------------------------------------------------------------- imdb
+
+
+def benchmark_imdb(args: argparse.Namespace) -> None:
+    """Seconds per network and epoch of the paper's IMDB recipe: populations, one network, and the usual pipeline."""
+    from selfmod_hf import Member, SelfModelingConfig, SelfModelingForSequenceClassification, SelfModelingPopulation
+    from selfmod_hf.data import get_task, load_texts
+
+    data = load_texts(get_task("imdb"), max_test_samples=100).train
+    kwargs = {"num_embeddings": len(data.tokenizer), "embedding_dim": 64}
+    config = SelfModelingConfig(
+        backbone="embedding_bag", backbone_kwargs=kwargs, hidden_sizes=[128], target_layers=["hidden.relu1"],
+        aux_weight=100.0,
+    )  # fmt: skip
+    sgd = {"optim_args": None, "learning_rate": 0.1, "weight_decay": 0.0}
+
+    def population(count: int) -> float:
+        model = SelfModelingPopulation(config, [Member(seed, 100.0) for seed in range(count)])
+        return trainer_epoch(data, 64, ours=True, model=model, **sgd) / count
+
+    def single() -> float:
+        return trainer_epoch(data, 64, ours=True, model=SelfModelingForSequenceClassification(config), **sgd)
+
+    rows = [(f"population of {count}", population(count)) for count in args.members]
+    rows.append(("ours, one network", single()))
+    share = args.pipeline_samples / len(data)
+    rows.append(("tokenizing per batch in 2 workers, dense gradients, plain loop", text_pipeline(args, config) / share))
+    title = f"IMDB, {len(data):,} reviews, batch 64; the last row from {args.pipeline_samples:,} reviews"
+    print_table(title, rows, "seconds a network-epoch")
+
+
+def text_pipeline(args: argparse.Namespace, config: Any) -> float:
+    """Seconds of an epoch over some reviews as the usual pipeline does it: words by regular expressions in a
+    DataLoader's workers, torch's embedding bag with its dense gradient, a plain loop."""
+    import re
+
+    import torch
+    from datasets import load_dataset
+    from torch import nn
+    from torch.utils.data import DataLoader
+
+    from selfmod_hf.data.tokenizer import BASIC_ENGLISH
+
+    every = load_dataset("stanfordnlp/imdb", split="train")
+    rows = every.select([index * len(every) // args.pipeline_samples for index in range(args.pipeline_samples)])
+    patterns = [(re.compile(re.escape(old)), new) for old, new in BASIC_ENGLISH]
+
+    def words(text: str) -> list[str]:
+        text = text.lower()
+        for pattern, replacement in patterns:
+            text = pattern.sub(replacement, text)
+        return text.split()
+
+    known = sorted({word for text in every["text"] for word in words(text)})
+    numbers = {word: number for number, word in enumerate(known, start=1)}
+
+    def collate(batch: list[dict[str, Any]]) -> tuple[Any, Any, Any]:
+        tokens = [torch.tensor([numbers.get(word, 0) for word in words(row["text"])]) for row in batch]
+        offsets = torch.tensor([0, *map(len, tokens)])[:-1].cumsum(0)
+        return torch.cat(tokens), offsets, torch.tensor([row["label"] for row in batch])
+
+    bag = nn.EmbeddingBag(config.backbone_kwargs["num_embeddings"], 64)
+    hidden, heads = nn.Sequential(nn.Linear(64, 128), nn.ReLU()), nn.Linear(128, 2 + 128)
+    optimizer = torch.optim.SGD([*bag.parameters(), *hidden.parameters(), *heads.parameters()], lr=0.1)
+    loader: Any = DataLoader(rows, batch_size=64, shuffle=True, num_workers=2, collate_fn=collate)
+    start = time.perf_counter()
+    for tokens, offsets, labels in loader:
+        features = hidden(bag(tokens, offsets))
+        logits, predictions = heads(features).split([2, 128], dim=1)
+        loss = nn.functional.cross_entropy(logits, labels) + 100 * (predictions - features.detach()).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return time.perf_counter() - start
+
+
 def timed(run: Callable[[], Any]) -> float:
     start = time.perf_counter()
     run()
@@ -416,6 +558,14 @@ def main() -> None:
     ground_truth.add_argument("--networks", type=int, default=30)
     ground_truth.add_argument("--draws", type=int, default=6000)
     ground_truth.set_defaults(run=benchmark_ground_truth)
+    cifar10 = commands.add_parser("cifar10", help=benchmark_cifar10.__doc__)
+    cifar10.add_argument("--steps", type=int, default=4)
+    cifar10.add_argument("--repeats", type=int, default=3)
+    cifar10.set_defaults(run=benchmark_cifar10)
+    imdb = commands.add_parser("imdb", help=benchmark_imdb.__doc__)
+    imdb.add_argument("--members", nargs="*", type=int, default=[3])
+    imdb.add_argument("--pipeline_samples", type=int, default=6400)
+    imdb.set_defaults(run=benchmark_imdb)
     args = parser.parse_args()
     args.run(args)
 

@@ -56,7 +56,7 @@ _SGD_WITH_MOMENTUM = {
 
 _CIFAR10 = {
     **_PLAIN,
-    "optim": "adamw_torch",  # without weight decay: Adam
+    "optim": "adamw_torch_fused",  # without weight decay: Adam
     "learning_rate": 1e-4,
     "train_batch_size": 64,
     "num_train_epochs": 250,
