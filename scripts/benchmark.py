@@ -274,10 +274,11 @@ def llc_tools(draws: int, inputs: Any, labels: Any) -> dict[str, Callable[[Any],
 
     nbeta = 512 / math.log(512)
 
-    def ours(model: Any) -> tuple[float, float]:
+    def ours(model: Any, dtype: Any = None) -> tuple[float, float]:
         result = estimate_llc(
-            model, inputs, labels, step_size=1e-4, localization=100.0, nbeta=nbeta, num_draws=draws, batch_size=512
-        )
+            model, inputs, labels, step_size=1e-4, localization=100.0, nbeta=nbeta, num_draws=draws, batch_size=512,
+            dtype=dtype,
+        )  # fmt: skip
         return result.llc, float(result.llc_per_chain.std(ddof=1))
 
     def devinterp(model: Any) -> tuple[float, float]:
@@ -316,6 +317,7 @@ def llc_tools(draws: int, inputs: Any, labels: Any) -> dict[str, Callable[[Any],
 
     return {
         "ours": ours,
+        "ours, bfloat16": partial(ours, dtype=torch.bfloat16),
         "devinterp 1.3.2": devinterp,
         "canonical-interp": canonical(compile=False),
         "canonical-interp, compiled": canonical(compile=True),
@@ -343,17 +345,20 @@ def print_speeds(hidden: int, draws: int, inputs: Any, labels: Any, networks: in
 
     rows = []
     for tool, run in llc_tools(draws, inputs, labels).items():
-        first = timed(partial(run, network(0)))  # compiles what is to be compiled
+        if "compiled" in tool:
+            first = timed(partial(run, network(0)))
         again = timed(partial(run, network(0)))
         rows.append((tool, again))
-        print(f"{tool}: first call {first:.1f} s, second {again:.1f} s", flush=True)
-    many = timed(
-        lambda: estimate_llc_many(
-            [network(k) for k in range(networks)], inputs, labels, step_size=1e-4, localization=100.0,
-            nbeta="batch/log batch", num_draws=draws, batch_size=512,
-        )
-    )  # fmt: skip
-    rows.append((f"ours, {networks} networks at once, each", many / networks))
+        compiling = f" after {first - again:.1f} s of compiling" if "compiled" in tool else ""
+        print(f"{tool}: {again:.2f} s{compiling}", flush=True)
+    for dtype, name in ((None, "ours"), (torch.bfloat16, "ours, bfloat16")) if networks else ():
+        many = timed(
+            partial(
+                estimate_llc_many, [network(k) for k in range(networks)], inputs, labels, step_size=1e-4,
+                localization=100.0, nbeta="batch/log batch", num_draws=draws, batch_size=512, dtype=dtype,
+            )
+        )  # fmt: skip
+        rows.append((f"{name}, {networks} networks at once, each", many / networks))
     print_table(f"LLC of an MLP 784-{hidden}-10, 4 chains x {draws} draws, batch 512", rows, "seconds")
 
 
@@ -552,7 +557,7 @@ def main() -> None:
     llc = commands.add_parser("llc", help=benchmark_llc.__doc__)
     llc.add_argument("--models", nargs="*", default=[], help="trained MNIST networks, to compare the estimates")
     llc.add_argument("--hidden_sizes", nargs="*", type=int, default=[64, 512])
-    llc.add_argument("--networks", type=int, default=10)
+    llc.add_argument("--networks", type=int, default=10, help="at once; 0: none")
     llc.set_defaults(run=benchmark_llc)
     ground_truth = commands.add_parser("ground_truth", help=benchmark_ground_truth.__doc__)
     ground_truth.add_argument("--networks", type=int, default=30)
