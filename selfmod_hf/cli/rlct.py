@@ -35,7 +35,9 @@ class RLCTArguments:
     preset: str = flag(
         "paper (published recipe of the task), paper-text (its supplement's), theory (nbeta = n/log n).", "paper"
     )
-    sampler: str | None = flag("sgld, rmsprop_sgld or sghmc; default: the preset's, as for all that follows.")
+    sampler: str | None = flag(
+        "sgld, fisher_sgld, rmsprop_sgld or sghmc; default: the preset's, as for all that follows."
+    )
     step_size: float | None = flag("ε of the sampler.")
     localization: float | None = flag("γ, the strength of the pull to the trained weights.")
     nbeta: str | None = flag("Inverse temperature times n: a number, n/log n, or batch/log batch.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -183,13 +184,37 @@ def losses_at_anchor(problem: Problem, chunk: int = 1024) -> Tensor:
     return torch.cat(pieces, dim=1).T.contiguous()
 
 
+def maps(problem: Problem) -> bool:
+    """Whether `vmap` can map the networks over copies with a batch each; says why where it cannot."""
+    index = torch.zeros(2, 1, dtype=torch.int64, device=problem.device)
+    state = problem.stack.parameters | problem.stack.buffers
+    copies = {name: value[:1].expand(2, *value.shape[1:]) for name, value in state.items()}
+    try:
+        with torch.no_grad():
+            problem.losses(copies, {}, take(problem.inputs, index), problem.targets[index], shared=False)
+    except Exception as error:  # vmap's own are RuntimeErrors and ValueErrors, and a module may catch and wrap them
+        warnings.warn(
+            f"torch.vmap cannot map {type(problem.stack.skeleton).__name__}, so chains run in a loop: {error}",
+            stacklevel=3,
+        )
+        return False
+    return True
+
+
 # -------------------------------------------------------------------------------------------- running
 
 
 def run_chains(
-    problem: Problem, groups: Sequence[Group], chains: Sequence[int], plan: Plan, anchor_losses: Tensor
+    problem: Problem,
+    groups: Sequence[Group],
+    chains: Sequence[int],
+    plan: Plan,
+    anchor_losses: Tensor,
+    fisher: Tensor | None = None,
 ) -> Traces:
     """All groups x chains, in as few blocks as the memory budget allows. `chains` are the chains' own numbers.
+
+    `fisher` (M, P) is for the samplers that need it; see `fisher_diagonal`.
 
     On a CPU the blocks run on as many threads as torch may use: a step is mostly operations too small to be spread
     over cores one by one. Tiny models, whose steps are mostly Python, run on one.
@@ -203,8 +228,9 @@ def run_chains(
     def run(piece: tuple[range, range]) -> None:
         some_groups, some = piece
         block = _Block(
-            problem, [groups[g] for g in some_groups], [chains[c] for c in some], plan, micro, anchor_losses, replays
-        )
+            problem, [groups[g] for g in some_groups], [chains[c] for c in some], plan, micro, anchor_losses, fisher,
+            replays,
+        )  # fmt: skip
         traces.write(block.run(), some_groups, some)
 
     replays: dict[tuple[bool, int], Replay] = {}  # blocks of one shape replay the same recording
@@ -273,6 +299,7 @@ class _Block:
         plan: Plan,
         micro_batch_size: int | None,
         anchor_losses: Tensor,
+        fisher: Tensor | None,
         replays: dict[tuple[bool, int], Replay],
     ) -> None:
         self.problem, self.groups, self.chains, self.plan = problem, groups, chains, plan
@@ -284,6 +311,7 @@ class _Block:
         self.member_ids = torch.tensor([group.member for group in groups], device=device)  # (G,)
         anchors = problem.layout.flatten(problem.stack.parameters)  # (M, P)
         self.anchor = anchors[self.member_ids]  # (G, P)
+        self.fisher = None if fisher is None else fisher[self.member_ids].repeat_interleave(C, 0)  # (R, P)
         position = self.anchor.repeat_interleave(C, dim=0)  # (R, P)
         self.state = self.sampler.init(position, **plan.sampler_options)
         self.gradient = torch.empty_like(position)  # (R, P)
@@ -416,7 +444,7 @@ class _Block:
             return column.to(self.gradient)
 
         anchor = self.anchor.repeat_interleave(C, 0)
-        return Dynamics(anchor, constant("step_size"), constant("localization"), constant("nbeta"))
+        return Dynamics(anchor, constant("step_size"), constant("localization"), constant("nbeta"), self.fisher)
 
     # -- Metropolis
 

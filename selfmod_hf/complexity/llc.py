@@ -7,6 +7,7 @@ Lau, Furman, Wang, Murfet, Wei, "The Local Learning Coefficient" (arXiv 2308.121
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import math
 import threading
@@ -18,10 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from ..stacking import Batch, LossFunction, ParameterLayout, stack_modules
-from .chains import Group, Problem, Traces, losses_at_anchor, run_chains
+from .chains import Group, Problem, Traces, losses_at_anchor, maps, run_chains
+from .curvature import fisher_diagonal
 from .distributed import gather_chains, my_chains
 from .losses import cross_entropy
 from .result import LLCResult, summarize
+from .samplers import SAMPLERS
 from .settings import DEFAULT_MEMORY_BUDGET, LLCSettings, check, check_data
 from .status import diverged_chains, judge
 
@@ -63,7 +66,8 @@ def estimate_llc(
         inputs: the training set, (n, ...), or a dict of such tensors, passed on by keyword.
         targets: (n, ...).
         loss_fn: `loss_fn(outputs, targets)` -> one loss per sample, (B,), in nats.
-        sampler: "sgld", "rmsprop_sgld" or "sghmc".
+        sampler: "sgld", "fisher_sgld" (the one whose estimates do not change when layers are rescaled; its step size
+            and localization are in units of the Fisher information), "rmsprop_sgld" or "sghmc".
         step_size: ε.
         localization: γ, the strength of the pull to w*.
         nbeta: nβ, a number, or "n/log n" (theory), or "batch/log batch" (the published recipe); natural logarithm.
@@ -82,7 +86,7 @@ def estimate_llc(
         micro_batch_size: accumulate gradients over pieces of this many samples; default: as the budget asks.
         sampler_options: the sampler's own settings, such as `{"momentum": 0.9}`.
         paired: compare every draw with w* on the same minibatch; else with the whole training set.
-        vectorize: False runs chains in a loop, for modules that `torch.vmap` cannot map.
+        vectorize: False runs chains in a loop, as do modules that `torch.vmap` cannot map, after a warning.
         preset: a name to be kept in the result's settings; see `llc_preset`.
         member: number of this network's noise; `estimate_llc_many` gives its k-th network member k.
         progress: called with (chain steps done, chain steps in all) of this process.
@@ -143,11 +147,12 @@ def make_problem(models: Sequence[nn.Module], inputs: Batch, targets: Tensor, se
         stack = stack.to(dtype)
     names = match_parameters(list(stack.parameters), settings.parameters)
     device = next(iter(stack.parameters.values())).device
-    return Problem(
+    problem = Problem(
         stack, ParameterLayout.of(stack.parameters, names), _moved(inputs, device, dtype),
         _moved(targets, device, dtype if compute_dtype is None else None), settings.loss_fn, compute_dtype,
         settings.vectorize,
     )  # fmt: skip
+    return problem if not settings.vectorize or maps(problem) else dataclasses.replace(problem, vectorize=False)
 
 
 def _moved(data: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
@@ -176,7 +181,8 @@ def sample_groups(problem: Problem, groups: Sequence[Group], settings: LLCSettin
     chains = my_chains(settings.num_chains)
     steps = len(groups) * len(chains) * settings.num_draws
     plan = settings.plan(_counter(settings.progress, steps))
-    traces = run_chains(problem, groups, chains, plan, anchor_losses)
+    fisher = fisher_diagonal(problem, settings.memory_budget) if SAMPLERS[settings.sampler].needs_fisher else None
+    traces = run_chains(problem, groups, chains, plan, anchor_losses, fisher)
     traces = gather_chains(traces, settings.num_chains)
     return [_result(traces, g, group, settings, problem, anchor_means[group.member]) for g, group in enumerate(groups)]
 

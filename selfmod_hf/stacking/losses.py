@@ -6,7 +6,8 @@ share nothing, so the gradient of the sum is every copy's own gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -42,7 +43,8 @@ def per_sample_losses(
 
     def losses_of_one(own: dict[str, Tensor], inputs: Batch, targets: Tensor) -> Tensor:
         arguments = ((), inputs) if isinstance(inputs, dict) else ((inputs,), {})
-        return loss_fn(functional_call(module, {**common, **own}, *arguments), targets)
+        with _without_fast_attention():
+            return loss_fn(functional_call(module, {**common, **own}, *arguments), targets)
 
     if vectorize:
         batch_dim = None if shared_batch else 0
@@ -54,6 +56,17 @@ def per_sample_losses(
         batch = (inputs, targets) if shared_batch else (_row(inputs, k), targets[k])
         rows.append(losses_of_one(own, *batch))
     return torch.stack(rows)
+
+
+@contextlib.contextmanager
+def _without_fast_attention() -> Iterator[None]:
+    """nn.TransformerEncoderLayer in eval mode takes a path without derivatives: inside vmap it sees none asked for."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def losses_and_gradients(

@@ -62,6 +62,9 @@ def stack_modules(modules: nn.Module | Sequence[nn.Module], device: torch.device
         _check_same_architecture(members[0], module, index)
     parameters, buffers = stack_module_state(members)
     skeleton = copy.deepcopy(members[0]).eval().requires_grad_(False)
+    for part in skeleton.modules():
+        if isinstance(part, (nn.Embedding, nn.EmbeddingBag)):
+            part.sparse = False  # stacked weights have no sparse gradients
     device = device or next((value.device for value in parameters.values()), torch.device("cpu"))
     return ModuleStack(
         skeleton.to(device),

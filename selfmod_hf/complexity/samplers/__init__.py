@@ -10,13 +10,14 @@ function of its arguments alone.
 
 from __future__ import annotations
 
-from . import rmsprop_sgld, sghmc, sgld
+from . import fisher_sgld, rmsprop_sgld, sghmc, sgld
 from .base import Dynamics, Sampler
 
 SAMPLERS: dict[str, Sampler] = {
     "sgld": sgld.SAMPLER,
+    "fisher_sgld": fisher_sgld.SAMPLER,
     "rmsprop_sgld": rmsprop_sgld.SAMPLER,
     "sghmc": sghmc.SAMPLER,
 }
 
-__all__ = ["SAMPLERS", "Dynamics", "Sampler", "rmsprop_sgld", "sghmc", "sgld"]
+__all__ = ["SAMPLERS", "Dynamics", "Sampler", "fisher_sgld", "rmsprop_sgld", "sghmc", "sgld"]

@@ -20,12 +20,14 @@ class Dynamics:
         step_size: ε.
         localization: γ.
         nbeta: nβ.
+        fisher: F, (R, P), for the samplers that need it.
     """
 
     anchor: Tensor
     step_size: Constant
     localization: Constant
     nbeta: Constant
+    fisher: Tensor | None = None
 
     def potential_gradient(self, position: Tensor, gradient: Tensor) -> Tensor:
         """∇U = nβ g + γ (w - w*), with g the gradient of the mean loss; (R, P), a new tensor."""
@@ -49,10 +51,12 @@ class Sampler:
             `position`, so that they can be split by columns; numbers in them belong to the whole.
         update: (state, gradient, noise, dynamics, **options) -> state.
         options: names and defaults of its own settings.
+        needs_fisher: whether `dynamics.fisher` must be there.
         langevin: whether a step is a plain Langevin proposal, so that a Metropolis acceptance rate can be told.
     """
 
     init: Callable[..., Any]
     update: Callable[..., Any]
     options: dict[str, float] = field(default_factory=dict)
+    needs_fisher: bool = False
     langevin: bool = False
