@@ -74,7 +74,7 @@ def run(argv: Sequence[str]) -> None:
     with one_line():
         _check_output_dir(training_args.output_dir)
         with training_args.main_process_first(desc="loading data"):
-            data = _load_data(spec, data_args, model_args)
+            data = load_run_data(spec, data_args, model_args)
         set_seed(training_args.seed)
         model = build_model(model_args, data)
         trainer = _build_trainer(spec, model, training_args, data, run_args.quiet)
@@ -135,7 +135,7 @@ def _check_output_dir(folder: str) -> None:
         raise UsageError(f"--output_dir {folder}: cannot be written to ({error.strerror})") from error
 
 
-def _load_data(spec: TaskSpec, data_args: DataArguments, model_args: ModelArguments) -> TaskData[Any]:
+def load_run_data(spec: TaskSpec, data_args: DataArguments, model_args: ModelArguments) -> TaskData[Any]:
     if model_args.backbone_name and (model_args.backbone or model_args.backbone_config):
         raise UsageError("--backbone_name: names the whole backbone; allowed without --backbone, --backbone_config")
     encoder = model_args.backbone_name or model_args.backbone_config

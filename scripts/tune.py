@@ -1,0 +1,8 @@
+"""Tune with Optuna: `python scripts/tune.py --task digits --trials 40`, the same as `selfmod tune`."""
+
+import sys
+
+from selfmod_hf.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["tune", *sys.argv[1:]]))

@@ -1,0 +1,262 @@
+"""`selfmod tune`: accuracy up, RLCT and weight width down, by Optuna; many trials at once as populations.
+
+    selfmod tune --task digits --trials 40 --space aux_weight=0:20 hidden_sizes=16,32 learning_rate=0.01:0.2:log
+
+Every flag of `selfmod train` that is not searched is taken too. Workers on one `--output_dir` share the study.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import UsageError
+from .arguments import as_flags, make_parser, one_line, quieten
+from .data_flags import flag
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from ..experiments.tuning import Group, Measured, Tuning
+
+
+@dataclass
+class TuneArguments:
+    """What is searched, and how; beside it every flag of `selfmod train`, for all trials."""
+
+    space: list[str] | None = flag(
+        "NAME=RANGE ..., or a YAML or JSON file of them. NAME: aux_weight, hidden_sizes, target_layers, learning_rate. "
+        "RANGE: LOW:HIGH, LOW:HIGH:log, or choices A,B,C (layers of hidden_sizes joined by -, target layers by +). "
+        "Default: aux_weight=0:20."
+    )
+    trials: int = flag("Trials of the whole study, over all workers.", 40)
+    stack: int = flag("Trials of one shape that train as one population; 1: one at a time.", 8)
+    give_up_below: float = flag(
+        "Prune a trial whose accuracy half-way is below this share of the way from chance to the best; 0: never.", 0.5
+    )
+    keep_accuracy: float = flag("The best trial has the lowest RLCT within this of the best accuracy.", 0.01)
+    rlct_draws: int | None = flag("Draws of each chain of an RLCT; default: the preset's.")
+    output_dir: str | None = flag("Study folder, shared by workers; default: runs/tune-<task>.")
+
+
+def run(argv: Sequence[str]) -> None:
+    """Work until the study has its trials; print the Pareto front and the best trial's command.
+
+    Raises:
+        UsageError: input that cannot be used, before any training.
+    """
+    args, fixed = _split_flags(argv)
+    with one_line():
+        try:
+            from ..experiments.tuning import parse_space
+        except ImportError as error:
+            raise UsageError("selfmod tune needs optuna: pip install 'selfmod_hf[tune]'") from error
+        _check_numbers(args)
+        space = parse_space(_read_space(args.space or ["aux_weight=0:20"]))
+        worker = _Worker(args, fixed, space)
+    worker.work()
+
+
+def _split_flags(argv: Sequence[str]) -> tuple[TuneArguments, list[str]]:
+    """Our own flags; the rest is for `selfmod train`."""
+    parser = make_parser("tune", TuneArguments)
+    with one_line():
+        args, fixed = parser.parse_args_into_dataclasses(
+            list(argv), return_remaining_strings=True, look_for_args_file=False
+        )
+    return args, fixed
+
+
+def _check_numbers(args: TuneArguments) -> None:
+    for name in ("trials", "stack"):
+        if getattr(args, name) < 1:
+            raise UsageError(f"--{name} {getattr(args, name)}: allowed are integers of at least 1")
+    for name in ("give_up_below", "keep_accuracy"):
+        if not 0 <= getattr(args, name) <= 1:
+            raise UsageError(f"--{name} {getattr(args, name)}: allowed are numbers from 0 to 1")
+
+
+def _read_space(entries: Sequence[str]) -> dict[str, Any]:
+    if len(entries) == 1 and "=" not in entries[0]:
+        import yaml
+
+        try:
+            values = yaml.safe_load(Path(entries[0]).read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise UsageError(f"--space {entries[0]}: cannot be read ({error})") from error
+        if not isinstance(values, dict):
+            raise UsageError(f"--space {entries[0]}: allowed is a mapping of names to ranges")
+        return values
+    for entry in entries:
+        if "=" not in entry:
+            raise UsageError(f"--space {entry}: allowed is NAME=RANGE")
+    return dict(entry.split("=", 1) for entry in entries)
+
+
+class _Worker:
+    """One process at work on a study."""
+
+    def __init__(self, args: TuneArguments, fixed: list[str], space: dict[str, Any]) -> None:
+        from ..complexity import llc_preset
+        from ..complexity.settings import LLCSettings
+        from ..experiments.tuning import MEMBER_PARAMETER, Tuning, as_train_flags
+        from . import train
+
+        searched = [name for name in space if any(f"--{name}" in text.split("=")[0] for text in fixed)]
+        if searched:
+            raise UsageError(f"--{searched[0]}: is searched by --space; give it in one place")
+        self.args, self.fixed = args, fixed
+        spec, data_args, model_args, run_args, training_args = train.parse_flags(fixed)
+        quieten(run_args.quiet)
+        self.quiet = run_args.quiet
+        folder = Path(args.output_dir or f"runs/tune-{spec.name.replace('/', '--')}")
+        self.spec, self.data = spec, train.load_run_data(spec, data_args, model_args)
+        draws = {} if args.rlct_draws is None else {"num_draws": args.rlct_draws}
+        self.sampling = llc_preset(training_args.rlct_preset, spec.name) | draws
+        LLCSettings(**self.sampling)  # refuses now what sampling would refuse after the training
+        for shape in _shapes(space):
+            flags = as_train_flags(shape) | {MEMBER_PARAMETER: 1.0}
+            train.build_model(self._parse(flags)[2], self.data)  # refuses a shape that does not exist
+        settings = {"train": fixed, "sampling": self.sampling, "give_up_below": args.give_up_below}
+        self.tuning: Tuning = Tuning(
+            folder,
+            space,
+            settings,
+            stack=args.stack,
+            give_up_below=args.give_up_below,
+            chance=1 / len(self.data.label_names),
+            seed=training_args.seed,
+        )
+
+    def _parse(self, flags: dict[str, Any]) -> Any:
+        from . import train
+
+        return train.parse_flags([*self.fixed, *as_flags(flags)])
+
+    def work(self) -> None:
+        for path, group in self.tuning.work(self.args.trials):
+            self._say(f"trials {', '.join(map(str, group.trials))}: {group.shared or 'one shape'}")
+            self.tuning.finish(path, group, self._measure(path, group), self._estimate)
+            counts = self.tuning.counts()
+            self._say(f"  {counts['complete']} complete, {counts['pruned']} pruned of {self.args.trials}")
+        self._report()
+
+    def _say(self, line: str) -> None:
+        if not self.quiet:
+            print(line, flush=True)
+
+    def _measure(self, path: Path, group: Group) -> list[Measured]:
+        """Train the group's trials from where it stands; what came out."""
+        from ..experiments.tuning import MEMBER_PARAMETER, as_train_flags
+        from ..trainer.checkpoints import newest_whole_checkpoint
+
+        trainer = self._trainer(path, as_train_flags(group.shared) | {MEMBER_PARAMETER: 1.0}, group)
+        trainer.train(resume_from_checkpoint=newest_whole_checkpoint(path / "training"))
+        return _measured(trainer)
+
+    def _trainer(self, path: Path, flags: dict[str, Any], group: Group) -> Any:
+        from transformers import PrinterCallback, ProgressCallback
+
+        from ..trainer import SelfModelingTrainer
+        from ..trainer.population import SelfModelingPopulation
+        from . import train
+
+        _, _, model_args, _, training_args = self._parse(
+            flags | {"output_dir": path / "training", "disable_tqdm": True, "seed": group.members[0].seed}
+        )
+        population = SelfModelingPopulation(train.build_model(model_args, self.data).config, group.members)
+        trainer: Any = SelfModelingTrainer(
+            model=population.member(0) if len(group.members) == 1 else population,
+            args=training_args,
+            train_dataset=self.data.train,
+            eval_dataset=self.data.test,
+            task=self.spec,
+        )
+        for callback in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(callback)
+        trainer.add_callback(_give_up(self.tuning))
+        return trainer
+
+    def _estimate(self, models: Sequence[Any], seeds: Sequence[int]) -> Sequence[Any]:
+        import torch
+
+        from ..trainer import estimate_rlct
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return estimate_rlct(models, self.data.train, members=list(seeds), device=device, **self.sampling)
+
+    def _report(self) -> None:
+        counts = self.tuning.counts()
+        if not self.tuning.pareto_front():
+            print(f"no trial is complete: {counts}")
+            return
+        print(self.tuning.write_results(self.command))
+        print(", ".join(f"{count} {state}" for state, count in counts.items() if count), end="")
+        print(f"; {self.tuning.folder}: pareto.json, pareto.txt, pareto.png")
+        best = self.tuning.best(self.args.keep_accuracy)
+        assert best is not None
+        print(f"best, lowest RLCT within {self.args.keep_accuracy:g} of the best accuracy: trial {best.number}")
+        print(self.command(best))
+
+    def command(self, trial: FrozenTrial) -> str:
+        """The command that trains that network again."""
+        from ..experiments.tuning import as_train_flags
+
+        flags = as_train_flags(trial.params) | {"seed": trial.number}
+        return shlex.join(["selfmod", "train", *self.fixed, *as_flags(flags)])
+
+
+def _shapes(space: dict[str, Any]) -> list[dict[str, str]]:
+    """Every architecture in the space."""
+    from itertools import product
+
+    names = [name for name in ("hidden_sizes", "target_layers") if name in space]
+    return [dict(zip(names, values, strict=True)) for values in product(*(space[name].choices for name in names))]
+
+
+def _give_up(tuning: Tuning) -> Any:
+    """A callback that ends the training half-way, where every trial of the group is hopeless."""
+    from transformers import TrainerCallback
+
+    class GiveUp(TrainerCallback):
+        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+            if round(state.epoch) != _half(args.num_train_epochs):
+                return
+            accuracies = [value for name, value in metrics.items() if name.startswith("eval_accuracy/")]
+            accuracies = accuracies or [metrics["eval_accuracy"]]
+            least = tuning.threshold(accuracies)
+            if not any(accuracy >= least for accuracy in accuracies):
+                control.should_training_stop = True
+
+    return GiveUp
+
+
+def _half(epochs: float) -> int:
+    return max(1, round(epochs / 2))
+
+
+def _measured(trainer: Any) -> list[Measured]:
+    """From the Trainer's log: one entry a member, or that of the single network."""
+    from ..experiments.tuning import Measured
+
+    population = getattr(trainer, "population", None)
+    suffixes = [""] if population is None else [f"/{member.name}" for member in population.members]
+    half = _half(trainer.args.num_train_epochs)
+    found = []
+    for k, suffix in enumerate(suffixes):
+        log = [entry for entry in trainer.state.log_history if f"eval_accuracy{suffix}" in entry]
+        widths = [entry for entry in trainer.state.log_history if f"weight_width{suffix}" in entry]
+        at_half = [entry for entry in log if round(entry["epoch"]) == half] or log
+        model = trainer.model if population is None else population.cpu().member(k)
+        found.append(
+            Measured(
+                at_half[-1][f"eval_accuracy{suffix}"],
+                log[-1][f"eval_accuracy{suffix}"],
+                widths[-1][f"weight_width{suffix}"],
+                model.cpu().eval(),
+            )
+        )
+    return found

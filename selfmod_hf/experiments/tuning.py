@@ -1,0 +1,382 @@
+"""Tuning with Optuna: accuracy up, RLCT down, weight width down; trials of one shape train as one population.
+
+    journal.log       Optuna's journal: the study that all workers share
+    groups/N/         trials that train together, N the first of them: group.json, the Trainer's checkpoints
+    pareto.json, pareto.txt, pareto.png
+
+A worker asks for a group of trials that differ in the self-model's weight and the seed alone (a population shares
+architecture and optimizer), and holds the group's lock while it works. The system lets go of a lock when its process
+ends, however it ends: a group that is unfinished and unlocked belongs to a killed worker, and the next worker that
+looks for work takes it up from its last checkpoint. So no trial is lost, and none is done twice.
+
+Why Optuna's own storage and no cluster engine (Ray Tune): what runs in parallel on one machine is a population, and
+workers on other machines need no more than the folder (on a file system with locks).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from ..trainer.population import Member
+from .folder import to_json, write_text
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+    from ..complexity import LLCResult
+
+OBJECTIVES: dict[str, Any] = {"accuracy": "maximize", "rlct": "minimize", "weight_width": "minimize"}
+MEMBER_PARAMETER = "aux_weight"  # may differ within a population; the others may not
+PARAMETERS = (MEMBER_PARAMETER, "hidden_sizes", "target_layers", "learning_rate")
+
+
+# ---- the space ----
+
+
+def parse_space(entries: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+    """Optuna's distributions from texts or lists.
+
+    `"0:20"` is a range, `"0.001:0.1:log"` one of logarithmic scale, `"16,32,32-16"` a choice. An entry of
+    `hidden_sizes` has a number for each layer, joined by "-"; one of `target_layers` has names joined by "+".
+
+    Raises:
+        InputError: an unknown parameter, or a value that is none of these.
+    """
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    space: dict[str, BaseDistribution] = {}
+    for name, value in entries.items():
+        if name not in PARAMETERS:
+            raise InputError("--space", name, f"allowed are {', '.join(PARAMETERS)}")
+        texts = [str(entry) for entry in value] if isinstance(value, (list, tuple)) else str(value).split(",")
+        try:
+            if len(texts) == 1 and ":" in texts[0]:
+                low, high, *rest = texts[0].split(":")
+                if rest not in ([], ["log"]):
+                    raise ValueError("a range is LOW:HIGH or LOW:HIGH:log")
+                space[name] = FloatDistribution(float(low), float(high), log=bool(rest))
+            elif name in (MEMBER_PARAMETER, "learning_rate"):
+                space[name] = CategoricalDistribution([float(text) for text in texts])
+            else:
+                space[name] = CategoricalDistribution(texts)
+        except ValueError as error:
+            raise InputError("--space", f"{name}={value}", str(error)) from error
+        if name in ("hidden_sizes", "target_layers") and isinstance(space[name], FloatDistribution):
+            raise InputError("--space", f"{name}={value}", "allowed is a list of choices")
+    return space
+
+
+def as_train_flags(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's parameters as flags of `selfmod train`."""
+    flags = dict(parameters)
+    if "hidden_sizes" in flags:
+        flags["hidden_sizes"] = [int(size) for size in flags["hidden_sizes"].split("-")]
+    if "target_layers" in flags:
+        flags["target_layers"] = flags["target_layers"].split("+")
+    return flags
+
+
+# ---- a study ----
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trials that train together.
+
+    Attributes:
+        trials: their numbers.
+        shared: the parameters they have in common.
+        members: seed and self-model weight of each.
+    """
+
+    trials: list[int]
+    shared: dict[str, Any]
+    members: list[Member]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What training tells of one trial: test accuracy after half of the epochs and at the end, weight width, and the
+    network for its RLCT."""
+
+    half_way: float
+    accuracy: float
+    weight_width: float
+    model: Any
+
+
+class Tuning:
+    """One worker of a study.
+
+    Args:
+        folder: see above; shared by the workers.
+        space: from `parse_space`.
+        settings: what else decides the numbers; a folder keeps to one.
+        stack: trials that train together.
+        give_up_below: a trial whose accuracy half-way is below this share of the way from chance to the best
+            accuracy so far is hopeless: it is pruned, and no RLCT is sampled; 0: none is.
+        chance: accuracy of guessing.
+        seed: of the sampler; trial N trains with seed N.
+
+    Raises:
+        InputError: the folder was begun with another space or other settings.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        space: dict[str, BaseDistribution],
+        settings: dict[str, Any],
+        *,
+        stack: int,
+        give_up_below: float,
+        chance: float,
+        seed: int = 0,
+    ) -> None:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.folder, self.space, self.stack = folder, space, stack
+        self.give_up_below, self.chance = give_up_below, chance
+        self.groups = folder / "groups"
+        self.groups.mkdir(parents=True, exist_ok=True)
+        with self._lock("study"):
+            self.study = optuna.create_study(
+                study_name="tune",
+                storage=JournalStorage(JournalFileBackend(str(folder / "journal.log"))),
+                directions=list(OBJECTIVES.values()),
+                load_if_exists=True,
+            )
+            self.sampler = optuna.samplers.TPESampler(seed=seed + len(self.study.trials))
+            self._check(settings | {"space": {name: repr(entry) for name, entry in space.items()}})
+
+    def _check(self, settings: dict[str, Any]) -> None:
+        settings = json.loads(json.dumps(settings))
+        before = self.study.user_attrs.get("settings")
+        if before is None:
+            self.study.set_user_attr("settings", settings)
+            return
+        for name, value in settings.items():
+            if before.get(name) != value:
+                problem = f"was begun with {name}={before.get(name)!r}, not {value!r}; take another folder"
+                raise InputError("--output_dir", str(self.folder), problem)
+
+    @contextmanager
+    def _lock(self, name: str) -> Iterator[None]:
+        with (self.folder / f".{name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    # ---- work ----
+
+    def work(self, num_trials: int) -> Iterator[tuple[Path, Group]]:
+        """Groups to run, until the study has so many trials: those of killed workers first, then new ones. Each is
+        held locked until the next is asked for."""
+        while True:
+            with self._lock("study"):
+                found = self._orphan() or self._new_group(num_trials)
+            if found is None:
+                return
+            path, lock = found
+            with lock:
+                group = json.loads((path / "group.json").read_text())
+                members = [Member(**member) for member in group["members"]]
+                yield path, Group(group["trials"], group["shared"], members)
+
+    def _orphan(self) -> tuple[Path, Any] | None:
+        for path in sorted(self.groups.glob("*/group.json")):
+            if (lock := _try_lock(path.parent / ".lock")) is not None:
+                if path.is_file():  # not finished in the meantime
+                    return path.parent, lock
+                lock.close()
+        return None
+
+    def _new_group(self, num_trials: int) -> tuple[Path, Any] | None:
+        from optuna.samplers import PartialFixedSampler
+        from optuna.trial import TrialState
+
+        held = {n for path in self.groups.glob("*/group.json") for n in json.loads(path.read_text())["trials"]}
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.number not in held:  # its worker was killed before it wrote the group down
+                self.study.tell(trial.number, state=TrialState.FAIL)
+        counted = sum(trial.state != TrialState.FAIL for trial in self.study.get_trials(deepcopy=False))
+        if counted >= num_trials:
+            return None
+        self.study.sampler = self.sampler
+        first = self.study.ask(self.space)
+        shared = {name: value for name, value in first.params.items() if name != MEMBER_PARAMETER}
+        trials = [first]
+        with _silence():
+            self.study.sampler = PartialFixedSampler(shared, self.sampler)
+        while len(trials) < min(self.stack, num_trials - counted):
+            trials.append(self.study.ask(self.space))
+        members = [{"seed": t.number, "aux_weight": t.params.get(MEMBER_PARAMETER, 0.0)} for t in trials]
+        path = self.groups / f"{first.number:05d}"
+        path.mkdir(exist_ok=True)
+        lock = _try_lock(path / ".lock")
+        content = {"trials": [trial.number for trial in trials], "shared": shared, "members": members}
+        write_text(path / "group.json", to_json(content))
+        return path, lock
+
+    def finish(
+        self,
+        path: Path,
+        group: Group,
+        measured: Sequence[Measured],
+        estimate: Callable[[Sequence[Any], Sequence[int]], Sequence[LLCResult]],
+    ) -> None:
+        """Tell the study what came out, then remove the group.
+
+        Args:
+            path, group: from `work`.
+            measured: of each trial.
+            estimate: RLCTs of these models, with these seeds.
+        """
+        from optuna.trial import TrialState
+
+        open_trials = {trial.number for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
+        least = self.threshold([entry.half_way for entry in measured])
+        pairs = [(n, entry) for n, entry in zip(group.trials, measured, strict=True) if n in open_trials]
+        for number, entry in pairs:
+            if not entry.half_way >= least:
+                why = f"accuracy {entry.half_way:.3f} half-way is below {least:.3f}"
+                self._tell(number, entry, None, why)
+        hopeful = [(number, entry) for number, entry in pairs if entry.half_way >= least]
+        if hopeful:
+            numbers = [number for number, _ in hopeful]
+            results = estimate([entry.model for _, entry in hopeful], numbers)
+            for (number, entry), rlct in zip(hopeful, results, strict=True):
+                bad = rlct.status in ("not_at_minimum", "diverged")
+                self._tell(number, entry, rlct, f"{rlct.status}: {rlct.status_reason}" if bad else None)
+        (path / "group.json").unlink()  # first: from here on it is no work in progress
+        shutil.rmtree(path)
+
+    def threshold(self, half_way: Sequence[float]) -> float:
+        """The accuracy half-way below which a trial is hopeless, judged by the best one so far and in this group."""
+        from optuna.trial import TrialState
+
+        finished = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        known = [trial.user_attrs["half_way"] for trial in finished] + [a for a in half_way if math.isfinite(a)]
+        best = max(known, default=self.chance)
+        return self.chance + self.give_up_below * (best - self.chance) if self.give_up_below > 0 else -math.inf
+
+    def _tell(self, number: int, measured: Measured, rlct: LLCResult | None, hopeless: str | None) -> None:
+        from optuna.trial import Trial, TrialState
+
+        (frozen,) = (trial for trial in self.study.get_trials(deepcopy=False) if trial.number == number)
+        facts: dict[str, Any] = {"half_way": measured.half_way, "accuracy": measured.accuracy}
+        facts |= {"weight_width": measured.weight_width, "pruned": hopeless}
+        if rlct is not None:
+            facts |= {"rlct": rlct.llc, "rlct_standard_error": rlct.standard_error, "rlct_status": rlct.status}
+            facts |= {"nbeta": rlct.nbeta, "rlct_preset": rlct.settings.preset}
+        trial = Trial(self.study, frozen._trial_id)  # that of a killed worker too
+        for name, value in json.loads(to_json(facts)).items():
+            trial.set_user_attr(name, value)
+        if hopeless is not None or rlct is None:
+            self.study.tell(number, state=TrialState.PRUNED)
+        else:
+            self.study.tell(number, [measured.accuracy, rlct.llc, measured.weight_width])
+
+    # ---- results ----
+
+    def counts(self) -> dict[str, int]:
+        """Trials by state."""
+        states = [trial.state.name.lower() for trial in self.study.get_trials(deepcopy=False)]
+        return {state: states.count(state) for state in ("complete", "pruned", "running", "fail")}
+
+    def pareto_front(self) -> list[FrozenTrial]:
+        """The trials that no other beats in every objective, the most accurate first."""
+        return sorted(self.study.best_trials, key=lambda trial: -trial.values[0])
+
+    def best(self, keep_accuracy: float) -> FrozenTrial | None:
+        """The simplest of the accurate: the lowest RLCT among those within `keep_accuracy` of the best accuracy."""
+        front = self.pareto_front()
+        near = [trial for trial in front if trial.values[0] >= front[0].values[0] - keep_accuracy]
+        return min(near, key=lambda trial: trial.values[1], default=None)
+
+    def write_results(self, command: Callable[[FrozenTrial], str]) -> str:
+        """Write the Pareto front as JSON, table and plot; returns the table."""
+        front = self.pareto_front()
+        noted = ("rlct_standard_error", "rlct_status", "nbeta", "rlct_preset")
+        entries = [
+            {"trial": trial.number, **dict(zip(OBJECTIVES, trial.values, strict=True)), "parameters": trial.params}
+            | {name: trial.user_attrs.get(name) for name in noted}
+            | {"command": command(trial)}
+            for trial in front
+        ]
+        write_text(self.folder / "pareto.json", to_json({"trials": self.counts(), "front": entries}))
+        table = _table(front)
+        write_text(self.folder / "pareto.txt", table + "\n")
+        self._plot(self.folder / "pareto.png")
+        return table
+
+    def _plot(self, path: Path) -> None:
+        from matplotlib.figure import Figure
+        from optuna.trial import TrialState
+
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        front = {trial.number for trial in self.pareto_front()}
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        for axis, label, column in zip(figure.subplots(1, 2), ("RLCT", "weight width"), (1, 2), strict=True):
+            for chosen, style in ((False, {"color": "0.6"}), (True, {"color": "tab:red"})):
+                own = [trial for trial in trials if (trial.number in front) is chosen]
+                title = "Pareto front" if chosen else "other trials"
+                axis.plot([t.values[column] for t in own], [t.values[0] for t in own], "o", label=title, **style)
+                for trial in own if chosen else ():
+                    axis.annotate(f" {trial.number}", (trial.values[column], trial.values[0]), fontsize=7)
+            axis.set(xlabel=label, ylabel="test accuracy", title=f"accuracy against {label}")
+            axis.legend(fontsize="small")
+        temporary = path.with_name(f".{path.name}.part")
+        figure.savefig(temporary, format="png", dpi=120)
+        temporary.replace(path)
+
+
+def _table(front: Sequence[FrozenTrial]) -> str:
+    names = sorted({name for trial in front for name in trial.params})
+    lines = [["trial", "accuracy", "RLCT", "weight width", *names]]
+    for trial in front:
+        accuracy, rlct, width = trial.values
+        error, status = trial.user_attrs["rlct_standard_error"], trial.user_attrs["rlct_status"]
+        rlct_text = f"{rlct:.2f} ± {error:.2f} ({status})"
+        values = [trial.params.get(name) for name in names]
+        texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
+        lines.append([f"{trial.number}", f"{accuracy:.4f}", rlct_text, f"{width:.4f}", *texts])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def _try_lock(path: Path) -> Any:
+    """The locked file, or None where another process holds it or it is gone."""
+    try:
+        file = path.open("w")
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "experimental": a name that has been stable for years
+        yield
