@@ -35,7 +35,8 @@ class TuneArguments:
     trials: int = flag("Trials of the whole study, over all workers.", 40)
     stack: int = flag("Trials of one shape that train as one population; 1: one at a time.", 8)
     give_up_below: float = flag(
-        "Prune a trial whose accuracy half-way is below this share of the way from chance to the best; 0: never.", 0.5
+        "Prune a trial whose accuracy, half-way or at the end, is below this share of the way from chance to the best.",
+        0.5,
     )
     keep_accuracy: float = flag("The best trial has the lowest RLCT within this of the best accuracy.", 0.01)
     rlct_draws: int | None = flag("Draws of each chain of an RLCT; default: the preset's.")
@@ -227,7 +228,7 @@ def _give_up(tuning: Tuning) -> Any:
                 return
             accuracies = [value for name, value in metrics.items() if name.startswith("eval_accuracy/")]
             accuracies = accuracies or [metrics["eval_accuracy"]]
-            least = tuning.threshold(accuracies)
+            least = tuning.threshold("half_way", accuracies)
             if not any(accuracy >= least for accuracy in accuracies):
                 control.should_training_stop = True
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ..complexity import LLCResult
 
 OBJECTIVES: dict[str, Any] = {"accuracy": "maximize", "rlct": "minimize", "weight_width": "minimize"}
+ACCURACIES = ("half_way", "accuracy")  # test accuracy after half of the epochs, and at the end
 MEMBER_PARAMETER = "aux_weight"  # may differ within a population; the others may not
 PARAMETERS = (MEMBER_PARAMETER, "hidden_sizes", "target_layers", "learning_rate")
 
@@ -123,8 +124,8 @@ class Tuning:
         space: from `parse_space`.
         settings: what else decides the numbers; a folder keeps to one.
         stack: trials that train together.
-        give_up_below: a trial whose accuracy half-way is below this share of the way from chance to the best
-            accuracy so far is hopeless: it is pruned, and no RLCT is sampled; 0: none is.
+        give_up_below: a trial whose accuracy, half-way or at the end, is below this share of the way from chance to
+            the best one so far is hopeless: it is pruned, and no RLCT is sampled; 0: none is.
         chance: accuracy of guessing.
         seed: of the sampler; trial N trains with seed N.
 
@@ -247,30 +248,38 @@ class Tuning:
         from optuna.trial import TrialState
 
         open_trials = {trial.number for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
-        least = self.threshold([entry.half_way for entry in measured])
         pairs = [(n, entry) for n, entry in zip(group.trials, measured, strict=True) if n in open_trials]
+        least = {name: self.threshold(name, [getattr(entry, name) for entry in measured]) for name in ACCURACIES}
+        hopeful = []
         for number, entry in pairs:
-            if not entry.half_way >= least:
-                why = f"accuracy {entry.half_way:.3f} half-way is below {least:.3f}"
+            low = [name for name in ACCURACIES if not getattr(entry, name) >= least[name]]
+            if low:
+                why = f"{low[0]} {getattr(entry, low[0]):.3f} is below {least[low[0]]:.3f}"
                 self._tell(number, entry, None, why)
-        hopeful = [(number, entry) for number, entry in pairs if entry.half_way >= least]
+            else:
+                hopeful.append((number, entry))
         if hopeful:
-            numbers = [number for number, _ in hopeful]
-            results = estimate([entry.model for _, entry in hopeful], numbers)
+            results = estimate([entry.model for _, entry in hopeful], [number for number, _ in hopeful])
             for (number, entry), rlct in zip(hopeful, results, strict=True):
                 bad = rlct.status in ("not_at_minimum", "diverged")
                 self._tell(number, entry, rlct, f"{rlct.status}: {rlct.status_reason}" if bad else None)
         (path / "group.json").unlink()  # first: from here on it is no work in progress
         shutil.rmtree(path)
 
-    def threshold(self, half_way: Sequence[float]) -> float:
-        """The accuracy half-way below which a trial is hopeless, judged by the best one so far and in this group."""
+    def threshold(self, name: str, values: Sequence[float]) -> float:
+        """Below this a trial is hopeless, judged by the best of the finished trials and of `values`.
+
+        Args:
+            name: "half_way" or "accuracy".
+            values: of the trials in question.
+        """
         from optuna.trial import TrialState
 
+        if self.give_up_below == 0:
+            return -math.inf
         finished = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        known = [trial.user_attrs["half_way"] for trial in finished] + [a for a in half_way if math.isfinite(a)]
-        best = max(known, default=self.chance)
-        return self.chance + self.give_up_below * (best - self.chance) if self.give_up_below > 0 else -math.inf
+        known = [trial.user_attrs[name] for trial in finished] + [value for value in values if math.isfinite(value)]
+        return self.chance + self.give_up_below * (max(known, default=self.chance) - self.chance)
 
     def _tell(self, number: int, measured: Measured, rlct: LLCResult | None, hopeless: str | None) -> None:
         from optuna.trial import Trial, TrialState

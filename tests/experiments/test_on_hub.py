@@ -1,0 +1,80 @@
+"""The whole cards of a sweep, from given rows."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from selfmod_hf.errors import InputError
+from selfmod_hf.experiments.folder import SweepFolder
+from selfmod_hf.experiments.on_hub import dataset_card, sweep_card
+from selfmod_hf.experiments.plan import Cell
+
+EXPECTED = {name: Path(__file__).parent / f"expected_{name}.md" for name in ("sweep_card", "dataset_card")}
+SETTINGS = {
+    "task": "mnist",
+    "training": {"optim": "sgd", "learning_rate": 0.005, "per_device_train_batch_size": 512, "num_train_epochs": 50},
+    "sampling": {"sampler": "sgld", "num_chains": 4, "nbeta": "batch/log batch", "preset": "paper (mnist)"},
+    "data": {"dataset_name": "ylecun/mnist", "max_train_samples": None},
+}
+
+
+def given_sweep(path: Path) -> SweepFolder:
+    """Four networks, one of them without an RLCT."""
+    for weight, seed, accuracy, width, rlct, status in (
+        (0.0, 1, 0.96, 0.26, 33.0, "ok"),
+        (0.0, 2, 0.97, 0.25, 32.0, "ok"),
+        (10.0, 1, 0.94, 0.23, 25.0, "ok"),
+        (10.0, 2, 0.11, 0.09, -5.0, "not_at_minimum"),
+    ):
+        cell = Cell(64, weight, seed)
+        keys = {"task": "mnist", **vars(cell)}
+        row = keys | {"accuracy": accuracy, "weight_width": width, "rlct": rlct, "rlct_standard_error": 0.5}
+        row |= {"rlct_status": status, "rlct_status_reason": "given", "nbeta": 82.07, "rlct_preset": "paper (mnist)"}
+        config = {"backbone": "mlp", "target_layers": ["hidden.relu1"], "architectures": ["…ForImageClassification"]}
+        folder = path / "cells" / cell.name
+        folder.mkdir(parents=True)
+        for name, content in (("row", row), ("curve", [keys | {"epoch": 50}]), ("config", config)):
+            (folder / f"{name}.json").write_text(json.dumps(content))
+    run = {"settings": SETTINGS, "versions": {"torch": "2.15.0"}, "git_commit": "abc", "sessions": []}
+    (path / "run.json").write_text(json.dumps(run))
+    return SweepFolder(path)
+
+
+def cards(path: Path) -> dict[str, str]:
+    folder = given_sweep(path)
+    card = sweep_card(folder, "me/mnist", "Mine.")
+    return {"sweep_card": f"{card}\n", "dataset_card": f"{dataset_card(folder, 'me/mnist')}\n"}
+
+
+@pytest.mark.parametrize("name", list(EXPECTED))
+def test_the_whole_card(name, tmp_path):
+    # after a wanted change:
+    # python -c "from tests.experiments.test_on_hub import *; write_expected()"
+    assert cards(tmp_path)[name] == EXPECTED[name].read_text()
+
+
+def write_expected() -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, card in cards(Path(folder)).items():
+            EXPECTED[name].write_text(card)
+
+
+def test_arms_read_back_with_what_decides_them(tmp_path):
+    """An arm without an RLCT that is "ok" publishes none; values carry nβ and the number of networks left out."""
+    found = {
+        (r.metric_type, r.metric_args["aux_weight"]): r
+        for r in sweep_card(given_sweep(tmp_path), "me/mnist").data.eval_results
+    }
+    rlct = found["rlct", 10.0]
+    assert (rlct.metric_value, rlct.metric_args["networks"], rlct.metric_args["left_out"]) == (25.0, 1, 1)
+    assert (rlct.metric_args["nbeta"], rlct.metric_args["nbeta_rule"]) == (82.07, "batch/log batch")
+    assert (rlct.dataset_type, rlct.dataset_split) == ("ylecun/mnist", "train")
+    assert found["accuracy", 0.0].metric_value == pytest.approx(0.965)
+
+
+def test_no_sweep_no_card(tmp_path):
+    with pytest.raises(InputError, match="holds no finished network"):
+        sweep_card(SweepFolder(tmp_path), "me/mnist")

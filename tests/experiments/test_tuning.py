@@ -1,0 +1,134 @@
+"""Tuning: real studies on digits; a killed worker's trials are finished, and none twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+from selfmod_hf.cli import main
+from selfmod_hf.errors import InputError
+from selfmod_hf.experiments.tuning import parse_space
+
+SMALL = [
+    "--task=digits", "--max_train_samples=300", "--rlct_draws=40", "--num_train_epochs=4", "--stack=2", "--quiet",
+    "--space", "aux_weight=0:5", "hidden_sizes=8,8-8", "learning_rate=0.05:0.1:log",
+]  # fmt: skip
+
+
+def trials(folder: Path):
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+    return optuna.load_study(study_name="tune", storage=storage).trials
+
+
+def finished_once(folder: Path, count: int) -> None:
+    """Each trial is finished, and was told of once."""
+    assert len(trials(folder)) == count
+    assert {trial.state.name for trial in trials(folder)} <= {"COMPLETE", "PRUNED"}
+    journal = [json.loads(line) for line in (folder / "journal.log").read_text().splitlines()]
+    ended = Counter(entry["trial_id"] for entry in journal if entry.get("state") in (1, 2))  # complete, pruned
+    assert ended == dict.fromkeys(range(count), 1)
+    assert list((folder / "groups").iterdir()) == []
+
+
+def test_a_space():
+    space = parse_space({"aux_weight": "0:20", "learning_rate": "0.001:0.1:log", "hidden_sizes": ["16", "32-16"]})
+    assert space == {
+        "aux_weight": FloatDistribution(0, 20),
+        "learning_rate": FloatDistribution(0.001, 0.1, log=True),
+        "hidden_sizes": CategoricalDistribution(["16", "32-16"]),
+    }
+    assert parse_space({"aux_weight": [0, 1, 5]}) == parse_space({"aux_weight": "0,1,5"})
+    for entries in ({"depth": "1:2"}, {"aux_weight": "2:1"}, {"aux_weight": "1:2:linear"}, {"hidden_sizes": "8:16"}):
+        with pytest.raises(InputError, match="--space"):
+            parse_space(entries)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tune")
+    assert main(["tune", *SMALL, "--trials=5", f"--output_dir={folder}"]) == 0
+    return folder
+
+
+def test_a_study_and_its_front(study, capsys):
+    finished_once(study, 5)
+    front = json.loads((study / "pareto.json").read_text())["front"]
+    assert front
+    for one in front:
+        assert not any(
+            other["accuracy"] > one["accuracy"]
+            and other["rlct"] < one["rlct"]
+            and other["weight_width"] < one["weight_width"]
+            for other in front
+        )
+    assert {path.name for path in study.iterdir()} >= {"journal.log", "pareto.json", "pareto.txt", "pareto.png"}
+    together = {trial.params["hidden_sizes"] for trial in trials(study)[:2]}
+    assert len(together) == 1  # a population is of one shape
+    assert main(["tune", *SMALL, "--trials=5", f"--output_dir={study}"]) == 0  # nothing is left to do
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("selfmod train --task=digits")
+    finished_once(study, 5)
+
+
+def test_the_command_trains_the_trial_again(study, tmp_path):
+    entry = json.loads((study / "pareto.json").read_text())["front"][0]
+    words = entry["command"].split()
+    assert words[0] == "selfmod"
+    assert main([*words[1:], f"--output_dir={tmp_path}"]) == 0
+    assert json.loads((tmp_path / "eval_results.json").read_text())["eval_accuracy"] == pytest.approx(entry["accuracy"])
+
+
+def test_another_space_needs_another_folder(study, capsys):
+    flags = [*SMALL[:-1], "learning_rate=0.05:0.2"]
+    assert main(["tune", *flags, "--trials=5", f"--output_dir={study}"]) == 2
+    assert "take another folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--space", "aux_weight=a:b"], "--space='aux_weight=a:b'"),
+        (["--space", "aux_weight"], "cannot be read"),
+        (["--space", "aux_weight=0:1", "--aux_weight=2"], "is searched by --space"),
+        (["--space", "target_layers=hidden.relu9"], "hidden.relu9"),
+        (["--trials=0"], "--trials 0"),
+        (["--give_up_below=2"], "--give_up_below 2.0"),
+        (["--learning_rte=1"], "--learning_rte=1: no such flag"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(tmp_path, capsys, flags, message):
+    assert main(["tune", "--task=digits", *flags, f"--output_dir={tmp_path / 'new'}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_two_workers_one_of_them_killed(tmp_path):
+    program = "import sys; from selfmod_hf.cli import main; sys.exit(main(sys.argv[1:]))"
+    flags = ["tune", *SMALL, "--num_train_epochs=30", "--trials=10", f"--output_dir={tmp_path}"]
+
+    def worker() -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, "-c", program, *flags], env=os.environ)
+
+    steady, killed = worker(), worker()
+    end = time.monotonic() + 200
+    while len(list(tmp_path.glob("groups/*/training/checkpoint-*"))) < 3:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    restarted = worker()
+    assert (steady.wait(300), restarted.wait(300)) == (0, 0)
+    finished_once(tmp_path, 10)
