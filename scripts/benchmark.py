@@ -79,6 +79,7 @@ def mnist_network() -> Any:
 
 def trainer_epoch(data: Any, batch_size: int, ours: bool, model: Any = None, **changes: Any) -> float:
     """Seconds of the second of two epochs; `model` may be a population. `changes`: of the training arguments."""
+    import torch
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     from selfmod_hf import SelfModelingTrainer, SelfModelingTrainingArguments
@@ -111,6 +112,7 @@ def trainer_epoch(data: Any, batch_size: int, ours: bool, model: Any = None, **c
         "report_to": "none",
         "disable_tqdm": True,
         "logging_nan_inf_filter": False,
+        "use_cpu": not torch.accelerator.is_available(),  # bf16 on a CPU asks for it
         **changes,
     }
     trainer_class, args_class = (
