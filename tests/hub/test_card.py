@@ -57,3 +57,18 @@ def test_the_baseline_and_data_off_the_hub_say_so():
     text = str(model_card(facts(config=config, dataset=None, dataset_title="digits")))
     assert "predicts none of its own activations" in text
     assert "\ndatasets:" not in text
+
+
+def test_a_persons_text_is_found_or_refused():
+    import pytest
+
+    from selfmod_hf.errors import InputError
+    from selfmod_hf.hub.card import BEGIN, END, merged_notes, notes_in
+
+    text = "## Mine\n\n* {{ braces }} and <b>tags</b>"
+    assert notes_in(str(model_card(facts(), text))) == text
+    assert notes_in(str(model_card(facts()))) == notes_in("no markers") == ""
+    assert merged_notes("", str(model_card(facts(), text))) == text
+    for bad in (f"{BEGIN}\n", f"{BEGIN}\n{END}{BEGIN}\n{END}", END):
+        with pytest.raises(InputError, match="allowed is one pair"):
+            notes_in(bad)
