@@ -222,7 +222,9 @@ def run_chains(
     threads = torch.get_num_threads()
     spread = problem.device.type == "cpu" and problem.vectorize and problem.layout.size >= _SMALL
     workers = min(threads, len(chains)) if spread else 1
-    fit, micro = _capacity(problem, plan, plan.memory_budget // workers)
+    fit, micro = _capacity(problem, plan, plan.memory_budget)
+    if fit < 2 * len(groups) * len(chains):  # memory is short: threads keep more of it than they use
+        workers = 1
     traces = Traces.empty(len(groups), len(chains), plan.num_draws)
 
     def run(piece: tuple[range, range]) -> None:
