@@ -4,8 +4,8 @@
     results.json        list of rows, one a network (columns below)
     results.parquet     the same as a table
     curves.parquet      one row a network and epoch
-    cells/NAME/         one network: row.json, curve.json, the model (config.json, model.safetensors), its RLCT
-                        (rlct.json: estimate and settings; rlct.safetensors: traces)
+    cells/NAME/         one network: row.json, curve.json, the model (config.json, model.safetensors; of texts the
+                        tokenizer too), its RLCT (rlct.json: estimate and settings; rlct.safetensors: traces)
     populations/NAME/   work in progress: members.json, the Trainer's checkpoints; removed when its cells are done
 
 Columns of `results`: task; hidden_size; aux_weight; seed; detach_targets; accuracy (test split, after the last
@@ -15,7 +15,8 @@ pruned network, dimensionless; null where a chain diverged); rlct_status ("ok", 
 over the training set at the trained weights, nats); num_epochs, batch_size, learning_rate.
 
 Columns of `curves`: task, hidden_size, aux_weight, seed, detach_targets; epoch; weight_width; accuracy (test);
-classification_loss, self_modeling_loss, loss (means over the epoch's training steps, nats and squared activations).
+classification_loss, self_modeling_loss, loss (means over the epoch's training steps, nats and squared activations);
+where RLCTs were estimated while training, rlct, rlct_standard_error, rlct_status, null for the epochs between.
 
 A file appears whole or not at all: each is written under another name, then renamed. A cell is finished once its
 row.json is there. Nothing in the tables depends on when, or in how many sessions, the cells were made.
@@ -52,6 +53,7 @@ CURVE_COLUMNS = (
     "task", "hidden_size", "aux_weight", "seed", "detach_targets", "epoch", "weight_width", "accuracy",
     "classification_loss", "self_modeling_loss", "loss",
 )  # fmt: skip
+CURVE_RLCT_COLUMNS = ("rlct", "rlct_standard_error", "rlct_status")  # where they were estimated while training
 KEYS = ["task", "hidden_size", "detach_targets", "aux_weight", "seed"]
 
 
@@ -108,22 +110,31 @@ class SweepFolder:
         return (self.cells / cell.name / "row.json").is_file()
 
     def finish(
-        self, cell: Cell, model: SelfModelingPreTrainedModel, rlct: LLCResult, row: dict[str, Any], curve: Sequence[Any]
+        self,
+        cell: Cell,
+        model: SelfModelingPreTrainedModel,
+        rlct: LLCResult,
+        row: dict[str, Any],
+        curve: Sequence[Any],
+        tokenizer: Any = None,
     ) -> None:
         """Keep one network; its row comes last, as the mark that it is finished."""
         folder = self.cells / cell.name
         folder.mkdir(parents=True, exist_ok=True)
         model.save_pretrained(folder)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
         rlct.save(folder / "rlct.json")
         write_text(folder / "curve.json", to_json(list(curve)))
         write_text(folder / "row.json", to_json(row))
 
     def final_weights(self, row: Mapping[str, Any]) -> np.ndarray:
         """The final classification weights of a row's network, flattened."""
-        from safetensors.numpy import load_file
+        from safetensors import safe_open
 
         cell = Cell(**{key: row[key] for key in ("hidden_size", "aux_weight", "seed", "detach_targets")})
-        return load_file(self.cells / cell.name / "model.safetensors")["classifier.weight"].ravel()
+        with safe_open(self.cells / cell.name / "model.safetensors", "numpy") as file:
+            return file.get_tensor("classifier.weight").ravel()
 
     # ---- populations at work ----
 
@@ -153,9 +164,10 @@ class SweepFolder:
         return self._table("row.json", RESULT_COLUMNS, KEYS)
 
     def curves(self) -> pd.DataFrame:
-        return self._table("curve.json", CURVE_COLUMNS, [*KEYS, "epoch"])
+        return self._table("curve.json", CURVE_COLUMNS, [*KEYS, "epoch"], CURVE_RLCT_COLUMNS)
 
-    def _table(self, file: str, columns: Sequence[str], order: list[str]) -> pd.DataFrame:
+    def _table(self, file: str, columns: Sequence[str], order: list[str], more: Sequence[str] = ()) -> pd.DataFrame:
+        """`more` columns are there where an entry has them."""
         import pandas as pd
 
         entries: list[dict[str, Any]] = []
@@ -164,7 +176,8 @@ class SweepFolder:
             entries += entry if isinstance(entry, list) else [entry]
         if not entries:
             raise InputError("folder", str(self.path), "holds no finished network of a sweep")
-        return pd.DataFrame(entries, columns=list(columns)).sort_values(order, ignore_index=True)
+        extra = [name for name in more if any(name in entry for entry in entries)]
+        return pd.DataFrame(entries, columns=[*columns, *extra]).sort_values(order, ignore_index=True)
 
     def write_tables(self) -> None:
         """results.json, results.parquet, curves.parquet from the finished cells."""

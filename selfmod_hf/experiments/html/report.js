@@ -35,16 +35,16 @@ const armName = arm => `${arm.aux_weight}${arm.detach_targets ? "" : ", attached
 const armLine = arm => ({ color: color(arm.aux_weight), dash: arm.detach_targets ? "solid" : "dot" });
 
 function drawEpochs() {
-  const width = Number(byId("width-choice").value), traces = [];
-  for (const arm of data.epochs.filter(arm => arm.hidden_size === width)) {
+  const width = Number(byId("width-choice").value), measure = byId("measure-choice").value, traces = [];
+  for (const arm of data.epochs.filter(arm => arm.hidden_size === width && arm.measure === measure)) {
     const around = [...arm.high, ...arm.low.slice().reverse()];
     if (around.every(value => value !== null))
       traces.push({ x: [...arm.epoch, ...arm.epoch.slice().reverse()], y: around, fill: "toself", mode: "lines",
         line: { width: 0 }, fillcolor: color(arm.aux_weight, 0.2), hoverinfo: "skip", showlegend: false });
-    traces.push({ x: arm.epoch, y: arm.mean, mode: "lines", line: armLine(arm), name: armName(arm),
-      hovertemplate: `AW ${armName(arm)}, epoch %{x}: %{y:.4f}<extra></extra>` });
+    traces.push({ x: arm.epoch, y: arm.mean, mode: measure === "rlct" ? "lines+markers" : "lines", line: armLine(arm),
+      name: armName(arm), hovertemplate: `AW ${armName(arm)}, epoch %{x}: %{y:.4f}<extra></extra>` });
   }
-  draw("epochs", traces, layout("epoch", "SD of the last layer's weights, h = " + width));
+  draw("epochs", traces, layout("epoch", `${data.measures[measure]}, h = ${width}`));
 }
 
 // arms of one width stand side by side around it
@@ -80,8 +80,12 @@ function drawMeasure(measure, title) {
       text: paper.map(p => `h ${p.hidden_size}, AW ${armName(arm)}`), hovertemplate: "published, %{text}: %{y}<extra></extra>",
     });
   });
-  const ticks = { tickvals: data.widths.map((_, i) => i), ticktext: data.widths.map(String) };
-  const figure = draw(measure, traces, layout("hidden units", title, { xaxis: ticks }));
+  // one width: its arms stand side by side, and so the axis tells them apart
+  const single = data.widths.length === 1, axis = single ? "AW" : "hidden units";
+  const ticks = single
+    ? { tickvals: data.arms.map((_, i) => place(data.widths[0], i)), ticktext: data.arms.map(armName) }
+    : { tickvals: data.widths.map((_, i) => i), ticktext: data.widths.map(String) };
+  const figure = draw(measure, traces, layout(axis, title, { xaxis: ticks }));
   if (!byId(measure).dataset.listens) {
     byId(measure).dataset.listens = "yes";
     figure.then(plot => plot.on("plotly_click", event => {
@@ -133,7 +137,7 @@ async function start() {
   script.textContent = text;
   document.head.append(script);
   drawAll();
-  byId("width-choice").addEventListener("change", drawEpochs);
+  for (const id of ["width-choice", "measure-choice"]) byId(id).addEventListener("change", drawEpochs);
   byId("network-choice").addEventListener("change", event => show(Number(event.target.value)));
   byId("previous").addEventListener("click", () => show(chosen - 1));
   byId("next").addEventListener("click", () => show(chosen + 1));
