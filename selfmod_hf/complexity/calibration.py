@@ -12,7 +12,7 @@ The rule, for every localization γ:
    and its trace has stopped rising: the last quarter of all draws is over the second quarter by at most 4 % of the
    estimate, or by 2 errors of the difference where those are below 10 %; its standard error is at most 10 %.
 2. The *plateau* is the largest step size that serves and agrees with the next smaller one (which may still rise, but
-   not be diverged): by at most 4 %, or by 2 errors of the difference where those are below 5 %. Two step sizes that
+   not be diverged): by at most 2 %, or by 2 errors of the difference where those are below 5 %. Two step sizes that
    agree show that ε is small enough.
 
 Then the chosen cell is the plateau of the smallest γ that has one. (Where none has, it is the smallest step size that
@@ -47,7 +47,7 @@ from .status import MAX_RELATIVE_ERROR, difference
 STEP_FRACTIONS = (0.04, 0.1)  # of 1/a, a the largest curvature; SGLD's error there is at most ε a/4
 LOCALIZATION_FRACTIONS = (1 / 2000, 1 / 600, 1 / 200, 1 / 60)  # of nβ: what a curvature h must exceed to count
 _RISE, _RISE_ERRORS, _LARGE_RISE = 0.04, 2.0, 0.1
-_AGREEMENT, _AGREEMENT_ERRORS, _LARGE_DISAGREEMENT = 0.04, 2.0, 0.05
+_AGREEMENT, _AGREEMENT_ERRORS, _LARGE_DISAGREEMENT = 0.02, 2.0, 0.05
 _MIN_ACCEPTANCE = 0.1
 
 
