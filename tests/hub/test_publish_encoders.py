@@ -77,9 +77,8 @@ def test_a_card_names_the_pretrained_backbone(hub_seed, tmp_path):
     resnet.mkdir(parents=True)
     pretrained = timm.create_model("test_resnet")
     save_file(pretrained.state_dict(), resnet / "model.safetensors")
-    config = json.loads(VIT)
     for where in (vit, folder):
-        AutoModel.from_config(AutoConfig.for_model(config["model_type"], **config)).save_pretrained(where)
+        AutoModel.from_config(AutoConfig.for_model(**json.loads(VIT))).save_pretrained(where)
     names = {"resnet": "timm/test_resnet", "vit": "someone/vit", "local": str(folder)}
     commands = [
         ["train", *IMAGES, *TRAIN, "--backbone_name", name, "--hub_model_id", f"me/{repo}", "--output_dir", repo]

@@ -84,8 +84,12 @@ def test_a_published_sweep_is_reported_on(loopback_hub, small_sweep, tmp_path):
         assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
 
 
-def test_a_sweep_private_as_a_pull_request_and_on_a_branch(loopback_hub, small_sweep):
+def test_a_sweep_private_as_a_pull_request_and_on_a_branch(loopback_hub, small_sweep, tmp_path):
     """And a person's text is kept on both cards."""
+    changed = tmp_path / "changed"  # what changes nothing opens no pull request
+    shutil.copytree(small_sweep, changed)
+    (changed / "cells" / CELL / "note.txt").write_text("more")
+    (changed / "run.json").write_text((small_sweep / "run.json").read_text() + "\n")
     api = loopback_hub.api()
     push_sweep(api, small_sweep, Target("me/sweep", private=True))
     kinds = ("model", "dataset")
@@ -95,11 +99,11 @@ def test_a_sweep_private_as_a_pull_request_and_on_a_branch(loopback_hub, small_s
         edited = card.replace(BEGIN, f"{BEGIN}\nMine, of the {kind}.").encode()
         api.upload_file(path_or_fileobj=edited, path_in_repo="README.md", repo_id="me/sweep", repo_type=kind)
     heads = [api.repo_info("me/sweep", repo_type=kind).sha for kind in kinds]
-    addresses = push_sweep(api, small_sweep, Target("me/sweep", create_pr=True))
+    addresses = push_sweep(api, changed, Target("me/sweep", create_pr=True))
     assert [address.rpartition("/")[2] for address in addresses] == ["1", "1"]
-    push_sweep(api, small_sweep, Target("me/sweep", revision="second"))
+    push_sweep(api, changed, Target("me/sweep", revision="second"))
     assert [api.repo_info("me/sweep", repo_type=kind).sha for kind in kinds] == heads
-    push_sweep(api, small_sweep, Target("me/sweep"))
+    push_sweep(api, changed, Target("me/sweep"))
     for kind in kinds:
         assert f"Mine, of the {kind}." in (loopback_hub.root / f"{kind}s/me/sweep/README.md").read_text()
         assert api.file_exists("me/sweep", "README.md", repo_type=kind, revision="second")

@@ -104,7 +104,7 @@ def test_other_settings_are_not_compared(explore, small_sweep, monkeypatch):
 
 def test_a_single_model(explore, small_model, tmp_path):
     network = explore.open_network(str(small_model), "")
-    assert network.processor.image_mean == [0.5]  # of its own preprocessor_config.json
+    assert list(network.processor.image_mean) == [0.5]  # of its own preprocessor_config.json
     assert explore.choices(str(small_model)) == ([""], "")
     assert len(explore.siblings_figure(str(small_model), "").data) == 2
     diverged = replace(LLCResult.load(small_model / "rlct.json"), llc=float("nan"), status="diverged")
