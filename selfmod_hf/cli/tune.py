@@ -85,7 +85,8 @@ def _read_space(entries: Sequence[str]) -> dict[str, Any]:
         import yaml
 
         try:
-            values = yaml.safe_load(Path(entries[0]).read_text())
+            # all scalars as text: YAML's numbers have a base of 60, in which 1:20 is 80
+            values = yaml.load(Path(entries[0]).read_text(), Loader=yaml.BaseLoader)
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UsageError(f"--space {entries[0]}: cannot be read ({error})") from error
         if not isinstance(values, dict):
@@ -129,6 +130,7 @@ class _Worker:
             stack=args.stack,
             give_up_below=args.give_up_below,
             chance=1 / len(self.data.label_names),
+            aux_weight=model_args.aux_weight,
             seed=training_args.seed,
         )
 

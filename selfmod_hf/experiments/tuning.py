@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 OBJECTIVES: dict[str, Any] = {"accuracy": "maximize", "rlct": "minimize", "weight_width": "minimize"}
 ACCURACIES = ("half_way", "accuracy")  # test accuracy after half of the epochs, and at the end
 MEMBER_PARAMETER = "aux_weight"  # may differ within a population; the others may not
+JOINED = {"hidden_sizes": "-", "target_layers": "+"}  # the layers of one choice
 PARAMETERS = (MEMBER_PARAMETER, "hidden_sizes", "target_layers", "learning_rate")
 
 
@@ -48,7 +49,8 @@ def parse_space(entries: Mapping[str, Any]) -> dict[str, BaseDistribution]:
     """Optuna's distributions from texts or lists.
 
     `"0:20"` is a range, `"0.001:0.1:log"` one of logarithmic scale, `"16,32,32-16"` a choice. An entry of
-    `hidden_sizes` has a number for each layer, joined by "-"; one of `target_layers` has names joined by "+".
+    `hidden_sizes` has a number for each layer, joined by "-"; one of `target_layers` has names joined by "+"; in lists,
+    an entry may be a list of these.
 
     Raises:
         InputError: an unknown parameter, or a value that is none of these.
@@ -59,7 +61,8 @@ def parse_space(entries: Mapping[str, Any]) -> dict[str, BaseDistribution]:
     for name, value in entries.items():
         if name not in PARAMETERS:
             raise InputError("--space", name, f"allowed are {', '.join(PARAMETERS)}")
-        texts = [str(entry) for entry in value] if isinstance(value, (list, tuple)) else str(value).split(",")
+        entries_of = value if isinstance(value, (list, tuple)) else str(value).split(",")
+        texts = [_joined(name, entry) for entry in entries_of]
         try:
             if len(texts) == 1 and ":" in texts[0]:
                 low, high, *rest = texts[0].split(":")
@@ -70,6 +73,7 @@ def parse_space(entries: Mapping[str, Any]) -> dict[str, BaseDistribution]:
                 space[name] = CategoricalDistribution([float(text) for text in texts])
             else:
                 space[name] = CategoricalDistribution(texts)
+                [as_train_flags({name: text}) for text in texts]  # refuses what is no number
         except ValueError as error:
             raise InputError("--space", f"{name}={value}", str(error)) from error
         if name in ("hidden_sizes", "target_layers") and isinstance(space[name], FloatDistribution):
@@ -77,13 +81,18 @@ def parse_space(entries: Mapping[str, Any]) -> dict[str, BaseDistribution]:
     return space
 
 
+def _joined(name: str, entry: Any) -> str:
+    several = isinstance(entry, (list, tuple)) and name in JOINED
+    return JOINED[name].join(map(str, entry)) if several else str(entry)
+
+
 def as_train_flags(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """A trial's parameters as flags of `selfmod train`."""
     flags = dict(parameters)
     if "hidden_sizes" in flags:
-        flags["hidden_sizes"] = [int(size) for size in flags["hidden_sizes"].split("-")]
+        flags["hidden_sizes"] = [int(size) for size in flags["hidden_sizes"].split(JOINED["hidden_sizes"])]
     if "target_layers" in flags:
-        flags["target_layers"] = flags["target_layers"].split("+")
+        flags["target_layers"] = flags["target_layers"].split(JOINED["target_layers"])
     return flags
 
 
@@ -127,6 +136,7 @@ class Tuning:
         give_up_below: a trial whose accuracy, half-way or at the end, is below this share of the way from chance to
             the best one so far is hopeless: it is pruned, and no RLCT is sampled; 0: none is.
         chance: accuracy of guessing.
+        aux_weight: of all trials, where the space has none.
         seed: of the sampler; trial N trains with seed N.
 
     Raises:
@@ -142,6 +152,7 @@ class Tuning:
         stack: int,
         give_up_below: float,
         chance: float,
+        aux_weight: float = 0.0,
         seed: int = 0,
     ) -> None:
         import optuna
@@ -150,7 +161,7 @@ class Tuning:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder, self.space, self.stack = folder, space, stack
-        self.give_up_below, self.chance = give_up_below, chance
+        self.give_up_below, self.chance, self.aux_weight = give_up_below, chance, aux_weight
         self.groups = folder / "groups"
         self.groups.mkdir(parents=True, exist_ok=True)
         with self._lock("study"):
@@ -223,7 +234,7 @@ class Tuning:
             self.study.sampler = PartialFixedSampler(shared, self.sampler)
         while len(trials) < min(self.stack, num_trials - counted):
             trials.append(self.study.ask(self.space))
-        members = [{"seed": t.number, "aux_weight": t.params.get(MEMBER_PARAMETER, 0.0)} for t in trials]
+        members = [{"seed": t.number, "aux_weight": t.params.get(MEMBER_PARAMETER, self.aux_weight)} for t in trials]
         path = self.groups / f"{first.number:05d}"
         path.mkdir(exist_ok=True)
         lock = _try_lock(path / ".lock")

@@ -8,6 +8,7 @@ import difflib
 import fnmatch
 import importlib
 import inspect
+import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
@@ -273,11 +274,15 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             OSError: no such encoder, or one without safetensors.
         """
         if name.startswith("timm/"):
-            model = cls(cls.config_class(backbone=name, base_model=name, **config_fields))
+            model = cls(cls.config_class(backbone=name, **config_fields))
             pretrained = _timm_backbone(model.config, pretrained=True)
+            model.config.base_model = getattr(pretrained, "pretrained_cfg", {}).get(
+                "hf_hub_id"
+            )  # with the tag of the weights
         else:
             encoder = AutoConfig.from_pretrained(name, revision=revision)
-            model = cls(cls.config_class(backbone_config=encoder, base_model=name, **config_fields))
+            base_model = None if os.path.isdir(name) else name  # a folder of this machine means nothing elsewhere
+            model = cls(cls.config_class(backbone_config=encoder, base_model=base_model, **config_fields))
             pretrained = AutoModel.from_pretrained(
                 name, revision=revision, use_safetensors=True, dtype=torch.float32, **_without_pooler(encoder)
             )

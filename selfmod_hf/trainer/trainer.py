@@ -35,6 +35,7 @@ from ..models.modeling_self_modeling import (
 )
 from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback
 from .checkpoints import is_whole, newest_whole_checkpoint
+from .tensorboard import TensorBoardFigures
 from .training_args import SelfModelingTrainingArguments
 
 _UNFINISHED = ".saving-"
@@ -95,6 +96,8 @@ class SelfModelingTrainer(Trainer):
             self.add_callback(FlushTinyMoments)
         if self.args.log_weight_width:
             self.add_callback(WeightWidthCallback(self))
+        if self.args.tensorboard_figures_every_n_epochs:
+            self.add_callback(TensorBoardFigures(self, self.args.tensorboard_figures_every_n_epochs))
         self.rlct_result: LLCResult | None = None  # the newest estimate, for the model card
         if self.args.rlct_every_n_epochs:
             self.add_callback(self._rlct_callback())

@@ -19,11 +19,14 @@ function color(weight, alpha = 1) {
   return `rgba(${mix.join()},${alpha})`;
 }
 
+// on a phone beside the figure it would take a third of the width
+const legend = matchMedia("(max-width: 40rem)").matches ? { orientation: "h", y: 1.02, yanchor: "bottom" } : {};
+
 function layout(x, y, more = {}) {
   const axis = { gridcolor: style("--line"), zeroline: false, linecolor: style("--line") };
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: style("--text"), size: 12 },
-    margin: { l: 60, r: 10, t: 10, b: 45 }, hovermode: "closest", legend: { title: { text: "AW" } },
+    margin: { l: 60, r: 10, t: 10, b: 45 }, hovermode: "closest", legend: { ...legend, title: { text: "AW" } },
     ...more,
     xaxis: { ...axis, title: { text: x }, ...more.xaxis }, yaxis: { ...axis, title: { text: y }, ...more.yaxis },
   };
@@ -117,7 +120,7 @@ function show(index) {
     y1: n.rlct, line: { dash: "dash", color: style("--text") } }] : [];
   const missing = n.trace ? [] : [{ text: "not kept", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }];
   draw("trace", chains, layout("draw", "nβ (L(w) - L(w*))", { shapes: burnin.filter(s => s.yref || n.rlct !== null),
-    annotations: missing, legend: {} }));
+    annotations: missing, legend }));
   const { counts, low, high } = n.histogram, step = (high - low) / counts.length;
   draw("weights", [{ type: "bar", x: counts.map((_, i) => low + (i + 0.5) * step), y: counts, width: step,
     marker: { color: color(n.aux_weight) }, hovertemplate: "%{x:.3f}: %{y} weights<extra></extra>" }],
