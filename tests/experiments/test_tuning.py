@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,7 +16,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from selfmod_hf.cli import main
 from selfmod_hf.errors import InputError
-from selfmod_hf.experiments.tuning import parse_space
+from selfmod_hf.experiments.tuning import Tuning, parse_space
 
 SMALL = [
     "--task=digits", "--max_train_samples=300", "--rlct_draws=40", "--num_train_epochs=4", "--stack=2", "--quiet",
@@ -130,6 +132,53 @@ def test_a_weight_that_is_not_searched_is_the_given_one(tmp_path):
     log = json.loads((tmp_path / "again" / "trainer_state.json").read_text())["log_history"]
     widths = [entry["weight_width"] for entry in log if "weight_width" in entry]
     assert trial.user_attrs["weight_width"] == pytest.approx(widths[-1], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("part", "time"), [("_propose", 2), ("_propose", 4), ("_tell", 2), ("_tell", 4), ("finish", 2)]
+)
+def test_a_study_cut_anywhere_ends_the_same(study, tmp_path, monkeypatch, part, time):
+    """Between two trials of a group, between two results of one, and after the training of one: the same trials, each
+    finished once, to the last bit."""
+    calls, original = [], getattr(Tuning, part)
+
+    def once(self, *args, **kwargs):
+        calls.append(part)
+        if len(calls) == time:
+            raise RuntimeError("cut")
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Tuning, part, once)
+        with pytest.raises(RuntimeError, match="cut"):
+            main(["tune", *SMALL, "--trials=5", f"--output_dir={tmp_path}"])
+    assert main(["tune", *SMALL, "--trials=5", f"--output_dir={tmp_path}"]) == 0
+    finished_once(tmp_path, 5)
+    for name in ("trials.json", "pareto.json", "pareto.txt"):
+        assert (tmp_path / name).read_text() == (study / name).read_text()
+
+
+def test_a_journal_that_a_full_disk_has_cut_is_mended(study, tmp_path):
+    shutil.copytree(study, tmp_path / "cut")
+    journal = tmp_path / "cut" / "journal.log"
+    content = journal.read_bytes()
+    journal.write_bytes(content + b'{"op_code":4,"worker_id":"a-1')
+    flags = [flag for flag in SMALL if not flag.startswith("--stack")]
+    assert main(["tune", *flags, "--stack=1", "--trials=6", f"--output_dir={tmp_path / 'cut'}"]) == 0
+    finished_once(tmp_path / "cut", 6)
+    assert journal.read_bytes().startswith(content)
+
+
+def test_the_seed_decides_what_is_tried():
+    def first(seed: int, folder: Path):
+        tuning = Tuning(folder, parse_space({"aux_weight": "0:9"}), {}, stack=3, give_up_below=0, chance=0, seed=seed)
+        (_, group) = next(tuning.work(3))
+        return [member.aux_weight for member in group.members]
+
+    with tempfile.TemporaryDirectory() as name:
+        same, again, other = (first(seed, Path(name, str(k))) for k, seed in enumerate((1, 1, 2)))
+    assert same == again
+    assert len({*same, *other}) == 6  # nor is one a shifted copy of the other
 
 
 def test_another_space_needs_another_folder(study, capsys):
