@@ -124,14 +124,14 @@ def test_calibration_finds_a_deep_linear_coefficient(widths, rank):
 def test_deep_linear_networks():
     """Calibration without tuning: the bounds are on the estimate extrapolated to no localization.
 
-    Four of the thirty networks; `scripts/benchmark.py ground_truth` does them all. One that is not among the four
-    missed the bound: number 16 (6-5-4-4, rank 2) came out 17 % low, see LOG.md.
+    Small ones of the thirty networks, the two with the largest error among them; `scripts/benchmark.py ground_truth`
+    does them all.
     """
     from scipy.stats import spearmanr
 
-    pairs = []
-    for seed, (widths, rank) in list(enumerate(deep_linear_cases(30)))[1::8]:
-        truth = deep_linear(widths, rank, seed=seed)
+    cases, pairs = deep_linear_cases(30), []
+    for seed in (2, 16, 18, 21, 26):
+        truth = deep_linear(*cases[seed], seed=seed)
         found = calibrate_llc(
             truth.model, truth.inputs, truth.targets, loss_fn=truth.loss_fn, num_draws=6000, batch_size=1024
         )
