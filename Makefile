@@ -1,4 +1,4 @@
-# make demo: train a self-modeling network on scikit-learn's digits.   make test: the test suite.
+# make demo: a small study of self-modeling networks on scikit-learn's digits.   make test: the test suite.
 # Both set up everything in .venv first; a second call reuses it. PYTHON=... chooses the interpreter (>= 3.10).
 PYTHON ?= python3
 PYTEST_ARGS ?=
@@ -7,7 +7,7 @@ BIN = .venv/bin
 .PHONY: demo test lint clean
 
 demo: .venv/installed
-	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no scripts/train.py --task digits
+	$(BIN)/python scripts/reproduce.py --tasks digits --scale quick
 
 # one thread: the tests' networks are tiny, and two threads were seen to be many times slower on them
 test: .venv/installed

@@ -16,6 +16,7 @@ COMMANDS = {
     "sweep": "train and measure the paper's grid of networks",
     "rlct": "estimate the RLCT of a trained network",
     "report": "figures and tables of a sweep",
+    "reproduce": "the whole study: search, experiment, measures, figures, report",
     "tune": "search for accurate and simple networks",
     "push": "a model or a whole sweep to the Hub",
 }

@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .arguments import make_parser, one_line, parse
 from .data_flags import flag
+
+if TYPE_CHECKING:
+    from ..experiments.folder import SweepFolder
 
 
 @dataclass
@@ -35,29 +39,43 @@ def run(argv: Sequence[str]) -> None:
     (args,) = parse(make_parser("report", ReportArguments), given)
     with one_line():
         from ..errors import InputError
-        from ..experiments import report
-        from ..experiments.figures import draw_figures
-        from ..experiments.folder import SweepFolder, write_text
-        from ..experiments.html_report import write_html_report
+        from ..experiments.folder import SweepFolder
         from ..experiments.on_hub import pull_sweep
 
         if args.folder is None:
             raise InputError("FOLDER", None, "name the results folder of a sweep")
         here = Path(args.folder)
         folder = SweepFolder(here) if here.is_dir() else pull_sweep(args.folder, Path("runs/hub") / here)
-        rows = folder.rows()
         output = Path(args.output_dir or folder.path / "report")
-        tables = {
-            "Each arm: mean over seeds": report.results_table(rows),
-            "Against the baseline": report.tests_table(rows),
-            "Trend over the self-model's weight (Spearman)": report.trends_table(rows),
-            "Beside the published values": report.published_table(rows),
-        }
-        if (comparison := report.targets_table(rows)) is not None:
-            tables["Targets attached against detached, over the seeds that have both"] = comparison
-        text = "\n\n".join(f"{title}\n\n{table}" for title, table in tables.items())
-        files = draw_figures(folder, output)
-        write_text(output / "report.txt", text + "\n")
-        write_html_report(folder, output / "report.html")
+        text, files = write_report(folder, output)
     print(text)
     print(f"\n{output}: report.html, report.txt, {', '.join(file.name for file in files)}")
+
+
+def write_report(folder: SweepFolder, output: Path) -> tuple[str, list[Path]]:
+    """Draw the figures, write the tables and the page; returns the tables and the figures' files.
+
+    Raises:
+        InputError: no network is finished.
+    """
+    from ..experiments import report
+    from ..experiments.figures import draw_figures
+    from ..experiments.folder import write_text
+    from ..experiments.html_report import write_html_report
+    from ..experiments.plan import describe_setting
+
+    rows = folder.rows()
+    tables = {
+        "Each arm: mean over seeds": report.results_table(rows),
+        "Against the baseline": report.tests_table(rows),
+        "Trend over the self-model's weight (Spearman)": report.trends_table(rows),
+        "Beside the published values": report.published_table(rows),
+    }
+    if (comparison := report.targets_table(rows)) is not None:
+        tables["Targets attached against detached, over the seeds that have both"] = comparison
+    tables["How it was run"] = describe_setting(folder.read_run()["settings"], folder.finished_cells())
+    text = "\n\n".join(f"{title}\n\n{table}" for title, table in tables.items())
+    files = draw_figures(folder, output)
+    write_text(output / "report.txt", text + "\n")
+    write_html_report(folder, output / "report.html")
+    return text, files

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -61,34 +61,73 @@ def run(argv: Sequence[str]) -> None:
     (args,) = parse(make_parser("sweep", SweepArguments), argv)
     quieten(args.quiet)
     with one_line():
-        from ..experiments.folder import SweepFolder
         from ..experiments.report import results_table
-        from ..experiments.sweep import from_main, join_processes, run_sweep
 
-        spec = _spec(args)
-        plan = make_plan(args, spec)
-        folder = SweepFolder(args.output_dir or f"runs/sweep-{args.recipe}")
-        folder.check_settings(plan.settings)
-        state = join_processes()
-        with state.main_process_first():
-            data = load_plan_data(plan, spec)
-        limit = from_main(lambda: _memory_limit(args, state.num_processes))
-        memory = make_memory_plan(plan, spec, data, limit, state.num_processes, args.members_per_population)
+        sweep = prepare(args)
     if args.dry_run:
-        description = _describe(plan, spec, folder, data, memory)
-        if state.is_main_process:
+        description = _describe(sweep)
+        if sweep.is_main:
             print(description)
         return
-    quiet = args.quiet or not state.is_main_process
-    say = (lambda line: None) if quiet else (lambda line: print(line, flush=True))
     with one_line():
-        for hidden_size in dict.fromkeys(cell.hidden_size for cell in plan.cells):
-            if reason := memory.explain(hidden_size):
+        sweep.run((lambda line: None) if args.quiet else (lambda line: print(line, flush=True)))
+        if sweep.is_main:
+            print(results_table(sweep.folder.rows()))
+            print(f"\n{sweep.folder.path}: results.json, results.parquet, curves.parquet, run.json, cells/")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep that can begin: its input has been checked, its data are there."""
+
+    plan: Plan
+    spec: TaskSpec
+    data: TaskData
+    folder: SweepFolder
+    memory: MemoryPlan
+    is_main: bool
+
+    def run(self, say: Callable[[str], None]) -> None:
+        """Do what is not done yet; the main process says how it goes."""
+        from ..experiments.sweep import run_sweep
+
+        for hidden_size in dict.fromkeys(cell.hidden_size for cell in self.plan.cells):
+            if self.is_main and (reason := self.memory.explain(hidden_size)):
                 say(reason)
-        run_sweep(plan, spec, data, folder, memory, say=say)
-        if state.is_main_process:
-            print(results_table(folder.rows()))
-            print(f"\n{folder.path}: results.json, results.parquet, curves.parquet, run.json, cells/")
+        run_sweep(self.plan, self.spec, self.data, self.folder, self.memory, say=say)
+
+
+def prepare(args: SweepArguments) -> Sweep:
+    """Check everything and load the data; nothing is written.
+
+    Raises:
+        UsageError, ValueError: input that cannot be used.
+    """
+    from ..experiments.folder import SweepFolder
+    from ..experiments.memory import MemoryPlan, measure_footprint
+    from ..experiments.sweep import from_main, join_processes
+    from ..trainer.network import recipe_config
+
+    spec = _spec(args)
+    plan = make_plan(args, spec)
+    folder = SweepFolder(args.output_dir or f"runs/sweep-{args.recipe}")
+    folder.check_settings(plan.settings)
+    state = join_processes()
+    data_args = DataArguments(
+        augment=plan.data.get("augment", False),
+        max_train_samples=args.max_train_samples,
+        max_test_samples=args.max_test_samples,
+    )
+    with state.main_process_first():
+        data = load_data(spec, data_args)
+    footprints = {
+        size: measure_footprint(recipe_config(spec, data, hidden_sizes=[size]), data.train)
+        for size in dict.fromkeys(cell.hidden_size for cell in plan.cells)
+    }
+    limit = from_main(lambda: _memory_limit(args, state.num_processes))
+    batch_size = plan.training["per_device_train_batch_size"]
+    memory = MemoryPlan(footprints, batch_size, limit, state.num_processes, args.members_per_population)
+    return Sweep(plan, spec, data, folder, memory, state.is_main_process)
 
 
 def _spec(args: SweepArguments) -> TaskSpec:
@@ -105,7 +144,7 @@ def make_plan(args: SweepArguments, spec: TaskSpec) -> Plan:
     """The recipe's grid and settings, what was typed in their place."""
     from ..complexity import llc_preset
     from ..complexity.settings import LLCSettings
-    from ..experiments.plan import GRIDS, Plan, make_cells
+    from ..experiments.plan import GRIDS, Plan, make_cells, recipe_training
 
     for name in ("num_train_epochs", "train_batch_size", "members_per_population", "learning_rate", "memory_gib"):
         value = getattr(args, name)
@@ -121,12 +160,12 @@ def make_plan(args: SweepArguments, spec: TaskSpec) -> Plan:
     cells = make_cells(
         args.hidden_sizes or grid.hidden_sizes, args.aux_weights or grid.aux_weights, args.seeds or grid.seeds, detach
     )
-    optimizer = ("optim", "optim_args", "lr_scheduler_type", "max_grad_norm", "weight_decay")
-    training = {name: recipe[name] for name in optimizer if name in recipe} | {
-        "learning_rate": args.learning_rate or recipe["learning_rate"],
-        "per_device_train_batch_size": args.train_batch_size or recipe["train_batch_size"],
-        "num_train_epochs": args.num_train_epochs or recipe["num_train_epochs"],
+    typed_training = {
+        "learning_rate": args.learning_rate,
+        "per_device_train_batch_size": args.train_batch_size,
+        "num_train_epochs": args.num_train_epochs,
     }
+    training = recipe_training(recipe) | {name: value for name, value in typed_training.items() if value is not None}
     training |= {"bf16": True} if args.bf16 else {}  # absent: as in folders begun before this flag was there
     typed = {name: getattr(args, name) for name in ("num_chains", "num_draws") if getattr(args, name) is not None}
     sampling = llc_preset(args.rlct_preset, spec.name) | typed
@@ -137,26 +176,6 @@ def make_plan(args: SweepArguments, spec: TaskSpec) -> Plan:
     return Plan(spec.name, cells, training, sampling, data, args.rlct_every_n_epochs)
 
 
-def load_plan_data(plan: Plan, spec: TaskSpec) -> TaskData:
-    """The task's data as the plan has them: limited, augmented."""
-    limits = {name: plan.data[name] for name in ("max_train_samples", "max_test_samples")}
-    return load_data(spec, DataArguments(augment=plan.data.get("augment", False), **limits))
-
-
-def make_memory_plan(
-    plan: Plan, spec: TaskSpec, data: TaskData, limit: int, num_processes: int = 1, members: int | None = None
-) -> MemoryPlan:
-    """How many of the plan's networks train at once within `limit` bytes of each process."""
-    from ..experiments.memory import MemoryPlan, measure_footprint
-    from ..trainer.network import recipe_config
-
-    footprints = {
-        size: measure_footprint(recipe_config(spec, data, hidden_sizes=[size]), data.train)
-        for size in dict.fromkeys(cell.hidden_size for cell in plan.cells)
-    }
-    return MemoryPlan(footprints, plan.training["per_device_train_batch_size"], limit, num_processes, members)
-
-
 def _memory_limit(args: SweepArguments, num_processes: int) -> int:
     """Bytes that training may take in each process."""
     from ..experiments.memory import free_memory
@@ -164,10 +183,11 @@ def _memory_limit(args: SweepArguments, num_processes: int) -> int:
     return free_memory(num_processes) // 2 if args.memory_gib is None else int(args.memory_gib * 2**30)
 
 
-def _describe(plan: Plan, spec: TaskSpec, folder: SweepFolder, data: TaskData, memory: MemoryPlan) -> str:
+def _describe(sweep: Sweep) -> str:
     from ..experiments.estimate import estimate_work
 
-    work = estimate_work(plan, spec, folder, data, memory)
+    plan, folder, memory = sweep.plan, sweep.folder, sweep.memory
+    work = estimate_work(plan, sweep.spec, folder, sweep.data, memory)
     done = sum(folder.is_finished(cell) for cell in plan.cells)
     lines = [f"{len(plan.cells)} networks in {folder.path}, {done} of them finished"]
     singles = [part for part in work if len(part.cells) == 1]

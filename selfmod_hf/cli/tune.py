@@ -49,6 +49,17 @@ def run(argv: Sequence[str]) -> None:
     Raises:
         UsageError: input that cannot be used, before any training.
     """
+    worker = prepare(argv)
+    worker.work()
+    worker.report()
+
+
+def prepare(argv: Sequence[str]) -> Worker:
+    """A worker on the study that these flags describe, its input checked.
+
+    Raises:
+        UsageError: input that cannot be used.
+    """
     args, fixed = _split_flags(argv)
     with one_line():
         try:
@@ -57,8 +68,7 @@ def run(argv: Sequence[str]) -> None:
             raise UsageError("selfmod tune needs optuna: pip install 'selfmod_hf[tune]'") from error
         _check_numbers(args)
         space = parse_space(_read_space(args.space or ["aux_weight=0:20"]))
-        worker = _Worker(args, fixed, space)
-    worker.work()
+        return Worker(args, fixed, space)
 
 
 def _split_flags(argv: Sequence[str]) -> tuple[TuneArguments, list[str]]:
@@ -98,7 +108,7 @@ def _read_space(entries: Sequence[str]) -> dict[str, Any]:
     return dict(entry.split("=", 1) for entry in entries)
 
 
-class _Worker:
+class Worker:
     """One process at work on a study."""
 
     def __init__(self, args: TuneArguments, fixed: list[str], space: dict[str, Any]) -> None:
@@ -145,7 +155,6 @@ class _Worker:
             self.tuning.finish(path, group, self._measure(path, group), self._estimate)
             counts = self.tuning.counts()
             self._say(f"  {counts['complete']} complete, {counts['pruned']} pruned of {self.args.trials}")
-        self._report()
 
     def _say(self, line: str) -> None:
         if not self.quiet:
@@ -191,7 +200,8 @@ class _Worker:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return estimate_rlct(models, self.data.train, members=list(seeds), device=device, **self.sampling)
 
-    def _report(self) -> None:
+    def report(self) -> None:
+        """Write the Pareto front, print it and the best trial's command."""
         counts = self.tuning.counts()
         if not self.tuning.pareto_front():
             print(f"no trial is complete: {counts}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .folder import SweepFolder
+from .plan import describe_setting
 from .published import published_for
 from .statistics import mean_interval, summarize_arms, usable, with_both_targets
 
@@ -22,6 +23,7 @@ TITLES = {"weight_width": "SD of the last layer's weights", "accuracy": "test ac
 def draw_figures(folder: SweepFolder, output: Path) -> list[Path]:
     """All figures of a sweep; returns the files."""
     rows, curves = folder.rows(), folder.curves()
+    changed = describe_setting(folder.read_run()["settings"], folder.finished_cells()).startswith("NOT")
     output.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     for detach, part in rows.groupby("detach_targets"):
@@ -30,7 +32,7 @@ def draw_figures(folder: SweepFolder, output: Path) -> list[Path]:
         followed = curves[(curves["detach_targets"] == detach) | (curves["aux_weight"] == 0)]
         suffix = "" if detach else "_attached"
         if (part["aux_weight"] > 0).any() or detach:
-            files += _save(figure_2(own, followed), output / f"figure2{suffix}")
+            files += _save(figure_2(own, followed, "; another setting" if changed else ""), output / f"figure2{suffix}")
             files += _save(over_epochs(followed), output / f"epochs{suffix}")
             files += _save(rlct_over_weight(own), output / f"rlct{suffix}")
             files += _save(weight_distributions(own, folder), output / f"weights{suffix}")
@@ -66,12 +68,12 @@ def _colors(values: np.ndarray) -> dict[float, Any]:
     return dict(zip(values.tolist(), shades, strict=True))
 
 
-def figure_2(rows: pd.DataFrame, curves: pd.DataFrame) -> Any:
+def figure_2(rows: pd.DataFrame, curves: pd.DataFrame, note: str = "") -> Any:
     """Weight width over epochs at the largest width; weight width, RLCT and accuracy over widths, or over the
     self-model's weight where there is one width only.
 
     Lines are means over seeds with 95 % t intervals, crosses the paper's values. RLCTs that are not "ok" are drawn
-    hollow, beside the means of those that are.
+    hollow, beside the means of those that are. `note` ends the title.
     """
     figure, axes = _subplots(2, 2)
     colors = _colors(np.sort(rows["aux_weight"].unique()))
@@ -91,7 +93,7 @@ def figure_2(rows: pd.DataFrame, curves: pd.DataFrame) -> Any:
     sizes = rows.groupby(["hidden_size", "aux_weight", "detach_targets"]).size()
     seeds = f"{sizes.min()}" if sizes.nunique() == 1 else f"{sizes.min()} to {sizes.max()}"
     figure.suptitle(
-        f"{rows['task'].iloc[0]}: {seeds} seeds; bars: 95 % t intervals; x: published",
+        f"{rows['task'].iloc[0]}: {seeds} seeds; bars: 95 % t intervals; x: published{note}",
         fontsize=9,
     )
     return figure

@@ -163,6 +163,10 @@ class SweepFolder:
         """
         return self._table("row.json", RESULT_COLUMNS, KEYS)
 
+    def finished_cells(self) -> list[Cell]:
+        keys = ("hidden_size", "aux_weight", "seed", "detach_targets")
+        return [Cell(**row) for row in self.rows()[list(keys)].to_dict("records")]
+
     def curves(self) -> pd.DataFrame:
         return self._table("curve.json", CURVE_COLUMNS, [*KEYS, "epoch"], CURVE_RLCT_COLUMNS)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .folder import SweepFolder, to_json, write_text
-from .plan import Cell
+from .plan import Cell, describe_setting
 from .published import compare_with_published, published_value, published_values
 from .report import DIGITS, NAMES
 from .statistics import ARM, MEASURES, compare_with_baseline, mean_interval, summarize_arms, trends, usable
@@ -76,6 +76,7 @@ def write_html_report(folder: SweepFolder, path: Path) -> Path:
     page = environment.get_template("report.html.jinja").render(
         title=f"Self-modeling networks on {task}",
         summary=_summary(rows, run),
+        setting=describe_setting(run["settings"], folder.finished_cells()),
         version=__version__,
         sections=SECTIONS,
         panels=PANELS,

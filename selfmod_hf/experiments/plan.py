@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..complexity import llc_preset
+from ..data import get_task
 from ..errors import InputError
 
 
@@ -100,3 +102,64 @@ def make_cells(
         for seed in seeds
     )
     return tuple(dict.fromkeys(cells))
+
+
+def recipe_training(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The training arguments in a task's recipe."""
+    optimizer = ("optim", "optim_args", "lr_scheduler_type", "max_grad_norm", "weight_decay", "learning_rate")
+    return {name: recipe[name] for name in optimizer if name in recipe} | {
+        "per_device_train_batch_size": recipe["train_batch_size"],
+        "num_train_epochs": recipe["num_train_epochs"],
+    }
+
+
+def departures(settings: Mapping[str, Any], cells: Sequence[Cell]) -> list[str]:
+    """In what a sweep differs from the recipe and the grid of its task, for example `seeds 1, 2 instead of 1, 2, 3`.
+
+    Args:
+        settings: as `Plan.settings` has them, or `run.json`.
+        cells: its networks.
+
+    Raises:
+        InputError: a task that has no grid here.
+    """
+    task = settings["task"]
+    if task not in GRIDS:
+        raise InputError("task", task, f"allowed are {', '.join(GRIDS)}")
+    grid, spec = GRIDS[task], get_task(task)
+    data = {"dataset_name": spec.dataset_name, "augment": spec.recipe.get("augment")}
+    wanted = recipe_training(spec.recipe) | llc_preset("paper", task) | data
+    found = {**settings["training"], **settings["sampling"], **settings["data"]}
+    found.pop("rlct_every_n_epochs", None)  # it changes nothing else
+    wanted |= {"hidden sizes": grid.hidden_sizes, "aux weights": grid.aux_weights, "seeds": grid.seeds}
+    found |= {
+        "hidden sizes": sorted({cell.hidden_size for cell in cells}),
+        "aux weights": sorted({cell.aux_weight for cell in cells}),
+        "seeds": sorted({cell.seed for cell in cells}),
+    }
+    detached = {cell.detach_targets for cell in cells if cell.aux_weight > 0}
+    wanted["detach targets"] = spec.recipe.get("detach_targets", True)
+    found["detach targets"] = wanted["detach targets"] if len(detached) != 1 else detached.pop()
+    names = [name for name in dict.fromkeys((*wanted, *found)) if _text(found.get(name)) != _text(wanted.get(name))]
+    return [f"{name.replace('_', ' ')} {_text(found.get(name))} instead of {_text(wanted.get(name))}" for name in names]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "all or none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_text(entry) for entry in value)
+    return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+
+
+def describe_setting(settings: Mapping[str, Any] | None, cells: Sequence[Cell]) -> str:
+    """One sentence: whether a sweep is the experiment of its task's recipe, or in what it departs from it."""
+    try:
+        differences = departures(settings or {"task": None}, cells)
+    except InputError:
+        return "A setting of its own: no recipe of this package."
+    assert settings is not None
+    source = GRIDS[settings["task"]].source
+    if not differences:
+        return f"Setting: {source}."
+    return f"NOT the setting of the recipe ({source}), but: {'; '.join(differences)}."

@@ -107,7 +107,7 @@ def run_sweep(
             "command": sys.argv[1:],
             "seconds": {},
         }
-        run = {"settings": plan.settings, **_surroundings(), "sessions": [*folder.read_run()["sessions"], session]}
+        run = {"settings": plan.settings, **surroundings(), "sessions": [*folder.read_run()["sessions"], session]}
         if main:
             folder.write_run(run)
         todo = _populations(plan, folder, memory)
@@ -372,7 +372,8 @@ def _row(plan: Plan, cell: Cell, last: dict[str, float], rlct: LLCResult) -> dic
 # ---- what ran where ----
 
 
-def _surroundings() -> dict[str, Any]:
+def surroundings() -> dict[str, Any]:
+    """Versions, machine, git commit."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},

@@ -207,7 +207,7 @@ def test_report(finished, capsys):
     assert main(["report", str(finished)]) == 0
     text = capsys.readouterr().out
     assert "4 of 4 RLCTs are not ok; they are left out of means, tests and trends" in text
-    names = {f"{name}.{kind}" for name in ("figure2", "rlct", "weights") for kind in ("png", "pdf")}
+    names = {f"{name}.{kind}" for name in ("figure2", "epochs", "rlct", "weights") for kind in ("png", "pdf")}
     assert {path.name for path in (finished / "report").iterdir()} == {*names, "report.txt", "report.html"}
     assert all((finished / "report" / name).stat().st_size > 2000 for name in names)
 

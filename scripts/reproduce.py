@@ -1,0 +1,8 @@
+"""The whole study with one command: `python scripts/reproduce.py --tasks digits`, the same as `selfmod reproduce`."""
+
+import sys
+
+from selfmod_hf.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["reproduce", *sys.argv[1:]]))

@@ -1,0 +1,215 @@
+"""The whole study: one folder, an index, and a second start that goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from selfmod_hf.cli import main
+from selfmod_hf.experiments import study
+from selfmod_hf.experiments.plan import GRIDS, departures, describe_setting, make_cells
+from selfmod_hf.experiments.study import STUDY, TaskFlags
+
+SMALL = TaskFlags(
+    quick={
+        "hidden_sizes": [8], "aux_weights": [0, 10], "seeds": [1, 2], "num_train_epochs": 4, "num_chains": 2,
+        "num_draws": 40, "max_train_samples": 200,
+    },
+    tune={
+        "trials": 2, "stack": 2, "space": ["learning_rate=0.02:0.1:log", "aux_weight=0:10"], "num_train_epochs": 2,
+        "max_train_samples": 200, "hidden_sizes": [8], "rlct_draws": 40, "give_up_below": 0,
+    },
+    full={"max_train_samples": 100},
+)  # fmt: skip
+START = f"""
+import sys
+from selfmod_hf.cli import main
+from selfmod_hf.experiments.study import STUDY, TaskFlags
+STUDY["digits"] = {SMALL!r}
+sys.exit(main(["reproduce", "--quiet", *sys.argv[1:]]))
+"""
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setitem(STUDY, "digits", SMALL)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(STUDY, "digits", SMALL)
+        assert main(["reproduce", "--tasks=digits", f"--output_dir={folder}"]) == 0
+    return folder
+
+
+def test_parts_and_index(finished):
+    index = json.loads((finished / "study.json").read_text())
+    assert index["scale"] == "quick"
+    assert {"versions", "machine", "git_commit", "sessions"} <= set(index)
+    task = index["tasks"]["digits"]
+    assert list(task["parts"]) == ["tune", "sweep", "tensorboard", "report"]
+    for part in task["parts"].values():
+        assert part["seconds"] > 0
+        for name in ("results", "logs"):
+            assert name not in part or (finished / part[name]).exists()
+    assert task["tuned"]["trials"]["complete"] + task["tuned"]["trials"]["pruned"] == 2
+    assert task["tuned"]["used"] == "the experiment keeps the recipe's settings"
+    assert task["flags"]["sweep"]["num_train_epochs"] == 4
+
+
+def test_a_reduced_setting_is_said_everywhere(finished):
+    index = json.loads((finished / "study.json").read_text())
+    said = "num train epochs 4 instead of 40"
+    assert said in index["tasks"]["digits"]["setting"]
+    for name in ("report.txt", "report.html"):
+        text = (finished / "digits" / "report" / name).read_text()
+        assert said in text
+        assert "NOT the setting of the recipe" in text
+
+
+def test_tensorboard_logs_hold_the_curves(finished):
+    import pandas as pd
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    curves = pd.read_parquet(finished / "digits" / "sweep" / "curves.parquet")
+    own = curves[(curves["aux_weight"] == 10) & (curves["seed"] == 2)]
+    log = EventAccumulator(str(finished / "digits" / "tensorboard" / "h8-aw10-seed2"))
+    log.Reload()
+    for name in ("accuracy", "weight_width", "classification_loss", "self_modeling_loss", "loss"):
+        events = log.Scalars(name)
+        assert [event.step for event in events] == [1, 2, 3, 4]
+        assert [event.value for event in events] == pytest.approx(own[name].tolist())
+    (rlct,) = log.Scalars("rlct")
+    rows = pd.read_parquet(finished / "digits" / "sweep" / "results.parquet")
+    assert rlct.step == 4
+    assert rlct.value == pytest.approx(rows[(rows["aux_weight"] == 10) & (rows["seed"] == 2)]["rlct"].item())
+
+
+def test_finished_parts_are_not_done_again(finished, small, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    assert main(["reproduce", "--tasks=digits", f"--output_dir={finished}"]) == 0
+    after = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    changed = {path.name for path in after if after[path] != before.get(path)}
+    assert changed <= {"study.json", ".lock"}
+    assert str(finished / "digits" / "report" / "report.html") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("part", ["tune", "sweep", "report"])
+def test_a_study_cut_in_any_part_goes_on(finished, small, tmp_path, monkeypatch, part):
+    from selfmod_hf.cli import reproduce
+
+    def cut(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    flags = ["reproduce", "--quiet", f"--tune={part == 'tune'}", f"--output_dir={tmp_path}"]
+    with monkeypatch.context() as patched:
+        patched.setattr(reproduce._Task, f"_{part}", cut)
+        with pytest.raises(KeyboardInterrupt):
+            main(flags)
+    assert part not in json.loads((tmp_path / "study.json").read_text())["tasks"]["digits"]["parts"]
+    assert main(flags) == 0
+    results = "digits/sweep/results.json"
+    assert (tmp_path / results).read_bytes() == (finished / results).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_killed_study_ends_the_same(finished, tmp_path):
+    command = [sys.executable, "-c", START, f"--output_dir={tmp_path}"]
+    kills = 0
+    for seconds in (6, 8, 10, 7, 9):  # alone it takes about 15
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        time.sleep(seconds)
+        if process.poll() is not None:
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert kills > 0
+    for name in ("digits/sweep/results.json", "digits/sweep/curves.parquet"):
+        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+    assert (tmp_path / "digits" / "report" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_tuned_settings_where_they_are_asked_for(monkeypatch, tmp_path):
+    searched = TaskFlags(quick=SMALL.quick, tune={**STUDY["digits"].tune, "trials": 4}, full={})
+    monkeypatch.setitem(STUDY, "digits", searched)
+    assert main(["reproduce", "--use_tuned", "--quiet", f"--output_dir={tmp_path}"]) == 0
+    task = json.loads((tmp_path / "study.json").read_text())["tasks"]["digits"]
+    run = json.loads((tmp_path / "digits" / "sweep" / "run.json").read_text())
+    assert 0.02 <= task["tuned"]["learning_rate"] <= 0.1
+    assert run["settings"]["training"]["learning_rate"] == task["tuned"]["learning_rate"]
+    assert "learning rate" in task["setting"]
+    assert task["tuned"]["used"] == "the experiment uses its learning rate"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--tasks", "digit"], "--tasks digit: allowed are different ones of digits, mnist, cifar10, imdb"),
+        (["--tasks", "digits", "digits"], "--tasks digits digits"),
+        (["--scale=medium"], "--scale medium: allowed are quick, full"),
+        (["--use_tuned", "--tune=False"], "--use_tuned True: allowed with --tune True"),
+        (["--what=1"], "no such flag"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(tmp_path, capsys, flags, message):
+    assert main(["reproduce", *flags, f"--output_dir={tmp_path / 'new'}"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_launcher_of_several_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["reproduce", f"--output_dir={tmp_path / 'new'}"]) == 2
+    assert "reproduce runs in one process" in capsys.readouterr().err
+
+
+def test_another_scale_is_refused(finished, small, capsys):
+    assert main(["reproduce", "--scale=full", f"--output_dir={finished}"]) == 2
+    assert "was begun with scale='quick', not 'full'" in capsys.readouterr().err
+
+
+def test_a_task_of_other_flags_is_refused(finished, small, capsys):
+    assert main(["reproduce", "--tune=False", f"--output_dir={finished}"]) == 2
+    assert "was begun with digits=" in capsys.readouterr().err
+
+
+def test_the_full_scale_trains_the_papers_grid():
+    from selfmod_hf.cli.sweep import SweepArguments, make_plan
+    from selfmod_hf.data import get_task
+
+    for task in ("mnist", "cifar10", "imdb"):
+        plan = make_plan(SweepArguments(recipe=task, **study.STUDY[task].full), get_task(task))
+        assert departures(plan.settings, plan.cells) == []
+        assert describe_setting(plan.settings, plan.cells).startswith("Setting: arXiv 2407.10188")
+        quick = make_plan(SweepArguments(recipe=task, **study.STUDY[task].quick), get_task(task))
+        assert describe_setting(quick.settings, quick.cells).startswith("NOT the setting")
+
+
+def test_departures_name_what_differs():
+    from selfmod_hf.cli.sweep import SweepArguments, make_plan
+    from selfmod_hf.data import get_task
+
+    grid = GRIDS["imdb"]
+    args = SweepArguments(recipe="imdb", seeds=[1], learning_rate=0.2, max_train_samples=100, num_draws=50)
+    plan = make_plan(args, get_task("imdb"))
+    assert departures(plan.settings, plan.cells) == [
+        "learning rate 0.2 instead of 0.1",
+        "num draws 50 instead of 1000",
+        "seeds 1 instead of 1, 2, 3, 4, 5, 6, 7, 8, 9, 10",
+        "max train samples 100 instead of all or none",
+    ]
+    attached = make_cells(grid.hidden_sizes, grid.aux_weights, grid.seeds, [False])
+    whole = make_plan(SweepArguments(recipe="imdb"), get_task("imdb"))
+    assert departures(whole.settings, attached) == ["detach targets False instead of True"]
