@@ -28,15 +28,18 @@ CASES = [  # curvatures, nβ, γ, ε
 @pytest.mark.parametrize(("curvatures", "nbeta", "gamma", "step"), CASES)
 @pytest.mark.parametrize("sampler", ["sgld", "sghmc"])
 def test_quadratics_have_their_closed_form(sampler, curvatures, nbeta, gamma, step):
-    """SGLD with its discretization, SGHMC (BAOAB) without any."""
-    result = estimate_llc(
-        Quadratic(curvatures), *DUMMY, loss_fn=given_loss, sampler=sampler, step_size=step, localization=gamma,
-        nbeta=nbeta, num_draws=2000, num_chains=8, seed=1,
+    """SGLD with its discretization, SGHMC (BAOAB) without any: 16 estimates, each within 2 of its standard errors (but
+    for what chance allows), their mean within 2.5 of its own, a quarter as large (2.5, since there are eight cases)."""
+    results = estimate_llc_many(
+        [Quadratic(curvatures)] * 16, *DUMMY, loss_fn=given_loss, sampler=sampler, step_size=step,
+        localization=gamma, nbeta=nbeta, num_draws=2000,
     )  # fmt: skip
     exact = sgld_llc(curvatures, nbeta, gamma, step if sampler == "sgld" else 0.0)
-    assert abs(result.llc - exact) < 2.5 * result.standard_error
-    assert result.standard_error < 0.1 * exact
-    assert result.status == "ok"
+    estimates, errors = (np.array([getattr(r, name) for r in results]) for name in ("llc", "standard_error"))
+    assert np.mean(abs(estimates - exact) < 2 * errors) >= 0.8
+    assert abs(estimates.mean() - exact) < 2.5 * np.sqrt(np.mean(errors**2) / 16)
+    assert errors.max() < 0.15 * exact
+    assert np.mean([r.status == "ok" for r in results]) >= 0.8
 
 
 def test_standard_errors_are_honest():
