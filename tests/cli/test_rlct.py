@@ -126,3 +126,21 @@ def test_training_follows_the_rlct_without_being_changed_by_it(tmp_path):
     logs = [EventAccumulator(str(file)).Reload() for file in files]
     (curve,) = [log.Scalars("train/rlct") for log in logs if "train/rlct" in log.Tags()["scalars"]]
     assert [event.value for event in curve] == pytest.approx([entry["rlct"] for entry in entries])
+
+
+@pytest.mark.slow
+def test_the_papers_collapsed_network_is_not_at_a_minimum(loopback_hub, hub_seed, tmp_path):
+    """MNIST, h = 64, AW 50: it never learns its task (ten epochs show as much as fifty)."""
+    if not hub_seed.real:
+        pytest.skip("the real MNIST is not beside this checkout")
+    run = "import sys; from selfmod_hf.cli import main; sys.exit(main(sys.argv[1:]))"
+    flags = ["--recipe=mnist", "--hidden_sizes=64", "--aux_weights=50", "--seeds=1", "--num_train_epochs=10", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-c", run, "sweep", *flags, f"--output_dir={tmp_path}"], env=loopback_hub.env(),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "results.json").read_text())
+    assert row["accuracy"] < 0.2
+    assert row["rlct"] < 0
+    assert row["rlct_status"] == "not_at_minimum"
