@@ -16,7 +16,7 @@ from transformers import EvalPrediction, Trainer, TrainerCallback
 from ..data import TensorData
 from ..data.loading import EpochBatchSampler, MemberBatchSampler, TensorDataLoader, whole_batch
 from ..models.modeling_self_modeling import classification_losses, self_modeling_losses
-from .callbacks import WeightWidthCallback, log_aside
+from .callbacks import WeightWidthCallback, is_sharded, log_aside
 from .population import SelfModelingPopulation
 from .shares import MemberShares
 from .trainer import TERMS, SelfModelingTrainer, accuracy
@@ -67,6 +67,8 @@ class PopulationTrainer(SelfModelingTrainer):
             args = copy.copy(args)
             args.average_tokens_across_devices = False  # a member's batch is in one process
         super().__init__(model, args, compute_metrics and self._of_members(compute_metrics), **kwargs)
+        if is_sharded(self):
+            raise ValueError("FSDP, DeepSpeed: with a population allowed is neither; processes split its members")
         if self.pop_callback(WeightWidthCallback) is not None:
             self.add_callback(WeightWidthsCallback(self))
 
