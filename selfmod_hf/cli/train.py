@@ -46,7 +46,9 @@ class RunArguments:
 
     config: str | None = flag("YAML or JSON file of flags; typed flags win over it, it wins over the recipe.")
     train_batch_size: int | None = flag("Batch of one step over all processes; sets per_device_train_batch_size.")
-    mixed_precision: str | None = flag("no, bf16 or fp16 (as accelerate launch --mixed_precision).")
+    mixed_precision: str | None = flag(
+        "no, bf16 or fp16 (as accelerate launch --mixed_precision); the losses stay in float32."
+    )
     quiet: bool = flag("No progress bars, no log lines: the final table only.", default=False)
 
 

@@ -12,6 +12,7 @@ import torch
 from transformers import TrainerCallback
 
 from ..complexity import weight_width
+from ..complexity.weight_width import weight_width_of
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -29,12 +30,23 @@ class WeightWidthCallback(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        model = self.trainer.accelerator.unwrap_model(kwargs["model"])
         try:
-            width = weight_width(model).sd
+            width = self._width(kwargs["model"])
         except ValueError:  # weights that are not finite: the run has diverged, and its log says so
             width = float("nan")
         log_aside(self.trainer, control, {"weight_width": width})
+
+    def _width(self, model: torch.nn.Module) -> float:
+        accelerator = self.trainer.accelerator
+        if not is_sharded(self.trainer):
+            return weight_width(accelerator.unwrap_model(model)).sd
+        whole = accelerator.get_state_dict(model)  # all processes take part, the main one gets it
+        return weight_width_of(whole["classifier.weight"]).sd if accelerator.is_main_process else float("nan")
+
+
+def is_sharded(trainer: Trainer) -> bool:
+    """Whether a process may hold but a part of each weight (FSDP, DeepSpeed)."""
+    return trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
 
 
 class RLCTCallback(TrainerCallback):

@@ -17,7 +17,7 @@ from ..data import TensorData
 from ..data.loading import EpochBatchSampler, MemberBatchSampler, TensorDataLoader, whole_batch
 from ..models.modeling_self_modeling import classification_losses, self_modeling_losses
 from ..stacking import chunk_ranges
-from .callbacks import RLCTCallback, WeightWidthCallback, log_aside, rlct_logs
+from .callbacks import RLCTCallback, WeightWidthCallback, is_sharded, log_aside, rlct_logs
 from .population import SelfModelingPopulation
 from .rlct import estimate_rlct
 from .shares import MemberShares
@@ -69,6 +69,8 @@ class PopulationTrainer(SelfModelingTrainer):
             args = copy.copy(args)
             args.average_tokens_across_devices = False  # a member's batch is in one process
         super().__init__(model, args, compute_metrics and self._of_members(compute_metrics), **kwargs)
+        if is_sharded(self):
+            raise ValueError("FSDP, DeepSpeed: with a population allowed is neither; processes split its members")
         if self.pop_callback(WeightWidthCallback) is not None:
             self.add_callback(WeightWidthsCallback(self))
 

@@ -34,7 +34,7 @@ from ..models.modeling_self_modeling import (
     classification_losses,
     self_modeling_losses,
 )
-from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback
+from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback, is_sharded
 from .checkpoints import is_whole, newest_whole_checkpoint
 from .tensorboard import TensorBoardFigures
 from .training_args import SelfModelingTrainingArguments
@@ -110,6 +110,8 @@ class SelfModelingTrainer(Trainer):
     def _rlct_callback(self) -> RLCTCallback:
         if not isinstance(self.train_dataset, TensorData):
             raise ValueError("rlct_every_n_epochs: allowed with a train_dataset of ImageTensors or TextTensors")
+        if is_sharded(self):
+            raise ValueError("rlct_every_n_epochs: allowed without FSDP or DeepSpeed; `selfmod rlct` has --checkpoints")
         settings = llc_preset(self.args.rlct_preset, self.task.name if self.task else "mnist")
         return RLCTCallback(self, self.train_dataset, self.args.rlct_every_n_epochs, settings)
 
