@@ -34,10 +34,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[0] not in COMMANDS:
             raise UsageError(f"command {argv[0]!r}: allowed are {', '.join(COMMANDS)}")
-        import_module(f".{argv[0]}", __name__).run(argv[1:])
+        command = import_module(f".{argv[0]}", __name__)
+        from ..hub.connection import be_patient
+
+        be_patient()
+        command.run(argv[1:])
         _leave_together()
     except UsageError as error:
-        print(f"selfmod: error: {' '.join(str(error).split())}", file=sys.stderr)
+        from ..tokens import hide_tokens
+
+        print(f"selfmod: error: {hide_tokens(' '.join(str(error).split()), argv)}", file=sys.stderr)
         return 2
     return 0
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -60,7 +61,8 @@ def run(argv: Sequence[str]) -> None:
         from ..experiments.folder import SweepFolder
         from ..experiments.memory import MemoryPlan
         from ..experiments.report import results_table
-        from ..experiments.sweep import from_main, join_processes, run_sweep
+        from ..experiments.sweep import from_main, join_processes, network_config, run_sweep
+        from ..models import check_config
 
         spec = _spec(args)
         plan = make_plan(args, spec)
@@ -69,6 +71,8 @@ def run(argv: Sequence[str]) -> None:
         state = join_processes()
         with state.main_process_first():
             data = load_images(spec, max_train_samples=args.max_train_samples, max_test_samples=args.max_test_samples)
+        for hidden_size in {cell.hidden_size for cell in plan.cells}:
+            check_config(network_config(hidden_size, data))
         limit = from_main(lambda: _memory_limit(args, state.num_processes))
         batch_size = plan.training["per_device_train_batch_size"]
         memory = MemoryPlan(data, batch_size, limit, state.num_processes, args.members_per_population)
@@ -107,8 +111,8 @@ def make_plan(args: SweepArguments, spec: TaskSpec) -> Plan:
 
     for name in ("num_train_epochs", "train_batch_size", "members_per_population", "learning_rate", "memory_gib"):
         value = getattr(args, name)
-        if value is not None and not value > 0:
-            raise UsageError(f"--{name} {value}: allowed are numbers above 0")
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"--{name} {value}: allowed are finite numbers above 0")
     detach = {"true": (True,), "false": (False,), "both": (True, False)}.get(args.detach_targets.lower())
     if detach is None:
         raise UsageError(f"--detach_targets {args.detach_targets}: allowed are true, false, both")

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..tokens import without_tokens
 from . import UsageError
-from .arguments import as_flags, make_parser, one_line, quieten
+from .arguments import as_flags, check_finite, make_parser, one_line, quieten
 from .data_flags import flag
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def _split_flags(argv: Sequence[str]) -> tuple[TuneArguments, list[str]]:
         args, fixed = parser.parse_args_into_dataclasses(
             list(argv), return_remaining_strings=True, look_for_args_file=False
         )
+    check_finite(args)
     return args, fixed
 
 
@@ -121,7 +123,7 @@ class _Worker:
         for shape in _shapes(space):
             flags = as_train_flags(shape) | {MEMBER_PARAMETER: 1.0}
             train.build_model(self._parse(flags)[2], self.data)  # refuses a shape that does not exist
-        settings = {"train": fixed, "sampling": self.sampling, "give_up_below": args.give_up_below}
+        settings = {"train": without_tokens(fixed), "sampling": self.sampling, "give_up_below": args.give_up_below}
         self.tuning: Tuning = Tuning(
             folder,
             space,
@@ -207,7 +209,7 @@ class _Worker:
         from ..experiments.tuning import as_train_flags
 
         flags = as_train_flags(trial.params) | {"seed": trial.number}
-        return shlex.join(["selfmod", "train", *self.fixed, *as_flags(flags)])
+        return shlex.join(["selfmod", "train", *without_tokens(self.fixed), *as_flags(flags)])
 
 
 def _shapes(space: dict[str, Any]) -> list[dict[str, str]]:

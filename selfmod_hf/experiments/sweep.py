@@ -33,6 +33,7 @@ from ..data import TaskData, TaskSpec
 from ..errors import InputError
 from ..models import SelfModelingConfig
 from ..stacking import chunk_ranges
+from ..tokens import without_tokens
 from ..trainer import SelfModelingTrainer, SelfModelingTrainingArguments
 from ..trainer.checkpoints import newest_whole_checkpoint
 from ..trainer.population import Member, SelfModelingPopulation
@@ -103,7 +104,7 @@ def run_sweep(
         from_main(lambda: folder.check_settings(plan.settings))
         session: dict[str, Any] = {
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "command": sys.argv[1:],
+            "command": without_tokens(sys.argv[1:]),
             "seconds": {},
         }
         run = {"settings": plan.settings, **_surroundings(), "sessions": [*folder.read_run()["sessions"], session]}
@@ -215,7 +216,7 @@ def make_trainer(
         InputError: a single network whose batch cannot be split evenly over the processes.
     """
     members = [Member(cell.seed, cell.aux_weight, cell.detach_targets) for cell in cells]
-    population = SelfModelingPopulation(_config(cells[0].hidden_size, data), members)
+    population = SelfModelingPopulation(network_config(cells[0].hidden_size, data), members)
     settings = {**plan.training, **_FIXED, "use_cpu": not torch.accelerator.is_available(), **settings}
     if len(cells) == 1:
         settings |= {"seed": cells[0].seed, "per_device_train_batch_size": _share_of_batch(plan)}
@@ -258,7 +259,8 @@ class _Progress(TrainerCallback):
         self.say(f"  epoch {state.epoch:g}/{args.num_train_epochs:g}  mean accuracy {accuracy:.4f}  {seconds:.0f} s")
 
 
-def _config(hidden_size: int, data: TaskData) -> SelfModelingConfig:
+def network_config(hidden_size: int, data: TaskData) -> SelfModelingConfig:
+    """Of a sweep's networks of that width, before weight and seed."""
     _, channels, height, width = data.train.pixels.shape
     return SelfModelingConfig(
         hidden_sizes=[hidden_size],
