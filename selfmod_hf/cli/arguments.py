@@ -58,7 +58,7 @@ def read_config_file(path: str, parser: HfArgumentParser) -> dict[str, Any]:
         values = yaml.safe_load(Path(path).read_text())  # JSON is YAML too
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"--config {path}: is neither YAML nor JSON ({error})") from error
     if not isinstance(values, dict):
         raise UsageError(f"--config {path}: allowed is a mapping of flags to values")

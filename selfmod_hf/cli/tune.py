@@ -88,7 +88,7 @@ def _read_space(entries: Sequence[str]) -> dict[str, Any]:
 
         try:
             values = yaml.safe_load(Path(entries[0]).read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise UsageError(f"--space {entries[0]}: cannot be read ({error})") from error
         if not isinstance(values, dict):
             raise UsageError(f"--space {entries[0]}: allowed is a mapping of names to ranges")

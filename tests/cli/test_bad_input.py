@@ -253,7 +253,7 @@ FILES: dict[str, bytes] = {
     "nested": b"hidden_sizes: [[1, 2], [3]]",
     "a date": b"num_train_epochs: 2024-01-01",
     "bool for a number": b"num_train_epochs: true",
-    "binary": b"task: !!binary gIGCg4SFhoeIiYqLjI2Oj5A=",
+    "binary": b"seed: !!binary gIGCg4SFhoeIiYqLjI2Oj5A=",
     "deep": b"[" * 50_000,
 }
 
@@ -263,6 +263,8 @@ FILES: dict[str, bytes] = {
 def test_a_file_of_flags_that_cannot_be_used(place, capsys, case, command):
     Path("flags.yaml").write_bytes(FILES[case])
     flag = "--config" if command == "train" else "--space"
+    if (command, case) == ("tune", "list for a number"):
+        return  # choices
     line = attempt(place, capsys, command, f"{flag}=flags.yaml")
     assert line is not None
     assert not Path("ran").exists()
