@@ -112,7 +112,7 @@ def sampler_settings(args: RLCTArguments, task: str) -> dict[str, Any]:
     settings = llc_preset(args.preset, task) | typed
     if typed:
         settings["preset"] += " with " + ", ".join(sorted(typed))
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device is None else args.device
     memory = int(args.memory_gib * 2**30)
     return settings | {"seed": args.seed, "device": device, "memory_budget": memory, "progress": _progress(args)}
 

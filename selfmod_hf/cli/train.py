@@ -176,11 +176,11 @@ def build_model(args: ModelArguments, data: TaskData[Any]) -> SelfModelingPreTra
     model_class: type[SelfModelingPreTrainedModel]
     if isinstance(data.train, TextTensors):
         model_class = SelfModelingForSequenceClassification
-        backbone = args.backbone or "embedding_bag"
+        backbone = "embedding_bag" if args.backbone is None else args.backbone
         if not data.train.padded and backbone == "embedding_bag":
             backbone_kwargs = {"num_embeddings": len(data.train.tokenizer), "embedding_dim": 64, **backbone_kwargs}
     else:
-        backbone = args.backbone or "mlp"
+        backbone = "mlp" if args.backbone is None else args.backbone
         model_class = SelfModelingForImageClassification
         _, channels, height, width = data.train.pixels.shape
         fields |= {"image_size": (height, width), "num_channels": channels, "small_image_stem": args.small_image_stem}

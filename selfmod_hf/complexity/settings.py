@@ -156,7 +156,7 @@ def machine_memory() -> int:
 
 def _is_device(device: torch.device | str | None) -> bool:
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, device=device if device is None else torch.device(device))
     except (RuntimeError, AssertionError):  # no such device; or torch was built without it
         return False
     return device is None or torch.device(device).type != "meta"
