@@ -43,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         from ..tokens import hide_tokens
 
-        print(f"selfmod: error: {hide_tokens(' '.join(str(error).split()), argv)}", file=sys.stderr)
+        line = f"selfmod: error: {hide_tokens(' '.join(str(error).split()), argv)}"
+        encoding = sys.stderr.encoding or "utf-8"  # a value may hold what the terminal, or UTF-8 itself, cannot show
+        print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
         return 2
     return 0
 
