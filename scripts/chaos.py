@@ -5,7 +5,8 @@
 
 Faults: kill (SIGKILL), term (SIGTERM), disk (the output folder is a small tmpfs that runs full; needs root). After a
 fault the same command is started again, until it ends by itself; its results must be those of the undisturbed run,
-bit for bit. Nothing here needs a network.
+bit for bit. A full disk must be told of in one line, with exit code 2. Nothing here needs a network: pushes go to the
+tests' Hub on loopback, whose files are their results.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SCRIPTS = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 DIGITS = ["--max_train_samples", "400"]
 # what may differ between runs that are the same: times; and transformers' `train_loss`, a mean since the last resume
 APART = ("runtime", "per_second", "train_loss")
@@ -38,40 +39,59 @@ class Command:
     """What is disturbed.
 
     Attributes:
-        flags: of the command; it writes into the folder `out`, relative to where it runs.
-        results: files under `out` that must come out the same.
-        prepare: flags of a training that makes `model` first, or none.
-        kibibytes: size of a disk that is too small.
+        flags: of `selfmod`; it writes into the folder `out`, relative to where it runs.
+        results: files that must come out the same.
+        prepare: flags of a command that makes the folder `made` first, or none.
+        on_hub: it pushes `out`, which is a copy of `made` to begin with; temporary files lie in it too.
+        kibibytes: size of a disk that is too small; beside what `out` holds to begin with.
     """
 
-    script: str
     flags: list[str]
     results: tuple[str, ...]
     prepare: list[str] | None = None
+    on_hub: bool = False
     kibibytes: int = 400
 
 
-TRAIN = ["--task", "digits", *DIGITS, "--hidden_sizes", "16", "--num_train_epochs", "8", "--quiet"]
+TRAIN = ["train", "--task", "digits", *DIGITS, "--hidden_sizes", "16", "--num_train_epochs", "8", "--quiet"]
+SWEEP = [
+    "sweep", "--recipe", "digits", *DIGITS, "--hidden_sizes", "8", "--aux_weights", "0", "10", "--seeds", "1", "2",
+    "--num_train_epochs", "3", "--num_chains", "2", "--num_draws", "60", "--quiet",
+]  # fmt: skip
+PUSH = ["push", "out", "--repo", "me/pushed", "--quiet"]
 COMMANDS = {
     "train": Command(
-        "train.py",
         [*TRAIN, "--resume_from_checkpoint", "last", "--save_total_limit", "2", "--output_dir", "out"],
-        ("model.safetensors", "config.json", "eval_results.json", "trainer_state.json"),
+        ("out/model.safetensors", "out/config.json", "out/eval_results.json", "out/trainer_state.json"),
         kibibytes=250,
     ),
     "sweep": Command(
-        "sweep.py",
-        ["--recipe", "digits", *DIGITS, "--hidden_sizes", "8", "--aux_weights", "0", "10", "--seeds", "1", "2",
-         "--num_train_epochs", "3", "--num_chains", "2", "--num_draws", "60", "--quiet", "--output_dir", "out"],
-        ("results.json", "results.parquet", "curves.parquet", "cells/*/model.safetensors", "cells/*/row.json"),
+        [*SWEEP, "--output_dir", "out"],
+        ("out/results.json", "out/*.parquet", "out/cells/*/model.safetensors", "out/cells/*/row.json"),
         kibibytes=150,
     ),
     "rlct": Command(
-        "estimate_rlct.py",
-        ["--model", "model", "--task", "digits", *DIGITS, "--num_draws", "300", "--quiet", "--output_dir", "out"],
-        ("rlct.json", "rlct.safetensors"),
-        prepare=[*TRAIN, "--output_dir", "model"],
+        ["rlct", "--model", "made", "--task", "digits", *DIGITS, "--num_draws", "300", "--quiet",
+         "--output_dir", "out"],
+        ("out/rlct.json", "out/rlct.safetensors"),
+        prepare=[*TRAIN, "--output_dir", "made"],
         kibibytes=12,
+    ),
+    "tune": Command(
+        ["tune", "--task", "digits", *DIGITS, "--num_train_epochs", "4", "--trials", "14", "--stack", "3",
+         "--rlct_draws", "40", "--quiet", "--output_dir", "out", "--space", "aux_weight=0:5", "hidden_sizes=8,8-8",
+         "learning_rate=0.05:0.1:log"],
+        ("out/trials.json", "out/pareto.json", "out/pareto.txt", "out/groups/*"),
+        kibibytes=150,
+    ),
+    "push": Command(
+        PUSH,
+        ("hub/models/me/pushed/**/*", "hub/datasets/me/pushed/**/*"),
+        prepare=[*SWEEP, "--output_dir", "made"],
+        on_hub=True,
+    ),
+    "push_model": Command(
+        PUSH, ("hub/models/me/pushed/**/*",), prepare=[*TRAIN, "--output_dir", "made"], on_hub=True, kibibytes=120
     ),
 }  # fmt: skip
 
@@ -96,60 +116,103 @@ def main() -> int:
 
 
 def disturb(name: str, faults: list[str], trials: int, randomness: random.Random) -> int:
-    """All trials of one command; returns how many came out otherwise."""
+    """All trials of one command; returns how many came out otherwise, or without a clear error."""
     command = COMMANDS[name]
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         reference = Path(folder) / "reference"
-        prepare(command, reference)
-        start = time.perf_counter()
-        finish(command, reference)
-        seconds = time.perf_counter() - start
-        expected = results(command, reference)
+        reference.mkdir()
+        if command.prepare is not None:
+            subprocess.run([*SELFMOD, *command.prepare], cwd=reference, check=True, **SILENT)
+        with place(command, reference) as first:
+            first.fill()
+            start = time.perf_counter()
+            first.finish()
+            seconds = time.perf_counter() - start
+            expected = first.results()
         print(f"{name}: {seconds:.1f} s undisturbed, {len(expected)} files compared", flush=True)
         failures = 0
         for trial in range(trials):
             fault = faults[trial % len(faults)]
-            here = Path(folder) / f"trial-{trial}"
-            shutil.copytree(reference, here, ignore=lambda where, names: {"out"} & set(names))
-            outcome = FAULTS[fault](command, here, seconds, randomness)
-            differing = different(expected, results(command, here))
+            where = Path(folder) / f"trial-{trial}"
+            shutil.copytree(reference, where, ignore=lambda _, names: {"out", "hub"} & set(names))
+            with place(command, where) as here:
+                outcome, clear = FAULTS[fault](here, seconds, randomness)
+                differing = different(expected, here.results())
             verdict = "the same" if not differing else f"DIFFERENT: {', '.join(differing)}"
             print(f"  {fault:5} {outcome}; resumed: {verdict}", flush=True)
-            failures += bool(differing)
-            shutil.rmtree(here)
+            failures += bool(differing) or not clear
+            shutil.rmtree(where)
     return failures
 
 
-def prepare(command: Command, where: Path) -> None:
-    where.mkdir()
-    if command.prepare is not None:
-        subprocess.run([sys.executable, SCRIPTS / "train.py", *command.prepare], cwd=where, check=True, **SILENT)
-
-
+SELFMOD = [sys.executable, "-c", "import sys; from selfmod_hf.cli import main; sys.exit(main(sys.argv[1:]))"]
 SILENT: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
 
 
-def start(command: Command, where: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, SCRIPTS / command.script, *command.flags], cwd=where, **SILENT)
+@dataclass(frozen=True)
+class Place:
+    """A folder in which a command runs, and the environment it runs in."""
+
+    command: Command
+    where: Path
+    environment: dict[str, str]
+
+    @property
+    def out(self) -> Path:
+        return self.where / "out"
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen([*SELFMOD, *self.command.flags], cwd=self.where, env=self.environment, **SILENT)
+
+    def finish(self) -> None:
+        """Run to the end, whatever an earlier run has left."""
+        process = self.start()
+        errors = process.communicate()[1]
+        if process.returncode:
+            raise SystemExit(f"{self.command.flags} in {self.where} ended with {process.returncode}:\n{errors}")
+
+    def fill(self) -> None:
+        """What is in `out` before the command runs."""
+        if self.command.on_hub:
+            shutil.copytree(self.where / "made", self.out, dirs_exist_ok=True)
+            (self.out / ".temporary").mkdir()
+
+    def results(self) -> dict[str, str]:
+        """Name and digest of each result."""
+        paths = sorted(path for pattern in self.command.results for path in self.where.glob(pattern))
+        return {str(path.relative_to(self.where)): digest(path) for path in paths}
 
 
-def finish(command: Command, where: Path) -> None:
-    """Run to the end, whatever an earlier run has left."""
-    process = start(command, where)
-    errors = process.communicate()[1]
-    if process.returncode:
-        raise SystemExit(f"{command.script} in {where} ended with {process.returncode}:\n{errors}")
+@contextmanager
+def place(command: Command, where: Path) -> Iterator[Place]:
+    """With a Hub of its own where the command pushes."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    if not command.on_hub:
+        yield Place(command, where, environment)
+        return
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    from tests.loopback_hub import TOKEN, LoopbackHub, client_environment
+
+    temporary = where / "out" / ".temporary"
+    with LoopbackHub(where / "hub") as hub:
+        environment |= client_environment(str(temporary / "home")) | {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
+        yield Place(command, where, environment | {"TMPDIR": str(temporary), "MPLCONFIGDIR": str(where)})
 
 
 # ---- faults: disturb the command in a folder, then let it finish ----
 
 
-def by_signal(number: signal.Signals) -> Callable[[Command, Path, float, random.Random], str]:
-    def disturb(command: Command, where: Path, seconds: float, randomness: random.Random) -> str:
+Fault = Callable[[Place, float, random.Random], tuple[str, bool]]  # what happened; whether it ended as it should
+
+
+def by_signal(number: signal.Signals) -> Fault:
+    def disturb(here: Place, seconds: float, randomness: random.Random) -> tuple[str, bool]:
+        here.fill()
         moments = []
         for _ in range(randomness.choice((1, 1, 2, 3))):  # some runs are hit again while they recover
             moment = randomness.uniform(0, seconds)
-            process = start(command, where)
+            process = here.start()
             try:
                 process.communicate(timeout=moment)
                 moments.append("after its end")
@@ -157,50 +220,56 @@ def by_signal(number: signal.Signals) -> Callable[[Command, Path, float, random.
                 process.send_signal(number)
                 process.communicate()
                 moments.append(f"after {moment:.1f} s")
-        finish(command, where)
-        return "hit " + ", ".join(moments)
+        here.finish()
+        return "hit " + ", ".join(moments), True
 
     return disturb
 
 
-def by_full_disk(command: Command, where: Path, seconds: float, randomness: random.Random) -> str:
-    size = int(command.kibibytes * randomness.uniform(0.2, 1))
-    with small_disk(where / "out", size):
-        process = start(command, where)
+def by_full_disk(here: Place, seconds: float, randomness: random.Random) -> tuple[str, bool]:
+    size = int(here.command.kibibytes * randomness.uniform(0.2, 1))
+    with small_disk(here.out):
+        here.fill()
+        used = shutil.disk_usage(here.out).used // 1024
+        resize(here.out, f"{used + size}k")
+        process = here.start()
         errors = (process.communicate()[1] or "").strip()
-        if process.returncode not in (0, 2) or "Traceback" in errors:
-            last = errors.splitlines()[-1] if errors else ""
-            outcome = f"{size} KiB: NO CLEAR ERROR, exit code {process.returncode}: {last}"
-        else:
-            outcome = f"{size} KiB: exit code {process.returncode}"
-        subprocess.run(["mount", "-o", "remount,size=64m", where / "out"], check=True)
-        finish(command, where)
-        shutil.copytree(where / "out", where / "kept")
-    (where / "out").rmdir()
-    (where / "kept").rename(where / "out")
-    return outcome
+        last = errors.splitlines()[-1] if errors else ""
+        clear = process.returncode == 0 or (process.returncode == 2 and "the disk seems to be full" in last)
+        outcome = f"{size} KiB: {'' if clear else 'NO CLEAR ERROR, '}exit code {process.returncode}"
+        outcome += "" if clear else f", {last}"
+        resize(here.out, "64m")
+        here.finish()
+        shutil.copytree(here.out, here.where / "kept")
+    here.out.rmdir()
+    (here.where / "kept").rename(here.out)
+    return outcome, clear
 
 
 @contextmanager
-def small_disk(folder: Path, kibibytes: int) -> Iterator[None]:
+def small_disk(folder: Path) -> Iterator[None]:
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], check=True)
     try:
         yield
     finally:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-FAULTS = {"kill": by_signal(signal.SIGKILL), "term": by_signal(signal.SIGTERM), "disk": by_full_disk}
+def resize(folder: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", folder], check=True)
+
+
+FAULTS: dict[str, Fault] = {"kill": by_signal(signal.SIGKILL), "term": by_signal(signal.SIGTERM), "disk": by_full_disk}
 
 
 # ---- comparing ----
 
 
-def results(command: Command, where: Path) -> dict[str, str]:
-    """Name and digest of each result."""
-    paths = sorted(path for pattern in command.results for path in (where / "out").glob(pattern))
-    return {str(path.relative_to(where)): hashlib.sha256(comparable(path)).hexdigest() for path in paths}
+def digest(path: Path) -> str:
+    if path.is_dir():
+        return "a folder"
+    return hashlib.sha256(comparable(path)).hexdigest()
 
 
 def comparable(path: Path) -> bytes:

@@ -1,18 +1,21 @@
 """Write the cards in model_cards/ from results folders: `python scripts/model_cards.py runs/h64=me/mnist-h64 ...`.
 
-Each argument is FOLDER=REPOSITORY: a folder of `selfmod sweep`, and where its networks are, or are to be, published.
+Each argument is FOLDER=REPOSITORY: a folder of `selfmod sweep`, of any task, and where its networks are, or are to be,
+published.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.folder import SweepFolder, write_text
 from selfmod_hf.experiments.on_hub import dataset_card, sweep_card
 
 OUTPUT = Path(__file__).resolve().parents[1] / "model_cards"
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str], output: Path = OUTPUT) -> int:
     """Write NAME.md and NAME-results.md (the data set's card) for each; returns the exit code."""
     if not arguments or not all("=" in argument for argument in arguments):
         print(__doc__, file=sys.stderr)
@@ -21,9 +24,17 @@ def main(arguments: list[str]) -> int:
         folder, _, repo_id = argument.rpartition("=")
         name = repo_id.split("/")[-1]
         sweep = SweepFolder(folder)
-        write_text(OUTPUT / f"{name}.md", f"{sweep_card(sweep, repo_id, has_figure=False)}\n")
-        write_text(OUTPUT / f"{name}-results.md", f"{dataset_card(sweep, repo_id)}\n")
-        print(f"{OUTPUT.name}/{name}.md, {OUTPUT.name}/{name}-results.md")
+        try:
+            cards = {
+                name: sweep_card(sweep, repo_id, has_figure=False),
+                f"{name}-results": dataset_card(sweep, repo_id),
+            }
+        except InputError as error:
+            print(error, file=sys.stderr)
+            return 2
+        for file, card in cards.items():
+            write_text(output / f"{file}.md", f"{card}\n")
+        print(", ".join(f"{output.name}/{file}.md" for file in cards))
     return 0
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.browser import headless_chromium
 from tests.loopback_hub import LoopbackHub, client_environment
 
 _HOME = tempfile.mkdtemp(prefix="selfmod-tests-")
@@ -61,6 +62,12 @@ def loopback_hub(tmp_path: Path, hub_seed: HubSeed) -> Iterator[LoopbackHub]:
     """
     with LoopbackHub(tmp_path / "hub", seeds=[hub_seed.path]) as hub:
         yield hub
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium; a test that asks for it is skipped where there is none."""
+    yield from headless_chromium()
 
 
 # ------------------------------------------------------------------------------ results to publish and report

@@ -8,16 +8,26 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "chaos.py"
+CAN_MOUNT = sys.platform == "linux" and os.geteuid() == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "rlct"])  # the sweep has its own, in test_sweep.py
 @pytest.mark.parametrize("fault", ["kill", "term", "disk"])
 def test_a_disturbed_run_ends_the_same(command, fault):
-    if fault == "disk" and (os.geteuid() != 0 or sys.platform != "linux"):
+    if fault == "disk" and not CAN_MOUNT:
         pytest.skip("only root can mount a small disk")
-    done = subprocess.run(
-        [sys.executable, SCRIPT, command, "--faults", fault, "--trials", "1"], capture_output=True, text=True
-    )
+    run(command, [fault])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["tune", "push", "push_model"])
+def test_a_disturbed_study_and_push_end_the_same(command):
+    run(command, ["kill", "disk"] if CAN_MOUNT else ["kill"])
+
+
+def run(command: str, faults: list[str]) -> None:
+    flags = [command, "--faults", *faults, "--trials", str(len(faults))]
+    done = subprocess.run([sys.executable, SCRIPT, *flags], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "the same" in done.stdout
+    assert done.stdout.count("the same") == len(faults)

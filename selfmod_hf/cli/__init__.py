@@ -1,7 +1,8 @@
 """The command line: `selfmod <command> ...`, the same entry points as the files of `scripts/`.
 
 A command is a module with `run(argv) -> None`, imported when it is asked for. It raises `UsageError` (or lets the
-package's ValueErrors through while it prepares): the user sees one line, the exit code is 2.
+package's ValueErrors through while it prepares): the user sees one line, the exit code is 2. So it is where the disk
+runs full, at whatever moment.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ COMMANDS = {
     "tune": "search for accurate and simple networks",
     "push": "a model or a whole sweep to the Hub",
 }
+
+# how the system, safetensors (in its own exception) and torch (in RuntimeErrors, without a reason) say so
+DISK_FULL = ("No space left on device", "Disk quota exceeded", "iostream error", "PytorchStreamWriter failed")
 
 
 class UsageError(Exception):
@@ -40,10 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         be_patient()
         command.run(argv[1:])
         _leave_together()
-    except UsageError as error:
+    except Exception as error:
+        message = " ".join(str(error).split())
+        if any(words in message for words in DISK_FULL):
+            message = f"the disk seems to be full ({message}): free some space, then give the same command again"
+        elif not isinstance(error, UsageError):
+            raise
         from ..tokens import hide_tokens
 
-        line = f"selfmod: error: {hide_tokens(' '.join(str(error).split()), argv)}"
+        line = f"selfmod: error: {hide_tokens(message, argv)}"
         encoding = sys.stderr.encoding or "utf-8"  # a value may hold what the terminal, or UTF-8 itself, cannot show
         print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
         return 2

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from . import UsageError
 from .arguments import make_parser, one_line, parse, quieten
-from .data_flags import flag
+from .data_flags import DataArguments, flag, load_data
 
 if TYPE_CHECKING:
     from ..data import TaskData, TaskSpec
@@ -26,21 +26,26 @@ if TYPE_CHECKING:
 class SweepArguments:
     """Which networks, with what settings, and where the results go."""
 
-    recipe: str = flag("mnist (the paper's Figure 2: 240 networks) or digits (small; needs no network).", "digits")
+    recipe: str = flag(
+        "mnist, cifar10, imdb (the paper's grids: 240, 40, 30 networks), cifar10-paper-text (the same by the paper's "
+        "text), or digits (small; needs no network).",
+        "digits",
+    )
     hidden_sizes: list[int] | None = flag("Widths of the hidden layer; default: the recipe's, as for all that follows.")
     aux_weights: list[float] | None = flag("Weights of the self-modeling loss; 0 is the baseline.")
     seeds: list[int] | None = flag("One network of each width and weight per seed.")
-    detach_targets: str = flag("true (published recipe), false (the paper's text), or both.", "true")
+    detach_targets: str | None = flag("true (published recipe), false (the paper's text), or both.")
     num_train_epochs: int | None = flag("Epochs of training.")
     train_batch_size: int | None = flag("Samples a step, of each network.")
-    learning_rate: float | None = flag("Of SGD with Nesterov momentum 0.9.")
+    learning_rate: float | None = flag("Of the recipe's optimizer.")
     bf16: bool = flag("Train in bfloat16 (autocast); faster, the figures hold within the seeds' spread.", default=False)
     dataset_name: str | None = flag("In place of the recipe's data: Hub id, or local folder in Hub layout.")
-    max_train_samples: int | None = flag("Use the first so many training samples.")
-    max_test_samples: int | None = flag("Use the first so many test samples.")
+    max_train_samples: int | None = flag("Use so many training samples, spread evenly over the split.")
+    max_test_samples: int | None = flag("Use so many test samples, spread evenly over the split.")
     rlct_preset: str = flag("Settings of the RLCT: paper, paper-text or theory.", "paper")
     num_chains: int | None = flag("Chains of each RLCT.")
     num_draws: int | None = flag("Draws of each chain; the first half is left out.")
+    rlct_every_n_epochs: int = flag("Estimate RLCTs while networks train, too, after every n-th epoch; 0: not.", 0)
     members_per_population: int | None = flag("Networks trained at once; default: what fits into --memory_gib.")
     memory_gib: float | None = flag("Memory for training, of each process; default: half of what is free.")
     output_dir: str | None = flag("Results folder; default: runs/sweep-<recipe>.")
@@ -57,12 +62,9 @@ def run(argv: Sequence[str]) -> None:
     (args,) = parse(make_parser("sweep", SweepArguments), argv)
     quieten(args.quiet)
     with one_line():
-        from ..data import load_images
         from ..experiments.folder import SweepFolder
-        from ..experiments.memory import MemoryPlan
         from ..experiments.report import results_table
-        from ..experiments.sweep import from_main, join_processes, network_config, run_sweep
-        from ..models import check_config
+        from ..experiments.sweep import from_main, join_processes, run_sweep
 
         spec = _spec(args)
         plan = make_plan(args, spec)
@@ -70,14 +72,11 @@ def run(argv: Sequence[str]) -> None:
         folder.check_settings(plan.settings)
         state = join_processes()
         with state.main_process_first():
-            data = load_images(spec, max_train_samples=args.max_train_samples, max_test_samples=args.max_test_samples)
-        for hidden_size in {cell.hidden_size for cell in plan.cells}:
-            check_config(network_config(hidden_size, data))
+            data = load_plan_data(plan, spec)
         limit = from_main(lambda: _memory_limit(args, state.num_processes))
-        batch_size = plan.training["per_device_train_batch_size"]
-        memory = MemoryPlan(data, batch_size, limit, state.num_processes, args.members_per_population)
+        memory = make_memory_plan(plan, spec, data, limit, state.num_processes, args.members_per_population)
     if args.dry_run:
-        description = _describe(plan, folder, data, memory)
+        description = _describe(plan, spec, folder, data, memory)
         if state.is_main_process:
             print(description)
         return
@@ -113,17 +112,18 @@ def make_plan(args: SweepArguments, spec: TaskSpec) -> Plan:
         value = getattr(args, name)
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"--{name} {value}: allowed are finite numbers above 0")
-    detach = {"true": (True,), "false": (False,), "both": (True, False)}.get(args.detach_targets.lower())
+    if args.rlct_every_n_epochs < 0:
+        raise UsageError(f"--rlct_every_n_epochs {args.rlct_every_n_epochs}: allowed are integers of at least 0")
+    recipe, grid = spec.recipe, GRIDS[args.recipe]
+    targets = str(recipe.get("detach_targets", True)) if args.detach_targets is None else args.detach_targets
+    detach = {"true": (True,), "false": (False,), "both": (True, False)}.get(targets.lower())
     if detach is None:
         raise UsageError(f"--detach_targets {args.detach_targets}: allowed are true, false, both")
-    grid = GRIDS[args.recipe]
     cells = make_cells(
         args.hidden_sizes or grid.hidden_sizes, args.aux_weights or grid.aux_weights, args.seeds or grid.seeds, detach
     )
-    recipe = spec.recipe
-    training = {
-        name: recipe[name] for name in ("optim", "optim_args", "lr_scheduler_type", "max_grad_norm", "weight_decay")
-    } | {
+    optimizer = ("optim", "optim_args", "lr_scheduler_type", "max_grad_norm", "weight_decay")
+    training = {name: recipe[name] for name in optimizer if name in recipe} | {
         "learning_rate": args.learning_rate or recipe["learning_rate"],
         "per_device_train_batch_size": args.train_batch_size or recipe["train_batch_size"],
         "num_train_epochs": args.num_train_epochs or recipe["num_train_epochs"],
@@ -133,7 +133,29 @@ def make_plan(args: SweepArguments, spec: TaskSpec) -> Plan:
     sampling = llc_preset(args.rlct_preset, spec.name) | typed
     LLCSettings(**sampling)  # refuses now what sampling would refuse after the training
     data = {name: getattr(args, name) for name in ("max_train_samples", "max_test_samples")}
-    return Plan(spec.name, cells, training, sampling, {"dataset_name": spec.dataset_name, **data})
+    data |= {"augment": True} if recipe.get("augment") else {}
+    data = {"dataset_name": spec.dataset_name, **data}
+    return Plan(spec.name, cells, training, sampling, data, args.rlct_every_n_epochs)
+
+
+def load_plan_data(plan: Plan, spec: TaskSpec) -> TaskData:
+    """The task's data as the plan has them: limited, augmented."""
+    limits = {name: plan.data[name] for name in ("max_train_samples", "max_test_samples")}
+    return load_data(spec, DataArguments(augment=plan.data.get("augment", False), **limits))
+
+
+def make_memory_plan(
+    plan: Plan, spec: TaskSpec, data: TaskData, limit: int, num_processes: int = 1, members: int | None = None
+) -> MemoryPlan:
+    """How many of the plan's networks train at once within `limit` bytes of each process."""
+    from ..experiments.memory import MemoryPlan, measure_footprint
+    from ..trainer.network import recipe_config
+
+    footprints = {
+        size: measure_footprint(recipe_config(spec, data, hidden_sizes=[size]), data.train)
+        for size in dict.fromkeys(cell.hidden_size for cell in plan.cells)
+    }
+    return MemoryPlan(footprints, plan.training["per_device_train_batch_size"], limit, num_processes, members)
 
 
 def _memory_limit(args: SweepArguments, num_processes: int) -> int:
@@ -143,17 +165,26 @@ def _memory_limit(args: SweepArguments, num_processes: int) -> int:
     return free_memory(num_processes) // 2 if args.memory_gib is None else int(args.memory_gib * 2**30)
 
 
-def _describe(plan: Plan, folder: SweepFolder, data: TaskData, memory: MemoryPlan) -> str:
+def _describe(plan: Plan, spec: TaskSpec, folder: SweepFolder, data: TaskData, memory: MemoryPlan) -> str:
     from ..experiments.estimate import estimate_work
 
-    work = estimate_work(plan, folder, data, memory)
+    work = estimate_work(plan, spec, folder, data, memory)
     done = sum(folder.is_finished(cell) for cell in plan.cells)
     lines = [f"{len(plan.cells)} networks in {folder.path}, {done} of them finished"]
+    singles = [part for part in work if len(part.cells) == 1]
     for part in work:
         first, last = part.cells[0], part.cells[-1]
+        if len(part.cells) > 1:
+            lines.append(
+                f"  {len(part.cells):4} networks of width {first.hidden_size}, {first.name} .. {last.name}: "
+                f"about {part.bytes / 2**30:.2f} GiB, {part.seconds / 60:.1f} min"
+            )
+    if singles:
+        first, last = singles[0].cells[0], singles[-1].cells[0]
         lines.append(
-            f"  {len(part.cells):4} networks of width {first.hidden_size}, {first.name} .. {last.name}: "
-            f"about {part.bytes / 2**30:.2f} GiB, {part.seconds / 60:.1f} min"
+            f"  {len(singles):4} networks one by one, {first.name} .. {last.name}: "
+            f"about {max(part.bytes for part in singles) / 2**30:.2f} GiB, "
+            f"{sum(part.seconds for part in singles) / 60:.1f} min"
         )
     lines += [reason for size in {part.cells[0].hidden_size for part in work} if (reason := memory.explain(size))]
     lines.append(f"about {sum(part.seconds for part in work) / 60:.1f} min in all, by a few real steps of each width")

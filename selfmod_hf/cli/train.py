@@ -90,6 +90,7 @@ def parse_flags(
 ) -> tuple[TaskSpec, DataArguments, ModelArguments, RunArguments, SelfModelingTrainingArguments]:
     """Recipe, `--config` file and typed flags, joined."""
     from ..trainer import SelfModelingTrainingArguments
+    from ..trainer.network import NETWORK_FIELDS
 
     parser = make_parser("train", DataArguments, ModelArguments, RunArguments, SelfModelingTrainingArguments)
     typed, _ = parser.parse_known_args(list(argv))
@@ -100,7 +101,7 @@ def parse_flags(
     base = {"output_dir": f"runs/{spec.name.replace('/', '--')}", **DEFAULTS, **spec.recipe}
     if first.backbone_name or first.backbone_config:
         base["per_device_eval_batch_size"] = 64  # an encoder keeps each layer's tokens
-        for name in ("backbone", "backbone_kwargs", "small_image_stem", "hidden_sizes", "target_layers"):
+        for name in NETWORK_FIELDS:
             base.pop(name, None)  # of the task's own network
     if first.aux_weight == 0 and "--aux_weight" in " ".join(given):
         base.pop("target_layers", None)  # the baseline of a task predicts nothing
@@ -160,9 +161,14 @@ def build_model(args: ModelArguments, data: TaskData[Any]) -> SelfModelingPreTra
         SelfModelingForSequenceClassification,
         check_config,
     )
+    from ..trainer.network import network_fields
 
-    backbone_kwargs = _json_object("--backbone_kwargs", args.backbone_kwargs)
+    texts = isinstance(data.train, TextTensors)
+    model_class: type[SelfModelingPreTrainedModel] = (
+        SelfModelingForSequenceClassification if texts else SelfModelingForImageClassification
+    )
     fields: dict[str, Any] = {
+        "backbone_kwargs": _json_object("--backbone_kwargs", args.backbone_kwargs),
         "feature_pooling": args.feature_pooling,
         "hidden_sizes": args.hidden_sizes or (),
         "target_layers": args.target_layers or (),
@@ -170,29 +176,21 @@ def build_model(args: ModelArguments, data: TaskData[Any]) -> SelfModelingPreTra
         "aux_weight": args.aux_weight,
         "classification_weight": args.classification_weight,
         "detach_targets": args.detach_targets,
-        "id2label": dict(enumerate(data.label_names)),
-        "label2id": {name: number for number, name in enumerate(data.label_names)},
     }
-    model_class: type[SelfModelingPreTrainedModel]
-    if isinstance(data.train, TextTensors):
-        model_class = SelfModelingForSequenceClassification
-        backbone = "embedding_bag" if args.backbone is None else args.backbone
-        if not data.train.padded and backbone == "embedding_bag":
-            backbone_kwargs = {"num_embeddings": len(data.train.tokenizer), "embedding_dim": 64, **backbone_kwargs}
-    else:
-        backbone = "mlp" if args.backbone is None else args.backbone
-        model_class = SelfModelingForImageClassification
-        _, channels, height, width = data.train.pixels.shape
-        fields |= {"image_size": (height, width), "num_channels": channels, "small_image_stem": args.small_image_stem}
+    if args.backbone is not None:
+        fields["backbone"] = args.backbone
+    if not texts:
+        fields["small_image_stem"] = args.small_image_stem
+    if args.backbone_config is not None:
+        fields["backbone_config"] = _json_object("--backbone_config", args.backbone_config)
+        fields.setdefault("backbone", "transformers")
+    fields = network_fields(data, fields)
     if args.backbone_name is not None:
-        timm = args.backbone_name.startswith("timm/")
-        fields |= {"backbone_kwargs": backbone_kwargs} if timm else {}
+        own = ("backbone",) if args.backbone_name.startswith("timm/") else ("backbone", "backbone_kwargs")
+        fields = {name: value for name, value in fields.items() if name not in own}
         model = model_class.from_backbone_pretrained(args.backbone_name, **fields)
     else:
-        if args.backbone_config is not None:
-            fields["backbone_config"] = _json_object("--backbone_config", args.backbone_config)
-            backbone = args.backbone or "transformers"
-        config = SelfModelingConfig(backbone=backbone, backbone_kwargs=backbone_kwargs, **fields)
+        config = SelfModelingConfig(**fields)
         check_config(config)
         model = model_class(config)
     _check_length(model, data)

@@ -87,7 +87,8 @@ def _read_space(entries: Sequence[str]) -> dict[str, Any]:
         import yaml
 
         try:
-            values = yaml.safe_load(Path(entries[0]).read_text())
+            # all scalars as text: YAML's numbers have a base of 60, in which 1:20 is 80
+            values = yaml.load(Path(entries[0]).read_text(), Loader=yaml.BaseLoader)
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise UsageError(f"--space {entries[0]}: cannot be read ({error})") from error
         if not isinstance(values, dict):
@@ -131,6 +132,7 @@ class _Worker:
             stack=args.stack,
             give_up_below=args.give_up_below,
             chance=1 / len(self.data.label_names),
+            aux_weight=model_args.aux_weight,
             seed=training_args.seed,
         )
 

@@ -12,8 +12,8 @@ The rule, for every localization γ:
    and its trace has stopped rising: the last quarter of all draws is over the second quarter by at most 4 % of the
    estimate, or by 2 errors of the difference where those are below 10 %; its standard error is at most 10 %.
 2. The *plateau* is the largest step size that serves and agrees with the next smaller one (which may still rise, but
-   not be diverged): by at most 2 %, or 1 error of the difference. Two step sizes that agree show that ε is small
-   enough.
+   not be diverged): by at most 2 %, or by 2 errors of the difference where those are below 5 %. Two step sizes that
+   agree show that ε is small enough.
 
 Then the chosen cell is the plateau of the smallest γ that has one. (Where none has, it is the smallest step size that
 serves at the smallest γ, and `confirmed` is false.) The estimate is extrapolated to γ = 0 along the straight line
@@ -45,9 +45,9 @@ from .settings import DEFAULT_MEMORY_BUDGET, LLCSettings, check
 from .status import MAX_RELATIVE_ERROR, difference
 
 STEP_FRACTIONS = (0.04, 0.1)  # of 1/a, a the largest curvature; SGLD's error there is at most ε a/4
-LOCALIZATION_FRACTIONS = (1 / 600, 1 / 200, 1 / 60)  # of nβ: what a curvature h must exceed to count
+LOCALIZATION_FRACTIONS = (1 / 2000, 1 / 600, 1 / 200, 1 / 60)  # of nβ: what a curvature h must exceed to count
 _RISE, _RISE_ERRORS, _LARGE_RISE = 0.04, 2.0, 0.1
-_AGREEMENT, _AGREEMENT_ERRORS = 0.02, 1.0
+_AGREEMENT, _AGREEMENT_ERRORS, _LARGE_DISAGREEMENT = 0.02, 2.0, 0.05
 _MIN_ACCEPTANCE = 0.1
 
 
@@ -138,7 +138,7 @@ def calibrate_llc(
 
     Args:
         step_sizes: values of ε; default: 0.04 and 0.1 over the largest curvature of U near w*.
-        localizations: values of γ; default: nβ/600, nβ/200 and nβ/60.
+        localizations: values of γ; default: nβ/2000, nβ/600, nβ/200 and nβ/60.
         sampler: "sghmc" by default: it has no discretization error on quadratics and moves faster.
         others: as for `estimate_llc`.
 
@@ -222,9 +222,9 @@ def _plateau(cells: list[_Cell]) -> _Cell | None:
     """The largest step size that agrees with the next smaller one, of cells of one γ in rising order of step size."""
     for smaller, cell in reversed(list(itertools.pairwise(cells))):
         first, second = smaller.result, cell.result
-        error = math.hypot(first.standard_error, second.standard_error)
-        agree = abs(second.llc - first.llc) <= max(_AGREEMENT * abs(first.llc), _AGREEMENT_ERRORS * error)
-        if agree and cell.serves:
+        noise = _AGREEMENT_ERRORS * math.hypot(first.standard_error, second.standard_error)
+        allowed = max(_AGREEMENT * abs(first.llc), min(noise, _LARGE_DISAGREEMENT * abs(first.llc)))
+        if abs(second.llc - first.llc) <= allowed and cell.serves:
             return cell
     return None
 

@@ -28,6 +28,7 @@ from ..stacking import (
     Replay,
     chunk_ranges,
     copies_that_fit,
+    even_size,
     losses_and_gradients,
     per_sample_losses,
     saved_bytes_per_copy,
@@ -240,8 +241,8 @@ def run_chains(
     at_once = min(fit, len(groups) * -(-len(chains) // workers))
     pieces = [
         (some_groups, some)
-        for some_groups in chunk_ranges(len(groups), at_once)
-        for some in chunk_ranges(len(chains), max(1, at_once // len(some_groups)))
+        for some_groups in chunk_ranges(len(groups), even_size(len(groups), at_once))
+        for some in chunk_ranges(len(chains), even_size(len(chains), at_once // len(some_groups)))
     ]
     if workers == 1:
         for piece in pieces:
@@ -261,9 +262,9 @@ def _capacity(problem: Problem, plan: Plan, budget: int) -> tuple[int, int | Non
     micro = plan.micro_batch_size
     state = len(SAMPLERS[plan.sampler].init(torch.zeros(1, 1), **plan.sampler_options))
     element = next(iter(problem.stack.parameters.values())).element_size()
-    # state before and after a step; anchor, noise, gradient by name and as a row, scratch of the update; and what
-    # the acceptance keeps of the step before
-    fixed = problem.layout.size * element * (2 * state + 9)
+    # state before and after a step; anchor, noise, gradient by name and as a row, scratch of the update; what the
+    # acceptance keeps of the step before; and, while a recording is checked, a second gradient and its difference
+    fixed = problem.layout.size * element * (2 * state + 12)
     per_sample = _bytes_per_sample(problem)
     if micro is None and fixed + batch_size * per_sample > budget:
         micro = max(1, int((budget - fixed) // max(1, per_sample)))

@@ -82,7 +82,8 @@ def estimate_llc(
         dtype: float32 and float64 set the type of everything. bfloat16 is for forward and backward alone: at every
             step inputs, weights and buffers are rounded to it, while the chains' own weights, updates and
             losses stay as they are. Default: the model's own.
-        memory_budget: bytes for the chains' state and activations; more chains than fit run in turn.
+        memory_budget: bytes for the chains' state and activations; more chains than fit run in turn. What the C library
+            keeps of freed memory comes on top.
         micro_batch_size: accumulate gradients over pieces of this many samples; default: as the budget asks.
         sampler_options: the sampler's own settings, such as `{"momentum": 0.9}`.
         paired: compare every draw with w* on the same minibatch; else with the whole training set.

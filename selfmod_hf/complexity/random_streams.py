@@ -16,7 +16,7 @@ _MINIBATCHES, _NOISE = 0, 1
 
 def _generator(device: torch.device, seed: int, *key: int) -> torch.Generator:
     word = np.random.SeedSequence(entropy=seed, spawn_key=key).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(word >> 1))
+    return torch.Generator(device).manual_seed(int(word) >> 1)
 
 
 class MinibatchStream:

@@ -112,15 +112,16 @@ class LLCResult:
         return plain(fields)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write `path` (JSON) and, beside it, the traces as safetensors. Both appear whole or not at all."""
+        """Write `path` (JSON) and, beside it, the traces as safetensors. Both appear whole or not at all; where they
+        replace older ones, the JSON of one is never beside the traces of the other."""
         from safetensors.numpy import save
 
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         traces = {"loss_trace": self.loss_trace, "baseline_trace": self.baseline_trace}
-        write_file(path.with_suffix(TRACES_SUFFIX), save({name: np.ascontiguousarray(t) for name, t in traces.items()}))
+        content = save({name: np.ascontiguousarray(t) for name, t in traces.items()})
         text = json.dumps(self.to_dict() | {"traces": path.with_suffix(TRACES_SUFFIX).name}, indent=2)
-        write_file(path, (text + "\n").encode())
+        write_files({path.with_suffix(TRACES_SUFFIX): content, path: (text + "\n").encode()})
         return path
 
     @classmethod
@@ -202,10 +203,21 @@ def plain(value: Any) -> Any:
 
 def write_file(path: Path, content: bytes) -> Path:
     """Write under a temporary name, then rename: the file appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_files({path: content})
     return path
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write files that belong together, each as `write_file` does. The last is the one by which the others are found:
+    of several, it goes before any is replaced, and comes when all are there."""
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in contents}
+    try:
+        for path, content in contents.items():
+            temporary[path].write_bytes(content)
+        if len(contents) > 1:
+            path.unlink(missing_ok=True)
+        for path in contents:
+            os.replace(temporary[path], path)
+    finally:
+        for left_over in temporary.values():
+            left_over.unlink(missing_ok=True)

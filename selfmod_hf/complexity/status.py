@@ -12,7 +12,7 @@ from .result import DIVERGED, NOT_AT_MINIMUM, NOT_CONVERGED, OK
 
 TREND_RELATIVE = 0.05  # a trend smaller than this part of the estimate is no matter
 TREND_ERRORS = 3.0  # nor is one within this many standard errors
-TREND_LARGE = 0.25  # a trend larger than this part of the estimate needs no errors to be believed
+TREND_LARGE = 0.25  # a trend larger than this part of the estimate is no plateau, by chance or not
 MAX_RELATIVE_ERROR = 0.1  # of the standard error to the estimate
 MIN_DRAWS = 20  # kept, per chain
 _FAR = 4.0  # λ <= d/2; SGLD shows eight times that within an eighth of its stability limit
@@ -34,13 +34,13 @@ def judge(trace: NDArray[np.float64], burnin: int, diverged: tuple[int, ...]) ->
 
     1. diverged: a chain is not finite, or its estimate is over 4 d.
     2. not_at_minimum: the estimate is negative, or the trace falls (below).
-    3. not_converged: fewer than 20 kept draws; the trace rises; or the standard error is over 10 % of the
-       estimate: too few independent draws, or chains that disagree, both of which it contains.
+    3. not_converged: fewer than 20 kept draws; the trace rises, or moves by more than 25 % of the estimate in either
+       direction, whatever the errors, which chains that have not arrived cannot know; or the standard error is over
+       10 % of the estimate: too few independent draws, or chains that disagree, both of which it contains.
     4. ok.
 
     The trace rises (falls) where the mean of the last third of the kept draws is above (below) that of the first
-    third by more than 5 % of the estimate, and by more than 3 standard errors of the difference; or by more than 25 %
-    of the estimate, whatever the errors, which chains that have not arrived cannot know.
+    third by more than 5 % of the estimate, and by more than 3 standard errors of the difference.
     """
     if diverged:
         return DIVERGED, f"chains {', '.join(map(str, diverged))} left the region: take a smaller step size"
@@ -52,12 +52,12 @@ def judge(trace: NDArray[np.float64], burnin: int, diverged: tuple[int, ...]) ->
         return NOT_CONVERGED, f"{kept.shape[1]} kept draws per chain: at least {MIN_DRAWS} are needed"
     third = kept.shape[1] // 3
     rise, rise_error = difference(kept[:, :third], kept[:, -third:])
-    noise = min(TREND_ERRORS * rise_error, TREND_LARGE * abs(llc))
-    significant = abs(rise) > max(noise, TREND_RELATIVE * abs(llc))
-    if significant and rise < 0:
+    believed = abs(rise) > max(TREND_ERRORS * rise_error, TREND_RELATIVE * llc)
+    if believed and rise < 0:
         return NOT_AT_MINIMUM, f"the trace still falls, by {-rise:.3g} over the kept draws"
-    if significant:
-        return NOT_CONVERGED, f"the trace still rises, by {rise:.3g} over the kept draws: take more draws"
+    if believed or abs(rise) > TREND_LARGE * llc:
+        direction = "rises" if rise > 0 else "falls"
+        return NOT_CONVERGED, f"the trace still {direction}, by {abs(rise):.3g} over the kept draws: take more draws"
     if math.isnan(error) or error > MAX_RELATIVE_ERROR * llc:
         return NOT_CONVERGED, f"standard error {error:.3g} at an estimate of {llc:.3g}: take more draws"
     return OK, f"plateau: over the kept draws the trace moves by {rise:.2g} ± {rise_error:.2g}"

@@ -63,6 +63,9 @@ class ImageTensors(TensorData):
         batch = self.__getitems__(torch.arange(len(self)))
         return batch["pixel_values"], batch["labels"]
 
+    def first(self, count: int) -> ImageTensors:
+        return replace(self, pixels=self.pixels[:count], labels=self.labels[:count])
+
     def processor(self) -> Any:
         """The `ViTImageProcessor` that prepares a picture as this does; saved beside a model, it feeds a
         `pipeline("image-classification")`."""

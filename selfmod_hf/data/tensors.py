@@ -52,6 +52,10 @@ class TensorData(Dataset):
         return {name: values.unflatten(0, rows.shape) for name, values in batch.items()}
 
     @abstractmethod
+    def first(self, count: int) -> Self:
+        """The first `count` samples, sharing memory with these."""
+
+    @abstractmethod
     def processor(self) -> Any:
         """What prepares a raw sample as this does: an image processor, a tokenizer. It is saved beside a model."""
 

@@ -80,6 +80,9 @@ class TextTensors(TensorData):
         shift = (starts - before).repeat_interleave(lengths, output_size=total)
         return self.tokens.index_select(0, torch.arange(total, device=rows.device) + shift), lengths
 
+    def first(self, count: int) -> TextTensors:
+        return replace(self, offsets=self.offsets[: count + 1], labels=self.labels[:count])
+
     def processor(self) -> Any:
         return self.tokenizer
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
-from ..data import TaskData
+from ..data import TaskData, TaskSpec, TensorData
 from ..trainer.rlct import estimate_rlct
 from .folder import SweepFolder
 from .memory import MemoryPlan
@@ -22,6 +22,7 @@ from .sweep import make_trainer, populations_to_open
 WARM_UP, STEPS = 3, 8  # optimizer steps: not timed, timed
 DRAWS = 20
 RLCT_NETWORKS = 3  # sampled in a probe; ten at once take a little less each
+PROBE_SECONDS = 10.0  # of each part of a probe, about: large networks get fewer draws, and a part of the data
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ class Estimate:
     seconds: float
 
 
-def estimate_work(plan: Plan, folder: SweepFolder, data: TaskData, memory: MemoryPlan) -> list[Estimate]:
+def estimate_work(
+    plan: Plan, spec: TaskSpec, folder: SweepFolder, data: TaskData, memory: MemoryPlan
+) -> list[Estimate]:
     """For each population still to be trained: memory by count, time by a probe of each width.
 
     Evaluation and writing are left out. What an interrupted population has done already is not taken off.
@@ -42,8 +45,9 @@ def estimate_work(plan: Plan, folder: SweepFolder, data: TaskData, memory: Memor
     groups = [*open_cells, *populations_to_open(plan, folder, memory)]
     seconds: dict[int, float] = {}  # of one network, by width
     for cells in groups:
-        if cells[0].hidden_size not in seconds:
-            seconds[cells[0].hidden_size] = _seconds_per_network(plan, data, cells)
+        size = cells[0].hidden_size
+        if size not in seconds:
+            seconds[size] = _seconds_per_network(plan, spec, data, cells, memory.sampled_at_once(size))
     return [
         Estimate(
             cells,
@@ -54,17 +58,24 @@ def estimate_work(plan: Plan, folder: SweepFolder, data: TaskData, memory: Memor
     ]
 
 
-def _seconds_per_network(plan: Plan, data: TaskData, cells: Sequence[Cell]) -> float:
-    steps_per_epoch = -(-len(data.train) // plan.training["per_device_train_batch_size"])
-    steps = plan.training["num_train_epochs"] * steps_per_epoch
+def _seconds_per_network(
+    plan: Plan, spec: TaskSpec, data: TaskData, cells: Sequence[Cell], sampled_at_once: int
+) -> float:
+    batch, epochs = (plan.training[name] for name in ("per_device_train_batch_size", "num_train_epochs"))
+    steps = epochs * -(-len(data.train) // batch)
     watch = _Stopwatch()
     settings: dict[str, Any] = dict.fromkeys(("eval_strategy", "save_strategy", "logging_strategy"), "no")
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(plan, data, Path(folder), cells, max_steps=WARM_UP + STEPS, **settings)
+        trainer = make_trainer(plan, spec, data, Path(folder), cells, max_steps=WARM_UP + STEPS, **settings)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(watch)
         trainer.train()
-    return steps * watch.seconds / STEPS / len(cells) + _sampling_seconds(plan, data, trainer, cells)
+    step = watch.seconds / STEPS / len(cells)
+    count = min(RLCT_NETWORKS, sampled_at_once, len(cells))
+    models = [trainer.population.member(k) for k in range(count)] if len(cells) > 1 else [trainer.model]
+    every = plan.rlct_every_n_epochs
+    estimates = 1 + ((epochs - 1) // every if every else 0)
+    return steps * step + estimates * _sampling_seconds(plan, data, models, trainer.args.device, step / batch)
 
 
 class _Stopwatch(TrainerCallback):
@@ -80,19 +91,30 @@ class _Stopwatch(TrainerCallback):
             self.start, self.seconds = now, now - self.start
 
 
-def _sampling_seconds(plan: Plan, data: TaskData, trainer: Any, cells: Sequence[Cell]) -> float:
-    """Of one network's RLCT: the loss over the training set and the first draws, then so much for each further one."""
-    count = min(RLCT_NETWORKS, len(cells))
-    models = [trainer.population.member(k) for k in range(count)] if len(cells) > 1 else [trainer.model]
+def _sampling_seconds(plan: Plan, data: TaskData, models: Sequence[Any], device: Any, per_sample: float) -> float:
+    """Of one network's RLCT: the loss over the training set and the first draws, then so much for each further one.
+
+    Args:
+        plan: its sampling settings are used.
+        data: the task's.
+        models: networks that are sampled together.
+        device: where.
+        per_sample: seconds that training takes for a sample, so about what a chain takes for one.
+    """
+    sampling = plan.sampling
+    draw = len(models) * sampling["num_chains"] * sampling["batch_size"] * per_sample
+    draws = min(DRAWS, max(2, round(PROBE_SECONDS / draw)))
+    samples = min(len(data.train), max(sampling["batch_size"], round(PROBE_SECONDS / (len(models) * per_sample))))
     once, twice = (
-        _timed_sampling(models, data, trainer, {**plan.sampling, "num_draws": draws, "num_burnin_steps": 0})
-        for draws in (DRAWS, 2 * DRAWS)
+        _timed_sampling(models, data.train.first(samples), device, {**sampling, "num_draws": n, "num_burnin_steps": 0})
+        for n in (draws, 2 * draws)
     )
-    per_draw = max(twice - once, 0) / DRAWS
-    return (once + per_draw * (plan.sampling["num_draws"] - DRAWS)) / count
+    per_draw = max(twice - once, 0) / draws
+    over_data = max(once - draws * per_draw, 0) * len(data.train) / samples
+    return (over_data + per_draw * sampling["num_draws"]) / len(models)
 
 
-def _timed_sampling(models: Sequence[Any], data: TaskData, trainer: Any, sampling: dict[str, Any]) -> float:
+def _timed_sampling(models: Sequence[Any], train: TensorData, device: Any, sampling: dict[str, Any]) -> float:
     start = time.perf_counter()
-    estimate_rlct(models, data.train, device=trainer.args.device, **sampling)
+    estimate_rlct(models, train, device=device, **sampling)
     return time.perf_counter() - start

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .folder import SweepFolder
-from .published import published_values
+from .published import published_for
 from .statistics import mean_interval, summarize_arms, usable, with_both_targets
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def draw_figures(folder: SweepFolder, output: Path) -> list[Path]:
         suffix = "" if detach else "_attached"
         if (part["aux_weight"] > 0).any() or detach:
             files += _save(figure_2(own, followed), output / f"figure2{suffix}")
+            files += _save(over_epochs(followed), output / f"epochs{suffix}")
             files += _save(rlct_over_weight(own), output / f"rlct{suffix}")
             files += _save(weight_distributions(own, folder), output / f"weights{suffix}")
     both = with_both_targets(rows)
@@ -66,21 +67,27 @@ def _colors(values: np.ndarray) -> dict[float, Any]:
 
 
 def figure_2(rows: pd.DataFrame, curves: pd.DataFrame) -> Any:
-    """Weight width over epochs at the largest width; weight width, RLCT and accuracy over widths.
+    """Weight width over epochs at the largest width; weight width, RLCT and accuracy over widths, or over the
+    self-model's weight where there is one width only.
 
     Lines are means over seeds with 95 % t intervals, crosses the paper's values. RLCTs that are not "ok" are drawn
     hollow, beside the means of those that are.
     """
     figure, axes = _subplots(2, 2)
     colors = _colors(np.sort(rows["aux_weight"].unique()))
-    _width_over_epochs(axes[0, 0], curves, colors)
-    arms = summarize_arms(rows)
+    _over_epochs(axes[0, 0], curves, "weight_width", colors)
+    axes[0, 0].legend(title="AW", fontsize=7, title_fontsize=7)
+    arms, widths = summarize_arms(rows), rows["hidden_size"].unique()
     for axis, measure in zip((axes[0, 1], axes[1, 0], axes[1, 1]), ("weight_width", "rlct", "accuracy"), strict=True):
+        if len(widths) == 1:
+            _over_weights(axis, rows, measure, "grey", "mean")
+            _paper_over_weight(axis, rows, int(widths[0]), measure)
+            _weights_as_ticks(axis, rows, measure)
+            continue
         _over_widths(axis, arms[arms["measure"] == measure], measure, colors)
         _paper_crosses(axis, rows, measure, colors)
         if measure == "rlct":
             _not_ok(axis, rows, "hidden_size", colors)
-    axes[0, 1].legend(title="AW", fontsize=7, title_fontsize=7)
     sizes = rows.groupby(["hidden_size", "aux_weight", "detach_targets"]).size()
     seeds = f"{sizes.min()}" if sizes.nunique() == 1 else f"{sizes.min()} to {sizes.max()}"
     figure.suptitle(
@@ -90,14 +97,29 @@ def figure_2(rows: pd.DataFrame, curves: pd.DataFrame) -> Any:
     return figure
 
 
-def _width_over_epochs(axis: Axes, curves: pd.DataFrame, colors: dict[float, Any]) -> None:
+def over_epochs(curves: pd.DataFrame) -> Any:
+    """Each measure that was followed while training, over epochs, a row of panels for each width; bands are 95 % t
+    intervals. RLCTs that are not "ok" are left out."""
+    widths = np.sort(curves["hidden_size"].unique())
+    measures = [measure for measure in ("weight_width", "accuracy", "rlct") if measure in curves]
+    figure, axes = _subplots(len(widths), len(measures))
+    colors = _colors(np.sort(curves["aux_weight"].unique()))
+    for row, width in zip(axes, widths, strict=True):
+        for axis, measure in zip(row, measures, strict=True):
+            _over_epochs(axis, curves[curves["hidden_size"] == width], measure, colors)
+    axes[0, 0].legend(title="AW", fontsize=7, title_fontsize=7)
+    return figure
+
+
+def _over_epochs(axis: Axes, curves: pd.DataFrame, measure: str, colors: dict[float, Any]) -> None:
     largest = curves["hidden_size"].max()
-    for weight, arm in curves[curves["hidden_size"] == largest].groupby("aux_weight"):
-        over_epochs = arm.groupby("epoch")["weight_width"]
-        table = np.array([(epoch, *mean_interval(values.to_numpy(float))) for epoch, values in over_epochs])
+    axis.set(xlabel="epoch", ylabel=TITLES[measure], title=f"h = {largest}")
+    followed = usable(curves[curves["hidden_size"] == largest], measure)
+    for weight, arm in followed.groupby("aux_weight"):
+        by_epoch = arm.groupby("epoch")[measure]
+        table = np.array([(epoch, *mean_interval(values.to_numpy(float))) for epoch, values in by_epoch])
         axis.plot(table[:, 0], table[:, 1], color=colors[weight], label=f"{weight:g}")
         axis.fill_between(table[:, 0], table[:, 2], table[:, 3], color=colors[weight], alpha=0.2, linewidth=0)
-    axis.set(xlabel="epoch", ylabel=TITLES["weight_width"], title=f"h = {largest}")
 
 
 def _over_widths(axis: Axes, arms: pd.DataFrame, measure: str, colors: dict[float, Any]) -> None:
@@ -115,7 +137,7 @@ def _over_widths(axis: Axes, arms: pd.DataFrame, measure: str, colors: dict[floa
 
 
 def _paper_crosses(axis: Axes, rows: pd.DataFrame, measure: str, colors: dict[float, Any]) -> None:
-    paper = published_values().get(rows["task"].iloc[0])
+    paper = published_for(rows["task"].iloc[0])
     if paper is None:
         return
     for hidden_size in rows["hidden_size"].unique():
@@ -145,16 +167,23 @@ def rlct_over_weight(rows: pd.DataFrame) -> Any:
         _paper_over_weight(axis, own, int(width), "rlct")
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=7)
-        axis.set_xscale("symlog", linthresh=1)
-        axis.set(xlabel="AW", ylabel="RLCT", title=f"h = {width}")
-        axis.set_xticks(list(colors), [f"{weight:g}" for weight in colors])
+        _weights_as_ticks(axis, own, "rlct")
     return figure
 
 
 def _paper_over_weight(axis: Axes, rows: pd.DataFrame, width: int, measure: str) -> None:
-    paper = published_values().get(rows["task"].iloc[0])
+    paper = published_for(rows["task"].iloc[0])
     if paper is not None and str(width) in paper[measure]:
         axis.plot(paper["aux_weights"], paper[measure][str(width)], "x", color="black", markersize=6, label="published")
+
+
+def _weights_as_ticks(axis: Axes, rows: pd.DataFrame, measure: str) -> None:
+    """The self-model's weights along a scale that is linear up to the smallest above zero, then logarithmic."""
+    weights = np.sort(rows["aux_weight"].unique())
+    axis.set_xscale("symlog", linthresh=min(weights[weights > 0], default=1))
+    axis.set(xlabel="AW", ylabel=TITLES[measure], title=f"h = {rows['hidden_size'].iloc[0]}")
+    axis.set_xticks(weights, [f"{weight:g}" for weight in weights])
+    axis.minorticks_off()
 
 
 def targets_compared(rows: pd.DataFrame) -> Any:
@@ -171,9 +200,7 @@ def targets_compared(rows: pd.DataFrame) -> Any:
                 arm = own[(own["detach_targets"] == detach) | (own["aux_weight"] == 0)]
                 _over_weights(axis, arm, measure, color, name)
             _paper_over_weight(axis, own, int(width), measure)
-            axis.set_xscale("symlog", linthresh=1)
-            axis.set(xlabel="AW", ylabel=TITLES[measure], title=f"h = {width}")
-            axis.set_xticks(ticks := np.sort(own["aux_weight"].unique()), [f"{weight:g}" for weight in ticks])
+            _weights_as_ticks(axis, own, measure)
     axes[0, 0].legend(fontsize=7)
     return figure
 

@@ -4,8 +4,8 @@
     results.json        list of rows, one a network (columns below)
     results.parquet     the same as a table
     curves.parquet      one row a network and epoch
-    cells/NAME/         one network: row.json, curve.json, the model (config.json, model.safetensors), its RLCT
-                        (rlct.json: estimate and settings; rlct.safetensors: traces)
+    cells/NAME/         one network: row.json, curve.json, the model (config.json, model.safetensors; of texts the
+                        tokenizer too), its RLCT (rlct.json: estimate and settings; rlct.safetensors: traces)
     populations/NAME/   work in progress: members.json, the Trainer's checkpoints; removed when its cells are done
 
 Columns of `results`: task; hidden_size; aux_weight; seed; detach_targets; accuracy (test split, after the last
@@ -15,7 +15,8 @@ pruned network, dimensionless; null where a chain diverged); rlct_status ("ok", 
 over the training set at the trained weights, nats); num_epochs, batch_size, learning_rate.
 
 Columns of `curves`: task, hidden_size, aux_weight, seed, detach_targets; epoch; weight_width; accuracy (test);
-classification_loss, self_modeling_loss, loss (means over the epoch's training steps, nats and squared activations).
+classification_loss, self_modeling_loss, loss (means over the epoch's training steps, nats and squared activations);
+where RLCTs were estimated while training, rlct, rlct_standard_error, rlct_status, null for the epochs between.
 
 A file appears whole or not at all: each is written under another name, then renamed. A cell is finished once its
 row.json is there. Nothing in the tables depends on when, or in how many sessions, the cells were made.
@@ -53,6 +54,7 @@ CURVE_COLUMNS = (
     "task", "hidden_size", "aux_weight", "seed", "detach_targets", "epoch", "weight_width", "accuracy",
     "classification_loss", "self_modeling_loss", "loss",
 )  # fmt: skip
+CURVE_RLCT_COLUMNS = ("rlct", "rlct_standard_error", "rlct_status")  # where they were estimated while training
 # what the entries of row.json and curve.json must be; all others are numbers, or null where they were not finite
 _TEXTS = ("task", "rlct_status", "rlct_status_reason", "rlct_preset")
 _COUNTS = ("hidden_size", "seed", "epoch", "num_epochs", "batch_size")
@@ -79,15 +81,17 @@ def to_json(value: Any) -> str:
     return json.dumps(plain(value), indent=2) + "\n"
 
 
-def _check_entry(path: Path, entry: Any, columns: Sequence[str]) -> None:
-    """Refuse what is no row of a table.
+def _check_entry(path: Path, entry: Any, columns: Sequence[str], more: Sequence[str]) -> None:
+    """Refuse what is no row of a table of these columns; `more` may be missing.
 
     Raises:
         InputError: a column is missing or of a wrong type.
     """
     if not isinstance(entry, dict):
         raise InputError("file", str(path), f"holds {type(entry).__name__}; allowed are JSON objects")
-    for column in columns:
+    for column in (*columns, *more):
+        if column not in entry and column in more:
+            continue
         if column not in entry:
             raise InputError("file", str(path), f"lacks the column {column!r}")
         value = entry[column]
@@ -140,12 +144,20 @@ class SweepFolder:
         return (self.cells / cell.name / "row.json").is_file()
 
     def finish(
-        self, cell: Cell, model: SelfModelingPreTrainedModel, rlct: LLCResult, row: dict[str, Any], curve: Sequence[Any]
+        self,
+        cell: Cell,
+        model: SelfModelingPreTrainedModel,
+        rlct: LLCResult,
+        row: dict[str, Any],
+        curve: Sequence[Any],
+        tokenizer: Any = None,
     ) -> None:
         """Keep one network; its row comes last, as the mark that it is finished."""
         folder = self.cells / cell.name
         folder.mkdir(parents=True, exist_ok=True)
         model.save_pretrained(folder)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
         rlct.save(folder / "rlct.json")
         write_text(folder / "curve.json", to_json(list(curve)))
         write_text(folder / "row.json", to_json(row))
@@ -190,9 +202,10 @@ class SweepFolder:
         return self._table("row.json", RESULT_COLUMNS, KEYS)
 
     def curves(self) -> pd.DataFrame:
-        return self._table("curve.json", CURVE_COLUMNS, [*KEYS, "epoch"])
+        return self._table("curve.json", CURVE_COLUMNS, [*KEYS, "epoch"], CURVE_RLCT_COLUMNS)
 
-    def _table(self, file: str, columns: Sequence[str], order: list[str]) -> pd.DataFrame:
+    def _table(self, file: str, columns: Sequence[str], order: list[str], more: Sequence[str] = ()) -> pd.DataFrame:
+        """`more` columns are there where an entry has them."""
         import pandas as pd
 
         entries: list[dict[str, Any]] = []
@@ -200,13 +213,14 @@ class SweepFolder:
             source = path.with_name(file)
             found = read_json(source, list) if file == "curve.json" else [read_json(source)]
             for entry in found:
-                _check_entry(source, entry, columns)
+                _check_entry(source, entry, columns, more)
             entries += found
         if not entries:
             raise InputError("folder", str(self.path), "holds no finished network of a sweep")
-        table = pd.DataFrame(entries, columns=list(columns)).sort_values(order, ignore_index=True)
+        names = [*columns, *(name for name in more if any(name in entry for entry in entries))]
+        table = pd.DataFrame(entries, columns=names).sort_values(order, ignore_index=True)
         # a column of nulls alone is one of numbers too
-        numbers = [name for name in columns if name not in (*_TEXTS, *_COUNTS, "detach_targets")]
+        numbers = [name for name in names if name not in (*_TEXTS, *_COUNTS, "detach_targets")]
         return table.astype(dict.fromkeys(numbers, float))
 
     def write_tables(self) -> None:

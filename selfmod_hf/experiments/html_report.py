@@ -22,18 +22,19 @@ from .folder import SweepFolder, to_json, write_text
 from .plan import Cell
 from .published import compare_with_published, published_value, published_values
 from .report import DIGITS, NAMES
-from .statistics import ARM, MEASURES, compare_with_baseline, mean_interval, summarize_arms, trends
+from .statistics import ARM, MEASURES, compare_with_baseline, mean_interval, summarize_arms, trends, usable
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TRACE_POINTS, BINS = 60, 40  # of a chain's trace, of a network's histogram: what a figure of this size can show
 PANELS = {
-    "epochs": "Weight width over epochs, mean over seeds",
+    "epochs": "Over epochs, mean over seeds",
     "weight_width": "Weight width",
     "rlct": "RLCT",
     "accuracy": "Test accuracy",
 }
+MEASURE_TITLES = {"weight_width": "SD of the last layer's weights", "rlct": "RLCT", "accuracy": "test accuracy"}
 SECTIONS = {
     "overview": "Overview",
     "figures": "Figures",
@@ -82,6 +83,7 @@ def write_html_report(folder: SweepFolder, path: Path) -> Path:
         sections=SECTIONS,
         panels=PANELS,
         widths=[int(width) for width in sorted(rows["hidden_size"].unique())],
+        followed={measure: MEASURE_TITLES[measure] for measure in _followed(curves)},
         networks=networks,
         tables=tables,
         table=lambda content: Markup(table.render(table=content)),
@@ -177,19 +179,27 @@ def _data(rows: pd.DataFrame, curves: pd.DataFrame, networks: list[dict[str, Any
         "weights": sorted(rows["aux_weight"].unique().tolist()),
         "widths": widths,
         "seeds": sorted(rows["seed"].unique().tolist()),
-        "measures": {"weight_width": "SD of the last layer's weights", "rlct": "RLCT", "accuracy": "test accuracy"},
-        "epochs": [_over_epochs(key, arm) for key, arm in curves.groupby(ARM)],
+        "measures": MEASURE_TITLES,
+        "epochs": [
+            _over_epochs(key, measure, arm)
+            for measure in _followed(curves)
+            for key, arm in usable(curves, measure).groupby(ARM)
+        ],
         "means": means,
         "published": published,
     }
 
 
-def _over_epochs(key: Any, curves: pd.DataFrame) -> dict[str, Any]:
-    table = [
-        (epoch, *mean_interval(values.to_numpy(float))) for epoch, values in curves.groupby("epoch")["weight_width"]
-    ]
+def _followed(curves: pd.DataFrame) -> list[str]:
+    """The measures that were taken while training."""
+    return [measure for measure in MEASURE_TITLES if measure in curves]
+
+
+def _over_epochs(key: Any, measure: str, curves: pd.DataFrame) -> dict[str, Any]:
+    table = [(epoch, *mean_interval(values.to_numpy(float))) for epoch, values in curves.groupby("epoch")[measure]]
     columns = [[_short(value) for value in column] for column in zip(*table, strict=True)]
-    return dict(zip(ARM, key, strict=True)) | dict(zip(("epoch", "mean", "low", "high"), columns, strict=True))
+    entry = dict(zip(ARM, key, strict=True)) | {"measure": measure}
+    return entry | dict(zip(("epoch", "mean", "low", "high"), columns, strict=True))
 
 
 # ---- tables ----

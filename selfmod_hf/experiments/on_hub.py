@@ -16,7 +16,7 @@ from ..files import entries_of
 from ..hub.card import CITATION, RLCT_NAME, TAGS, between_markers, finite, merged_notes, plain_text
 from ..hub.upload import Target, prepare, remote_card, upload
 from .figures import draw_figures
-from .folder import CURVE_COLUMNS, RESULT_COLUMNS, SweepFolder
+from .folder import RESULT_COLUMNS, SweepFolder
 from .published import published_value
 from .report import DIGITS, NAMES
 from .statistics import ARM, MEASURES, summarize_arms
@@ -194,7 +194,7 @@ def dataset_card(folder: SweepFolder, repo_id: str, notes: str = "") -> DatasetC
         networks=len(folder.rows()),
         dataset=_dataset_text(_data(folder.read_run())),
         result_columns={column: MEANINGS.get(column, "") for column in RESULT_COLUMNS},
-        curve_columns={column: MEANINGS.get(column, "") for column in CURVE_COLUMNS},
+        curve_columns={column: MEANINGS.get(column, "") for column in folder.curves().columns},
         notes=between_markers(notes),
         citation=CITATION,
     )

@@ -40,6 +40,9 @@ GRIDS: Mapping[str, Grid] = {
     "mnist": Grid(
         (64, 128, 256, 512), (0, 1, 5, 10, 20, 50), tuple(range(1, 11)), "arXiv 2407.10188, Figure 2: 240 networks"
     ),
+    "cifar10": Grid((2000,), (0, 0.5, 1, 2), tuple(range(1, 11)), "arXiv 2407.10188, Figure 3: 40 networks"),
+    "cifar10-paper-text": Grid((2000,), (0, 0.5, 1, 2), tuple(range(1, 11)), "the same, by the paper's table and text"),
+    "imdb": Grid((128,), (0, 100, 500), tuple(range(1, 11)), "arXiv 2407.10188, Figure 4: 30 networks"),
     "digits": Grid((16, 32), (0, 1, 10), (1, 2, 3), "ours: small enough for a first look; no experiment of the paper"),
 }
 
@@ -53,7 +56,8 @@ class Plan:
         cells: the networks.
         training: fields of `SelfModelingTrainingArguments`, the number of epochs and the batch size among them.
         sampling: arguments of `estimate_llc`.
-        data: what else decides the data (data set, limits on the number of samples).
+        data: what else decides the data (data set, limits on the number of samples, augmentation).
+        rlct_every_n_epochs: networks' RLCTs are estimated while they train, too, after every n-th epoch; 0: not.
     """
 
     task: str
@@ -61,11 +65,15 @@ class Plan:
     training: Mapping[str, Any]
     sampling: Mapping[str, Any]
     data: Mapping[str, Any]
+    rlct_every_n_epochs: int = 0
 
     @property
     def settings(self) -> dict[str, Any]:
         """What must be equal for two sweeps to share a folder: everything but the cells."""
-        return {"task": self.task, "training": {**self.training}, "sampling": {**self.sampling}, "data": {**self.data}}
+        sampling = {**self.sampling}
+        if self.rlct_every_n_epochs:  # absent: as in folders begun before this was there
+            sampling["rlct_every_n_epochs"] = self.rlct_every_n_epochs
+        return {"task": self.task, "training": {**self.training}, "sampling": sampling, "data": {**self.data}}
 
 
 def make_cells(

@@ -15,11 +15,16 @@ def published_values() -> dict[str, Any]:
     return json.loads((files(__package__) / "published.json").read_text())
 
 
+def published_for(task: str) -> dict[str, Any] | None:
+    """The task's entry, or None. A task's other recipe (`cifar10-paper-text`) is measured against the same figures."""
+    return published_values().get(task.removesuffix("-paper-text"))
+
+
 def published_value(task: str, measure: str, hidden_size: int, aux_weight: float) -> float | None:
     """One value, or None where the paper has none."""
-    values = published_values().get(task, {})
-    row = values.get(measure, {}).get(str(hidden_size))
-    if row is None or aux_weight not in values["aux_weights"]:
+    values = published_for(task)
+    row = None if values is None else values.get(measure, {}).get(str(hidden_size))
+    if values is None or row is None or aux_weight not in values["aux_weights"]:
         return None
     return float(row[values["aux_weights"].index(aux_weight)])
 

@@ -29,16 +29,17 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-from ..data import TaskData, TaskSpec
+from ..data import TaskData, TaskSpec, TextTensors
 from ..errors import InputError
-from ..models import SelfModelingConfig
 from ..stacking import chunk_ranges
 from ..tokens import without_tokens
-from ..trainer import SelfModelingTrainer, SelfModelingTrainingArguments
+from ..trainer import RLCTCallback, SelfModelingTrainer, SelfModelingTrainingArguments
 from ..trainer.checkpoints import newest_whole_checkpoint
+from ..trainer.network import recipe_config
 from ..trainer.population import Member, SelfModelingPopulation
+from ..trainer.population_trainer import RLCTsCallback
 from ..trainer.rlct import estimate_rlct
-from .folder import SweepFolder
+from .folder import CURVE_RLCT_COLUMNS, SweepFolder
 from .memory import MemoryPlan
 from .plan import Cell, Plan
 
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from ..complexity import LLCResult
     from ..models import SelfModelingPreTrainedModel
 
-RLCT_GROUP = 10  # networks whose chains are sampled together; an interrupted sweep samples at most these again
+SLOW_SAVE, SAVE_SHARE = 0.5, 0.05  # seconds of a checkpoint that is slow; the share of the time these may take
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "selfmod_hf")
 T = TypeVar("T")
 
@@ -113,7 +114,8 @@ def run_sweep(
         todo = _populations(plan, folder, memory)
         while (population := from_main(lambda: next(todo, None))) is not None:
             path, cells = population
-            seconds = _run_population(plan, spec, data, folder, path, cells, say if main else _silent)
+            at_once = memory.sampled_at_once(cells[0].hidden_size)
+            seconds = _run_population(plan, spec, data, folder, path, cells, at_once, say if main else _silent)
             session["seconds"][path.name] = {"networks": len(cells), **seconds}
             if main:
                 folder.write_tables()
@@ -155,20 +157,31 @@ def populations_to_open(plan: Plan, folder: SweepFolder, memory: MemoryPlan) -> 
 
 
 def _run_population(
-    plan: Plan, spec: TaskSpec, data: TaskData, folder: SweepFolder, path: Path, cells: Sequence[Cell], say: Any
+    plan: Plan,
+    spec: TaskSpec,
+    data: TaskData,
+    folder: SweepFolder,
+    path: Path,
+    cells: Sequence[Cell],
+    sampled_at_once: int,
+    say: Callable[[str], None],
 ) -> dict[str, float]:
     """Train, measure, keep; returns the seconds each part took in this session."""
     state = PartialState()
     start = time.perf_counter()
     say(f"{path.name}{_and_more(cells)}: training {_how(cells, state.num_processes)}")
-    trainer = make_trainer(plan, data, path, cells, spec)
+    trainer = make_trainer(plan, spec, data, path, cells)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     trainer.add_callback(_Progress(say))
+    if plan.rlct_every_n_epochs:
+        trainer.add_callback(_rlct_callback(plan, data, trainer, cells, sampled_at_once))
+    trainer.add_callback(_SeldomSlowSaves)
     trainer.train(resume_from_checkpoint=from_main(lambda: newest_whole_checkpoint(path / "training")))
     trained = time.perf_counter()
     networks = _networks(trainer)
-    for group in chunk_ranges(len(cells), RLCT_GROUP):
+    tokenizer = data.train.processor() if isinstance(data.train, TextTensors) else None
+    for group in chunk_ranges(len(cells), sampled_at_once):
         missing = from_main(lambda group=group: [k for k in group if not folder.is_finished(cells[k])])  # type: ignore[misc]
         if not missing:
             continue
@@ -182,7 +195,9 @@ def _run_population(
             if k in missing and state.is_main_process:
                 row = _row(plan, cells[k], networks[k].curve[-1], estimate)
                 curve = [_keys(plan, cells[k]) | entry for entry in networks[k].curve]
-                folder.finish(cells[k], model, estimate, row, curve)
+                if plan.rlct_every_n_epochs:
+                    curve[-1] |= {name: row[name] for name in CURVE_RLCT_COLUMNS}
+                folder.finish(cells[k], model, estimate, row, curve, tokenizer)
     from_main(lambda: folder.close_population(path))
     return {"training": trained - start, "rlct": time.perf_counter() - trained}
 
@@ -200,24 +215,26 @@ def _how(cells: Sequence[Cell], processes: int) -> str:
 
 
 def make_trainer(
-    plan: Plan, data: TaskData, path: Path, cells: Sequence[Cell], spec: TaskSpec | None = None, **settings: Any
+    plan: Plan, spec: TaskSpec, data: TaskData, path: Path, cells: Sequence[Cell], **settings: Any
 ) -> SelfModelingTrainer:
     """The Trainer of a population; of one network alone where that is all there is.
 
     Args:
         plan: its training settings are used.
-        data: the task's.
+        spec, data: the task; its recipe's network is trained.
         path: folder of the population.
         cells: the networks.
-        spec: the task.
         settings: training arguments in place of the plan's.
 
     Raises:
         InputError: a single network whose batch cannot be split evenly over the processes.
     """
     members = [Member(cell.seed, cell.aux_weight, cell.detach_targets) for cell in cells]
-    population = SelfModelingPopulation(network_config(cells[0].hidden_size, data), members)
+    config = recipe_config(spec, data, hidden_sizes=[cells[0].hidden_size])
+    population = SelfModelingPopulation(config, members)
     settings = {**plan.training, **_FIXED, "use_cpu": not torch.accelerator.is_available(), **settings}
+    if config.backbone != "mlp":  # 1000 samples' activations of a large network are more than a step's
+        settings["per_device_eval_batch_size"] = min(1000, 4 * plan.training["per_device_train_batch_size"])
     if len(cells) == 1:
         settings |= {"seed": cells[0].seed, "per_device_train_batch_size": _share_of_batch(plan)}
     trainer: Any = SelfModelingTrainer(
@@ -259,17 +276,37 @@ class _Progress(TrainerCallback):
         self.say(f"  epoch {state.epoch:g}/{args.num_train_epochs:g}  mean accuracy {accuracy:.4f}  {seconds:.0f} s")
 
 
-def network_config(hidden_size: int, data: TaskData) -> SelfModelingConfig:
-    """Of a sweep's networks of that width, before weight and seed."""
-    _, channels, height, width = data.train.pixels.shape
-    return SelfModelingConfig(
-        hidden_sizes=[hidden_size],
-        target_layers=["hidden.relu1"],
-        image_size=(height, width),
-        num_channels=channels,
-        id2label=dict(enumerate(data.label_names)),
-        label2id={name: number for number, name in enumerate(data.label_names)},
-    )
+class _SeldomSlowSaves(TrainerCallback):
+    """Leaves out checkpoints that are slow to write (many large networks) until they are a small share of the time.
+    What is computed does not depend on it."""
+
+    def __init__(self) -> None:
+        self.evaluated = self.saved = time.perf_counter()
+        self.slow = 0.0  # seconds that the last one took, where that is slow
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.slow and state.global_step < state.max_steps:
+            wait = self.slow / SAVE_SHARE
+            control.should_save = from_main(lambda: time.perf_counter() - self.saved > wait)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.evaluated = time.perf_counter()
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.saved = time.perf_counter()
+        took = from_main(lambda: self.saved - self.evaluated)
+        self.slow = took if took > SLOW_SAVE else 0.0
+
+
+def _rlct_callback(
+    plan: Plan, data: TaskData, trainer: Any, cells: Sequence[Cell], sampled_at_once: int
+) -> TrainerCallback:
+    """Estimates RLCTs while the networks train; those of the last epoch are estimated, and kept, afterwards."""
+    settings, before_last = dict(plan.sampling), plan.training["num_train_epochs"] - 1
+    given = (trainer, data.train, plan.rlct_every_n_epochs)
+    if len(cells) == 1:
+        return RLCTCallback(*given, {**settings, "members": [cells[0].seed]}, before_last)
+    return RLCTsCallback(*given, settings, before_last, at_once=sampled_at_once)
 
 
 # ---- what came out ----
@@ -302,7 +339,9 @@ def _curve(epochs: Mapping[int, Mapping[str, float]], suffix: str) -> list[dict[
     names = {"weight_width": "weight_width", "accuracy": "eval_accuracy"}
     names |= {name: name for name in ("classification_loss", "self_modeling_loss", "loss")}
     return [
-        {"epoch": epoch} | {ours: entry[f"{theirs}{suffix}"] for ours, theirs in names.items()}
+        {"epoch": epoch}
+        | {ours: entry[f"{theirs}{suffix}"] for ours, theirs in names.items()}
+        | {name: entry[f"{name}{suffix}"] for name in CURVE_RLCT_COLUMNS if f"{name}{suffix}" in entry}
         for epoch, entry in sorted(epochs.items())
         if f"eval_accuracy{suffix}" in entry
     ]

@@ -2,12 +2,17 @@
 
     journal.log       Optuna's journal: the study that all workers share
     groups/N/         trials that train together, N the first of them: group.json, the Trainer's checkpoints
+    trials.json       every trial: parameters, state, measures
     pareto.json, pareto.txt, pareto.png
 
 A worker asks for a group of trials that differ in the self-model's weight and the seed alone (a population shares
 architecture and optimizer), and holds the group's lock while it works. The system lets go of a lock when its process
 ends, however it ends: a group that is unfinished and unlocked belongs to a killed worker, and the next worker that
 looks for work takes it up from its last checkpoint. So no trial is lost, and none is done twice.
+
+What trial N tries depends on the seed, on N and on the trials that were finished when it was proposed, and on nothing
+that a process remembers. So a study of one worker comes out the same however often the worker was killed; with several
+workers, what is finished when is a matter of their speed.
 
 Why Optuna's own storage and no cluster engine (Ray Tune): what runs in parallel on one machine is a population, and
 workers on other machines need no more than the folder (on a file system with locks).
@@ -25,12 +30,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import InputError
 from ..trainer.population import Member
 from .folder import to_json, write_text
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
     from ..complexity import LLCResult
@@ -38,6 +46,7 @@ if TYPE_CHECKING:
 OBJECTIVES: dict[str, Any] = {"accuracy": "maximize", "rlct": "minimize", "weight_width": "minimize"}
 ACCURACIES = ("half_way", "accuracy")  # test accuracy after half of the epochs, and at the end
 MEMBER_PARAMETER = "aux_weight"  # may differ within a population; the others may not
+JOINED = {"hidden_sizes": "-", "target_layers": "+"}  # the layers of one choice
 PARAMETERS = (MEMBER_PARAMETER, "hidden_sizes", "target_layers", "learning_rate")
 
 
@@ -48,7 +57,8 @@ def parse_space(entries: Mapping[str, Any]) -> dict[str, BaseDistribution]:
     """Optuna's distributions from texts or lists.
 
     `"0:20"` is a range, `"0.001:0.1:log"` one of logarithmic scale, `"16,32,32-16"` a choice. An entry of
-    `hidden_sizes` has a number for each layer, joined by "-"; one of `target_layers` has names joined by "+".
+    `hidden_sizes` has a number for each layer, joined by "-"; one of `target_layers` has names joined by "+"; in lists,
+    an entry may be a list of these.
 
     Raises:
         InputError: an unknown parameter, or a value that is none of these.
@@ -59,7 +69,8 @@ def parse_space(entries: Mapping[str, Any]) -> dict[str, BaseDistribution]:
     for name, value in entries.items():
         if name not in PARAMETERS:
             raise InputError("--space", name, f"allowed are {', '.join(PARAMETERS)}")
-        texts = [str(entry) for entry in value] if isinstance(value, (list, tuple)) else str(value).split(",")
+        entries_of = value if isinstance(value, (list, tuple)) else str(value).split(",")
+        texts = [_joined(name, entry) for entry in entries_of]
         try:
             if len(texts) == 1 and ":" in texts[0]:
                 low, high, *rest = texts[0].split(":")
@@ -70,6 +81,7 @@ def parse_space(entries: Mapping[str, Any]) -> dict[str, BaseDistribution]:
                 space[name] = CategoricalDistribution([float(text) for text in texts])
             else:
                 space[name] = CategoricalDistribution(texts)
+                [as_train_flags({name: text}) for text in texts]  # refuses what is no number
             _check_numbers(name, space[name])
         except ValueError as error:
             raise InputError("--space", f"{name}={value}", str(error)) from error
@@ -89,13 +101,18 @@ def _check_numbers(name: str, range_: Any) -> None:
         raise ValueError("allowed are numbers above 0")
 
 
+def _joined(name: str, entry: Any) -> str:
+    several = isinstance(entry, (list, tuple)) and name in JOINED
+    return JOINED[name].join(map(str, entry)) if several else str(entry)
+
+
 def as_train_flags(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """A trial's parameters as flags of `selfmod train`."""
     flags = dict(parameters)
     if "hidden_sizes" in flags:
-        flags["hidden_sizes"] = [int(size) for size in flags["hidden_sizes"].split("-")]
+        flags["hidden_sizes"] = [int(size) for size in flags["hidden_sizes"].split(JOINED["hidden_sizes"])]
     if "target_layers" in flags:
-        flags["target_layers"] = flags["target_layers"].split("+")
+        flags["target_layers"] = flags["target_layers"].split(JOINED["target_layers"])
     return flags
 
 
@@ -139,6 +156,7 @@ class Tuning:
         give_up_below: a trial whose accuracy, half-way or at the end, is below this share of the way from chance to
             the best one so far is hopeless: it is pruned, and no RLCT is sampled; 0: none is.
         chance: accuracy of guessing.
+        aux_weight: of all trials, where the space has none.
         seed: of the sampler; trial N trains with seed N.
 
     Raises:
@@ -154,25 +172,24 @@ class Tuning:
         stack: int,
         give_up_below: float,
         chance: float,
+        aux_weight: float = 0.0,
         seed: int = 0,
     ) -> None:
         import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.folder, self.space, self.stack = folder, space, stack
-        self.give_up_below, self.chance = give_up_below, chance
+        self.folder, self.space, self.stack, self.seed = folder, space, stack, seed
+        self.give_up_below, self.chance, self.aux_weight = give_up_below, chance, aux_weight
         self.groups = folder / "groups"
         self.groups.mkdir(parents=True, exist_ok=True)
+        self.storage = _journal(folder / "journal.log")
         with self._lock("study"):
             self.study = optuna.create_study(
                 study_name="tune",
-                storage=JournalStorage(JournalFileBackend(str(folder / "journal.log"))),
+                storage=self.storage,
                 directions=list(OBJECTIVES.values()),
                 load_if_exists=True,
             )
-            self.sampler = optuna.samplers.TPESampler(seed=seed + len(self.study.trials))
             self._check(settings | {"space": {name: repr(entry) for name, entry in space.items()}})
 
     def _check(self, settings: dict[str, Any]) -> None:
@@ -209,39 +226,58 @@ class Tuning:
                 yield path, Group(group["trials"], group["shared"], members)
 
     def _orphan(self) -> tuple[Path, Any] | None:
-        for path in sorted(self.groups.glob("*/group.json")):
-            if (lock := _try_lock(path.parent / ".lock")) is not None:
-                if path.is_file():  # not finished in the meantime
-                    return path.parent, lock
+        for path in sorted(self.groups.iterdir()):
+            if not (path / "group.json").is_file():
+                shutil.rmtree(path, ignore_errors=True)  # of a worker that was killed while it began or removed it
+            elif (lock := _try_lock(path / ".lock")) is not None:
+                if (path / "group.json").is_file():  # not finished in the meantime
+                    return path, lock
                 lock.close()
         return None
 
     def _new_group(self, num_trials: int) -> tuple[Path, Any] | None:
-        from optuna.samplers import PartialFixedSampler
         from optuna.trial import TrialState
 
         held = {n for path in self.groups.glob("*/group.json") for n in json.loads(path.read_text())["trials"]}
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial.number not in held:  # its worker was killed before it wrote the group down
-                self.study.tell(trial.number, state=TrialState.FAIL)
-        counted = sum(trial.state != TrialState.FAIL for trial in self.study.get_trials(deepcopy=False))
+        known = self.study.get_trials(deepcopy=False)
+        # those whose worker was killed before it wrote their group down
+        trials = [(t.number, t.params) for t in known if t.state == TrialState.RUNNING and t.number not in held]
+        counted = sum(trial.state != TrialState.FAIL for trial in known) - len(trials)
         if counted >= num_trials:
             return None
-        self.study.sampler = self.sampler
-        first = self.study.ask(self.space)
-        shared = {name: value for name, value in first.params.items() if name != MEMBER_PARAMETER}
-        trials = [first]
-        with _silence():
-            self.study.sampler = PartialFixedSampler(shared, self.sampler)
+        shared: dict[str, Any] = {}
         while len(trials) < min(self.stack, num_trials - counted):
-            trials.append(self.study.ask(self.space))
-        members = [{"seed": t.number, "aux_weight": t.params.get(MEMBER_PARAMETER, 0.0)} for t in trials]
-        path = self.groups / f"{first.number:05d}"
+            if trials:
+                shared = {name: value for name, value in trials[0][1].items() if name != MEMBER_PARAMETER}
+            trials.append(self._propose(len(known), shared))
+            known = self.study.get_trials(deepcopy=False)
+        shared = {name: value for name, value in trials[0][1].items() if name != MEMBER_PARAMETER}
+        members = [
+            {"seed": number, "aux_weight": params.get(MEMBER_PARAMETER, self.aux_weight)} for number, params in trials
+        ]
+        path = self.groups / f"{trials[0][0]:05d}"
         path.mkdir(exist_ok=True)
         lock = _try_lock(path / ".lock")
-        content = {"trials": [trial.number for trial in trials], "shared": shared, "members": members}
+        content = {"trials": [number for number, _ in trials], "shared": shared, "members": members}
         write_text(path / "group.json", to_json(content))
         return path, lock
+
+    def _propose(self, number: int, shared: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Let the sampler choose trial `number`, but for what is `shared`; one entry of the journal, so that there
+        are no half-chosen trials. Returns number and parameters."""
+        import optuna
+        from optuna.trial import TrialState, create_trial
+
+        seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0])
+        sampler = optuna.samplers.TPESampler(seed=seed)
+        study = optuna.load_study(study_name="tune", storage=self.storage)  # a study keeps the trials it has seen
+        nothing = create_trial(state=TrialState.RUNNING)
+        params = {
+            name: shared[name] if name in shared else sampler.sample_independent(study, nothing, name, distribution)
+            for name, distribution in self.space.items()
+        }
+        study.add_trial(create_trial(state=TrialState.RUNNING, params=params, distributions=self.space))
+        return number, params
 
     def finish(
         self,
@@ -260,21 +296,22 @@ class Tuning:
         from optuna.trial import TrialState
 
         open_trials = {trial.number for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
-        pairs = [(n, entry) for n, entry in zip(group.trials, measured, strict=True) if n in open_trials]
         least = {name: self.threshold(name, [getattr(entry, name) for entry in measured]) for name in ACCURACIES}
         hopeful = []
-        for number, entry in pairs:
+        for number, entry in zip(group.trials, measured, strict=True):
             low = [name for name in ACCURACIES if not getattr(entry, name) >= least[name]]
-            if low:
+            if not low:
+                hopeful.append((number, entry))
+            elif number in open_trials:
                 why = f"{low[0]} {getattr(entry, low[0]):.3f} is below {least[low[0]]:.3f}"
                 self._tell(number, entry, None, why)
-            else:
-                hopeful.append((number, entry))
-        if hopeful:
+        if open_trials.intersection(number for number, _ in hopeful):
+            # all of them again, where a killed worker has told of some: alone, an estimate differs by rounding
             results = estimate([entry.model for _, entry in hopeful], [number for number, _ in hopeful])
             for (number, entry), rlct in zip(hopeful, results, strict=True):
                 bad = rlct.status in ("not_at_minimum", "diverged")
-                self._tell(number, entry, rlct, f"{rlct.status}: {rlct.status_reason}" if bad else None)
+                if number in open_trials:
+                    self._tell(number, entry, rlct, f"{rlct.status}: {rlct.status_reason}" if bad else None)
         (path / "group.json").unlink()  # first: from here on it is no work in progress
         shutil.rmtree(path)
 
@@ -328,8 +365,13 @@ class Tuning:
         return min(near, key=lambda trial: trial.values[1], default=None)
 
     def write_results(self, command: Callable[[FrozenTrial], str]) -> str:
-        """Write the Pareto front as JSON, table and plot; returns the table."""
+        """Write all trials, and the Pareto front as JSON, table and plot; returns the table."""
         front = self.pareto_front()
+        everything = [
+            {"trial": trial.number, "state": trial.state.name.lower(), "parameters": trial.params, **trial.user_attrs}
+            for trial in self.study.get_trials(deepcopy=False)
+        ]
+        write_text(self.folder / "trials.json", to_json(everything))
         noted = ("rlct_standard_error", "rlct_status", "nbeta", "rlct_preset")
         entries = [
             {"trial": trial.number, **dict(zip(OBJECTIVES, trial.values, strict=True)), "parameters": trial.params}
@@ -380,6 +422,31 @@ def _table(front: Sequence[FrozenTrial]) -> str:
     )
 
 
+def _journal(path: Path) -> BaseStorage:
+    """Optuna's storage in a file."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+    class Lock(JournalFileOpenLock):
+        """The system lets go of it when the process ends, however it ends; Optuna's own lock stays, and is broken
+        after half a minute. And what a full disk has cut is taken off before more is written, which Optuna leaves to
+        be read as one line with what comes next."""
+
+        def acquire(self) -> bool:
+            self.file = path.with_name(f".{path.name}.lock").open("w")
+            fcntl.flock(self.file, fcntl.LOCK_EX)
+            with path.open("rb+") as journal:
+                journal.seek(max(0, path.stat().st_size - 1))
+                if journal.read() not in (b"", b"\n"):
+                    journal.truncate(path.read_bytes().rfind(b"\n") + 1)
+            return True
+
+        def release(self) -> None:
+            self.file.close()
+
+    return JournalStorage(JournalFileBackend(str(path), Lock(str(path))))
+
+
 def _try_lock(path: Path) -> Any:
     """The locked file, or None where another process holds it or it is gone."""
     try:
@@ -392,12 +459,3 @@ def _try_lock(path: Path) -> Any:
         file.close()
         return None
     return file
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "experimental": a name that has been stable for years
-        yield

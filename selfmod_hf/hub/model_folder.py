@@ -50,6 +50,8 @@ def write_model_card(folder: str | Path, repo_id: str, remote_card: str = "") ->
     Raises:
         InputError: the folder holds no model, or a person's text that would be lost.
     """
+    from ..complexity.result import write_file
+
     folder = Path(folder)
     card = folder / "README.md"
     notes = merged_notes(card.read_text() if card.is_file() else "", remote_card)
@@ -60,8 +62,8 @@ def write_model_card(folder: str | Path, repo_id: str, remote_card: str = "") ->
     rlct = read_rlct(folder)
     if rlct is not None:
         rlct.plot(folder / "rlct.png")
-    model_card(facts_of(folder, repo_id), notes).save(card)
-    return card
+    # whole or not at all: a person's text in it is read again by the next push
+    return write_file(card, str(model_card(facts_of(folder, repo_id), notes)).encode())
 
 
 def facts_of(folder: Path, repo_id: str) -> CardFacts:

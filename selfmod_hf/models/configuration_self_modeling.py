@@ -38,7 +38,8 @@ class SelfModelingConfig(PreTrainedConfig):
         backbone_kwargs: further arguments of `timm.create_model`; of an embedding bag, ``num_embeddings`` (size of the
             vocabulary) and ``embedding_dim``.
         backbone_config: configuration of the transformers encoder, as an object or as a dict with ``model_type``.
-        base_model: Hub id of the pretrained backbone that training started from, for the model card.
+        base_model: Hub id of the pretrained backbone that training started from, for the model card; None: there is
+            none, or a folder.
         small_image_stem: a timm ResNet for images of 32x32: a first convolution of 3x3 and stride 1, no max-pool.
         hidden_sizes: widths of the linear + ReLU layers between backbone and heads; may be empty.
         feature_pooling: what the heads read of an encoder's tokens (B, T, n): their "mean" or the "first".

@@ -286,12 +286,16 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             OSError: no such encoder, or one without safetensors.
         """
         if name.startswith("timm/"):
-            model = cls(cls.config_class(backbone=name, base_model=name, **config_fields))
+            model = cls(cls.config_class(backbone=name, **config_fields))
             pretrained = _timm_backbone(model.config, pretrained=True)
+            model.config.base_model = getattr(pretrained, "pretrained_cfg", {}).get(
+                "hf_hub_id"
+            )  # with the tag of the weights
         else:
             # code of strangers is not run, and not asked about either
             encoder = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-            config = cls.config_class(backbone_config=encoder, base_model=name, **config_fields)
+            base_model = None if os.path.isdir(name) else name  # a folder of this machine means nothing elsewhere
+            config = cls.config_class(backbone_config=encoder, base_model=base_model, **config_fields)
             with torch.device("meta"):
                 cls(config)  # refuses what is too large before memory is taken
             model = cls(config)

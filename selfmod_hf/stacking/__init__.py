@@ -10,7 +10,7 @@ losses and gradients for all copies at once, `memory.py` says how many copies fi
 
 from .layout import ParameterLayout
 from .losses import Batch, LossFunction, losses_and_gradients, per_sample_losses
-from .memory import chunk_ranges, copies_that_fit, saved_bytes_per_copy
+from .memory import chunk_ranges, copies_that_fit, even_size, saved_bytes_per_copy
 from .replay import Replay
 from .stack import ModuleStack, stack_modules
 
@@ -22,6 +22,7 @@ __all__ = [
     "Replay",
     "chunk_ranges",
     "copies_that_fit",
+    "even_size",
     "losses_and_gradients",
     "per_sample_losses",
     "saved_bytes_per_copy",

@@ -24,6 +24,16 @@ def chunk_ranges(total: int, size: int) -> Iterator[range]:
         yield range(total * piece // pieces, total * (piece + 1) // pieces)
 
 
+def even_size(total: int, most: int) -> int:
+    """A size of at most `most` whose pieces of `total` are all of one shape, where that costs no more than half of it.
+
+    A computation that is recorded for its shapes is then recorded once.
+    """
+    most = max(1, min(most, total))
+    divisor = next(size for size in range(most, 0, -1) if total % size == 0)
+    return divisor if 2 * divisor >= most else most
+
+
 def saved_bytes_per_copy(compute: Callable[[], Tensor]) -> int:
     """Bytes that autograd keeps for the backward pass of `compute`, run once for one copy.
 

@@ -74,7 +74,7 @@ class Replay:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                recorded = make_fx(on_leaves)(*leaves)
+                recorded = make_fx(on_leaves, tracing_mode="fake")(*leaves)
                 shorten(recorded.graph)
                 recorded.recompile()
                 for node in recorded.graph.nodes:

@@ -38,33 +38,46 @@ class WeightWidthCallback(TrainerCallback):
 
 
 class RLCTCallback(TrainerCallback):
-    """Logs `rlct` after every n-th epoch, with `rlct_standard_error`, `rlct_nbeta`, and `rlct_ok`, 1 where the status
-    of the estimate is "ok", else 0.
+    """Logs `rlct` after every n-th epoch, with `rlct_standard_error`, `rlct_nbeta`, `rlct_status`, and `rlct_ok`, 1
+    where that is "ok", else 0. Training goes on as if it had not been there: samplers draw their own random numbers.
 
     Args:
         trainer: whose `log` is used; the newest estimate becomes its `rlct_result`.
         data: the training set.
         every_n_epochs: n.
-        settings: of `estimate_llc`.
+        settings: of `estimate_llc_many`.
+        last_epoch: none is made after it; default: no limit.
     """
 
-    def __init__(self, trainer: Trainer, data: TensorData, every_n_epochs: int, settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        data: TensorData,
+        every_n_epochs: int,
+        settings: dict[str, Any],
+        last_epoch: int | None = None,
+    ) -> None:
         self.trainer = trainer
         self.data = data
         self.every_n_epochs = every_n_epochs
         self.settings = settings
+        self.last_epoch = last_epoch
+
+    def is_due(self, state: TrainerState) -> bool:
+        epoch = round(state.epoch or 0)
+        return epoch % self.every_n_epochs == 0 and (self.last_epoch is None or epoch <= self.last_epoch)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if round(state.epoch or 0) % self.every_n_epochs:
+        if not self.is_due(state):
             return
         from .rlct import estimate_rlct
 
         model = self.trainer.accelerator.unwrap_model(kwargs["model"])
         (result,) = estimate_rlct([model], self.data, device=args.device, **self.settings)
         self.trainer.rlct_result = result
-        log_aside(self.trainer, control, rlct_logs(result))
+        log_aside(self.trainer, control, {**rlct_logs(result), "rlct_status": result.status})
 
 
 class FlushTinyMoments(TrainerCallback):
@@ -98,7 +111,7 @@ def rlct_logs(result: LLCResult) -> dict[str, float]:
     }
 
 
-def log_aside(trainer: Trainer, control: TrainerControl, logs: dict[str, float]) -> None:
+def log_aside(trainer: Trainer, control: TrainerControl, logs: dict[str, Any]) -> None:
     """Log from within a callback. A log marks the pending one (of the losses) as done; here it stays pending."""
     pending = control.should_log
     trainer.log(logs)

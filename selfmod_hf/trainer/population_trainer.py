@@ -16,8 +16,10 @@ from transformers import EvalPrediction, Trainer, TrainerCallback
 from ..data import TensorData
 from ..data.loading import EpochBatchSampler, MemberBatchSampler, TensorDataLoader, whole_batch
 from ..models.modeling_self_modeling import classification_losses, self_modeling_losses
-from .callbacks import WeightWidthCallback, log_aside
+from ..stacking import chunk_ranges
+from .callbacks import RLCTCallback, WeightWidthCallback, log_aside, rlct_logs
 from .population import SelfModelingPopulation
+from .rlct import estimate_rlct
 from .shares import MemberShares
 from .trainer import TERMS, SelfModelingTrainer, accuracy
 from .training_args import SelfModelingTrainingArguments
@@ -41,8 +43,8 @@ class PopulationTrainer(SelfModelingTrainer):
     the numbers are those of one process. Logs, checkpoints and, after `train`, `population` hold all members.
 
     Attributes:
-        population: all members; where there are several processes, brought up to date at the end of `train` and with
-            each checkpoint.
+        population: all members; where there are several processes, brought up to date at the end of `train`, with
+            each checkpoint, and by `gather_weights`.
         model: the members of this process.
 
     Raises:
@@ -94,6 +96,10 @@ class PopulationTrainer(SelfModelingTrainer):
             for member, value in zip(self.population.members, values, strict=True)
         }
 
+    def _rlct_callback(self) -> RLCTCallback:
+        plain = super()._rlct_callback()
+        return RLCTsCallback(self, plain.data, plain.every_n_epochs, plain.settings)
+
     # ---- processes ----
 
     def create_accelerator_and_postprocess(self) -> None:
@@ -112,10 +118,11 @@ class PopulationTrainer(SelfModelingTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         output = super().train(*args, **kwargs)
-        self._gather_weights()
+        self.gather_weights()
         return output
 
-    def _gather_weights(self) -> None:
+    def gather_weights(self) -> None:
+        """Bring `population` up to date; all processes together."""
         if self.shares.split:
             self.population.load_state_dict(self.shares.gather_tensors(self.model.state_dict()))
 
@@ -210,7 +217,7 @@ class PopulationTrainer(SelfModelingTrainer):
     # ---- files ----
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        self._gather_weights()
+        self.gather_weights()
         super()._save_checkpoint(*args, **kwargs)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -252,6 +259,38 @@ class WeightWidthsCallback(TrainerCallback):
         log_aside(self.trainer, control, self.trainer.by_member({"weight_width": widths}))
 
 
+class RLCTsCallback(RLCTCallback):
+    """Logs what `RLCTCallback` does of each member, all members x chains stacked. Members of one seed share their
+    chains' noise, so that arms are compared under common random numbers.
+
+    Args:
+        at_once: members whose chains are stacked; default: all.
+    """
+
+    trainer: PopulationTrainer
+
+    def __init__(self, *args: Any, at_once: int | None = None) -> None:
+        super().__init__(*args)
+        self.at_once = at_once
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not self.is_due(state):
+            return
+        self.trainer.gather_weights()  # every process runs some chains of every member
+        members = self.trainer.population.members
+        results = []
+        for part in chunk_ranges(len(members), self.at_once or len(members)):
+            models = [self.trainer.population.member(k) for k in part]
+            seeds = [members[k].seed for k in part]
+            results += estimate_rlct(models, self.data, members=seeds, device=args.device, **self.settings)
+        logs = [rlct_logs(results[k]) for k in self.trainer.shares.own]
+        figures = {name: np.array([entry[name] for entry in logs]) for name in logs[0]}
+        statuses = {f"rlct_status/{member.name}": r.status for member, r in zip(members, results, strict=True)}
+        log_aside(self.trainer, control, {**self.trainer.by_member(figures), **statuses})
+
+
 def _check(args: SelfModelingTrainingArguments, data: Any, optimizers: Any, optimizer_class: Any) -> None:
     """Refuse what would let members influence each other, or what a population cannot do."""
 
@@ -278,8 +317,6 @@ def _check(args: SelfModelingTrainingArguments, data: Any, optimizers: Any, opti
         )
     if args.push_to_hub:
         refuse("push_to_hub", True, "allowed is False: push population.member(k)")
-    if getattr(args, "rlct_every_n_epochs", 0):
-        refuse("rlct_every_n_epochs", args.rlct_every_n_epochs, "allowed is 0: measure population.member(k)")
     if any(given is not None for given in (*(optimizers or ()), optimizer_class)):
         refuse("optimizers", "given", "allowed are those that --optim names")
     if data is not None and not isinstance(data, TensorData):

@@ -22,6 +22,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 from ..complexity import LLCResult, llc_preset
+from ..complexity.result import write_file
 from ..data import EpochBatchSampler, TaskSpec, TensorData, TensorDataLoader
 from ..data.loading import whole_batch
 from ..hub.model_folder import RUN_FILE, run_facts, write_model_card
@@ -35,6 +36,7 @@ from ..models.modeling_self_modeling import (
 )
 from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback
 from .checkpoints import is_whole, newest_whole_checkpoint
+from .tensorboard import TensorBoardFigures
 from .training_args import SelfModelingTrainingArguments
 
 _UNFINISHED = ".saving-"
@@ -95,6 +97,8 @@ class SelfModelingTrainer(Trainer):
             self.add_callback(FlushTinyMoments)
         if self.args.log_weight_width:
             self.add_callback(WeightWidthCallback(self))
+        if self.args.tensorboard_figures_every_n_epochs:
+            self.add_callback(TensorBoardFigures(self, self.args.tensorboard_figures_every_n_epochs))
         self.rlct_result: LLCResult | None = None  # the newest estimate, for the model card
         if self.args.rlct_every_n_epochs:
             self.add_callback(self._rlct_callback())
@@ -295,6 +299,25 @@ class SelfModelingTrainer(Trainer):
                 target.parent.mkdir(exist_ok=True)
                 path.replace(target)
 
+    def save_state(self) -> None:
+        """As transformers has it; the file appears whole or not at all."""
+        if self.is_world_process_zero():
+            self.state.save_to_json(str(part := Path(self.args.output_dir, f".{TRAINER_STATE_NAME}.part")))
+            part.replace(part.with_name(TRAINER_STATE_NAME))
+
+    def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
+        """As transformers has it; files appear whole or not at all, since the next run reads `all_results.json`."""
+        if not self.is_world_process_zero():
+            return
+        files = {f"{split}_results.json": metrics}
+        if combined:
+            everything = Path(self.args.output_dir, "all_results.json")
+            before = json.loads(everything.read_text()) if everything.is_file() else {}
+            files[everything.name] = before | metrics
+        for name, content in files.items():
+            text = json.dumps(content, indent=4, sort_keys=True)
+            write_file(Path(self.args.output_dir, name), text.encode())
+
     def _save_settings(self, folder: Path) -> None:
         # in place of a pickle, which no one here would load, the same as text (tokens left out by transformers)
         (folder / "training_args.bin").unlink(missing_ok=True)
@@ -318,7 +341,7 @@ class SelfModelingTrainer(Trainer):
         if not self.is_world_process_zero():
             return
         folder = Path(self.args.output_dir)
-        self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+        self.save_state()
         if self.rlct_result is not None:
             self.rlct_result.save(folder / "rlct.json")
         repo_id = self.hub_model_id or folder.absolute().name

@@ -29,6 +29,8 @@ class SelfModelingTrainingArguments(TrainingArguments):
 
     Attributes:
         log_weight_width: log the standard deviation of the last layer's weights after each epoch.
+        tensorboard_figures_every_n_epochs: where `report_to` has TensorBoard, write the histogram of the last layer's
+            weights and an image of predicted against actual activations after every n-th epoch; 0: never.
         rlct_every_n_epochs: estimate and log the RLCT after every n-th epoch; 0: never.
         rlct_preset: its settings, a name that `selfmod_hf.complexity.llc_preset` knows.
         logging_nan_inf_filter: False here: a loss that is NaN or infinite is logged as it is.
@@ -43,6 +45,13 @@ class SelfModelingTrainingArguments(TrainingArguments):
 
     log_weight_width: bool = field(
         default=True, metadata={"help": "Log the standard deviation of the last layer's weights after each epoch."}
+    )
+    tensorboard_figures_every_n_epochs: int = field(
+        default=1,
+        metadata={
+            "help": "With --report_to tensorboard: a histogram of the last layer's weights and an image of predicted "
+            "against actual activations after every n-th epoch; 0: never."
+        },
     )
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "DDP looks for parameters without a gradient, at some cost a step."}
@@ -67,8 +76,9 @@ class SelfModelingTrainingArguments(TrainingArguments):
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}: allowed are integers of at least 1")
-        if self.rlct_every_n_epochs < 0:
-            raise ValueError(f"rlct_every_n_epochs={self.rlct_every_n_epochs!r}: allowed are integers of at least 0")
+        for name in ("rlct_every_n_epochs", "tensorboard_figures_every_n_epochs"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)!r}: allowed are integers of at least 0")
         llc_preset(self.rlct_preset, "mnist")  # refuses an unknown name now
         for name in ("num_train_epochs", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:

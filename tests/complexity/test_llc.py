@@ -247,7 +247,12 @@ def test_settings_and_signature_agree():
 
 @pytest.mark.slow
 def test_bounded_memory():
-    """Peak stays within budget plus data as chains grow."""
+    """The peak stays within the budget, whatever the number of chains.
+
+    The C library is told to give freed blocks back at once: what it would keep for later use, up to a quarter of the
+    budget here, is not in use.
+    """
+    import os
     import subprocess
     import sys
 
@@ -264,6 +269,8 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 estimate_llc(net, x, y, num_draws=6, num_chains=int(sys.argv[1]), **kw)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "262144"}
     for chains in (4, 16, 64):
-        run = subprocess.run([sys.executable, "-c", code, str(chains)], capture_output=True, text=True, check=True)
-        assert float(run.stdout) < 64 * 1.25
+        command = [sys.executable, "-c", code, str(chains)]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert float(run.stdout) < 64

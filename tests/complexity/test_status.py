@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from selfmod_hf.complexity import estimate_llc
+from selfmod_hf.complexity.status import judge
 
 from .scenarios import digits, trained_digits_net
 
@@ -49,3 +51,32 @@ def test_a_plateau_is_ok():
     assert result.acceptance_rate == pytest.approx(0.9, abs=0.15)
     assert result.rhat < 1.1
     assert result.ess > 50
+
+
+def _stationary(correlation_time: float, spread: float, seed: int, repeats: int) -> np.ndarray:
+    """(repeats, 4, 1000): traces around 30 without any trend, of autocorrelation exp(-t / correlation_time)."""
+    rng = np.random.default_rng(seed)
+    rho = math.exp(-1 / correlation_time)
+    noise = rng.standard_normal((1000, repeats, 4))
+    noise[1:] *= math.sqrt(1 - rho**2)
+    for t in range(1, 1000):
+        noise[t] += rho * noise[t - 1]
+    return 30 * (1 + spread * noise.transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("correlation_time", [5, 50, 200, 500])
+@pytest.mark.parametrize("spread", [0.03, 0.1, 0.3])
+def test_a_plateau_is_seldom_called_a_trend(correlation_time, spread):
+    """Also where draws are correlated over longer than the thirds that are compared."""
+    statuses = [judge(trace, 500, ())[0] for trace in _stationary(correlation_time, spread, 0, 300)]
+    assert statuses.count("not_at_minimum") <= 0.02 * len(statuses)
+    if spread < 0.3:
+        assert statuses.count("ok") >= 0.97 * len(statuses)
+
+
+@pytest.mark.parametrize(("slope", "status"), [(-0.4, "not_at_minimum"), (0.4, "not_converged")])
+def test_a_trend_is_seen(slope, status):
+    """A fall, or rise, by a fifth of the estimate over the kept draws, as far as thirds show it."""
+    traces = _stationary(5, 0.1, 0, 100) + 30 * slope * np.linspace(-0.75, 0.25, 1000)
+    statuses = [judge(trace, 500, ())[0] for trace in traces]
+    assert statuses.count(status) >= 95

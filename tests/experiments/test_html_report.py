@@ -2,21 +2,13 @@
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import pytest
 
 from selfmod_hf.cli import main
+from tests.browser import open_page, requested, wait_for
 
-CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-needs_browser = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (Debian: chromium, chromium-driver)"
-)
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--no-first-run", "--window-size=1280,900",
-]  # fmt: skip
 HOSTILE = "</script><b id=hostile>&amp;'\""
 # pixels from the middle of a figure to its second small mark, and the network this stands for
 TO_POINT = """
@@ -49,36 +41,11 @@ def test_one_file_that_holds_everything(report):
     assert text.count(HOSTILE) == 0
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in FLAGS:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-
-
 def open_report(browser, report: Path) -> None:
-    browser.get_log("browser"), browser.get_log("performance")  # what came before
-    browser.get(report.as_uri())
+    open_page(browser, report.as_uri())
     wait_for(browser, "return document.documentElement.dataset.readyAfter")
 
 
-def wait_for(browser, script: str):
-    end = time.monotonic() + 60
-    while not (value := browser.execute_script(script)):
-        assert time.monotonic() < end, (script, browser.get_log("browser"))
-        time.sleep(0.05)
-    return value
-
-
-@needs_browser
 def test_it_draws_without_errors_and_without_a_network(browser, report):
     open_report(browser, report)
     drawn = browser.execute_script(
@@ -87,9 +54,7 @@ def test_it_draws_without_errors_and_without_a_network(browser, report):
     assert [name for name, _ in drawn] == ["epochs", "weight_width", "rlct", "accuracy", "trace", "weights"]
     assert all(count > 0 for _, count in drawn)
     assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
-    assert asked == {report.as_uri()}
+    assert requested(browser) == {report.as_uri()}
     assert browser.execute_script("return document.getElementById('hostile')") is None
     ids = browser.execute_script(
         "return [...document.querySelectorAll('nav a, .skip')].map(a => a.getAttribute('href'))"
@@ -98,7 +63,6 @@ def test_it_draws_without_errors_and_without_a_network(browser, report):
     assert all(browser.execute_script("return !!document.querySelector(arguments[0])", target) for target in ids)
 
 
-@needs_browser
 def test_a_mark_shows_its_network(browser, report):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By
@@ -118,7 +82,6 @@ def test_a_mark_shows_its_network(browser, report):
     assert browser.execute_script("return document.querySelectorAll('#trace .trace').length") == 2  # its two chains
 
 
-@needs_browser
 def test_keys_alone_reach_everything(browser, report):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By
@@ -140,7 +103,6 @@ def test_keys_alone_reach_everything(browser, report):
     assert HOSTILE in browser.find_element(By.ID, "network-text").text
 
 
-@needs_browser
 def test_phone_and_dark(browser, report):
     screen = {"width": 375, "height": 700, "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)

@@ -1,6 +1,7 @@
 """The whole cards of a sweep, from given rows."""
 
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,30 @@ def test_arms_read_back_with_what_decides_them(tmp_path):
     assert (rlct.metric_args["nbeta"], rlct.metric_args["nbeta_rule"]) == (82.07, "batch/log batch")
     assert (rlct.dataset_type, rlct.dataset_split) == ("ylecun/mnist", "train")
     assert found["accuracy", 0.0].metric_value == pytest.approx(0.965)
+
+
+def test_a_sweep_of_texts(tmp_path):
+    """Another task's folder gives a card of its own kind, with the paper's values for it."""
+    folder = given_sweep(tmp_path)
+    for path in tmp_path.glob("cells/*/*.json"):
+        text = path.read_text().replace('"mnist"', '"imdb"').replace('"hidden_size": 64', '"hidden_size": 128')
+        path.write_text(text.replace("ForImage", "ForSequence").replace('"mlp"', '"embedding_bag"'))
+    run = folder.read_run()
+    folder.write_run(run | {"settings": SETTINGS | {"task": "imdb", "data": {"dataset_name": "stanfordnlp/imdb"}}})
+    card = sweep_card(folder, "me/imdb")
+    assert (card.data.pipeline_tag, card.data.datasets) == ("text-classification", ["stanfordnlp/imdb"])
+    assert "AutoModelForSequenceClassification" in card.text
+    assert "(2.05)" in card.text
+
+
+def test_the_script_writes_the_cards_of_any_sweep(tmp_path, capsys):
+    main = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "model_cards.py"))["main"]
+    folder = given_sweep(tmp_path / "sweep")
+    assert main([f"{folder.path}=me/mnist"], tmp_path) == 0
+    assert (tmp_path / "mnist.md").read_text() == f"{sweep_card(folder, 'me/mnist', has_figure=False)}\n"
+    assert (tmp_path / "mnist-results.md").read_text() == EXPECTED["dataset_card"].read_text()
+    assert (main([f"{tmp_path}=me/x"], tmp_path), main(["me/x"], tmp_path)) == (2, 2)
+    assert "holds no finished network" in capsys.readouterr().err
 
 
 def test_no_sweep_no_card(tmp_path):

@@ -16,7 +16,7 @@ import torch
 from selfmod_hf import SelfModelingForImageClassification, weight_width
 from selfmod_hf.cli import main
 from selfmod_hf.data import get_task, load_images
-from selfmod_hf.experiments import sweep
+from selfmod_hf.experiments import memory, sweep
 from selfmod_hf.experiments.folder import CURVE_COLUMNS, RESULT_COLUMNS, SweepFolder
 from selfmod_hf.experiments.plan import make_cells
 
@@ -98,7 +98,7 @@ def in_two_groups(tmp_path_factory) -> Path:
     """The same, its RLCTs sampled two networks at a time."""
     folder = tmp_path_factory.mktemp("groups")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sweep, "RLCT_GROUP", 2)
+        patched.setattr(memory, "RLCT_GROUP", 2)
         assert main(["sweep", *SMALL, f"--output_dir={folder}"]) == 0
     return folder
 
@@ -125,7 +125,7 @@ def test_a_sweep_cut_anywhere_ends_the_same(in_two_groups, tmp_path, monkeypatch
         return original(*args, **kwargs)
 
     flags = ["sweep", *SMALL, f"--output_dir={tmp_path}"]
-    monkeypatch.setattr(sweep, "RLCT_GROUP", 2)
+    monkeypatch.setattr(memory, "RLCT_GROUP", 2)
     with monkeypatch.context() as patched:
         patched.setattr(where, name, cut)
         with pytest.raises(KeyboardInterrupt):
@@ -185,7 +185,7 @@ def test_the_paper_grid_has_240_networks_and_a_baseline_is_trained_once():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--recipe=mnists"], "--recipe mnists: allowed are mnist, digits"),
+        (["--recipe=mnists"], "--recipe mnists: allowed are mnist, cifar10, cifar10-paper-text, imdb, digits"),
         (["--aux_weights", "-1"], "--aux_weights=[-1.0]"),
         (["--seeds", "1", "1"], "--seeds=[1, 1]"),
         (["--num_train_epochs=0"], "--num_train_epochs 0"),

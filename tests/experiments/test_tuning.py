@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,7 +16,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from selfmod_hf.cli import main
 from selfmod_hf.errors import InputError
-from selfmod_hf.experiments.tuning import parse_space
+from selfmod_hf.experiments.tuning import Tuning, parse_space
 
 SMALL = [
     "--task=digits", "--max_train_samples=300", "--rlct_draws=40", "--num_train_epochs=4", "--stack=2", "--quiet",
@@ -49,7 +51,19 @@ def test_a_space():
         "hidden_sizes": CategoricalDistribution(["16", "32-16"]),
     }
     assert parse_space({"aux_weight": [0, 1, 5]}) == parse_space({"aux_weight": "0,1,5"})
-    for entries in ({"depth": "1:2"}, {"aux_weight": "2:1"}, {"aux_weight": "1:2:linear"}, {"hidden_sizes": "8:16"}):
+    layers = {"hidden_sizes": [16, [32, 16]], "target_layers": ["hidden.relu1", ["hidden.relu1", "hidden.linear1"]]}
+    assert parse_space(layers) == {
+        "hidden_sizes": CategoricalDistribution(["16", "32-16"]),
+        "target_layers": CategoricalDistribution(["hidden.relu1", "hidden.relu1+hidden.linear1"]),
+    }
+    for entries in (
+        {"hidden_sizes": "8-x"},
+        {"aux_weight": [[1, 2]]},
+        {"depth": "1:2"},
+        {"aux_weight": "2:1"},
+        {"aux_weight": "1:2:linear"},
+        {"hidden_sizes": "8:16"},
+    ):
         with pytest.raises(InputError, match="--space"):
             parse_space(entries)
 
@@ -81,12 +95,90 @@ def test_a_study_and_its_front(study, capsys):
     finished_once(study, 5)
 
 
+def test_a_space_from_a_file(tmp_path):
+    """Ranges unquoted: `1:5` is a number to YAML, of base 60."""
+    file = tmp_path / "space.yaml"
+    file.write_text(
+        "aux_weight: 1:5\nlearning_rate: 0.05:0.1:log\nhidden_sizes: [[8], [8, 8]]\n"
+        "target_layers:\n- hidden.relu1\n- [hidden.linear1, hidden.relu1]\n"
+    )
+    assert main(["tune", *SMALL[:-3], str(file), "--trials=2", f"--output_dir={tmp_path}"]) == 0
+    for trial in trials(tmp_path):
+        assert trial.distributions == parse_space(
+            {
+                "aux_weight": "1:5",
+                "learning_rate": "0.05:0.1:log",
+                "hidden_sizes": "8,8-8",
+                "target_layers": "hidden.relu1,hidden.linear1+hidden.relu1",
+            }
+        )
+
+
 def test_the_command_trains_the_trial_again(study, tmp_path):
     entry = json.loads((study / "pareto.json").read_text())["front"][0]
     words = entry["command"].split()
     assert words[0] == "selfmod"
     assert main([*words[1:], f"--output_dir={tmp_path}"]) == 0
     assert json.loads((tmp_path / "eval_results.json").read_text())["eval_accuracy"] == pytest.approx(entry["accuracy"])
+
+
+def test_a_weight_that_is_not_searched_is_the_given_one(tmp_path):
+    flags = [*SMALL[:-4], "--aux_weight=20", "--hidden_sizes=8", "--space", "learning_rate=0.05:0.1"]
+    assert main(["tune", *flags, "--trials=1", "--give_up_below=0", f"--output_dir={tmp_path / 'study'}"]) == 0
+    (trial,) = trials(tmp_path / "study")
+    again = [*flags[:-2], f"--learning_rate={trial.params['learning_rate']}", "--seed=0"]
+    again = [flag for flag in again if "rlct_draws" not in flag and "stack" not in flag]
+    assert main(["train", *again, f"--output_dir={tmp_path / 'again'}"]) == 0
+    log = json.loads((tmp_path / "again" / "trainer_state.json").read_text())["log_history"]
+    widths = [entry["weight_width"] for entry in log if "weight_width" in entry]
+    assert trial.user_attrs["weight_width"] == pytest.approx(widths[-1], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("part", "time"), [("_propose", 2), ("_propose", 4), ("_tell", 2), ("_tell", 4), ("finish", 2)]
+)
+def test_a_study_cut_anywhere_ends_the_same(study, tmp_path, monkeypatch, part, time):
+    """Between two trials of a group, between two results of one, and after the training of one: the same trials, each
+    finished once, to the last bit."""
+    calls, original = [], getattr(Tuning, part)
+
+    def once(self, *args, **kwargs):
+        calls.append(part)
+        if len(calls) == time:
+            raise RuntimeError("cut")
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Tuning, part, once)
+        with pytest.raises(RuntimeError, match="cut"):
+            main(["tune", *SMALL, "--trials=5", f"--output_dir={tmp_path}"])
+    assert main(["tune", *SMALL, "--trials=5", f"--output_dir={tmp_path}"]) == 0
+    finished_once(tmp_path, 5)
+    for name in ("trials.json", "pareto.json", "pareto.txt"):
+        assert (tmp_path / name).read_text() == (study / name).read_text()
+
+
+def test_a_journal_that_a_full_disk_has_cut_is_mended(study, tmp_path):
+    shutil.copytree(study, tmp_path / "cut")
+    journal = tmp_path / "cut" / "journal.log"
+    content = journal.read_bytes()
+    journal.write_bytes(content + b'{"op_code":4,"worker_id":"a-1')
+    flags = [flag for flag in SMALL if not flag.startswith("--stack")]
+    assert main(["tune", *flags, "--stack=1", "--trials=6", f"--output_dir={tmp_path / 'cut'}"]) == 0
+    finished_once(tmp_path / "cut", 6)
+    assert journal.read_bytes().startswith(content)
+
+
+def test_the_seed_decides_what_is_tried():
+    def first(seed: int, folder: Path):
+        tuning = Tuning(folder, parse_space({"aux_weight": "0:9"}), {}, stack=3, give_up_below=0, chance=0, seed=seed)
+        (_, group) = next(tuning.work(3))
+        return [member.aux_weight for member in group.members]
+
+    with tempfile.TemporaryDirectory() as name:
+        same, again, other = (first(seed, Path(name, str(k))) for k, seed in enumerate((1, 1, 2)))
+    assert same == again
+    assert len({*same, *other}) == 6  # nor is one a shifted copy of the other
 
 
 def test_another_space_needs_another_folder(study, capsys):

@@ -4,9 +4,13 @@ import json
 import subprocess
 import sys
 
+import timm
 from huggingface_hub import ModelCard
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModel
 
 from selfmod_hf.data import basic_english_tokenizer
+from tests.loopback_hub import LoopbackHub
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 BERT = json.dumps({"model_type": "bert", "vocab_size": 60, **SMALL})
@@ -64,3 +68,28 @@ def test_train_push_measure_and_load(loopback_hub, tmp_path):
         card = ModelCard.load(api.hf_hub_download(f"me/{name}", "README.md", cache_dir=tmp_path / "cache"))
         assert card.data.pipeline_tag == task
     python("-c", WITHOUT_PACKAGE)
+
+
+def test_a_card_names_the_pretrained_backbone(hub_seed, tmp_path):
+    """By its id on the Hub, which of timm's models has the tag of the weights; a folder of this machine by none."""
+    seed, folder = tmp_path / "seed" / "models", tmp_path / "encoder"
+    resnet, vit = seed / "timm" / "test_resnet.r160_in1k", seed / "someone" / "vit"
+    resnet.mkdir(parents=True)
+    pretrained = timm.create_model("test_resnet")
+    save_file(pretrained.state_dict(), resnet / "model.safetensors")
+    for where in (vit, folder):
+        AutoModel.from_config(AutoConfig.for_model(**json.loads(VIT))).save_pretrained(where)
+    names = {"resnet": "timm/test_resnet", "vit": "someone/vit", "local": str(folder)}
+    commands = [
+        ["train", *IMAGES, *TRAIN, "--backbone_name", name, "--hub_model_id", f"me/{repo}", "--output_dir", repo]
+        for repo, name in names.items()
+    ]
+    for command in commands:
+        command += ["--target_layers", "layer4" if "timm/test_resnet" in command else "layers.1"]
+    with LoopbackHub(tmp_path / "hub", seeds=[hub_seed.path, tmp_path / "seed"]) as hub:
+        run = [sys.executable, "-c", RUN, json.dumps(commands)]
+        done = subprocess.run(run, env=hub.env(), cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        cards = {name: ModelCard.load(hub.root / "models/me" / name / "README.md") for name in names}
+    expected = {"resnet": "timm/test_resnet.r160_in1k", "vit": "someone/vit", "local": None}
+    assert {name: card.data.base_model for name, card in cards.items()} == expected

@@ -33,6 +33,7 @@ assert set(table["rlct_sampler"]) == {{"sgld"}} and set(table["rlct_num_draws"])
 assert load_results("me/net").loc[0, "rlct_num_draws"] == 60
 metric = evaluate.load("me/rlct")
 assert metric.compute(predictions=[[1.0] * 40] * 2, references=[[0.5] * 40] * 2, nbeta=2.0)["rlct"] == 1.0
+assert evaluate.load("me/weight_width").compute(data=[1.0, 3.0])["weight_width"] == 1.0
 
 import sys
 sys.modules["selfmod_hf"] = None  # importing it now fails
@@ -42,9 +43,9 @@ assert model.config.aux_weight == 10
 """
 
 
-def selfmod(hub: LoopbackHub, *argv: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def selfmod(hub: LoopbackHub, *argv: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", SELFMOD, *map(str, argv)]
-    return subprocess.run(command, env=env or hub.env(), capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=hub.env(), cwd=cwd, capture_output=True, text=True, check=False)
 
 
 def uploads(hub: LoopbackHub) -> int:
@@ -57,7 +58,8 @@ def test_round_trip(loopback_hub, small_sweep, small_model):
     done = selfmod(loopback_hub, "push", small_sweep, "--repo", "me/sweep", "--quiet")
     assert done.returncode == 0, done.stderr
     push_model(api, small_model, Target("me/net"))
-    push_space(api, Path(metric_path("rlct")), Target("me/rlct"))
+    for name in ("rlct", "weight_width"):
+        push_space(api, Path(metric_path(name)), Target(f"me/{name}"))
 
     root = loopback_hub.root
     for file in ("model.safetensors", "config.json", "rlct.json", "rlct.safetensors"):
@@ -71,6 +73,40 @@ def test_round_trip(loopback_hub, small_sweep, small_model):
         assert (root / "models/me/net" / file).read_bytes() == (small_model / file).read_bytes()
     assert (root / "spaces/me/rlct/rlct.py").read_bytes() == Path(metric_path("rlct"), "rlct.py").read_bytes()
     subprocess.run([sys.executable, "-c", READ_BACK], env=loopback_hub.env(), check=True)
+
+
+def test_a_published_sweep_is_reported_on(loopback_hub, small_sweep, tmp_path):
+    push_sweep(loopback_hub.api(), small_sweep, Target("me/sweep"))
+    done = selfmod(loopback_hub, "report", "me/sweep", f"--output_dir={tmp_path / 'there'}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    main(["report", str(small_sweep), f"--output_dir={tmp_path / 'here'}"])
+    for name in ("report.html", "report.txt", "figure2.png"):
+        assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+
+def test_a_sweep_private_as_a_pull_request_and_on_a_branch(loopback_hub, small_sweep, tmp_path):
+    """And a person's text is kept on both cards."""
+    changed = tmp_path / "changed"  # what changes nothing opens no pull request
+    shutil.copytree(small_sweep, changed)
+    (changed / "cells" / CELL / "note.txt").write_text("more")
+    (changed / "run.json").write_text((small_sweep / "run.json").read_text() + "\n")
+    api = loopback_hub.api()
+    push_sweep(api, small_sweep, Target("me/sweep", private=True))
+    kinds = ("model", "dataset")
+    assert all(api.repo_info("me/sweep", repo_type=kind).private for kind in kinds)
+    for kind in kinds:
+        card = (loopback_hub.root / f"{kind}s/me/sweep/README.md").read_text()
+        edited = card.replace(BEGIN, f"{BEGIN}\nMine, of the {kind}.").encode()
+        api.upload_file(path_or_fileobj=edited, path_in_repo="README.md", repo_id="me/sweep", repo_type=kind)
+    heads = [api.repo_info("me/sweep", repo_type=kind).sha for kind in kinds]
+    addresses = push_sweep(api, changed, Target("me/sweep", create_pr=True))
+    assert [address.rpartition("/")[2] for address in addresses] == ["1", "1"]
+    push_sweep(api, changed, Target("me/sweep", revision="second"))
+    assert [api.repo_info("me/sweep", repo_type=kind).sha for kind in kinds] == heads
+    push_sweep(api, changed, Target("me/sweep"))
+    for kind in kinds:
+        assert f"Mine, of the {kind}." in (loopback_hub.root / f"{kind}s/me/sweep/README.md").read_text()
+        assert api.file_exists("me/sweep", "README.md", repo_type=kind, revision="second")
 
 
 def test_cards_are_valid_and_read_back(loopback_hub, small_sweep, small_model, tmp_path):

@@ -14,6 +14,7 @@ from selfmod_hf.stacking import (
     Replay,
     chunk_ranges,
     copies_that_fit,
+    even_size,
     losses_and_gradients,
     per_sample_losses,
     stack_modules,
@@ -129,6 +130,11 @@ def test_chunks_cover_everything_once():
     assert copies_that_fit(10, 35) == 3
     assert copies_that_fit(10, 35, fixed_bytes=20) == 1
     assert copies_that_fit(100, 35) == 1
+
+
+@pytest.mark.parametrize(("total", "most", "size"), [(16, 6, 4), (12, 6, 6), (7, 3, 3), (7, 9, 7), (5, 0, 1)])
+def test_pieces_of_one_shape_where_that_costs_little(total, most, size):
+    assert even_size(total, most) == size
 
 
 def test_replay_gives_the_functions_own_numbers_and_no_longer_calls_it():

@@ -253,9 +253,11 @@ def test_tensorboard_gets_each_member(tmp_path):
 
     trainer(tmp_path, population(), report_to="tensorboard", eval_strategy="epoch").train()
     (file,) = tmp_path.rglob("events.out.tfevents*")
-    scalars = EventAccumulator(str(file)).Reload()
+    scalars = EventAccumulator(str(file), size_guidance={"histograms": 0}).Reload()
     for tag in ("train/weight_width/aw10-seed1", "eval/accuracy/aw0-seed2", "train/self_modeling_loss"):
         assert [event.step for event in scalars.Scalars(tag)] == [3, 6, 9]
+    assert len(scalars.Histograms("classifier.weight/aw10-seed1")) == 3
+    assert scalars.Tags()["images"] == []
 
 
 def test_moments_of_dead_units_do_not_become_denormal(tmp_path):

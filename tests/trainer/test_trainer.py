@@ -237,15 +237,55 @@ def test_saving_leaves_whole_files_and_nothing_else(tmp_path):
     assert torch.equal(loaded.classifier.weight, run.model.classifier.weight)
 
 
-def test_tensorboard_gets_each_term(tmp_path):
+def events(folder):
+    """What the one event file there holds."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    (file,) = folder.rglob("events.out.tfevents*")
+    return EventAccumulator(str(file), size_guidance={"histograms": 0, "images": 0}).Reload()
+
+
+def test_tensorboard_gets_each_term(tmp_path):
     run = trainer(tmp_path, report_to="tensorboard", eval_strategy="epoch", logging_strategy="epoch")
     run.train()
-    (file,) = tmp_path.rglob("events.out.tfevents*")
-    scalars = EventAccumulator(str(file)).Reload()
+    found = events(tmp_path)
     for tag in ("train/self_modeling_loss", "eval/self_modeling_loss", "train/weight_width", "eval/accuracy"):
-        assert [event.step for event in scalars.Scalars(tag)] == [2, 4, 6]
+        assert [event.step for event in found.Scalars(tag)] == [2, 4, 6]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_tensorboard_gets_a_histogram_and_an_image(tmp_path, in_memory):
+    """And the training is what it is without."""
+    settings = {"tensorboard_figures_every_n_epochs": 2, "num_train_epochs": 4}
+    data = images() if in_memory else [images()[index] for index in range(93)]
+    plain = trainer(tmp_path / "plain", train=data, **settings)
+    run = trainer(tmp_path / "run", train=data, report_to="tensorboard", **settings)
+    run.eval_dataset = run.eval_dataset if in_memory else None
+    for each in (plain, run):
+        set_seed(3)
+        each.train()
+    assert torch.equal(run.model.classifier.weight, plain.model.classifier.weight)
+    found = events(tmp_path / "run")
+    first, last = found.Histograms("classifier.weight")
+    assert [first.step, last.step] == [4, 8]
+    weights = run.model.classifier.weight.detach().double()
+    assert (last.histogram_value.min, last.histogram_value.max) == (weights.min(), weights.max())
+    assert last.histogram_value.sum_squares == pytest.approx(weights.square().sum().item())
+    assert [event.step for event in found.Images("activations")] == [4, 8]
+    assert found.Images("activations")[0].encoded_image_string.startswith(b"\x89PNG")
+
+
+def test_no_histogram_of_what_is_not_finite_and_no_image_of_a_baseline(tmp_path):
+    trainer(tmp_path / "nan", report_to="tensorboard", learning_rate=1e30).train()
+    assert events(tmp_path / "nan").Tags()["histograms"] == []
+    trainer(tmp_path / "baseline", network(target_layers=[], aux_weight=0), report_to="tensorboard").train()
+    tags = events(tmp_path / "baseline").Tags()
+    assert (tags["histograms"], tags["images"]) == (["classifier.weight"], [])
+
+
+def test_nothing_is_drawn_for_nobody(tmp_path, monkeypatch):
+    monkeypatch.setattr("selfmod_hf.trainer.tensorboard.TensorBoardFigures._activations", None)  # fails if called
+    trainer(tmp_path).train()
 
 
 def test_a_loss_that_is_not_finite_is_logged_as_it_is(tmp_path):

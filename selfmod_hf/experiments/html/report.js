@@ -19,11 +19,14 @@ function color(weight, alpha = 1) {
   return `rgba(${mix.join()},${alpha})`;
 }
 
+// on a phone beside the figure it would take a third of the width
+const legend = matchMedia("(max-width: 40rem)").matches ? { orientation: "h", y: 1.02, yanchor: "bottom" } : {};
+
 function layout(x, y, more = {}) {
   const axis = { gridcolor: style("--line"), zeroline: false, linecolor: style("--line") };
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: style("--text"), size: 12 },
-    margin: { l: 60, r: 10, t: 10, b: 45 }, hovermode: "closest", legend: { title: { text: "AW" } },
+    margin: { l: 60, r: 10, t: 10, b: 45 }, hovermode: "closest", legend: { ...legend, title: { text: "AW" } },
     ...more,
     xaxis: { ...axis, title: { text: x }, ...more.xaxis }, yaxis: { ...axis, title: { text: y }, ...more.yaxis },
   };
@@ -35,16 +38,16 @@ const armName = arm => `${arm.aux_weight}${arm.detach_targets ? "" : ", attached
 const armLine = arm => ({ color: color(arm.aux_weight), dash: arm.detach_targets ? "solid" : "dot" });
 
 function drawEpochs() {
-  const width = Number(byId("width-choice").value), traces = [];
-  for (const arm of data.epochs.filter(arm => arm.hidden_size === width)) {
+  const width = Number(byId("width-choice").value), measure = byId("measure-choice").value, traces = [];
+  for (const arm of data.epochs.filter(arm => arm.hidden_size === width && arm.measure === measure)) {
     const around = [...arm.high, ...arm.low.slice().reverse()];
     if (around.every(value => value !== null))
       traces.push({ x: [...arm.epoch, ...arm.epoch.slice().reverse()], y: around, fill: "toself", mode: "lines",
         line: { width: 0 }, fillcolor: color(arm.aux_weight, 0.2), hoverinfo: "skip", showlegend: false });
-    traces.push({ x: arm.epoch, y: arm.mean, mode: "lines", line: armLine(arm), name: armName(arm),
-      hovertemplate: `AW ${armName(arm)}, epoch %{x}: %{y:.4f}<extra></extra>` });
+    traces.push({ x: arm.epoch, y: arm.mean, mode: measure === "rlct" ? "lines+markers" : "lines", line: armLine(arm),
+      name: armName(arm), hovertemplate: `AW ${armName(arm)}, epoch %{x}: %{y:.4f}<extra></extra>` });
   }
-  draw("epochs", traces, layout("epoch", "SD of the last layer's weights, h = " + width));
+  draw("epochs", traces, layout("epoch", `${data.measures[measure]}, h = ${width}`));
 }
 
 // arms of one width stand side by side around it
@@ -80,8 +83,12 @@ function drawMeasure(measure, title) {
       text: paper.map(p => `h ${p.hidden_size}, AW ${armName(arm)}`), hovertemplate: "published, %{text}: %{y}<extra></extra>",
     });
   });
-  const ticks = { tickvals: data.widths.map((_, i) => i), ticktext: data.widths.map(String) };
-  const figure = draw(measure, traces, layout("hidden units", title, { xaxis: ticks }));
+  // one width: its arms stand side by side, and so the axis tells them apart
+  const single = data.widths.length === 1, axis = single ? "AW" : "hidden units";
+  const ticks = single
+    ? { tickvals: data.arms.map((_, i) => place(data.widths[0], i)), ticktext: data.arms.map(armName) }
+    : { tickvals: data.widths.map((_, i) => i), ticktext: data.widths.map(String) };
+  const figure = draw(measure, traces, layout(axis, title, { xaxis: ticks }));
   if (!byId(measure).dataset.listens) {
     byId(measure).dataset.listens = "yes";
     figure.then(plot => plot.on("plotly_click", event => {
@@ -113,7 +120,7 @@ function show(index) {
     y1: n.rlct, line: { dash: "dash", color: style("--text") } }] : [];
   const missing = n.trace ? [] : [{ text: "not kept", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }];
   draw("trace", chains, layout("draw", "nβ (L(w) - L(w*))", { shapes: burnin.filter(s => s.yref || n.rlct !== null),
-    annotations: missing, legend: {} }));
+    annotations: missing, legend }));
   const { counts, low, high } = n.histogram, step = (high - low) / counts.length;
   draw("weights", [{ type: "bar", x: counts.map((_, i) => low + (i + 0.5) * step), y: counts, width: step,
     marker: { color: color(n.aux_weight) }, hovertemplate: "%{x:.3f}: %{y} weights<extra></extra>" }],
@@ -133,7 +140,7 @@ async function start() {
   script.textContent = text;
   document.head.append(script);
   drawAll();
-  byId("width-choice").addEventListener("change", drawEpochs);
+  for (const id of ["width-choice", "measure-choice"]) byId(id).addEventListener("change", drawEpochs);
   byId("network-choice").addEventListener("change", event => show(Number(event.target.value)));
   byId("previous").addEventListener("click", () => show(chosen - 1));
   byId("next").addEventListener("click", () => show(chosen + 1));

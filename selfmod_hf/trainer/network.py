@@ -1,0 +1,43 @@
+"""The network for a task: what its recipe or the user says, and what the data decide (classes, shapes, vocabulary)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..data import ImageTensors, TaskData, TaskSpec, TextTensors
+from ..models import SelfModelingConfig
+
+# entries of a task's recipe that describe its network
+NETWORK_FIELDS = ("backbone", "backbone_kwargs", "small_image_stem", "hidden_sizes", "target_layers")
+
+
+def network_fields(data: TaskData[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `SelfModelingConfig`.
+
+    Args:
+        data: the task's.
+        given: fields that do not follow from the data. Without a backbone, images get an MLP and texts an embedding
+            bag (of 64 dimensions where `backbone_kwargs` has none).
+    """
+    fields = {
+        "id2label": dict(enumerate(data.label_names)),
+        "label2id": {name: number for number, name in enumerate(data.label_names)},
+        **given,
+    }
+    if isinstance(data.train, TextTensors):
+        fields.setdefault("backbone", "embedding_bag")
+        if fields["backbone"] == "embedding_bag" and not data.train.padded:
+            own = {"num_embeddings": len(data.train.tokenizer), "embedding_dim": 64}
+            fields["backbone_kwargs"] = own | dict(fields.get("backbone_kwargs") or {})
+    elif isinstance(data.train, ImageTensors):
+        fields.setdefault("backbone", "mlp")
+        _, channels, height, width = data.train.pixels.shape
+        fields |= {"image_size": (height, width), "num_channels": channels}
+    return fields
+
+
+def recipe_config(spec: TaskSpec, data: TaskData[Any], **changes: Any) -> SelfModelingConfig:
+    """The network of a task's recipe, but for these fields."""
+    given = {name: spec.recipe[name] for name in NETWORK_FIELDS if name in spec.recipe}
+    return SelfModelingConfig(**network_fields(data, {**given, **changes}))

@@ -1,0 +1,237 @@
+"""The Space `spaces/explorer`: what it shows, from folders and from the Hub; the page in a real browser."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from selfmod_hf import SelfModelingConfig, SelfModelingForSequenceClassification, TaskSpec, load_images
+from selfmod_hf.complexity import LLCResult
+from selfmod_hf.data import basic_english_tokenizer
+from selfmod_hf.experiments.on_hub import push_sweep
+from selfmod_hf.hub.upload import Target
+from tests.browser import open_page, requested, wait_for
+
+SPACE = Path(__file__).resolve().parents[2] / "spaces" / "explorer"
+NETWORK = "h8-aw10-seed2"
+
+
+@pytest.fixture(scope="module")
+def explore():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SPACE))
+        import explore
+
+        yield explore
+
+
+def drawing(*points: tuple[int, int], pen: int = 14) -> Image.Image:
+    """A stroke in black on nothing, as the sketchpad gives it."""
+    image = Image.new("RGBA", (280, 280), (0, 0, 0, 0))
+    ImageDraw.Draw(image).line(points, fill="black", width=pen)
+    return image
+
+
+# ---- what it shows ----
+
+
+def test_examples_are_answered_as_the_network_answers_the_data(explore, small_sweep):
+    network = explore.open_network(str(small_sweep), NETWORK)
+    test = load_images(TaskSpec(name="digits", dataset_name=None)).test
+    pixels, _ = test.all()
+    with torch.no_grad():
+        output = network.model(pixels[:20])
+    same = 0
+    for row, example in enumerate(explore.examples(network)):
+        answer = explore.ask(network, example)
+        assert sum(answer.classes.values()) == pytest.approx(1)
+        seen = np.asarray(answer.seen.resize((8, 8), Image.Resampling.NEAREST))
+        if (seen == test.pixels[row, 0].numpy()).all():  # the others are not in the middle of their frame
+            same += 1
+            expected = output.logits[row].softmax(0).tolist()
+            assert list(answer.classes.values()) == pytest.approx(expected, abs=1e-6)
+            assert answer.predicted == pytest.approx(output.self_model_predictions[row].numpy(), abs=1e-5)
+            assert answer.actual == pytest.approx(output.self_model_targets[row].numpy(), abs=1e-5)
+    assert same >= 10
+
+
+@given(st.integers(-60, 60), st.integers(-60, 60))
+def test_where_a_digit_is_drawn_does_not_matter(explore, right, down):
+    points = [(100, 100), (180, 100), (130, 180)]
+    moved = drawing(*[(x + right, y + down) for x, y in points])
+    image = explore.from_drawing(moved, 28, 28)
+    assert (np.asarray(image) == np.asarray(explore.from_drawing(drawing(*points), 28, 28))).all()
+    ink = np.asarray(image, dtype=float)
+    middle = [(ink.sum(axis=1 - axis) * (np.arange(28) + 0.5)).sum() / ink.sum() for axis in (0, 1)]
+    assert middle == pytest.approx([14, 14], abs=0.51)
+    assert image.getbbox()[3] - image.getbbox()[1] <= 20  # MNIST's frame
+
+
+def test_nothing_to_read_is_known(explore, small_sweep):
+    network = explore.open_network(str(small_sweep), NETWORK)
+    for sample in (None, Image.new("RGBA", (280, 280), (0, 0, 0, 0)), Image.new("L", (280, 280), 255)):
+        assert explore.is_empty(network, sample)
+    assert not explore.is_empty(network, drawing((100, 100), (100, 200)))
+
+
+def test_a_network_is_marked_among_those_that_compare(explore, small_sweep):
+    names, first = explore.choices(str(small_sweep))
+    assert (len(names), first) == (4, "h8-aw10-seed1")
+    table = explore.results(str(small_sweep))
+    *marks, this = explore.siblings_figure(str(small_sweep), NETWORK).data
+    (points,) = marks  # one width
+    assert list(points.y) == list(table["rlct"])
+    assert (this.x[0], this.y[0]) == (points.x[names.index(NETWORK)], explore.row_of(str(small_sweep), NETWORK)["rlct"])
+    assert f"RLCT {this.y[0]:.2f}" in explore.facts(str(small_sweep), NETWORK)
+
+
+def test_other_settings_are_not_compared(explore, small_sweep, monkeypatch):
+    table = explore.results(str(small_sweep)).copy()
+    table.loc[0, "nbeta"] = 1.0
+    monkeypatch.setattr(explore, "results", lambda repo: table)
+    points, _ = explore.siblings_figure(str(small_sweep), NETWORK).data
+    assert list(points.y) == list(table["rlct"][1:])
+
+
+def test_a_single_model(explore, small_model, tmp_path):
+    network = explore.open_network(str(small_model), "")
+    assert list(network.processor.image_mean) == [0.5]  # of its own preprocessor_config.json
+    assert explore.choices(str(small_model)) == ([""], "")
+    assert len(explore.siblings_figure(str(small_model), "").data) == 2
+    diverged = replace(LLCResult.load(small_model / "rlct.json"), llc=float("nan"), status="diverged")
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((small_model / name).read_bytes())
+    diverged.save(tmp_path / "rlct.json")
+    assert "RLCT nan" in explore.facts(str(tmp_path), "")
+    explore.siblings_figure(str(tmp_path), "")
+
+
+def test_a_baseline_says_so(explore, small_model):
+    network = explore.open_network(str(small_model), "")
+    answer = explore.ask(replace(network, model=network.model.prune()), drawing((100, 100), (100, 200)))
+    assert "predicts none" in explore.activations_figure(answer).layout.annotations[0].text
+
+
+def test_texts(explore, tmp_path):
+    tokenizer = basic_english_tokenizer(explore.REVIEWS)
+    bag = {"num_embeddings": len(tokenizer), "embedding_dim": 4}
+    config = SelfModelingConfig(
+        "embedding_bag", bag, hidden_sizes=[6], target_layers=["hidden.relu1"], id2label={0: "neg", 1: "pos"}
+    )
+    SelfModelingForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    network = explore.open_network(str(tmp_path), "")
+    assert network.kind == "text"
+    answers = [explore.ask(network, review) for review in explore.examples(network)]
+    assert set(answers[0].classes) == {"neg", "pos"}
+    assert answers[0].classes != answers[1].classes
+    assert answers[0].actual.shape == (6,)
+    assert explore.is_empty(network, "  ")
+
+
+# ---- on the Hub ----
+
+FROM_THE_HUB = f"""
+import sys
+sys.path.insert(0, {str(SPACE)!r})
+import explore
+names, first = explore.choices("me/sweep")
+assert len(names) == 4
+network = explore.open_network("me/sweep", "{NETWORK}")
+answer = explore.ask(network, explore.examples(network)[0])
+assert len(answer.classes) == 10 and len(answer.predicted) == 8
+"""
+
+
+def test_a_published_sweep_and_a_published_space(loopback_hub, small_sweep):
+    push_sweep(loopback_hub.api(), small_sweep, Target("me/sweep"))
+    subprocess.run([sys.executable, "-c", FROM_THE_HUB], env=loopback_hub.env(), check=True)
+    program = "import sys; from selfmod_hf.cli import main; sys.exit(main(sys.argv[1:]))"
+    push = [sys.executable, "-c", program, "push", str(SPACE), "--repo", "me/explorer", "--quiet"]
+    subprocess.run(push, env=loopback_hub.env(), check=True)
+    files = set(loopback_hub.api().list_repo_files("me/explorer", repo_type="space"))
+    assert {"README.md", "app.py", "explore.py", "requirements.txt"} <= files
+    assert not any(name.endswith(".pyc") for name in files)
+
+
+# ---- the page ----
+
+
+@pytest.fixture(scope="module")
+def page(small_sweep, small_model):
+    """Address of the app, run as its README says, with an endpoint where nobody listens."""
+    pytest.importorskip("gradio", reason="needs gradio (pip install 'selfmod_hf[space]')")
+    command = [sys.executable, "-u", str(SPACE / "app.py"), "--repo", str(small_sweep), str(small_model)]
+    app = subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, text=True)
+    address = next((found[0] for line in app.stdout if (found := re.findall(r"http://127\S+", line))), None)
+    assert address, app.wait(10)
+    yield address.rstrip("/") + "/"
+    app.terminate()
+    app.wait(30)
+    app.stdout.close()
+
+
+@pytest.mark.slow
+def test_the_page_in_a_browser(browser, page):
+    """A network is picked, a digit drawn, an example chosen; classes and figures appear; no other host is asked."""
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    def text(name: str) -> str:
+        return browser.find_element(By.ID, name).text
+
+    open_page(browser, page)
+    wait_for(browser, "return document.querySelector('#siblings .js-plotly-plot .trace')")
+    wait_for(browser, "return document.querySelector('#drawing canvas')")
+    assert "AW 10" in text("facts")
+
+    def choose(name: str, value: str) -> None:
+        box = browser.find_element(By.CSS_SELECTOR, f"#{name} input")
+        box.click()
+        box.send_keys(Keys.CONTROL, "a")
+        box.send_keys(value, Keys.ENTER)
+
+    choose("network", "aw0-seed2")
+    wait_for(browser, "return document.getElementById('facts').innerText.includes('AW 0')")
+
+    pad = browser.find_element(By.CSS_SELECTOR, "#drawing canvas")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", pad)
+    stroke = ActionChains(browser).move_to_element_with_offset(pad, 0, -80).click_and_hold()
+    for _ in range(8):
+        stroke.move_by_offset(0, 20)
+    stroke.release().perform()
+    wait_for(browser, "return document.getElementById('classes').innerText.includes('%')")
+    wait_for(browser, "return document.querySelector('#seen img')")
+    wait_for(browser, "return document.querySelector('#activations .js-plotly-plot .trace')")
+
+    drawn = text("classes")
+    browser.find_element(By.CSS_SELECTOR, "#drawing [aria-label='Clear canvas']").click()
+    wait_for(browser, "return !document.getElementById('classes').innerText.includes('%')")
+    browser.find_element(By.ID, "example").click()
+    wait_for(browser, "return document.getElementById('classes').innerText.includes('%')")
+    assert text("classes") != drawn
+    choose("repo", "model")
+    wait_for(browser, "return document.getElementById('facts').innerText.includes('[64]')")
+    wait_for(browser, "return document.getElementById('siblings').innerText.includes('among 1 networks')")
+
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert [url for url in requested(browser) if not url.startswith((page, "data:", f"blob:{page}"))] == []
+
+
+def test_the_app_refuses_what_publishes_nothing(tmp_path):
+    pytest.importorskip("gradio", reason="needs gradio (pip install 'selfmod_hf[space]')")
+    for flags, message in ((["--repo", str(tmp_path)], "holds neither"), ([], "name a repository")):
+        command = [sys.executable, str(SPACE / "app.py"), *flags]
+        done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert message in done.stderr.splitlines()[-1]
