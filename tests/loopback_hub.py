@@ -45,6 +45,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import uuid
 from collections import deque
@@ -644,6 +645,64 @@ def route(method: str, pattern: str) -> Callable[[Callable[..., Response]], Call
 
 def no_faults(request: Request, respond: Respond) -> Response:
     return respond(request)
+
+
+@dataclass
+class Trouble:
+    """A fault to switch on: `hub.faults = Trouble("busy")`.
+
+    Attributes:
+        kind: "busy" (429 with Retry-After), "failing" (500), "overloaded" (503), "slow" (an answer a second late),
+            "cut" (a body that breaks off), "corrupt" (a body of the right length and another content), "expired" (401),
+            "moved" (307 to where `moved` says).
+        only: what path to hit, a regular expression; default: all.
+        times: how often each path and method is hit; None: always.
+        retry_after: seconds that "busy" asks for.
+        moved: old and new name of a repository.
+    """
+
+    kind: str
+    only: str = ""
+    times: int | None = 1
+    retry_after: int = 0
+    moved: tuple[str, str] = ("", "")
+    hit: list[str] = field(default_factory=list)  # method and path of each
+
+    def __call__(self, request: Request, respond: Respond) -> Response:
+        at = f"{request.method} {request.path}"
+        if not re.search(self.only, request.path) or (self.times is not None and self.hit.count(at) >= self.times):
+            return respond(request)
+        if self.kind in ("cut", "corrupt") and request.method != "GET":
+            return respond(request)
+        if self.kind == "moved" and f"/{self.moved[0]}" not in request.path:
+            return respond(request)
+        self.hit.append(at)
+        return self._answer(request, respond)
+
+    def _answer(self, request: Request, respond: Respond) -> Response:
+        match self.kind:
+            case "busy":
+                return HubError(429, "Too Many Requests").response({"Retry-After": str(self.retry_after)})
+            case "failing":
+                return HubError(500, "Internal Error - We're working hard to fix this as soon as possible!").response()
+            case "overloaded":
+                return HubError(503, "Service Unavailable").response()
+            case "expired":
+                return HubError(401, "User Access Token is expired").response()
+            case "moved":
+                return Response(307, {"Location": request.path.replace(*self.moved)})
+            case "slow":
+                time.sleep(1)
+                return respond(request)
+        response = respond(request)
+        if self.kind == "cut":
+            response.headers["Content-Length"] = str(len(response.body))
+            response.body = response.body[: len(response.body) // 2]
+        elif self.kind == "corrupt":
+            response.body = bytes(byte ^ 1 for byte in response.body)
+        else:
+            raise ValueError(f"kind={self.kind!r}")
+        return response
 
 
 class Hub:

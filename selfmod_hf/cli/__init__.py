@@ -39,7 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[0] not in COMMANDS:
             raise UsageError(f"command {argv[0]!r}: allowed are {', '.join(COMMANDS)}")
-        import_module(f".{argv[0]}", __name__).run(argv[1:])
+        command = import_module(f".{argv[0]}", __name__)
+        from ..hub.connection import be_patient
+
+        be_patient()
+        command.run(argv[1:])
         _leave_together()
     except Exception as error:
         message = " ".join(str(error).split())
@@ -47,7 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             message = f"the disk seems to be full ({message}): free some space, then give the same command again"
         elif not isinstance(error, UsageError):
             raise
-        print(f"selfmod: error: {message}", file=sys.stderr)
+        from ..tokens import hide_tokens
+
+        line = f"selfmod: error: {hide_tokens(message, argv)}"
+        encoding = sys.stderr.encoding or "utf-8"  # a value may hold what the terminal, or UTF-8 itself, cannot show
+        print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
         return 2
     return 0
 

@@ -5,7 +5,9 @@ The three are one list of flags, the later ones winning: recipe, then `--config`
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,7 +58,7 @@ def read_config_file(path: str, parser: HfArgumentParser) -> dict[str, Any]:
         values = yaml.safe_load(Path(path).read_text())  # JSON is YAML too
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"--config {path}: is neither YAML nor JSON ({error})") from error
     if not isinstance(values, dict):
         raise UsageError(f"--config {path}: allowed is a mapping of flags to values")
@@ -83,17 +85,33 @@ def parse(parser: HfArgumentParser, flags: Sequence[str]) -> tuple[Any, ...]:
         )
     if unknown:
         raise UsageError(f"{unknown[0]}: no such flag ({parser.prog} --help lists them)")
+    for instance in instances:
+        check_finite(instance)
     return tuple(instances)
+
+
+def check_finite(instance: Any) -> None:
+    """Refuse NaN and infinity, which mean nothing anywhere (but "clip nothing, log the norm")."""
+    for field in dataclasses.fields(instance):
+        value = getattr(instance, field.name)
+        numbers = value if isinstance(value, list) else [value]
+        finite = all(math.isfinite(number) for number in numbers if isinstance(number, float))
+        if not finite and (field.name, value) != ("max_grad_norm", math.inf):
+            raise UsageError(f"--{field.name} {value}: allowed are finite numbers")
 
 
 @contextmanager
 def one_line() -> Iterator[None]:
     """Turn the errors of preparing (wrong values, files, a Hub that says no) into a `UsageError`."""
     from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import httpx
+    from safetensors import SafetensorError
 
     try:
         yield
-    except (ValueError, OSError, ImportError, HfHubHTTPError) as error:
+    except httpx.TransportError as error:
+        raise UsageError(f"the connection to the Hub failed ({error or type(error).__name__}); try again") from error
+    except (ValueError, OSError, ImportError, HfHubHTTPError, SafetensorError) as error:
         raise UsageError(str(error) or type(error).__name__) from error
 
 

@@ -47,7 +47,7 @@ def task_spec(args: Any) -> TaskSpec:
     entries = {name: value for name, value in given.items() if value is not None}
     if args.task is None and args.dataset_name is not None:
         return TaskSpec(name=Path(args.dataset_name).name, **entries)
-    return replace(get_task(args.task or "digits"), **entries)
+    return replace(get_task("digits" if args.task is None else args.task), **entries)
 
 
 def load_data(spec: TaskSpec, args: DataArguments, *, tokenizer: Any = None, padded: bool = False) -> TaskData[Any]:
@@ -91,6 +91,6 @@ def _check_kind(spec: TaskSpec, args: DataArguments) -> None:
     texts = spec.text_column is not None
     for name in ("image_column", "image_size", "augment") if texts else ("tokenizer_name", "max_length"):
         value = getattr(args, name)
-        if value:
+        if value is not None and value is not False:
             kind, other = ("texts", "images") if texts else ("images", "texts (--text_column)")
             raise InputError(f"--{name}", value, f"the task is one of {kind}; allowed with {other}")

@@ -6,6 +6,7 @@ Writes `rlct.json` (the estimate and every setting), its traces as safetensors, 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -90,8 +91,8 @@ def _check_choice(args: RLCTArguments) -> None:
         raise UsageError("--model, --checkpoints: name one of the two (or --self_test)")
     if args.checkpoints and args.calibrate:
         raise UsageError("--calibrate: takes one --model, not --checkpoints")
-    if not args.memory_gib > 0:
-        raise UsageError(f"--memory_gib {args.memory_gib}: allowed are numbers above 0")
+    if not 0 < args.memory_gib < math.inf:
+        raise UsageError(f"--memory_gib {args.memory_gib}: allowed are finite numbers above 0")
 
 
 def sampler_settings(args: RLCTArguments, task: str) -> dict[str, Any]:
@@ -111,7 +112,7 @@ def sampler_settings(args: RLCTArguments, task: str) -> dict[str, Any]:
     settings = llc_preset(args.preset, task) | typed
     if typed:
         settings["preset"] += " with " + ", ".join(sorted(typed))
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device is None else args.device
     memory = int(args.memory_gib * 2**30)
     return settings | {"seed": args.seed, "device": device, "memory_budget": memory, "progress": _progress(args)}
 
@@ -140,12 +141,16 @@ def _progress(args: RLCTArguments) -> Any:
 
 
 def _load_model(name: str, revision: str | None, subfolder: str = "") -> SelfModelingPreTrainedModel:
-    from ..models import SelfModelingConfig, model_class_of
+    from ..models import load_model
 
     if Path(name).is_dir() and not (Path(name) / subfolder / "config.json").is_file():
         raise UsageError(f"--model {Path(name) / subfolder}: the folder holds no config.json")
-    place = {"revision": revision or "main", "subfolder": subfolder}
-    return model_class_of(SelfModelingConfig.from_pretrained(name, **place)).from_pretrained(name, **place).eval()
+    if not Path(name).is_dir():
+        from ..hub.download import fetch
+
+        prefix = f"{subfolder}/" if subfolder else ""
+        name = str(fetch(name, [f"{prefix}config.json", f"{prefix}*.safetensors*"], revision=revision))
+    return load_model(name, subfolder=subfolder)
 
 
 def _load_data(

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -148,12 +149,12 @@ def make_plan(args: SweepArguments, spec: TaskSpec) -> Plan:
 
     for name in ("num_train_epochs", "train_batch_size", "members_per_population", "learning_rate", "memory_gib"):
         value = getattr(args, name)
-        if value is not None and not value > 0:
-            raise UsageError(f"--{name} {value}: allowed are numbers above 0")
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"--{name} {value}: allowed are finite numbers above 0")
     if args.rlct_every_n_epochs < 0:
         raise UsageError(f"--rlct_every_n_epochs {args.rlct_every_n_epochs}: allowed are integers of at least 0")
     recipe, grid = spec.recipe, GRIDS[args.recipe]
-    targets = args.detach_targets or str(recipe.get("detach_targets", True))
+    targets = str(recipe.get("detach_targets", True)) if args.detach_targets is None else args.detach_targets
     detach = {"true": (True,), "false": (False,), "both": (True, False)}.get(targets.lower())
     if detach is None:
         raise UsageError(f"--detach_targets {args.detach_targets}: allowed are true, false, both")

@@ -63,6 +63,10 @@ DEFAULTS = {
 }
 
 
+# what evaluation reports
+METRICS = ("loss", "accuracy", "classification_loss", "self_modeling_loss")
+
+
 def run(argv: Sequence[str]) -> None:
     """Train, evaluate, save; print a table.
 
@@ -105,6 +109,9 @@ def parse_flags(
         base.pop("target_layers", None)  # the baseline of a task predicts nothing
     flags = [*as_flags(base), *given]
     joined, _ = parser.parse_known_args(flags)
+    metric = joined.metric_for_best_model
+    if metric is not None and metric.removeprefix("eval_") not in METRICS:
+        raise UsageError(f"--metric_for_best_model {metric}: allowed are {', '.join(METRICS)}")
     return (spec, *parse(parser, [*flags, *_derived(joined, given)]))
 
 
@@ -150,7 +157,12 @@ def load_run_data(spec: TaskSpec, data_args: DataArguments, model_args: ModelArg
 def build_model(args: ModelArguments, data: TaskData[Any]) -> SelfModelingPreTrainedModel:
     """The network that these flags describe, for samples and classes of this data."""
     from ..data import TextTensors
-    from ..models import SelfModelingConfig, SelfModelingForImageClassification, SelfModelingForSequenceClassification
+    from ..models import (
+        SelfModelingConfig,
+        SelfModelingForImageClassification,
+        SelfModelingForSequenceClassification,
+        check_config,
+    )
     from ..trainer.network import network_fields
 
     texts = isinstance(data.train, TextTensors)
@@ -180,7 +192,9 @@ def build_model(args: ModelArguments, data: TaskData[Any]) -> SelfModelingPreTra
         fields = {name: value for name, value in fields.items() if name not in own}
         model = model_class.from_backbone_pretrained(args.backbone_name, **fields)
     else:
-        model = model_class(SelfModelingConfig(**fields))
+        config = SelfModelingConfig(**fields)
+        check_config(config)
+        model = model_class(config)
     _check_length(model, data)
     return model
 
@@ -258,10 +272,10 @@ def train(trainer: SelfModelingTrainer) -> None:
 
 def summary(trainer: SelfModelingTrainer, metrics: dict[str, float], where: str) -> str:
     """The table at the end of a run."""
-    rows = {
-        "accuracy": f"{metrics['eval_accuracy']:.4f}",
-        "classification loss": f"{metrics['eval_classification_loss']:.4f}",
-    }
+    rows = {"loss": f"{metrics['eval_loss']:.4f}"} if "eval_accuracy" not in metrics else {}  # --prediction_loss_only
+    for title, name in (("accuracy", "eval_accuracy"), ("classification loss", "eval_classification_loss")):
+        if name in metrics:
+            rows[title] = f"{metrics[name]:.4f}"
     if "eval_self_modeling_loss" in metrics:
         weight = trainer.model.config.aux_weight
         rows["self-modeling loss"] = f"{metrics['eval_self_modeling_loss']:.5f} (weight {weight:g})"

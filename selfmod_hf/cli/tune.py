@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..tokens import without_tokens
 from . import UsageError
-from .arguments import as_flags, make_parser, one_line, quieten
+from .arguments import as_flags, check_finite, make_parser, one_line, quieten
 from .data_flags import flag
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def _split_flags(argv: Sequence[str]) -> tuple[TuneArguments, list[str]]:
         args, fixed = parser.parse_args_into_dataclasses(
             list(argv), return_remaining_strings=True, look_for_args_file=False
         )
+    check_finite(args)
     return args, fixed
 
 
@@ -97,7 +99,7 @@ def _read_space(entries: Sequence[str]) -> dict[str, Any]:
         try:
             # all scalars as text: YAML's numbers have a base of 60, in which 1:20 is 80
             values = yaml.load(Path(entries[0]).read_text(), Loader=yaml.BaseLoader)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise UsageError(f"--space {entries[0]}: cannot be read ({error})") from error
         if not isinstance(values, dict):
             raise UsageError(f"--space {entries[0]}: allowed is a mapping of names to ranges")
@@ -132,7 +134,7 @@ class Worker:
         for shape in _shapes(space):
             flags = as_train_flags(shape) | {MEMBER_PARAMETER: 1.0}
             train.build_model(self._parse(flags)[2], self.data)  # refuses a shape that does not exist
-        settings = {"train": fixed, "sampling": self.sampling, "give_up_below": args.give_up_below}
+        settings = {"train": without_tokens(fixed), "sampling": self.sampling, "give_up_below": args.give_up_below}
         self.tuning: Tuning = Tuning(
             folder,
             space,
@@ -219,7 +221,7 @@ class Worker:
         from ..experiments.tuning import as_train_flags
 
         flags = as_train_flags(trial.params) | {"seed": trial.number}
-        return shlex.join(["selfmod", "train", *self.fixed, *as_flags(flags)])
+        return shlex.join(["selfmod", "train", *without_tokens(self.fixed), *as_flags(flags)])
 
 
 def _shapes(space: dict[str, Any]) -> list[dict[str, str]]:

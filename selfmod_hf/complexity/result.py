@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .diagnostics import effective_sample_size, split_rhat, standard_error
 
-OK, NOT_AT_MINIMUM, NOT_CONVERGED, DIVERGED = "ok", "not_at_minimum", "not_converged", "diverged"
+STATUSES = OK, NOT_AT_MINIMUM, NOT_CONVERGED, DIVERGED = "ok", "not_at_minimum", "not_converged", "diverged"
 
 TRACES_SUFFIX = ".safetensors"
 
@@ -126,27 +126,63 @@ class LLCResult:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LLCResult:
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the files hold something else.
+            OSError: one of them cannot be read.
+        """
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         path = Path(path)
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        traces = load_file(path.parent / fields.pop("traces"))
-        settings = fields.pop("settings")
-        if settings["parameters"] is not None:
-            settings["parameters"] = tuple(settings["parameters"])
-        for name in ("llc", "standard_error", "init_loss", "rhat", "ess"):
-            fields[name] = math.nan if fields[name] is None else fields[name]
-        for name in ("llc_per_chain", "distance_per_chain"):
-            fields[name] = np.array([math.nan if x is None else x for x in fields[name]], dtype=np.float64)
-        fields["diverged_chains"] = tuple(fields["diverged_chains"])
-        return cls(settings=SamplerSettings(**settings), **fields, **dict[str, Any](traces))
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            traces = load_file(path.parent / Path(fields.pop("traces")).name)  # beside it, wherever it says
+            settings = fields.pop("settings")
+            if settings["parameters"] is not None:
+                settings["parameters"] = tuple(settings["parameters"])
+            for name in ("llc", "standard_error", "init_loss", "rhat", "ess"):
+                fields[name] = math.nan if fields[name] is None else fields[name]
+            for name in ("llc_per_chain", "distance_per_chain"):
+                fields[name] = np.array([math.nan if x is None else x for x in fields[name]], dtype=np.float64)
+            fields["diverged_chains"] = tuple(fields["diverged_chains"])
+            result = cls(settings=SamplerSettings(**settings), **fields, **dict[str, Any](traces))
+            _check_fields(result)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError) as error:
+            raise ValueError(f"{path}: no LLC result with its traces ({type(error).__name__}: {error})") from error
+        return result
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """The traces, the kept part shaded; saved to `path` where given. Returns the matplotlib figure."""
         from .plots import plot_traces
 
         return plot_traces(self, path)
+
+
+def _check_fields(result: LLCResult) -> None:
+    """Refuse fields of other types, and traces of other shapes, than `save` writes."""
+    settings, chains = result.settings, len(result.llc_per_chain)
+    numbers = ("llc", "standard_error", "init_loss", "nbeta", "rhat", "ess")
+    wrong = [name for name in numbers if not _number(getattr(result, name))]
+    wrong += [name for name in ("step_size", "localization") if not _number(getattr(settings, name))]
+    wrong += [name for name in _COUNTS if not isinstance(getattr(settings, name), int)]
+    wrong += [name for name in ("sampler", "nbeta_rule") if not isinstance(getattr(settings, name), str)]
+    wrong += [] if isinstance(result.status_reason, str) else ["status_reason"]
+    wrong += [] if settings.preset is None or isinstance(settings.preset, str) else ["preset"]
+    wrong += [] if result.status in STATUSES else ["status"]
+    for name in ("loss_trace", "baseline_trace"):
+        trace = getattr(result, name)
+        wrong += [] if trace.shape == (chains, settings.num_draws) and trace.dtype.kind == "f" else [name]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: of a wrong type or shape")
+
+
+_COUNTS = ("num_chains", "num_draws", "num_burnin_steps", "batch_size", "num_samples", "seed")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def summarize(kept: NDArray[np.float64]) -> tuple[float, float, float, float]:

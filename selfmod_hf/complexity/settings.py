@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,6 +64,9 @@ class LLCSettings:
         for name, least in (("num_chains", 1), ("num_draws", 2), ("batch_size", 1), ("memory_budget", 1)):
             value = getattr(self, name)
             check(name, value, _integer(value) and value >= least, f"an integer of at least {least}")
+        traces = 2 * 8 * self.num_chains * self.num_draws  # bytes; what is sampled is kept whole
+        fits = traces <= machine_memory()
+        check("num_chains x num_draws", self.num_chains * self.num_draws, fits, f"at most {machine_memory() // 16}")
         check("seed", self.seed, _integer(self.seed) and self.seed >= 0, "an integer of at least 0")
         burnin = self.num_burnin_steps
         usable = burnin is None or (_integer(burnin) and 0 <= burnin < self.num_draws)
@@ -70,6 +74,7 @@ class LLCSettings:
         micro = self.micro_batch_size
         check("micro_batch_size", micro, micro is None or (_integer(micro) and micro > 0), "None or at least 1")
         check("dtype", self.dtype, self.dtype in _DTYPES, "None, float32, float64 or bfloat16")
+        check("device", self.device, _is_device(self.device), "None or a device of torch that is there")
         known = SAMPLERS[self.sampler].options
         for option in self.sampler_options or {}:
             allowed = f"one of {', '.join(known)}" if known else f"absent: {self.sampler} has none"
@@ -142,6 +147,19 @@ def _finite(value: Tensor) -> bool:
     if not value.is_floating_point():
         return True
     return bool(value.sum().isfinite()) or bool(value.isfinite().all())
+
+
+def machine_memory() -> int:
+    """Bytes of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _is_device(device: torch.device | str | None) -> bool:
+    try:
+        torch.empty(0, device=device if device is None else torch.device(device))
+    except (RuntimeError, AssertionError):  # no such device; or torch was built without it
+        return False
+    return device is None or torch.device(device).type != "meta"
 
 
 def _positive(value: Any, zero: bool = False) -> bool:

@@ -176,9 +176,15 @@ def _decode(column: str, encoded: dict[str, Any] | None, row: int) -> PILImage.I
     if encoded is None:
         raise InputError("--image_column", column, f"row {row} holds no image")
     try:
-        return datasets.Image().decode_example(encoded)
-    except (OSError, SyntaxError, ValueError) as error:  # PIL's errors for what is no image, or only part of one
+        image = datasets.Image().decode_example(encoded)
+    except Exception as error:  # PIL's errors for what is no image, only part of one, or one too large, are of any kind
         raise InputError("--image_column", column, f"row {row} cannot be decoded ({first_line(error)})") from error
+    if image.mode.startswith(("I", "F")):  # more than 8 bits a pixel: PIL would cut them off without a word
+        values = np.asarray(image)
+        if not np.all((values >= 0) & (values <= 255)):  # NaN is neither
+            problem = f"row {row} has pixels outside of 0 to 255 (mode {image.mode}); allowed are images of 8 bits"
+            raise InputError("--image_column", column, problem)
+    return image
 
 
 def _decode_split(

@@ -20,6 +20,8 @@ def load_split(spec: TaskSpec, flag: str, split: str, max_samples: int | None) -
     from huggingface_hub.errors import HfHubHTTPError
 
     assert spec.dataset_name is not None
+    if not spec.dataset_name.strip():
+        raise InputError("--dataset_name", spec.dataset_name, "allowed are a Hub id and a local folder")
     try:
         data = datasets.load_dataset(spec.dataset_name, spec.dataset_config, split=split)
     except datasets.exceptions.DatasetNotFoundError as error:
@@ -35,11 +37,15 @@ def load_split(spec: TaskSpec, flag: str, split: str, max_samples: int | None) -
             (entry for word, entry in known.items() if word in str(error)), ("--dataset_name", spec.dataset_name)
         )
         raise InputError(name, value, first_line(error)) from error
+    except Exception as error:  # files that are not what they seem: what reads them raises anything
+        problem = f"cannot be read as a data set ({' '.join(str(error.__cause__ or error).split())[:300]})"
+        raise InputError("--dataset_name", spec.dataset_name, problem) from error
     if len(data) == 0:
         raise InputError(flag, split, EMPTY)
     return data if max_samples is None else data.select(spread(len(data), max_samples))
 
 
+MOST_CLASSES = 1_000_000
 EMPTY = "the split is empty; at least one sample is needed"
 UNREACHABLE = (
     "the Hub cannot be reached and no cached copy was found ({}); use --task digits, "
@@ -63,9 +69,14 @@ def read_label_names(spec: TaskSpec, data: datasets.Dataset) -> list[str]:
     if isinstance(feature, datasets.ClassLabel):
         return list(feature.names)
     if isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string"):
-        return sorted(data.unique(spec.label_column))
+        return sorted(label for label in data.unique(spec.label_column) if label is not None)
     if isinstance(feature, datasets.Value) and ("int" in feature.dtype or feature.dtype == "bool"):
-        return [str(label) for label in range(int(max(data.unique(spec.label_column))) + 1)]
+        most = max((int(label) for label in data.unique(spec.label_column) if label is not None), default=-1)
+        if most >= MOST_CLASSES:
+            raise InputError(
+                "--label_column", spec.label_column, f"has label {most}, allowed are 0 to {MOST_CLASSES - 1}"
+            )
+        return [str(label) for label in range(most + 1)]
     raise InputError("--label_column", spec.label_column, f"has type {feature}; allowed are ClassLabel, int, string")
 
 

@@ -155,7 +155,7 @@ def load_tokenizer(name: str, revision: str = "main", subfolder: str = "") -> An
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name, revision=revision, subfolder=subfolder)
+        return AutoTokenizer.from_pretrained(name, revision=revision, subfolder=subfolder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError("--tokenizer_name", name, f"no tokenizer could be read ({first_line(error)})") from error
 

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..files import read_json
 from .plan import Cell
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ CURVE_COLUMNS = (
     "classification_loss", "self_modeling_loss", "loss",
 )  # fmt: skip
 CURVE_RLCT_COLUMNS = ("rlct", "rlct_standard_error", "rlct_status")  # where they were estimated while training
+# what the entries of row.json and curve.json must be; all others are numbers, or null where they were not finite
+_TEXTS = ("task", "rlct_status", "rlct_status_reason", "rlct_preset")
+_COUNTS = ("hidden_size", "seed", "epoch", "num_epochs", "batch_size")
 KEYS = ["task", "hidden_size", "detach_targets", "aux_weight", "seed"]
 
 
@@ -75,6 +79,36 @@ def to_json(value: Any) -> str:
         return None if isinstance(item, float) and not math.isfinite(item) else item
 
     return json.dumps(plain(value), indent=2) + "\n"
+
+
+def _check_entry(path: Path, entry: Any, columns: Sequence[str], more: Sequence[str]) -> None:
+    """Refuse what is no row of a table of these columns; `more` may be missing.
+
+    Raises:
+        InputError: a column is missing or of a wrong type.
+    """
+    if not isinstance(entry, dict):
+        raise InputError("file", str(path), f"holds {type(entry).__name__}; allowed are JSON objects")
+    for column in (*columns, *more):
+        if column not in entry and column in more:
+            continue
+        if column not in entry:
+            raise InputError("file", str(path), f"lacks the column {column!r}")
+        value = entry[column]
+        if column in _TEXTS:
+            usable = isinstance(value, str)
+        elif column == "detach_targets":
+            usable = isinstance(value, bool)
+        elif column in _COUNTS:
+            usable = _is_number(value) and value == int(value)
+        else:
+            usable = value is None or _is_number(value)
+        if not usable or (column in KEYS and value is None):
+            raise InputError("file", str(path), f"column {column!r} has {value!r}, which is of a wrong type")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class SweepFolder:
@@ -130,18 +164,22 @@ class SweepFolder:
 
     def final_weights(self, row: Mapping[str, Any]) -> np.ndarray:
         """The final classification weights of a row's network, flattened."""
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         cell = Cell(**{key: row[key] for key in ("hidden_size", "aux_weight", "seed", "detach_targets")})
-        with safe_open(self.cells / cell.name / "model.safetensors", "numpy") as file:
-            return file.get_tensor("classifier.weight").ravel()
+        path = self.cells / cell.name / "model.safetensors"
+        try:
+            with safe_open(path, "np") as file:
+                return file.get_tensor("classifier.weight").ravel()
+        except (OSError, SafetensorError) as error:
+            raise InputError("file", str(path), f"classifier.weight cannot be read ({error})") from error
 
     # ---- populations at work ----
 
     def unfinished_populations(self) -> Iterator[tuple[Path, list[Cell]]]:
         """Folders of interrupted populations, and the cells each was made of."""
         for path in sorted(self.populations.glob("*/members.json")):
-            yield path.parent, [Cell(**entry) for entry in json.loads(path.read_text())]
+            yield path.parent, [Cell(**entry) for entry in read_json(path, list)]
 
     def open_population(self, cells: Sequence[Cell]) -> Path:
         folder = self.populations / cells[0].name
@@ -176,12 +214,18 @@ class SweepFolder:
 
         entries: list[dict[str, Any]] = []
         for path in sorted(self.cells.glob("*/row.json")):
-            entry = json.loads(path.with_name(file).read_text())
-            entries += entry if isinstance(entry, list) else [entry]
+            source = path.with_name(file)
+            found = read_json(source, list) if file == "curve.json" else [read_json(source)]
+            for entry in found:
+                _check_entry(source, entry, columns, more)
+            entries += found
         if not entries:
             raise InputError("folder", str(self.path), "holds no finished network of a sweep")
-        extra = [name for name in more if any(name in entry for entry in entries)]
-        return pd.DataFrame(entries, columns=[*columns, *extra]).sort_values(order, ignore_index=True)
+        names = [*columns, *(name for name in more if any(name in entry for entry in entries))]
+        table = pd.DataFrame(entries, columns=names).sort_values(order, ignore_index=True)
+        # a column of nulls alone is one of numbers too
+        numbers = [name for name in names if name not in (*_TEXTS, *_COUNTS, "detach_targets")]
+        return table.astype(dict.fromkeys(numbers, float))
 
     def write_tables(self) -> None:
         """results.json, results.parquet, curves.parquet from the finished cells."""
@@ -197,7 +241,16 @@ class SweepFolder:
 
     def read_run(self) -> dict[str, Any]:
         path = self.path / "run.json"
-        return json.loads(path.read_text()) if path.is_file() else {"settings": None, "sessions": []}
+        if not path.is_file():
+            return {"settings": None, "sessions": []}
+        run = read_json(path)
+        for name, kind in (("settings", dict), ("sessions", list)):
+            if not isinstance(run.get(name), kind):
+                raise InputError("file", str(path), f"{name} is missing or of a wrong type; allowed is {kind.__name__}")
+        for name in ("training", "sampling", "data"):
+            if not isinstance(run["settings"].get(name), dict):
+                raise InputError("file", str(path), f"settings.{name} is missing or of a wrong type; allowed is dict")
+        return run
 
     def check_settings(self, settings: dict[str, Any]) -> None:
         """Refuse to mix networks of different settings in one folder.

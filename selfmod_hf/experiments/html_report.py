@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..files import entries_of
 from .folder import SweepFolder, to_json, write_text
 from .plan import Cell, describe_setting
 from .published import compare_with_published, published_value, published_values
@@ -71,6 +72,8 @@ def write_html_report(folder: SweepFolder, path: Path) -> Path:
     rows, curves, run = folder.rows(), folder.curves(), folder.read_run()
     networks = _networks(folder, rows)
     task = str(rows["task"].iloc[0])
+    with entries_of(folder.path / "run.json"):
+        tables = _tables(rows, run, networks)
     environment = Environment(loader=FileSystemLoader(str(files(__package__) / "html")), autoescape=True)
     table = environment.get_template("table.html.jinja")
     page = environment.get_template("report.html.jinja").render(
@@ -83,7 +86,7 @@ def write_html_report(folder: SweepFolder, path: Path) -> Path:
         widths=[int(width) for width in sorted(rows["hidden_size"].unique())],
         followed={measure: MEASURE_TITLES[measure] for measure in _followed(curves)},
         networks=networks,
-        tables=_tables(rows, run, networks),
+        tables=tables,
         table=lambda content: Markup(table.render(table=content)),
         source=published_values()["source"],
         data=Markup(_for_script(_data(rows, curves, networks))),

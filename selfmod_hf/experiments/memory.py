@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ..data import ImageTensors, TensorData, TextTensors
-from ..models import SelfModelingConfig, model_class_of
+from ..models import SelfModelingConfig, check_config, model_class_of
 from ..stacking import copies_that_fit, saved_bytes_per_copy
 
 # Of a step's inputs on a CPU: larger batches leave its caches. Measured at width 64, batch 512: 0.12 s a network-epoch
@@ -38,7 +38,12 @@ class Footprint:
 
 
 def measure_footprint(config: SelfModelingConfig, data: TensorData) -> Footprint:
-    """Of the network of this configuration, by forward passes of a few of these samples."""
+    """Of the network of this configuration, by forward passes of a few of these samples.
+
+    Raises:
+        ValueError: the configuration describes no network, or one larger than the machine.
+    """
+    check_config(config)
     with torch.random.fork_rng():
         model = model_class_of(config)(config)
 

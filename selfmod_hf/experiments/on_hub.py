@@ -7,13 +7,13 @@ holds 240 repositories. (Revisions would take a commit and a branch for each net
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..hub.card import CITATION, RLCT_NAME, TAGS, between_markers, finite, merged_notes
+from ..files import entries_of
+from ..hub.card import CITATION, RLCT_NAME, TAGS, between_markers, finite, merged_notes, plain_text
 from ..hub.upload import Target, prepare, remote_card, upload
 from .figures import draw_figures
 from .folder import RESULT_COLUMNS, SweepFolder
@@ -58,7 +58,9 @@ MEANINGS = {
 def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
     """Networks and tables of a sweep; returns the two addresses."""
     folder = SweepFolder(path)
-    folder.rows()  # refuses an unfinished folder before anything is made on the Hub
+    with entries_of(path / "run.json"):
+        sweep_card(folder, target.repo_id)  # refuses what no finished sweep is before anything is made on the Hub
+    folder.curves()
     addresses = []
     for repo_type, stage in (("model", stage_networks), ("dataset", stage_tables)):
         repo_id = prepare(api, target, repo_type)
@@ -80,12 +82,13 @@ def pull_sweep(repo_id: str, folder: Path) -> SweepFolder:
     Raises:
         InputError: no such repositories, or no sweep in them.
     """
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import RepositoryNotFoundError
 
+    from ..hub.download import fetch
+
     try:
-        networks = Path(snapshot_download(repo_id, ignore_patterns=["figures/**"]))
-        tables = Path(snapshot_download(repo_id, repo_type="dataset"))
+        networks = fetch(repo_id, ["*/*.json", "*/*.safetensors"])
+        tables = fetch(repo_id, TABLES, repo_type="dataset")
     except RepositoryNotFoundError as error:
         problem = "no folder, and no sweep on the Hub (a model and a data set of that name)"
         raise InputError("FOLDER", repo_id, problem) from error
@@ -161,12 +164,12 @@ def sweep_card(folder: SweepFolder, repo_id: str, notes: str = "", *, has_figure
         train_split=data["train_split"],
         model_class=f"SelfModelingFor{head}",
         auto_class=f"AutoModelFor{head}",
-        example=next(path.parent.name for path in sorted(folder.cells.glob("*/row.json"))),
+        example=plain_text(next(path.parent.name for path in sorted(folder.cells.glob("*/row.json")))),
         results=_markdown_table(rows),
         has_published=any(published_value(*key) is not None for key in _published_keys(rows)),
         figure=has_figure,
-        sampling=_sampling(run, rows),
-        recipe=_recipe(run, config),
+        sampling=plain_text(_sampling(run, rows)),
+        recipe=plain_text(_recipe(run, config)),
         notes=between_markers(notes),
         citation=CITATION,
     )
@@ -218,12 +221,14 @@ def _data(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _dataset_text(data: dict[str, Any]) -> str:
-    return f"`{data['id']}`" if data["id"] else data["title"]
+    return f"`{plain_text(data['id'])}`" if data["id"] else plain_text(data["title"])
 
 
 def _config(folder: SweepFolder) -> dict[str, Any]:
+    from ..models import load_config
+
     first = next(path.parent for path in sorted(folder.cells.glob("*/row.json")))
-    return json.loads((first / "config.json").read_text())
+    return load_config(first).to_dict()
 
 
 def _arm_results(rows: pd.DataFrame, run: dict[str, Any], data: dict[str, Any], task: str) -> list[EvalResult]:

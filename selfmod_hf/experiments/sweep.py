@@ -32,6 +32,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from ..data import TaskData, TaskSpec, TextTensors
 from ..errors import InputError
 from ..stacking import chunk_ranges
+from ..tokens import without_tokens
 from ..trainer import RLCTCallback, SelfModelingTrainer, SelfModelingTrainingArguments
 from ..trainer.checkpoints import newest_whole_checkpoint
 from ..trainer.network import recipe_config
@@ -104,7 +105,7 @@ def run_sweep(
         from_main(lambda: folder.check_settings(plan.settings))
         session: dict[str, Any] = {
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "command": sys.argv[1:],
+            "command": without_tokens(sys.argv[1:]),
             "seconds": {},
         }
         run = {"settings": plan.settings, **surroundings(), "sessions": [*folder.read_run()["sessions"], session]}

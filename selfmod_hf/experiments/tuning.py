@@ -82,11 +82,23 @@ def parse_space(entries: Mapping[str, Any]) -> dict[str, BaseDistribution]:
             else:
                 space[name] = CategoricalDistribution(texts)
                 [as_train_flags({name: text}) for text in texts]  # refuses what is no number
+            _check_numbers(name, space[name])
         except ValueError as error:
             raise InputError("--space", f"{name}={value}", str(error)) from error
         if name in ("hidden_sizes", "target_layers") and isinstance(space[name], FloatDistribution):
             raise InputError("--space", f"{name}={value}", "allowed is a list of choices")
     return space
+
+
+def _check_numbers(name: str, range_: Any) -> None:
+    """Refuse weights and learning rates that no network can be trained with."""
+    if name not in (MEMBER_PARAMETER, "learning_rate"):
+        return
+    numbers = range_.choices if hasattr(range_, "choices") else (range_.low, range_.high)
+    if not all(math.isfinite(number) and number >= 0 for number in numbers):
+        raise ValueError("allowed are finite numbers of at least 0")
+    if name == "learning_rate" and not min(numbers) > 0:
+        raise ValueError("allowed are numbers above 0")
 
 
 def _joined(name: str, entry: Any) -> str:
@@ -400,7 +412,7 @@ def _table(front: Sequence[FrozenTrial]) -> str:
     for trial in front:
         accuracy, rlct, width = trial.values
         error, status = trial.user_attrs["rlct_standard_error"], trial.user_attrs["rlct_status"]
-        rlct_text = f"{rlct:.2f} ± {error:.2f} ({status})"
+        rlct_text = f"{rlct:.2f} ± {math.nan if error is None else error:.2f} ({status})"
         values = [trial.params.get(name) for name in names]
         texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
         lines.append([f"{trial.number}", f"{accuracy:.4f}", rlct_text, f"{width:.4f}", *texts])

@@ -111,14 +111,15 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
         kind="text" if facts.is_text else "image",
         task_type=facts.task_type,
         model_class=f"SelfModelingFor{'Sequence' if facts.is_text else 'Image'}Classification",
+        target_layers=plain_text(facts.config.target_layers),
         config=facts.config,
-        dataset=f"`{facts.dataset}`" if facts.dataset else facts.dataset_title,
-        split=facts.split,
-        train_split=facts.train_split,
+        dataset=f"`{plain_text(facts.dataset)}`" if facts.dataset else plain_text(facts.dataset_title),
+        split=plain_text(facts.split),
+        train_split=plain_text(facts.train_split),
         epochs=f"{facts.epochs:g}",
         metrics={METRICS[metric]: f"{value:.4f}" for metric, value in facts.metrics.items()},
-        rlct=rlct_lines(facts.rlct) if facts.rlct else None,
-        recipe=facts.recipe,
+        rlct=plain_text(rlct_lines(facts.rlct)) if facts.rlct else None,
+        recipe=plain_text(facts.recipe),
         curves=facts.curves,
         trace=facts.trace,
         notes=between_markers(notes),
@@ -142,6 +143,20 @@ def _result(
         metric_value=value,
         metric_args=arguments,
     )
+
+
+def plain_text(value: Any) -> Any:
+    """Text of a run's files as it may stand in a card: on one line, with no HTML, link or cell of its own making."""
+    if isinstance(value, dict):
+        return {plain_text(key): plain_text(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_text(entry) for entry in value]
+    if not isinstance(value, str):
+        return value
+    text = " ".join(value.split())
+    for mark, shown in (("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("`", "'"), ("](", "] (")):
+        text = text.replace(mark, shown)
+    return text
 
 
 def template(name: str) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..files import entries_of, read_json
 from .card import METRICS, CardFacts, merged_notes, model_card
 
 if TYPE_CHECKING:
     from ..complexity import LLCResult
     from ..data import TaskSpec
+    from ..models import SelfModelingConfig
 
 RUN_FILE = "run.json"  # task, samples, batch size, versions
 CURVES = {
@@ -56,7 +57,8 @@ def write_model_card(folder: str | Path, repo_id: str, remote_card: str = "") ->
     notes = merged_notes(card.read_text() if card.is_file() else "", remote_card)
     history = _json(folder / "trainer_state.json").get("log_history", [])
     if history:
-        plot_training(history, folder / "training.png")
+        with entries_of(folder / "trainer_state.json"):
+            plot_training(history, folder / "training.png")
     rlct = read_rlct(folder)
     if rlct is not None:
         rlct.plot(folder / "rlct.png")
@@ -70,13 +72,16 @@ def facts_of(folder: Path, repo_id: str) -> CardFacts:
     Raises:
         InputError: no model of this package.
     """
-    from ..models import SelfModelingConfig
+    from ..models import load_config
 
     if not (folder / "config.json").is_file():
         raise InputError("FOLDER", str(folder), "holds no config.json")
-    if (kind := _json(folder / "config.json").get("model_type")) != SelfModelingConfig.model_type:
-        raise InputError("FOLDER", str(folder), f"holds a model of type {kind!r}; allowed is 'self_modeling'")
-    config = SelfModelingConfig.from_pretrained(folder)
+    config, rlct = load_config(folder), read_rlct(folder)
+    with entries_of(folder):
+        return _facts(folder, repo_id, config, rlct)
+
+
+def _facts(folder: Path, repo_id: str, config: SelfModelingConfig, rlct: LLCResult | None) -> CardFacts:
     run, state = _json(folder / RUN_FILE), _json(folder / "trainer_state.json")
     task = run.get("task") or {"name": "an unnamed data set"}
     log = state.get("log_history", [])
@@ -92,7 +97,7 @@ def facts_of(folder: Path, repo_id: str) -> CardFacts:
         epochs=state.get("epoch") or 0.0,
         metrics={name: newest[name] for name in METRICS if name in newest},
         recipe=_recipe(config, _json(folder / "training_args.json"), run),
-        rlct=read_rlct(folder),
+        rlct=rlct,
         curves=(folder / "training.png").is_file(),
         trace=(folder / "rlct.png").is_file(),
     )
@@ -125,7 +130,7 @@ def read_rlct(folder: Path) -> LLCResult | None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def plot_training(history: list[dict[str, float]], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..files import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,40 +41,47 @@ def load_results(repo_id: str, *, revision: str | None = None, token: str | bool
     Raises:
         InputError: nothing is there, or no RLCT.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    from .download import fetch
 
     if Path(repo_id).is_dir():
         return _of_folder(Path(repo_id))
-    api = HfApi(token=token)
-
-    def fetch(name: str, repo_type: str) -> Path:
-        return Path(api.hf_hub_download(repo_id, name, repo_type=repo_type, revision=revision))
-
-    try:
-        return _of_sweep(fetch("results.parquet", "dataset"), fetch("run.json", "dataset"))
-    except (EntryNotFoundError, RepositoryNotFoundError):
-        pass
-    try:
-        return _of_model(json.loads(fetch("rlct.json", "model").read_text()))
-    except (EntryNotFoundError, RepositoryNotFoundError) as error:
-        problem = "has neither a data set with results.parquet nor a model with rlct.json (selfmod push writes them)"
-        raise InputError("repo_id", repo_id, problem) from error
+    for repo_type, files in (("dataset", ["results.parquet", "run.json"]), ("model", ["rlct.json"])):
+        try:
+            folder = fetch(repo_id, files, repo_type=repo_type, revision=revision, token=token)
+        except RepositoryNotFoundError:
+            continue
+        if (folder / files[0]).is_file():
+            return _of_folder(folder)
+    problem = "has neither a data set with results.parquet nor a model with rlct.json (selfmod push writes them)"
+    raise InputError("repo_id", repo_id, problem)
 
 
 def _of_folder(folder: Path) -> pd.DataFrame:
     if (folder / "results.parquet").is_file():
         return _of_sweep(folder / "results.parquet", folder / "run.json")
     if (folder / "rlct.json").is_file():
-        return _of_model(json.loads((folder / "rlct.json").read_text()))
+        return _of_model(read_json(folder / "rlct.json"))
     raise InputError("repo_id", str(folder), "holds neither results.parquet (of a sweep) nor rlct.json (of a model)")
 
 
 def _of_sweep(results: Path, run: Path) -> pd.DataFrame:
     import pandas as pd
 
-    table = pd.read_parquet(results)
-    settings = json.loads(run.read_text())["settings"]["sampling"]
+    try:
+        table = pd.read_parquet(results)
+        missing = [
+            name for name in ("hidden_size", "aux_weight", "detach_targets", "seed", "rlct") if name not in table
+        ]
+    except (ValueError, OSError) as error:  # pyarrow's errors are among them
+        raise InputError("file", str(results), f"cannot be read as parquet ({error})") from error
+    if missing:
+        raise InputError("file", str(results), f"lacks the column {missing[0]!r}")
+    settings = read_json(run).get("settings")
+    settings = settings.get("sampling") if isinstance(settings, dict) else None
+    if not isinstance(settings, dict):
+        raise InputError("file", str(run), "settings.sampling is missing or of a wrong type; allowed is dict")
     for name in SAMPLER:
         if name in settings and f"rlct_{name}" not in table:
             table[f"rlct_{name}"] = settings[name]
@@ -85,9 +92,18 @@ def _of_sweep(results: Path, run: Path) -> pd.DataFrame:
     return table
 
 
+_OF_RLCT = ("llc", "standard_error", "status", "status_reason", "nbeta", "rhat", "ess", "init_loss", "settings")
+
+
 def _of_model(rlct: dict[str, Any]) -> pd.DataFrame:
     import pandas as pd
 
+    if missing := [name for name in _OF_RLCT if name not in rlct]:
+        raise InputError("file", "rlct.json", f"lacks {missing[0]!r}")
+    if not isinstance(rlct["settings"], dict) or (
+        missing := [name for name in SAMPLER if name not in rlct["settings"]]
+    ):
+        raise InputError("file", "rlct.json", f"settings: lacks {', '.join(missing) or 'its entries'}")
     row = {
         "network": "",
         "rlct": rlct["llc"],
@@ -121,14 +137,11 @@ class Agreement:
 
 def published_rlct(model: str, revision: str | None = None, subfolder: str = "") -> dict[str, Any] | None:
     """The `rlct.json` that lies beside a model on the Hub (its `to_dict`), or None."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import EntryNotFoundError
+    from .download import fetch
 
     name = f"{subfolder}/rlct.json" if subfolder else "rlct.json"
-    try:
-        return json.loads(Path(HfApi().hf_hub_download(model, name, revision=revision)).read_text())
-    except EntryNotFoundError:
-        return None
+    path = fetch(model, [name], revision=revision) / name
+    return read_json(path) if path.is_file() else None
 
 
 def compare_with_published(ours: LLCResult, published: dict[str, Any]) -> Agreement:

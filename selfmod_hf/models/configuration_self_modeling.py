@@ -5,10 +5,24 @@ package.
 """
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedConfig
+
+# A configuration may come from a stranger: what is larger would take memory, or time without end, before anything
+# can be counted. Whether the whole fits into memory is looked at when the network is built.
+MOST = 2**31 - 1  # of any number that is a size
+MOST_CLASSES = 1_000_000
+MOST_PIXELS = 16_384  # of one side
+MOST_LAYERS = 1_000
+
+# arguments of `timm.create_model` that decide where weights come from, or what this package sets itself
+_NOT_ARCHITECTURE = (
+    "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "scriptable",
+    "exportable", "no_jit", "num_classes", "in_chans", "features_only",
+)  # fmt: skip
 
 
 class SelfModelingConfig(PreTrainedConfig):
@@ -43,7 +57,7 @@ class SelfModelingConfig(PreTrainedConfig):
             recipe behind the paper's figures; False lets training change either side, as the paper's text says.
 
     Raises:
-        ValueError: a value outside its range, with the field's name, the value and what is allowed.
+        ValueError: a value of a wrong type or outside its range, with the field's name, the value and what is allowed.
     """
 
     model_type = "self_modeling"
@@ -73,7 +87,11 @@ class SelfModelingConfig(PreTrainedConfig):
         detach_targets: bool = True,
         **kwargs: Any,  # the fields of PreTrainedConfig: num_labels, id2label, ...
     ) -> None:
-        super().__init__(**kwargs)
+        _check_types({name: value for name, value in locals().items() if name in _FIELDS} | kwargs)
+        try:
+            super().__init__(**kwargs)
+        except (TypeError, AttributeError) as error:  # of a field of transformers' own
+            raise ValueError(f"config: a field has a wrong type ({error})") from error
         self.backbone = "transformers" if backbone == "mlp" and backbone_config is not None else backbone
         self.backbone_kwargs = dict(backbone_kwargs or {})
         encoder = backbone_config.to_dict() if isinstance(backbone_config, PreTrainedConfig) else backbone_config
@@ -84,7 +102,8 @@ class SelfModelingConfig(PreTrainedConfig):
         self.hidden_sizes = list(hidden_sizes)
         own = encoder or {}
         image_size = own.get("image_size", 28) if image_size is None else image_size
-        self.image_size = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
+        sides: Any = image_size if isinstance(image_size, (list, tuple)) else [image_size] * 2
+        self.image_size = list(sides)
         self.num_channels = own.get("num_channels", 1) if num_channels is None else num_channels
         self.target_layers = [target_layers] if isinstance(target_layers, str) else list(target_layers)
         self.target_pooling = target_pooling
@@ -100,21 +119,7 @@ class SelfModelingConfig(PreTrainedConfig):
 
     def _check(self) -> None:
         self._check_backbone()
-        for name, allowed in (("feature_pooling", ("mean", "first")), ("target_pooling", ("mean", "first", "flatten"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r}: allowed are {', '.join(allowed)}")
-        for name in ("hidden_sizes", "image_size"):
-            values = getattr(self, name)
-            if any(not isinstance(value, int) or isinstance(value, bool) or value < 1 for value in values):
-                raise ValueError(f"{name}={values!r}: allowed are integers of at least 1")
-        if len(self.image_size) != 2:
-            raise ValueError(f"image_size={self.image_size!r}: allowed is one integer, or height and width")
-        if self.num_channels < 1:
-            raise ValueError(f"num_channels={self.num_channels!r}: allowed are integers of at least 1")
-        for name in ("aux_weight", "classification_weight"):
-            value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name}={value!r}: allowed are finite numbers of at least 0")
+        _check_types({name: getattr(self, name) for name in ("image_size", "num_channels")})  # may be the encoder's
         if self.aux_weight > 0 and not self.target_layers:
             raise ValueError(f"aux_weight={self.aux_weight!r} without target_layers: name a layer to predict, or use 0")
 
@@ -126,15 +131,123 @@ class SelfModelingConfig(PreTrainedConfig):
             )
         if (self.backbone == "transformers") != (self.backbone_config is not None):
             raise ValueError(f"backbone={self.backbone!r}: 'transformers', and it alone, goes with a backbone_config")
-        if self.backbone_config is not None and "model_type" not in self.backbone_config:
+        if self.backbone_config is not None and not isinstance(self.backbone_config.get("model_type"), str):
             raise ValueError("backbone_config: a 'model_type' is needed, as transformers names its encoders")
         if self.backbone in ("mlp", "transformers") and self.backbone_kwargs:
             raise ValueError(f"backbone_kwargs={self.backbone_kwargs!r}: backbone {self.backbone!r} takes none")
-        if self.backbone == "embedding_bag" and set(self.backbone_kwargs) != {"num_embeddings", "embedding_dim"}:
+        bag = self.backbone_kwargs if self.backbone == "embedding_bag" else {"num_embeddings": 1, "embedding_dim": 1}
+        if set(bag) != {"num_embeddings", "embedding_dim"} or not all(map(_integer, bag.values())):
             raise ValueError(
-                f"backbone_kwargs={self.backbone_kwargs!r}: an embedding bag takes num_embeddings and embedding_dim"
+                f"backbone_kwargs={bag!r}: an embedding bag takes num_embeddings and embedding_dim, {_SIZES}"
             )
-        if "pretrained" in self.backbone_kwargs:
-            raise ValueError("backbone_kwargs: 'pretrained' is not a property of the architecture; leave it out")
+        if timm and (names := [name for name in _NOT_ARCHITECTURE if name in self.backbone_kwargs]):
+            raise ValueError(
+                f"backbone_kwargs: {names[0]!r} is not a property of the architecture, or is set by other fields; "
+                "leave it out"
+            )
         if self.small_image_stem and not timm:
             raise ValueError(f"small_image_stem=True: backbone {self.backbone!r} has no such stem; allowed with timm")
+
+
+# ---- types and ranges of single fields ----
+
+
+def _integer(value: Any, most: int = MOST) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+
+
+def _integers(value: Any, most: int = MOST) -> bool:
+    return isinstance(value, (list, tuple)) and all(_integer(item, most) for item in value)
+
+
+def _weight(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value))
+
+
+def _label_names(value: Any) -> bool:
+    return isinstance(value, Mapping) and 0 < len(value) <= MOST_CLASSES and set(map(str, value)) == set(
+        map(str, range(len(value)))
+    ) and all(isinstance(name, str) for name in value.values())  # fmt: skip
+
+
+def _image_sides(value: Any) -> bool:
+    sides = value if isinstance(value, (list, tuple)) else [value, value]
+    return value is None or (len(sides) == 2 and _integers(sides, MOST_PIXELS))
+
+
+def _architecture(value: Any) -> bool:
+    """Whether this is nothing or a mapping of names in which no number is beyond reason, however deep."""
+    if isinstance(value, PreTrainedConfig):
+        value = value.to_dict()
+    return value is None or (isinstance(value, Mapping) and all(map(_reasonable, value, value.values())))
+
+
+def _reasonable(name: Any, value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_reasonable, value, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(_reasonable(name, item) for item in value)
+    if not isinstance(name, (str, int)):
+        return False
+    return not isinstance(value, int) or abs(value) <= _most(str(name))
+
+
+def _most(name: str) -> int:
+    """How large an entry of this name may be: what is counted one by one, less than a mere size."""
+    if name.endswith("image_size"):
+        return MOST_PIXELS
+    if "labels" in name:
+        return MOST_CLASSES
+    counted = re.search("layer|depth|block|repeat|stage", name) and not name.endswith(("size", "dim", "width"))
+    return MOST_LAYERS if counted else MOST
+
+
+_DTYPES = ("float32", "float64", "bfloat16", "float16")
+_SIZES = f"integers from 1 to {MOST}"
+_POOLINGS = ("mean", "first", "flatten")
+_ARCHITECTURE = (
+    f"mappings of names to values, their integers at most {MOST} (layers {MOST_LAYERS}, classes {MOST_CLASSES}, "
+    f"image sides {MOST_PIXELS})"
+)
+# field -> (whether a value can be used, what is allowed)
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "backbone": (lambda value: isinstance(value, str), "strings"),
+    "backbone_kwargs": (_architecture, _ARCHITECTURE),
+    "backbone_config": (_architecture, _ARCHITECTURE),
+    "base_model": (lambda value: value is None or isinstance(value, str), "None and strings"),
+    "small_image_stem": (lambda value: isinstance(value, bool), "true and false"),
+    "feature_pooling": (lambda value: value in _POOLINGS[:2], ", ".join(_POOLINGS[:2])),
+    "hidden_sizes": (
+        lambda value: _integers(value) and len(value) <= MOST_LAYERS,
+        f"{_SIZES}, at most {MOST_LAYERS} of them",
+    ),
+    "image_size": (_image_sides, f"integers from 1 to {MOST_PIXELS}, one or height and width"),
+    "num_channels": (lambda value: value is None or _integer(value), _SIZES),
+    "target_layers": (_names, "names of modules"),
+    "target_pooling": (lambda value: value in _POOLINGS, ", ".join(_POOLINGS)),
+    "aux_weight": (_weight, "finite numbers of at least 0"),
+    "classification_weight": (_weight, "finite numbers of at least 0"),
+    "detach_targets": (lambda value: isinstance(value, bool), "true and false"),
+    # of PreTrainedConfig
+    "dtype": (
+        lambda value: value is None or str(value).removeprefix("torch.") in _DTYPES,
+        ", ".join(_DTYPES),
+    ),
+    "num_labels": (lambda value: value is None or _integer(value, MOST_CLASSES), f"integers from 1 to {MOST_CLASSES}"),
+    "id2label": (
+        lambda value: value is None or _label_names(value),
+        f"mappings of the numbers from 0 to the classes' names, at most {MOST_CLASSES}",
+    ),
+}
+
+
+def _check_types(values: Mapping[str, Any]) -> None:
+    for name, (usable, allowed) in _FIELDS.items():
+        if name in values and not usable(values[name]):
+            text = repr(values[name])
+            text = text if len(text) <= 200 else f"{text[:200]}..."
+            raise ValueError(f"{name}={text}: allowed are {allowed}")

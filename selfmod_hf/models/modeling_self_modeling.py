@@ -248,8 +248,20 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
                 return
 
     def post_init(self) -> None:
+        self._check_memory()
         super().post_init()
         self._initialized_by_constructors = True
+
+    def _check_memory(self) -> None:
+        """Refuse a network that is larger than the machine. `from_pretrained` builds on torch's meta device first, and
+        so is refused before memory is taken."""
+        sizes = [tensor.nbytes for tensor in (*self.parameters(), *self.buffers())]
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else sum(sizes)
+        if sum(sizes) > machine:
+            raise ValueError(
+                f"config: describes a network of {sum(sizes) / 2**30:.1f} GiB; allowed is this machine's memory, "
+                f"{machine / 2**30:.1f} GiB"
+            )
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -280,12 +292,17 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
                 "hf_hub_id"
             )  # with the tag of the weights
         else:
-            encoder = AutoConfig.from_pretrained(name, revision=revision)
+            # code of strangers is not run, and not asked about either
+            encoder = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
             base_model = None if os.path.isdir(name) else name  # a folder of this machine means nothing elsewhere
-            model = cls(cls.config_class(backbone_config=encoder, base_model=base_model, **config_fields))
+            config = cls.config_class(backbone_config=encoder, base_model=base_model, **config_fields)
+            with torch.device("meta"):
+                cls(config)  # refuses what is too large before memory is taken
+            model = cls(config)
             pretrained = AutoModel.from_pretrained(
-                name, revision=revision, use_safetensors=True, dtype=torch.float32, **_without_pooler(encoder)
-            )
+                name, revision=revision, use_safetensors=True, trust_remote_code=False, dtype=torch.float32,
+                **_without_pooler(encoder),
+            )  # fmt: skip
         model.backbone.load_state_dict(pretrained.state_dict())
         return model
 
@@ -312,7 +329,7 @@ def _transformers_backbone(config: SelfModelingConfig) -> nn.Module:
     encoder = AutoConfig.for_model(fields.pop("model_type"), **fields)
     if type(encoder) not in AutoModel._model_mapping:
         raise ValueError(f"backbone_config: transformers has no encoder for model_type={encoder.model_type!r}")
-    return AutoModel.from_config(encoder, **_without_pooler(encoder))
+    return AutoModel.from_config(encoder, trust_remote_code=False, **_without_pooler(encoder))
 
 
 class SelfModelingForImageClassification(SelfModelingPreTrainedModel):

@@ -1,9 +1,26 @@
 """Arguments of `SelfModelingTrainer`: those of transformers, and what self-modeling adds."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import TrainingArguments
+
+from ..complexity import llc_preset
+
+_COMPILE_MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+# arguments of transformers that these models or torch would refuse in the middle of the work: what can be used
+_USABLE: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "bf16_full_eval": (lambda value: not value, "is False; mixed_precision is for evaluation too"),
+    "fp16_full_eval": (lambda value: not value, "is False; mixed_precision is for evaluation too"),
+    "neftune_noise_alpha": (lambda value: value is None, "is None: no noise is added to embeddings"),
+    "batch_eval_metrics": (lambda value: not value, "is False: metrics are taken over the whole split"),
+    "eval_accumulation_steps": (lambda value: value is None or value >= 1, "are None and integers of at least 1"),
+    "seed": (lambda value: 0 <= value < 2**32, "are integers from 0 to 2**32 - 1"),
+    "data_seed": (lambda value: value is None or 0 <= value < 2**32, "are integers from 0 to 2**32 - 1"),
+    "torch_compile_mode": (lambda value: value in _COMPILE_MODES, f"are {', '.join(map(str, _COMPILE_MODES))}"),
+}
 
 
 @dataclass
@@ -48,13 +65,21 @@ class SelfModelingTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except (TypeError, AttributeError, KeyError) as error:  # of an entry within accelerator_config, fsdp, ...
+            raise ValueError(f"training arguments: {error}") from error
+        for name, (usable, allowed) in _USABLE.items():
+            value = getattr(self, name)
+            if not usable(value):
+                raise ValueError(f"{name}={value!r}: allowed {allowed}")
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}: allowed are integers of at least 1")
         for name in ("rlct_every_n_epochs", "tensorboard_figures_every_n_epochs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)!r}: allowed are integers of at least 0")
+        llc_preset(self.rlct_preset, "mnist")  # refuses an unknown name now
         for name in ("num_train_epochs", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)!r}: allowed are finite numbers above 0")

@@ -225,6 +225,6 @@ def test_what_cannot_be_pushed_is_refused_in_one_line(tmp_path, capsys, flags, m
 
 def test_a_model_of_another_kind_is_refused(loopback_hub, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(InputError, match="holds a model of type 'bert'"):
+    with pytest.raises(ValueError, match="model_type='bert'; allowed is 'self_modeling'"):
         push_model(loopback_hub.api(), tmp_path, Target("me/net"))
     assert not loopback_hub.api().repo_exists("me/net")

@@ -1,0 +1,311 @@
+"""Every flag of every command against values it cannot take: exit code 2 and one line that names flag or value, or a
+right result. The flags are read from the dataclasses, so a new one is covered as soon as it is there."""
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from selfmod_hf.cli import main
+from selfmod_hf.cli.data_flags import DataArguments
+from selfmod_hf.cli.push import PushArguments
+from selfmod_hf.cli.report import ReportArguments
+from selfmod_hf.cli.rlct import RLCTArguments
+from selfmod_hf.cli.sweep import SweepArguments
+from selfmod_hf.cli.train import ModelArguments, RunArguments
+from selfmod_hf.cli.tune import TuneArguments
+from selfmod_hf.trainer import SelfModelingTrainingArguments
+
+TRAIN = (DataArguments, ModelArguments, RunArguments, SelfModelingTrainingArguments)
+FEW = ["--max_train_samples=40", "--max_test_samples=20", "--num_train_epochs=1", "--quiet", "--output_dir=out"]
+COMMANDS: dict[str, tuple[tuple[Any, ...], list[str]]] = {
+    "train": (TRAIN, ["--task=digits", "--hidden_sizes=4", *FEW]),
+    "sweep": (
+        (SweepArguments,),
+        ["--hidden_sizes=4", "--aux_weights=0", "--seeds=1", "--num_chains=1", "--num_draws=4", *FEW],
+    ),
+    "rlct": (
+        (DataArguments, RLCTArguments),
+        ["--model=MODEL", "--task=digits", "--max_train_samples=40", "--num_draws=4", "--num_chains=1", "--quiet",
+         "--output_dir=out"],
+    ),
+    "tune": ((TuneArguments, *TRAIN), ["--task=digits", "--hidden_sizes=4", "--trials=1", "--rlct_draws=4", *FEW]),
+    "report": ((ReportArguments,), ["--folder=SWEEP", "--output_dir=out"]),
+    "push": ((PushArguments,), ["--folder=MODEL", "--repo=me/x", "--quiet"]),
+}  # fmt: skip
+
+
+def kind_of(field: dataclasses.Field[Any]) -> str:
+    """What a flag takes: "bool", "int", "float" or "text" (choices among them)."""
+    kind = str(field.type).replace("builtins.", "")
+    for name in ("str", "dict", "Parallelism"):
+        if name in kind:
+            return "text"
+    return next((name for name in ("bool", "int", "float") if name in kind), "text")
+
+
+FLAGS = [
+    (command, field.name, kind_of(field))
+    for command, (classes, _) in COMMANDS.items()
+    for cls in classes
+    for field in dataclasses.fields(cls)
+    if command != "tune" or cls is TuneArguments
+]
+TYPED = [flag for flag in FLAGS if flag[2] != "text"]
+
+
+@pytest.fixture
+def place(small_model, small_sweep, tmp_path, monkeypatch) -> dict[str, str]:
+    monkeypatch.chdir(tmp_path)
+    return {"MODEL": str(small_model), "SWEEP": str(small_sweep)}
+
+
+def attempt(place: dict[str, str], capsys: Any, command: str, *flags: str) -> str | None:
+    """Runs a command; its line of error, or None where it came to a result. Anything else fails the test."""
+    argv = [
+        command,
+        *(re.sub("MODEL|SWEEP", lambda m: place[m.group()], flag) for flag in (*COMMANDS[command][1], *flags)),
+    ]
+    capsys.readouterr()
+    code = main(argv)
+    output, errors = capsys.readouterr()
+    lines = [line for line in errors.splitlines() if line.startswith("selfmod: error")]
+    assert (code, len(lines)) in ((0, 0), (2, 1)), (argv, code, errors)
+    assert "Traceback" not in errors
+    if lines:
+        return lines[0]
+    assert not re.search(r"\b(nan|inf)\b", output), (argv, output)
+    return None
+
+
+NO_INT = ["abc", "", "1.5", "1e3", "nan", "None", "0x", "1,2", "[1]", "١٢x", "1 2"]
+NO_FLOAT = ["abc", "", "nan", "-nan", "inf", "-Infinity", "1e999", "None", "1,5", "{}", "1/2", "0x10"]
+NO_BOOL = ["maybe", "", "2", "nan", "tru", "None", "-1"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_typed_flag_refuses_what_it_cannot_take(place, capsys, command):
+    """At least 300 cases in all, each refused before any work."""
+    count = 0
+    for number, (_, name, kind) in enumerate(flag for flag in TYPED if flag[0] == command):
+        values = {"int": NO_INT, "float": NO_FLOAT, "bool": NO_BOOL}[kind]
+        for value in (values[number % len(values)], values[(number + 3) % len(values)]):
+            if (name, value) in (("max_grad_norm", "inf"), ("max_grad_norm", "1e999")):
+                continue  # clips nothing, logs the norm
+            line = attempt(place, capsys, command, f"--{name}={value}")
+            assert line is not None, (name, value)
+            assert name in line, (name, value, line)
+            count += 1
+    assert count >= 2 * len([flag for flag in TYPED if flag[0] == command]) - 2
+    assert not Path("out").exists()
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(flag=st.sampled_from(TYPED), value=st.text(max_size=12) | st.floats().map(str) | st.integers().map(str))
+def test_a_typed_flag_reads_or_refuses_any_text(place, capsys, flag, value):
+    """The flags alone: what they would start does not run, since another of them is wrong."""
+    command, name, _ = flag
+    line = attempt(place, capsys, command, f"--{name}={value}", "--no_such_flag")
+    assert line is not None
+    assert name in line or "no_such_flag" in line
+
+
+def test_unknown_flags_and_commands(place, capsys):
+    for command in COMMANDS:
+        if command != "tune":
+            assert "--no_such_flag" in (attempt(place, capsys, command, "--no_such_flag") or "")
+    assert "--no_such_flag" in (attempt(place, capsys, "tune", "--no_such_flag=1") or "")
+    assert main(["tarin"]) == 2
+    assert "command 'tarin': allowed are train" in capsys.readouterr().err
+
+
+# command, flags, a part of the line
+OUT_OF_RANGE = [
+    *(("train", [f"--{name}={value}"], name) for name, values in {
+        "num_train_epochs": ["0", "-1"],
+        "learning_rate": ["0", "-1"],
+        "per_device_train_batch_size": ["0", "-5"],
+        "per_device_eval_batch_size": ["0", "-5"],
+        "gradient_accumulation_steps": ["0", "-1"],
+        "rlct_every_n_epochs": ["-1"],
+        "train_batch_size": ["0", "-3"],
+        "max_train_samples": ["0", "-1"],
+        "max_test_samples": ["0", "-1"],
+        "hidden_sizes": ["0", "-4", "1000000000", "99999999999999999999"],
+        "aux_weight": ["-1"],
+        "classification_weight": ["-0.5"],
+        "target_layers": ["", "hidden.relu9", "*", "..", "hidden..relu1"],
+        "target_pooling": ["", "max"],
+        "feature_pooling": ["", "max"],
+        "task": ["", "minst", "../digits"],
+        "image_size": ["0", "8"],
+        "backbone": ["", "cnn", "timm/", "timm/../../x", "timm/nothing"],
+        "backbone_kwargs": ["", "[]", "{", '{"num_embeddings": 3}', "5"],
+        "backbone_config": ["", "[]", "{", "{}", '{"model_type": "nope"}'],
+        "text_column": ["text"],
+        "tokenizer_name": ["x"],
+        "max_length": ["0", "-1"],
+        "mixed_precision": ["", "fp8"],
+        "small_image_stem": ["true"],
+        "config": ["nowhere.yaml", "."],
+        "resume_from_checkpoint": ["nowhere"],
+        "dataset_name": ["", " ", "./nowhere"],
+    }.items() for value in values),
+    *(("sweep", [f"--{name}={value}"], name) for name, values in {
+        "recipe": ["", "imdb"],
+        "hidden_sizes": ["0", "-1", "1000000000"],
+        "aux_weights": ["-1"],
+        "seeds": ["-1", "4294967296"],
+        "detach_targets": ["", "maybe"],
+        "num_train_epochs": ["0"],
+        "train_batch_size": ["0"],
+        "learning_rate": ["0", "-1"],
+        "members_per_population": ["0"],
+        "memory_gib": ["0", "-1"],
+        "num_chains": ["0", "1000000000"],
+        "num_draws": ["0", "1", "100000000000"],
+        "max_train_samples": ["0"],
+        "max_test_samples": ["-1"],
+        "rlct_preset": ["", "mine"],
+        "dataset_name": ["", "./nowhere"],
+    }.items() for value in values),
+    *(("rlct", [f"--{name}={value}"], name) for name, values in {
+        "model": ["", "./nowhere", "a/b/c"],
+        "subfolder": ["nowhere", "../.."],
+        "checkpoints": ["nowhere"],
+        "sampler": ["", "hmc"],
+        "step_size": ["0", "-1"],
+        "localization": ["-1"],
+        "nbeta": ["", "0", "-1", "nan", "inf", "n"],
+        "num_chains": ["0", "1000000000000"],
+        "num_draws": ["0", "1", "1000000000000"],
+        "num_burnin_steps": ["-1", "4"],
+        "batch_size": ["0"],
+        "parameters": ["", "nothing.*"],
+        "seed": ["-1"],
+        "device": ["", "gpu", "cuda:99", "meta"],
+        "dtype": ["", "int8"],
+        "memory_gib": ["0", "-1"],
+        "preset": ["", "mine"],
+    }.items() for value in values),
+    *(("tune", [f"--{name}={value}"], name) for name, values in {
+        "space": ["", "aux_weight", "depth=1:2", "aux_weight=a:b", "aux_weight=1:0", "learning_rate=0:1:log",
+                  "learning_rate=nan:1", "aux_weight=-1:2", "hidden_sizes=x", "target_layers=hidden.relu7",
+                  "aux_weight=", "learning_rate=0,1", "hidden_sizes=0"],
+        "trials": ["0", "-1"],
+        "stack": ["0"],
+        "give_up_below": ["-1", "2"],
+        "keep_accuracy": ["-1", "2"],
+        "rlct_draws": ["0"],
+    }.items() for value in values),
+    *(("report", [f"--{name}={value}"], name) for name, values in {"folder": ["", "."]}.items() for value in values),
+    *(("push", [f"--{name}={value}"], name) for name, values in {"folder": ["", "nowhere", "."]}.items()
+      for value in values),
+]  # fmt: skip
+OTHER_WORDS = {  # what a line says in place of the flag's name
+    "space": "target_layers",
+    "tokenizer_name": "texts", "backbone_kwargs": "backbone", "small_image_stem": "stem", "rlct_draws": "num_draws",
+    "text_column": "dataset_name", "rlct_preset": "preset", "subfolder": "--model", "folder": "older",
+    "num_chains": "num_", "num_draws": "num_", "num_burnin_steps": "num_", "hidden_sizes": "config", "model": "",
+    "backbone_config": "backbone", "mixed_precision": "", "dataset_name": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", range(len(OUT_OF_RANGE)), ids=lambda i: " ".join(OUT_OF_RANGE[i][1])[2:60])
+def test_what_is_out_of_range_is_refused_before_work(place, capsys, case, monkeypatch):
+    command, flags, name = OUT_OF_RANGE[case]
+    if name == "backbone_config":
+        flags = [*flags, "--aux_weight=0"]
+    if name == "checkpoints":
+        flags = [*flags, "--model="]  # one of the two
+        monkeypatch.setitem(COMMANDS, "rlct", (COMMANDS["rlct"][0], COMMANDS["rlct"][1][1:]))
+        flags = flags[:1]
+    line = attempt(place, capsys, command, *flags)
+    assert line is not None
+    assert name in line or OTHER_WORDS.get(name, name) in line
+    assert not list(Path.cwd().rglob("*.safetensors"))
+
+
+# ------------------------------------------------------------------------------------------- files
+
+FILES: dict[str, bytes] = {
+    "empty": b"",
+    "list": b"- 1\n",
+    "number": b"5",
+    "broken": b"{",
+    "tabs": b"a:\n\t- b",
+    "not UTF-8": b"task: \xff\xfe",
+    "anchor bomb": b"a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\n" * 1,
+    "python": b"task: !!python/object/apply:os.system ['touch ran']",
+    "number as key": b"5: 3",
+    "null as key": b"null: 3",
+    "unknown": b"aux_wieght: 3",
+    "wrong type": b"hidden_sizes: {a: 1}",
+    "text for a number": b"learning_rate: fast",
+    "list for a number": b"learning_rate: [1, 2]",
+    "NaN": b"aux_weight: .nan",
+    "infinity": b"learning_rate: .inf",
+    "nested": b"hidden_sizes: [[1, 2], [3]]",
+    "a date": b"num_train_epochs: 2024-01-01",
+    "bool for a number": b"num_train_epochs: true",
+    "binary": b"seed: !!binary gIGCg4SFhoeIiYqLjI2Oj5A=",
+    "deep": b"[" * 50_000,
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+@pytest.mark.parametrize("command", ["train", "tune"])
+def test_a_file_of_flags_that_cannot_be_used(place, capsys, case, command):
+    Path("flags.yaml").write_bytes(FILES[case])
+    flag = "--config" if command == "train" else "--space"
+    if (command, case) == ("tune", "list for a number"):
+        return  # choices
+    line = attempt(place, capsys, command, f"{flag}=flags.yaml")
+    assert line is not None
+    assert not Path("ran").exists()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from([flag[1] for flag in FLAGS if flag[0] == "train"]), value=JSON)
+def test_any_value_in_a_file_is_read_or_refused(place, capsys, name, value):
+    """With a task that is not there, so that nothing runs."""
+    if name in ("task", "dataset_name"):
+        return
+    Path("flags.json").write_text(json.dumps({name: value, "task": "nothing"}))
+    line = attempt(place, capsys, "train", "--config=flags.json", "--task=nothing")
+    assert line is not None
+
+
+# ------------------------------------------------------------------------------------------- folders
+
+
+def test_output_folders_that_cannot_be_written(place, capsys):
+    Path("file").write_text("")
+    for command in ("train", "sweep", "rlct", "tune", "report"):
+        for folder in ("file", "file/inside", "/proc/nothing", "x" * 300, "a\0b"):
+            line = attempt(place, capsys, command, f"--output_dir={folder}")
+            assert line is not None, (command, folder)
+    assert Path("file").read_text() == ""
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_model_folders_without_a_file(place, capsys, tmp_path, name):
+    folder = tmp_path / "model"
+    shutil.copytree(place["MODEL"], folder)
+    (folder / name).unlink()
+    line = attempt(place, capsys, "rlct", f"--model={folder}")
+    assert line is not None
+    assert name in line

@@ -1,0 +1,183 @@
+"""A Hub that is busy, fails, breaks off, lies or has moved: commands try again, or end in one clear line; what is on
+disk and on the Hub is whole."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from selfmod_hf.hub.upload import Target, push_model
+from tests.loopback_hub import LoopbackHub, Trouble
+
+# runs each line of its input, a command as JSON, in an empty cache; answers with exit code, output and errors
+PROGRAM = """
+import contextlib, io, json, os, shutil, sys
+from selfmod_hf.cli import main
+from selfmod_hf.hub.connection import be_patient
+be_patient()
+def load_results(name):
+    import selfmod_hf
+    print(len(selfmod_hf.load_results(name)))
+def load_pretrained(name):
+    from selfmod_hf import SelfModelingForImageClassification
+    print(SelfModelingForImageClassification.from_pretrained(name).config.aux_weight)
+def load_dataset(name):
+    from selfmod_hf import TaskSpec, load_images
+    print(len(load_images(TaskSpec(name="x", dataset_name=name), max_train_samples=20, max_test_samples=20).train))
+python = {f.__name__: f for f in (load_results, load_pretrained, load_dataset)}
+for line in sys.stdin:
+    argv = json.loads(line)
+    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        if argv[0] in python:
+            try:
+                code = python[argv[0]](*argv[1:]) or 0
+            except Exception as error:
+                code = 1
+                print(type(error).__name__, error, file=sys.stderr)
+        else:
+            code = main(argv)
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
+"""
+
+
+class Client:
+    """One process that talks to one Hub, however often."""
+
+    def __init__(self, hub: LoopbackHub, program: subprocess.Popen[str]) -> None:
+        self.hub, self.program = hub, program
+
+    def __call__(self, *argv: str, trouble: Trouble | None = None) -> tuple[int, str, str]:
+        assert self.program.stdin is not None
+        assert self.program.stdout is not None
+        if trouble is not None:
+            self.hub.faults = trouble
+        self.program.stdin.write(json.dumps(argv) + "\n")
+        self.program.stdin.flush()
+        return tuple(json.loads(self.program.stdout.readline()))
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory, hub_seed, small_model) -> Iterator[Client]:
+    folder = tmp_path_factory.mktemp("faults")
+    with LoopbackHub(folder / "hub", seeds=[hub_seed.path]) as hub:
+        push_model(hub.api(), shutil.copytree(small_model, folder / "net"), Target("me/net"))
+        command = [sys.executable, "-c", PROGRAM]
+        with subprocess.Popen(
+            command, env=hub.env(), cwd=folder, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as program:  # fmt: skip
+            assert program.stdin
+            yield Client(hub, program)
+            program.stdin.close()
+
+
+RLCT = (
+    "rlct",
+    "--model=me/net",
+    "--task=digits",
+    "--num_draws=4",
+    "--num_chains=1",
+    "--quiet",
+    "--max_train_samples=40",
+)
+READS = {
+    "load_results": ("load_results", "me/net"),
+    "load_pretrained": ("load_pretrained", "me/net"),
+    "rlct": RLCT,
+    "load_dataset": ("load_dataset", "ylecun/mnist"),
+}
+
+
+@pytest.mark.parametrize("kind", ["busy", "failing", "overloaded", "slow", "cut"])
+@pytest.mark.parametrize("read", ["rlct", "load_dataset"])
+def test_what_passes_is_waited_for(client, read, kind):
+    """Each request of a file or of the API meets the fault once."""
+    only = "" if kind != "slow" else "/resolve/"
+    trouble = Trouble(kind, only=only)
+    code, _, errors = client(*READS[read], trouble=trouble)
+    assert trouble.hit
+    assert code == 0, errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("read", ["load_results", "rlct"])
+def test_another_content_than_announced_is_refused_and_not_kept(client, read):
+    trouble = Trouble("corrupt", only="/resolve/", times=None)
+    code, _, errors = client(*READS[read], trouble=trouble)
+    assert code != 0
+    assert "arrived with another content than announced" in errors.strip().splitlines()[-1]
+    assert client(*READS[read], trouble=Trouble("slow", only="nothing"))[0] == 0
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_repository_that_moved_is_found(client, read):
+    trouble = Trouble("moved", times=None, moved=("old/", "ylecun/" if read == "load_dataset" else "me/"))
+    argv = [word.replace("me/net", "old/net").replace("ylecun/", "old/") for word in READS[read]]
+    code, _, errors = client(*argv, trouble=trouble)
+    assert trouble.hit
+    assert code == 0, errors
+
+
+@pytest.mark.parametrize("read", READS)
+def test_an_expired_token_is_said_in_one_line(client, read):
+    code, _, errors = client(*READS[read], trouble=Trouble("expired", times=None))
+    assert code != 0
+    assert "Traceback" not in errors
+    if read == "rlct":
+        (line,) = [line for line in errors.splitlines() if line.startswith("selfmod: error")]
+        assert "401" in line
+
+
+@pytest.mark.slow  # half a minute until the clients give up
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize("kind", ["failing", "cut", "busy"])
+def test_what_does_not_pass_is_said_in_one_line(client, read, kind):
+    code, _, errors = client(*READS[read], trouble=Trouble(kind, times=None))
+    assert code != 0
+    assert "Traceback" not in errors
+
+
+# ------------------------------------------------------------------------------------------- uploads
+
+
+def files_of(hub: LoopbackHub, name: str) -> dict[str, bytes]:
+    root = hub.root / "models" / name
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def stays_whole(folder: Path, before: dict[str, bytes]) -> bool:
+    return all((folder / name).read_bytes() == content for name, content in before.items())
+
+
+@pytest.mark.parametrize("kind", ["busy", "overloaded", "slow"])
+def test_an_upload_that_meets_a_passing_fault_arrives_whole(client, small_model, tmp_path, kind):
+    folder = shutil.copytree(small_model, tmp_path / "net")
+    trouble = Trouble(kind, only="" if kind != "slow" else "/commit/|/resolve/")
+    code, _, errors = client("push", str(folder), f"--repo=me/{kind}", "--quiet", trouble=trouble)
+    assert trouble.hit
+    assert code == 0, errors
+    there = files_of(client.hub, f"me/{kind}")
+    assert there["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("kind", "only"), [("failing", "/commit/"), ("expired", "/commit/"), ("expired", "")])
+def test_an_upload_that_is_refused_is_said_in_one_line_and_goes_on_later(client, small_model, tmp_path, kind, only):
+    folder = shutil.copytree(small_model, tmp_path / "net")
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".safetensors", ".json")}
+    name = f"me/refused-{kind}{len(only)}"
+    push = ("push", str(folder), f"--repo={name}", "--quiet")
+    code, _, errors = client(*push, trouble=Trouble(kind, only=only, times=None))
+    assert code == 2
+    (line,) = [line for line in errors.splitlines() if line.startswith("selfmod: error")]
+    assert ("401" if kind == "expired" else "500") in line
+    assert not any(name.endswith(".safetensors") for name in files_of(client.hub, name))  # all or nothing
+    assert stays_whole(folder, before)
+    code, _, errors = client(*push, trouble=Trouble("slow", only="nothing"))
+    assert code == 0, errors
+    assert files_of(client.hub, name)["model.safetensors"] == before["model.safetensors"]
