@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub.utils import httpx
+from huggingface_hub.utils import filter_repo_objects, httpx
 
 CHUNK = 1 << 20
 
@@ -17,7 +17,6 @@ def fetch(
     *,
     repo_type: str = "model",
     revision: str | None = None,
-    ignore: Sequence[str] = (),
     token: str | bool | None = None,
 ) -> Path:
     """A repository's files of these names or patterns, in huggingface_hub's cache; returns their folder.
@@ -31,14 +30,13 @@ def fetch(
 
     try:
         folder = snapshot_download(
-            repo_id, repo_type=repo_type, revision=revision, allow_patterns=list(files), ignore_patterns=list(ignore),
-            token=token,
-        )  # fmt: skip
+            repo_id, repo_type=repo_type, revision=revision, allow_patterns=list(files), token=token
+        )
     except httpx.TransportError as error:
         raise ConnectionError(f"{repo_id}: the connection broke off ({error}); try again") from error
-    for path in sorted(Path(folder).rglob("*")):
-        if path.is_file():
-            check(path, repo_id)
+    there = sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+    for name in filter_repo_objects(there, allow_patterns=list(files)):  # the folder may hold others, from before
+        check(Path(folder, name), repo_id)
     return Path(folder)
 
 

@@ -14,14 +14,10 @@ import torch
 from PIL import Image, ImageChops, ImageOps
 from plotly.colors import qualitative
 
-from selfmod_hf import (
-    SelfModelingConfig,
-    SelfModelingForImageClassification,
-    SelfModelingForSequenceClassification,
-    load_results,
-)
+from selfmod_hf import SelfModelingConfig, load_results
 from selfmod_hf.data import ImageTensors
 from selfmod_hf.data.texts import load_tokenizer
+from selfmod_hf.models import load_model
 
 MAX_POINTS = 2000  # of a figure: a convolutional network predicts ten thousand activations
 MARGIN = 1 / 7  # of a drawing's side, as MNIST has it; images below 16 pixels are filled, as scikit-learn's digits
@@ -100,13 +96,10 @@ def open_network(repo: str, name: str) -> Network:
         where, subfolder = str(folder / "cells" / name if name else folder), ""
     else:
         where, subfolder = repo, name
-    config = SelfModelingConfig.from_pretrained(where, subfolder=subfolder)
-    text = config.reads_text
-    model_class = SelfModelingForSequenceClassification if text else SelfModelingForImageClassification
-    model = model_class.from_pretrained(where, subfolder=subfolder).eval()
-    if text:
+    model = load_model(where, subfolder=subfolder)
+    if model.config.reads_text:
         return Network(model, load_tokenizer(where, subfolder=subfolder))
-    return Network(model, _image_processor(where, subfolder, config))
+    return Network(model, _image_processor(where, subfolder, model.config))
 
 
 def _image_processor(where: str, subfolder: str, config: SelfModelingConfig) -> Any:

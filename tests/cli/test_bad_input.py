@@ -158,7 +158,7 @@ OUT_OF_RANGE = [
         "dataset_name": ["", " ", "./nowhere"],
     }.items() for value in values),
     *(("sweep", [f"--{name}={value}"], name) for name, values in {
-        "recipe": ["", "imdb"],
+        "recipe": ["", "svhn"],
         "hidden_sizes": ["0", "-1", "1000000000"],
         "aux_weights": ["-1"],
         "seeds": ["-1", "4294967296"],
