@@ -4,7 +4,7 @@ PYTHON ?= python3
 PYTEST_ARGS ?=
 BIN = .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-lowest lint clean
 
 demo: .venv/installed
 	$(BIN)/python scripts/reproduce.py --tasks digits --scale quick
@@ -13,7 +13,18 @@ demo: .venv/installed
 test: .venv/installed
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# with the oldest versions that pyproject.toml claims, on the oldest Python: another environment, of 6.5 GB
+PYTHON_LOWEST ?= python3.10
+test-lowest: .venv-lowest/installed
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv-lowest/bin/python -m pytest $(PYTEST_ARGS)
+
+.venv-lowest/installed: pyproject.toml requirements/lowest.txt
+	$(PYTHON_LOWEST) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --constraint requirements/lowest.txt --editable '.[dev]'
+	touch $@
+
 lint: .venv/installed
+	$(BIN)/python scripts/lowest.py --check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -25,4 +36,4 @@ lint: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .venv-lowest runs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import tempfile
@@ -282,5 +283,7 @@ def summary(trainer: SelfModelingTrainer, metrics: dict[str, float], where: str)
     widths = [entry["weight_width"] for entry in trainer.state.log_history if "weight_width" in entry]
     if widths:
         rows["weight width"] = f"{widths[-1]:.4f}"
+    if not math.isfinite(metrics["eval_loss"]):
+        rows["diverged"] = "the loss is not finite; try a smaller --learning_rate or --aux_weight"
     rows["model"] = where
     return "\n".join(f"{name:22}{value}" for name, value in rows.items())

@@ -115,7 +115,8 @@ def estimate_llc_many(
 ) -> list[LLCResult]:
     """`estimate_llc` for M networks of one architecture on the same data, M x C chains stacked.
 
-    Result k equals that of `estimate_llc(models[k], ..., member=k)` to rounding.
+    Result k equals that of `estimate_llc(models[k], ..., member=k)` to rounding. A network whose own loss is not finite
+    is "diverged", and leaves the others as they are.
 
     Args:
         models: M modules, equal in class and shapes.
@@ -125,16 +126,17 @@ def estimate_llc_many(
     """
     ids = list(range(len(models))) if members is None else list(members)
     check("members", ids, len(ids) == len(models), f"one number per model, {len(models)}")
-    return _estimate(models, inputs, targets, LLCSettings(**settings), ids)
+    return _estimate(models, inputs, targets, LLCSettings(**settings), ids, refuse_diverged=False)
 
 
 def _estimate(
-    models: Sequence[nn.Module], inputs: Batch, targets: Tensor, settings: LLCSettings, members: Sequence[int]
-) -> list[LLCResult]:
+    models: Sequence[nn.Module], inputs: Batch, targets: Tensor, settings: LLCSettings, members: Sequence[int],
+    refuse_diverged: bool = True,
+) -> list[LLCResult]:  # fmt: skip
     problem = make_problem(models, inputs, targets, settings)
     nbeta = settings.inverse_temperature(problem.num_samples)
     groups = [Group(k, member, settings.step_size, settings.localization, nbeta) for k, member in enumerate(members)]
-    return sample_groups(problem, groups, settings)
+    return sample_groups(problem, groups, settings, refuse_diverged)
 
 
 def make_problem(models: Sequence[nn.Module], inputs: Batch, targets: Tensor, settings: LLCSettings) -> Problem:
@@ -173,12 +175,19 @@ def match_parameters(names: Sequence[str], patterns: Sequence[str] | None) -> li
     return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 
-def sample_groups(problem: Problem, groups: Sequence[Group], settings: LLCSettings) -> list[LLCResult]:
-    """One result per group. Under torch.distributed every process runs its share of the chains."""
+def sample_groups(
+    problem: Problem, groups: Sequence[Group], settings: LLCSettings, refuse_diverged: bool = True
+) -> list[LLCResult]:
+    """One result per group. Under torch.distributed every process runs its share of the chains.
+
+    Raises:
+        ValueError: with `refuse_diverged`, a network whose own loss is not finite.
+    """
     anchor_losses = losses_at_anchor(problem)  # (n, M)
     anchor_means = anchor_losses.mean(0, dtype=torch.float64).tolist()
-    worst = next((loss for loss in anchor_means if not math.isfinite(loss)), 0.0)
-    check("model", worst, math.isfinite(worst), "a finite mean loss over the data at its own weights")
+    if refuse_diverged:
+        worst = next((loss for loss in anchor_means if not math.isfinite(loss)), 0.0)
+        check("model", worst, math.isfinite(worst), "a finite mean loss over the data at its own weights")
     chains = my_chains(settings.num_chains)
     steps = len(groups) * len(chains) * settings.num_draws
     plan = settings.plan(_counter(settings.progress, steps))
@@ -214,6 +223,8 @@ def _result(
         acceptance = float(traces.acceptance[g].mean())
     diverged = diverged_chains(llc_trace, problem.layout.size, burnin)
     status, reason = judge(llc_trace, burnin, diverged)
+    if not math.isfinite(init_loss):
+        reason = "the loss at w* is not finite: the network itself has diverged"
     if diverged:
         llc = error = math.nan  # never averaged away
     return LLCResult(

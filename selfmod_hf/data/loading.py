@@ -32,6 +32,9 @@ class EpochBatchSampler(Sampler[torch.Tensor]):
         num_processes: P; a global batch has P * batch_size samples.
         process_index: which of them this is.
         drop_last: leave out a last batch that is not full.
+
+    Raises:
+        ValueError: with drop_last, fewer samples than one batch has.
     """
 
     def __init__(
@@ -43,6 +46,11 @@ class EpochBatchSampler(Sampler[torch.Tensor]):
         process_index: int = 0,
         drop_last: bool = False,
     ) -> None:
+        if drop_last and num_samples < batch_size * num_processes:
+            raise ValueError(
+                f"dataloader_drop_last=True: allowed with at least one full batch of {batch_size * num_processes}, "
+                f"not with {num_samples} samples"
+            )
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.seed = seed

@@ -225,6 +225,9 @@ def weight_distributions(rows: pd.DataFrame, folder: SweepFolder) -> Any:
     for axis, width in zip(axes[0], widths, strict=True):
         for weight, arm in rows[rows["hidden_size"] == width].groupby("aux_weight"):
             values = np.concatenate([folder.final_weights(row) for row in arm.to_dict("records")])
+            values = values[np.isfinite(values)]
+            if len(values) == 0:
+                continue  # every network of this arm has diverged
             density, edges = np.histogram(values, bins=80, density=True)
             axis.stairs(density, edges, color=colors[weight], label=f"{weight:g}")
         axis.set(xlabel="weight", ylabel="density", title=f"h = {width}")

@@ -76,6 +76,7 @@ def to_json(value: Any) -> str:
             return {key: plain(entry) for key, entry in item.items()}
         if isinstance(item, (list, tuple)):
             return [plain(entry) for entry in item]
+        item = item.item() if hasattr(item, "item") else item  # a number of numpy's, as pandas 2.2 leaves it in records
         return None if isinstance(item, float) and not math.isfinite(item) else item
 
     return json.dumps(plain(value), indent=2) + "\n"

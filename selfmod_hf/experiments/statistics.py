@@ -1,7 +1,7 @@
 """What the cells of a sweep say: intervals per arm, tests against the baseline, trends over the self-model's weight.
 
 An arm is one width, one self-model weight and one kind of targets; its samples are the seeds. RLCTs whose status is
-not "ok" are counted and left out of every figure here.
+not "ok", and widths of weights that are not finite, are counted and left out of every figure here.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ LEVEL = 0.95
 
 def usable(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
     """The rows that count for a measure."""
+    rows = rows[rows[measure].notna()]
     return rows[rows["rlct_status"] == "ok"] if measure == "rlct" else rows
 
 

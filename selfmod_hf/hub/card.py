@@ -88,7 +88,9 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
     from huggingface_hub import ModelCard, ModelCardData
 
     name = facts.repo_id.split("/")[-1]
-    results = [_result(facts, metric, METRICS[metric], value, facts.split) for metric, value in facts.metrics.items()]
+    results = [
+        _result(facts, metric, METRICS[metric], finite(value), facts.split) for metric, value in facts.metrics.items()
+    ]
     if facts.rlct is not None:
         value = finite(facts.rlct.llc)
         results.append(_result(facts, "rlct", RLCT_NAME, value, facts.train_split, rlct_arguments(facts.rlct)))

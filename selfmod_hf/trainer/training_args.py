@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 from ..complexity import llc_preset
@@ -40,7 +41,8 @@ class SelfModelingTrainingArguments(TrainingArguments):
     DataParallel would run one model's hooks in several threads).
 
     Raises:
-        ValueError: a batch size, an accumulation, a number of epochs or a learning rate that is not positive.
+        ValueError: a batch size, an accumulation, a number of epochs or a learning rate that is not positive; fp16 on a
+            CPU, where Accelerate (1.15) would train in float32 without a word.
     """
 
     log_weight_width: bool = field(
@@ -83,6 +85,8 @@ class SelfModelingTrainingArguments(TrainingArguments):
         for name in ("num_train_epochs", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)!r}: allowed are finite numbers above 0")
+        if self.fp16 and (self.use_cpu or not torch.accelerator.is_available()):
+            raise ValueError("fp16=True: allowed on accelerators; on a CPU take bf16")
 
     @property
     def n_gpu(self) -> int:

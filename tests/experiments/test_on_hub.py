@@ -1,6 +1,7 @@
 """The whole cards of a sweep, from given rows."""
 
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -52,7 +53,12 @@ def cards(path: Path) -> dict[str, str]:
 def test_the_whole_card(name, tmp_path):
     # after a wanted change:
     # python -c "from tests.experiments.test_on_hub import *; write_expected()"
-    assert cards(tmp_path)[name] == EXPECTED[name].read_text()
+    assert rounded(cards(tmp_path)[name]) == rounded(EXPECTED[name].read_text())
+
+
+def rounded(text: str) -> str:
+    """Without the last digits of numbers, in which versions of scipy differ."""
+    return re.sub(r"\d+\.\d{10,}", lambda number: f"{float(number[0]):.9g}", text)
 
 
 def write_expected() -> None:

@@ -1,0 +1,92 @@
+"""What this package uses of other packages beside their documented interfaces: here a change of it is noticed by name.
+
+Public names are here too, where a method is overridden, or a function is called by position or with a rare argument:
+its parameters count. Lists are of the first parameters and, after a bar, of those given by name.
+"""
+
+import inspect
+from importlib import import_module
+
+import pytest
+
+TRAINER = "transformers:Trainer."
+USED = {
+    # overridden by our Trainers, which call the original
+    f"{TRAINER}_save": "self output_dir state_dict",
+    f"{TRAINER}_save_checkpoint": "self model trial",
+    f"{TRAINER}_save_optimizer_and_scheduler": "self output_dir",
+    f"{TRAINER}_load_from_checkpoint": "self resume_from_checkpoint model",
+    f"{TRAINER}_get_grad_norm": "self model grad_norm",
+    f"{TRAINER}_clip_grad_norm": "self model",
+    f"{TRAINER}create_accelerator_and_postprocess": "self",
+    f"{TRAINER}compute_loss": "self model inputs return_outputs num_items_in_batch",
+    f"{TRAINER}training_step": "self model inputs num_items_in_batch",
+    f"{TRAINER}prediction_step": "self model inputs prediction_loss_only ignore_keys",
+    f"{TRAINER}evaluation_loop": "self dataloader description prediction_loss_only ignore_keys metric_key_prefix",
+    f"{TRAINER}get_optimizer_cls_and_kwargs": "args model",
+    f"{TRAINER}floating_point_ops": "self inputs",
+    f"{TRAINER}create_optimizer": "self model",
+    f"{TRAINER}create_model_card": "self",
+    f"{TRAINER}save_state": "self",
+    f"{TRAINER}save_metrics": "self split metrics combined",
+    f"{TRAINER}log": "self logs start_time",
+    f"{TRAINER}train": "self resume_from_checkpoint trial ignore_keys_for_eval",
+    "transformers:TrainingArguments.n_gpu": None,
+    "transformers:PreTrainedModel._init_weights": "self module",
+    "transformers:PreTrainedModel.post_init": "self",
+    # called
+    f"{TRAINER}_prepare_inputs": "self inputs",
+    f"{TRAINER}pop_callback": "self callback",
+    "transformers.trainer:TRAINER_STATE_NAME": None,
+    "transformers.utils:WEIGHTS_NAME": None,
+    "transformers.utils:WEIGHTS_INDEX_NAME": None,
+    "transformers.integrations.sdpa_attention:sdpa_attention_forward": "module query key value attention_mask",
+    "transformers.masking_utils:sdpa_mask": "| allow_is_bidirectional_skip",
+    "huggingface_hub.utils:httpx.TransportError": None,
+    "optuna.trial:Trial.__init__": "self study trial_id",
+    "optuna.storages.journal:JournalFileOpenLock.acquire": "self",
+    "optuna.storages.journal:JournalFileOpenLock.release": "self",
+    "torch.fx.experimental.proxy_tensor:make_fx": "f",
+    "torch.utils._pytree:tree_map_only": "type_or_types_or_pred func tree",
+    "torch.utils._pytree:tree_flatten": "tree",
+    "torch.utils._pytree:tree_leaves": "tree",
+    "torch.utils._pytree:tree_unflatten": "leaves treespec",
+    "torch.utils._pytree:TreeSpec": None,
+    "torch:jit.trace": "func example_inputs | check_trace",
+    "torch:ops.aten._unsafe_view.default": None,
+    "torch:ops.aten.bmm.default._schema.is_mutable": None,
+    # put out of the way
+    "accelerate:Accelerator.prepare_model": "self model device_placement evaluation_mode",
+    "accelerate:Accelerator.gather_for_metrics": "self input_data",
+    "accelerate:Accelerator.pad_across_processes": "self tensor",
+}
+# names that are no attributes of a class: they must occur in the source
+WRITTEN = {
+    "transformers:Trainer": ["self._train_batch_size", "self.gather_function", "set_epoch"],
+    "optuna.trial:FrozenTrial": ["self._trial_id"],
+    "accelerate.optimizer:AcceleratedOptimizer": ["is_lomo_available"],
+}
+
+
+def find(name: str):
+    module, _, path = name.partition(":")
+    found = import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found
+
+
+@pytest.mark.parametrize("name", USED)
+def test_what_is_used_is_there_and_takes_what_it_took(name):
+    found = find(name)
+    if USED[name] is not None:
+        first, _, by_name = (part.split() for part in USED[name].partition("|"))
+        parameters = list(inspect.signature(found).parameters)
+        assert parameters[: len(first)] == first
+        assert set(by_name) <= set(parameters)
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_has_no_name_to_look_up_is_still_in_the_source(name):
+    source = inspect.getsource(find(name))
+    assert [text for text in WRITTEN[name] if text not in source] == []
