@@ -146,6 +146,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _probe(self, example: dict[str, torch.Tensor]) -> torch.Tensor:
+        self._check_memory()
         self.eval()  # no dropout: draws no random number; no batch statistics: changes no buffer
         features = self._features(**example)
         self.train()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from selfmod_hf.errors import InputError
-from selfmod_hf.experiments.folder import SweepFolder
+from selfmod_hf.experiments.folder import CURVE_COLUMNS, RESULT_COLUMNS, SweepFolder
 from selfmod_hf.experiments.on_hub import dataset_card, sweep_card
 from selfmod_hf.experiments.plan import Cell
 
@@ -33,10 +33,13 @@ def given_sweep(path: Path) -> SweepFolder:
         keys = {"task": "mnist", **vars(cell)}
         row = keys | {"accuracy": accuracy, "weight_width": width, "rlct": rlct, "rlct_standard_error": 0.5}
         row |= {"rlct_status": status, "rlct_status_reason": "given", "nbeta": 82.07, "rlct_preset": "paper (mnist)"}
-        config = {"backbone": "mlp", "target_layers": ["hidden.relu1"], "architectures": ["…ForImageClassification"]}
+        row = dict.fromkeys(RESULT_COLUMNS) | {"num_epochs": 50, "batch_size": 512} | row
+        point = dict.fromkeys(CURVE_COLUMNS) | keys | {"epoch": 50}
+        config = {"model_type": "self_modeling", "backbone": "mlp", "target_layers": ["hidden.relu1"]}
+        config |= {"architectures": ["…ForImageClassification"]}
         folder = path / "cells" / cell.name
         folder.mkdir(parents=True)
-        for name, content in (("row", row), ("curve", [keys | {"epoch": 50}]), ("config", config)):
+        for name, content in (("row", row), ("curve", [point]), ("config", config)):
             (folder / f"{name}.json").write_text(json.dumps(content))
     run = {"settings": SETTINGS, "versions": {"torch": "2.15.0"}, "git_commit": "abc", "sessions": []}
     (path / "run.json").write_text(json.dumps(run))
