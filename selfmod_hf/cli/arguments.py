@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,11 +117,13 @@ def one_line() -> Iterator[None]:
 
 
 def quieten(quiet: bool) -> None:
-    """Without the bars of loading and writing files, shorter than they are; with `--quiet`, without any."""
+    """Without the bars of loading and writing files, shorter than they are; with `--quiet`, and where nobody looks,
+    without any."""
     import datasets
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
     if quiet:
         transformers.utils.logging.set_verbosity_error()
+    if quiet or not sys.stderr.isatty():
         datasets.disable_progress_bars()
