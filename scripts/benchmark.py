@@ -1,6 +1,7 @@
 """Side-by-side measurements, each a table printed from one run: `python scripts/benchmark.py trainer`.
 
-Sub-commands: trainer, llc, ground_truth, population, cifar10, imdb. Figures belong in LOG.md with the kind of machine.
+Sub-commands: trainer, llc, ground_truth, population, scaling, cifar10, imdb. Figures belong in LOG.md with the
+kind of machine.
 """
 
 from __future__ import annotations
@@ -212,6 +213,90 @@ def matmul_rate(batch_size: int) -> float:
         torch.bmm(images, weights)
         best = min(best, time.perf_counter() - start)
     return 2 * images.numel() * 64 / best
+
+
+# ------------------------------------------------------------------------------------- scaling
+
+SAMPLES, BATCH, WIDTH, CHAINS = 8192, 512, 64, 4  # pictures of 28x28, random; an MLP of one hidden layer
+
+
+def benchmark_scaling(args: argparse.Namespace) -> None:
+    """Seconds of a training step and of a gradient of all chains as networks and processes grow, beside the model
+    overhead + networks x cost, whose two numbers are taken from the smallest and the largest row."""
+    if args.one_of is not None:
+        scaling_rows(args)
+        return
+    tables = {processes: scaling_in(processes, args) for processes in args.processes}
+    print(f"{machine()}\nfirst layer's products alone: {matmul_rate(BATCH) / 1e9:.0f} GFLOP/s")
+    for kind, unit in (("training", "networks"), ("llc", f"networks x {CHAINS} chains")):
+        print(f"\n{kind}, ms\n\n| processes | {unit} | measured | model | model / measured | a network |")
+        print("|---|---|---|---|---|---|")
+        for processes, found in tables.items():
+            rows = [(int(count), 1e3 * seconds) for count, seconds in found[kind].items()]
+            (least, first), (most, last) = rows[0], rows[-1]
+            cost = (last - first) / (most - least)
+            for count, measured in rows:
+                model = first + cost * (count - least)
+                share = f"{model / measured:.2f}" if count not in (least, most) else "fitted"
+                print(f"| {processes} | {count} | {measured:.2f} | {model:.2f} | {share} | {measured / count:.3f} |")
+            print(f"| {processes} | overhead {first - cost * least:.2f}, a network {cost:.3f} | | | | |")
+
+
+def scaling_in(processes: int, args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """{"training": {networks: seconds a step}, "llc": ...}, by this many processes; all cores in use."""
+    import json
+    import os
+    import subprocess
+    import sys
+
+    with tempfile.TemporaryDirectory() as folder:
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        flags = ["--members", *args.members, "--networks", *args.networks, "--one_of", folder]
+        command = [sys.executable, *(launcher if processes > 1 else []), __file__, "scaling", *flags]
+        threads = max(1, (os.cpu_count() or 1) // processes)
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        subprocess.run(list(map(str, command)), check=True, env=environment, stdout=subprocess.DEVNULL)
+        with open(f"{folder}/rows.json") as file:
+            return json.load(file)
+
+
+def scaling_rows(args: argparse.Namespace) -> None:
+    """What each process of a launcher does; the first one writes `rows.json`."""
+    import json
+
+    import torch
+    from accelerate import PartialState
+
+    from selfmod_hf import Member, SelfModelingPopulation
+    from selfmod_hf.complexity import estimate_llc_many
+    from selfmod_hf.data import ImageTensors
+
+    state = PartialState(cpu=True)
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (SAMPLES, 1, 28, 28), dtype=torch.uint8, generator=generator)
+    data = ImageTensors(pixels, torch.randint(0, 10, (SAMPLES,), generator=generator))
+    rows: dict[str, dict[int, float]] = {"training": {}, "llc": {}}
+    for count in args.members:
+        population = SelfModelingPopulation(mnist_network().config, [Member(seed, 10.0) for seed in range(count)])
+        rows["training"][count] = trainer_epoch(data, BATCH, ours=True, model=population) / (SAMPLES // BATCH)
+    inputs, labels = data.all()
+    for count in args.networks:
+        networks = [plain_network(mnist_network().prune()) for _ in range(count)]
+
+        def sample(draws: int, networks: list[Any] = networks) -> None:
+            estimate_llc_many(
+                networks, inputs, labels, num_chains=CHAINS, num_draws=draws, batch_size=BATCH, nbeta=82.0,
+                step_size=1e-5, memory_budget=4 << 30,
+            )  # fmt: skip
+
+        # what is done once (recording the step, w*'s losses) falls out of the difference. Some steps take a second
+        # gradient, for the acceptance: 25 of 100, 5 of 5 (26 of 1,000)
+        rows["llc"][count] = (timed(partial(sample, 100)) - timed(partial(sample, 5))) / (125 - 10)
+    if state.is_main_process:
+        with open(f"{args.one_of}/rows.json", "w") as file:
+            json.dump(rows, file)
+    state.wait_for_everyone()
+    state.destroy_process_group()
 
 
 # ------------------------------------------------------------------------------------- llc
@@ -556,6 +641,12 @@ def main() -> None:
     population.add_argument("--repeats", type=int, default=1)
     population.add_argument("--pil", action="store_true", help="the PIL pipeline too (needs torchvision)")
     population.set_defaults(run=benchmark_population)
+    scaling = commands.add_parser("scaling", help=benchmark_scaling.__doc__)
+    scaling.add_argument("--members", nargs="*", type=int, default=[1, 2, 4, 8, 16, 32, 64])
+    scaling.add_argument("--networks", nargs="*", type=int, default=[1, 4, 16, 64])
+    scaling.add_argument("--processes", nargs="*", type=int, default=[1, 2])
+    scaling.add_argument("--one_of", help=argparse.SUPPRESS)  # folder of a process that the command itself starts
+    scaling.set_defaults(run=benchmark_scaling)
     llc = commands.add_parser("llc", help=benchmark_llc.__doc__)
     llc.add_argument("--models", nargs="*", default=[], help="trained MNIST networks, to compare the estimates")
     llc.add_argument("--hidden_sizes", nargs="*", type=int, default=[64, 512])

@@ -17,6 +17,7 @@ from ..hub.card import CITATION, RLCT_NAME, TAGS, between_markers, finite, merge
 from ..hub.upload import Target, prepare, remote_card, upload
 from .figures import draw_figures
 from .folder import RESULT_COLUMNS, SweepFolder
+from .plan import describe_setting
 from .published import published_value
 from .report import DIGITS, NAMES
 from .statistics import ARM, MEASURES, summarize_arms
@@ -166,6 +167,7 @@ def sweep_card(folder: SweepFolder, repo_id: str, notes: str = "", *, has_figure
         auto_class=f"AutoModelFor{head}",
         example=plain_text(next(path.parent.name for path in sorted(folder.cells.glob("*/row.json")))),
         results=_markdown_table(rows),
+        setting=describe_setting(run["settings"], folder.finished_cells()),
         has_published=any(published_value(*key) is not None for key in _published_keys(rows)),
         figure=has_figure,
         sampling=plain_text(_sampling(run, rows)),

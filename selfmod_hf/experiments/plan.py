@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..complexity import llc_preset
@@ -131,6 +132,8 @@ def departures(settings: Mapping[str, Any], cells: Sequence[Cell]) -> list[str]:
     wanted = recipe_training(spec.recipe) | llc_preset("paper", task) | data
     found = {**settings["training"], **settings["sampling"], **settings["data"]}
     found.pop("rlct_every_n_epochs", None)  # it changes nothing else
+    if found.get("dataset_name") and Path(found["dataset_name"]).is_dir():
+        found["dataset_name"] = "of a local folder"  # whose name means nothing elsewhere
     wanted |= {"hidden sizes": grid.hidden_sizes, "aux weights": grid.aux_weights, "seeds": grid.seeds}
     found |= {
         "hidden sizes": sorted({cell.hidden_size for cell in cells}),
@@ -140,13 +143,14 @@ def departures(settings: Mapping[str, Any], cells: Sequence[Cell]) -> list[str]:
     detached = {cell.detach_targets for cell in cells if cell.aux_weight > 0}
     wanted["detach targets"] = spec.recipe.get("detach_targets", True)
     found["detach targets"] = wanted["detach targets"] if len(detached) != 1 else detached.pop()
-    names = [name for name in dict.fromkeys((*wanted, *found)) if _text(found.get(name)) != _text(wanted.get(name))]
-    return [f"{name.replace('_', ' ')} {_text(found.get(name))} instead of {_text(wanted.get(name))}" for name in names]
+    return [
+        f"{name.replace('_', ' ')} {_text(value)}" + (f" instead of {_text(wanted[name])}" if name in wanted else "")
+        for name, value in found.items()
+        if _text(value) != _text(wanted.get(name))
+    ]
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return "all or none"
     if isinstance(value, (list, tuple)):
         return ", ".join(_text(entry) for entry in value)
     return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)

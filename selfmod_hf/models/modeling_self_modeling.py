@@ -4,6 +4,7 @@ A copy of this file travels with every pushed model (``trust_remote_code``), so 
 package but its configuration, by a flat relative import.
 """
 
+import copy
 import difflib
 import fnmatch
 import importlib
@@ -148,8 +149,24 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
     def _probe(self, example: dict[str, torch.Tensor]) -> torch.Tensor:
         self._check_memory()
         self.eval()  # no dropout: draws no random number; no batch statistics: changes no buffer
-        features = self._features(**example)
+        try:
+            features = self._features(**example)
+        except RuntimeError:  # `from_pretrained` builds on the device "meta", where some encoders cannot run
+            if next(self.parameters()).device.type != "meta":
+                raise
+            features = self._probe_twin(example)
         self.train()
+        return features
+
+    def _probe_twin(self, example: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Probe a copy that has memory, all zeros: only shapes matter."""
+        self._activations.clear()
+        with torch.device("cpu"):
+            twin = copy.deepcopy(self).to_empty(device="cpu")
+            for tensor in (*twin.parameters(), *twin.buffers()):
+                tensor.zero_()
+            features = twin._features(**{name: torch.zeros(x.shape, dtype=x.dtype) for name, x in example.items()})
+        self._activations.update(twin._activations)
         return features
 
     def _hook_target_layers(self) -> None:
@@ -226,6 +243,10 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             terms["self_modeling_loss"] = (self_modeling * counted).sum() / items
             terms["loss"] = terms["loss"] + self.config.aux_weight * terms["self_modeling_loss"]
         return terms
+
+    def get_input_embeddings(self) -> nn.Module | None:
+        """The encoder's own; None for other backbones. (Accelerate asks for it, to shard it apart with FSDP2.)"""
+        return self.backbone.get_input_embeddings() if isinstance(self.backbone, PreTrainedModel) else None
 
     def prune(self) -> "SelfModelingPreTrainedModel":
         """The classification-only network: a copy without the self-model's head, of the same structure whatever

@@ -104,7 +104,9 @@ def losses_and_gradients(
                 module, loss_fn, copies, common, *piece, shared_batch=shared_batch, vectorize=vectorize
             )  # (K, b)
             sums = _in_full(losses).sum(1)  # (K,)
-            new = torch.autograd.grad(sums.sum() / batch_size, list(leaves.values()))
+            new = torch.autograd.grad(
+                sums.sum() / batch_size, list(leaves.values()), allow_unused=True, materialize_grads=True
+            )  # zero for what the loss does not use: mask tokens, layers that are not read
         total = sums.detach() if total is None else total + sums.detach()
         gradients = list(new) if not gradients else [_in_full(a) + b for a, b in zip(gradients, new, strict=True)]
     assert total is not None

@@ -210,8 +210,15 @@ class SelfModelingPopulation(nn.Module):
             return {name: value for name, value in output.items() if name != "loss"}
 
         self.stacked.config.detach_targets = detach  # the plain forward reads it there
-        # randomness: a network that draws numbers (dropout) would not draw those it draws alone
-        return vmap(one, in_dims=(0, None if shared else 0), randomness="error")(state, dict(batch))
+        try:
+            return vmap(one, in_dims=(0, None if shared else 0), randomness="error")(state, dict(batch))
+        except RuntimeError as error:
+            if "randomness" not in str(error):
+                raise
+            raise ValueError(
+                "config: the network draws random numbers (dropout, stochastic depth), but not those a member draws "
+                "alone; allowed are networks that draw none while they train"
+            ) from error
 
     # ---- what an optimizer step must not mix ----
 

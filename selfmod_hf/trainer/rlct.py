@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from ..complexity import LLCCalibration, LLCResult, calibrate_llc, estimate_llc_many
 from ..data import ImageTensors, TensorData, TextTensors
@@ -19,6 +20,9 @@ class _OnPixels(nn.Module):
     def __init__(self, model: SelfModelingPreTrainedModel, data: ImageTensors) -> None:
         super().__init__()
         self.network = model.prune().eval()
+        if isinstance(self.network.backbone, PreTrainedModel):
+            # the fused attention has no gradient of a bias (Swin's), and none at all for several chains at once
+            self.network.backbone.set_attn_implementation("eager")
         self.mean, self.std = data.mean, data.std
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:

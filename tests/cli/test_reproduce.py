@@ -207,8 +207,8 @@ def test_departures_name_what_differs():
     assert departures(plan.settings, plan.cells) == [
         "learning rate 0.2 instead of 0.1",
         "num draws 50 instead of 1000",
+        "max train samples 100",
         "seeds 1 instead of 1, 2, 3, 4, 5, 6, 7, 8, 9, 10",
-        "max train samples 100 instead of all or none",
     ]
     attached = make_cells(grid.hidden_sizes, grid.aux_weights, grid.seeds, [False])
     whole = make_plan(SweepArguments(recipe="imdb"), get_task("imdb"))

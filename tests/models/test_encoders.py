@@ -74,9 +74,10 @@ def batch(name: str, lengths: list[int], padding: int = 0) -> dict[str, torch.Te
     if name not in READS_TEXT:
         return {"pixel_values": torch.randn(len(lengths), 3, 8, 8, generator=generator), "labels": labels}
     input_ids = torch.randint(1, 30, (len(lengths), max(lengths)), generator=generator)
-    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
-    ids, mask = (F.pad(tensor, (0, padding)) for tensor in (input_ids * mask, mask))
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    mask = (torch.arange(max(lengths) + padding) < torch.tensor(lengths)[:, None]).long()
+    # where the mask is zero stands anything, and something else for each amount of padding
+    ids = torch.where(mask == 1, F.pad(input_ids, (0, padding)), padding + torch.arange(mask.shape[1]))
+    return {"input_ids": ids % 30, "attention_mask": mask, "labels": labels}
 
 
 # ------------------------------------------------------------------------------------- what holds for all of them
@@ -199,6 +200,26 @@ def test_losses_are_float32_under_autocast(name, dtype):
     assert {output.loss.dtype, output.self_modeling_loss.dtype, output.classification_loss.dtype} == {torch.float32}
 
 
+@pytest.mark.parametrize("name", ["bert", "vit"])
+def test_fp16_with_a_loss_scaler_trains_where_a_square_error_of_halves_would_overflow(name):
+    model, inputs = network(name, target_layers=["hidden.relu1"], aux_weight=1e-3), batch(name, [5, 2, 7])
+    with torch.no_grad():
+        model.hidden.linear1.bias.fill_(400.0)  # its square is beyond float16
+    optimizer = torch.optim.SGD([model.self_model_head.weight, model.self_model_head.bias], lr=1e-3)
+    scaler = torch.amp.GradScaler("cpu")
+    found = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.float16):
+            output = model(**inputs)
+        scaler.scale(output.loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        found.append(output.self_modeling_loss.item())
+    assert found[0] > torch.finfo(torch.float16).max
+    assert found[-1] < found[0] / 2
+
+
 # ------------------------------------------------------------------------------------- saving and loading
 
 
@@ -314,16 +335,35 @@ def test_the_trainer_trains_every_parameter_and_the_losses_fall(tmp_path, name):
     assert last["eval_accuracy"] > 0.8
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+# of each backbone all but the embeddings (or the stem), and the last block alone
+PARTS = {
+    "bert": [["network.backbone.encoder.*", "network.hidden.*", "network.classifier.*"], ["*.encoder.layer.1.*"]],
+    "distilbert": [["network.backbone.transformer.*"], ["*.transformer.layer.1.*"]],
+    "modernbert": [["network.backbone.layers.*", "*.final_norm.*"], ["*.backbone.layers.1.*"]],
+    "vit": [["network.backbone.layers.*", "network.classifier.*"], ["*.backbone.layers.1.*"]],
+    "timm/resnet10t": [["network.backbone.layer*"], ["*.layer4.*"]],
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
 def test_the_rlct_of_stacked_chains_is_that_of_chains_in_a_loop(name):
-    """Minibatches that are padded and some that are not; the whole network, and its last block alone."""
+    """Minibatches that are padded and some that are not; the whole network, a part, and its last block alone."""
     data = texts() if name in READS_TEXT else images()
     model = network(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
     sampling = {"num_draws": 6, "batch_size": 5, "num_chains": 2, "step_size": 1e-4, "localization": 10.0}
-    for parameters in (None, ["network.classifier.*", "network.hidden.*"]):
+    sizes = []
+    for parameters in (None, *PARTS[name]):
         (found,) = estimate_rlct([model], data, parameters=parameters, **sampling)
         expected = in_a_loop(model, data, parameters, sampling)
         torch.testing.assert_close(torch.tensor(found.loss_trace), torch.tensor(expected.loss_trace), rtol=1e-4, atol=0)
+        sizes.append(found.settings.num_parameters)
+    blocks = {"bert": "encoder.layer.1", "distilbert": "transformer.layer.1", "timm/resnet10t": "layer4"}
+    block = model.backbone.get_submodule(blocks.get(name, "layers.1"))
+    assert sizes[0] == sum(p.numel() for p in model.prune().parameters()) > sizes[1] > sizes[2]
+    assert sizes[2] == sum(p.numel() for p in block.parameters())
+    for key, value in model.state_dict().items():  # BatchNorm's statistics too
+        assert torch.equal(value, before[key])
 
 
 def in_a_loop(model, data, parameters, sampling):

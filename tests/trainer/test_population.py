@@ -4,9 +4,15 @@ import json
 
 import pytest
 import torch
-from transformers import TrainerCallback, set_seed
+from transformers import TrainerCallback, ViTConfig, set_seed
 
-from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification, SelfModelingTrainer, weight_width
+from selfmod_hf import (
+    SelfModelingConfig,
+    SelfModelingForImageClassification,
+    SelfModelingTrainer,
+    estimate_rlct,
+    weight_width,
+)
 from selfmod_hf.data import ImageTensors
 from selfmod_hf.trainer import SelfModelingTrainingArguments
 from selfmod_hf.trainer.population import Member, SelfModelingPopulation
@@ -166,6 +172,8 @@ def test_a_member_is_an_ordinary_model(tmp_path):
     torch.testing.assert_close(loaded.eval()(pixels).logits, together["logits"][2])
     assert loaded.prune().self_model_head is None
     assert weight_width(loaded).sd == pytest.approx(model.weight_widths()[2].item())
+    (rlct,) = estimate_rlct([member], images(kind=ImageTensors), num_draws=6, num_chains=2, batch_size=16)
+    assert torch.tensor(rlct.loss_trace).isfinite().all()
 
 
 class StopAt(TrainerCallback):
@@ -224,6 +232,18 @@ def test_save_and_load(tmp_path):
 def test_what_would_mix_members_is_refused(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         trainer(tmp_path, population(), **{"optim_args": None, **settings})
+
+
+def test_dropout_is_refused(tmp_path):
+    vit = ViTConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=4, patch_size=2,
+        num_channels=1, hidden_dropout_prob=0.1,
+    )  # fmt: skip
+    fields = {"backbone_config": vit, "num_labels": 3, "target_layers": ["layers.0"]}
+    with pytest.raises(ValueError, match="draws random numbers \\(dropout"):
+        trainer(tmp_path, population([Member(1, 1.0)], torch.float32, fields), ImageTensors).train()
+    without = {**fields, "backbone_config": {**vit.to_dict(), "hidden_dropout_prob": 0.0}}
+    trainer(tmp_path, population([Member(1, 1.0)], torch.float32, without), ImageTensors).train()
 
 
 @pytest.mark.parametrize(

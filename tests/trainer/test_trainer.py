@@ -4,6 +4,7 @@ import importlib.util
 import json
 import pickle
 import sys
+from shutil import which
 
 import numpy as np
 import pytest
@@ -286,6 +287,27 @@ def test_no_histogram_of_what_is_not_finite_and_no_image_of_a_baseline(tmp_path)
 def test_nothing_is_drawn_for_nobody(tmp_path, monkeypatch):
     monkeypatch.setattr("selfmod_hf.trainer.tensorboard.TensorBoardFigures._activations", None)  # fails if called
     trainer(tmp_path).train()
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "aot_eager",
+        pytest.param("inductor", marks=[pytest.mark.slow, pytest.mark.skipif(not which("g++"), reason="no compiler")]),
+    ],
+)
+def test_a_compiled_network_has_the_same_losses(tmp_path, backend):
+    eager = trainer(tmp_path / "eager")
+    compiled = trainer(tmp_path / "compiled", network(), torch_compile=True, torch_compile_backend=backend)
+    for run in (eager, compiled):
+        run.train()
+    for mine, theirs in zip(losses(compiled), losses(eager), strict=True):
+        kept = [name for name in theirs if "loss" in name]
+        assert {name: mine[name] for name in kept} == pytest.approx({name: theirs[name] for name in kept}, rel=1e-5)
+    assert compiled.evaluate()["eval_loss"] == pytest.approx(eager.evaluate()["eval_loss"], rel=1e-5)
+    compiled.save_model()
+    loaded = SelfModelingForImageClassification.from_pretrained(tmp_path / "compiled")
+    torch.testing.assert_close(loaded.classifier.weight, eager.model.classifier.weight)
 
 
 def test_a_loss_that_is_not_finite_is_logged_as_it_is(tmp_path):
