@@ -90,7 +90,8 @@ def test_a_sweep_of_texts(tmp_path):
     folder = given_sweep(tmp_path)
     for path in tmp_path.glob("cells/*/*.json"):
         text = path.read_text().replace('"mnist"', '"imdb"').replace('"hidden_size": 64', '"hidden_size": 128')
-        path.write_text(text.replace("ForImage", "ForSequence").replace('"mlp"', '"embedding_bag"'))
+        bag = '"embedding_bag", "backbone_kwargs": {"num_embeddings": 9, "embedding_dim": 4}'
+        path.write_text(text.replace("ForImage", "ForSequence").replace('"mlp"', bag))
     run = folder.read_run()
     folder.write_run(run | {"settings": SETTINGS | {"task": "imdb", "data": {"dataset_name": "stanfordnlp/imdb"}}})
     card = sweep_card(folder, "me/imdb")
