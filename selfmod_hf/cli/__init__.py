@@ -22,7 +22,13 @@ COMMANDS = {
 }
 
 # how the system, safetensors (in its own exception) and torch (in RuntimeErrors, without a reason) say so
-DISK_FULL = ("No space left on device", "Disk quota exceeded", "iostream error", "PytorchStreamWriter failed")
+DISK_FULL = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "iostream error",
+    "PytorchStreamWriter failed",
+    "inline_container.cc",
+)
 
 
 class UsageError(Exception):
