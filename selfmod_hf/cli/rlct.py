@@ -150,7 +150,7 @@ def _load_model(name: str, revision: str | None, subfolder: str = "") -> SelfMod
 
         prefix = f"{subfolder}/" if subfolder else ""
         name = str(fetch(name, [f"{prefix}config.json", f"{prefix}*.safetensors*"], revision=revision))
-    return load_model(name, subfolder=subfolder)
+    return load_model(name, subfolder=subfolder, finite=False)  # a diverged network is told as such
 
 
 def _load_data(

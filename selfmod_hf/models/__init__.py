@@ -71,9 +71,14 @@ def load_config(name: str | Path, *, revision: str = "main", subfolder: str = ""
         raise ValueError(f"{where}/config.json: {error}") from error
 
 
-def load_model(name: str | Path, *, revision: str = "main", subfolder: str = "") -> SelfModelingPreTrainedModel:
+def load_model(
+    name: str | Path, *, revision: str = "main", subfolder: str = "", finite: bool = True
+) -> SelfModelingPreTrainedModel:
     """A trained network, in eval mode: all its weights, and no other. (transformers' `from_pretrained` draws at random
     what a file lacks, and warns.)
+
+    Args:
+        finite: refuse weights that are NaN or infinite; False for who can tell of a network that has diverged.
 
     Raises:
         ValueError: configuration or weights that cannot be used.
@@ -101,7 +106,7 @@ def load_model(name: str | Path, *, revision: str = "main", subfolder: str = "")
                 f"{where}/model.safetensors: does not fit config.json ({problem}: {first}, {len(names)} in all)"
             )
     for key, tensor in model.state_dict().items():
-        if not bool(tensor.isfinite().all()):
+        if finite and not bool(tensor.isfinite().all()):
             raise ValueError(f"{where}/model.safetensors: {key} holds NaN or infinity")
     return model.eval()
 
