@@ -191,14 +191,13 @@ def summarize(kept: NDArray[np.float64]) -> tuple[float, float, float, float]:
 
 
 def plain(value: Any) -> Any:
-    """Only what JSON knows."""
+    """Only what JSON knows: of numbers those that are finite, else None."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
         return [plain(item) for item in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_file(path: Path, content: bytes) -> Path:

@@ -45,7 +45,7 @@ def load_split(spec: TaskSpec, flag: str, split: str, max_samples: int | None) -
     return data if max_samples is None else data.select(spread(len(data), max_samples))
 
 
-MOST_CLASSES = 1_000_000
+MOST_CLASSES = 1_000_000  # what a model's configuration allows, too; its file travels and cannot share this one
 EMPTY = "the split is empty; at least one sample is needed"
 UNREACHABLE = (
     "the Hub cannot be reached and no cached copy was found ({}); use --task digits, "

@@ -34,6 +34,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..complexity.result import plain
 from ..errors import InputError
 from ..files import read_json
 from .plan import Cell
@@ -70,15 +71,6 @@ def write_text(path: Path, text: str) -> None:
 
 def to_json(value: Any) -> str:
     """JSON, numbers that are not finite as null."""
-
-    def plain(item: Any) -> Any:
-        if isinstance(item, dict):
-            return {key: plain(entry) for key, entry in item.items()}
-        if isinstance(item, (list, tuple)):
-            return [plain(entry) for entry in item]
-        item = item.item() if hasattr(item, "item") else item  # a number of numpy's, as pandas 2.2 leaves it in records
-        return None if isinstance(item, float) and not math.isfinite(item) else item
-
     return json.dumps(plain(value), indent=2) + "\n"
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files import read_json
 from .folder import to_json, write_text
 
 SCALES = ("quick", "full")
@@ -99,7 +100,7 @@ class StudyFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.index = self.path / "study.json"
-        content = json.loads(self.index.read_text()) if self.index.is_file() else {}
+        content = read_json(self.index) if self.index.is_file() else {}
         self.content: dict[str, Any] = {"sessions": [], "tasks": {}} | content
 
     def check(self, scale: str, tasks: Mapping[str, Mapping[str, Any]]) -> None:

@@ -45,7 +45,9 @@ def make_page(repos: list[str]) -> gr.Blocks:
                     sheet(), type="pil", label="Draw a digit", brush=brush, layers=False, canvas_size=(CANVAS, CANVAS),
                     fixed_canvas=True, height=380, elem_id="drawing",
                 )  # fmt: skip
-                picture = gr.Image(type="pil", label="Picture", sources=["upload", "clipboard"], visible=False)
+                picture = gr.Image(
+                    type="pil", label="Picture", sources=["upload", "clipboard"], visible=False, elem_id="picture"
+                )
                 text = gr.Textbox(label="Review", lines=8, placeholder="Paste a review", visible=False)
                 example, number = gr.Button("An example", elem_id="example"), gr.State(0)
             with gr.Column():

@@ -194,6 +194,7 @@ def test_files_that_cannot_be_read(case, tmp_path):
 CELL = st.none() | st.integers(-2, 3) | st.floats(-1, 2) | st.booleans() | st.text(max_size=3)
 
 
+@pytest.mark.slow  # each example is read by `datasets`
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(labels=st.lists(CELL, min_size=4, max_size=4), texts=st.lists(CELL, min_size=4, max_size=4))
 def test_any_column_is_used_or_refused(tmp_path, labels, texts):

@@ -5,9 +5,8 @@ import torch
 from transformers import AutoConfig
 
 from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification, SelfModelingForSequenceClassification
-from selfmod_hf.complexity import estimate_llc
 from selfmod_hf.trainer import estimate_rlct
-from tests.models.test_encoders import batch, images, texts
+from tests.models.test_encoders import batch, images, in_a_loop, texts
 
 SIZES = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 20}
 TEXT = {**SIZES, "vocab_size": 30, "max_position_embeddings": 40, "pad_token_id": 0}
@@ -22,10 +21,7 @@ ENCODERS = {
     "deberta-v2": (TEXT, "encoder.layer.*.intermediate"),
     "deit": (IMAGE, "layers.*"),
     "dinov2": (IMAGE, "encoder.layer.*"),
-    "swin": (
-        {"image_size": 8, "patch_size": 2, "embed_dim": 8, "depths": [1], "num_heads": [2], "window_size": 2},
-        "*",
-    ),
+    "swin": (SWIN, "*"),
     "convnextv2": ({"image_size": 8, "patch_size": 2, **STAGES}, "encoder.stages.*"),
     "resnet": ({"embedding_size": 8, "layer_type": "basic", **STAGES}, "encoder.stages.*"),
 }
@@ -67,16 +63,5 @@ def test_the_rlct_of_stacked_chains_is_that_of_chains_in_a_loop(name):
     data = texts() if text else images()
     sampling = {"num_draws": 4, "batch_size": 5, "num_chains": 2, "step_size": 1e-5, "localization": 10.0}
     (found,) = estimate_rlct([model], data, **sampling)
-
-    class Plain(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.network = model.prune()
-
-        def forward(self, **inputs):
-            return self.network(**inputs).logits
-
-    inputs = data.take(torch.arange(len(data)))
-    labels = inputs.pop("labels")
-    expected = estimate_llc(Plain(), inputs, labels, vectorize=False, **sampling)
+    expected = in_a_loop(model, data, None, sampling)
     torch.testing.assert_close(torch.tensor(found.loss_trace), torch.tensor(expected.loss_trace), rtol=1e-3, atol=0)

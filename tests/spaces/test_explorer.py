@@ -14,7 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from selfmod_hf import SelfModelingConfig, SelfModelingForSequenceClassification, TaskSpec, load_images
+from selfmod_hf import (
+    SelfModelingConfig,
+    SelfModelingForImageClassification,
+    SelfModelingForSequenceClassification,
+    TaskSpec,
+    load_images,
+)
 from selfmod_hf.complexity import LLCResult
 from selfmod_hf.data import basic_english_tokenizer
 from selfmod_hf.experiments.on_hub import push_sweep
@@ -167,10 +173,22 @@ def test_a_published_sweep_and_a_published_space(loopback_hub, small_sweep):
 
 
 @pytest.fixture(scope="module")
-def page(small_sweep, small_model):
+def of_colours(small_model, tmp_path_factory):
+    """A network of colour pictures, 16 x 16; its RLCT is another's: the page does not recompute it."""
+    folder = tmp_path_factory.mktemp("colours")
+    config = SelfModelingConfig(
+        hidden_sizes=[6], image_size=16, num_channels=3, target_layers=["hidden.relu1"], id2label={0: "cat", 1: "dog"}
+    )
+    SelfModelingForImageClassification(config).save_pretrained(folder)
+    LLCResult.load(small_model / "rlct.json").save(folder / "rlct.json")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(small_sweep, small_model, of_colours):
     """Address of the app, run as its README says, with an endpoint where nobody listens."""
     pytest.importorskip("gradio", reason="needs gradio (pip install 'selfmod_hf[space]')")
-    command = [sys.executable, "-u", str(SPACE / "app.py"), "--repo", str(small_sweep), str(small_model)]
+    command = [sys.executable, "-u", str(SPACE / "app.py"), "--repo", *map(str, (small_sweep, small_model, of_colours))]
     app = subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, text=True)
     address = next((found[0] for line in app.stdout if (found := re.findall(r"http://127\S+", line))), None)
     assert address, app.wait(10)
@@ -224,6 +242,35 @@ def test_the_page_in_a_browser(browser, page):
     wait_for(browser, "return document.getElementById('facts').innerText.includes('[64]')")
     wait_for(browser, "return document.getElementById('siblings').innerText.includes('among 1 networks')")
 
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert [url for url in requested(browser) if not url.startswith((page, "data:", f"blob:{page}"))] == []
+
+
+@pytest.mark.slow
+def test_a_picture_is_uploaded_in_a_browser(browser, page, of_colours, explore, tmp_path):
+    """It is resized to what the network takes; the classes are those of that picture, in order."""
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    photo = Image.effect_mandelbrot((90, 70), (-3, -2.5, 2, 2.5), 20).convert("RGB")
+    photo.save(tmp_path / "photo.png")
+    open_page(browser, page)
+    wait_for(browser, "return document.querySelector('#siblings .js-plotly-plot .trace')")
+    box = browser.find_element(By.CSS_SELECTOR, "#repo input")
+    box.click()
+    box.send_keys(Keys.CONTROL, "a")
+    box.send_keys(of_colours.name, Keys.ENTER)
+    wait_for(browser, "return document.querySelector('#picture input[type=file]')")
+    assert "%" not in browser.find_element(By.ID, "classes").text
+    browser.find_element(By.CSS_SELECTOR, "#picture input[type=file]").send_keys(str(tmp_path / "photo.png"))
+    wait_for(browser, "return document.getElementById('classes').innerText.includes('%')")
+    wait_for(browser, "return document.querySelector('#seen img')")
+    wait_for(browser, "return document.querySelector('#activations .js-plotly-plot .trace')")
+
+    answer = explore.ask(explore.open_network(str(of_colours), ""), photo)
+    shown = browser.find_element(By.ID, "classes").text
+    for name, share in answer.classes.items():
+        assert re.search(rf"{name}\s+{100 * share:.0f}%", shown), (name, share, shown)
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     assert [url for url in requested(browser) if not url.startswith((page, "data:", f"blob:{page}"))] == []
 
