@@ -25,6 +25,7 @@ from ..complexity import LLCResult, llc_preset
 from ..complexity.result import write_file
 from ..data import EpochBatchSampler, TaskSpec, TensorData, TensorDataLoader
 from ..data.loading import whole_batch
+from ..files import read_json
 from ..hub.model_folder import RUN_FILE, run_facts, write_model_card
 from ..hub.upload import remote_card
 from ..models.modeling_self_modeling import (
@@ -314,7 +315,7 @@ class SelfModelingTrainer(Trainer):
         files = {f"{split}_results.json": metrics}
         if combined:
             everything = Path(self.args.output_dir, "all_results.json")
-            before = json.loads(everything.read_text()) if everything.is_file() else {}
+            before = read_json(everything) if everything.is_file() else {}
             files[everything.name] = before | metrics
         for name, content in files.items():
             text = json.dumps(content, indent=4, sort_keys=True)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from selfmod_hf.complexity import estimate_llc
-from selfmod_hf.complexity.status import judge
+from selfmod_hf.complexity.status import diverged_chains, judge
 
 from .scenarios import digits, trained_digits_net
 
@@ -80,3 +80,19 @@ def test_a_trend_is_seen(slope, status):
     traces = _stationary(5, 0.1, 0, 100) + 30 * slope * np.linspace(-0.75, 0.25, 1000)
     statuses = [judge(trace, 500, ())[0] for trace in traces]
     assert statuses.count(status) >= 95
+
+
+@pytest.mark.parametrize(("kept", "status"), [(19, "not_converged"), (20, "ok")])
+def test_twenty_kept_draws_are_enough(kept, status):
+    trace = 30 + np.random.default_rng(0).standard_normal((4, 2 * kept))
+    assert judge(trace, kept, ())[0] == status
+
+
+def test_a_chain_far_over_what_a_model_can_have_has_diverged():
+    """λ is at most d/2; chains above 4 d have left the region, one that is at 3.9 d is only a bad estimate."""
+    levels = np.array([0.5, 3.9, 4.1, 100.0, -100.0])
+    trace = 10 * levels[:, None] * np.ones((1, 40))
+    trace[0, :20] = 1e9  # during burn-in a chain may be anywhere
+    assert diverged_chains(trace, num_parameters=10, burnin=20) == (2, 3)
+    trace[4, 3] = np.nan  # but nowhere may it be no number
+    assert diverged_chains(trace, num_parameters=10, burnin=20) == (2, 3, 4)

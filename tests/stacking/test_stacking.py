@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -160,6 +161,15 @@ def test_replay_steps_aside_where_data_decide(function):
     replay = Replay(function)
     for x in (torch.ones(3), -torch.ones(3), torch.ones(3), -torch.ones(3)):
         torch.testing.assert_close(replay(x), function(x))
+
+
+def test_replay_steps_aside_where_a_second_call_differs():
+    """A factor that changes from call to call was recorded as what it was."""
+    calls = itertools.count()
+    replay = Replay(lambda x: x * next(calls))
+    found = [float(replay(torch.ones(()))) for _ in range(5)]
+    assert found == [0.0, 2.0, 3.0, 4.0, 5.0]  # 1 was the recording's
+    assert not replay.recorded
 
 
 @pytest.mark.parametrize("shared_batch", [True, False])
