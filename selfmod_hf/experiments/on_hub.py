@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..files import entries_of
-from ..hub.card import CITATION, RLCT_NAME, TAGS, between_markers, finite, merged_notes, plain_text
+from ..hub.card import CITATION, RLCT_NAME, TAGS, between_markers, merged_notes, plain_text
 from ..hub.upload import Target, prepare, remote_card, upload
 from .figures import draw_figures
 from .folder import RESULT_COLUMNS, SweepFolder
@@ -245,9 +245,11 @@ def _arm_results(rows: pd.DataFrame, run: dict[str, Any], data: dict[str, Any], 
             continue  # no RLCT of this arm is "ok": there is none to publish
         own = rows[(rows[ARM] == [arm[key] for key in ARM]).all(axis=1)]
         arguments = {key: arm[key] for key in ARM} | {"networks": arm["count"], "left_out": arm["left_out"]}
-        arguments |= {"interval": [finite(arm["low"]), finite(arm["high"])], "level": 0.95}
+        if arm["count"] > 1:
+            arguments |= {"interval": [arm["low"], arm["high"]], "level": 0.95}
         if arm["measure"] == "rlct":
             arguments |= sampling | {"nbeta": float(own["nbeta"].iloc[0]), "nbeta_rule": str(sampling.get("nbeta"))}
+        seeds = f"mean of {arm['count']} seeds" if arm["count"] > 1 else "1 seed"
         where = f"h = {arm['hidden_size']}, AW = {arm['aux_weight']:g}, {_targets(arm)}"
         results.append(
             EvalResult(
@@ -257,7 +259,7 @@ def _arm_results(rows: pd.DataFrame, run: dict[str, Any], data: dict[str, Any], 
                 dataset_config=data["dataset_config"],
                 dataset_split=data["train_split" if arm["measure"] == "rlct" else "test_split"],
                 metric_type=arm["measure"],
-                metric_name=f"{METRIC_NAMES[arm['measure']]}, mean of {arm['count']} seeds, {where}",
+                metric_name=f"{METRIC_NAMES[arm['measure']]}, {seeds}, {where}",
                 metric_value=arm["mean"],
                 metric_args=arguments,
             )
