@@ -42,6 +42,8 @@ USED = {
     "transformers.utils:WEIGHTS_INDEX_NAME": None,
     "transformers.integrations.sdpa_attention:sdpa_attention_forward": "module query key value attention_mask",
     "transformers.masking_utils:sdpa_mask": "| allow_is_bidirectional_skip",
+    "transformers:AutoModel._model_mapping": None,
+    f"{TRAINER}_get_collator_with_removed_columns": "self data_collator",
     "huggingface_hub.utils:httpx.TransportError": None,
     "optuna.trial:Trial.__init__": "self study trial_id",
     "optuna.storages.journal:JournalFileOpenLock.acquire": "self",
@@ -64,6 +66,7 @@ USED = {
 WRITTEN = {
     "transformers:Trainer": ["self._train_batch_size", "self.gather_function", "set_epoch"],
     "optuna.trial:FrozenTrial": ["self._trial_id"],
+    "datasets:Dataset": ["self._fingerprint", "new_fingerprint"],
     "accelerate.optimizer:AcceleratedOptimizer": ["is_lomo_available"],
 }
 

@@ -164,7 +164,7 @@ def build_model(args: ModelArguments, data: TaskData[Any]) -> SelfModelingPreTra
         SelfModelingForSequenceClassification,
         check_config,
     )
-    from ..trainer.network import network_fields
+    from ..trainer.network import check_length, network_fields
 
     texts = isinstance(data.train, TextTensors)
     model_class: type[SelfModelingPreTrainedModel] = (
@@ -196,18 +196,8 @@ def build_model(args: ModelArguments, data: TaskData[Any]) -> SelfModelingPreTra
         config = SelfModelingConfig(**fields)
         check_config(config)
         model = model_class(config)
-    _check_length(model, data)
+    check_length(model, data.train, data.test)
     return model
-
-
-def _check_length(model: SelfModelingPreTrainedModel, data: TaskData[Any]) -> None:
-    """Refuse texts longer than the encoder's table of positions, before an index falls outside of it."""
-    most = (model.config.backbone_config or {}).get("max_position_embeddings")
-    if model.main_input_name != "input_ids" or most is None:
-        return
-    longest = max(data.train.longest, data.test.longest)
-    if longest > most:
-        raise UsageError(f"--max_length: the longest text has {longest} tokens; the backbone allows at most {most}")
 
 
 def _json_object(flag: str, text: str) -> dict[str, Any]:

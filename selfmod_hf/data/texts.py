@@ -7,6 +7,7 @@ Tokens are kept in the cache of `datasets`, so that only the first run on a data
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -118,7 +119,7 @@ def load_texts(
         tokenizer: a tokenizer, or the name of one on the Hub; default: basic English, with all words of the training
             texts that are used.
         padded: the layout of batches, for encoders; default: bags, for an embedding bag.
-        max_length: longer texts are cut to so many tokens, special ones included.
+        max_length: longer texts are cut to so many tokens, special ones included; default: the tokenizer's own limit.
         max_train_samples: use so many of the training split, spread evenly over it.
         max_test_samples: likewise of the test split.
 
@@ -139,9 +140,12 @@ def load_texts(
         tokenizer = basic_english_tokenizer(_batches(train, spec.text_column))
     elif isinstance(tokenizer, str):
         tokenizer = load_tokenizer(tokenizer)
+    if max_length is not None:  # kept where the tokenizer is saved: an RLCT is of the texts that were trained on
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.model_max_length = max_length
     if padded and tokenizer.pad_token_id is None:
         raise InputError("--tokenizer_name", tokenizer.name_or_path, "has no padding token; an encoder's has one")
-    splits = [_tokenize(spec, data, tokenizer, names, padded, max_length) for data in (train, test)]
+    splits = [_tokenize(spec, data, tokenizer, names, padded) for data in (train, test)]
     check_labels(spec, splits[0].labels, splits[1].labels, len(names))
     return TaskData(splits[0], splits[1], names)
 
@@ -179,15 +183,13 @@ def _batches(data: datasets.Dataset, column: str | None) -> Any:
         yield batch[column]
 
 
-def _tokenize(
-    spec: TaskSpec, data: datasets.Dataset, tokenizer: Any, names: list[str], padded: bool, max_length: int | None
-) -> TextTensors:
+def _tokenize(spec: TaskSpec, data: datasets.Dataset, tokenizer: Any, names: list[str], padded: bool) -> TextTensors:
     import datasets
 
     assert spec.text_column is not None
     column, numbers = spec.text_column, label_numbers(spec, data, names)
-    if max_length is None and tokenizer.model_max_length < 1_000_000:  # transformers' mark for "no limit" is larger
-        max_length = tokenizer.model_max_length
+    # transformers' mark for "no limit" is larger
+    max_length = tokenizer.model_max_length if tokenizer.model_max_length < 1_000_000 else None
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, Any]:
         encoded = tokenizer(

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig
 
 # A configuration may come from a stranger: what is larger would take memory, or time without end, before anything
 # can be counted. Whether the whole fits into memory is looked at when the network is built.
@@ -115,7 +115,14 @@ class SelfModelingConfig(PreTrainedConfig):
     @property
     def reads_text(self) -> bool:
         """Whether the backbone takes tokens, not images."""
-        return self.backbone == "embedding_bag" or "vocab_size" in (self.backbone_config or {})
+        if self.backbone != "transformers":
+            return self.backbone == "embedding_bag"
+        # by its class: some encoders of images have a vocabulary, too (BEiT)
+        assert self.backbone_config is not None
+        name = self.backbone_config["model_type"]
+        if name not in CONFIG_MAPPING or CONFIG_MAPPING[name] not in AutoModel._model_mapping:
+            return False  # refused when the network is built
+        return AutoModel._model_mapping[CONFIG_MAPPING[name]].main_input_name == "input_ids"
 
     def _check(self) -> None:
         self._check_backbone()

@@ -76,7 +76,9 @@ def self_modeling_losses(predictions: torch.Tensor, targets: torch.Tensor) -> to
 def _capture(store: dict[str, torch.Tensor], name: str, module: nn.Module, args: Any, output: Any) -> None:
     """Forward hook that keeps a module's output, the first of several. A clone: a later in-place operation must not
     change it."""
-    store[name] = (output if isinstance(output, torch.Tensor) else output[0]).clone()
+    first = output if isinstance(output, torch.Tensor) or not output else output[0]
+    if isinstance(first, torch.Tensor):
+        store[name] = first.clone()
 
 
 def _pooled(activation: torch.Tensor, pooling: str, mask: torch.Tensor | None) -> torch.Tensor:
@@ -85,16 +87,16 @@ def _pooled(activation: torch.Tensor, pooling: str, mask: torch.Tensor | None) -
     Args:
         activation: (B, ...).
         pooling: "mean", "first" or "flatten".
-        mask: (B, T), nonzero for tokens that are no padding; None: all are.
+        mask: (B, T), nonzero for tokens that are no padding; None: all are. A sample without any gives zeros.
     """
     if activation.dim() != 3 or pooling == "flatten":
         return activation.flatten(start_dim=1)
-    if pooling == "first":
-        first = torch.zeros_like(activation[:, 0, 0], dtype=torch.long) if mask is None else mask.long().argmax(dim=1)
-        return activation.take_along_dim(first[:, None, None], dim=1).squeeze(1)
     if mask is None:
-        return activation.mean(dim=1)
+        return activation[:, 0] if pooling == "first" else activation.mean(dim=1)
     real = mask[:, :, None] != 0  # (B, T, 1)
+    if pooling == "first":
+        first = real.long().argmax(dim=1, keepdim=True)  # (B, 1, 1)
+        return torch.where(real.any(dim=1), activation.take_along_dim(first, dim=1).squeeze(1), 0.0)
     total = torch.where(real, _at_least_float32(activation), 0.0).sum(dim=1)  # (B, n)
     return (total / real.sum(dim=1).clamp(min=1)).to(activation.dtype)
 
@@ -181,7 +183,16 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             modules[name].register_forward_hook(partial(_capture, self._activations, name))
 
     def _check_targets(self, example: dict[str, torch.Tensor]) -> None:
-        """Refuse layers without one activation of fixed size for each sample."""
+        """Refuse layers without one activation of fixed size for each sample. What a wildcard has matched beside others
+        may be a mere container, which is never called."""
+        called = [name for name in self.target_layers if name in self._activations]
+        for pattern in self.config.target_layers:
+            if not any(_matches(name, pattern) for name in called):
+                raise ValueError(
+                    f"target_layers: {pattern!r} gives no activation (a container of layers is never called); name a "
+                    f"layer within it, such as '{pattern}.*'"
+                )
+        self.target_layers = called
         for name, activation in self._activations.items():
             shape, tokens = tuple(activation.shape), example.get("input_ids")
             usable = activation.dim() > 1 and len(activation) == 2 and activation.is_floating_point()
@@ -351,7 +362,9 @@ def _transformers_backbone(config: SelfModelingConfig) -> nn.Module:
     encoder = AutoConfig.for_model(fields.pop("model_type"), **fields)
     if type(encoder) not in AutoModel._model_mapping:
         raise ValueError(f"backbone_config: transformers has no encoder for model_type={encoder.model_type!r}")
-    return AutoModel.from_config(encoder, trust_remote_code=False, **_without_pooler(encoder))
+    # the encoder's weights may be stored in half precision; here they are trained, in the precision of the heads
+    dtype = torch.get_default_dtype()
+    return AutoModel.from_config(encoder, dtype=dtype, trust_remote_code=False, **_without_pooler(encoder))
 
 
 class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
@@ -382,6 +395,10 @@ class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
         if self.config.num_channels == 1 and pixel_values.shape[1] == 3:
             # transformers' pipelines turn every picture into RGB; a grey one has three equal channels then
             pixel_values = pixel_values.mean(dim=1, keepdim=True)
+        if self.config.backbone == "transformers" and pixel_values.shape[1] == 1:
+            # an encoder of RGB pictures sees a grey one as RGB
+            channels = getattr(self.backbone.config, "num_channels", 1)
+            pixel_values = pixel_values.expand(-1, channels, -1, -1)
         features = self.backbone(pixel_values)
         if self.config.backbone == "transformers":
             features = features.last_hidden_state  # (B, T, n), or (B, n, height, width) of a convolutional encoder
@@ -440,10 +457,14 @@ class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         offsets: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         if isinstance(self.backbone, MeanEmbeddingBag):
             return self.hidden(self.backbone(input_ids, offsets, attention_mask))
-        tokens = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, T, n)
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None and "token_type_ids" in inspect.signature(self.backbone.forward).parameters:
+            inputs["token_type_ids"] = token_type_ids
+        tokens = self.backbone(**inputs).last_hidden_state  # (B, T, n)
         return self.hidden(_pooled(tokens, self.config.feature_pooling, attention_mask))
 
     def forward(
@@ -454,6 +475,7 @@ class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
         num_items_in_batch: torch.Tensor | int | None = None,
         return_dict: bool | None = None,
         offsets: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
     ) -> SelfModelingOutput | tuple[Any, ...]:
         """Classify a batch and predict its activations.
 
@@ -466,8 +488,9 @@ class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
             return_dict: False gives a plain tuple.
             offsets: (B + 1,), for an embedding bag: text b is `input_ids[offsets[b]:offsets[b + 1]]`; what lies after
                 the last offset is filler. No padding within, and so nothing wasted on texts of unequal length.
+            token_type_ids: (B, T), as some tokenizers give them; for encoders that take them, else not used.
         """
-        features = self._features(input_ids, attention_mask, offsets)
+        features = self._features(input_ids, attention_mask, offsets, token_type_ids)
         return self._heads(features, labels, num_items_in_batch, return_dict, attention_mask)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..data import ImageTensors, TaskData, TaskSpec, TextTensors
-from ..models import SelfModelingConfig
+from ..data import ImageTensors, TaskData, TaskSpec, TensorData, TextTensors
+from ..errors import InputError
+from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
 
 # entries of a task's recipe that describe its network
 NETWORK_FIELDS = ("backbone", "backbone_kwargs", "small_image_stem", "hidden_sizes", "target_layers")
@@ -41,3 +42,20 @@ def recipe_config(spec: TaskSpec, data: TaskData[Any], **changes: Any) -> SelfMo
     """The network of a task's recipe, but for these fields."""
     given = {name: spec.recipe[name] for name in NETWORK_FIELDS if name in spec.recipe}
     return SelfModelingConfig(**network_fields(data, {**given, **changes}))
+
+
+def check_length(model: SelfModelingPreTrainedModel, *texts: TensorData) -> None:
+    """Refuse texts longer than the encoder's table of positions, before an index falls outside of it.
+
+    Raises:
+        InputError: the longest has too many tokens.
+    """
+    most = (model.config.backbone_config or {}).get("max_position_embeddings")
+    if most is None:
+        return
+    for name, module in model.backbone.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            most -= module.padding_idx + 1  # RoBERTa's, and those after it, begin to count behind padding's
+    longest = max((data.longest for data in texts if isinstance(data, TextTensors)), default=0)
+    if longest > most:
+        raise InputError("--max_length", None, f"the longest text has {longest} tokens; allowed are at most {most}")

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from ..complexity import LLCCalibration, LLCResult, calibrate_llc, estimate_llc_many
 from ..data import ImageTensors, TensorData, TextTensors
 from ..models import SelfModelingPreTrainedModel
+from .network import check_length
 
 
 class _OnPixels(nn.Module):
@@ -149,5 +150,6 @@ def _check_fit(model: SelfModelingPreTrainedModel, data: TensorData) -> None:
             raise ValueError(f"data of {found} (channels, height, width): the model takes {expected}")
     if isinstance(data, TextTensors) and data.padded != (config.backbone == "transformers"):
         raise ValueError(f"data with padded={data.padded}: encoders take padded texts, embedding bags bags")
+    check_length(model, data)
     if int(data.labels.max()) >= config.num_labels:
         raise ValueError(f"data with label {int(data.labels.max())}: the model has {config.num_labels} classes")

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,7 +91,12 @@ class SelfModelingTrainer(Trainer):
         task: TaskSpec | None = None,
         **kwargs: Any,
     ) -> None:
+        if kwargs.get("compute_loss_func") is not None:
+            raise ValueError("compute_loss_func: allowed is None: the loss of both terms is the model's own")
         super().__init__(model=model, args=args or SelfModelingTrainingArguments(), **kwargs)
+        self._check_weight()
+        if self.args.ddp_find_unused_parameters is None and self.model.config.backbone != "transformers":
+            self.args.ddp_find_unused_parameters = False
         self.task = task
         if compute_metrics is not None:
             self.compute_metrics = lambda prediction: compute_metrics(_logits_alone(prediction))
@@ -107,6 +113,11 @@ class SelfModelingTrainer(Trainer):
         self._term_sums: dict[str, torch.Tensor] = {}
         self._terms_logged_at = 0
         self._num_parameters: int | None = None
+
+    def _check_weight(self) -> None:
+        if getattr(self.model, "self_model_head", None) is not None and self.model.config.aux_weight == 0:
+            layers = ", ".join(self.model.config.target_layers)
+            warnings.warn(f"aux_weight=0 with target_layers={layers}: nothing trains the self-model", stacklevel=4)
 
     def _rlct_callback(self) -> RLCTCallback:
         if not isinstance(self.train_dataset, TensorData):

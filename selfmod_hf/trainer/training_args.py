@@ -15,6 +15,7 @@ _COMPILE_MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autot
 _USABLE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bf16_full_eval": (lambda value: not value, "is False; mixed_precision is for evaluation too"),
     "fp16_full_eval": (lambda value: not value, "is False; mixed_precision is for evaluation too"),
+    "label_smoothing_factor": (lambda value: value == 0, "is 0: the loss of both terms is the model's own"),
     "neftune_noise_alpha": (lambda value: value is None, "is None: no noise is added to embeddings"),
     "batch_eval_metrics": (lambda value: not value, "is False: metrics are taken over the whole split"),
     "eval_accumulation_steps": (lambda value: value is None or value >= 1, "are None and integers of at least 1"),
@@ -35,7 +36,8 @@ class SelfModelingTrainingArguments(TrainingArguments):
         rlct_every_n_epochs: estimate and log the RLCT after every n-th epoch; 0: never.
         rlct_preset: its settings, a name that `selfmod_hf.complexity.llc_preset` knows.
         logging_nan_inf_filter: False here: a loss that is NaN or infinite is logged as it is.
-        ddp_find_unused_parameters: False here: every parameter of these models gets a gradient.
+        ddp_find_unused_parameters: None: of transformers' encoders alone, some of which have parameters that nothing
+            uses; the other networks have none.
 
     Several GPUs are used under `accelerate launch`, one process each; a single process uses one (torch's
     DataParallel would run one model's hooks in several threads).
@@ -56,7 +58,11 @@ class SelfModelingTrainingArguments(TrainingArguments):
         },
     )
     ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "DDP looks for parameters without a gradient, at some cost a step."}
+        default=None,
+        metadata={
+            "help": "DDP looks for parameters without a gradient, at some cost a step; default: with transformers' "
+            "encoders, which may have some."
+        },
     )
     rlct_every_n_epochs: int = field(
         default=0, metadata={"help": "Estimate and log the RLCT on the training set after every n-th epoch; 0: never."}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
@@ -95,7 +96,7 @@ def test_targets_fit_predictions_padding_is_no_part_and_pruning_keeps_every_bit(
     known = [layer for layer in LAYERS[name] if layer != "backbone"] + ["hidden.relu1"]
     layers = tuple(data.draw(st.lists(st.sampled_from(known), min_size=1, max_size=3, unique=True)))
     pooling = data.draw(st.sampled_from(["mean", "first"] if name in READS_TEXT else ["mean", "first", "flatten"]))
-    lengths = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
+    lengths = data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=4).filter(any))
     padding = data.draw(st.integers(0, 6))
     model = built(name, layers, pooling)
     with torch.no_grad():
@@ -128,6 +129,26 @@ def test_targets_are_the_encoders_own_activations_averaged_over_real_tokens(name
             torch.testing.assert_close(found[row], own.mean(dim=0))
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_first_token_is_the_first_that_is_no_padding(side):
+    """Of targets and of what the heads read, on whichever side texts are padded; zeros for a text without tokens."""
+    model = network(
+        "bert", target_layers=["embeddings.word_embeddings"], target_pooling="first", feature_pooling="first"
+    )
+    texts = [[3, 4, 5], [6], []]
+    rows = [[0] * (4 - len(t)) + t if side == "left" else t + [0] * (4 - len(t)) for t in texts]
+    mask = torch.tensor([[int(token > 0) for token in row] for row in rows])
+    seen = {}
+    model.backbone.register_forward_hook(lambda module, args, output: seen.update(tokens=output.last_hidden_state))
+    model.hidden.register_forward_hook(lambda module, args, output: seen.update(read=args[0]))
+    output = model(input_ids=torch.tensor(rows), attention_mask=mask)
+    table = model.backbone.embeddings.word_embeddings.weight
+    assert torch.equal(output.self_model_targets, torch.stack([table[3], table[6], torch.zeros(12)]))
+    first = mask.argmax(dim=1)
+    assert torch.equal(seen["read"][:2], seen["tokens"][[0, 1], first[:2]])
+    assert not seen["read"][2].any()
+
+
 def test_the_loss_is_the_formula_on_a_plain_bert():
     model, inputs = network("bert", target_layers=["encoder.layer.1.output"]), batch("bert", [5, 2, 7])
     plain = BertModel(ENCODERS["bert"], add_pooling_layer=False).eval()
@@ -156,6 +177,9 @@ def test_a_wildcard_stands_within_one_part_of_a_name():
     [
         ("bert", ["encoder.layer.*.outptu"], "no module is named 'encoder.layer.*.outptu'; allowed are"),
         ("bert", ["embeddings.position_embeddings"], "gives (1, 3, 12) for two samples"),
+        ("bert", ["encoder.layer.0.output", "encoder.layer"], "'encoder.layer' gives no activation"),
+        ("bert", ["encoder.*"], "name a layer within it, such as 'encoder.*.*'"),
+        ("vit", ["layers"], "'layers' gives no activation"),
     ],
 )
 def test_layers_without_an_activation_of_each_sample_are_refused(name, layers, message):
@@ -172,10 +196,14 @@ def test_a_seed_gives_every_arm_the_same_initial_network():
             assert torch.equal(value, network(name).state_dict()[key])
 
 
-@pytest.mark.parametrize("name", sorted(LAYERS))
+@pytest.mark.parametrize("name", [*sorted(LAYERS), "ragged"])
 def test_compiles_without_graph_break(name):
+    ragged, name = name == "ragged", "embedding_bag" if name == "ragged" else name
     model = network(name, target_layers=["hidden.relu1"] if name == "embedding_bag" else LAYERS[name][:1])
     inputs = batch(name, [5, 2, 7])
+    if ragged:  # as it is trained; its sparse gradient alone cannot be compiled
+        tokens = inputs["input_ids"][inputs.pop("attention_mask") == 1]
+        inputs |= {"input_ids": tokens, "offsets": torch.tensor([0, 5, 7, 14])}
     expected = model(**inputs)
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
@@ -254,10 +282,12 @@ def test_loads_where_the_package_is_not_installed(tmp_path):
     subprocess.run([sys.executable, "-c", WITHOUT_PACKAGE, *files], cwd=tmp_path, check=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ENCODERS)
-def test_a_pretrained_backbone_keeps_its_weights(tmp_path, name):
+def test_a_pretrained_backbone_keeps_its_weights(tmp_path, name, dtype):
+    """Also one that is stored in half precision, which is trained in float32."""
     torch.manual_seed(7)
-    pretrained = AutoModel.from_config(ENCODERS[name])
+    pretrained = AutoModel.from_config(ENCODERS[name]).to(dtype)
     pretrained.save_pretrained(tmp_path)
     model_class = SelfModelingForSequenceClassification if name in READS_TEXT else SelfModelingForImageClassification
     fields = {"target_layers": LAYERS[name][:1], "aux_weight": 1.0, "num_labels": 3}
@@ -265,10 +295,39 @@ def test_a_pretrained_backbone_keeps_its_weights(tmp_path, name):
     model = model_class.from_backbone_pretrained(str(tmp_path), **fields)
     assert (model.config.base_model, model.config.num_labels) == (None, 3)  # a folder is no Hub id
     theirs = pretrained.state_dict()
-    assert all(torch.equal(value, theirs[key]) for key, value in model.backbone.state_dict().items())
+    assert all(torch.equal(value, theirs[key].float()) for key, value in model.backbone.state_dict().items())
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    model(**batch(name, [5, 2, 7])).loss.backward()
     torch.manual_seed(0)
     drawn = model_class(model.config)
     assert torch.equal(model.classifier.weight, drawn.classifier.weight)
+
+
+def test_texts_and_images_are_told_apart_by_the_encoders_class():
+    """BEiT has a vocabulary, and a configuration need not state its own."""
+    kinds = {"beit": False, "vit": False, "resnet": False, "distilbert": True, "canine": True, "bert": True}
+    for model_type, text in kinds.items():
+        assert SelfModelingConfig(backbone_config={"model_type": model_type}).reads_text == text
+        assert SelfModelingConfig(backbone_config=AutoConfig.for_model(model_type)).reads_text == text
+
+
+def test_token_types_reach_the_encoders_that_take_them():
+    inputs = batch("bert", [5, 2])
+    zeros, ones = torch.zeros_like(inputs["input_ids"]), torch.ones_like(inputs["input_ids"])
+    model = network("bert")
+    assert torch.equal(model(**inputs, token_type_ids=zeros).logits, model(**inputs).logits)
+    assert not torch.equal(model(**inputs, token_type_ids=ones).logits, model(**inputs).logits)
+    other = network("distilbert")
+    assert torch.equal(other(**inputs, token_type_ids=ones).logits, other(**inputs).logits)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_encoder_of_rgb_sees_grey_pictures_as_rgb(channels):
+    """`channels` is what a pipeline gives: it turns every picture into RGB."""
+    model = network("vit", num_channels=1)
+    grey = torch.randn(2, 1, 8, 8)
+    expected = network("vit")(pixel_values=grey.expand(-1, 3, -1, -1)).logits
+    torch.testing.assert_close(model(pixel_values=grey.expand(-1, channels, -1, -1)).logits, expected)
 
 
 def test_a_pretrained_backbone_is_never_unpickled(tmp_path):
