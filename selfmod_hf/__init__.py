@@ -19,6 +19,7 @@ _EXPORTS: dict[str, str] = {
     "SelfModelingTrainer": ".trainer",
     "SelfModelingTrainingArguments": ".trainer",
     "TaskSpec": ".data",
+    "get_task": ".data",
     "load_images": ".data",
     "load_results": ".hub.results",
     "load_texts": ".data",

@@ -10,6 +10,8 @@ from typing import Any
 
 from .errors import InputError
 
+MOST_YAML_BYTES = 1_000_000
+
 
 def read_json(path: str | Path, kind: type = dict) -> Any:
     """The JSON in a file.
@@ -28,6 +30,38 @@ def read_json(path: str | Path, kind: type = dict) -> Any:
     if not isinstance(value, kind):
         raise InputError("file", str(path), f"holds JSON of type {type(value).__name__}; allowed is {kind.__name__}")
     return value
+
+
+def read_yaml(flag: str, path: str | Path, *, as_text: bool = False) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file.
+
+    Args:
+        flag: that names the file, for errors.
+        path: the file.
+        as_text: leave all scalars as text.
+
+    Raises:
+        InputError: it cannot be read, is larger than 1 MB, is neither YAML nor JSON, holds no mapping, or has aliases,
+            by which a few lines can stand for more than a machine holds.
+    """
+    import yaml
+
+    try:
+        if not Path(path).is_file() or Path(path).stat().st_size > MOST_YAML_BYTES:
+            raise InputError(flag, str(path), f"cannot be read: allowed are files of at most {MOST_YAML_BYTES} bytes")
+        text = Path(path).read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise InputError(flag, str(path), "aliases (*name) are not allowed")
+        values = yaml.load(text, Loader=yaml.BaseLoader if as_text else yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(flag, str(path), f"cannot be read ({error})") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(flag, str(path), f"is neither YAML nor JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise InputError(flag, str(path), "allowed is a mapping of names to values")
+    return values
 
 
 @contextmanager

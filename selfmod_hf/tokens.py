@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 
 HIDDEN = "<hidden>"
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}\b")  # as the Hub makes them
-_FLAG = re.compile(r"(--\w*token)(?:=(.*))?", re.DOTALL)  # --hub_token, of whatever form its value is
+# as the Hub makes them: of users, of OAuth (dots and underscores within), of organizations
+_TOKEN = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|hf_oauth_[\w.-]{16,}|api_org_[A-Za-z0-9]{16,})\b")
+_FLAG = re.compile(r"(--[\w-]*token)(?:=(.*))?", re.DOTALL)  # --hub_token, --hub-token, of whatever form its value is
 
 
 def without_tokens(arguments: Sequence[str]) -> list[str]:

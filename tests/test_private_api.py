@@ -26,6 +26,7 @@ USED = {
     f"{TRAINER}get_optimizer_cls_and_kwargs": "args model",
     f"{TRAINER}floating_point_ops": "self inputs",
     f"{TRAINER}create_optimizer": "self model",
+    f"{TRAINER}create_scheduler": "self num_training_steps optimizer",
     f"{TRAINER}create_model_card": "self",
     f"{TRAINER}save_state": "self",
     f"{TRAINER}save_metrics": "self split metrics combined",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from tests.hub.test_publish_encoders import bert_tokenizer
 from tests.loopback_hub import LoopbackHub
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
@@ -38,14 +39,12 @@ def hub(tmp_path, hub_seed):
     """A Hub that holds, under the pretrained models' names, small random ones of the same architecture."""
     from transformers import AutoModel, BertConfig, ViTConfig, set_seed
 
-    from selfmod_hf.data import basic_english_tokenizer
-
     set_seed(0)
     models = tmp_path / "seed" / "models"
     small = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24}
     bert = models / "sentence-transformers" / "all-MiniLM-L6-v2"
     AutoModel.from_config(BertConfig(**small, num_hidden_layers=6, vocab_size=200)).save_pretrained(bert)
-    basic_english_tokenizer(["the a film is good bad great dull"]).save_pretrained(bert)
+    bert_tokenizer(bert)
     vit = models / "google" / "vit-base-patch16-224-in21k"
     AutoModel.from_config(ViTConfig(**small, num_hidden_layers=2)).save_pretrained(vit)
     with LoopbackHub(tmp_path / "hub", seeds=[hub_seed.path, tmp_path / "seed"]) as running:

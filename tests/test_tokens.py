@@ -32,7 +32,11 @@ for line in sys.stdin:
     [
         (["--hub_token", SHORT, "--seed", "1"], ["--hub_token", HIDDEN, "--seed", "1"]),
         ([f"--hub_token={SHORT}", "x"], [f"--hub_token={HIDDEN}", "x"]),
+        (["--hub-token", SHORT], ["--hub-token", HIDDEN]),
+        ([f"--hub-token={SHORT}"], [f"--hub-token={HIDDEN}"]),
         (["--repo", TOKEN], ["--repo", HIDDEN]),
+        (["--repo", "hf_oauth_ey.J0-e_XAi" * 3], ["--repo", HIDDEN]),
+        (["--repo", "api_org_" + "a1" * 12], ["--repo", HIDDEN]),
         (["--hub_token"], ["--hub_token"]),
         (["--model=hf_hub/hf_short", "--tokenizer_name", "x"], ["--model=hf_hub/hf_short", "--tokenizer_name", "x"]),
     ],

@@ -11,9 +11,9 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..files import read_yaml
 from . import UsageError
 
 if TYPE_CHECKING:
@@ -53,16 +53,8 @@ def read_config_file(path: str, parser: HfArgumentParser) -> dict[str, Any]:
     Raises:
         UsageError: no such file, no mapping, or a key that is no flag.
     """
-    import yaml
-
-    try:
-        values = yaml.safe_load(Path(path).read_text())  # JSON is YAML too
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path}: cannot be read ({error})") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"--config {path}: is neither YAML nor JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"--config {path}: allowed is a mapping of flags to values")
+    with one_line():
+        values = read_yaml("--config", path)
     known = vars(parser.parse_args([]))
     for key in values:
         if key not in known:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from ..tokens import without_tokens
 from . import UsageError
 from .arguments import as_flags, make_parser, one_line, parse, quieten
 from .data_flags import flag
@@ -125,7 +126,8 @@ def _prepared(study: StudyFolder, task: str, args: ReproduceArguments) -> _Task:
 def _begin(study: StudyFolder, args: ReproduceArguments) -> None:
     from ..experiments.sweep import surroundings
 
-    session = {"started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": sys.argv[1:]}
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    session = {"started": started, "command": without_tokens(sys.argv[1:])}
     study.content |= {"scale": args.scale, **surroundings()}
     study.content["sessions"].append(session)
     for task in args.tasks or []:

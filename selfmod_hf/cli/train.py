@@ -84,6 +84,8 @@ def run(argv: Sequence[str]) -> None:
             data = load_run_data(spec, data_args, model_args)
         set_seed(training_args.seed)
         model = build_model(model_args, data)
+        if model.self_model_head is not None and model.config.aux_weight == 0:
+            print("selfmod: --aux_weight is 0: nothing trains the self-model of --target_layers", file=sys.stderr)
         trainer = _build_trainer(spec, model, training_args, data, run_args.quiet)
     train(trainer)
 
@@ -222,14 +224,17 @@ def _build_trainer(
     from ..trainer import SelfModelingTrainer
     from .progress import EpochLines, SilentProgressBar
 
-    trainer = SelfModelingTrainer(
-        model=model,
-        args=args,
-        train_dataset=data.train,
-        eval_dataset=data.test,
-        processing_class=data.train.processor(),
-        task=spec,
-    )
+    try:
+        trainer = SelfModelingTrainer(
+            model=model,
+            args=args,
+            train_dataset=data.train,
+            eval_dataset=data.test,
+            processing_class=data.train.processor(),
+            task=spec,
+        )
+    except RuntimeError as error:  # a tracker that is not installed
+        raise UsageError(f"--report_to {' '.join(args.report_to)}: {error}") from error
     # in place of transformers' lines, which repeat every entry of every log
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)

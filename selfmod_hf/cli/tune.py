@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import read_yaml
 from ..tokens import without_tokens
 from . import UsageError
 from .arguments import as_flags, check_finite, make_parser, one_line, quieten
@@ -94,16 +95,9 @@ def _check_numbers(args: TuneArguments) -> None:
 
 def _read_space(entries: Sequence[str]) -> dict[str, Any]:
     if len(entries) == 1 and "=" not in entries[0]:
-        import yaml
-
-        try:
-            # all scalars as text: YAML's numbers have a base of 60, in which 1:20 is 80
-            values = yaml.load(Path(entries[0]).read_text(), Loader=yaml.BaseLoader)
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            raise UsageError(f"--space {entries[0]}: cannot be read ({error})") from error
-        if not isinstance(values, dict):
-            raise UsageError(f"--space {entries[0]}: allowed is a mapping of names to ranges")
-        return values
+        with one_line():
+            # as text: YAML's numbers have a base of 60, in which 1:20 is 80
+            return read_yaml("--space", entries[0], as_text=True)
     for entry in entries:
         if "=" not in entry:
             raise UsageError(f"--space {entry}: allowed is NAME=RANGE")

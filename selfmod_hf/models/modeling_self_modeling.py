@@ -10,6 +10,7 @@ import fnmatch
 import importlib
 import inspect
 import os
+import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
@@ -318,6 +319,8 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         Raises:
             OSError: no such encoder, or one without safetensors.
         """
+        if config_fields.get("target_layers") and "aux_weight" not in config_fields:
+            warnings.warn("aux_weight is 0: nothing trains the self-model of these target_layers", stacklevel=2)
         if name.startswith("timm/"):
             model = cls(cls.config_class(backbone=name, **config_fields))
             pretrained = _timm_backbone(model.config, pretrained=True)

@@ -8,7 +8,6 @@ import os
 import shutil
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,7 +93,6 @@ class SelfModelingTrainer(Trainer):
         if kwargs.get("compute_loss_func") is not None:
             raise ValueError("compute_loss_func: allowed is None: the loss of both terms is the model's own")
         super().__init__(model=model, args=args or SelfModelingTrainingArguments(), **kwargs)
-        self._check_weight()
         if self.args.ddp_find_unused_parameters is None and self.model.config.backbone != "transformers":
             self.args.ddp_find_unused_parameters = False
         self.task = task
@@ -114,11 +112,6 @@ class SelfModelingTrainer(Trainer):
         self._terms_logged_at = 0
         self._num_parameters: int | None = None
 
-    def _check_weight(self) -> None:
-        if getattr(self.model, "self_model_head", None) is not None and self.model.config.aux_weight == 0:
-            layers = ", ".join(self.model.config.target_layers)
-            warnings.warn(f"aux_weight=0 with target_layers={layers}: nothing trains the self-model", stacklevel=4)
-
     def _rlct_callback(self) -> RLCTCallback:
         if not isinstance(self.train_dataset, TensorData):
             raise ValueError("rlct_every_n_epochs: allowed with a train_dataset of ImageTensors or TextTensors")
@@ -126,6 +119,14 @@ class SelfModelingTrainer(Trainer):
             raise ValueError("rlct_every_n_epochs: allowed without FSDP or DeepSpeed; `selfmod rlct` has --checkpoints")
         settings = llc_preset(self.args.rlct_preset, self.task.name if self.task else "mnist")
         return RLCTCallback(self, self.train_dataset, self.args.rlct_every_n_epochs, settings)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """As transformers has it; what a schedule lacks is told with its name."""
+        try:
+            return super().create_scheduler(num_training_steps, optimizer)
+        except TypeError as error:
+            given = f"{self.args.lr_scheduler_type.value!r} with lr_scheduler_kwargs={self.args.lr_scheduler_kwargs!r}"
+            raise ValueError(f"lr_scheduler_type={given}: {error}") from error
 
     # ---- data ----
 

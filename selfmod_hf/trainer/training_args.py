@@ -16,6 +16,7 @@ _USABLE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bf16_full_eval": (lambda value: not value, "is False; mixed_precision is for evaluation too"),
     "fp16_full_eval": (lambda value: not value, "is False; mixed_precision is for evaluation too"),
     "label_smoothing_factor": (lambda value: value == 0, "is 0: the loss of both terms is the model's own"),
+    "train_sampling_strategy": (lambda value: value == "random", "is random: the order follows from the seed alone"),
     "neftune_noise_alpha": (lambda value: value is None, "is None: no noise is added to embeddings"),
     "batch_eval_metrics": (lambda value: not value, "is False: metrics are taken over the whole split"),
     "eval_accumulation_steps": (lambda value: value is None or value >= 1, "are None and integers of at least 1"),

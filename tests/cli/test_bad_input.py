@@ -3,6 +3,7 @@ right result. The flags are read from the dataclasses, so a new one is covered a
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from selfmod_hf.cli import main
+from selfmod_hf.cli.arguments import make_parser
 from selfmod_hf.cli.data_flags import DataArguments
 from selfmod_hf.cli.push import PushArguments
 from selfmod_hf.cli.report import ReportArguments
@@ -234,6 +236,9 @@ def test_what_is_out_of_range_is_refused_before_work(place, capsys, case, monkey
 
 # ------------------------------------------------------------------------------------------- files
 
+# each level ten times the one before
+LEVELS = [f"&a{n} [{', '.join([f'*a{n - 1}' if n else '1'] * 10)}]" for n in range(10)]
+BOMB = f"hidden_sizes: [{', '.join(LEVELS)}]"
 FILES: dict[str, bytes] = {
     "empty": b"",
     "list": b"- 1\n",
@@ -241,7 +246,9 @@ FILES: dict[str, bytes] = {
     "broken": b"{",
     "tabs": b"a:\n\t- b",
     "not UTF-8": b"task: \xff\xfe",
-    "anchor bomb": b"a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\n" * 1,
+    "aliases": b"hidden_sizes: [&a [1, 1], *a]",
+    "a few lines that stand for 10 GB": BOMB.encode(),
+    "large": b"task: digits\n" + b"#" * 1_000_000,
     "python": b"task: !!python/object/apply:os.system ['touch ran']",
     "number as key": b"5: 3",
     "null as key": b"null: 3",
@@ -269,6 +276,15 @@ def test_a_file_of_flags_that_cannot_be_used(place, capsys, case, command):
     line = attempt(place, capsys, command, f"{flag}=flags.yaml")
     assert line is not None
     assert not Path("ran").exists()
+    if case in ("aliases", "a few lines that stand for 10 GB"):
+        assert "aliases (*name) are not allowed" in line
+
+
+def test_a_file_of_flags_that_is_no_file_is_not_waited_for(place, capsys):
+    os.mkfifo("pipe")
+    for path in ("pipe", "/dev/zero"):
+        for command, flag in (("train", "--config"), ("tune", "--space")):
+            assert "cannot be read" in (attempt(place, capsys, command, f"{flag}={path}") or "")
 
 
 JSON = st.recursive(
@@ -287,6 +303,43 @@ def test_any_value_in_a_file_is_read_or_refused(place, capsys, name, value):
     Path("flags.json").write_text(json.dumps({name: value, "task": "nothing"}))
     line = attempt(place, capsys, "train", "--config=flags.json", "--task=nothing")
     assert line is not None
+
+
+# what would leave the test's folder, reach for a network, or take long
+ELSEWHERE = ("output_dir", "logging_dir", "config", "task", "dataset_name", "backbone_name", "tokenizer_name")
+ELSEWHERE += ("report_to", "push_to_hub", "resume_from_checkpoint", "num_train_epochs", "max_steps", "project")
+
+
+def plausible() -> list[tuple[str, list[str]]]:
+    """Flags of `train`, and values that may well be meant."""
+    numbers = {"bool": ["True", "False"], "int": ["0", "1", "2", "7"], "float": ["0", "0.1", "0.5", "1"]}
+    known = [(action.dest, action.choices) for action in make_parser("train", *TRAIN)._actions]
+    choices = {name: [str(getattr(c, "value", c)) for c in some] for name, some in known if some}
+    kinds = {name: kind for command, name, kind in FLAGS if command == "train" and name not in ELSEWHERE}
+    values = {name: choices.get(name) or numbers.get(kind) for name, kind in kinds.items()}
+    return [(name, found) for name, found in values.items() if found]
+
+
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(flag=st.sampled_from(plausible()), data=st.data())
+def test_a_plausible_value_runs_or_is_refused(place, capsys, flag, data):
+    """Nothing else is wrong, so that the command runs to its end where the value can be used."""
+    name, values = flag
+    shutil.rmtree("out", ignore_errors=True)
+    attempt(place, capsys, "train", f"--{name}={data.draw(st.sampled_from(values))}")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--label_smoothing_factor=0.1"], "label_smoothing_factor=0.1: allowed is 0"),
+        (["--lr_scheduler_type=warmup_stable_decay"], "lr_scheduler_type"),
+        (["--report_to=clearml"], "clearml"),
+    ],
+)
+def test_what_transformers_would_only_find_later(place, capsys, flags, message):
+    assert message in (attempt(place, capsys, "train", *flags) or "")
 
 
 # ------------------------------------------------------------------------------------------- folders

@@ -67,6 +67,17 @@ def test_two_processes_train_what_one_does(tmp_path):
     assert json.loads((tmp_path / "two" / "training_args.json").read_text())["per_device_train_batch_size"] == 32
 
 
+@pytest.mark.slow
+def test_two_processes_train_an_encoder_that_does_not_use_all_its_parameters(tmp_path):
+    """DINOv2's mask token and others get no gradient."""
+    encoder = {"model_type": "dinov2", "hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2}
+    flags = ["--task", "digits", "--max_train_samples", "200", "--num_train_epochs", "2", "--aux_weight", "1"]
+    flags += ["--backbone_config", json.dumps(encoder | {"image_size": 8, "patch_size": 4}), "--target_layers"]
+    two = launch("--multi_gpu", "--num_processes", "2", "--num_machines", "1")
+    done = run(*two, *flags, "encoder.layer.*", cwd=tmp_path)
+    assert "self-modeling loss" in done.stdout
+
+
 def test_accelerate_launch_with_bf16_on_the_cpu(tmp_path):
     done = run(
         *launch("--num_processes", "2", "--cpu", "--mixed_precision", "bf16"), "--task", "digits", *SHORT, cwd=tmp_path
