@@ -37,6 +37,7 @@ from .random_streams import MinibatchStream, NoiseStream
 from .samplers import SAMPLERS, Dynamics
 
 _SMALL = 8192  # parameters; below this, threads only wait for each other
+MOST_AT_ANCHOR = 1024  # samples of which all networks know their loss at once
 _LANGEVIN_CHECKS = 25  # steps per chain at which the Metropolis acceptance is computed
 
 
@@ -174,9 +175,11 @@ class Traces:
 # ------------------------------------------------------------------------------------------- baseline
 
 
-def losses_at_anchor(problem: Problem, chunk: int = 1024) -> Tensor:
-    """(n, M): every network's loss on every sample, at w*."""
+def losses_at_anchor(problem: Problem, memory_budget: int) -> Tensor:
+    """(n, M): every network's loss on every sample, at w*; of as many samples at once as fit into these bytes."""
     state = problem.stack.parameters | problem.stack.buffers
+    fit = copies_that_fit(int(_bytes_per_sample(problem) * len(problem.stack)), memory_budget)
+    chunk = min(fit, MOST_AT_ANCHOR)
     pieces = []
     for start in range(0, problem.num_samples, chunk):
         inputs, targets = (take(values, slice(start, start + chunk)) for values in (problem.inputs, problem.targets))
@@ -265,6 +268,9 @@ def _capacity(problem: Problem, plan: Plan, budget: int) -> tuple[int, int | Non
     # state before and after a step; anchor, noise, gradient by name and as a row, scratch of the update; what the
     # acceptance keeps of the step before; and, while a recording is checked, a second gradient and its difference
     fixed = problem.layout.size * element * (2 * state + 12)
+    if len(problem.stack) > 1:  # what does not move is one network's own, and repeated for each of its chains
+        values = problem.stack.parameters | problem.stack.buffers
+        fixed += sum(value[0].nbytes for name, value in values.items() if name not in problem.layout.names)
     per_sample = _bytes_per_sample(problem)
     if micro is None and fixed + batch_size * per_sample > budget:
         micro = max(1, int((budget - fixed) // max(1, per_sample)))

@@ -169,6 +169,7 @@ def match_parameters(names: Sequence[str], patterns: Sequence[str] | None) -> li
     if patterns is None:
         return list(names)
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    check("parameters", patterns, bool(patterns), "None, or one name or pattern at least")
     for pattern in patterns:
         known = any(fnmatch.fnmatchcase(name, pattern) for name in names)
         check("parameters", pattern, known, f"a name or pattern among {', '.join(names)}")
@@ -183,7 +184,7 @@ def sample_groups(
     Raises:
         ValueError: with `refuse_diverged`, a network whose own loss is not finite.
     """
-    anchor_losses = losses_at_anchor(problem)  # (n, M)
+    anchor_losses = losses_at_anchor(problem, settings.memory_budget)  # (n, M)
     anchor_means = anchor_losses.mean(0, dtype=torch.float64).tolist()
     if refuse_diverged:
         worst = next((loss for loss in anchor_means if not math.isfinite(loss)), 0.0)

@@ -19,7 +19,6 @@ CPU_BATCH_BYTES = 16 << 20
 # Of one network's activations in a step: with so many, arithmetic rules the step, and company gains nothing on a CPU.
 CPU_ACTIVATION_BYTES = 64 << 20
 RLCT_GROUP = 10  # networks whose chains are sampled together; an interrupted sweep samples at most these again
-RLCT_CHUNK = 1024  # samples of which all of them know the loss at once (`losses_at_anchor`)
 
 
 @dataclass(frozen=True)
@@ -106,10 +105,10 @@ class MemoryPlan:
         return not torch.accelerator.is_available() and activations > CPU_ACTIVATION_BYTES
 
     def sampled_at_once(self, hidden_size: int) -> int:
-        """Networks whose RLCTs are estimated together: their weights a few times over, and what a forward pass over
-        a piece of the training set takes. The chains themselves are cut to size by `estimate_llc`."""
+        """Networks whose RLCTs are estimated together: their weights a few times over. Passes over the data, and the
+        chains themselves, are cut to size by `estimate_llc`."""
         one = self.footprints[hidden_size]
-        return min(RLCT_GROUP, copies_that_fit(20 * one.parameters + RLCT_CHUNK * one.activation_bytes, self.limit))
+        return min(RLCT_GROUP, copies_that_fit(20 * one.parameters, self.limit))
 
     def explain(self, hidden_size: int) -> str | None:
         """Why networks of this width train one by one, where that is no wish of the user's."""

@@ -76,6 +76,26 @@ def test_a_memory_budget_changes_rounding_only(memory_budget, sampler):
     _assert_same(_digits_llc(sampler=sampler), _digits_llc(sampler=sampler, memory_budget=memory_budget))
 
 
+@pytest.mark.parametrize(("memory_budget", "most"), [(2 << 30, 400), (1 << 14, 100)])
+def test_the_loss_of_the_trained_network_too_is_taken_within_the_budget(memory_budget, most):
+    inputs, targets = (values[:400] for values in digits())
+    seen = []
+
+    def loss_fn(outputs, targets):
+        seen.append(len(targets))
+        return torch.nn.functional.cross_entropy(outputs, targets, reduction="none")
+
+    sampling = {"num_draws": 4, "num_chains": 1, "batch_size": 8, "memory_budget": memory_budget}
+    found = estimate_llc(trained_digits_net(), inputs, targets, loss_fn=loss_fn, **sampling)
+    assert max(seen) <= most
+    assert found.init_loss == pytest.approx(loss_fn(trained_digits_net()(inputs), targets).mean().item(), rel=1e-5)
+
+
+def test_no_parameters_are_refused():
+    with pytest.raises(ValueError, match="parameters=\\[\\]: must be None, or one name or pattern at least"):
+        _digits_llc(parameters=[])
+
+
 def test_a_chain_does_not_depend_on_the_others():
     four, two = _digits_llc(), _digits_llc(num_chains=2)
     np.testing.assert_allclose(four.loss_trace[:2], two.loss_trace, rtol=1e-4, atol=1e-5)
