@@ -90,6 +90,17 @@ def run(argv: Sequence[str]) -> None:
     train(trainer)
 
 
+def typed_flags(argv: Sequence[str]) -> dict[str, Any]:
+    """The flags that decide what comes out, by name, in whatever order and spelling they were typed; no tokens."""
+    from ..trainer import SelfModelingTrainingArguments
+
+    parser = make_parser("train", DataArguments, ModelArguments, RunArguments, SelfModelingTrainingArguments)
+    defaults = vars(parser.parse_known_args([])[0])
+    typed = vars(parser.parse_known_args(list(argv))[0])
+    apart = ("quiet", "disable_tqdm", "hub_token")
+    return {name: value for name, value in typed.items() if value != defaults[name] and name not in apart}
+
+
 def parse_flags(
     argv: Sequence[str],
 ) -> tuple[TaskSpec, DataArguments, ModelArguments, RunArguments, SelfModelingTrainingArguments]:

@@ -128,7 +128,7 @@ class Worker:
         for shape in _shapes(space):
             flags = as_train_flags(shape) | {MEMBER_PARAMETER: 1.0}
             train.build_model(self._parse(flags)[2], self.data)  # refuses a shape that does not exist
-        settings = {"train": without_tokens(fixed), "sampling": self.sampling, "give_up_below": args.give_up_below}
+        settings = {"train": train.typed_flags(fixed), "sampling": self.sampling, "give_up_below": args.give_up_below}
         self.tuning: Tuning = Tuning(
             folder,
             space,

@@ -313,7 +313,7 @@ class Tuning:
                 if number in open_trials:
                     self._tell(number, entry, rlct, f"{rlct.status}: {rlct.status_reason}" if bad else None)
         (path / "group.json").unlink()  # first: from here on it is no work in progress
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)  # another worker may be at it, too
 
     def threshold(self, name: str, values: Sequence[float]) -> float:
         """Below this a trial is hopeless, judged by the best of the finished trials and of `values`.
@@ -366,6 +366,10 @@ class Tuning:
 
     def write_results(self, command: Callable[[FrozenTrial], str]) -> str:
         """Write all trials, and the Pareto front as JSON, table and plot; returns the table."""
+        with self._lock("study"):  # workers may come to their ends together
+            return self._write_results(command)
+
+    def _write_results(self, command: Callable[[FrozenTrial], str]) -> str:
         front = self.pareto_front()
         everything = [
             {"trial": trial.number, "state": trial.state.name.lower(), "parameters": trial.params, **trial.user_attrs}

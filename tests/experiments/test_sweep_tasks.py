@@ -182,7 +182,7 @@ def test_memory_decides_how_many_at_once(monkeypatch):
     if not torch.accelerator.is_available():
         assert plan.members_at_once(2000) == 1
     assert plan.sampled_at_once(2000) == 10
-    assert MemoryPlan(footprints, batch_size=64, limit=2 << 30).sampled_at_once(2000) == 1
+    assert MemoryPlan(footprints, batch_size=64, limit=1 << 30).sampled_at_once(2000) == 1
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     assert 40 < plan.members_at_once(2000) < 80
     assert "over the 1024 MiB there are" in str(MemoryPlan(footprints, 64, 1 << 30).explain(2000))

@@ -185,6 +185,17 @@ def test_another_space_needs_another_folder(study, capsys):
     flags = [*SMALL[:-1], "learning_rate=0.05:0.2"]
     assert main(["tune", *flags, "--trials=5", f"--output_dir={study}"]) == 2
     assert "take another folder" in capsys.readouterr().err
+    flags = ["--learning_rate=0.01", *SMALL]
+    assert main(["tune", *flags, "--trials=5", f"--output_dir={study}"]) == 2
+
+
+def test_the_same_flags_in_another_order_and_spelling_go_on(study):
+    *flags, space, weight, sizes, rate = [flag for flag in SMALL if flag != "--quiet"]
+    flags = [flag.replace("max_train_samples", "max-train-samples") for flag in reversed(flags)]
+    before = len(trials(study))
+    assert main(["tune", *flags, "--disable_tqdm=True", space, weight, sizes, rate, "--trials=5",
+                 f"--output_dir={study}"]) == 0  # fmt: skip
+    assert len(trials(study)) == before
 
 
 @pytest.mark.parametrize(
