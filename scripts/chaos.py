@@ -12,6 +12,7 @@ tests' Hub on loopback, whose files are their results.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -23,7 +24,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,23 +125,28 @@ def disturb(name: str, faults: list[str], trials: int, randomness: random.Random
             subprocess.run([*SELFMOD, *command.prepare], cwd=reference, check=True, **SILENT)
         with place(command, reference) as first:
             first.fill()
-            start = time.perf_counter()
-            first.finish()
-            seconds = time.perf_counter() - start
+            times = first.finish()
             expected = first.results()
-        print(f"{name}: {seconds:.1f} s undisturbed, {len(expected)} files compared", flush=True)
-        failures = 0
+        print(
+            f"{name}: {times[1]:.1f} s undisturbed, writes after {times[0]:.1f}, {len(expected)} files compared",
+            flush=True,
+        )
+        failures, full = 0, []
         for trial in range(trials):
             fault = faults[trial % len(faults)]
             where = Path(folder) / f"trial-{trial}"
             shutil.copytree(reference, where, ignore=lambda _, names: {"out", "hub"} & set(names))
             with place(command, where) as here:
-                outcome, clear = FAULTS[fault](here, seconds, randomness)
+                outcome, clear = FAULTS[fault](here, times, randomness)
                 differing = different(expected, here.results())
             verdict = "the same" if not differing else f"DIFFERENT: {', '.join(differing)}"
             print(f"  {fault:5} {outcome}; resumed: {verdict}", flush=True)
             failures += bool(differing) or not clear
+            full += ["exit code 2" in outcome] if fault == "disk" else []
             shutil.rmtree(where)
+    if 2 * sum(full) < len(full):
+        print(f"  only {sum(full)} of {len(full)} disks ran full: take smaller ones")
+        failures += 1
     return failures
 
 
@@ -164,12 +169,25 @@ class Place:
     def start(self) -> subprocess.Popen[str]:
         return subprocess.Popen([*SELFMOD, *self.command.flags], cwd=self.where, env=self.environment, **SILENT)
 
-    def finish(self) -> None:
-        """Run to the end, whatever an earlier run has left."""
+    def finish(self) -> tuple[float, float]:
+        """Run to the end, whatever an earlier run has left; returns after how many seconds something was written into
+        `out` for the first time, and after how many it ended."""
+        before, start, written = self.changed(), time.perf_counter(), None
         process = self.start()
-        errors = process.communicate()[1]
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                errors = process.communicate(timeout=0.1)[1]
+                break
+            if written is None and self.changed() != before:
+                written = time.perf_counter() - start
         if process.returncode:
             raise SystemExit(f"{self.command.flags} in {self.where} ended with {process.returncode}:\n{errors}")
+        ended = time.perf_counter() - start
+        return (ended if written is None else written), ended
+
+    def changed(self) -> int:
+        """When a file came into `out`, or went, for the last time; 0 where there is no folder."""
+        return self.out.stat().st_mtime_ns if self.out.is_dir() else 0
 
     def fill(self) -> None:
         """What is in `out` before the command runs."""
@@ -183,7 +201,7 @@ class Place:
         return {str(path.relative_to(self.where)): digest(path) for path in paths}
 
 
-@contextmanager
+@contextlib.contextmanager
 def place(command: Command, where: Path) -> Iterator[Place]:
     """With a Hub of its own where the command pushes."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
@@ -203,15 +221,17 @@ def place(command: Command, where: Path) -> Iterator[Place]:
 # ---- faults: disturb the command in a folder, then let it finish ----
 
 
-Fault = Callable[[Place, float, random.Random], tuple[str, bool]]  # what happened; whether it ended as it should
+# place, (seconds to the first file, to the end) -> what happened; whether it ended as it should
+Fault = Callable[[Place, tuple[float, float], random.Random], tuple[str, bool]]
 
 
 def by_signal(number: signal.Signals) -> Fault:
-    def disturb(here: Place, seconds: float, randomness: random.Random) -> tuple[str, bool]:
+    def disturb(here: Place, times: tuple[float, float], randomness: random.Random) -> tuple[str, bool]:
         here.fill()
         moments = []
         for _ in range(randomness.choice((1, 1, 2, 3))):  # some runs are hit again while they recover
-            moment = randomness.uniform(0, seconds)
+            # seldom while there is nothing to lose yet, most of which time goes into imports
+            moment = randomness.uniform(randomness.choice((0, *3 * times[:1])), times[1])
             process = here.start()
             try:
                 process.communicate(timeout=moment)
@@ -226,7 +246,7 @@ def by_signal(number: signal.Signals) -> Fault:
     return disturb
 
 
-def by_full_disk(here: Place, seconds: float, randomness: random.Random) -> tuple[str, bool]:
+def by_full_disk(here: Place, times: tuple[float, float], randomness: random.Random) -> tuple[str, bool]:
     size = int(here.command.kibibytes * randomness.uniform(0.2, 1))
     with small_disk(here.out):
         here.fill()
@@ -246,7 +266,7 @@ def by_full_disk(here: Place, seconds: float, randomness: random.Random) -> tupl
     return outcome, clear
 
 
-@contextmanager
+@contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[None]:
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], check=True)

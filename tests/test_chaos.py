@@ -12,7 +12,7 @@ CAN_MOUNT = sys.platform == "linux" and os.geteuid() == 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["train", "rlct"])  # the sweep has its own, in test_sweep.py
+@pytest.mark.parametrize("command", ["train", "rlct"])
 @pytest.mark.parametrize("fault", ["kill", "term", "disk"])
 def test_a_disturbed_run_ends_the_same(command, fault):
     if fault == "disk" and not CAN_MOUNT:
@@ -21,9 +21,17 @@ def test_a_disturbed_run_ends_the_same(command, fault):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["tune", "push", "push_model"])
-def test_a_disturbed_study_and_push_end_the_same(command):
-    run(command, ["kill", "disk"] if CAN_MOUNT else ["kill"])
+@pytest.mark.parametrize(
+    ("command", "fault"),
+    [
+        ("sweep", "term"),
+        ("tune", "kill"),
+        ("push", "term"),
+        ("push_model", "kill"),
+    ],  # sweeps are killed in test_sweep.py
+)
+def test_a_disturbed_study_and_push_end_the_same(command, fault):
+    run(command, [fault, "disk"] if CAN_MOUNT else [fault])
 
 
 def run(command: str, faults: list[str]) -> None:

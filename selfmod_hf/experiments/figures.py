@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..complexity.weight_width import histogram
 from .folder import SweepFolder
 from .plan import describe_setting
 from .published import published_for
@@ -228,7 +229,7 @@ def weight_distributions(rows: pd.DataFrame, folder: SweepFolder) -> Any:
             values = values[np.isfinite(values)]
             if len(values) == 0:
                 continue  # every network of this arm has diverged
-            density, edges = np.histogram(values, bins=80, density=True)
+            density, edges = histogram(values, 80, density=True)
             axis.stairs(density, edges, color=colors[weight], label=f"{weight:g}")
         axis.set(xlabel="weight", ylabel="density", title=f"h = {width}")
     axes[0, 0].legend(title="AW", fontsize=7, title_fontsize=7)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..complexity.weight_width import histogram
 from ..files import entries_of
 from .folder import SweepFolder, to_json, write_text
 from .plan import Cell, describe_setting
@@ -134,7 +135,7 @@ def _networks(folder: SweepFolder, rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _histogram(weights: np.ndarray) -> dict[str, Any]:
     finite = weights[np.isfinite(weights)]
-    counts, edges = np.histogram(finite, bins=BINS)
+    counts, edges = histogram(finite, BINS)
     return {"counts": counts.tolist(), "low": _short(edges[0]), "high": _short(edges[-1])}
 
 

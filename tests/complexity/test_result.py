@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from selfmod_hf.complexity import LLCResult, calibrate_llc, estimate_llc, llc_preset, weight_width
-from selfmod_hf.complexity.weight_width import weight_widths
+from selfmod_hf.complexity.weight_width import weight_width_of, weight_widths
 
 from .scenarios import DUMMY, Quadratic, given_loss
 
@@ -105,3 +105,11 @@ def test_weight_width_refuses():
     net.weight.data.fill_(math.nan)
     with pytest.raises(ValueError, match="must be finite, 4 are not"):
         weight_width(net, layer="")
+
+
+@pytest.mark.parametrize("values", [[1e30] * 4, [-3e38, 3e38], [-1e-30] * 3, [0.0] * 3])
+def test_the_histogram_of_weights_of_any_size(values):
+    width = weight_width_of(torch.tensor(values))
+    assert width.counts.sum() == len(values)
+    assert np.isfinite(width.bin_edges).all()
+    assert width.sd == pytest.approx(np.std(np.array(values)), rel=1e-6, abs=1e24)
