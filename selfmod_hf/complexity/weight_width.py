@@ -78,15 +78,14 @@ def weight_width_of(weight: Tensor, *, layer: str = "weight", bins: int | Sequen
     return WeightWidth(float(values.std()), counts, edges, values.size, layer)
 
 
-def histogram(
-    values: NDArray[Any], bins: int | Sequence[float], density: bool = False
-) -> tuple[NDArray[Any], NDArray[np.float64]]:
+def histogram(values: NDArray[Any], bins: int | Sequence[float]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """(counts, bin edges) as `numpy.histogram`, of large values that are all the same, too."""
     values = values.astype(np.float64)  # in which the range of float32's largest numbers is finite
     spread = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
     if spread[1] - spread[0] < 1e-9 * abs(spread[1]):
         spread = (spread[0] - 1e-6 * abs(spread[0]), spread[1] + 1e-6 * abs(spread[1]))
-    return np.histogram(values, bins=bins, range=spread, density=density)
+    edges = np.histogram_bin_edges(values, bins, spread)
+    return np.histogram(values, edges)[0], edges
 
 
 def weight_widths(weights: Tensor, *, layer: str = "weight", bins: int | Sequence[float] = 100) -> list[WeightWidth]:

@@ -229,8 +229,8 @@ def weight_distributions(rows: pd.DataFrame, folder: SweepFolder) -> Any:
             values = values[np.isfinite(values)]
             if len(values) == 0:
                 continue  # every network of this arm has diverged
-            density, edges = histogram(values, 80, density=True)
-            axis.stairs(density, edges, color=colors[weight], label=f"{weight:g}")
+            counts, edges = histogram(values, 80)
+            axis.stairs(counts / (counts.sum() * np.diff(edges)), edges, color=colors[weight], label=f"{weight:g}")
         axis.set(xlabel="weight", ylabel="density", title=f"h = {width}")
     axes[0, 0].legend(title="AW", fontsize=7, title_fontsize=7)
     return figure
