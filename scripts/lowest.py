@@ -25,7 +25,7 @@ def lowest() -> str:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["tune"], *extras["dev"]]
-    found = [re.fullmatch(r"([\w-]+)>=([\w.]+)", requirement) for requirement in wanted]
+    found = [re.fullmatch(r"([\w-]+)>=([\w.]+)(?:,<\d+)?", requirement) for requirement in wanted]
     return HEAD + "".join(f"{bound[1]}=={bound[2]}\n" for bound in found if bound is not None)
 
 

@@ -117,12 +117,10 @@ class SelfModelingConfig(PreTrainedConfig):
         """Whether the backbone takes tokens, not images."""
         if self.backbone != "transformers":
             return self.backbone == "embedding_bag"
-        # by its class: some encoders of images have a vocabulary, too (BEiT)
         assert self.backbone_config is not None
-        name = self.backbone_config["model_type"]
-        if name not in CONFIG_MAPPING or CONFIG_MAPPING[name] not in AutoModel._model_mapping:
-            return False  # refused when the network is built
-        return AutoModel._model_mapping[CONFIG_MAPPING[name]].main_input_name == "input_ids"
+        # by its class: some encoders of images have a vocabulary, too (BEiT). What there is none of is refused later
+        encoder = encoder_class(self.backbone_config["model_type"])
+        return encoder is not None and encoder.main_input_name == "input_ids"
 
     def _check(self) -> None:
         self._check_backbone()
@@ -154,6 +152,14 @@ class SelfModelingConfig(PreTrainedConfig):
             )
         if self.small_image_stem and not timm:
             raise ValueError(f"small_image_stem=True: backbone {self.backbone!r} has no such stem; allowed with timm")
+
+
+def encoder_class(model_type: str) -> Any:
+    """transformers' encoder of that type, where it has several the first; None where it has none."""
+    if model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in AutoModel._model_mapping:
+        return None
+    found = AutoModel._model_mapping[CONFIG_MAPPING[model_type]]
+    return found[0] if isinstance(found, tuple) else found
 
 
 # ---- types and ranges of single fields ----

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .configuration_self_modeling import SelfModelingConfig
+from .configuration_self_modeling import SelfModelingConfig, encoder_class
 
 IGNORED_LABEL = -100  # transformers' convention: such a sample enters no loss
 
@@ -355,16 +355,19 @@ def _matches(name: str, pattern: str) -> bool:
 
 def _without_pooler(encoder: Any) -> dict[str, bool]:
     """The argument that leaves out a pooling layer, where the encoder knows it: nothing here reads that layer."""
-    encoder_class = AutoModel._model_mapping[type(encoder)]
-    known = "add_pooling_layer" in inspect.signature(encoder_class.__init__).parameters
+    known = "add_pooling_layer" in inspect.signature(encoder_class(encoder.model_type).__init__).parameters
     return {"add_pooling_layer": False} if known else {}
 
 
 def _transformers_backbone(config: SelfModelingConfig) -> nn.Module:
     fields = dict(config.backbone_config or {})
     encoder = AutoConfig.for_model(fields.pop("model_type"), **fields)
-    if type(encoder) not in AutoModel._model_mapping:
+    if encoder_class(encoder.model_type) is None:
         raise ValueError(f"backbone_config: transformers has no encoder for model_type={encoder.model_type!r}")
+    if encoder.is_encoder_decoder:
+        raise ValueError(
+            f"backbone_config: model_type={encoder.model_type!r} has a decoder; allowed are encoders alone"
+        )
     # the encoder's weights may be stored in half precision; here they are trained, in the precision of the heads
     dtype = torch.get_default_dtype()
     return AutoModel.from_config(encoder, dtype=dtype, trust_remote_code=False, **_without_pooler(encoder))
@@ -451,6 +454,11 @@ class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
             raise ValueError("target_pooling='flatten': texts differ in length; allowed are mean, first")
         bag = config.backbone == "embedding_bag"
         self.backbone = MeanEmbeddingBag(**config.backbone_kwargs) if bag else _transformers_backbone(config)
+        if not bag and "attention_mask" not in inspect.signature(self.backbone.forward).parameters:
+            raise ValueError(
+                f"backbone_config: {type(self.backbone).__name__} takes no attention_mask, so that padding would enter "
+                "targets and losses; allowed are encoders that do"
+            )
         # without a mask: transformers would look into its values, and `from_pretrained` builds without any
         self._build_heads({"input_ids": torch.zeros(2, 3, dtype=torch.long)})
         self.post_init()

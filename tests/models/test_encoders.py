@@ -305,7 +305,7 @@ def test_a_pretrained_backbone_keeps_its_weights(tmp_path, name, dtype):
 
 def test_texts_and_images_are_told_apart_by_the_encoders_class():
     """BEiT has a vocabulary, and a configuration need not state its own."""
-    kinds = {"beit": False, "vit": False, "resnet": False, "distilbert": True, "canine": True, "bert": True}
+    kinds = {"beit": False, "vit": False, "resnet": False, "distilbert": True, "canine": True, "funnel": True}
     for model_type, text in kinds.items():
         assert SelfModelingConfig(backbone_config={"model_type": model_type}).reads_text == text
         assert SelfModelingConfig(backbone_config=AutoConfig.for_model(model_type)).reads_text == text
@@ -346,6 +346,8 @@ def test_a_pretrained_backbone_is_never_unpickled(tmp_path):
         ({"feature_pooling": "last"}, "feature_pooling='last': allowed are mean, first"),
         ({"target_pooling": "max"}, "target_pooling='max': allowed are mean, first, flatten"),
         ({"backbone_kwargs": {"a": 1}}, "takes none"),
+        ({"backbone_config": {"model_type": "fnet", **SIZES}}, "FNetModel takes no attention_mask"),
+        ({"backbone_config": {"model_type": "t5", "d_model": 12, "num_layers": 1}}, "has a decoder"),
     ],
 )
 def test_wrong_fields_are_refused_in_one_line(fields, message):
