@@ -1,7 +1,7 @@
 """What the cells of a sweep say: intervals per arm, tests against the baseline, trends over the self-model's weight.
 
 An arm is one width, one self-model weight and one kind of targets; its samples are the seeds. RLCTs whose status is
-not "ok", and widths of weights that are not finite, are counted and left out of every figure here.
+not "ok", and widths and accuracies of networks whose weights are not finite, are counted and left out of every figure.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ LEVEL = 0.95
 def usable(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
     """The rows that count for a measure."""
     rows = rows[rows[measure].notna()]
+    if measure == "accuracy":  # of weights that are NaN it would be the share of class 0
+        rows = rows[rows["weight_width"].notna()]
     return rows[rows["rlct_status"] == "ok"] if measure == "rlct" else rows
 
 

@@ -48,7 +48,9 @@ def make_page(repos: list[str]) -> gr.Blocks:
                 picture = gr.Image(
                     type="pil", label="Picture", sources=["upload", "clipboard"], visible=False, elem_id="picture"
                 )
-                text = gr.Textbox(label="Review", lines=8, placeholder="Paste a review", visible=False)
+                text = gr.Textbox(
+                    label="Review", lines=8, placeholder="Paste a review", visible=False, elem_id="review"
+                )
                 example, number = gr.Button("An example", elem_id="example"), gr.State(0)
             with gr.Column():
                 classes = gr.Label(label="Classes", num_top_classes=5, elem_id="classes")

@@ -63,6 +63,15 @@ def test_it_draws_without_errors_and_without_a_network(browser, report):
     assert all(browser.execute_script("return !!document.querySelector(arguments[0])", target) for target in ids)
 
 
+def test_a_browser_that_cannot_unpack_the_figures_says_so(browser, report):
+    hide = {"source": "delete window.DecompressionStream"}
+    script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", hide)
+    open_page(browser, report.as_uri())
+    line = wait_for(browser, "return document.querySelector('#figures [role=alert]')?.textContent")
+    browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+    assert "could not be drawn" in line
+
+
 def test_a_mark_shows_its_network(browser, report):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By

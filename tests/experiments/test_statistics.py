@@ -56,6 +56,14 @@ def test_arms_of_other_seeds_are_compared_by_welch():
     assert test["p"] == pytest.approx(stats.ttest_ind([2, 3, 5], [1, 2, 3, 4], equal_var=False).pvalue)
 
 
+def test_a_network_that_has_diverged_enters_no_mean():
+    table = rows({0: [0.9, 0.8, 0.7]})
+    table.loc[2, ["weight_width", "rlct", "rlct_status", "accuracy"]] = [np.nan, np.nan, "diverged", 0.1]
+    arms = summarize_arms(table).set_index("measure")
+    assert arms["mean"].to_dict() == pytest.approx(dict.fromkeys(("weight_width", "accuracy", "rlct"), 0.85))
+    assert (arms["left_out"] == 1).all()
+
+
 def test_rlcts_that_are_not_ok_are_left_out_and_named():
     good, bad = rows({0: [10, 11, 12], 1: [8, 9, 10]}), rows({50: [-5, -6, -7]}, "not_at_minimum")
     both = pd.concat([good, bad])

@@ -127,15 +127,8 @@ def test_a_baseline_says_so(explore, small_model):
     assert "predicts none" in explore.activations_figure(answer).layout.annotations[0].text
 
 
-def test_texts(explore, tmp_path):
-    tokenizer = basic_english_tokenizer(explore.REVIEWS)
-    bag = {"num_embeddings": len(tokenizer), "embedding_dim": 4}
-    config = SelfModelingConfig(
-        "embedding_bag", bag, hidden_sizes=[6], target_layers=["hidden.relu1"], id2label={0: "neg", 1: "pos"}
-    )
-    SelfModelingForSequenceClassification(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    network = explore.open_network(str(tmp_path), "")
+def test_texts(explore, of_texts):
+    network = explore.open_network(str(of_texts), "")
     assert network.kind == "text"
     answers = [explore.ask(network, review) for review in explore.examples(network)]
     assert set(answers[0].classes) == {"neg", "pos"}
@@ -185,10 +178,31 @@ def of_colours(small_model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(small_sweep, small_model, of_colours):
+def of_texts(small_model, tmp_path_factory, explore):
+    """A network of texts that knows the words of the examples."""
+    folder = tmp_path_factory.mktemp("texts")
+    tokenizer = basic_english_tokenizer(explore.REVIEWS)
+    bag = {"num_embeddings": len(tokenizer), "embedding_dim": 4}
+    config = SelfModelingConfig(
+        "embedding_bag", bag, hidden_sizes=[6], target_layers=["hidden.relu1"], id2label={0: "neg", 1: "pos"}
+    )
+    SelfModelingForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    LLCResult.load(small_model / "rlct.json").save(folder / "rlct.json")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(small_sweep, small_model, of_colours, of_texts):
     """Address of the app, run as its README says, with an endpoint where nobody listens."""
     pytest.importorskip("gradio", reason="needs gradio (pip install 'selfmod_hf[space]')")
-    command = [sys.executable, "-u", str(SPACE / "app.py"), "--repo", *map(str, (small_sweep, small_model, of_colours))]
+    command = [
+        sys.executable,
+        "-u",
+        str(SPACE / "app.py"),
+        "--repo",
+        *map(str, (small_sweep, small_model, of_colours, of_texts)),
+    ]
     app = subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, text=True)
     address = next((found[0] for line in app.stdout if (found := re.findall(r"http://127\S+", line))), None)
     assert address, app.wait(10)
@@ -246,20 +260,43 @@ def test_the_page_in_a_browser(browser, page):
     assert [url for url in requested(browser) if not url.startswith((page, "data:", f"blob:{page}"))] == []
 
 
-@pytest.mark.slow
-def test_a_picture_is_uploaded_in_a_browser(browser, page, of_colours, explore, tmp_path):
-    """It is resized to what the network takes; the classes are those of that picture, in order."""
+def choose_repository(browser, name: str) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
-    photo = Image.effect_mandelbrot((90, 70), (-3, -2.5, 2, 2.5), 20).convert("RGB")
-    photo.save(tmp_path / "photo.png")
-    open_page(browser, page)
     wait_for(browser, "return document.querySelector('#siblings .js-plotly-plot .trace')")
     box = browser.find_element(By.CSS_SELECTOR, "#repo input")
     box.click()
     box.send_keys(Keys.CONTROL, "a")
-    box.send_keys(of_colours.name, Keys.ENTER)
+    box.send_keys(name, Keys.ENTER)
+
+
+@pytest.mark.slow
+def test_a_review_is_pasted_in_a_browser(browser, page, of_texts, explore):
+    from selenium.webdriver.common.by import By
+
+    open_page(browser, page)
+    choose_repository(browser, of_texts.name)
+    wait_for(browser, "return document.querySelector('#review textarea')")
+    review = explore.REVIEWS[0]
+    browser.find_element(By.CSS_SELECTOR, "#review textarea").send_keys(review)
+    answer = explore.ask(explore.open_network(str(of_texts), ""), review)
+    shares = [rf"{name}\s+{100 * share:.0f}%" for name, share in answer.classes.items()]
+    for share in shares:  # at the end of the review; before, of what had been typed so far
+        wait_for(browser, f"return /{share}/.test(document.getElementById('classes').innerText)")
+    wait_for(browser, "return document.querySelector('#activations .js-plotly-plot .trace')")
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+@pytest.mark.slow
+def test_a_picture_is_uploaded_in_a_browser(browser, page, of_colours, explore, tmp_path):
+    """It is resized to what the network takes; the classes are those of that picture, in order."""
+    from selenium.webdriver.common.by import By
+
+    photo = Image.effect_mandelbrot((90, 70), (-3, -2.5, 2, 2.5), 20).convert("RGB")
+    photo.save(tmp_path / "photo.png")
+    open_page(browser, page)
+    choose_repository(browser, of_colours.name)
     wait_for(browser, "return document.querySelector('#picture input[type=file]')")
     assert "%" not in browser.find_element(By.ID, "classes").text
     browser.find_element(By.CSS_SELECTOR, "#picture input[type=file]").send_keys(str(tmp_path / "photo.png"))

@@ -152,4 +152,9 @@ async function start() {
   dark.addEventListener("change", drawAll);
   document.documentElement.dataset.readyAfter = Math.round(performance.now());
 }
-start();
+start().catch(error => {
+  const line = document.createElement("p");
+  line.setAttribute("role", "alert");
+  line.textContent = `The figures could not be drawn (${error.message}); a newer browser may. All numbers are in the tables.`;
+  byId("figures").prepend(line);
+});
