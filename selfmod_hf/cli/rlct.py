@@ -72,7 +72,7 @@ def run(argv: Sequence[str]) -> None:
     with one_line():
         _check_choice(args)
         spec = task_spec(data_args)
-        settings = sampler_settings(args, spec.name)
+        settings = sampler_settings(args, spec.name) | {"data": spec.train_data}
         folders = _checkpoint_folders(args.checkpoints) if args.checkpoints else [args.model]
         models = [_load_model(folder, args.revision, args.subfolder) for folder in folders]
         data = _load_data(spec, data_args, args, models[0])
@@ -273,14 +273,17 @@ def _estimate_checkpoints(
 def table(result: LLCResult) -> str:
     """What a person should know of an estimate."""
     settings = result.settings
+    part = {} if settings.parameters is None else {"of": f"the parameters {settings.parameter_names} alone"}
     rows = {
         "RLCT": f"{result.llc:.3f} ± {result.standard_error:.3f} (standard error)",
+        **part,
         "status": f"{result.status}: {result.status_reason}",
         "nβ": f"{result.nbeta:.3f} ({settings.nbeta_rule})",
         "sampler": f"{settings.sampler}, step size {settings.step_size:g}, localization {settings.localization:g}",
         "draws": f"{settings.num_chains} chains x {settings.num_draws}, the first {settings.num_burnin_steps} left out",
         "R-hat, ESS": f"{result.rhat:.3f}, {result.ess:.0f}",
         "preset": str(settings.preset),
+        "data": f"{settings.data}, {settings.num_samples} samples",
         "loss at w*": f"{result.init_loss:.5f}",
     }
     return "\n".join(f"{name:22}{value}" for name, value in rows.items())

@@ -121,6 +121,7 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
         epochs=f"{facts.epochs:g}",
         metrics={METRICS[metric]: f"{value:.4f}" for metric, value in facts.metrics.items()},
         rlct=plain_text(rlct_lines(facts.rlct)) if facts.rlct else None,
+        rlct_part=plain_text(facts.rlct.settings.parameter_names) if facts.rlct else "",
         recipe=plain_text(facts.recipe),
         curves=facts.curves,
         trace=facts.trace,
@@ -180,31 +181,39 @@ def rlct_arguments(rlct: LLCResult) -> dict[str, Any]:
         "standard_error": finite(rlct.standard_error),
         "status": rlct.status,
         "nbeta": rlct.nbeta,
+        "nbeta_rule": settings.nbeta_rule,
         "sampler": settings.sampler,
         "step_size": settings.step_size,
         "localization": settings.localization,
         "batch_size": settings.batch_size,
+        "data": settings.data,
         "num_samples": settings.num_samples,
         "num_chains": settings.num_chains,
         "num_draws": settings.num_draws,
         "num_burnin_steps": settings.num_burnin_steps,
         "seed": settings.seed,
+        "compute_dtype": settings.compute_dtype,
         "preset": settings.preset,
+        "options": dict(settings.options),
+        "parameters": list(settings.parameters or ()) or "all",
     }
 
 
 def rlct_lines(rlct: LLCResult) -> dict[str, str]:
     """The same for people."""
     settings = rlct.settings
+    part = f", of the parameters {settings.parameter_names} alone" if settings.parameters else ""
+    options = "".join(f", {name} {value}" for name, value in settings.options.items())
     return {
-        "RLCT": f"{rlct.llc:.2f} ± {rlct.standard_error:.2f} (standard error)",
+        "RLCT": f"{rlct.llc:.2f} ± {rlct.standard_error:.2f} (standard error){part}",
         "status": f"{rlct.status}: {rlct.status_reason}",
         "nβ": f"{rlct.nbeta:.2f} ({settings.nbeta_rule})",
         "sampler": f"{settings.sampler}, step size {settings.step_size:g}, localization {settings.localization:g}, "
-        f"batch size {settings.batch_size}",
+        f"batch size {settings.batch_size}{options}, in {settings.compute_dtype}",
         "draws": f"{settings.num_chains} chains x {settings.num_draws}, the first {settings.num_burnin_steps} left out",
         "R-hat, effective sample size": f"{rlct.rhat:.3f}, {rlct.ess:.0f}",
-        "loss at the trained weights": f"{rlct.init_loss:.5f} nats over {settings.num_samples} samples",
+        "data": f"{settings.data or 'not recorded'}, {settings.num_samples} samples",
+        "loss at the trained weights": f"{rlct.init_loss:.5f} nats",
         "preset, seed": f"{settings.preset}, {settings.seed}",
     }
 

@@ -1,15 +1,20 @@
 """`selfmod rlct` on networks trained here, and the callback that follows the RLCT while training."""
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
 from selfmod_hf.cli import main
 from selfmod_hf.complexity import LLCResult
+from selfmod_hf.hub.model_folder import write_model_card
+from selfmod_hf.hub.results import compare_with_published, load_results
 from selfmod_hf.models import SelfModelingForImageClassification
 
 SCRIPT = str(Path(__file__).resolve().parents[2] / "scripts" / "estimate_rlct.py")
@@ -41,6 +46,31 @@ def test_the_same_command_gives_the_same_bits(run_folder, tmp_path):
         assert main(["rlct", "--model", str(run_folder), *QUICK, "--output_dir", str(tmp_path / name)]) == 0
     first, second = (LLCResult.load(tmp_path / name / "rlct.json") for name in ("a", "b"))
     assert np.array_equal(first.loss_trace, second.loss_trace)
+
+
+def test_the_rlct_of_a_part_is_told_apart(run_folder, tmp_path, capsys):
+    """In the table, in rlct.json, on the card, and where it is compared with one of the whole network."""
+    folder = shutil.copytree(run_folder, tmp_path / "net")
+    assert main(["rlct", "--model", str(folder), *QUICK]) == 0
+    whole = LLCResult.load(folder / "rlct.json")
+    assert (whole.settings.data, whole.settings.parameters) == ("digits, train", None)
+    assert "data                  digits, train, 1437 samples" in capsys.readouterr().out
+    assert main(["rlct", "--model", str(folder), *QUICK, "--parameters", "network.classifier.*"]) == 0
+    part, names = LLCResult.load(folder / "rlct.json"), "network.classifier.weight, network.classifier.bias"
+    assert f"of                    the parameters {names} alone" in capsys.readouterr().out
+    found = compare_with_published(replace(part, settings=replace(part.settings, seed=1)), whole.to_dict())
+    assert found.agrees is None
+    assert f"parameters {names} here, all there" in found.text
+
+    write_model_card(folder, "me/net")
+    card = (folder / "README.md").read_text()
+    assert f"(standard error), of the parameters {names} alone |" in card
+    assert "not of the whole network" in card
+    (metric,) = [r for r in ModelCard(card).data.eval_results if r.metric_type == "rlct"]
+    assert metric.metric_args["parameters"] == names.split(", ")
+    assert (metric.metric_args["data"], metric.metric_args["options"]) == ("digits, train", {})
+    row = load_results(str(folder)).loc[0]
+    assert (row["rlct_parameters"], row["rlct_data"]) == (names.split(", "), "digits, train")
 
 
 def test_two_processes_give_the_numbers_of_one(run_folder, tmp_path):

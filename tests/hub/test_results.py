@@ -1,6 +1,7 @@
 """A published RLCT, and a new estimate beside it."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -43,6 +44,36 @@ def test_what_is_not_comparable_is_not_compared(estimate):
     bad = compare_with_published(estimate, replace(estimate, status="not_at_minimum").to_dict())
     assert bad.agrees is None
     assert "not_at_minimum there" in bad.text
+
+
+def test_data_and_sampler_options_must_agree_where_both_are_known(estimate):
+    other = replace(estimate.settings, seed=3, data="ylecun/mnist, train", options={"momentum": 0.5})
+    found = compare_with_published(estimate, replace(estimate, settings=other).to_dict())
+    assert found.agrees is None
+    assert "data digits, train here, ylecun/mnist, train there" in found.text
+    assert "options {} here, {'momentum': 0.5} there" in found.text
+    old = replace(estimate, settings=replace(estimate.settings, seed=3)).to_dict()
+    for name in ("data", "options", "parameters"):  # as a file from before they were kept
+        del old["settings"][name]
+    assert compare_with_published(estimate, old).agrees
+
+
+def test_a_file_from_before_the_data_were_kept(small_model, tmp_path):
+    shutil.copytree(small_model, tmp_path, dirs_exist_ok=True)
+    old = json.loads((tmp_path / "rlct.json").read_text())
+    del old["settings"]["data"]
+    (tmp_path / "rlct.json").write_text(json.dumps(old))
+    assert LLCResult.load(tmp_path / "rlct.json").settings.data is None
+    assert load_results(str(tmp_path)).loc[0, "rlct_data"] is None
+
+
+def test_a_sweeps_table_has_every_setting(small_sweep):
+    """Of each network what its own rlct.json has."""
+    settings = LLCResult.load(small_sweep / "cells" / "h8-aw0-seed1" / "rlct.json").to_dict()["settings"]
+    row = load_results(str(small_sweep)).iloc[0]
+    names = ("data", "num_samples", "nbeta_rule", "compute_dtype", "options", "parameters", "num_burnin_steps", "seed")
+    assert {name: row[f"rlct_{name}"] for name in names} == {name: settings[name] for name in names}
+    assert (settings["data"], settings["num_samples"]) == ("digits, train", 200)
 
 
 def test_local_folders(small_sweep, small_model, tmp_path):
