@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ..models import SelfModelingConfig
 
 METRICS = {"accuracy": "Accuracy", "weight_width": "Weight width (SD of the last layer's weights)"}
-RLCT_NAME = "RLCT (local learning coefficient)"
 TAGS = ["self-modeling", "selfmod_hf", "arxiv:2407.10188"]
 CITATION = """\
 @article{premakumar2024unexpected,
@@ -93,7 +92,8 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
     ]
     if facts.rlct is not None:
         value = finite(facts.rlct.llc)
-        results.append(_result(facts, "rlct", RLCT_NAME, value, facts.train_split, rlct_arguments(facts.rlct)))
+        title = rlct_name(facts.rlct.nbeta, facts.rlct.sampler, facts.rlct.settings.parameter_names)
+        results.append(_result(facts, "rlct", title, value, facts.train_split, rlct_arguments(facts.rlct)))
     data = ModelCardData(
         license="mit",
         library_name="transformers",
@@ -172,6 +172,12 @@ def finite(value: float) -> float | str:
 
 
 # ---- the RLCT ----
+
+
+def rlct_name(nbeta: float, sampler: str, part: str = "") -> str:
+    """The metric's name. Two RLCTs at another nβ, or of another sampler or part, are different quantities: a table of
+    metrics, which shows names and values alone, must tell them apart."""
+    return f"RLCT at nβ = {nbeta:.4g} ({sampler})" + (f", of {part} alone" if part else "")
 
 
 def rlct_arguments(rlct: LLCResult) -> dict[str, Any]:

@@ -50,6 +50,7 @@ def test_an_rlct_stands_with_its_settings():
     assert found.metric_value == rlct.llc
     assert (found.metric_args["nbeta"], found.metric_args["status"]) == (12.5, rlct.status)
     assert f"| RLCT | {rlct.llc:.2f} ±" in str(card)
+    assert found.metric_name == "RLCT at nβ = 12.5 (sgld)"
 
 
 def test_the_baseline_and_data_off_the_hub_say_so():
