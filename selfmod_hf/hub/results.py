@@ -1,10 +1,8 @@
-"""Reading published RLCTs back, from the Hub or from a folder."""
+"""Reading published RLCTs back as a table, from the Hub or from a folder."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +12,11 @@ from ..files import read_json
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..complexity import LLCResult
-
 SAMPLER = (
     "sampler", "step_size", "localization", "batch_size", "num_chains", "num_draws", "num_burnin_steps", "seed",
     "preset",
 )  # fmt: skip
 MORE = ("nbeta_rule", "num_samples", "data", "compute_dtype", "options", "parameters")  # older files lack some
-# what must be equal for two estimates to be of the same quantity; chains, draws and seeds only decide the error
-SAME = ("sampler", "step_size", "localization", "batch_size", "num_samples", "options", "parameters", "data")
-LEVEL = 2.0  # standard errors of the difference
 
 
 def load_results(repo_id: str, *, revision: str | None = None, token: str | bool | None = None) -> pd.DataFrame:
@@ -144,80 +137,3 @@ def _of_model(rlct: dict[str, Any]) -> pd.DataFrame:
         **{f"rlct_{name}": rlct["settings"].get(name) for name in (*SAMPLER, *MORE)},
     }
     return pd.DataFrame([row])
-
-
-# ---- one published figure, checked ----
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """A new estimate beside a published one.
-
-    Attributes:
-        agrees: within `LEVEL` standard errors of the difference; None where the two are not comparable.
-        text: one line that says so.
-    """
-
-    agrees: bool | None
-    text: str
-
-
-def published_rlct(model: str, revision: str | None = None, subfolder: str = "") -> dict[str, Any] | None:
-    """The `rlct.json` that lies beside a model on the Hub (its `to_dict`), or None."""
-    from .download import fetch
-
-    name = f"{subfolder}/rlct.json" if subfolder else "rlct.json"
-    path = fetch(model, [name], revision=revision) / name
-    return read_json(path) if path.is_file() else None
-
-
-def compare_with_published(ours: LLCResult, published: dict[str, Any]) -> Agreement:
-    """Whether a new estimate agrees with a published one.
-
-    Equal sampler settings and equal seed give the same numbers; another `seed` makes it a test of the figure.
-    """
-    mine = ours.to_dict()
-    there = f"published {_value(published)}"
-    if different := _differences(mine, published):
-        return Agreement(None, f"not comparable with the {there}: {'; '.join(different)}")
-    for where, status in (("here", mine["status"]), ("there", published["status"])):
-        if status not in ("ok", "not_converged"):
-            return Agreement(None, f"not comparable with the {there}: {status} {where}, which is no RLCT")
-    error = math.hypot(mine["standard_error"], published["standard_error"])
-    distance = abs(mine["llc"] - published["llc"])
-    apart = distance / error if error > 0 else (0.0 if distance == 0 else math.inf)
-    verdict = "agrees" if apart <= LEVEL else "DISAGREES"
-    return Agreement(apart <= LEVEL, f"{verdict} with the {there}: {apart:.1f} standard errors of the difference")
-
-
-def _differences(mine: dict[str, Any], published: dict[str, Any]) -> list[str]:
-    """The settings in which two estimates differ, so that they are of different quantities."""
-    own, other = mine["settings"], published["settings"]
-    pairs = [("nbeta", mine["nbeta"], published["nbeta"])]
-    for name in SAME:
-        # a file from before a setting was kept says nothing of it; nor does an estimate whose data were not told
-        if name in other and not (name == "data" and None in (own[name], other[name])):
-            pairs.append((name, own[name], other[name]))
-    return [f"{name} {_shown(new)} here, {_shown(old)} there" for name, new, old in pairs if not _equal(new, old)]
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value[:3])) + (f" and {len(value) - 3} more" if len(value) > 3 else "")
-    return "all" if value is None else str(value)
-
-
-def _equal(new: Any, old: Any) -> bool:
-    if isinstance(new, float) and isinstance(old, (int, float)):
-        return math.isclose(new, old, rel_tol=1e-9)
-    return _as_list(new) == _as_list(old)
-
-
-def _as_list(value: Any) -> Any:
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-
-
-def _value(rlct: dict[str, Any]) -> str:
-    if rlct["llc"] is None:
-        return f"estimate without a value ({rlct['status']})"
-    return f"{rlct['llc']:.3f} ± {rlct['standard_error']:.3f} ({rlct['status']})"

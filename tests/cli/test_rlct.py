@@ -13,8 +13,9 @@ from huggingface_hub import ModelCard
 
 from selfmod_hf.cli import main
 from selfmod_hf.complexity import LLCResult
+from selfmod_hf.hub.agreement import compare_with_published
 from selfmod_hf.hub.model_folder import write_model_card
-from selfmod_hf.hub.results import compare_with_published, load_results
+from selfmod_hf.hub.results import load_results
 from selfmod_hf.models import SelfModelingForImageClassification
 
 SCRIPT = str(Path(__file__).resolve().parents[2] / "scripts" / "estimate_rlct.py")
