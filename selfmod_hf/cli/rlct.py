@@ -209,12 +209,15 @@ def _load_data(
 
 
 def _checkpoint_folders(run_folder: str) -> list[str]:
-    found = sorted(Path(run_folder).glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]))
+    from ..trainer.checkpoints import whole_checkpoints
+
+    found = whole_checkpoints(run_folder)
     if not found:
         raise UsageError(
-            f"--checkpoints {run_folder}: no folder checkpoint-<step> in it (train with --save_total_limit)"
+            f"--checkpoints {run_folder}: no folder checkpoint-<step> in it that was written to its end "
+            "(train with --save_total_limit)"
         )
-    return [str(folder) for folder in found]
+    return found
 
 
 def _output_folder(args: RLCTArguments) -> Path:

@@ -97,6 +97,25 @@ def test_checkpoints_of_a_run(run_folder, tmp_path, capsys):
     assert rows[1]["llc"] == pytest.approx(LLCResult.load(one / "rlct.json").llc, rel=1e-3)
 
 
+def test_other_folders_beside_the_checkpoints_are_passed_over(run_folder, tmp_path, capsys):
+    """One that a killed run left half-written, and one that a person named."""
+    run = tmp_path / "run"
+    for step in ("23", "46"):
+        shutil.copytree(run_folder / f"checkpoint-{step}", run / f"checkpoint-{step}")
+    shutil.copytree(run_folder / "checkpoint-46", run / "checkpoint-best")
+    (run / "checkpoint-69").mkdir()
+    (run / "checkpoint-69" / "config.json").write_text("{}")
+    assert main(["rlct", "--checkpoints", str(run), *QUICK]) == 0
+    rows = json.loads((run / "rlct_checkpoints.json").read_text())
+    assert [row["step"] for row in rows] == [23, 46]
+    for step in ("23", "46"):
+        shutil.rmtree(run / f"checkpoint-{step}")
+    capsys.readouterr()
+    assert main(["rlct", "--checkpoints", str(run), *QUICK]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("selfmod: error")]
+    assert "no folder checkpoint-<step> in it that was written to its end" in line
+
+
 def test_calibrate_chooses_a_cell(run_folder, tmp_path, capsys):
     flags = ["--model", str(run_folder), *QUICK, "--calibrate", "--output_dir", str(tmp_path)]
     assert main(["rlct", *flags]) == 0
