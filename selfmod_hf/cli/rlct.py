@@ -76,11 +76,11 @@ def run(argv: Sequence[str]) -> None:
         data_args = replace(data_args, **taken)
         spec = task_spec(data_args)
         settings = sampler_settings(args, spec.name, published) | {"data": spec.train_data}
-        folders = _checkpoint_folders(args.checkpoints) if args.checkpoints else [args.model]
-        models = [_load_model(folder, args.revision, args.subfolder) for folder in folders]
+        folders = _checkpoint_folders(args.checkpoints) if args.checkpoints else [_fetched(args)]
+        models = [_load_model(folder, args.subfolder) for folder in folders]
         if taken and spec.dataset_name and not models[0].config.reads_text and data_args.image_size is None:
             data_args = replace(data_args, image_size=list(models[0].config.image_size))  # as it was trained
-        data = _load_data(spec, data_args, args, models[0])
+        data = _load_data(spec, data_args, folders[0], args.subfolder, models[0])
         output = _output_folder(args)
         _join_processes(args)
         if _is_main() and not args.quiet and (line := _what_was_taken(args, settings, taken)):
@@ -181,29 +181,42 @@ def _progress(args: RLCTArguments) -> Any:
     return show
 
 
-def _load_model(name: str, revision: str | None, subfolder: str = "") -> SelfModelingPreTrainedModel:
+# of a network on the Hub: itself, and of texts the tokenizer (`*.model`: SentencePiece's)
+NETWORK_FILES = (
+    "config.json", "*.safetensors*", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*",
+    "merges.txt", "*.model",
+)  # fmt: skip
+
+
+def _fetched(args: RLCTArguments) -> str:
+    """The folder of --model; of a repository the cached one, each file compared with its checksum."""
+    assert args.model is not None
+    if Path(args.model).is_dir():
+        return args.model
+    from ..hub.download import fetch
+
+    prefix = f"{args.subfolder}/" if args.subfolder else ""
+    return str(fetch(args.model, [f"{prefix}{name}" for name in NETWORK_FILES], revision=args.revision))
+
+
+def _load_model(folder: str, subfolder: str) -> SelfModelingPreTrainedModel:
     from ..models import load_model
 
-    if Path(name).is_dir() and not (Path(name) / subfolder / "config.json").is_file():
-        raise UsageError(f"--model {Path(name) / subfolder}: the folder holds no config.json")
-    if not Path(name).is_dir():
-        from ..hub.download import fetch
-
-        prefix = f"{subfolder}/" if subfolder else ""
-        name = str(fetch(name, [f"{prefix}config.json", f"{prefix}*.safetensors*"], revision=revision))
-    return load_model(name, subfolder=subfolder, finite=False)  # a diverged network is told as such
+    if not (Path(folder) / subfolder / "config.json").is_file():
+        raise UsageError(f"--model {Path(folder) / subfolder}: holds no config.json")
+    return load_model(folder, subfolder=subfolder, finite=False)  # a diverged network is told as such
 
 
 def _load_data(
-    spec: TaskSpec, data_args: DataArguments, args: RLCTArguments, model: SelfModelingPreTrainedModel
+    spec: TaskSpec, data_args: DataArguments, folder: str, subfolder: str, model: SelfModelingPreTrainedModel
 ) -> TensorData:
     """The training set, texts as the model's own tokenizer has them."""
     if not model.config.reads_text:
         return load_data(spec, data_args).train
     from ..data.texts import load_tokenizer
 
-    folder = args.model or _checkpoint_folders(args.checkpoints or "")[0]
-    tokenizer = load_tokenizer(data_args.tokenizer_name or folder, args.revision or "main", args.subfolder)
+    other = data_args.tokenizer_name
+    tokenizer = load_tokenizer(other) if other else load_tokenizer(folder, subfolder=subfolder)
     padded = model.config.backbone == "transformers"
     return load_data(spec, replace(data_args, tokenizer_name=None), tokenizer=tokenizer, padded=padded).train
 

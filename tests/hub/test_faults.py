@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from selfmod_hf.hub.upload import Target, push_model
-from tests.loopback_hub import LoopbackHub, Trouble
+from tests.loopback_hub import LoopbackHub, Trouble, no_faults
 
 # runs each line of its input, a command as JSON, in an empty cache; answers with exit code, output and errors
 PROGRAM = """
@@ -197,7 +197,7 @@ def test_a_broken_published_file_is_refused_before_sampling(client, small_model,
     folder = shutil.copytree(small_model, tmp_path / "net")
     content = json.loads((folder / file).read_text())
     change(content)
-    api = client.hub.api()
+    client.hub.faults, api = no_faults, client.hub.api()
     api.upload_file(path_or_fileobj=json.dumps(content).encode(), path_in_repo=file, repo_id="me/net")
     code, out, err = client("rlct", "--model=me/net", f"--output_dir={tmp_path / 'out'}", "--quiet")
     api.upload_file(path_or_fileobj=(small_model / file).read_bytes(), path_in_repo=file, repo_id="me/net")
