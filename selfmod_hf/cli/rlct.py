@@ -148,7 +148,7 @@ def sampler_settings(args: RLCTArguments, task: str, published: dict[str, Any] |
         settings = published_settings(published)
         settings["seed"] += 1  # the same seed would repeat the figure, and be no test of it
     else:
-        settings = llc_preset(args.preset or "paper", task) | {"seed": 0} | typed
+        settings = llc_preset("paper" if args.preset is None else args.preset, task) | {"seed": 0} | typed
     if typed:
         settings["preset"] += " with " + ", ".join(sorted(typed))
     if args.seed is not None:
