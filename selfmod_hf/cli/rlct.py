@@ -33,8 +33,9 @@ class RLCTArguments:
     checkpoints: str | None = flag("In place of --model: a run's folder, for the RLCT of each of its checkpoints.")
     self_test: bool = flag("Instead: estimate models of known learning coefficient, beside the truth.", default=False)
     calibrate: bool = flag("Choose step size and localization by rule, from a grid.", default=False)
-    preset: str = flag(
-        "paper (published recipe of the task), paper-text (its supplement's), theory (nbeta = n/log n).", "paper"
+    preset: str | None = flag(
+        "paper (published recipe of the task), paper-text (its supplement's), theory (nbeta = n/log n); default: the "
+        "settings of the RLCT published with a --model of the Hub, else paper."
     )
     sampler: str | None = flag(
         "sgld, fisher_sgld, rmsprop_sgld or sghmc; default: the preset's, as for all that follows."
@@ -47,7 +48,7 @@ class RLCTArguments:
     num_burnin_steps: int | None = flag("Draws left out at the beginning of each chain; default: half of them.")
     batch_size: int | None = flag("Samples of each minibatch.")
     parameters: list[str] | None = flag("Sample these parameters only (names or patterns): the LLC of a part.")
-    seed: int = flag("Of all random numbers.", default=0)
+    seed: int | None = flag("Of all random numbers; default: 0, with published settings the next one to theirs.")
     device: str | None = flag("Where to compute; default: a GPU where there is one.")
     dtype: str | None = flag(
         "float32, float64, or bfloat16 (forward and backward only; several times faster where the processor has it); "
@@ -71,19 +72,25 @@ def run(argv: Sequence[str]) -> None:
         return
     with one_line():
         _check_choice(args)
+        published, taken = _published(args, data_args)
+        data_args = replace(data_args, **taken)
         spec = task_spec(data_args)
-        settings = sampler_settings(args, spec.name)
-        folders = _checkpoint_folders(args.checkpoints) if args.checkpoints else [args.model]
-        models = [_load_model(folder, args.revision, args.subfolder) for folder in folders]
-        data = _load_data(spec, data_args, args, models[0])
+        settings = sampler_settings(args, spec.name, published) | {"data": spec.train_data}
+        folders = _checkpoint_folders(args.checkpoints) if args.checkpoints else [_fetched(args)]
+        models = [_load_model(folder, args.subfolder) for folder in folders]
+        if taken and spec.dataset_name and not models[0].config.reads_text and data_args.image_size is None:
+            data_args = replace(data_args, image_size=list(models[0].config.image_size))  # as it was trained
+        data = _load_data(spec, data_args, folders[0], args.subfolder, models[0])
         output = _output_folder(args)
         _join_processes(args)
+        if _is_main() and not args.quiet and (line := _what_was_taken(args, settings, taken)):
+            print(line, flush=True)
         if args.calibrate:
             _calibrate(models[0], data, settings, output)
         elif args.checkpoints:
             _estimate_checkpoints(folders, models, data, settings, output)
         else:
-            _estimate(models[0], data, settings, output, args)
+            _estimate(models[0], data, settings, output, published)
 
 
 def _check_choice(args: RLCTArguments) -> None:
@@ -95,11 +102,39 @@ def _check_choice(args: RLCTArguments) -> None:
         raise UsageError(f"--memory_gib {args.memory_gib}: allowed are finite numbers above 0")
 
 
-def sampler_settings(args: RLCTArguments, task: str) -> dict[str, Any]:
-    """The preset's settings, those that were typed in their place."""
+def _published(args: RLCTArguments, data_args: DataArguments) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Of a model on the Hub its published RLCT, and those of its data's flags that were not typed."""
+    from ..hub.agreement import published_data, published_rlct
+
+    if args.model is None or Path(args.model).is_dir():
+        return None, {}
+    place = args.model, args.revision, args.subfolder
+    named = data_args.task is not None or data_args.dataset_name is not None
+    flags = {} if named else published_data(*place)
+    taken = {name: value for name, value in flags.items() if getattr(data_args, name) is None}
+    return (None if args.calibrate else published_rlct(*place)), taken
+
+
+def _what_was_taken(args: RLCTArguments, settings: dict[str, Any], taken: dict[str, Any]) -> str:
+    """Which published settings and data are used in place of flags; empty where none are."""
+    parts = []
+    if "members" in settings:
+        parts.append(
+            f"{settings['sampler']}, step size {settings['step_size']:g}, localization {settings['localization']:g}, "
+            f"nβ = {settings['nbeta']:.4g}, {settings['num_chains']} chains x {settings['num_draws']}"
+        )
+    if taken:
+        parts.append(f"data {settings['data']}")
+    return f"taken from {args.model}: {'; '.join(parts)}; seed {settings['seed']}" if parts else ""
+
+
+def sampler_settings(args: RLCTArguments, task: str, published: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The published settings where neither a preset nor one of them was typed; else the preset's, those that were
+    typed in their place."""
     import torch
 
     from ..complexity import llc_preset
+    from ..hub.agreement import published_settings
 
     names = ("sampler", "step_size", "localization", "num_chains", "num_draws", "num_burnin_steps", "batch_size")
     typed = {name: getattr(args, name) for name in (*names, "parameters") if getattr(args, name) is not None}
@@ -109,12 +144,18 @@ def sampler_settings(args: RLCTArguments, task: str) -> dict[str, Any]:
         if args.dtype not in ("float32", "float64", "bfloat16"):
             raise UsageError(f"--dtype {args.dtype}: allowed are float32, float64, bfloat16")
         typed["dtype"] = getattr(torch, args.dtype)
-    settings = llc_preset(args.preset, task) | typed
+    if published is not None and args.preset is None and not typed:
+        settings = published_settings(published)
+        settings["seed"] += 1  # the same seed would repeat the figure, and be no test of it
+    else:
+        settings = llc_preset("paper" if args.preset is None else args.preset, task) | {"seed": 0} | typed
     if typed:
         settings["preset"] += " with " + ", ".join(sorted(typed))
+    if args.seed is not None:
+        settings["seed"] = args.seed
     device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device is None else args.device
     memory = int(args.memory_gib * 2**30)
-    return settings | {"seed": args.seed, "device": device, "memory_budget": memory, "progress": _progress(args)}
+    return settings | {"device": device, "memory_budget": memory, "progress": _progress(args)}
 
 
 def _nbeta(text: str) -> float | str:
@@ -140,40 +181,56 @@ def _progress(args: RLCTArguments) -> Any:
     return show
 
 
-def _load_model(name: str, revision: str | None, subfolder: str = "") -> SelfModelingPreTrainedModel:
+# of a network on the Hub: itself, and of texts the tokenizer (`*.model`: SentencePiece's)
+NETWORK_FILES = (
+    "config.json", "*.safetensors*", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*",
+    "merges.txt", "*.model",
+)  # fmt: skip
+
+
+def _fetched(args: RLCTArguments) -> str:
+    """The folder of --model; of a repository the cached one, each file compared with its checksum."""
+    assert args.model is not None
+    if Path(args.model).is_dir():
+        return args.model
+    from ..hub.download import fetch
+
+    prefix = f"{args.subfolder}/" if args.subfolder else ""
+    return str(fetch(args.model, [f"{prefix}{name}" for name in NETWORK_FILES], revision=args.revision))
+
+
+def _load_model(folder: str, subfolder: str) -> SelfModelingPreTrainedModel:
     from ..models import load_model
 
-    if Path(name).is_dir() and not (Path(name) / subfolder / "config.json").is_file():
-        raise UsageError(f"--model {Path(name) / subfolder}: the folder holds no config.json")
-    if not Path(name).is_dir():
-        from ..hub.download import fetch
-
-        prefix = f"{subfolder}/" if subfolder else ""
-        name = str(fetch(name, [f"{prefix}config.json", f"{prefix}*.safetensors*"], revision=revision))
-    return load_model(name, subfolder=subfolder, finite=False)  # a diverged network is told as such
+    if not (Path(folder) / subfolder / "config.json").is_file():
+        raise UsageError(f"--model {Path(folder) / subfolder}: holds no config.json")
+    return load_model(folder, subfolder=subfolder, finite=False)  # a diverged network is told as such
 
 
 def _load_data(
-    spec: TaskSpec, data_args: DataArguments, args: RLCTArguments, model: SelfModelingPreTrainedModel
+    spec: TaskSpec, data_args: DataArguments, folder: str, subfolder: str, model: SelfModelingPreTrainedModel
 ) -> TensorData:
     """The training set, texts as the model's own tokenizer has them."""
     if not model.config.reads_text:
         return load_data(spec, data_args).train
     from ..data.texts import load_tokenizer
 
-    folder = args.model or _checkpoint_folders(args.checkpoints or "")[0]
-    tokenizer = load_tokenizer(data_args.tokenizer_name or folder, args.revision or "main", args.subfolder)
+    other = data_args.tokenizer_name
+    tokenizer = load_tokenizer(other) if other else load_tokenizer(folder, subfolder=subfolder)
     padded = model.config.backbone == "transformers"
     return load_data(spec, replace(data_args, tokenizer_name=None), tokenizer=tokenizer, padded=padded).train
 
 
 def _checkpoint_folders(run_folder: str) -> list[str]:
-    found = sorted(Path(run_folder).glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]))
+    from ..trainer.checkpoints import whole_checkpoints
+
+    found = whole_checkpoints(run_folder)
     if not found:
         raise UsageError(
-            f"--checkpoints {run_folder}: no folder checkpoint-<step> in it (train with --save_total_limit)"
+            f"--checkpoints {run_folder}: no folder checkpoint-<step> in it that was written to its end "
+            "(train with --save_total_limit)"
         )
-    return [str(folder) for folder in found]
+    return found
 
 
 def _output_folder(args: RLCTArguments) -> Path:
@@ -209,14 +266,11 @@ def _estimate(
     data: TensorData,
     settings: dict[str, Any],
     output: Path,
-    args: RLCTArguments,
+    published: dict[str, Any] | None,
 ) -> None:
-    from ..hub.results import compare_with_published, published_rlct
+    from ..hub.agreement import compare_with_published
     from ..trainer import estimate_rlct
 
-    assert args.model is not None
-    on_hub = not Path(args.model).is_dir()
-    published = published_rlct(args.model, args.revision, args.subfolder) if on_hub else None
     (result,) = estimate_rlct([model], data, **settings)
     if _is_main():
         result.save(output / "rlct.json")
@@ -273,14 +327,17 @@ def _estimate_checkpoints(
 def table(result: LLCResult) -> str:
     """What a person should know of an estimate."""
     settings = result.settings
+    part = {} if settings.parameters is None else {"of": f"the parameters {settings.parameter_names} alone"}
     rows = {
         "RLCT": f"{result.llc:.3f} ± {result.standard_error:.3f} (standard error)",
+        **part,
         "status": f"{result.status}: {result.status_reason}",
         "nβ": f"{result.nbeta:.3f} ({settings.nbeta_rule})",
         "sampler": f"{settings.sampler}, step size {settings.step_size:g}, localization {settings.localization:g}",
         "draws": f"{settings.num_chains} chains x {settings.num_draws}, the first {settings.num_burnin_steps} left out",
         "R-hat, ESS": f"{result.rhat:.3f}, {result.ess:.0f}",
         "preset": str(settings.preset),
+        "data": f"{settings.data}, {settings.num_samples} samples",
         "loss at w*": f"{result.init_loss:.5f}",
     }
     return "\n".join(f"{name:22}{value}" for name, value in rows.items())
@@ -319,7 +376,7 @@ def self_test(args: RLCTArguments) -> None:
             loss_fn=case.loss_fn,
             nbeta="n/log n",
             num_draws=args.num_draws or 2000,
-            seed=args.seed,
+            seed=args.seed or 0,
         )
         truth = case.learning_coefficient
         difference = f"{100 * (found.llc / truth - 1):+.1f} %"

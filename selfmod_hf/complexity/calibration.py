@@ -130,6 +130,7 @@ def calibrate_llc(
     paired: bool = True,
     vectorize: bool = True,
     preset: str | None = None,
+    data: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> LLCCalibration:
     """Run every step size with every localization, all cells x chains stacked, and choose by the rule above.
@@ -149,7 +150,8 @@ def calibrate_llc(
         loss_fn=loss_fn, sampler=sampler, nbeta=nbeta, num_chains=num_chains, num_draws=num_draws,
         num_burnin_steps=num_burnin_steps, batch_size=batch_size, seed=seed, parameters=parameters, device=device,
         dtype=dtype, memory_budget=memory_budget, micro_batch_size=micro_batch_size,
-        sampler_options=sampler_options, paired=paired, vectorize=vectorize, preset=preset, progress=progress,
+        sampler_options=sampler_options, paired=paired, vectorize=vectorize, preset=preset, data=data,
+        progress=progress,
     )  # fmt: skip
     problem = make_problem([model], inputs, targets, settings)
     temperature = settings.inverse_temperature(problem.num_samples)

@@ -53,6 +53,7 @@ def estimate_llc(
     paired: bool = True,
     vectorize: bool = True,
     preset: str | None = None,
+    data: str | None = None,
     member: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> LLCResult:
@@ -89,6 +90,7 @@ def estimate_llc(
         paired: compare every draw with w* on the same minibatch; else with the whole training set.
         vectorize: False runs chains in a loop, as do modules that `torch.vmap` cannot map, after a warning.
         preset: a name to be kept in the result's settings; see `llc_preset`.
+        data: what the inputs are, for people: id, configuration, split ("ylecun/mnist, train"); kept likewise.
         member: number of this network's noise; `estimate_llc_many` gives its k-th network member k.
         progress: called with (chain steps done, chain steps in all) of this process.
 
@@ -100,7 +102,7 @@ def estimate_llc(
         num_chains=num_chains, num_draws=num_draws, num_burnin_steps=num_burnin_steps, batch_size=batch_size,
         seed=seed, parameters=parameters, device=device, dtype=dtype, memory_budget=memory_budget,
         micro_batch_size=micro_batch_size, sampler_options=sampler_options, paired=paired, vectorize=vectorize,
-        preset=preset, progress=progress,
+        preset=preset, data=data, progress=progress,
     )  # fmt: skip
     return _estimate([model], inputs, targets, settings, [member])[0]
 

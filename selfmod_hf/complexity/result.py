@@ -23,7 +23,10 @@ TRACES_SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """Everything that decides the numbers of a run, besides the network and the data."""
+    """Everything that decides the numbers of a run, besides the network and the data.
+
+    `data` says what the inputs are, for people: id, configuration, split; None where that was not told.
+    """
 
     sampler: str
     step_size: float
@@ -42,6 +45,13 @@ class SamplerSettings:
     num_parameters: int = 0
     paired: bool = True
     compute_dtype: str = "float32"
+    data: str | None = None  # files from before it was kept have none
+
+    @property
+    def parameter_names(self) -> str:
+        """The parameters that were sampled, where they are a part of the network; of many the first three."""
+        names = self.parameters or ()
+        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 @dataclass(frozen=True)
@@ -169,7 +179,10 @@ def _check_fields(result: LLCResult) -> None:
     wrong += [name for name in _COUNTS if not isinstance(getattr(settings, name), int)]
     wrong += [name for name in ("sampler", "nbeta_rule") if not isinstance(getattr(settings, name), str)]
     wrong += [] if isinstance(result.status_reason, str) else ["status_reason"]
-    wrong += [] if settings.preset is None or isinstance(settings.preset, str) else ["preset"]
+    for name in ("preset", "data"):
+        wrong += [] if isinstance(getattr(settings, name), (str, type(None))) else [name]
+    wrong += [] if all(isinstance(name, str) for name in settings.parameters or ()) else ["parameters"]
+    wrong += [] if isinstance(settings.options, Mapping) else ["options"]
     wrong += [] if result.status in STATUSES else ["status"]
     for name in ("loss_trace", "baseline_trace"):
         trace = getattr(result, name)

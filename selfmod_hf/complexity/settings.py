@@ -55,6 +55,7 @@ class LLCSettings:
     paired: bool = True
     vectorize: bool = True
     preset: str | None = None
+    data: str | None = None
     progress: Callable[[int, int], None] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -121,6 +122,7 @@ class LLCSettings:
             seed=self.seed,
             member=group.stream,
             preset=self.preset,
+            data=self.data,
             options=self.plan(None).sampler_options,
             parameters=None if self.parameters is None else problem.layout.names,
             num_parameters=problem.layout.size,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
@@ -41,6 +42,13 @@ class TaskSpec:
     image_std: float = 0.5
     recipe: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
+
+    @property
+    def train_data(self) -> str:
+        """The training data for people: id, configuration, split. Of a local folder its name, which is no id."""
+        name = self.dataset_name or self.name
+        name = f"folder {Path(name).resolve().name}" if self.dataset_name and Path(name).is_dir() else name
+        return ", ".join(filter(None, (name, self.dataset_config, self.train_split)))
 
 
 _PLAIN = {"lr_scheduler_type": "constant", "max_grad_norm": 0.0, "weight_decay": 0.0}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..files import entries_of
-from ..hub.card import CITATION, RLCT_NAME, TAGS, between_markers, merged_notes, plain_text
+from ..hub.card import CITATION, TAGS, between_markers, merged_notes, plain_text, rlct_name
 from ..hub.upload import Target, prepare, remote_card, upload
 from .figures import draw_figures
 from .folder import RESULT_COLUMNS, SweepFolder
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from huggingface_hub import DatasetCard, EvalResult, HfApi, ModelCard
 
 CODE = ("configuration_self_modeling.py", "modeling_self_modeling.py")  # once, at the top, where transformers looks
-METRIC_NAMES = {"accuracy": "Accuracy", "weight_width": "Weight width", "rlct": RLCT_NAME}
+METRIC_NAMES = {"accuracy": "Accuracy", "weight_width": "Weight width"}
 TABLES = ("results.json", "results.parquet", "curves.parquet", "run.json")
 MEANINGS = {
     "task": "name of the task",
@@ -247,7 +247,9 @@ def _arm_results(rows: pd.DataFrame, run: dict[str, Any], data: dict[str, Any], 
         arguments = {key: arm[key] for key in ARM} | {"networks": arm["count"], "left_out": arm["left_out"]}
         if arm["count"] > 1:
             arguments |= {"interval": [arm["low"], arm["high"]], "level": 0.95}
-        if arm["measure"] == "rlct":
+        name = METRIC_NAMES.get(arm["measure"])
+        if name is None:  # the RLCT
+            name = rlct_name(float(own["nbeta"].iloc[0]), str(sampling.get("sampler", "sgld")))
             arguments |= sampling | {"nbeta": float(own["nbeta"].iloc[0]), "nbeta_rule": str(sampling.get("nbeta"))}
         seeds = f"mean of {arm['count']} seeds" if arm["count"] > 1 else "1 seed"
         where = f"h = {arm['hidden_size']}, AW = {arm['aux_weight']:g}, {_targets(arm)}"
@@ -259,7 +261,7 @@ def _arm_results(rows: pd.DataFrame, run: dict[str, Any], data: dict[str, Any], 
                 dataset_config=data["dataset_config"],
                 dataset_split=data["train_split" if arm["measure"] == "rlct" else "test_split"],
                 metric_type=arm["measure"],
-                metric_name=f"{METRIC_NAMES[arm['measure']]}, {seeds}, {where}",
+                metric_name=f"{name}, {seeds}, {where}",
                 metric_value=arm["mean"],
                 metric_args=arguments,
             )

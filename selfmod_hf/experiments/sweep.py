@@ -108,7 +108,9 @@ def run_sweep(
             "command": without_tokens(sys.argv[1:]),
             "seconds": {},
         }
-        run = {"settings": plan.settings, **surroundings(), "sessions": [*folder.read_run()["sessions"], session]}
+        samples = {"train_samples": len(data.train), "test_samples": len(data.test)}
+        sessions = [*folder.read_run()["sessions"], session]
+        run = {"settings": plan.settings, **surroundings(), **samples, "sessions": sessions}
         if main:
             folder.write_run(run)
         todo = _populations(plan, folder, memory)
@@ -189,8 +191,9 @@ def _run_population(
         say(f"  RLCT of {cells[group[0]].name} .. {cells[group[-1]].name}")
         # chains of equal seeds share their noise: the arms are compared under common random numbers
         estimates = estimate_rlct(
-            models, data.train, members=[cells[k].seed for k in group], device=trainer.args.device, **plan.sampling
-        )
+            models, data.train, members=[cells[k].seed for k in group], device=trainer.args.device,
+            data=spec.train_data, **plan.sampling,
+        )  # fmt: skip
         for k, model, estimate in zip(group, models, estimates, strict=True):
             if k in missing and state.is_main_process:
                 row = _row(plan, cells[k], networks[k].curve[-1], estimate)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ..models import SelfModelingConfig
 
 METRICS = {"accuracy": "Accuracy", "weight_width": "Weight width (SD of the last layer's weights)"}
-RLCT_NAME = "RLCT (local learning coefficient)"
 TAGS = ["self-modeling", "selfmod_hf", "arxiv:2407.10188"]
 CITATION = """\
 @article{premakumar2024unexpected,
@@ -93,7 +92,8 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
     ]
     if facts.rlct is not None:
         value = finite(facts.rlct.llc)
-        results.append(_result(facts, "rlct", RLCT_NAME, value, facts.train_split, rlct_arguments(facts.rlct)))
+        title = rlct_name(facts.rlct.nbeta, facts.rlct.sampler, facts.rlct.settings.parameter_names)
+        results.append(_result(facts, "rlct", title, value, facts.train_split, rlct_arguments(facts.rlct)))
     data = ModelCardData(
         license="mit",
         library_name="transformers",
@@ -121,6 +121,7 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
         epochs=f"{facts.epochs:g}",
         metrics={METRICS[metric]: f"{value:.4f}" for metric, value in facts.metrics.items()},
         rlct=plain_text(rlct_lines(facts.rlct)) if facts.rlct else None,
+        rlct_part=plain_text(facts.rlct.settings.parameter_names) if facts.rlct else "",
         recipe=plain_text(facts.recipe),
         curves=facts.curves,
         trace=facts.trace,
@@ -173,6 +174,12 @@ def finite(value: float) -> float | str:
 # ---- the RLCT ----
 
 
+def rlct_name(nbeta: float, sampler: str, part: str = "") -> str:
+    """The metric's name. Two RLCTs at another nβ, or of another sampler or part, are different quantities: a table of
+    metrics, which shows names and values alone, must tell them apart."""
+    return f"RLCT at nβ = {nbeta:.4g} ({sampler})" + (f", of {part} alone" if part else "")
+
+
 def rlct_arguments(rlct: LLCResult) -> dict[str, Any]:
     """What decides an estimate, and how far it can be trusted: the arguments of the metric."""
     settings = rlct.settings
@@ -180,31 +187,39 @@ def rlct_arguments(rlct: LLCResult) -> dict[str, Any]:
         "standard_error": finite(rlct.standard_error),
         "status": rlct.status,
         "nbeta": rlct.nbeta,
+        "nbeta_rule": settings.nbeta_rule,
         "sampler": settings.sampler,
         "step_size": settings.step_size,
         "localization": settings.localization,
         "batch_size": settings.batch_size,
+        "data": settings.data,
         "num_samples": settings.num_samples,
         "num_chains": settings.num_chains,
         "num_draws": settings.num_draws,
         "num_burnin_steps": settings.num_burnin_steps,
         "seed": settings.seed,
+        "compute_dtype": settings.compute_dtype,
         "preset": settings.preset,
+        "options": dict(settings.options),
+        "parameters": list(settings.parameters or ()) or "all",
     }
 
 
 def rlct_lines(rlct: LLCResult) -> dict[str, str]:
     """The same for people."""
     settings = rlct.settings
+    part = f", of the parameters {settings.parameter_names} alone" if settings.parameters else ""
+    options = "".join(f", {name} {value}" for name, value in settings.options.items())
     return {
-        "RLCT": f"{rlct.llc:.2f} ± {rlct.standard_error:.2f} (standard error)",
+        "RLCT": f"{rlct.llc:.2f} ± {rlct.standard_error:.2f} (standard error){part}",
         "status": f"{rlct.status}: {rlct.status_reason}",
         "nβ": f"{rlct.nbeta:.2f} ({settings.nbeta_rule})",
         "sampler": f"{settings.sampler}, step size {settings.step_size:g}, localization {settings.localization:g}, "
-        f"batch size {settings.batch_size}",
+        f"batch size {settings.batch_size}{options}, in {settings.compute_dtype}",
         "draws": f"{settings.num_chains} chains x {settings.num_draws}, the first {settings.num_burnin_steps} left out",
         "R-hat, effective sample size": f"{rlct.rhat:.3f}, {rlct.ess:.0f}",
-        "loss at the trained weights": f"{rlct.init_loss:.5f} nats over {settings.num_samples} samples",
+        "data": f"{settings.data or 'not recorded'}, {settings.num_samples} samples",
+        "loss at the trained weights": f"{rlct.init_loss:.5f} nats",
         "preset, seed": f"{settings.preset}, {settings.seed}",
     }
 

@@ -26,7 +26,8 @@ CURVES = {
 
 def run_facts(task: TaskSpec | None, train_data: Any, test_data: Any, batch_size: int) -> dict[str, Any]:
     """The content of `run.json`: what neither the configuration nor the Trainer's files say."""
-    names = ("name", "dataset_name", "dataset_config", "train_split", "test_split", "source")
+    columns = ("image_column", "text_column", "label_column")
+    names = ("name", "dataset_name", "dataset_config", *columns, "train_split", "test_split", "source")
     about = None if task is None else {name: getattr(task, name) for name in names}
     if about and about["dataset_name"] and Path(about["dataset_name"]).is_dir():
         about["dataset_name"] = None  # a folder of this machine means nothing elsewhere

@@ -1,10 +1,8 @@
-"""Reading published RLCTs back, from the Hub or from a folder."""
+"""Reading published RLCTs back as a table, from the Hub or from a folder."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +12,11 @@ from ..files import read_json
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..complexity import LLCResult
-
 SAMPLER = (
     "sampler", "step_size", "localization", "batch_size", "num_chains", "num_draws", "num_burnin_steps", "seed",
     "preset",
 )  # fmt: skip
-# what must be equal for two estimates to be of the same quantity; chains, draws and seeds only decide the error
-SAME = ("sampler", "step_size", "localization", "batch_size", "num_samples", "parameters")
-LEVEL = 2.0  # standard errors of the difference
+MORE = ("nbeta_rule", "num_samples", "data", "compute_dtype", "options", "parameters")  # older files lack some
 
 
 def load_results(repo_id: str, *, revision: str | None = None, token: str | bool | None = None) -> pd.DataFrame:
@@ -82,14 +76,40 @@ def _of_sweep(results: Path, run: Path) -> pd.DataFrame:
     settings = settings.get("sampling") if isinstance(settings, dict) else None
     if not isinstance(settings, dict):
         raise InputError("file", str(run), "settings.sampling is missing or of a wrong type; allowed is dict")
-    for name in SAMPLER:
-        if name in settings and f"rlct_{name}" not in table:
-            table[f"rlct_{name}"] = settings[name]
+    for name, value in _of_all(read_json(run), settings).items():
+        if f"rlct_{name}" not in table:
+            table[f"rlct_{name}"] = [value] * len(table)  # one by one: a value may be a dict
     weights = table["aux_weight"].map("{:g}".format)
     attached = table["detach_targets"].map({True: "", False: "-attached"})
     names = "h" + table["hidden_size"].astype(str) + "-aw" + weights + attached + "-seed" + table["seed"].astype(str)
     table.insert(0, "network", names)
     return table
+
+
+def _of_all(run: dict[str, Any], sampling: dict[str, Any]) -> dict[str, Any]:
+    """The settings that all RLCTs of a sweep share: those that its run.json has, and what follows from them."""
+    rule, draws, data = sampling.get("nbeta"), sampling.get("num_draws"), run["settings"].get("data")
+    return {
+        **{name: sampling[name] for name in SAMPLER if name in sampling},
+        "num_burnin_steps": sampling.get("num_burnin_steps", draws // 2 if isinstance(draws, int) else None),
+        "seed": sampling.get("seed", 0),
+        "nbeta_rule": rule if isinstance(rule, str) else "given",
+        "num_samples": run.get("train_samples"),
+        "data": _train_data(run["settings"].get("task"), data if isinstance(data, dict) else {}),
+        "compute_dtype": "float32",  # in which a sweep's networks are sampled
+        "options": {},
+        "parameters": None,
+    }
+
+
+def _train_data(task: Any, data: dict[str, Any]) -> str | None:
+    """A sweep's training data, as `TaskSpec.train_data` has them; None of a task that is not known here."""
+    from ..data import TASKS
+
+    name = data.get("dataset_name")
+    if not isinstance(task, str) or task not in TASKS or not isinstance(name, (str, type(None))):
+        return None
+    return replace(TASKS[task], dataset_name=name).train_data
 
 
 _OF_RLCT = ("llc", "standard_error", "status", "status_reason", "nbeta", "rhat", "ess", "init_loss", "settings")
@@ -114,69 +134,6 @@ def _of_model(rlct: dict[str, Any]) -> pd.DataFrame:
         "rlct_rhat": rlct["rhat"],
         "rlct_ess": rlct["ess"],
         "train_loss": rlct["init_loss"],
-        **{f"rlct_{name}": rlct["settings"][name] for name in SAMPLER},
+        **{f"rlct_{name}": rlct["settings"].get(name) for name in (*SAMPLER, *MORE)},
     }
     return pd.DataFrame([row])
-
-
-# ---- one published figure, checked ----
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """A new estimate beside a published one.
-
-    Attributes:
-        agrees: within `LEVEL` standard errors of the difference; None where the two are not comparable.
-        text: one line that says so.
-    """
-
-    agrees: bool | None
-    text: str
-
-
-def published_rlct(model: str, revision: str | None = None, subfolder: str = "") -> dict[str, Any] | None:
-    """The `rlct.json` that lies beside a model on the Hub (its `to_dict`), or None."""
-    from .download import fetch
-
-    name = f"{subfolder}/rlct.json" if subfolder else "rlct.json"
-    path = fetch(model, [name], revision=revision) / name
-    return read_json(path) if path.is_file() else None
-
-
-def compare_with_published(ours: LLCResult, published: dict[str, Any]) -> Agreement:
-    """Whether a new estimate agrees with a published one.
-
-    Equal sampler settings and equal seed give the same numbers; another `seed` makes it a test of the figure.
-    """
-    mine = ours.to_dict()
-    pairs = [("nbeta", mine["nbeta"], published["nbeta"])]
-    pairs += [(name, mine["settings"][name], published["settings"].get(name)) for name in SAME]
-    different = [f"{name} {new} here, {old} there" for name, new, old in pairs if not _equal(new, old)]
-    there = f"published {_value(published)}"
-    if different:
-        return Agreement(None, f"not comparable with the {there}: {'; '.join(different)}")
-    for where, status in (("here", mine["status"]), ("there", published["status"])):
-        if status not in ("ok", "not_converged"):
-            return Agreement(None, f"not comparable with the {there}: {status} {where}, which is no RLCT")
-    error = math.hypot(mine["standard_error"], published["standard_error"])
-    distance = abs(mine["llc"] - published["llc"])
-    apart = distance / error if error > 0 else (0.0 if distance == 0 else math.inf)
-    verdict = "agrees" if apart <= LEVEL else "DISAGREES"
-    return Agreement(apart <= LEVEL, f"{verdict} with the {there}: {apart:.1f} standard errors of the difference")
-
-
-def _equal(new: Any, old: Any) -> bool:
-    if isinstance(new, float) and isinstance(old, (int, float)):
-        return math.isclose(new, old, rel_tol=1e-9)
-    return _as_list(new) == _as_list(old)
-
-
-def _as_list(value: Any) -> Any:
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-
-
-def _value(rlct: dict[str, Any]) -> str:
-    if rlct["llc"] is None:
-        return f"estimate without a value ({rlct['status']})"
-    return f"{rlct['llc']:.3f} ± {rlct['standard_error']:.3f} ({rlct['status']})"

@@ -15,11 +15,17 @@ def is_whole(checkpoint: str | Path) -> bool:
     return True
 
 
-def newest_whole_checkpoint(folder: str | Path) -> str | None:
-    """The `checkpoint-<step>` of the highest step in `folder` that was written to its end, or None."""
+def whole_checkpoints(folder: str | Path) -> list[str]:
+    """Each `checkpoint-<step>` in `folder` that was written to its end, by step."""
     steps = {
         int(path.name.removeprefix("checkpoint-")): path
         for path in Path(folder).glob("checkpoint-*")
         if path.name.removeprefix("checkpoint-").isdecimal() and is_whole(path)
     }
-    return str(steps[max(steps)]) if steps else None
+    return [str(path) for _, path in sorted(steps.items())]
+
+
+def newest_whole_checkpoint(folder: str | Path) -> str | None:
+    """The last of `whole_checkpoints`, or None."""
+    found = whole_checkpoints(folder)
+    return found[-1] if found else None

@@ -120,22 +120,24 @@ def _problem(
     return [_OnTexts(model, near) for model in models], torch.arange(len(data)), data.labels
 
 
-def estimate_rlct(models: Sequence[SelfModelingPreTrainedModel], data: TensorData, **settings: Any) -> list[LLCResult]:
-    """RLCT of each network, pruned, with cross-entropy on `data`; all chains of all networks stacked.
+def estimate_rlct(
+    models: Sequence[SelfModelingPreTrainedModel], train_data: TensorData, /, **settings: Any
+) -> list[LLCResult]:
+    """RLCT of each network, pruned, with cross-entropy on `train_data`; all chains of all networks stacked.
 
     Args:
         models: networks of one architecture at their trained weights.
-        data: the training set; images as they are, without augmentation.
+        train_data: the training set; images as they are, without augmentation.
         settings: as for `estimate_llc_many`, for example from `llc_preset("paper", "mnist")`. Parameters are named
             as the pruned network's, after `network.`.
     """
-    modules, inputs, targets = _problem(models, data, settings.get("device"))
+    modules, inputs, targets = _problem(models, train_data, settings.get("device"))
     return estimate_llc_many(modules, inputs, targets, **settings)
 
 
-def calibrate_rlct(model: SelfModelingPreTrainedModel, data: TensorData, **settings: Any) -> LLCCalibration:
-    """`calibrate_llc` for one network, pruned, with cross-entropy on `data`."""
-    (module,), inputs, targets = _problem([model], data, settings.get("device"))
+def calibrate_rlct(model: SelfModelingPreTrainedModel, train_data: TensorData, /, **settings: Any) -> LLCCalibration:
+    """`calibrate_llc` for one network, pruned, with cross-entropy on `train_data`."""
+    (module,), inputs, targets = _problem([model], train_data, settings.get("device"))
     return calibrate_llc(module, inputs, targets, **settings)
 
 

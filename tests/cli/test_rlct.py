@@ -1,15 +1,21 @@
 """`selfmod rlct` on networks trained here, and the callback that follows the RLCT while training."""
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
 from selfmod_hf.cli import main
 from selfmod_hf.complexity import LLCResult
+from selfmod_hf.hub.agreement import compare_with_published
+from selfmod_hf.hub.model_folder import write_model_card
+from selfmod_hf.hub.results import load_results
 from selfmod_hf.models import SelfModelingForImageClassification
 
 SCRIPT = str(Path(__file__).resolve().parents[2] / "scripts" / "estimate_rlct.py")
@@ -43,6 +49,31 @@ def test_the_same_command_gives_the_same_bits(run_folder, tmp_path):
     assert np.array_equal(first.loss_trace, second.loss_trace)
 
 
+def test_the_rlct_of_a_part_is_told_apart(run_folder, tmp_path, capsys):
+    """In the table, in rlct.json, on the card, and where it is compared with one of the whole network."""
+    folder = shutil.copytree(run_folder, tmp_path / "net")
+    assert main(["rlct", "--model", str(folder), *QUICK]) == 0
+    whole = LLCResult.load(folder / "rlct.json")
+    assert (whole.settings.data, whole.settings.parameters) == ("digits, train", None)
+    assert "data                  digits, train, 1437 samples" in capsys.readouterr().out
+    assert main(["rlct", "--model", str(folder), *QUICK, "--parameters", "network.classifier.*"]) == 0
+    part, names = LLCResult.load(folder / "rlct.json"), "network.classifier.weight, network.classifier.bias"
+    assert f"of                    the parameters {names} alone" in capsys.readouterr().out
+    found = compare_with_published(replace(part, settings=replace(part.settings, seed=1)), whole.to_dict())
+    assert found.agrees is None
+    assert f"parameters {names} here, all there" in found.text
+
+    write_model_card(folder, "me/net")
+    card = (folder / "README.md").read_text()
+    assert f"(standard error), of the parameters {names} alone |" in card
+    assert "not of the whole network" in card
+    (metric,) = [r for r in ModelCard(card).data.eval_results if r.metric_type == "rlct"]
+    assert metric.metric_args["parameters"] == names.split(", ")
+    assert (metric.metric_args["data"], metric.metric_args["options"]) == ("digits, train", {})
+    row = load_results(str(folder)).loc[0]
+    assert (row["rlct_parameters"], row["rlct_data"]) == (names.split(", "), "digits, train")
+
+
 def test_two_processes_give_the_numbers_of_one(run_folder, tmp_path):
     flags = ["--model", str(run_folder), *QUICK, "--output_dir"]
     two = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", SCRIPT]
@@ -64,6 +95,25 @@ def test_checkpoints_of_a_run(run_folder, tmp_path, capsys):
     flags = ["--model", f"{run_folder}/checkpoint-46", *QUICK, "--output_dir", str(one)]
     assert main(["rlct", *flags]) == 0
     assert rows[1]["llc"] == pytest.approx(LLCResult.load(one / "rlct.json").llc, rel=1e-3)
+
+
+def test_other_folders_beside_the_checkpoints_are_passed_over(run_folder, tmp_path, capsys):
+    """One that a killed run left half-written, and one that a person named."""
+    run = tmp_path / "run"
+    for step in ("23", "46"):
+        shutil.copytree(run_folder / f"checkpoint-{step}", run / f"checkpoint-{step}")
+    shutil.copytree(run_folder / "checkpoint-46", run / "checkpoint-best")
+    (run / "checkpoint-69").mkdir()
+    (run / "checkpoint-69" / "config.json").write_text("{}")
+    assert main(["rlct", "--checkpoints", str(run), *QUICK]) == 0
+    rows = json.loads((run / "rlct_checkpoints.json").read_text())
+    assert [row["step"] for row in rows] == [23, 46]
+    for step in ("23", "46"):
+        shutil.rmtree(run / f"checkpoint-{step}")
+    capsys.readouterr()
+    assert main(["rlct", "--checkpoints", str(run), *QUICK]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("selfmod: error")]
+    assert "no folder checkpoint-<step> in it that was written to its end" in line
 
 
 def test_calibrate_chooses_a_cell(run_folder, tmp_path, capsys):

@@ -82,6 +82,8 @@ def test_arms_read_back_with_what_decides_them(tmp_path):
     assert (rlct.metric_value, rlct.metric_args["networks"], rlct.metric_args["left_out"]) == (25.0, 1, 1)
     assert (rlct.metric_args["nbeta"], rlct.metric_args["nbeta_rule"]) == (82.07, "batch/log batch")
     assert (rlct.dataset_type, rlct.dataset_split) == ("ylecun/mnist", "train")
+    # names and values are all that a table of metrics shows: nβ must be among them
+    assert rlct.metric_name == "RLCT at nβ = 82.07 (sgld), 1 seed, h = 64, AW = 10, targets detached"
     assert found["accuracy", 0.0].metric_value == pytest.approx(0.965)
 
 

@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 from huggingface_hub import ModelCard
 
 from selfmod_hf import SelfModelingConfig
+from selfmod_hf.complexity import LLCResult
+from selfmod_hf.complexity.result import SamplerSettings
 from selfmod_hf.hub.card import CardFacts, model_card
 
 EXPECTED = Path(__file__).parent / "expected_card.md"
+EXPECTED_FINE_TUNED = EXPECTED.with_name("expected_card_fine_tuned.md")
 
 
 def facts(**changes) -> CardFacts:
@@ -31,6 +35,42 @@ def test_the_whole_card():
     assert str(model_card(facts())) == EXPECTED.read_text()
 
 
+def fine_tuned(**settings) -> CardFacts:
+    """A pretrained backbone, an RLCT, and all that lies beside its card."""
+    config = SelfModelingConfig(
+        backbone="timm/resnet18", base_model="timm/resnet18.a1_in1k", hidden_sizes=[64], num_labels=10,
+        target_layers=["layer4", "hidden.relu1"], aux_weight=0.5, detach_targets=False,
+    )  # fmt: skip
+    sampler = {
+        "sampler": "sghmc", "step_size": 1e-4, "localization": 100.0, "nbeta_rule": "batch/log batch", "num_chains": 2,
+        "num_draws": 4, "num_burnin_steps": 2, "batch_size": 64, "num_samples": 50000, "seed": 3,
+        "preset": "paper (cifar10) with sampler", "options": {"momentum": 0.9},
+        "data": "uoft-cs/cifar10, plain_text, train",
+    }  # fmt: skip
+    rlct = LLCResult(
+        llc=25.53, standard_error=0.42, llc_per_chain=np.array([25.0, 26.06]), loss_trace=np.ones((2, 4)),
+        baseline_trace=np.zeros((2, 4)), init_loss=0.012345, nbeta=15.3894, rhat=1.012, ess=143.6, acceptance_rate=None,
+        settings=SamplerSettings(**(sampler | settings)), status="ok", status_reason="all chains agree",
+    )  # fmt: skip
+    about = {"repo_id": "me/cifar10-tuned", "dataset": "uoft-cs/cifar10", "dataset_title": "cifar10", "epochs": 2.0}
+    return facts(config=config, rlct=rlct, curves=True, trace=True, dataset_config="plain_text", **about)
+
+
+def test_the_whole_card_with_an_rlct_and_a_base_model():
+    # after a wanted change:
+    # python -c "from tests.hub.test_card import *; EXPECTED_FINE_TUNED.write_text(str(model_card(fine_tuned())))"
+    assert str(model_card(fine_tuned())) == EXPECTED_FINE_TUNED.read_text()
+
+
+def test_of_a_part_the_card_says_so_beside_the_figure():
+    card = str(model_card(fine_tuned(parameters=("network.a.weight", "network.b.weight"))))
+    assert "± 0.42 (standard error), of the parameters network.a.weight, network.b.weight alone |" in card
+    assert "name: RLCT at nβ = 15.39 (sghmc), of network.a.weight, network.b.weight alone" in card
+    assert "the parameters network.a.weight, network.b.weight alone, *not of the whole network*" in card
+    many = str(model_card(fine_tuned(parameters=tuple(f"network.{k}" for k in range(9)))))
+    assert "network.0, network.1, network.2 and 6 more alone" in many
+
+
 def test_metadata_reads_back():
     data = ModelCard(str(model_card(facts()))).data
     assert {r.metric_type: r.metric_value for r in data.eval_results} == {"accuracy": 0.94123, "weight_width": 0.23456}
@@ -50,6 +90,7 @@ def test_an_rlct_stands_with_its_settings():
     assert found.metric_value == rlct.llc
     assert (found.metric_args["nbeta"], found.metric_args["status"]) == (12.5, rlct.status)
     assert f"| RLCT | {rlct.llc:.2f} ±" in str(card)
+    assert found.metric_name == "RLCT at nβ = 12.5 (sgld)"
 
 
 def test_the_baseline_and_data_off_the_hub_say_so():

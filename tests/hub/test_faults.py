@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from selfmod_hf.hub.upload import Target, push_model
-from tests.loopback_hub import LoopbackHub, Trouble
+from tests.loopback_hub import LoopbackHub, Trouble, no_faults
 
 # runs each line of its input, a command as JSON, in an empty cache; answers with exit code, output and errors
 PROGRAM = """
@@ -181,3 +181,27 @@ def test_an_upload_that_is_refused_is_said_in_one_line_and_goes_on_later(client,
     code, _, errors = client(*push, trouble=Trouble("slow", only="nothing"))
     assert code == 0, errors
     assert files_of(client.hub, name)["model.safetensors"] == before["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("rlct.json", lambda rlct: rlct.pop("nbeta"), "rlct.json': nbeta: missing or of a wrong type"),
+        ("rlct.json", lambda rlct: rlct["settings"].update(num_draws="9"), "num_draws: missing or of a wrong type"),
+        ("run.json", lambda run: run["task"].update(name="mnist"), "no data set of the Hub; name them here"),
+        ("run.json", lambda run: run["task"].update(dataset_name="/etc"), "Repo id must"),
+        ("run.json", lambda run: run.update(train_samples="all"), "max_train_samples='all'"),
+    ],
+)
+def test_a_broken_published_file_is_refused_before_sampling(client, small_model, tmp_path, file, change, message):
+    folder = shutil.copytree(small_model, tmp_path / "net")
+    content = json.loads((folder / file).read_text())
+    change(content)
+    client.hub.faults, api = no_faults, client.hub.api()
+    api.upload_file(path_or_fileobj=json.dumps(content).encode(), path_in_repo=file, repo_id="me/net")
+    code, out, err = client("rlct", "--model=me/net", f"--output_dir={tmp_path / 'out'}", "--quiet")
+    api.upload_file(path_or_fileobj=(small_model / file).read_bytes(), path_in_repo=file, repo_id="me/net")
+    assert (code, out) == (2, "")
+    (line,) = [line for line in err.splitlines() if line.startswith("selfmod: error")]
+    assert message in line
+    assert not (tmp_path / "out").exists()

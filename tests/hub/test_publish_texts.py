@@ -6,6 +6,8 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard
 
+from tests.loopback_hub import Trouble, no_faults
+
 ROOT = Path(__file__).resolve().parents[2]
 
 WITHOUT_PACKAGE = """
@@ -41,5 +43,13 @@ def test_imdb_from_the_hub_to_the_hub(loopback_hub, tmp_path):
     assert (card.data.pipeline_tag, card.data.datasets) == ("text-classification", ["stanfordnlp/imdb"])
     assert "SelfModelingForSequenceClassification.from_pretrained" in card.text
     subprocess.run([sys.executable, "-c", WITHOUT_PACKAGE], env=loopback_hub.env(), cwd=tmp_path, check=True)
+
+    estimate = [sys.executable, str(ROOT / "scripts" / "estimate_rlct.py"), "--model", "me/reviews", *few]
+    fresh = loopback_hub.env() | {"HF_HUB_CACHE": str(tmp_path / "fresh")}  # the tokenizer is not there yet
+    loopback_hub.faults = Trouble("corrupt", only="tokenizer_config.json", times=None)
+    done = subprocess.run(estimate, env=fresh, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "tokenizer_config.json arrived with another content than announced" in done.stderr.splitlines()[-1]
+    loopback_hub.faults = no_faults
     table = selfmod("rlct", "--model", "me/reviews", *few, "--num_draws", "20", "--num_chains", "2")
     assert "paper (imdb) with num_chains, num_draws" in table

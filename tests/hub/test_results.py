@@ -1,14 +1,19 @@
 """A published RLCT, and a new estimate beside it."""
 
 import json
+import re
+import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from selfmod_hf.cli import main
 from selfmod_hf.complexity import LLCResult
 from selfmod_hf.errors import InputError
-from selfmod_hf.hub.results import compare_with_published, load_results
+from selfmod_hf.experiments.on_hub import push_sweep
+from selfmod_hf.hub.agreement import compare_with_published
+from selfmod_hf.hub.results import load_results
 from selfmod_hf.hub.upload import Target, push_model
 from tests.hub.test_push import selfmod
 
@@ -16,6 +21,10 @@ from tests.hub.test_push import selfmod
 @pytest.fixture
 def estimate(small_model) -> LLCResult:
     return replace(LLCResult.load(small_model / "rlct.json"), llc=10.0, standard_error=0.3, status="ok")
+
+
+def of_another_seed(estimate: LLCResult) -> LLCResult:
+    return replace(estimate, settings=replace(estimate.settings, seed=estimate.settings.seed + 1))
 
 
 @pytest.mark.parametrize(
@@ -27,7 +36,7 @@ def estimate(small_model) -> LLCResult:
     ],
 )
 def test_agreement_is_judged_by_both_errors(estimate, llc, agrees, text):
-    there = replace(estimate, llc=llc, standard_error=0.4).to_dict()
+    there = replace(of_another_seed(estimate), llc=llc, standard_error=0.4).to_dict()
     found = compare_with_published(estimate, json.loads(json.dumps(there)))
     assert found.agrees is agrees
     assert text in found.text
@@ -45,6 +54,51 @@ def test_what_is_not_comparable_is_not_compared(estimate):
     assert "not_at_minimum there" in bad.text
 
 
+def test_data_and_sampler_options_must_agree_where_both_are_known(estimate):
+    other = replace(estimate.settings, seed=3, data="ylecun/mnist, train", options={"momentum": 0.5})
+    found = compare_with_published(estimate, replace(estimate, settings=other).to_dict())
+    assert found.agrees is None
+    assert "data digits, train here, ylecun/mnist, train there" in found.text
+    assert "options {} here, {'momentum': 0.5} there" in found.text
+    old = replace(estimate, settings=replace(estimate.settings, seed=3)).to_dict()
+    for name in ("data", "options", "parameters"):  # as a file from before they were kept
+        del old["settings"][name]
+    assert compare_with_published(estimate, old).agrees
+
+
+def test_a_file_from_before_the_data_were_kept(small_model, tmp_path):
+    shutil.copytree(small_model, tmp_path, dirs_exist_ok=True)
+    old = json.loads((tmp_path / "rlct.json").read_text())
+    del old["settings"]["data"]
+    (tmp_path / "rlct.json").write_text(json.dumps(old))
+    assert LLCResult.load(tmp_path / "rlct.json").settings.data is None
+    assert load_results(str(tmp_path)).loc[0, "rlct_data"] is None
+
+
+def test_a_sweeps_table_has_every_setting(small_sweep):
+    """Of each network what its own rlct.json has."""
+    settings = LLCResult.load(small_sweep / "cells" / "h8-aw0-seed1" / "rlct.json").to_dict()["settings"]
+    row = load_results(str(small_sweep)).iloc[0]
+    names = ("data", "num_samples", "nbeta_rule", "compute_dtype", "options", "parameters", "num_burnin_steps", "seed")
+    assert {name: row[f"rlct_{name}"] for name in names} == {name: settings[name] for name in names}
+    assert (settings["data"], settings["num_samples"]) == ("digits, train", 200)
+
+
+def test_the_same_random_numbers_are_no_test(estimate):
+    found = compare_with_published(estimate, estimate.to_dict())
+    assert found.agrees is None
+    assert found.text.startswith("same seed: repeats the figure, is no test of it (published 10.000 ± 0.300 (ok))")
+    assert compare_with_published(estimate, replace(estimate, llc=99.0).to_dict()).agrees is False
+    other = replace(estimate, settings=replace(estimate.settings, member=7))  # another network of a sweep
+    assert compare_with_published(estimate, other.to_dict()).agrees
+
+
+def test_without_a_standard_error_nothing_is_compared(estimate):
+    there = of_another_seed(replace(estimate, standard_error=float("nan"))).to_dict()
+    found = compare_with_published(estimate, there)
+    assert (found.agrees, found.text) == (None, "not comparable with the published 10.000 (ok): no standard error")
+
+
 def test_local_folders(small_sweep, small_model, tmp_path):
     assert list(load_results(str(small_sweep))["network"]) == [
         "h8-aw0-seed1", "h8-aw0-seed2", "h8-aw10-seed1", "h8-aw10-seed2"
@@ -55,10 +109,56 @@ def test_local_folders(small_sweep, small_model, tmp_path):
 
 
 def test_a_published_figure_is_checked(loopback_hub, small_model, tmp_path):
-    """The same seed gives the same number; the command says that it agrees."""
+    """With nothing typed but the name: the published settings and data, and other random numbers."""
     push_model(loopback_hub.api(), small_model, Target("me/net"))
-    done = selfmod(loopback_hub, "rlct", "--model=me/net", "--num_draws=60", "--quiet", f"--output_dir={tmp_path}")
-    assert done.returncode == 0, done.stderr
-    assert "agrees with the published" in done.stdout.splitlines()[-1]
-    assert "0.0 standard errors" in done.stdout.splitlines()[-1]
+
+    def check(*flags: str) -> list[str]:
+        done = selfmod(loopback_hub, "rlct", "--model=me/net", *flags, f"--output_dir={tmp_path}")
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    lines = check()
+    settings = "sgld, step size 0.0001, localization 100, nβ = 82.07, 4 chains x 60"
+    assert lines[0] == f"taken from me/net: {settings}; data digits, train; seed 1"
+    assert re.match(r"published +(agrees|DISAGREES) with the published .*: \d+\.\d standard errors", lines[-1])
+    ours, there = LLCResult.load(tmp_path / "rlct.json"), LLCResult.load(small_model / "rlct.json")
+    assert ours.settings.preset == "as published (paper (mnist) with num_draws)"
+    same = {"seed": there.settings.seed, "preset": there.settings.preset, "nbeta_rule": there.settings.nbeta_rule}
+    assert replace(ours.settings, **same) == there.settings
+    assert ours.nbeta == there.nbeta
+    assert "same seed: repeats the figure, is no test of it" in check("--seed=0", "--quiet")[-1]
+    assert np.array_equal(LLCResult.load(tmp_path / "rlct.json").loss_trace, there.loss_trace)
+    typed = check("--num_draws=50", "--seed=5")  # what was typed goes before what was published
+    assert typed[0] == "taken from me/net: data digits, train; seed 5"
+    assert "100" not in typed[-1]
+    assert LLCResult.load(tmp_path / "rlct.json").settings.preset == "paper (mnist) with num_draws"
     assert main(["rlct", "--model=nowhere", "--quiet"]) == 2
+
+
+def test_a_figure_of_a_published_sweep_is_checked(loopback_hub, small_sweep, tmp_path):
+    """The README's command: the data are those of the sweep's run.json, with their limits."""
+    push_sweep(loopback_hub.api(), small_sweep, Target("me/digits"))
+    flags = ("--model=me/digits", "--subfolder=h8-aw10-seed2", "--seed=1", f"--output_dir={tmp_path}")
+    done = selfmod(loopback_hub, "rlct", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "2 chains x 40; data digits, train; seed 1" in done.stdout.splitlines()[0]
+    # of the same quantity, whatever the status of so small a network
+    assert re.search("standard errors of the difference|which is no RLCT", done.stdout.splitlines()[-1])
+    assert LLCResult.load(tmp_path / "rlct.json").settings.num_samples == 200
+
+
+def test_the_data_of_a_published_figure_are_found(loopback_hub, tmp_path):
+    """A data set of the user's own: id, columns, number of samples, size of images."""
+    folder = tmp_path / "net"
+    data = ("--dataset_name=ylecun/mnist", "--max_train_samples=150", "--max_test_samples=50", "--image_size=14")
+    for argv in (
+        ("train", *data, "--num_train_epochs=1", "--backbone=mlp", "--hidden_sizes=8", f"--output_dir={folder}"),
+        ("rlct", *data, f"--model={folder}", "--num_draws=20", "--num_chains=2"),
+    ):
+        done = selfmod(loopback_hub, *argv, "--quiet")
+        assert done.returncode == 0, done.stderr
+    push_model(loopback_hub.api(), folder, Target("me/net"))
+    done = selfmod(loopback_hub, "rlct", "--model=me/net", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "data ylecun/mnist, train; seed 1" in done.stdout.splitlines()[0]
+    assert "standard errors of the difference" in done.stdout.splitlines()[-1]

@@ -1,0 +1,235 @@
+"""One published RLCT: repeated by its own settings on its own data, and compared with what comes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from ..files import entries_of, read_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..complexity import LLCResult
+
+# what must be equal for two estimates to be of the same quantity; chains, draws and seeds only decide the error
+SAME = ("sampler", "step_size", "localization", "batch_size", "num_samples", "options", "parameters", "data")
+LEVEL = 2.0  # standard errors of the difference
+COUNTS = ("batch_size", "num_samples", "num_chains", "num_draws", "num_burnin_steps", "seed")
+COLUMNS = ("image_column", "text_column", "label_column")
+
+
+# ---- what was published ----
+
+
+def published_rlct(model: str, revision: str | None = None, subfolder: str = "") -> dict[str, Any] | None:
+    """The `rlct.json` that lies beside a model on the Hub (its `to_dict`), or None.
+
+    Raises:
+        InputError: an entry is missing or of a wrong type.
+    """
+    path = _fetch_one(model, "rlct.json", revision, subfolder)
+    if path is None:
+        return None
+    rlct = read_json(path)
+    if wrong := _wrong_entries(rlct):
+        raise InputError("file", f"{model}: {path.name}", f"{', '.join(wrong)}: missing or of a wrong type")
+    return rlct
+
+
+def _fetch_one(
+    repo_id: str, name: str, revision: str | None, subfolder: str = "", repo_type: str = "model"
+) -> Path | None:
+    from .download import fetch
+
+    name = f"{subfolder}/{name}" if subfolder else name
+    path = fetch(repo_id, [name], revision=revision, repo_type=repo_type) / name
+    return path if path.is_file() else None
+
+
+def _wrong_entries(rlct: dict[str, Any]) -> list[str]:
+    settings = rlct.get("settings")
+    if not isinstance(settings, dict):
+        return ["settings"]
+    wrong = [name for name in ("llc", "standard_error") if name not in rlct or not _is(rlct[name], float, type(None))]
+    wrong += [] if _is(rlct.get("nbeta"), float) else ["nbeta"]
+    wrong += [] if isinstance(rlct.get("status"), str) else ["status"]
+    wrong += [name for name in ("step_size", "localization") if not _is(settings.get(name), float)]
+    wrong += [name for name in COUNTS if not _is(settings.get(name), int)]
+    wrong += [] if isinstance(settings.get("sampler"), str) else ["sampler"]
+    # those that older files lack, or that may be null
+    wrong += [name for name in ("preset", "data") if not _is(settings.get(name), str, type(None))]
+    wrong += [] if _is(settings.get("member", 0), int) else ["member"]
+    wrong += [] if isinstance(settings.get("paired", True), bool) else ["paired"]
+    wrong += [] if isinstance(settings.get("compute_dtype", ""), str) else ["compute_dtype"]
+    options, parameters = settings.get("options") or {}, settings.get("parameters") or []
+    wrong += [] if isinstance(options, dict) and all(_is(value, float) for value in options.values()) else ["options"]
+    names = isinstance(parameters, list) and all(isinstance(name, str) for name in parameters)
+    return wrong + ([] if names else ["parameters"])
+
+
+def _is(value: Any, *kinds: type) -> bool:
+    """As `isinstance`, with integers among the floats, and truth values among neither."""
+    kinds = (*kinds, int) if float in kinds else kinds
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def published_settings(published: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of `estimate_llc_many` that repeat a published estimate."""
+    import torch
+
+    settings = published["settings"]
+    names = ("sampler", "step_size", "localization", "batch_size", "num_chains", "num_draws", "num_burnin_steps")
+    dtypes = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+    preset = settings.get("preset")
+    return {name: settings[name] for name in (*names, "seed")} | {
+        "nbeta": published["nbeta"],
+        "sampler_options": settings.get("options"),
+        "parameters": settings.get("parameters"),
+        "paired": settings.get("paired", True),
+        "dtype": dtypes.get(settings.get("compute_dtype", "")),
+        "members": [settings.get("member", 0)],
+        "preset": f"as published ({preset})" if preset else "as published",
+    }
+
+
+# ---- the data it is of ----
+
+
+def published_data(model: str, revision: str | None = None, subfolder: str = "") -> dict[str, Any]:
+    """The flags of `selfmod` that name the data a published network was trained on, by its run.json, or that of its
+    sweep (in the data set of the same name); none where there is no such file.
+
+    Raises:
+        InputError: the file is broken, or the data were no data set of the Hub.
+    """
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    path = _fetch_one(model, "run.json", revision, subfolder)
+    if path is not None:
+        with entries_of(path):
+            return _data_of_run(read_json(path))
+    if not subfolder:
+        return {}
+    try:
+        path = _fetch_one(model, "run.json", revision, repo_type="dataset")
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        return {}
+    if path is None:
+        return {}
+    with entries_of(path):
+        settings = read_json(path)["settings"]
+        data = settings["data"]
+        limits = {name: data.get(name) for name in ("max_train_samples", "max_test_samples")}
+        return _data_flags(settings["task"], data.get("dataset_name"), limits)
+
+
+def _data_of_run(run: dict[str, Any]) -> dict[str, Any]:
+    task = run["task"]
+    if task is None:  # trained by Python, on tensors that no task names
+        return {}
+    entries = {name: task.get(name) for name in ("dataset_config", "train_split", "test_split", *COLUMNS)}
+    limits = {f"max_{split}_samples": run.get(f"{split}_samples") for split in ("train", "test")}
+    return _data_flags(task["name"], task["dataset_name"], entries | limits)
+
+
+def _data_flags(task: str, dataset_name: str | None, entries: dict[str, Any]) -> dict[str, Any]:
+    from huggingface_hub.utils import validate_repo_id
+
+    from ..data import TASKS
+
+    flags = {name: value for name, value in entries.items() if value is not None}
+    for name, value in flags.items():
+        if not _is(value, int if name.startswith("max_") else str):
+            raise TypeError(f"{name}={value!r}")
+    own = TASKS[task].dataset_name if task in TASKS else None
+    if dataset_name is None and own is None and task == "digits":
+        return {"task": task, **flags}
+    if dataset_name is None:
+        problem = f"the published network's data, {task}, are no data set of the Hub; name them here"
+        raise InputError("--task, --dataset_name", None, problem)
+    validate_repo_id(dataset_name)  # a stranger names no folder of this machine
+    return flags | {"dataset_name": dataset_name} | ({"task": task} if task in TASKS else {})
+
+
+# ---- the comparison ----
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A new estimate beside a published one.
+
+    Attributes:
+        agrees: within `LEVEL` standard errors of the difference; None where that is no test: the two are not
+            comparable, or made with the same random numbers.
+        text: one line that says so.
+    """
+
+    agrees: bool | None
+    text: str
+
+
+def compare_with_published(ours: LLCResult, published: dict[str, Any]) -> Agreement:
+    """Whether a new estimate agrees with a published one.
+
+    Equal sampler settings and equal seed give the same numbers; another `seed` makes it a test of the figure.
+    """
+    mine = ours.to_dict()
+    there = f"published {_value(published)}"
+    if different := _differences(mine, published):
+        return Agreement(None, f"not comparable with the {there}: {'; '.join(different)}")
+    for where, status in (("here", mine["status"]), ("there", published["status"])):
+        if status not in ("ok", "not_converged"):
+            return Agreement(None, f"not comparable with the {there}: {status} {where}, which is no RLCT")
+    errors = mine["standard_error"], published["standard_error"]
+    if None in (*errors, mine["llc"], published["llc"]):
+        return Agreement(None, f"not comparable with the {there}: no standard error")
+    error = math.hypot(*errors)
+    distance = abs(mine["llc"] - published["llc"])
+    apart = distance / error if error > 0 else (0.0 if distance == 0 else math.inf)
+    if apart <= LEVEL and _stream(mine) == _stream(published):
+        return Agreement(None, f"same seed: repeats the figure, is no test of it ({there})")
+    verdict = "agrees" if apart <= LEVEL else "DISAGREES"
+    return Agreement(apart <= LEVEL, f"{verdict} with the {there}: {apart:.1f} standard errors of the difference")
+
+
+def _stream(rlct: dict[str, Any]) -> tuple[int, int]:
+    """What all random numbers of an estimate come from."""
+    return rlct["settings"]["seed"], rlct["settings"].get("member", 0)
+
+
+def _differences(mine: dict[str, Any], published: dict[str, Any]) -> list[str]:
+    """The settings in which two estimates differ, so that they are of different quantities."""
+    own, other = mine["settings"], published["settings"]
+    pairs = [("nbeta", mine["nbeta"], published["nbeta"])]
+    for name in SAME:
+        # a file from before a setting was kept says nothing of it; nor does an estimate whose data were not told
+        if name in other and not (name == "data" and None in (own[name], other[name])):
+            pairs.append((name, own[name], other[name]))
+    return [f"{name} {_shown(new)} here, {_shown(old)} there" for name, new, old in pairs if not _equal(new, old)]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value[:3])) + (f" and {len(value) - 3} more" if len(value) > 3 else "")
+    return "all" if value is None else str(value)
+
+
+def _equal(new: Any, old: Any) -> bool:
+    if isinstance(new, float) and isinstance(old, (int, float)):
+        return math.isclose(new, old, rel_tol=1e-9)
+    return _as_list(new) == _as_list(old)
+
+
+def _as_list(value: Any) -> Any:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def _value(rlct: dict[str, Any]) -> str:
+    if rlct["llc"] is None:
+        return f"estimate without a value ({rlct['status']})"
+    error = rlct["standard_error"]
+    return f"{rlct['llc']:.3f}" + ("" if error is None else f" ± {error:.3f}") + f" ({rlct['status']})"
