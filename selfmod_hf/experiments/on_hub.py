@@ -1,8 +1,9 @@
 """A sweep on the Hub: its networks in one model repository, its tables as a data set of the same name.
 
-One repository with a folder a network, and neither a revision nor a repository for each: the whole sweep is one
-commit, which is there or not; a network is loaded by `subfolder=`, the code lies there once, and nobody's namespace
-holds 240 repositories. (Revisions would take a commit and a branch for each network, a collection a repository.)
+One repository with a folder a network, and neither a revision nor a repository for each: all networks are one commit,
+which is there or not (the tables another, after it); a network is loaded by `subfolder=`, the code lies there once, and
+nobody's namespace holds 240 repositories. (Revisions would take a commit and a branch for each network, a collection a
+repository.)
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 from ..files import entries_of
 from ..hub.card import CITATION, RLCT_NAME, TAGS, between_markers, merged_notes, plain_text
-from ..hub.upload import Target, prepare, remote_card, upload
+from ..hub.upload import Target, head_of, prepare, remote_card, upload
 from .figures import draw_figures
 from .folder import RESULT_COLUMNS, SweepFolder
 from .plan import describe_setting
@@ -65,11 +66,12 @@ def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
     addresses = []
     for repo_type, stage in (("model", stage_networks), ("dataset", stage_tables)):
         repo_id = prepare(api, target, repo_type)
-        old_card = remote_card(api, repo_id, repo_type, target.revision)
+        head = head_of(api, repo_id, target, repo_type)
+        old_card = remote_card(api, repo_id, repo_type, head)
         with tempfile.TemporaryDirectory() as staged:
             stage(folder, Path(staged), repo_id, merged_notes("", old_card))
             message = "Upload networks of a sweep" if repo_type == "model" else "Upload results of a sweep"
-            addresses.append(upload(api, Path(staged), repo_id, repo_type, target, message))
+            addresses.append(upload(api, Path(staged), repo_id, repo_type, target, message, head))
     return addresses
 
 

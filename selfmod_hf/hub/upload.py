@@ -1,8 +1,9 @@
-"""Bringing a folder to the Hub, by huggingface_hub's own means.
+"""Bringing a folder to the Hub as one commit, which is there or not.
 
-An upload that was broken off goes on where it stopped when the same call is made again: `upload_folder` drops files
-that the repository has already, and the Hub asks only for the contents it has not (by Xet chunk by chunk, without
-Xet file by file). A commit appears whole or not at all.
+`upload_folder` would make several of it where Xet is installed (a pipeline that commits while it uploads), so the
+commit is put together here and given to `create_commit`. An upload that was broken off goes on where it stopped when
+the same call is made again: the contents go up before the commit, and the Hub asks only for those it has not (by Xet
+chunk by chunk, without Xet file by file); files that are in the repository as they are here are left out of the commit.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # work in progress, and what would have to be unpickled
 LEFT_OUT = ["checkpoint-*/**", ".*", "**/.*", "*.part", "*.tmp", "*.bin", "*.pt", "*.pth", "*.pkl", "__pycache__/**"]
+CONFLICT = (409, 412)  # the Hub's answers to a commit whose parent is not the head any more
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ def prepare(api: HfApi, target: Target, repo_type: str) -> str:
     return url.repo_id
 
 
+def head_of(api: HfApi, repo_id: str, target: Target, repo_type: str) -> str | None:
+    """The commit to build on. The card is read at this one, so that a person's edit in between is not lost."""
+    return api.repo_info(repo_id, repo_type=repo_type, revision=target.revision).sha
+
+
 def remote_card(api: HfApi, repo_id: str, repo_type: str, revision: str | None = None) -> str:
     """The README.md that is there; empty where there is none."""
     from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
@@ -70,24 +77,45 @@ def remote_card(api: HfApi, repo_id: str, repo_type: str, revision: str | None =
     return Path(path).read_text()
 
 
-def upload(api: HfApi, folder: Path, repo_id: str, repo_type: str, target: Target, message: str) -> str:
-    """Upload a folder as one commit (huge ones: as several); returns the address of the commit or pull request.
+def files_of(folder: Path) -> dict[str, Path]:
+    """What is sent of a folder: name in the repository to file."""
+    from huggingface_hub.utils import filter_repo_objects
+
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: files[name] for name in filter_repo_objects(files, ignore_patterns=LEFT_OUT)}
+
+
+def upload(
+    api: HfApi, folder: Path, repo_id: str, repo_type: str, target: Target, message: str, parent: str | None
+) -> str:
+    """Upload a folder as one commit; returns the address of the commit or pull request.
+
+    Args:
+        parent: the commit it is built on; the repository must not have moved on (None: wherever it stands).
 
     Raises:
+        InputError: it has moved on.
         ConnectionError: the connection broke off, and stayed so while huggingface_hub tried again.
     """
+    from huggingface_hub import CommitOperationAdd
+    from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import httpx
 
     try:
-        info = api.upload_folder(
-            repo_id=repo_id,
+        info = api.create_commit(
+            repo_id,
+            [CommitOperationAdd(name, path) for name, path in files_of(folder).items()],
             repo_type=repo_type,
-            folder_path=folder,
             commit_message=message,
             revision=target.revision,
             create_pr=target.create_pr,
-            ignore_patterns=list(LEFT_OUT),
+            parent_commit=parent,
         )
+    except HfHubHTTPError as error:
+        if error.response.status_code not in CONFLICT:
+            raise
+        problem = "the repository was changed meanwhile; give the command again"
+        raise InputError("--repo", repo_id, problem) from error
     except (httpx.TransportError, RuntimeError) as error:  # huggingface_hub wraps what breaks an LFS upload off
         again = "the same command goes on where this stopped"
         raise ConnectionError(f"{repo_id}: the upload broke off ({error}); {again}") from error
@@ -100,11 +128,13 @@ def push_model(api: HfApi, folder: Path, target: Target) -> list[str]:
 
     facts_of(folder, target.repo_id)  # refuses before anything is made on the Hub
     repo_id = prepare(api, target, "model")
-    write_model_card(folder, repo_id, remote_card(api, repo_id, "model", target.revision))
-    return [upload(api, folder, repo_id, "model", target, "Upload self-modeling network")]
+    head = head_of(api, repo_id, target, "model")
+    write_model_card(folder, repo_id, remote_card(api, repo_id, "model", head))
+    return [upload(api, folder, repo_id, "model", target, "Upload self-modeling network", head)]
 
 
 def push_space(api: HfApi, folder: Path, target: Target) -> list[str]:
     """A Space's folder as it is: an evaluate module, an app; returns the address."""
     repo_id = prepare(api, target, "space")
-    return [upload(api, folder, repo_id, "space", target, "Upload Space")]
+    head = head_of(api, repo_id, target, "space")
+    return [upload(api, folder, repo_id, "space", target, "Upload Space", head)]

@@ -14,6 +14,7 @@ from selfmod_hf.complexity import LLCResult
 from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.on_hub import push_sweep
 from selfmod_hf.hub.card import BEGIN
+from selfmod_hf.hub.model_folder import write_model_card
 from selfmod_hf.hub.upload import Target, push_model, push_space
 from selfmod_hf.metrics import metric_path
 from tests.loopback_hub import LoopbackHub
@@ -161,6 +162,9 @@ def test_private_pull_request_and_revision(loopback_hub, small_model, tmp_path):
     (folder / "more.txt").write_text("new")
     (address,) = push_model(api, folder, Target("me/net", create_pr=True))
     assert address.endswith("/discussions/1")
+    push_model(api, folder, Target("me/net", revision="refs/pr/1"))  # goes on with it
+    (address,) = push_model(api, folder, Target("me/net", create_pr=True))
+    assert address.endswith("/discussions/2")
     push_model(api, folder, Target("me/net", revision="second"))
     assert api.file_exists("me/net", "more.txt", revision="second")
     assert api.model_info("me/net").sha == head
@@ -169,6 +173,48 @@ def test_private_pull_request_and_revision(loopback_hub, small_model, tmp_path):
         push_model(api, folder, Target("me/open", private=True))
     with pytest.raises(InputError, match="opened against main"):
         Target("me/net", create_pr=True, revision="second")
+
+
+def commits(hub: LoopbackHub, name: str, kind: str = "model") -> int:
+    return len(hub.api().list_repo_commits(name, repo_type=kind))
+
+
+def test_many_files_are_one_commit(loopback_hub, small_model, tmp_path, monkeypatch):
+    """`upload_folder` makes several where Xet is installed, as it is by default (this Hub does not speak it)."""
+    monkeypatch.delattr("huggingface_hub.HfApi.upload_folder")
+    folder = shutil.copytree(small_model, tmp_path / "net")
+    (folder / "more").mkdir()
+    for number in range(300):
+        (folder / f"more/{number}.txt").write_text(f"{number}")
+    api = loopback_hub.api()
+    api.create_repo("me/net")
+    before = commits(loopback_hub, "me/net")
+    push_model(api, folder, Target("me/net"))
+    assert commits(loopback_hub, "me/net") == before + 1
+    assert api.file_exists("me/net", "more/299.txt")
+    head = api.model_info("me/net").sha
+    push_model(api, folder, Target("me/net"))  # nothing is new: no commit
+    assert api.model_info("me/net").sha == head
+
+
+def test_a_card_that_a_person_edits_meanwhile_is_not_overwritten(loopback_hub, small_model, tmp_path, monkeypatch):
+    api, folder = loopback_hub.api(), shutil.copytree(small_model, tmp_path / "net")
+    push_model(api, folder, Target("me/net"))
+    card = loopback_hub.root / "models/me/net/README.md"
+    edited = card.read_text().replace(BEGIN, f"{BEGIN}\nMine.")
+
+    def edit(folder: Path, *rest: object) -> None:
+        write_model_card(folder, *rest)
+        api.upload_file(path_or_fileobj=edited.encode(), path_in_repo="README.md", repo_id="me/net")
+
+    (folder / "more.txt").write_text("new")
+    with monkeypatch.context() as patched:
+        patched.setattr("selfmod_hf.hub.model_folder.write_model_card", edit)
+        with pytest.raises(InputError, match="changed meanwhile; give the command again"):
+            push_model(api, folder, Target("me/net"))
+    assert card.read_text() == edited
+    push_model(api, folder, Target("me/net"))
+    assert "Mine." in card.read_text()
 
 
 @pytest.mark.slow  # the client tries for half a minute before it gives up
