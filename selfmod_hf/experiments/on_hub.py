@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 from ..files import entries_of
 from ..hub.card import CITATION, RLCT_NAME, TAGS, between_markers, merged_notes, plain_text
-from ..hub.upload import Target, head_of, prepare, remote_card, upload
+from ..hub.upload import Target, check_links, head_of, prepare, remote_card, selected, upload
 from .figures import draw_figures
 from .folder import RESULT_COLUMNS, SweepFolder
 from .plan import describe_setting
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 CODE = ("configuration_self_modeling.py", "modeling_self_modeling.py")  # once, at the top, where transformers looks
 METRIC_NAMES = {"accuracy": "Accuracy", "weight_width": "Weight width", "rlct": RLCT_NAME}
+REPORT = "report/report.html"
 TABLES = ("results.json", "results.parquet", "curves.parquet", "run.json")
 MEANINGS = {
     "task": "name of the task",
@@ -58,10 +59,17 @@ MEANINGS = {
 
 
 def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
-    """Networks and tables of a sweep; returns the two addresses."""
+    """Networks and tables of a sweep; returns the two addresses.
+
+    Raises:
+        InputError: no finished sweep, a link out of its folder, or weights that are missing or cannot be read.
+    """
     folder = SweepFolder(path)
+    # all of this refuses before anything is made on the Hub
+    check_links([*networks_of(folder).values(), *(path / name for name in (*TABLES, REPORT))], path)
+    check_weights(folder)
     with entries_of(path / "run.json"):
-        sweep_card(folder, target.repo_id)  # refuses what no finished sweep is before anything is made on the Hub
+        sweep_card(folder, target.repo_id)
     folder.curves()
     addresses = []
     for repo_type, stage in (("model", stage_networks), ("dataset", stage_tables)):
@@ -104,15 +112,45 @@ def pull_sweep(repo_id: str, folder: Path) -> SweepFolder:
     return sweep
 
 
+def networks_of(folder: SweepFolder) -> dict[str, Path]:
+    """The files of the finished networks: name in the model repository to file; the code once, at the top."""
+    files = {}
+    for cell in _cells(folder):
+        for file in sorted(cell.iterdir()):
+            if not file.is_dir():
+                files[file.name if file.name in CODE else f"{cell.name}/{file.name}"] = file
+    return selected(files)
+
+
+def check_weights(folder: SweepFolder) -> None:
+    """Open, but not read, the safetensors of each network.
+
+    Raises:
+        InputError: names the first that is missing or cut off.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for cell in _cells(folder):
+        for path in sorted({cell / "model.safetensors", *cell.glob("*.safetensors")}):
+            try:
+                with safe_open(path, "np"):
+                    pass
+            except (OSError, SafetensorError) as error:
+                raise InputError("file", str(path), f"is missing or cannot be read ({error})") from error
+
+
+def _cells(folder: SweepFolder) -> list[Path]:
+    return [path.parent for path in sorted(folder.cells.glob("*/row.json"))]
+
+
 def stage_networks(folder: SweepFolder, staged: Path, repo_id: str, notes: str = "") -> None:
     """What the model repository is to hold: links to the sweep's files, figures, the card."""
-    names = [path.parent.name for path in sorted(folder.cells.glob("*/row.json"))]
-    for name in names:
-        for source in sorted((folder.cells / name).iterdir()):
-            if source.name not in CODE and not source.name.startswith("."):
-                _link(source, staged / name / source.name)
-    for code in CODE:
-        _link(folder.cells / names[0] / code, staged / code)
+    from .. import models
+
+    for name in CODE:  # a sweep that was downloaded comes without: the same code as in this package
+        _link(Path(models.__file__).with_name(name), staged / name)
+    for name, file in networks_of(folder).items():
+        _link(file, staged / name)
     figures = [file for file in draw_figures(folder, staged / "figures") if file.suffix == ".png"]
     card = sweep_card(folder, repo_id, notes, has_figure=any(file.stem == "figure2" for file in figures))
     card.save(staged / "README.md")
@@ -123,7 +161,7 @@ def stage_tables(folder: SweepFolder, staged: Path, repo_id: str, notes: str = "
     folder.write_tables()
     for name in TABLES:
         _link(folder.path / name, staged / name)
-    report = folder.path / "report" / "report.html"
+    report = folder.path / REPORT
     if report.is_file():
         _link(report, staged / report.name)
     dataset_card(folder, repo_id, notes).save(staged / "README.md")
@@ -131,6 +169,7 @@ def stage_tables(folder: SweepFolder, staged: Path, repo_id: str, notes: str = "
 
 def _link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
     target.symlink_to(source.resolve(strict=True))
 
 

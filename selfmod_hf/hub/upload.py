@@ -8,6 +8,8 @@ chunk by chunk, without Xet file by file); files that are in the repository as t
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +19,11 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-# work in progress, and what would have to be unpickled
-LEFT_OUT = ["checkpoint-*/**", ".*", "**/.*", "*.part", "*.tmp", "*.bin", "*.pt", "*.pth", "*.pkl", "__pycache__/**"]
+# work in progress, and what would have to be unpickled, in whatever folder (`*` matches slashes too)
+LEFT_OUT = [
+    "checkpoint-*/*", "*/checkpoint-*/*", "__pycache__/*", "*/__pycache__/*", ".*", "*/.*", "*.part", "*.tmp", "*.pyc",
+    "*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib", "*.dill",
+]  # fmt: skip
 CONFLICT = (409, 412)  # the Hub's answers to a commit whose parent is not the head any more
 
 
@@ -77,12 +82,34 @@ def remote_card(api: HfApi, repo_id: str, repo_type: str, revision: str | None =
     return Path(path).read_text()
 
 
-def files_of(folder: Path) -> dict[str, Path]:
-    """What is sent of a folder: name in the repository to file."""
+def selected(files: dict[str, Path]) -> dict[str, Path]:
+    """Of files, by their names in the repository, those that are sent."""
     from huggingface_hub.utils import filter_repo_objects
 
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     return {name: files[name] for name in filter_repo_objects(files, ignore_patterns=LEFT_OUT)}
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """What is sent of a folder: name in the repository to file."""
+    return selected({path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if _is_file(path)})
+
+
+def _is_file(path: Path) -> bool:
+    return not path.is_dir()  # links that lead nowhere too: a file made there would lie elsewhere
+
+
+def check_links(files: Iterable[Path], folder: Path) -> None:
+    """Refuse links out of a folder. In one that a stranger made they would publish files of this machine.
+
+    Raises:
+        InputError: names the first.
+    """
+    from huggingface_hub import constants
+
+    places = [os.path.realpath(place) for place in (folder, constants.HF_HUB_CACHE)]  # downloads are links to the cache
+    for file in files:
+        if not any(Path(os.path.realpath(file)).is_relative_to(place) for place in places):
+            raise InputError("file", str(file), "is a link out of the folder; put the file itself there, or remove it")
 
 
 def upload(
@@ -123,10 +150,19 @@ def upload(
 
 
 def push_model(api: HfApi, folder: Path, target: Target) -> list[str]:
-    """A model's folder, with a card made from what the run recorded; returns the address."""
+    """A model's folder, with a card made from what the run recorded; returns the address.
+
+    Raises:
+        InputError: no model of this package, or a link out of its folder.
+        ValueError, OSError: its weights are missing or cannot be read.
+    """
+    from ..models.loading import load_model
     from .model_folder import facts_of, write_model_card
 
-    facts_of(folder, target.repo_id)  # refuses before anything is made on the Hub
+    # all of this refuses before anything is made on the Hub
+    check_links(files_of(folder).values(), folder)
+    facts_of(folder, target.repo_id)
+    load_model(folder, finite=False)  # one that has diverged is a result too
     repo_id = prepare(api, target, "model")
     head = head_of(api, repo_id, target, "model")
     write_model_card(folder, repo_id, remote_card(api, repo_id, "model", head))
@@ -134,7 +170,12 @@ def push_model(api: HfApi, folder: Path, target: Target) -> list[str]:
 
 
 def push_space(api: HfApi, folder: Path, target: Target) -> list[str]:
-    """A Space's folder as it is: an evaluate module, an app; returns the address."""
+    """A Space's folder as it is: an evaluate module, an app; returns the address.
+
+    Raises:
+        InputError: a link out of the folder.
+    """
+    check_links(files_of(folder).values(), folder)
     repo_id = prepare(api, target, "space")
     head = head_of(api, repo_id, target, "space")
     return [upload(api, folder, repo_id, "space", target, "Upload Space", head)]

@@ -217,6 +217,97 @@ def test_a_card_that_a_person_edits_meanwhile_is_not_overwritten(loopback_hub, s
     assert "Mine." in card.read_text()
 
 
+def model_with(small_model: Path, folder: Path, file: str) -> tuple[Path, Path]:
+    return shutil.copytree(small_model, folder), folder / file
+
+
+def sweep_with(small_sweep: Path, folder: Path, file: str) -> tuple[Path, Path]:
+    return shutil.copytree(small_sweep, folder), folder / "cells" / CELL / file
+
+
+def refused(hub: LoopbackHub, folder: Path, message: str) -> None:
+    """In one line, with exit code 2, and before anything is made on the Hub."""
+    done = selfmod(hub, "push", folder, "--repo", "me/refused", "--quiet")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not any(hub.api().repo_exists("me/refused", repo_type=kind) for kind in ("model", "dataset", "space"))
+
+
+def test_links_out_of_the_folder_are_refused(loopback_hub, small_model, small_sweep, tmp_path):
+    """A stranger's folder would publish files of this machine, or have them written over."""
+    secret = tmp_path / "secret"
+    secret.write_text("mine")
+    cases = [
+        model_with(small_model, tmp_path / "model", "notes.txt"),
+        model_with(small_model, tmp_path / "picture", "training.png"),
+        sweep_with(small_sweep, tmp_path / "sweep", "secret.txt"),
+        sweep_with(small_sweep, tmp_path / "code", "modeling_self_modeling.py"),
+        sweep_with(small_sweep, tmp_path / "run", "../../run.json"),
+    ]
+    space = shutil.copytree(metric_path("rlct"), tmp_path / "space")
+    cases.append((space, space / "notes.txt"))
+    for folder, link in cases:
+        link.unlink(missing_ok=True)
+        link.symlink_to(secret)
+        refused(loopback_hub, folder, f"file={str(link)!r}".replace("cells/" + CELL + "/../../", ""))
+    folder, link = model_with(small_model, tmp_path / "nowhere", "rlct.png")
+    link.unlink()
+    link.symlink_to(tmp_path / "made-by-the-push")
+    refused(loopback_hub, folder, "is a link out of the folder")
+    assert secret.read_text() == "mine"
+
+
+def test_links_within_the_folder_and_a_downloaded_sweep_are_pushed(loopback_hub, small_model, small_sweep, tmp_path):
+    folder, link = model_with(small_model, tmp_path / "net", "weights.txt")
+    (folder / "more.txt").write_text("more")
+    link.symlink_to("more.txt")
+    push_model(loopback_hub.api(), folder, Target("me/net"))
+    assert (loopback_hub.root / "models/me/net/weights.txt").read_text() == "more"
+    push_sweep(loopback_hub.api(), small_sweep, Target("me/first"))
+    program = """
+import sys
+from pathlib import Path
+from huggingface_hub import HfApi
+from selfmod_hf.experiments.on_hub import pull_sweep, push_sweep
+from selfmod_hf.hub.upload import Target
+push_sweep(HfApi(), pull_sweep("me/first", Path("here")).path, Target("me/second"))
+"""
+    subprocess.run([sys.executable, "-c", program], env=loopback_hub.env(), cwd=tmp_path, check=True)
+    first, second = (loopback_hub.root / "models/me" / name for name in ("first", "second"))
+    for name in (f"{CELL}/model.safetensors", f"{CELL}/rlct.json", "modeling_self_modeling.py"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_work_in_progress_and_pickles_stay_here(loopback_hub, small_model, tmp_path):
+    folder = shutil.copytree(small_model, tmp_path / "net")
+    left = ["a.pickle", "a.ckpt", "sub/a.joblib", "sub/a.pt", "sub/__pycache__/a.pyc", "sub/checkpoint-3/a.txt"]
+    left += ["checkpoint-3/a.txt", "__pycache__/a.txt", ".hidden", "sub/.hidden", "sub/.git/config"]
+    for name in [*left, "sub/a.txt"]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    push_model(loopback_hub.api(), folder, Target("me/net"))
+    there = set(loopback_hub.api().list_repo_files("me/net"))
+    assert "sub/a.txt" in there
+    assert not there & set(left)
+
+
+def test_weights_that_are_cut_off_or_missing_are_refused(loopback_hub, small_model, small_sweep, tmp_path):
+    cases = {
+        "cut": model_with(small_model, tmp_path / "cut", "model.safetensors"),
+        "missing": model_with(small_model, tmp_path / "missing", "model.safetensors"),
+        "cut cell": sweep_with(small_sweep, tmp_path / "cut-sweep", "model.safetensors"),
+        "missing cell": sweep_with(small_sweep, tmp_path / "missing-sweep", "model.safetensors"),
+        "cut trace": sweep_with(small_sweep, tmp_path / "trace", "rlct.safetensors"),
+    }
+    for name, (folder, file) in cases.items():
+        whole = file.read_bytes()
+        file.unlink()
+        if "cut" in name:
+            file.write_bytes(whole[: len(whole) // 2])
+        refused(loopback_hub, folder, file.name)
+
+
 @pytest.mark.slow  # the client tries for half a minute before it gives up
 def test_a_broken_off_upload_goes_on(small_sweep, hub_seed, tmp_path):
     """The server dies in the middle of the uploads; started again on its folder, it is sent only what it lacks."""
