@@ -71,16 +71,19 @@ def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
     with entries_of(path / "run.json"):
         sweep_card(folder, target.repo_id)
     folder.curves()
-    addresses = []
-    for repo_type, stage in (("model", stage_networks), ("dataset", stage_tables)):
-        repo_id = prepare(api, target, repo_type)
-        head = head_of(api, repo_id, target, repo_type)
-        old_card = remote_card(api, repo_id, repo_type, head)
-        with tempfile.TemporaryDirectory() as staged:
-            stage(folder, Path(staged), repo_id, merged_notes("", old_card))
-            message = "Upload networks of a sweep" if repo_type == "model" else "Upload results of a sweep"
-            addresses.append(upload(api, Path(staged), repo_id, repo_type, target, message, head))
-    return addresses
+    # both repositories, then both stages, then both uploads: what is refused is so before a half is published
+    names = {kind: prepare(api, target, kind) for kind in STAGES}
+    heads = {kind: head_of(api, name, target, kind) for kind, name in names.items()}
+    with tempfile.TemporaryDirectory() as temporary:
+        for kind, name in names.items():
+            notes = merged_notes("", remote_card(api, name, kind, heads[kind]))
+            staged = Path(temporary, kind)
+            staged.mkdir()
+            STAGES[kind](folder, staged, name, notes)
+        return [
+            upload(api, Path(temporary, kind), name, kind, target, MESSAGES[kind], heads[kind])
+            for kind, name in names.items()
+        ]
 
 
 def pull_sweep(repo_id: str, folder: Path) -> SweepFolder:
@@ -158,9 +161,8 @@ def stage_networks(folder: SweepFolder, staged: Path, repo_id: str, notes: str =
 
 def stage_tables(folder: SweepFolder, staged: Path, repo_id: str, notes: str = "") -> None:
     """What the data set is to hold: tables, run.json, the report where there is one, the card."""
-    folder.write_tables()
-    for name in TABLES:
-        _link(folder.path / name, staged / name)
+    folder.write_tables(staged)  # of the cells, as they are now: a sweep may be at work
+    _link(folder.path / "run.json", staged / "run.json")
     report = folder.path / REPORT
     if report.is_file():
         _link(report, staged / report.name)
@@ -171,6 +173,10 @@ def _link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     target.symlink_to(source.resolve(strict=True))
+
+
+STAGES = {"model": stage_networks, "dataset": stage_tables}
+MESSAGES = {"model": "Upload networks of a sweep", "dataset": "Upload results of a sweep"}
 
 
 # ---- cards ----

@@ -162,7 +162,7 @@ def test_a_broken_table_is_named(sweep, damage):
         load_results(str(sweep))
 
 
-def test_a_push_makes_broken_tables_anew(sweep):
+def test_broken_tables_can_be_made_anew(sweep):
     """They are made of the cells' own files."""
     cut(sweep / "results.parquet")
     SweepFolder(sweep).write_tables()

@@ -12,6 +12,7 @@ from huggingface_hub import DatasetCard, ModelCard
 from selfmod_hf.cli import main
 from selfmod_hf.complexity import LLCResult
 from selfmod_hf.errors import InputError
+from selfmod_hf.experiments.folder import SweepFolder
 from selfmod_hf.experiments.on_hub import push_sweep
 from selfmod_hf.hub.card import BEGIN
 from selfmod_hf.hub.model_folder import write_model_card
@@ -277,6 +278,34 @@ push_sweep(HfApi(), pull_sweep("me/first", Path("here")).path, Target("me/second
     first, second = (loopback_hub.root / "models/me" / name for name in ("first", "second"))
     for name in (f"{CELL}/model.safetensors", f"{CELL}/rlct.json", "modeling_self_modeling.py"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_a_sweep_at_work_is_only_read(loopback_hub, small_sweep, tmp_path):
+    """Its tables are not there yet, its lock is held, and its own files stay as they are."""
+    folder = shutil.copytree(small_sweep, tmp_path / "sweep")
+    for name in ("results.json", "results.parquet", "curves.parquet"):
+        (folder / name).unlink()
+    with SweepFolder(folder).locked():
+        before = {path: path.lstat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
+        push_sweep(loopback_hub.api(), folder, Target("me/sweep"))
+        assert {path: path.lstat().st_mtime_ns for path in [folder, *folder.rglob("*")]} == before
+    for name in ("results.json", "results.parquet", "curves.parquet"):
+        assert (loopback_hub.root / "datasets/me/sweep" / name).read_bytes() == (small_sweep / name).read_bytes()
+
+
+def test_no_half_of_a_sweep_is_published(loopback_hub, small_sweep):
+    """Where one of the two repositories cannot take it, nothing goes into the other."""
+    api = loopback_hub.api()
+    api.create_repo("me/sweep", repo_type="dataset")
+    with pytest.raises(InputError, match="exists and is public"):
+        push_sweep(api, small_sweep, Target("me/sweep", private=True))
+    card = f"---\nlicense: mit\n---\n{BEGIN}\n"  # one marker of two
+    api.create_repo("me/other", repo_type="dataset")
+    api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id="me/other", repo_type="dataset")
+    with pytest.raises(InputError, match="allowed is one pair"):
+        push_sweep(api, small_sweep, Target("me/other"))
+    for name in ("me/sweep", "me/other"):
+        assert api.list_repo_files(name) == [".gitattributes"]
 
 
 def test_work_in_progress_and_pickles_stay_here(loopback_hub, small_model, tmp_path):
