@@ -56,7 +56,7 @@ def read_config_file(path: str, parser: HfArgumentParser) -> dict[str, Any]:
     import yaml
 
     try:
-        values = yaml.safe_load(Path(path).read_text())  # JSON is YAML too
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))  # JSON is YAML too
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path}: cannot be read ({error})") from error
     except (yaml.YAMLError, RecursionError) as error:

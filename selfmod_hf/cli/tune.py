@@ -98,7 +98,7 @@ def _read_space(entries: Sequence[str]) -> dict[str, Any]:
 
         try:
             # all scalars as text: YAML's numbers have a base of 60, in which 1:20 is 80
-            values = yaml.load(Path(entries[0]).read_text(), Loader=yaml.BaseLoader)
+            values = yaml.load(Path(entries[0]).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise UsageError(f"--space {entries[0]}: cannot be read ({error})") from error
         if not isinstance(values, dict):

@@ -101,7 +101,7 @@ def write_html_report(folder: SweepFolder, path: Path) -> Path:
 
 
 def _file(name: str) -> str:
-    return files(__package__).joinpath("html", name).read_text()
+    return files(__package__).joinpath("html", name).read_text(encoding="utf-8")
 
 
 def _for_script(value: Any) -> str:

@@ -222,7 +222,7 @@ class Tuning:
                 return
             path, lock = found
             with lock:
-                group = json.loads((path / "group.json").read_text())
+                group = json.loads((path / "group.json").read_text(encoding="utf-8"))
                 members = [Member(**member) for member in group["members"]]
                 yield path, Group(group["trials"], group["shared"], members)
 
@@ -239,7 +239,8 @@ class Tuning:
     def _new_group(self, num_trials: int) -> tuple[Path, Any] | None:
         from optuna.trial import TrialState
 
-        held = {n for path in self.groups.glob("*/group.json") for n in json.loads(path.read_text())["trials"]}
+        groups = (json.loads(path.read_text(encoding="utf-8")) for path in self.groups.glob("*/group.json"))
+        held = {number for group in groups for number in group["trials"]}
         known = self.study.get_trials(deepcopy=False)
         # those whose worker was killed before it wrote their group down
         trials = [(t.number, t.params) for t in known if t.state == TrialState.RUNNING and t.number not in held]

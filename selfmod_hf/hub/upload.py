@@ -79,7 +79,7 @@ def remote_card(api: HfApi, repo_id: str, repo_type: str, revision: str | None =
         path = api.hf_hub_download(repo_id, "README.md", repo_type=repo_type, revision=revision)
     except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError):
         return ""
-    return Path(path).read_text()
+    return Path(path).read_text(encoding="utf-8")
 
 
 def selected(files: dict[str, Path]) -> dict[str, Path]:
