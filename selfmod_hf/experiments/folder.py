@@ -1,6 +1,7 @@
 """The results folder of a sweep.
 
-    run.json            settings, versions, machine, git commit; one entry per session that worked on the folder
+    run.json            settings, versions, machine, git commit, whether the data was a local folder; one entry per
+                        session that worked on the folder
     results.json        list of rows, one a network (columns below)
     results.parquet     the same as a table
     curves.parquet      one row a network and epoch
@@ -238,6 +239,11 @@ class SweepFolder:
         for name in ("training", "sampling", "data"):
             if not isinstance(run["settings"].get(name), dict):
                 raise InputError("file", str(path), f"settings.{name} is missing or of a wrong type; allowed is dict")
+        task, name = run["settings"].get("task"), run["settings"]["data"].get("dataset_name")
+        if not isinstance(task, str):
+            raise InputError("file", str(path), "settings.task is missing or of a wrong type; allowed is str")
+        if not isinstance(name, (str, type(None))):
+            raise InputError("file", str(path), f"settings.data.dataset_name={name!r}; allowed is text")
         return run
 
     def check_settings(self, settings: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from ..hub.card import CITATION, RLCT_NAME, TAGS, between_markers, merged_notes,
 from ..hub.upload import Target, check_links, head_of, prepare, remote_card, selected, upload
 from .figures import draw_figures
 from .folder import RESULT_COLUMNS, SweepFolder
-from .plan import describe_setting
+from .plan import can_be_hub_id, describe_setting
 from .published import published_value
 from .report import DIGITS, NAMES
 from .statistics import ARM, MEASURES, summarize_arms
@@ -214,7 +214,7 @@ def sweep_card(folder: SweepFolder, repo_id: str, notes: str = "", *, has_figure
         auto_class=f"AutoModelFor{head}",
         example=plain_text(next(path.parent.name for path in sorted(folder.cells.glob("*/row.json")))),
         results=_markdown_table(rows),
-        setting=describe_setting(run["settings"], folder.finished_cells()),
+        setting=plain_text(describe_setting(run["settings"], folder.finished_cells())),
         has_published=any(published_value(*key) is not None for key in _published_keys(rows)),
         figure=has_figure,
         sampling=plain_text(_sampling(run, rows)),
@@ -252,7 +252,7 @@ def dataset_card(folder: SweepFolder, repo_id: str, notes: str = "") -> DatasetC
 def _template(name: str) -> str:
     from importlib.resources import files
 
-    return files(__package__).joinpath(name).read_text()
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _data(run: dict[str, Any]) -> dict[str, Any]:
@@ -266,7 +266,8 @@ def _data(run: dict[str, Any]) -> dict[str, Any]:
         about = {key: getattr(spec, key) for key in ("dataset_config", "train_split", "test_split")}
     except InputError:  # a task of another version of the package
         about = {"dataset_config": None, "train_split": "train", "test_split": "test"}
-    return about | {"id": name if name and not Path(name).is_dir() else None, "title": settings["task"]}
+    on_hub = bool(name) and not run.get("local_data") and can_be_hub_id(name)
+    return about | {"id": name if on_hub else None, "title": settings["task"]}
 
 
 def _dataset_text(data: dict[str, Any]) -> str:

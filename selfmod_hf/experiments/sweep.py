@@ -108,7 +108,9 @@ def run_sweep(
             "command": without_tokens(sys.argv[1:]),
             "seconds": {},
         }
-        run = {"settings": plan.settings, **surroundings(), "sessions": [*folder.read_run()["sessions"], session]}
+        local = bool(spec.dataset_name) and Path(str(spec.dataset_name)).is_dir()  # it may be gone when a card is made
+        sessions = [*folder.read_run()["sessions"], session]
+        run = {"settings": plan.settings, "local_data": local, **surroundings(), "sessions": sessions}
         if main:
             folder.write_run(run)
         todo = _populations(plan, folder, memory)
