@@ -18,8 +18,8 @@ def main(baseline: str, self_modeling: str, target: str) -> None:
     figure, (over_epochs, at_the_end) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for folder, color in ((baseline, "0.45"), (self_modeling, "tab:red")):
         model = SelfModelingForImageClassification.from_pretrained(folder)
-        accuracy = json.loads(Path(folder, "eval_results.json").read_text())["eval_accuracy"]
-        history = json.loads(Path(folder, "trainer_state.json").read_text())["log_history"]
+        accuracy = json.loads(Path(folder, "eval_results.json").read_text(encoding="utf-8"))["eval_accuracy"]
+        history = json.loads(Path(folder, "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
         points = [(entry["epoch"], entry["weight_width"]) for entry in history if "weight_width" in entry]
         weight = model.config.aux_weight
         name = f"self-modeling, weight {weight:g}" if weight else "baseline"

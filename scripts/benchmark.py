@@ -256,7 +256,7 @@ def scaling_in(processes: int, args: argparse.Namespace) -> dict[str, dict[str, 
         threads = max(1, (os.cpu_count() or 1) // processes)
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         subprocess.run(list(map(str, command)), check=True, env=environment, stdout=subprocess.DEVNULL)
-        with open(f"{folder}/rows.json") as file:
+        with open(f"{folder}/rows.json", encoding="utf-8") as file:
             return json.load(file)
 
 
@@ -293,7 +293,7 @@ def scaling_rows(args: argparse.Namespace) -> None:
         # gradient, for the acceptance: 25 of 100, 5 of 5 (26 of 1,000)
         rows["llc"][count] = (timed(partial(sample, 100)) - timed(partial(sample, 5))) / (125 - 10)
     if state.is_main_process:
-        with open(f"{args.one_of}/rows.json", "w") as file:
+        with open(f"{args.one_of}/rows.json", "w", encoding="utf-8") as file:
             json.dump(rows, file)
     state.wait_for_everyone()
     state.destroy_process_group()

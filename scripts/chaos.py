@@ -293,7 +293,8 @@ def digest(path: Path) -> str:
 
 
 def comparable(path: Path) -> bytes:
-    return canonical(json.loads(path.read_text())).encode() if path.suffix == ".json" else path.read_bytes()
+    content = path.read_bytes()
+    return canonical(json.loads(content)).encode() if path.suffix == ".json" else content
 
 
 def canonical(value: Any) -> str:

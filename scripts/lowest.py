@@ -22,7 +22,7 @@ HEAD = "# Written by scripts/lowest.py from pyproject.toml; `make test-lowest` t
 
 def lowest() -> str:
     """`name==bound` of each requirement that has a lower bound; those of the extra `bench` are exact already."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["tune"], *extras["dev"]]
     found = [re.fullmatch(r"([\w-]+)>=([\w.]+)(?:,<\d+)?", requirement) for requirement in wanted]
@@ -32,9 +32,9 @@ def lowest() -> str:
 def main() -> int:
     if "--check" not in sys.argv[1:]:
         FILE.parent.mkdir(exist_ok=True)
-        FILE.write_text(lowest())
+        FILE.write_text(lowest(), encoding="utf-8")
         return 0
-    if FILE.read_text() != lowest():
+    if FILE.read_text(encoding="utf-8") != lowest():
         print(f"{FILE.relative_to(ROOT)} is not in step with pyproject.toml: run python scripts/lowest.py")
         return 1
     return 0

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from selfmod_hf.complexity.result import write_file
 from selfmod_hf.errors import InputError
-from selfmod_hf.experiments.folder import SweepFolder, write_text
+from selfmod_hf.experiments.folder import SweepFolder
 from selfmod_hf.experiments.on_hub import dataset_card, sweep_card
 
 OUTPUT = Path(__file__).resolve().parents[1] / "model_cards"
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str], output: Path = OUTPUT) -> int:
             print(error, file=sys.stderr)
             return 2
         for file, card in cards.items():
-            write_text(output / f"{file}.md", f"{card}\n")
+            write_file(output / f"{file}.md", f"{card}\n")
         print(", ".join(f"{output.name}/{file}.md" for file in cards))
     return 0
 

@@ -652,12 +652,13 @@ class Trouble:
     """A fault to switch on: `hub.faults = Trouble("busy")`.
 
     Attributes:
-        kind: "busy" (429 with Retry-After), "failing" (500), "overloaded" (503), "slow" (an answer a second late),
-            "cut" (a body that breaks off), "corrupt" (a body of the right length and another content), "expired" (401),
-            "moved" (307 to where `moved` says).
+        kind: "busy" (429 with Retry-After, or what `asks` says), "failing" (500), "overloaded" (503), "slow" (an answer
+            a second late), "cut" (a body that breaks off), "corrupt" (a body of the right length and another content),
+            "expired" (401), "moved" (307 to where `moved` says).
         only: what path to hit, a regular expression; default: all.
         times: how often each path and method is hit; None: always.
         retry_after: seconds that "busy" asks for.
+        asks: the header by which it asks, for example `("RateLimit", '"api";r=0;t=55')`; default: Retry-After.
         moved: old and new name of a repository.
     """
 
@@ -665,6 +666,7 @@ class Trouble:
     only: str = ""
     times: int | None = 1
     retry_after: int = 0
+    asks: tuple[str, str] | None = None
     moved: tuple[str, str] = ("", "")
     hit: list[str] = field(default_factory=list)  # method and path of each
 
@@ -682,7 +684,8 @@ class Trouble:
     def _answer(self, request: Request, respond: Respond) -> Response:
         match self.kind:
             case "busy":
-                return HubError(429, "Too Many Requests").response({"Retry-After": str(self.retry_after)})
+                name, value = self.asks or ("Retry-After", str(self.retry_after))
+                return HubError(429, "Too Many Requests").response({name: value})
             case "failing":
                 return HubError(500, "Internal Error - We're working hard to fix this as soon as possible!").response()
             case "overloaded":

@@ -7,6 +7,7 @@ runs full, at whatever moment.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -38,6 +39,8 @@ class UsageError(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code (0; 2 for what the user can mend)."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for a terminal that cannot show "nβ"
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: selfmod COMMAND [flags]   (selfmod COMMAND --help explains them)\n")
         print("\n".join(f"  {name:10} {summary}" for name, summary in COMMANDS.items()))

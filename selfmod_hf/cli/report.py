@@ -58,9 +58,9 @@ def write_report(folder: SweepFolder, output: Path) -> tuple[str, list[Path]]:
     Raises:
         InputError: no network is finished.
     """
+    from ..complexity.result import write_file
     from ..experiments import report
     from ..experiments.figures import draw_figures
-    from ..experiments.folder import write_text
     from ..experiments.html_report import write_html_report
     from ..experiments.plan import describe_setting
 
@@ -76,6 +76,6 @@ def write_report(folder: SweepFolder, output: Path) -> tuple[str, list[Path]]:
     tables["How it was run"] = describe_setting(folder.read_run()["settings"], folder.finished_cells())
     text = "\n\n".join(f"{title}\n\n{table}" for title, table in tables.items())
     files = draw_figures(folder, output)
-    write_text(output / "report.txt", text + "\n")
+    write_file(output / "report.txt", text + "\n")
     write_html_report(folder, output / "report.html")
     return text, files

@@ -213,9 +213,10 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_file(path: Path, content: bytes) -> Path:
-    """Write under a temporary name, then rename: the file appears whole or not at all."""
-    write_files({path: content})
+def write_file(path: Path, content: bytes | str) -> Path:
+    """Write under a temporary name of this process, then rename: the file appears whole or not at all. Text is written
+    as UTF-8."""
+    write_files({path: content.encode() if isinstance(content, str) else content})
     return path
 
 

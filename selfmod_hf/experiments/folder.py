@@ -1,6 +1,7 @@
 """The results folder of a sweep.
 
-    run.json            settings, versions, machine, git commit; one entry per session that worked on the folder
+    run.json            settings, versions, machine, git commit, whether the data was a local folder; one entry per
+                        session that worked on the folder
     results.json        list of rows, one a network (columns below)
     results.parquet     the same as a table
     curves.parquet      one row a network and epoch
@@ -27,14 +28,13 @@ from __future__ import annotations
 import fcntl
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..complexity.result import plain
+from ..complexity.result import plain, write_file
 from ..errors import InputError
 from ..files import read_json
 from .plan import Cell
@@ -60,13 +60,6 @@ CURVE_RLCT_COLUMNS = ("rlct", "rlct_standard_error", "rlct_status")  # where the
 _TEXTS = ("task", "rlct_status", "rlct_status_reason", "rlct_preset")
 _COUNTS = ("hidden_size", "seed", "epoch", "num_epochs", "batch_size")
 KEYS = ["task", "hidden_size", "detach_targets", "aux_weight", "seed"]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def to_json(value: Any) -> str:
@@ -152,8 +145,8 @@ class SweepFolder:
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
         rlct.save(folder / "rlct.json")
-        write_text(folder / "curve.json", to_json(list(curve)))
-        write_text(folder / "row.json", to_json(row))
+        write_file(folder / "curve.json", to_json(list(curve)))
+        write_file(folder / "row.json", to_json(row))
 
     def final_weights(self, row: Mapping[str, Any]) -> np.ndarray:
         """The final classification weights of a row's network, flattened."""
@@ -177,7 +170,7 @@ class SweepFolder:
     def open_population(self, cells: Sequence[Cell]) -> Path:
         folder = self.populations / cells[0].name
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "members.json", to_json([vars(cell) for cell in cells]))
+        write_file(folder / "members.json", to_json([vars(cell) for cell in cells]))
         return folder
 
     def close_population(self, folder: Path) -> None:
@@ -220,15 +213,18 @@ class SweepFolder:
         numbers = [name for name in names if name not in (*_TEXTS, *_COUNTS, "detach_targets")]
         return table.astype(dict.fromkeys(numbers, float))
 
-    def write_tables(self) -> None:
-        """results.json, results.parquet, curves.parquet from the finished cells."""
+    def write_tables(self, into: Path | None = None) -> None:
+        """results.json, results.parquet, curves.parquet from the finished cells.
+
+        Args:
+            into: another folder than this one (whose lock the caller holds, or which may not be writable).
+        """
+        into = into or self.path
         rows, curves = self.rows(), self.curves()
         records = json.loads(rows.to_json(orient="records", double_precision=15))
-        write_text(self.path / "results.json", to_json(records))
+        write_file(into / "results.json", to_json(records))
         for name, table in (("results", rows), ("curves", curves)):
-            temporary = self.path / f".{name}.parquet.part"
-            table.to_parquet(temporary, index=False)
-            os.replace(temporary, self.path / f"{name}.parquet")
+            write_file(into / f"{name}.parquet", table.to_parquet(index=False))
 
     # ---- run.json ----
 
@@ -243,6 +239,11 @@ class SweepFolder:
         for name in ("training", "sampling", "data"):
             if not isinstance(run["settings"].get(name), dict):
                 raise InputError("file", str(path), f"settings.{name} is missing or of a wrong type; allowed is dict")
+        task, name = run["settings"].get("task"), run["settings"]["data"].get("dataset_name")
+        if not isinstance(task, str):
+            raise InputError("file", str(path), "settings.task is missing or of a wrong type; allowed is str")
+        if not isinstance(name, (str, type(None))):
+            raise InputError("file", str(path), f"settings.data.dataset_name={name!r}; allowed is text")
         return run
 
     def check_settings(self, settings: dict[str, Any]) -> None:
@@ -265,4 +266,4 @@ class SweepFolder:
                     raise InputError("--output_dir", str(self.path), problem)
 
     def write_run(self, run: dict[str, Any]) -> None:
-        write_text(self.path / "run.json", to_json(run))
+        write_file(self.path / "run.json", to_json(run))

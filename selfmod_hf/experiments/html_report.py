@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..complexity.result import write_file
 from ..complexity.weight_width import histogram
 from ..files import entries_of
-from .folder import SweepFolder, to_json, write_text
+from .folder import SweepFolder, to_json
 from .plan import Cell, describe_setting
 from .published import compare_with_published, published_value, published_values
 from .report import DIGITS, NAMES
@@ -96,12 +97,12 @@ def write_html_report(folder: SweepFolder, path: Path) -> Path:
         js=Markup(_file("report.js")),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, page)
+    write_file(path, page)
     return path
 
 
 def _file(name: str) -> str:
-    return files(__package__).joinpath("html", name).read_text()
+    return files(__package__).joinpath("html", name).read_text(encoding="utf-8")
 
 
 def _for_script(value: Any) -> str:

@@ -131,7 +131,8 @@ def free_memory(num_processes: int = 1) -> int:
 
 
 def _free_in_machine() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").is_file() else ():
+    source = Path("/proc/meminfo")
+    for line in source.read_text(encoding="utf-8").splitlines() if source.is_file() else ():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

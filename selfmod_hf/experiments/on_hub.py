@@ -1,8 +1,9 @@
 """A sweep on the Hub: its networks in one model repository, its tables as a data set of the same name.
 
-One repository with a folder a network, and neither a revision nor a repository for each: the whole sweep is one
-commit, which is there or not; a network is loaded by `subfolder=`, the code lies there once, and nobody's namespace
-holds 240 repositories. (Revisions would take a commit and a branch for each network, a collection a repository.)
+One repository with a folder a network, and neither a revision nor a repository for each: all networks are one commit,
+which is there or not (the tables another, after it); a network is loaded by `subfolder=`, the code lies there once, and
+nobody's namespace holds 240 repositories. (Revisions would take a commit and a branch for each network, a collection a
+repository.)
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 from ..files import entries_of
 from ..hub.card import CITATION, TAGS, between_markers, merged_notes, plain_text, rlct_name
-from ..hub.upload import Target, prepare, remote_card, upload
+from ..hub.upload import Target, check_links, head_of, prepare, remote_card, selected, upload
 from .figures import draw_figures
 from .folder import RESULT_COLUMNS, SweepFolder
-from .plan import describe_setting
+from .plan import can_be_hub_id, describe_setting
 from .published import published_value
 from .report import DIGITS, NAMES
 from .statistics import ARM, MEASURES, summarize_arms
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 CODE = ("configuration_self_modeling.py", "modeling_self_modeling.py")  # once, at the top, where transformers looks
 METRIC_NAMES = {"accuracy": "Accuracy", "weight_width": "Weight width"}
+REPORT = "report/report.html"
 TABLES = ("results.json", "results.parquet", "curves.parquet", "run.json")
 MEANINGS = {
     "task": "name of the task",
@@ -57,20 +59,31 @@ MEANINGS = {
 
 
 def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
-    """Networks and tables of a sweep; returns the two addresses."""
+    """Networks and tables of a sweep; returns the two addresses.
+
+    Raises:
+        InputError: no finished sweep, a link out of its folder, or weights that are missing or cannot be read.
+    """
     folder = SweepFolder(path)
+    # all of this refuses before anything is made on the Hub
+    check_links([*networks_of(folder).values(), *(path / name for name in (*TABLES, REPORT))], path)
+    check_weights(folder)
     with entries_of(path / "run.json"):
-        sweep_card(folder, target.repo_id)  # refuses what no finished sweep is before anything is made on the Hub
+        sweep_card(folder, target.repo_id)
     folder.curves()
-    addresses = []
-    for repo_type, stage in (("model", stage_networks), ("dataset", stage_tables)):
-        repo_id = prepare(api, target, repo_type)
-        old_card = remote_card(api, repo_id, repo_type, target.revision)
-        with tempfile.TemporaryDirectory() as staged:
-            stage(folder, Path(staged), repo_id, merged_notes("", old_card))
-            message = "Upload networks of a sweep" if repo_type == "model" else "Upload results of a sweep"
-            addresses.append(upload(api, Path(staged), repo_id, repo_type, target, message))
-    return addresses
+    # both repositories, then both stages, then both uploads: what is refused is so before a half is published
+    names = {kind: prepare(api, target, kind) for kind in STAGES}
+    heads = {kind: head_of(api, name, target, kind) for kind, name in names.items()}
+    with tempfile.TemporaryDirectory() as temporary:
+        for kind, name in names.items():
+            notes = merged_notes("", remote_card(api, name, kind, heads[kind]))
+            staged = Path(temporary, kind)
+            staged.mkdir()
+            STAGES[kind](folder, staged, name, notes)
+        return [
+            upload(api, Path(temporary, kind), name, kind, target, MESSAGES[kind], heads[kind])
+            for kind, name in names.items()
+        ]
 
 
 def pull_sweep(repo_id: str, folder: Path) -> SweepFolder:
@@ -102,15 +115,45 @@ def pull_sweep(repo_id: str, folder: Path) -> SweepFolder:
     return sweep
 
 
+def networks_of(folder: SweepFolder) -> dict[str, Path]:
+    """The files of the finished networks: name in the model repository to file; the code once, at the top."""
+    files = {}
+    for cell in _cells(folder):
+        for file in sorted(cell.iterdir()):
+            if not file.is_dir():
+                files[file.name if file.name in CODE else f"{cell.name}/{file.name}"] = file
+    return selected(files)
+
+
+def check_weights(folder: SweepFolder) -> None:
+    """Open, but not read, the safetensors of each network.
+
+    Raises:
+        InputError: names the first that is missing or cut off.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for cell in _cells(folder):
+        for path in sorted({cell / "model.safetensors", *cell.glob("*.safetensors")}):
+            try:
+                with safe_open(path, "np"):
+                    pass
+            except (OSError, SafetensorError) as error:
+                raise InputError("file", str(path), f"is missing or cannot be read ({error})") from error
+
+
+def _cells(folder: SweepFolder) -> list[Path]:
+    return [path.parent for path in sorted(folder.cells.glob("*/row.json"))]
+
+
 def stage_networks(folder: SweepFolder, staged: Path, repo_id: str, notes: str = "") -> None:
     """What the model repository is to hold: links to the sweep's files, figures, the card."""
-    names = [path.parent.name for path in sorted(folder.cells.glob("*/row.json"))]
-    for name in names:
-        for source in sorted((folder.cells / name).iterdir()):
-            if source.name not in CODE and not source.name.startswith("."):
-                _link(source, staged / name / source.name)
-    for code in CODE:
-        _link(folder.cells / names[0] / code, staged / code)
+    from .. import models
+
+    for name in CODE:  # a sweep that was downloaded comes without: the same code as in this package
+        _link(Path(models.__file__).with_name(name), staged / name)
+    for name, file in networks_of(folder).items():
+        _link(file, staged / name)
     figures = [file for file in draw_figures(folder, staged / "figures") if file.suffix == ".png"]
     card = sweep_card(folder, repo_id, notes, has_figure=any(file.stem == "figure2" for file in figures))
     card.save(staged / "README.md")
@@ -118,10 +161,9 @@ def stage_networks(folder: SweepFolder, staged: Path, repo_id: str, notes: str =
 
 def stage_tables(folder: SweepFolder, staged: Path, repo_id: str, notes: str = "") -> None:
     """What the data set is to hold: tables, run.json, the report where there is one, the card."""
-    folder.write_tables()
-    for name in TABLES:
-        _link(folder.path / name, staged / name)
-    report = folder.path / "report" / "report.html"
+    folder.write_tables(staged)  # of the cells, as they are now: a sweep may be at work
+    _link(folder.path / "run.json", staged / "run.json")
+    report = folder.path / REPORT
     if report.is_file():
         _link(report, staged / report.name)
     dataset_card(folder, repo_id, notes).save(staged / "README.md")
@@ -129,7 +171,12 @@ def stage_tables(folder: SweepFolder, staged: Path, repo_id: str, notes: str = "
 
 def _link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
     target.symlink_to(source.resolve(strict=True))
+
+
+STAGES = {"model": stage_networks, "dataset": stage_tables}
+MESSAGES = {"model": "Upload networks of a sweep", "dataset": "Upload results of a sweep"}
 
 
 # ---- cards ----
@@ -167,7 +214,7 @@ def sweep_card(folder: SweepFolder, repo_id: str, notes: str = "", *, has_figure
         auto_class=f"AutoModelFor{head}",
         example=plain_text(next(path.parent.name for path in sorted(folder.cells.glob("*/row.json")))),
         results=_markdown_table(rows),
-        setting=describe_setting(run["settings"], folder.finished_cells()),
+        setting=plain_text(describe_setting(run["settings"], folder.finished_cells())),
         has_published=any(published_value(*key) is not None for key in _published_keys(rows)),
         figure=has_figure,
         sampling=plain_text(_sampling(run, rows)),
@@ -205,7 +252,7 @@ def dataset_card(folder: SweepFolder, repo_id: str, notes: str = "") -> DatasetC
 def _template(name: str) -> str:
     from importlib.resources import files
 
-    return files(__package__).joinpath(name).read_text()
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _data(run: dict[str, Any]) -> dict[str, Any]:
@@ -219,7 +266,8 @@ def _data(run: dict[str, Any]) -> dict[str, Any]:
         about = {key: getattr(spec, key) for key in ("dataset_config", "train_split", "test_split")}
     except InputError:  # a task of another version of the package
         about = {"dataset_config": None, "train_split": "train", "test_split": "test"}
-    return about | {"id": name if name and not Path(name).is_dir() else None, "title": settings["task"]}
+    on_hub = bool(name) and not run.get("local_data") and can_be_hub_id(name)
+    return about | {"id": name if on_hub else None, "title": settings["task"]}
 
 
 def _dataset_text(data: dict[str, Any]) -> str:

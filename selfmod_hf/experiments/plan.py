@@ -132,7 +132,7 @@ def departures(settings: Mapping[str, Any], cells: Sequence[Cell]) -> list[str]:
     wanted = recipe_training(spec.recipe) | llc_preset("paper", task) | data
     found = {**settings["training"], **settings["sampling"], **settings["data"]}
     found.pop("rlct_every_n_epochs", None)  # it changes nothing else
-    if found.get("dataset_name") and Path(found["dataset_name"]).is_dir():
+    if found.get("dataset_name") and not can_be_hub_id(found["dataset_name"]):
         found["dataset_name"] = "of a local folder"  # whose name means nothing elsewhere
     wanted |= {"hidden sizes": grid.hidden_sizes, "aux weights": grid.aux_weights, "seeds": grid.seeds}
     found |= {
@@ -150,10 +150,23 @@ def departures(settings: Mapping[str, Any], cells: Sequence[Cell]) -> list[str]:
     ]
 
 
+def can_be_hub_id(name: str) -> bool:
+    """Whether a data set's name is one of the Hub: no path (be the folder there or not), and no folder that is here."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return not Path(name).is_dir()
+
+
 def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(_text(entry) for entry in value)
-    return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return f"{value:g}" if is_number and abs(value) < 1e300 else str(value)  # a larger integer is no float
 
 
 def describe_setting(settings: Mapping[str, Any] | None, cells: Sequence[Cell]) -> str:

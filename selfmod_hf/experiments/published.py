@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def published_values() -> dict[str, Any]:
     """`published.json`: task -> measure -> width -> values in the order of `aux_weights`; and their `source`."""
-    return json.loads((files(__package__) / "published.json").read_text())
+    return json.loads((files(__package__) / "published.json").read_text(encoding="utf-8"))
 
 
 def published_for(task: str) -> dict[str, Any] | None:

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..complexity.result import write_file
 from ..errors import InputError
 from ..files import read_json
-from .folder import to_json, write_text
+from .folder import to_json
 
 SCALES = ("quick", "full")
 PARTS = ("tune", "sweep", "tensorboard", "report")
@@ -133,4 +134,4 @@ class StudyFolder:
 
     def write(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        write_text(self.index, to_json(self.content))
+        write_file(self.index, to_json(self.content))

@@ -108,9 +108,13 @@ def run_sweep(
             "command": without_tokens(sys.argv[1:]),
             "seconds": {},
         }
-        samples = {"train_samples": len(data.train), "test_samples": len(data.test)}
+        facts = {
+            "local_data": bool(spec.dataset_name) and Path(str(spec.dataset_name)).is_dir(),  # it may go some day
+            "train_samples": len(data.train),
+            "test_samples": len(data.test),
+        }
         sessions = [*folder.read_run()["sessions"], session]
-        run = {"settings": plan.settings, **surroundings(), **samples, "sessions": sessions}
+        run = {"settings": plan.settings, **facts, **surroundings(), "sessions": sessions}
         if main:
             folder.write_run(run)
         todo = _populations(plan, folder, memory)

@@ -32,9 +32,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..complexity.result import write_file
 from ..errors import InputError
 from ..trainer.population import Member
-from .folder import to_json, write_text
+from .folder import to_json
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -221,7 +222,7 @@ class Tuning:
                 return
             path, lock = found
             with lock:
-                group = json.loads((path / "group.json").read_text())
+                group = json.loads((path / "group.json").read_text(encoding="utf-8"))
                 members = [Member(**member) for member in group["members"]]
                 yield path, Group(group["trials"], group["shared"], members)
 
@@ -238,7 +239,8 @@ class Tuning:
     def _new_group(self, num_trials: int) -> tuple[Path, Any] | None:
         from optuna.trial import TrialState
 
-        held = {n for path in self.groups.glob("*/group.json") for n in json.loads(path.read_text())["trials"]}
+        groups = (json.loads(path.read_text(encoding="utf-8")) for path in self.groups.glob("*/group.json"))
+        held = {number for group in groups for number in group["trials"]}
         known = self.study.get_trials(deepcopy=False)
         # those whose worker was killed before it wrote their group down
         trials = [(t.number, t.params) for t in known if t.state == TrialState.RUNNING and t.number not in held]
@@ -259,7 +261,7 @@ class Tuning:
         path.mkdir(exist_ok=True)
         lock = _try_lock(path / ".lock")
         content = {"trials": [number for number, _ in trials], "shared": shared, "members": members}
-        write_text(path / "group.json", to_json(content))
+        write_file(path / "group.json", to_json(content))
         return path, lock
 
     def _propose(self, number: int, shared: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -375,7 +377,7 @@ class Tuning:
             {"trial": trial.number, "state": trial.state.name.lower(), "parameters": trial.params, **trial.user_attrs}
             for trial in self.study.get_trials(deepcopy=False)
         ]
-        write_text(self.folder / "trials.json", to_json(everything))
+        write_file(self.folder / "trials.json", to_json(everything))
         noted = ("rlct_standard_error", "rlct_status", "nbeta", "rlct_preset")
         entries = [
             {"trial": trial.number, **dict(zip(OBJECTIVES, trial.values, strict=True)), "parameters": trial.params}
@@ -383,9 +385,9 @@ class Tuning:
             | {"command": command(trial)}
             for trial in front
         ]
-        write_text(self.folder / "pareto.json", to_json({"trials": self.counts(), "front": entries}))
+        write_file(self.folder / "pareto.json", to_json({"trials": self.counts(), "front": entries}))
         table = _table(front)
-        write_text(self.folder / "pareto.txt", table + "\n")
+        write_file(self.folder / "pareto.txt", table + "\n")
         self._plot(self.folder / "pareto.png")
         return table
 

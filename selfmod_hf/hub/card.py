@@ -163,7 +163,7 @@ def plain_text(value: Any) -> Any:
 
 
 def template(name: str) -> str:
-    return files(__package__).joinpath(name).read_text()
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def finite(value: float) -> float | str:

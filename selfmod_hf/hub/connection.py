@@ -8,10 +8,12 @@ would end a command. This client, under all that huggingface_hub, datasets and t
 from __future__ import annotations
 
 import time
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import huggingface_hub
-from huggingface_hub.utils import httpx
+from huggingface_hub.utils import httpx, parse_ratelimit_headers
 
 WAITS = (1.0, 2.0, 4.0)  # seconds before the second, third and fourth attempt, where the Hub names none
 LONGEST_WAIT = 300.0  # that a Hub may ask for
@@ -26,8 +28,17 @@ def be_patient() -> None:
     huggingface_hub.set_client_factory(lambda: PatientClient(event_hooks=hooks, follow_redirects=True, timeout=TIMEOUT))
 
 
+class BusyHubError(ValueError):
+    """The Hub asks to wait for longer than a command does. (No OSError: callers take these for a Hub that is away, and
+    say so, or try again.)"""
+
+
 class PatientClient(httpx.Client):
-    """A client that sends again what the Hub was too busy for, at most three times."""
+    """A client that sends again what the Hub was too busy for, at most three times.
+
+    Raises:
+        BusyHubError: it asks to wait for longer than LONGEST_WAIT.
+    """
 
     def send(self, request: Any, **kwargs: Any) -> Any:
         # HEAD and PUT: huggingface_hub's own attempts, not to be multiplied
@@ -41,19 +52,41 @@ class PatientClient(httpx.Client):
             else:
                 if not _is_passing(request.method, response.status_code):
                     return response
-                wait = _asked_for(response, wait)
-                if wait > LONGEST_WAIT:
-                    return response
+                wait = _wait_of(response, wait)
                 response.close()
             time.sleep(wait)
-        return super().send(request, **kwargs)
+        response = super().send(request, **kwargs)
+        if response.status_code in REFUSED:
+            _wait_of(response, 0.0)  # huggingface_hub, which may try again, would wait for however long it takes
+        return response
 
 
 def _is_passing(method: str, status: int) -> bool:
     return status in REFUSED or (method == "GET" and status in FAILED)
 
 
-def _asked_for(response: Any, default: float) -> float:
-    """Seconds, by the header Retry-After where it names them."""
+def _wait_of(response: Any, default: float) -> float:
+    """Seconds to wait: what the Hub asks for, else `default`."""
+    asked = _asked_for(response)
+    if asked is not None and asked > LONGEST_WAIT:
+        response.close()
+        when = f"asks to wait for {asked:.0f} seconds (HTTP status {response.status_code})"
+        raise BusyHubError(f"{response.request.url.host}: the Hub is busy and {when}; try again after that")
+    return default if asked is None else asked
+
+
+def _asked_for(response: Any) -> float | None:
+    """Seconds, by the header RateLimit (the real Hub's) or Retry-After (a number or a date); None: it has neither."""
+    limit = parse_ratelimit_headers(response.headers)
+    if limit is not None and limit.remaining == 0 and response.status_code == 429:
+        return limit.reset_in_seconds + 1.0  # it names whole seconds
     value = response.headers.get("Retry-After", "").strip()
-    return float(value) if value.isascii() and value.isdigit() else default
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if date.tzinfo is None:  # the form "-0000" of UTC
+        date = date.replace(tzinfo=timezone.utc)
+    return max(0.0, (date - datetime.now(timezone.utc)).total_seconds())

@@ -55,7 +55,7 @@ def write_model_card(folder: str | Path, repo_id: str, remote_card: str = "") ->
 
     folder = Path(folder)
     card = folder / "README.md"
-    notes = merged_notes(card.read_text() if card.is_file() else "", remote_card)
+    notes = merged_notes(card.read_text(encoding="utf-8") if card.is_file() else "", remote_card)
     history = _json(folder / "trainer_state.json").get("log_history", [])
     if history:
         with entries_of(folder / "trainer_state.json"):

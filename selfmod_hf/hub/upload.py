@@ -1,12 +1,15 @@
-"""Bringing a folder to the Hub, by huggingface_hub's own means.
+"""Bringing a folder to the Hub as one commit, which is there or not.
 
-An upload that was broken off goes on where it stopped when the same call is made again: `upload_folder` drops files
-that the repository has already, and the Hub asks only for the contents it has not (by Xet chunk by chunk, without
-Xet file by file). A commit appears whole or not at all.
+`upload_folder` would make several of it where Xet is installed (a pipeline that commits while it uploads), so the
+commit is put together here and given to `create_commit`. An upload that was broken off goes on where it stopped when
+the same call is made again: the contents go up before the commit, and the Hub asks only for those it has not (by Xet
+chunk by chunk, without Xet file by file); files that are in the repository as they are here are left out of the commit.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +19,12 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-# work in progress, and what would have to be unpickled
-LEFT_OUT = ["checkpoint-*/**", ".*", "**/.*", "*.part", "*.tmp", "*.bin", "*.pt", "*.pth", "*.pkl", "__pycache__/**"]
+# work in progress, and what would have to be unpickled, in whatever folder (`*` matches slashes too)
+LEFT_OUT = [
+    "checkpoint-*/*", "*/checkpoint-*/*", "__pycache__/*", "*/__pycache__/*", ".*", "*/.*", "*.part", "*.tmp", "*.pyc",
+    "*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib", "*.dill",
+]  # fmt: skip
+CONFLICT = (409, 412)  # the Hub's answers to a commit whose parent is not the head any more
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,11 @@ def prepare(api: HfApi, target: Target, repo_type: str) -> str:
     return url.repo_id
 
 
+def head_of(api: HfApi, repo_id: str, target: Target, repo_type: str) -> str | None:
+    """The commit to build on. The card is read at this one, so that a person's edit in between is not lost."""
+    return api.repo_info(repo_id, repo_type=repo_type, revision=target.revision).sha
+
+
 def remote_card(api: HfApi, repo_id: str, repo_type: str, revision: str | None = None) -> str:
     """The README.md that is there; empty where there is none."""
     from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
@@ -67,27 +79,70 @@ def remote_card(api: HfApi, repo_id: str, repo_type: str, revision: str | None =
         path = api.hf_hub_download(repo_id, "README.md", repo_type=repo_type, revision=revision)
     except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError):
         return ""
-    return Path(path).read_text()
+    return Path(path).read_text(encoding="utf-8")
 
 
-def upload(api: HfApi, folder: Path, repo_id: str, repo_type: str, target: Target, message: str) -> str:
-    """Upload a folder as one commit (huge ones: as several); returns the address of the commit or pull request.
+def selected(files: dict[str, Path]) -> dict[str, Path]:
+    """Of files, by their names in the repository, those that are sent."""
+    from huggingface_hub.utils import filter_repo_objects
+
+    return {name: files[name] for name in filter_repo_objects(files, ignore_patterns=LEFT_OUT)}
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """What is sent of a folder: name in the repository to file."""
+    return selected({path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if _is_file(path)})
+
+
+def _is_file(path: Path) -> bool:
+    return not path.is_dir()  # links that lead nowhere too: a file made there would lie elsewhere
+
+
+def check_links(files: Iterable[Path], folder: Path) -> None:
+    """Refuse links out of a folder. In one that a stranger made they would publish files of this machine.
 
     Raises:
+        InputError: names the first.
+    """
+    from huggingface_hub import constants
+
+    places = [os.path.realpath(place) for place in (folder, constants.HF_HUB_CACHE)]  # downloads are links to the cache
+    for file in files:
+        if not any(Path(os.path.realpath(file)).is_relative_to(place) for place in places):
+            raise InputError("file", str(file), "is a link out of the folder; put the file itself there, or remove it")
+
+
+def upload(
+    api: HfApi, folder: Path, repo_id: str, repo_type: str, target: Target, message: str, parent: str | None
+) -> str:
+    """Upload a folder as one commit; returns the address of the commit or pull request.
+
+    Args:
+        parent: the commit it is built on; the repository must not have moved on (None: wherever it stands).
+
+    Raises:
+        InputError: it has moved on.
         ConnectionError: the connection broke off, and stayed so while huggingface_hub tried again.
     """
+    from huggingface_hub import CommitOperationAdd
+    from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import httpx
 
     try:
-        info = api.upload_folder(
-            repo_id=repo_id,
+        info = api.create_commit(
+            repo_id,
+            [CommitOperationAdd(name, path) for name, path in files_of(folder).items()],
             repo_type=repo_type,
-            folder_path=folder,
             commit_message=message,
             revision=target.revision,
             create_pr=target.create_pr,
-            ignore_patterns=list(LEFT_OUT),
+            parent_commit=parent,
         )
+    except HfHubHTTPError as error:
+        if error.response.status_code not in CONFLICT:
+            raise
+        problem = "the repository was changed meanwhile; give the command again"
+        raise InputError("--repo", repo_id, problem) from error
     except (httpx.TransportError, RuntimeError) as error:  # huggingface_hub wraps what breaks an LFS upload off
         again = "the same command goes on where this stopped"
         raise ConnectionError(f"{repo_id}: the upload broke off ({error}); {again}") from error
@@ -95,16 +150,32 @@ def upload(api: HfApi, folder: Path, repo_id: str, repo_type: str, target: Targe
 
 
 def push_model(api: HfApi, folder: Path, target: Target) -> list[str]:
-    """A model's folder, with a card made from what the run recorded; returns the address."""
+    """A model's folder, with a card made from what the run recorded; returns the address.
+
+    Raises:
+        InputError: no model of this package, or a link out of its folder.
+        ValueError, OSError: its weights are missing or cannot be read.
+    """
+    from ..models.loading import load_model
     from .model_folder import facts_of, write_model_card
 
-    facts_of(folder, target.repo_id)  # refuses before anything is made on the Hub
+    # all of this refuses before anything is made on the Hub
+    check_links(files_of(folder).values(), folder)
+    facts_of(folder, target.repo_id)
+    load_model(folder, finite=False)  # one that has diverged is a result too
     repo_id = prepare(api, target, "model")
-    write_model_card(folder, repo_id, remote_card(api, repo_id, "model", target.revision))
-    return [upload(api, folder, repo_id, "model", target, "Upload self-modeling network")]
+    head = head_of(api, repo_id, target, "model")
+    write_model_card(folder, repo_id, remote_card(api, repo_id, "model", head))
+    return [upload(api, folder, repo_id, "model", target, "Upload self-modeling network", head)]
 
 
 def push_space(api: HfApi, folder: Path, target: Target) -> list[str]:
-    """A Space's folder as it is: an evaluate module, an app; returns the address."""
+    """A Space's folder as it is: an evaluate module, an app; returns the address.
+
+    Raises:
+        InputError: a link out of the folder.
+    """
+    check_links(files_of(folder).values(), folder)
     repo_id = prepare(api, target, "space")
-    return [upload(api, folder, repo_id, "space", target, "Upload Space")]
+    head = head_of(api, repo_id, target, "space")
+    return [upload(api, folder, repo_id, "space", target, "Upload Space", head)]

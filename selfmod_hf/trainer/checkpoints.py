@@ -9,7 +9,7 @@ from pathlib import Path
 def is_whole(checkpoint: str | Path) -> bool:
     """Whether a checkpoint was written to its end: the Trainer's state is the last of its files."""
     try:
-        json.loads((Path(checkpoint) / "trainer_state.json").read_text())
+        json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return True

@@ -250,14 +250,14 @@ class SelfModelingPopulation(nn.Module):
         self.save_members(folder)
 
     def save_members(self, folder: str | Path) -> None:
-        (Path(folder) / MEMBERS_FILE).write_text(json.dumps(self.describe(), indent=2) + "\n")
+        (Path(folder) / MEMBERS_FILE).write_text(json.dumps(self.describe(), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path, **kwargs: Any) -> SelfModelingPopulation:
         """Read what `save`, or a checkpoint of the Trainer, has written."""
         from safetensors.torch import load_file
 
-        described = json.loads((Path(folder) / MEMBERS_FILE).read_text())
+        described = json.loads((Path(folder) / MEMBERS_FILE).read_text(encoding="utf-8"))
         members = [Member(**member) for member in described["members"]]
         population = cls(SelfModelingConfig.from_dict(described["config"]), members, **kwargs)
         state = load_file(Path(folder) / WEIGHTS_FILE)
@@ -272,7 +272,7 @@ class SelfModelingPopulation(nn.Module):
             ValueError: `population.json` is missing there, or says something else than this population.
         """
         path = Path(folder) / MEMBERS_FILE
-        found = json.loads(path.read_text())["members"] if path.is_file() else None
+        found = json.loads(path.read_text(encoding="utf-8"))["members"] if path.is_file() else None
         if found != self.describe()["members"]:
             raise ValueError(f"resume_from_checkpoint={str(folder)!r}: holds no population of these members")
 

@@ -337,10 +337,10 @@ class SelfModelingTrainer(Trainer):
         # in place of a pickle, which no one here would load, the same as text (tokens left out by transformers)
         (folder / "training_args.bin").unlink(missing_ok=True)
         settings = {**json.loads(self.args.to_json_string()), "mixed_precision": self.args.mixed_precision}
-        (folder / "training_args.json").write_text(json.dumps(settings, indent=2) + "\n")
+        (folder / "training_args.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         batch = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         facts = run_facts(self.task, self.train_dataset, self.eval_dataset, batch)
-        (folder / RUN_FILE).write_text(json.dumps(facts, indent=2) + "\n")
+        (folder / RUN_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         for name in (WEIGHTS_NAME, WEIGHTS_INDEX_NAME):

@@ -2,8 +2,11 @@
 run or shown as code."""
 
 import json
+import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,7 +165,7 @@ def test_a_broken_table_is_named(sweep, damage):
         load_results(str(sweep))
 
 
-def test_a_push_makes_broken_tables_anew(sweep):
+def test_broken_tables_can_be_made_anew(sweep):
     """They are made of the cells' own files."""
     cut(sweep / "results.parquet")
     SweepFolder(sweep).write_tables()
@@ -240,3 +243,101 @@ def test_cards_and_reports_show_hostile_text_as_text(sweep, model):
     assert "alert(1)" in texts[2]
     for card in cards:
         assert card.data.license == "mit"
+
+
+def _in_run(group: str, key: str) -> Callable[[Path], None]:
+    return lambda sweep: entry(lambda run: (run["settings"][group] if group else run).update({key: HOSTILE}))(
+        sweep / "run.json"
+    )
+
+
+def _in_cells(file: str, key: str, value: Any = HOSTILE) -> Callable[[Path], None]:
+    def apply(sweep: Path) -> None:
+        for path in sweep.glob(f"cells/*/{file}.json"):
+            entry(lambda content: content.update({key: value}))(path)
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _in_run("data", "dataset_name"),
+        _in_run("data", HOSTILE),
+        _in_run("training", "optim"),
+        _in_run("training", HOSTILE),
+        _in_run("sampling", "preset"),
+        _in_run("sampling", "nbeta"),
+        _in_run("sampling", HOSTILE),
+        _in_run("", "git_commit"),
+        lambda sweep: entry(lambda run: run["versions"].update({HOSTILE: HOSTILE}))(sweep / "run.json"),
+        lambda sweep: entry(lambda run: run["settings"].update(task=HOSTILE))(sweep / "run.json"),
+        _in_cells("row", "task"),
+        _in_cells("row", "rlct_status_reason"),
+        _in_cells("row", "rlct_preset"),
+        _in_cells("config", "target_layers", [HOSTILE]),
+    ],
+)
+def test_one_hostile_field_beside_valid_ones(sweep, change):
+    """What a valid task makes of it is shown too: in what the sweep departs from the recipe."""
+    change(sweep)
+    assert main(["report", str(sweep)]) == 0
+    page = (sweep / "report" / "report.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in page
+    assert "<img" not in page
+    for card in (sweep_card(SweepFolder(sweep), "me/x"), dataset_card(SweepFolder(sweep), "me/x")):
+        body = str(card).split("\n---\n", 1)[1]
+        for mark in ("<script>", "<img", "](javascript", "\n# owned"):
+            assert mark not in body
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda settings: settings.update(task=["digits"]), "settings.task"),
+        (lambda settings: settings.pop("task") and None, "settings.task"),
+        (lambda settings: settings["data"].update(dataset_name=5), "settings.data.dataset_name"),
+    ],
+)
+def test_settings_of_another_type_are_refused_in_one_line(sweep, capsys, change, named):
+    entry(lambda run: change(run["settings"]))(sweep / "run.json")
+    for command in (["report", str(sweep)], ["push", str(sweep), "--repo=me/x"]):
+        assert main(command) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert named in line
+
+
+def test_a_number_too_large_for_a_float_is_shown(sweep):
+    entry(lambda run: run["settings"]["training"].update(learning_rate=10**400))(sweep / "run.json")
+    assert main(["report", str(sweep)]) == 0
+
+
+def test_a_local_folder_that_is_gone_is_no_data_set_of_the_hub(sweep):
+    """Neither by its name nor, where that could be an id, by what the run recorded."""
+    for name, local in (("./data/mnist", None), ("/data/mnist", None), ("my/data/mnist", None), ("my/mnist", True)):
+        entry(lambda run, name=name: run["settings"]["data"].update(dataset_name=name))(sweep / "run.json")
+        entry(lambda run, local=local: run.update(local_data=local))(sweep / "run.json")
+        assert sweep_card(SweepFolder(sweep), "me/x").data.datasets is None
+    entry(lambda run: run.update(local_data=False))(sweep / "run.json")
+    assert sweep_card(SweepFolder(sweep), "me/x").data.datasets == ["my/mnist"]
+
+
+def test_files_are_utf_8_whatever_the_locale(sweep, model):
+    """Settings, notes and reports with letters that ASCII lacks, where the locale is C."""
+    entry(lambda run: run["settings"]["training"].update(optim="β"))(sweep / "run.json")
+    program = r"""
+import sys
+from selfmod_hf.cli import main
+from selfmod_hf.hub.card import BEGIN
+from selfmod_hf.hub.model_folder import write_model_card
+assert main(["report", sys.argv[1]]) == 0
+card = write_model_card(sys.argv[2], "me/x")
+card.write_bytes(card.read_bytes().replace(BEGIN.encode(), BEGIN.encode() + "\nMine: n\u03b2.".encode()))
+assert "Mine: n\u03b2." in write_model_card(sys.argv[2], "me/x").read_bytes().decode()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(sweep), str(model)],
+        env=os.environ | {"PYTHONUTF8": "0", "LC_ALL": "C"}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    assert "optim β" in (sweep / "report" / "report.txt").read_text(encoding="utf-8")

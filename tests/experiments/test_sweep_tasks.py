@@ -54,7 +54,9 @@ def test_rlcts_over_epochs_leave_training_as_it_is(imdb, datasets, tmp_path):
     assert set(followed[followed["rlct_status"].notna()]["epoch"]) == {2, 4}
     assert followed["rlct"].isna().tolist() == [epoch % 2 == 1 for epoch in followed["epoch"]]
     assert followed[followed["epoch"] == 4]["rlct"].tolist() == rows["rlct"].tolist()
-    assert json.loads((imdb / "run.json").read_text())["settings"]["sampling"]["rlct_every_n_epochs"] == 2
+    run = json.loads((imdb / "run.json").read_text())
+    assert run["settings"]["sampling"]["rlct_every_n_epochs"] == 2
+    assert run["local_data"]
 
 
 def test_a_text_network_equals_the_one_trained_alone(imdb, datasets, tmp_path):

@@ -2,10 +2,13 @@
 disk and on the Hub is whole."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -141,6 +144,47 @@ def test_what_does_not_pass_is_said_in_one_line(client, read, kind):
     code, _, errors = client(*READS[read], trouble=Trouble(kind, times=None))
     assert code != 0
     assert "Traceback" not in errors
+
+
+def in_seconds(seconds: float) -> tuple[str, str]:
+    return ("Retry-After", formatdate(time.time() + seconds, usegmt=True))
+
+
+@pytest.mark.parametrize(
+    ("asks", "least"),
+    [(("Retry-After", "2"), 2), (("RateLimit", '"api";r=0;t=2'), 2), (in_seconds, 1)],
+    ids=["number", "RateLimit", "date"],
+)
+@pytest.mark.parametrize("method", ["push", "load_results"])
+def test_it_waits_for_as_long_as_the_hub_asks(client, small_model, tmp_path, method, asks, least):
+    """Every request is refused for so long. (A date has whole seconds: up to one less.)"""
+    folder = shutil.copytree(small_model, tmp_path / "net")
+    push = ("push", str(folder), f"--repo=me/wait{time.time_ns()}", "--quiet")
+    argv = push if method == "push" else READS[method]
+    trouble = Trouble("busy", only="/api/", asks=asks(2.5) if callable(asks) else asks)
+    start = time.monotonic()
+    code, _, errors = client(*argv, trouble=trouble)
+    assert trouble.hit
+    assert code == 0, errors
+    assert time.monotonic() - start >= least
+
+
+@pytest.mark.parametrize("only", ["/api/", "/resolve/", "/commit/|/preupload/|/lfs/"])
+@pytest.mark.parametrize(
+    "asks", [("Retry-After", "400"), ("RateLimit", '"api";r=0;t=400'), in_seconds], ids=["number", "RateLimit", "date"]
+)
+def test_a_hub_that_asks_for_too_long_is_said_at_once(client, small_model, tmp_path, asks, only):
+    folder = shutil.copytree(small_model, tmp_path / "net")
+    push = ("push", str(folder), f"--repo=me/long{time.time_ns()}", "--quiet")
+    reads = ("load_results", "rlct") if only == "/api/" else READS  # the other two can do without the API
+    for argv in [push] if "commit" in only else [READS[read] for read in reads]:
+        trouble = Trouble("busy", only=only, times=None, asks=asks(401) if callable(asks) else asks)
+        start = time.monotonic()
+        code, _, errors = client(*argv, trouble=trouble)
+        assert trouble.hit, argv
+        assert code != 0, argv
+        assert re.search(r"asks to wait for (39|40)\d seconds", errors.strip().splitlines()[-1]), (argv, errors)
+        assert time.monotonic() - start < 30
 
 
 # ------------------------------------------------------------------------------------------- uploads

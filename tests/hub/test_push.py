@@ -12,8 +12,10 @@ from huggingface_hub import DatasetCard, ModelCard
 from selfmod_hf.cli import main
 from selfmod_hf.complexity import LLCResult
 from selfmod_hf.errors import InputError
+from selfmod_hf.experiments.folder import SweepFolder
 from selfmod_hf.experiments.on_hub import push_sweep
 from selfmod_hf.hub.card import BEGIN
+from selfmod_hf.hub.model_folder import write_model_card
 from selfmod_hf.hub.upload import Target, push_model, push_space
 from selfmod_hf.metrics import metric_path
 from tests.loopback_hub import LoopbackHub
@@ -161,6 +163,9 @@ def test_private_pull_request_and_revision(loopback_hub, small_model, tmp_path):
     (folder / "more.txt").write_text("new")
     (address,) = push_model(api, folder, Target("me/net", create_pr=True))
     assert address.endswith("/discussions/1")
+    push_model(api, folder, Target("me/net", revision="refs/pr/1"))  # goes on with it
+    (address,) = push_model(api, folder, Target("me/net", create_pr=True))
+    assert address.endswith("/discussions/2")
     push_model(api, folder, Target("me/net", revision="second"))
     assert api.file_exists("me/net", "more.txt", revision="second")
     assert api.model_info("me/net").sha == head
@@ -169,6 +174,167 @@ def test_private_pull_request_and_revision(loopback_hub, small_model, tmp_path):
         push_model(api, folder, Target("me/open", private=True))
     with pytest.raises(InputError, match="opened against main"):
         Target("me/net", create_pr=True, revision="second")
+
+
+def commits(hub: LoopbackHub, name: str, kind: str = "model") -> int:
+    return len(hub.api().list_repo_commits(name, repo_type=kind))
+
+
+def test_many_files_are_one_commit(loopback_hub, small_model, tmp_path, monkeypatch):
+    """`upload_folder` makes several where Xet is installed, as it is by default (this Hub does not speak it)."""
+    monkeypatch.delattr("huggingface_hub.HfApi.upload_folder")
+    folder = shutil.copytree(small_model, tmp_path / "net")
+    (folder / "more").mkdir()
+    for number in range(300):
+        (folder / f"more/{number}.txt").write_text(f"{number}")
+    api = loopback_hub.api()
+    api.create_repo("me/net")
+    before = commits(loopback_hub, "me/net")
+    push_model(api, folder, Target("me/net"))
+    assert commits(loopback_hub, "me/net") == before + 1
+    assert api.file_exists("me/net", "more/299.txt")
+    head = api.model_info("me/net").sha
+    push_model(api, folder, Target("me/net"))  # nothing is new: no commit
+    assert api.model_info("me/net").sha == head
+
+
+def test_a_card_that_a_person_edits_meanwhile_is_not_overwritten(loopback_hub, small_model, tmp_path, monkeypatch):
+    api, folder = loopback_hub.api(), shutil.copytree(small_model, tmp_path / "net")
+    push_model(api, folder, Target("me/net"))
+    card = loopback_hub.root / "models/me/net/README.md"
+    edited = card.read_text().replace(BEGIN, f"{BEGIN}\nMine.")
+
+    def edit(folder: Path, *rest: object) -> None:
+        write_model_card(folder, *rest)
+        api.upload_file(path_or_fileobj=edited.encode(), path_in_repo="README.md", repo_id="me/net")
+
+    (folder / "more.txt").write_text("new")
+    with monkeypatch.context() as patched:
+        patched.setattr("selfmod_hf.hub.model_folder.write_model_card", edit)
+        with pytest.raises(InputError, match="changed meanwhile; give the command again"):
+            push_model(api, folder, Target("me/net"))
+    assert card.read_text() == edited
+    push_model(api, folder, Target("me/net"))
+    assert "Mine." in card.read_text()
+
+
+def model_with(small_model: Path, folder: Path, file: str) -> tuple[Path, Path]:
+    return shutil.copytree(small_model, folder), folder / file
+
+
+def sweep_with(small_sweep: Path, folder: Path, file: str) -> tuple[Path, Path]:
+    return shutil.copytree(small_sweep, folder), folder / "cells" / CELL / file
+
+
+def refused(hub: LoopbackHub, folder: Path, message: str) -> None:
+    """In one line, with exit code 2, and before anything is made on the Hub."""
+    done = selfmod(hub, "push", folder, "--repo", "me/refused", "--quiet")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not any(hub.api().repo_exists("me/refused", repo_type=kind) for kind in ("model", "dataset", "space"))
+
+
+def test_links_out_of_the_folder_are_refused(loopback_hub, small_model, small_sweep, tmp_path):
+    """A stranger's folder would publish files of this machine, or have them written over."""
+    secret = tmp_path / "secret"
+    secret.write_text("mine")
+    cases = [
+        model_with(small_model, tmp_path / "model", "notes.txt"),
+        model_with(small_model, tmp_path / "picture", "training.png"),
+        sweep_with(small_sweep, tmp_path / "sweep", "secret.txt"),
+        sweep_with(small_sweep, tmp_path / "code", "modeling_self_modeling.py"),
+        sweep_with(small_sweep, tmp_path / "run", "../../run.json"),
+    ]
+    space = shutil.copytree(metric_path("rlct"), tmp_path / "space")
+    cases.append((space, space / "notes.txt"))
+    for folder, link in cases:
+        link.unlink(missing_ok=True)
+        link.symlink_to(secret)
+        refused(loopback_hub, folder, f"file={str(link)!r}".replace("cells/" + CELL + "/../../", ""))
+    folder, link = model_with(small_model, tmp_path / "nowhere", "rlct.png")
+    link.unlink()
+    link.symlink_to(tmp_path / "made-by-the-push")
+    refused(loopback_hub, folder, "is a link out of the folder")
+    assert secret.read_text() == "mine"
+
+
+def test_links_within_the_folder_and_a_downloaded_sweep_are_pushed(loopback_hub, small_model, small_sweep, tmp_path):
+    folder, link = model_with(small_model, tmp_path / "net", "weights.txt")
+    (folder / "more.txt").write_text("more")
+    link.symlink_to("more.txt")
+    push_model(loopback_hub.api(), folder, Target("me/net"))
+    assert (loopback_hub.root / "models/me/net/weights.txt").read_text() == "more"
+    push_sweep(loopback_hub.api(), small_sweep, Target("me/first"))
+    program = """
+import sys
+from pathlib import Path
+from huggingface_hub import HfApi
+from selfmod_hf.experiments.on_hub import pull_sweep, push_sweep
+from selfmod_hf.hub.upload import Target
+push_sweep(HfApi(), pull_sweep("me/first", Path("here")).path, Target("me/second"))
+"""
+    subprocess.run([sys.executable, "-c", program], env=loopback_hub.env(), cwd=tmp_path, check=True)
+    first, second = (loopback_hub.root / "models/me" / name for name in ("first", "second"))
+    for name in (f"{CELL}/model.safetensors", f"{CELL}/rlct.json", "modeling_self_modeling.py"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_a_sweep_at_work_is_only_read(loopback_hub, small_sweep, tmp_path):
+    """Its tables are not there yet, its lock is held, and its own files stay as they are."""
+    folder = shutil.copytree(small_sweep, tmp_path / "sweep")
+    for name in ("results.json", "results.parquet", "curves.parquet"):
+        (folder / name).unlink()
+    with SweepFolder(folder).locked():
+        before = {path: path.lstat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
+        push_sweep(loopback_hub.api(), folder, Target("me/sweep"))
+        assert {path: path.lstat().st_mtime_ns for path in [folder, *folder.rglob("*")]} == before
+    for name in ("results.json", "results.parquet", "curves.parquet"):
+        assert (loopback_hub.root / "datasets/me/sweep" / name).read_bytes() == (small_sweep / name).read_bytes()
+
+
+def test_no_half_of_a_sweep_is_published(loopback_hub, small_sweep):
+    """Where one of the two repositories cannot take it, nothing goes into the other."""
+    api = loopback_hub.api()
+    api.create_repo("me/sweep", repo_type="dataset")
+    with pytest.raises(InputError, match="exists and is public"):
+        push_sweep(api, small_sweep, Target("me/sweep", private=True))
+    card = f"---\nlicense: mit\n---\n{BEGIN}\n"  # one marker of two
+    api.create_repo("me/other", repo_type="dataset")
+    api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id="me/other", repo_type="dataset")
+    with pytest.raises(InputError, match="allowed is one pair"):
+        push_sweep(api, small_sweep, Target("me/other"))
+    for name in ("me/sweep", "me/other"):
+        assert api.list_repo_files(name) == [".gitattributes"]
+
+
+def test_work_in_progress_and_pickles_stay_here(loopback_hub, small_model, tmp_path):
+    folder = shutil.copytree(small_model, tmp_path / "net")
+    left = ["a.pickle", "a.ckpt", "sub/a.joblib", "sub/a.pt", "sub/__pycache__/a.pyc", "sub/checkpoint-3/a.txt"]
+    left += ["checkpoint-3/a.txt", "__pycache__/a.txt", ".hidden", "sub/.hidden", "sub/.git/config"]
+    for name in [*left, "sub/a.txt"]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    push_model(loopback_hub.api(), folder, Target("me/net"))
+    there = set(loopback_hub.api().list_repo_files("me/net"))
+    assert "sub/a.txt" in there
+    assert not there & set(left)
+
+
+def test_weights_that_are_cut_off_or_missing_are_refused(loopback_hub, small_model, small_sweep, tmp_path):
+    cases = {
+        "cut": model_with(small_model, tmp_path / "cut", "model.safetensors"),
+        "missing": model_with(small_model, tmp_path / "missing", "model.safetensors"),
+        "cut cell": sweep_with(small_sweep, tmp_path / "cut-sweep", "model.safetensors"),
+        "missing cell": sweep_with(small_sweep, tmp_path / "missing-sweep", "model.safetensors"),
+        "cut trace": sweep_with(small_sweep, tmp_path / "trace", "rlct.safetensors"),
+    }
+    for name, (folder, file) in cases.items():
+        whole = file.read_bytes()
+        file.unlink()
+        if "cut" in name:
+            file.write_bytes(whole[: len(whole) // 2])
+        refused(loopback_hub, folder, file.name)
 
 
 @pytest.mark.slow  # the client tries for half a minute before it gives up
