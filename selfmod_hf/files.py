@@ -41,8 +41,8 @@ def read_yaml(flag: str, path: str | Path, *, as_text: bool = False) -> dict[str
         as_text: leave all scalars as text.
 
     Raises:
-        InputError: it cannot be read, is larger than 1 MB, is neither YAML nor JSON, holds no mapping, or has aliases,
-            by which a few lines can stand for more than a machine holds.
+        InputError: it cannot be read, is larger than 1 MB, is neither YAML nor JSON, holds no mapping, is nested too
+            deep, or has aliases, by which a few lines can stand for more than a machine holds.
     """
     import yaml
 
@@ -50,8 +50,13 @@ def read_yaml(flag: str, path: str | Path, *, as_text: bool = False) -> dict[str
         if not Path(path).is_file() or Path(path).stat().st_size > MOST_YAML_BYTES:
             raise InputError(flag, str(path), f"cannot be read: allowed are files of at most {MOST_YAML_BYTES} bytes")
         text = Path(path).read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise InputError(flag, str(path), "aliases (*name) are not allowed")
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise InputError(flag, str(path), "aliases (*name) are not allowed")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > 20:
+                raise InputError(flag, str(path), "is nested more than 20 levels deep")
         values = yaml.load(text, Loader=yaml.BaseLoader if as_text else yaml.SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(flag, str(path), f"cannot be read ({error})") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,5 +88,7 @@ def _smooth(trace: np.ndarray) -> np.ndarray:
 
 def _saved(figure: Any, path: PathLike | None) -> Any:
     if path is not None:
-        figure.savefig(path, dpi=150)
+        from .result import write_figure
+
+        write_figure(figure, Path(path))
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import os
@@ -218,6 +219,18 @@ def write_file(path: Path, content: bytes | str) -> Path:
     as UTF-8."""
     write_files({path: content.encode() if isinstance(content, str) else content})
     return path
+
+
+def write_figure(figure: Any, path: Path, dpi: int = 150) -> Path:
+    """A matplotlib figure, in the format that the name ends in (PNG where in none), undated, as `write_file` does.
+
+    It is drawn in memory first: of a full disk, matplotlib's writer of PDF tells by an error of its own.
+    """
+    kind = path.suffix.removeprefix(".") or "png"
+    undated = {"pdf": {"CreationDate": None}, "png": {"Software": None}, "svg": {"Date": None}}.get(kind)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=dpi, metadata=undated)
+    return write_file(path, buffer.getvalue())
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:

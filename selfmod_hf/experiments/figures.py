@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..complexity.result import write_figure
 from ..complexity.weight_width import histogram
 from .folder import SweepFolder
 from .plan import describe_setting
@@ -46,9 +47,7 @@ def draw_figures(folder: SweepFolder, output: Path) -> list[Path]:
 def _save(figure: Any, path: Path) -> list[Path]:
     import matplotlib.pyplot as plt
 
-    paths = [path.with_name(f"{path.name}.{kind}") for kind in FORMATS]
-    for kind, file in zip(FORMATS, paths, strict=True):
-        figure.savefig(file, dpi=150, metadata={"CreationDate": None} if kind == "pdf" else {"Software": None})
+    paths = [write_figure(figure, path.with_name(f"{path.name}.{kind}")) for kind in FORMATS]
     plt.close(figure)
     return paths
 

@@ -129,7 +129,7 @@ class StudyFolder:
 
     def finish(self, task: str, part: str, seconds: float, **facts: Any) -> None:
         """Note a part as finished; `seconds` are those of the session that finished it."""
-        self.task(task)["parts"][part] = {"seconds": round(seconds, 1), **facts}
+        self.task(task)["parts"][part] = {"seconds": round(seconds, 3), **facts}
         self.write()
 
     def write(self) -> None:

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..complexity.result import write_file
+from ..complexity.result import write_figure, write_file
 from ..errors import InputError
 from ..trainer.population import Member
 from .folder import to_json
@@ -407,9 +407,7 @@ class Tuning:
                     axis.annotate(f" {trial.number}", (trial.values[column], trial.values[0]), fontsize=7)
             axis.set(xlabel=label, ylabel="test accuracy", title=f"accuracy against {label}")
             axis.legend(fontsize="small")
-        temporary = path.with_name(f".{path.name}.part")
-        figure.savefig(temporary, format="png", dpi=120)
-        temporary.replace(path)
+        write_figure(figure, path, dpi=120)
 
 
 def _table(front: Sequence[FrozenTrial]) -> str:

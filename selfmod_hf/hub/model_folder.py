@@ -138,6 +138,8 @@ def plot_training(history: list[dict[str, float]], path: Path) -> None:
     """Losses, accuracy and weight width over epochs, from the Trainer's log, as a PNG."""
     from matplotlib.figure import Figure
 
+    from ..complexity.result import write_figure
+
     panels = {
         title: {name: label for name, label in names.items() if any(name in entry for entry in history)}
         for title, names in CURVES.items()
@@ -151,4 +153,4 @@ def plot_training(history: list[dict[str, float]], path: Path) -> None:
             axis.plot(*zip(*points, strict=True), marker=".", label=label)
         axis.set(xlabel="epoch", title=title)
         axis.legend(fontsize="small")
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    write_figure(figure, path, dpi=120)

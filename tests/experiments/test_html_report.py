@@ -63,6 +63,26 @@ def test_it_draws_without_errors_and_without_a_network(browser, report):
     assert all(browser.execute_script("return !!document.querySelector(arguments[0])", target) for target in ids)
 
 
+@pytest.mark.slow
+def test_240_networks_are_one_file_of_5_mb_that_a_browser_can_show(browser, small_sweep, tmp_path):
+    """Copies of four, with other seeds; how fast it is ready is in LOG.md."""
+    folder = tmp_path / "sweep"
+    shutil.copytree(small_sweep, folder)
+    for cell in sorted((folder / "cells").iterdir()):
+        name, _, seed = cell.name.rpartition("-seed")
+        for copy in range(1, 60):
+            other = folder / "cells" / f"{name}-seed{int(seed) + 10 * copy}"
+            shutil.copytree(cell, other)
+            row = json.loads((other / "row.json").read_text())
+            (other / "row.json").write_text(json.dumps(row | {"seed": int(seed) + 10 * copy}))
+    assert main(["report", str(folder)]) == 0
+    report = folder / "report" / "report.html"
+    assert report.stat().st_size < 5_000_000
+    open_report(browser, report)
+    assert browser.execute_script("return document.querySelectorAll('#network-choice option').length") == 240
+    assert {url for url in requested(browser) if not url.startswith("data:")} == {report.as_uri()}
+
+
 def test_a_browser_that_cannot_unpack_the_figures_says_so(browser, report):
     hide = {"source": "delete window.DecompressionStream"}
     script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", hide)
