@@ -230,16 +230,19 @@ def by_signal(number: signal.Signals) -> Fault:
         here.fill()
         moments = []
         for _ in range(randomness.choice((1, 1, 2, 3))):  # some runs are hit again while they recover
-            # seldom while there is nothing to lose yet, most of which time goes into imports
-            moment = randomness.uniform(randomness.choice((0, *3 * times[:1])), times[1])
-            process = here.start()
+            before, start, process = here.changed(), time.perf_counter(), here.start()
+            # one in four while there is nothing to lose yet, which time goes into imports
+            early, moment = randomness.randrange(4) == 0, randomness.random()
+            if not early:
+                while here.changed() == before and process.poll() is None:
+                    time.sleep(0.02)
             try:
-                process.communicate(timeout=moment)
+                process.communicate(timeout=moment * (times[0] if early else times[1] - times[0]))
                 moments.append("after its end")
             except subprocess.TimeoutExpired:
                 process.send_signal(number)
                 process.communicate()
-                moments.append(f"after {moment:.1f} s")
+                moments.append(f"after {time.perf_counter() - start:.1f} s")
         here.finish()
         return "hit " + ", ".join(moments), True
 
