@@ -50,7 +50,7 @@ class Command:
     results: tuple[str, ...]
     prepare: list[str] | None = None
     on_hub: bool = False
-    kibibytes: int = 400
+    kibibytes: int = 150
 
 
 TRAIN = ["train", "--task", "digits", *DIGITS, "--hidden_sizes", "16", "--num_train_epochs", "8", "--quiet"]
@@ -68,7 +68,6 @@ COMMANDS = {
     "sweep": Command(
         [*SWEEP, "--output_dir", "out"],
         ("out/results.json", "out/*.parquet", "out/cells/*/model.safetensors", "out/cells/*/row.json"),
-        kibibytes=150,
     ),
     "rlct": Command(
         ["rlct", "--model", "made", "--task", "digits", *DIGITS, "--num_draws", "300", "--quiet",
@@ -82,13 +81,13 @@ COMMANDS = {
          "--rlct_draws", "40", "--quiet", "--output_dir", "out", "--space", "aux_weight=0:5", "hidden_sizes=8,8-8",
          "learning_rate=0.05:0.1:log"],
         ("out/trials.json", "out/pareto.json", "out/pareto.txt", "out/groups/*"),
-        kibibytes=150,
     ),
     "push": Command(
         PUSH,
         ("hub/models/me/pushed/**/*", "hub/datasets/me/pushed/**/*"),
         prepare=[*SWEEP, "--output_dir", "made"],
         on_hub=True,
+        kibibytes=250,
     ),
     "push_model": Command(
         PUSH, ("hub/models/me/pushed/**/*",), prepare=[*TRAIN, "--output_dir", "made"], on_hub=True, kibibytes=60
@@ -186,8 +185,12 @@ class Place:
         return (ended if written is None else written), ended
 
     def changed(self) -> int:
-        """When a file came into `out`, or went, for the last time; 0 where there is no folder."""
-        return self.out.stat().st_mtime_ns if self.out.is_dir() else 0
+        """When a file came into `out` or a folder in it, or went, for the last time; 0 where there is no folder."""
+        times = [0]
+        for folder, _, _ in os.walk(self.out):
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                times.append(os.stat(folder).st_mtime_ns)
+        return max(times)
 
     def fill(self) -> None:
         """What is in `out` before the command runs."""
