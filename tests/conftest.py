@@ -135,6 +135,7 @@ def _write_texts(repo: Path, config: str, names: list[str]) -> None:
     for split, count in (("train", 200), ("test", 50)):
         labels = (np.arange(count) * len(names) // count).tolist()  # sorted by label, like the real one
         texts = [" ".join(generator.choice([*words[label], "film", "the", "a"], size=20)) for label in labels]
+        texts = [f"{text}. It's (very) so." for text in texts]
         splits[split] = {"text": texts, "label": labels}
     _write_repo(repo, config, features, splits)
 

@@ -19,6 +19,7 @@ _USABLE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train_sampling_strategy": (lambda value: value == "random", "is random: the order follows from the seed alone"),
     "neftune_noise_alpha": (lambda value: value is None, "is None: no noise is added to embeddings"),
     "batch_eval_metrics": (lambda value: not value, "is False: metrics are taken over the whole split"),
+    "eval_do_concat_batches": (lambda value: value, "is True: metrics are taken over the whole split"),
     "eval_accumulation_steps": (lambda value: value is None or value >= 1, "are None and integers of at least 1"),
     "seed": (lambda value: 0 <= value < 2**32, "are integers from 0 to 2**32 - 1"),
     "data_seed": (lambda value: value is None or 0 <= value < 2**32, "are integers from 0 to 2**32 - 1"),

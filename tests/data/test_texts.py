@@ -206,4 +206,4 @@ def test_the_vocabulary_of_imdb_is_the_papers(loopback_hub, hub_seed, tmp_path):
         [sys.executable, "-c", IMDB], env=loopback_hub.env(), cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == (["25000", "25000", "100683"] if hub_seed.real else ["200", "50", "12"])
+    assert done.stdout.split() == (["25000", "25000", "100683"] if hub_seed.real else ["200", "50", "20"])

@@ -30,7 +30,7 @@ def load_pretrained(name):
     print(SelfModelingForImageClassification.from_pretrained(name).config.aux_weight)
 def load_dataset(name):
     from selfmod_hf import TaskSpec, load_images
-    print(len(load_images(TaskSpec(name="x", dataset_name=name), max_train_samples=20, max_test_samples=20).train))
+    print(len(load_images(TaskSpec(name="x", dataset_name=name), max_train_samples=21, max_test_samples=20).train))
 python = {f.__name__: f for f in (load_results, load_pretrained, load_dataset)}
 for line in sys.stdin:
     argv = json.loads(line)

@@ -38,6 +38,7 @@ fsdp_config:
 """
 CODE = """
 import sys
+import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from torch.distributed.fsdp import FSDPModule
@@ -58,6 +59,9 @@ sharded = [name for name, module in run.model.named_modules() if isinstance(modu
 assert "backbone.encoder.layer.1" in sharded and "" in sharded, sharded
 weight = run.model.self_model_head.weight
 assert weight.to_local().numel() < weight.numel()
+# a process that ends while its peer still holds connections to it may be aborted
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
 """
 
 
