@@ -38,7 +38,7 @@ class UsageError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code (0; 2 for what the user can mend)."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+    argv = [_underscored(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for a terminal that cannot show "nβ"
     if not argv or argv[0] in ("-h", "--help"):
@@ -67,6 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
         return 2
     return 0
+
+
+def _underscored(argument: str) -> str:
+    """A flag as its dataclass spells it; argparse takes `--aux-weight` too."""
+    name, equals, value = argument.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if argument.startswith("--") else argument
 
 
 def _leave_together() -> None:

@@ -68,7 +68,8 @@ def run(argv: Sequence[str]) -> None:
     data_args, args = parse(make_parser("rlct", DataArguments, RLCTArguments), argv)
     quieten(args.quiet)
     if args.self_test:
-        self_test(args)
+        with one_line():
+            self_test(args)
         return
     with one_line():
         _check_choice(args)
@@ -375,7 +376,7 @@ def self_test(args: RLCTArguments) -> None:
             case.targets,
             loss_fn=case.loss_fn,
             nbeta="n/log n",
-            num_draws=args.num_draws or 2000,
+            num_draws=2000 if args.num_draws is None else args.num_draws,
             seed=args.seed or 0,
         )
         truth = case.learning_coefficient

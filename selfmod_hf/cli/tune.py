@@ -65,6 +65,8 @@ def prepare(argv: Sequence[str]) -> Worker:
     args, fixed = _split_flags(argv)
     with one_line():
         try:
+            import optuna  # noqa: F401
+
             from ..experiments.tuning import parse_space
         except ImportError as error:
             raise UsageError("selfmod tune needs optuna: pip install 'selfmod_hf[tune]'") from error

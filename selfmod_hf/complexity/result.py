@@ -60,7 +60,7 @@ class LLCResult:
     """A local learning coefficient, `llc = nβ ( E[L(w)] - L(w*) )`, dimensionless.
 
     Attributes:
-        llc: mean over chains and kept draws; NaN where no chain stayed finite.
+        llc: mean over chains and kept draws; NaN where any chain diverged.
         standard_error: Monte Carlo standard error of `llc`.
         llc_per_chain: (C,).
         loss_trace: (C, T), nats: the minibatch loss of every draw, burn-in included.

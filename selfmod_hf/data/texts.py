@@ -130,6 +130,8 @@ def load_texts(
     checked_limits(max_train_samples=max_train_samples, max_test_samples=max_test_samples, max_length=max_length)
     if spec.dataset_name is None:
         raise InputError("--dataset_name", None, "a data set of texts is needed")
+    if spec.text_column is None:
+        raise InputError("--text_column", None, f"task {spec.name!r} is one of images; name a column of texts")
     train = load_split(spec, "--train_split", spec.train_split, max_train_samples)
     test = load_split(spec, "--test_split", spec.test_split, max_test_samples)
     for data in (train, test):

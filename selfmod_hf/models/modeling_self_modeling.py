@@ -423,7 +423,7 @@ class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
         """Classify a batch and predict its activations.
 
         Args:
-            pixel_values: (B, num_channels, height, width), normalized with the config's mean and std.
+            pixel_values: (B, num_channels, height, width), normalized as the data of the training.
             labels: (B,), integers; -100 leaves a sample out of both losses.
             num_items_in_batch: what the summed losses are divided by; default: the labels that count in this
                 batch. A Trainer that accumulates gradients passes the count of the whole accumulated batch.

@@ -349,7 +349,13 @@ class SelfModelingTrainer(Trainer):
                     f"resume_from_checkpoint={resume_from_checkpoint!r}: holds {name}, which would be unpickled; "
                     "allowed are weights in safetensors"
                 )
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        try:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        except RuntimeError as error:
+            problem = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"resume_from_checkpoint={resume_from_checkpoint!r}: holds another network ({problem})"
+            ) from error
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write our own card, from the files of the run, in place of transformers' (whose arguments it ignores)."""

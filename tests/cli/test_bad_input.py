@@ -342,6 +342,24 @@ def test_what_transformers_would_only_find_later(place, capsys, flags, message):
     assert message in (attempt(place, capsys, "train", *flags) or "")
 
 
+def test_flags_with_dashes_are_those_with_underscores(place, capsys):
+    assert attempt(place, capsys, "train", "--per-device-train-batch-size=8", "--aux-weight=0") is None
+    assert json.loads(Path("out/training_args.json").read_text())["per_device_train_batch_size"] == 8
+    assert json.loads(Path("out/config.json").read_text())["target_layers"] == []
+    line = attempt(place, capsys, "tune", "--space=hidden_sizes=4,8", "--hidden-sizes=8")
+    assert "--hidden_sizes: is searched by --space" in (line or "")
+
+
+def test_a_checkpoint_of_another_network_is_refused(place, capsys):
+    assert attempt(place, capsys, "train") is None
+    line = attempt(place, capsys, "train", "--hidden_sizes=5", "--resume_from_checkpoint=last")
+    assert "holds another network" in (line or "")
+
+
+def test_a_self_test_without_draws_is_refused(place, capsys):
+    assert "num_draws" in (attempt(place, capsys, "rlct", "--self_test", "--num_draws=-5") or "")
+
+
 # ------------------------------------------------------------------------------------------- folders
 
 

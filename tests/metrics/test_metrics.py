@@ -49,3 +49,13 @@ def test_cards_are_those_of_a_space(name):
 def test_unknown_modules_are_refused():
     with pytest.raises(ValueError, match="allowed are rlct, weight_width"):
         metric_path("accuracy")
+
+
+def test_a_chain_that_has_left_the_region_is_not_averaged_in():
+    module = evaluate.load(metric_path("rlct"))
+    far = {"predictions": [[1e9] * 60, [0.1] * 60], "references": [[0.0] * 60] * 2, "nbeta": 10.0}
+    computed = module.compute(**far, num_parameters=10)
+    assert computed["rlct_status"] == "diverged"
+    assert np.isnan([computed["rlct"], computed["rlct_standard_error"]]).all()
+    with pytest.raises(ValueError, match="num_burnin_steps=100: must be from 0 to 59"):
+        module.compute(**far, num_burnin_steps=100)

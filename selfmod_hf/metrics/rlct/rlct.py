@@ -1,5 +1,6 @@
 """RLCT (local learning coefficient) from the losses of sampling chains, for `evaluate.load`."""
 
+import math
 import sys
 
 import datasets
@@ -68,12 +69,15 @@ class RLCT(evaluate.Measurement):
             raise ValueError(f"nbeta={nbeta!r}: must be a positive number")
         trace = nbeta * (losses - baseline)
         burnin = trace.shape[1] // 2 if num_burnin_steps is None else num_burnin_steps
+        if not 0 <= burnin < trace.shape[1]:
+            raise ValueError(f"num_burnin_steps={burnin!r}: must be from 0 to {trace.shape[1] - 1}")
         kept = trace[:, burnin:]
         limit = sys.maxsize if num_parameters is None else num_parameters
         status, _ = judge(trace, burnin, diverged_chains(trace, limit, burnin))
         return {
-            "rlct": float(kept.mean()),
-            "rlct_standard_error": standard_error(kept),
+            # a chain that has left the region is never averaged in
+            "rlct": math.nan if status == "diverged" else float(kept.mean()),
+            "rlct_standard_error": math.nan if status == "diverged" else standard_error(kept),
             "rlct_nbeta": float(nbeta),
             "rlct_rhat": split_rhat(kept),
             "rlct_ess": effective_sample_size(kept),
