@@ -9,7 +9,8 @@ BIN = .venv/bin
 demo: .venv/installed
 	$(BIN)/python scripts/reproduce.py --tasks digits --scale quick
 
-# two files of tests at a time, with one thread each: the tests' networks are tiny, and two threads were seen to be many times slower on them
+# two files of tests at a time, with one thread each: the tests' networks are tiny, and two threads were seen to be many
+# times slower on them
 test: .venv/installed
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(PYTEST_ARGS)
 

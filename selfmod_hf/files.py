@@ -50,23 +50,30 @@ def read_yaml(flag: str, path: str | Path, *, as_text: bool = False) -> dict[str
         if not Path(path).is_file() or Path(path).stat().st_size > MOST_YAML_BYTES:
             raise InputError(flag, str(path), f"cannot be read: allowed are files of at most {MOST_YAML_BYTES} bytes")
         text = Path(path).read_text(encoding="utf-8")
-        depth = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise InputError(flag, str(path), "aliases (*name) are not allowed")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > 20:
-                raise InputError(flag, str(path), "is nested more than 20 levels deep")
+        _check_size(flag, path, yaml.parse(text, Loader=yaml.SafeLoader))
         values = yaml.load(text, Loader=yaml.BaseLoader if as_text else yaml.SafeLoader)
+    except InputError:
+        raise
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(flag, str(path), f"cannot be read ({error})") from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(flag, str(path), f"is neither YAML nor JSON ({error})") from error
     if not isinstance(values, dict):
         raise InputError(flag, str(path), "allowed is a mapping of names to values")
     return values
+
+
+def _check_size(flag: str, path: str | Path, events: Iterator[Any]) -> None:
+    """Refuse YAML whose values would be larger, or deeper, than its text, before any is made."""
+    from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent
+
+    depth = 0
+    for event in events:
+        if isinstance(event, AliasEvent):
+            raise InputError(flag, str(path), "aliases (*name) are not allowed")
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > 20:
+            raise InputError(flag, str(path), "is nested more than 20 levels deep")
 
 
 @contextmanager

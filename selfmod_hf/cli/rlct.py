@@ -318,7 +318,7 @@ def _estimate_checkpoints(
         result.save(Path(folder) / "rlct.json")
         rows.append({"step": int(folder.rsplit("-", 1)[1]), "checkpoint": folder, **result.to_dict()})
     target = output / "rlct_checkpoints.json"
-    write_file(target, (json.dumps(rows, indent=2) + "\n").encode())
+    write_file(target, json.dumps(rows, indent=2) + "\n")
     print(f"{'step':>8} {'rlct':>9} {'error':>8}  status")
     for row, result in zip(rows, results, strict=True):
         print(f"{row['step']:>8} {result.llc:>9.3f} {result.standard_error:>8.3f}  {result.status}")

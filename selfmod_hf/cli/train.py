@@ -16,6 +16,8 @@ from .arguments import as_flags, make_parser, one_line, parse, quieten, read_con
 from .data_flags import DataArguments, flag, load_data, task_spec
 
 if TYPE_CHECKING:
+    from transformers import HfArgumentParser
+
     from ..data import TaskData, TaskSpec
     from ..models import SelfModelingPreTrainedModel
     from ..trainer import SelfModelingTrainer, SelfModelingTrainingArguments
@@ -90,11 +92,15 @@ def run(argv: Sequence[str]) -> None:
     train(trainer)
 
 
-def typed_flags(argv: Sequence[str]) -> dict[str, Any]:
-    """The flags that decide what comes out, by name, in whatever order and spelling they were typed; no tokens."""
+def _parser() -> HfArgumentParser:
     from ..trainer import SelfModelingTrainingArguments
 
-    parser = make_parser("train", DataArguments, ModelArguments, RunArguments, SelfModelingTrainingArguments)
+    return make_parser("train", DataArguments, ModelArguments, RunArguments, SelfModelingTrainingArguments)
+
+
+def typed_flags(argv: Sequence[str]) -> dict[str, Any]:
+    """The flags that decide what comes out, by name, in whatever order and spelling they were typed; no tokens."""
+    parser = _parser()
     defaults = vars(parser.parse_known_args([])[0])
     typed = vars(parser.parse_known_args(list(argv))[0])
     apart = ("quiet", "disable_tqdm", "hub_token")
@@ -105,10 +111,9 @@ def parse_flags(
     argv: Sequence[str],
 ) -> tuple[TaskSpec, DataArguments, ModelArguments, RunArguments, SelfModelingTrainingArguments]:
     """Recipe, `--config` file and typed flags, joined."""
-    from ..trainer import SelfModelingTrainingArguments
     from ..trainer.network import NETWORK_FIELDS
 
-    parser = make_parser("train", DataArguments, ModelArguments, RunArguments, SelfModelingTrainingArguments)
+    parser = _parser()
     typed, _ = parser.parse_known_args(list(argv))
     given = [*(as_flags(read_config_file(typed.config, parser)) if typed.config else []), *argv]
     first, _ = parser.parse_known_args(given)

@@ -97,9 +97,8 @@ def _check_numbers(args: TuneArguments) -> None:
 
 def _read_space(entries: Sequence[str]) -> dict[str, Any]:
     if len(entries) == 1 and "=" not in entries[0]:
-        with one_line():
-            # as text: YAML's numbers have a base of 60, in which 1:20 is 80
-            return read_yaml("--space", entries[0], as_text=True)
+        # as text: YAML's numbers have a base of 60, in which 1:20 is 80
+        return read_yaml("--space", entries[0], as_text=True)
     for entry in entries:
         if "=" not in entry:
             raise UsageError(f"--space {entry}: allowed is NAME=RANGE")

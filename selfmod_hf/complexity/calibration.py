@@ -97,7 +97,7 @@ class LLCCalibration:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write `path` as JSON, whole or not at all."""
-        return write_file(Path(path), (json.dumps(self.to_dict(), indent=2) + "\n").encode())
+        return write_file(Path(path), json.dumps(self.to_dict(), indent=2) + "\n")
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """LLC over step size by localization, and the trace of every cell. Returns the matplotlib figure."""

@@ -85,6 +85,25 @@ class Problem:
     def stack_dtype(self) -> torch.dtype:
         return next(iter(self.stack.parameters.values())).dtype
 
+    @functools.cached_property
+    def bytes_per_sample(self) -> float:
+        """Bytes of activations, their gradients and the gathered inputs, for one sample of one row."""
+        probe = min(self.num_samples, 16)
+        inputs, targets = take(self.inputs, slice(0, probe)), self.targets[:probe]
+        state = self.stack.parameters | self.stack.buffers
+        one = {name: value[:1].detach() for name, value in state.items()}
+        for name in self.layout.names:
+            one[name].requires_grad_()
+
+        def compute() -> Tensor:
+            with torch.enable_grad():
+                return self.losses(one, {}, inputs, targets, shared=True)
+
+        saved = saved_bytes_per_copy(compute)
+        tensors = [*inputs.values()] if isinstance(inputs, dict) else [inputs]
+        gathered = sum(value.nbytes for value in tensors)
+        return (2 * saved + gathered) / probe
+
     def losses(
         self, copies: dict[str, Tensor], common: dict[str, Tensor], inputs: Batch, targets: Tensor, *, shared: bool
     ) -> Tensor:
@@ -178,7 +197,7 @@ class Traces:
 def losses_at_anchor(problem: Problem, memory_budget: int) -> Tensor:
     """(n, M): every network's loss on every sample, at w*; of as many samples at once as fit into these bytes."""
     state = problem.stack.parameters | problem.stack.buffers
-    fit = copies_that_fit(int(_bytes_per_sample(problem) * len(problem.stack)), memory_budget)
+    fit = copies_that_fit(int(problem.bytes_per_sample * len(problem.stack)), memory_budget)
     chunk = min(fit, MOST_AT_ANCHOR)
     pieces = []
     for start in range(0, problem.num_samples, chunk):
@@ -271,30 +290,11 @@ def _capacity(problem: Problem, plan: Plan, budget: int) -> tuple[int, int | Non
     if len(problem.stack) > 1:  # what does not move is one network's own, and repeated for each of its chains
         values = problem.stack.parameters | problem.stack.buffers
         fixed += sum(value[0].nbytes for name, value in values.items() if name not in problem.layout.names)
-    per_sample = _bytes_per_sample(problem)
+    per_sample = problem.bytes_per_sample
     if micro is None and fixed + batch_size * per_sample > budget:
         micro = max(1, int((budget - fixed) // max(1, per_sample)))
     activations = per_sample * min(micro or batch_size, batch_size)
     return copies_that_fit(int(fixed + activations), budget), micro
-
-
-def _bytes_per_sample(problem: Problem) -> float:
-    """Bytes of activations, their gradients and the gathered inputs, for one sample of one row."""
-    probe = min(problem.num_samples, 16)
-    inputs, targets = take(problem.inputs, slice(0, probe)), problem.targets[:probe]
-    stack = problem.stack
-    one = {name: value[:1].detach() for name, value in (stack.parameters | stack.buffers).items()}
-    for name in problem.layout.names:
-        one[name].requires_grad_()
-
-    def compute() -> Tensor:
-        with torch.enable_grad():
-            return problem.losses(one, {}, inputs, targets, shared=True)
-
-    saved = saved_bytes_per_copy(compute)
-    tensors = [*inputs.values()] if isinstance(inputs, dict) else [inputs]
-    gathered = sum(value.nbytes for value in tensors)
-    return (2 * saved + gathered) / probe
 
 
 class _Block:

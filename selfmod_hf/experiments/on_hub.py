@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..files import entries_of
-from ..hub.card import CITATION, TAGS, between_markers, merged_notes, plain_text, rlct_name
+from ..hub.card import CITATION, TAGS, between_markers, merged_notes, plain_text, rlct_name, template
 from ..hub.upload import Target, check_links, head_of, prepare, remote_card, selected, upload
 from .figures import draw_figures
 from .folder import RESULT_COLUMNS, SweepFolder
@@ -203,7 +203,7 @@ def sweep_card(folder: SweepFolder, repo_id: str, notes: str = "", *, has_figure
             model_name=name,
             eval_results=_arm_results(rows, run, data, task),
         ),
-        template_str=_template("sweep_card.md.jinja"),
+        template_str=template("sweep_card.md.jinja", __package__),
         name=name,
         repo_id=repo_id,
         networks=len(rows),
@@ -212,7 +212,7 @@ def sweep_card(folder: SweepFolder, repo_id: str, notes: str = "", *, has_figure
         train_split=data["train_split"],
         model_class=f"SelfModelingFor{head}",
         auto_class=f"AutoModelFor{head}",
-        example=plain_text(next(path.parent.name for path in sorted(folder.cells.glob("*/row.json")))),
+        example=plain_text(_cells(folder)[0].name),
         results=_markdown_table(rows),
         setting=plain_text(describe_setting(run["settings"], folder.finished_cells())),
         has_published=any(published_value(*key) is not None for key in _published_keys(rows)),
@@ -237,7 +237,7 @@ def dataset_card(folder: SweepFolder, repo_id: str, notes: str = "") -> DatasetC
             pretty_name=f"{repo_id.split('/')[-1]}: results of a sweep",
             configs=configs,
         ),
-        template_str=_template("dataset_card.md.jinja"),
+        template_str=template("dataset_card.md.jinja", __package__),
         name=repo_id.split("/")[-1],
         repo_id=repo_id,
         networks=len(folder.rows()),
@@ -247,12 +247,6 @@ def dataset_card(folder: SweepFolder, repo_id: str, notes: str = "") -> DatasetC
         notes=between_markers(notes),
         citation=CITATION,
     )
-
-
-def _template(name: str) -> str:
-    from importlib.resources import files
-
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _data(run: dict[str, Any]) -> dict[str, Any]:
@@ -277,8 +271,7 @@ def _dataset_text(data: dict[str, Any]) -> str:
 def _config(folder: SweepFolder) -> dict[str, Any]:
     from ..models import load_config
 
-    first = next(path.parent for path in sorted(folder.cells.glob("*/row.json")))
-    return load_config(first).to_dict()
+    return load_config(_cells(folder)[0]).to_dict()
 
 
 def _arm_results(rows: pd.DataFrame, run: dict[str, Any], data: dict[str, Any], task: str) -> list[EvalResult]:

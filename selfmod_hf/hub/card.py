@@ -162,8 +162,9 @@ def plain_text(value: Any) -> Any:
     return text
 
 
-def template(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+def template(name: str, package: str = __package__) -> str:
+    """The text of a file that lies in a package."""
+    return files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def finite(value: float) -> float | str:

@@ -64,7 +64,7 @@ def write_model_card(folder: str | Path, repo_id: str, remote_card: str = "") ->
     if rlct is not None:
         rlct.plot(folder / "rlct.png")
     # whole or not at all: a person's text in it is read again by the next push
-    return write_file(card, str(model_card(facts_of(folder, repo_id), notes)).encode())
+    return write_file(card, str(model_card(facts_of(folder, repo_id), notes)))
 
 
 def facts_of(folder: Path, repo_id: str) -> CardFacts:

@@ -454,7 +454,9 @@ class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
             raise ValueError("target_pooling='flatten': texts differ in length; allowed are mean, first")
         bag = config.backbone == "embedding_bag"
         self.backbone = MeanEmbeddingBag(**config.backbone_kwargs) if bag else _transformers_backbone(config)
-        if not bag and "attention_mask" not in inspect.signature(self.backbone.forward).parameters:
+        taken = inspect.signature(self.backbone.forward).parameters
+        self._takes_token_types = "token_type_ids" in taken
+        if "attention_mask" not in taken:
             raise ValueError(
                 f"backbone_config: {type(self.backbone).__name__} takes no attention_mask, so that padding would enter "
                 "targets and losses; allowed are encoders that do"
@@ -473,7 +475,7 @@ class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
         if isinstance(self.backbone, MeanEmbeddingBag):
             return self.hidden(self.backbone(input_ids, offsets, attention_mask))
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if token_type_ids is not None and "token_type_ids" in inspect.signature(self.backbone.forward).parameters:
+        if token_type_ids is not None and self._takes_token_types:
             inputs["token_type_ids"] = token_type_ids
         tokens = self.backbone(**inputs).last_hidden_state  # (B, T, n)
         return self.hidden(_pooled(tokens, self.config.feature_pooling, attention_mask))

@@ -331,7 +331,7 @@ class SelfModelingTrainer(Trainer):
             files[everything.name] = before | metrics
         for name, content in files.items():
             text = json.dumps(content, indent=4, sort_keys=True)
-            write_file(Path(self.args.output_dir, name), text.encode())
+            write_file(Path(self.args.output_dir, name), text)
 
     def _save_settings(self, folder: Path) -> None:
         # in place of a pickle, which no one here would load, the same as text (tokens left out by transformers)
