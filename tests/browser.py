@@ -35,7 +35,8 @@ def headless_chromium() -> Iterator[Any]:
 
 
 def open_page(browser: Any, url: str) -> None:
-    """Load a page; the logs begin with it."""
+    """Load a page; the logs begin with it, and not with what the last page says as it is left."""
+    browser.get("about:blank")
     browser.get_log("browser"), browser.get_log("performance")
     browser.get(url)
 
