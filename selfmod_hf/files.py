@@ -47,8 +47,10 @@ def read_yaml(flag: str, path: str | Path, *, as_text: bool = False) -> dict[str
     import yaml
 
     try:
-        if not Path(path).is_file() or Path(path).stat().st_size > MOST_YAML_BYTES:
-            raise InputError(flag, str(path), f"cannot be read: allowed are files of at most {MOST_YAML_BYTES} bytes")
+        if not Path(path).is_file():
+            raise InputError(flag, str(path), "no such file")
+        if Path(path).stat().st_size > MOST_YAML_BYTES:
+            raise InputError(flag, str(path), f"allowed are files of at most {MOST_YAML_BYTES} bytes")
         text = Path(path).read_text(encoding="utf-8")
         _check_size(flag, path, yaml.parse(text, Loader=yaml.SafeLoader))
         values = yaml.load(text, Loader=yaml.BaseLoader if as_text else yaml.SafeLoader)

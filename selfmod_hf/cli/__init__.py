@@ -45,9 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("usage: selfmod COMMAND [flags]   (selfmod COMMAND --help explains them)\n")
         print("\n".join(f"  {name:10} {summary}" for name, summary in COMMANDS.items()))
         return 0
+    if argv[0] == "--version":
+        from .. import __version__
+
+        print(f"selfmod_hf {__version__}")
+        return 0
     try:
         if argv[0] not in COMMANDS:
-            raise UsageError(f"command {argv[0]!r}: allowed are {', '.join(COMMANDS)}")
+            raise UsageError(f"command {argv[0]!r}: allowed are {', '.join(COMMANDS)} (and --help, --version)")
         command = import_module(f".{argv[0]}", __name__)
         from ..hub.connection import be_patient
 

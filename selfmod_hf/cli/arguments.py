@@ -5,14 +5,19 @@ The three are one list of flags, the later ones winning: recipe, then `--config`
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import difflib
 import json
 import math
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..errors import InputError
 from ..files import read_yaml
 from . import UsageError
 
@@ -22,15 +27,42 @@ if TYPE_CHECKING:
     from transformers import HfArgumentParser
 
 
-def make_parser(command: str, *dataclasses: Any) -> HfArgumentParser:
-    """A parser for these dataclasses whose errors are one line."""
+def make_parser(
+    command: str, *dataclasses: Any, defaults: Mapping[str, Any] | None = None, epilog: str | None = None
+) -> HfArgumentParser:
+    """A parser for these dataclasses whose errors are one line.
+
+    Args:
+        command: its name.
+        dataclasses: of flags.
+        defaults: in place of the dataclasses' own.
+        epilog: what the help says at its end.
+    """
     from transformers import HfArgumentParser
 
     class Parser(HfArgumentParser):
         def error(self, message: str) -> NoReturn:
             raise UsageError(f"{message} ({self.prog} --help explains the flags)")
 
-    return Parser(dataclasses, prog=f"selfmod {command}", allow_abbrev=False)
+        def add_argument(self, *names: Any, **settings: Any) -> Any:
+            text = settings.get("help", "")
+            if names[0].startswith("--no_"):
+                settings["help"] = f"The same as --{names[0].removeprefix('--no_')} False."
+            elif settings.get("default") is not None and "default" not in text:
+                settings["help"] = f"{text} (default: %(default)s)"
+            return super().add_argument(*names, **settings)
+
+    name = f"selfmod {command}"
+    parser = Parser(
+        dataclasses,
+        prog=name,
+        usage=f"{name} [--flag value ...]",
+        epilog=epilog,
+        allow_abbrev=False,
+        formatter_class=argparse.HelpFormatter,
+    )
+    parser.set_defaults(**(defaults or {}))
+    return parser
 
 
 def as_flags(values: Mapping[str, Any]) -> list[str]:
@@ -58,16 +90,29 @@ def read_config_file(path: str, parser: HfArgumentParser) -> dict[str, Any]:
     known = vars(parser.parse_args([]))
     for key in values:
         if key not in known:
-            import difflib
-
-            close = difflib.get_close_matches(str(key), known, n=3)
-            hint = f"; did you mean {', '.join(close)}?" if close else ""
+            hint = did_you_mean(str(key), known)
             raise UsageError(f"--config {path}: unknown key {key!r}{hint} (keys are the flags without dashes)")
     return values
 
 
-def parse(parser: HfArgumentParser, flags: Sequence[str]) -> tuple[Any, ...]:
+# what other tools call these
+_ELSEWHERE = {"lr": "learning_rate", "epochs": "num_train_epochs", "output": "output_dir", "dataset": "dataset_name"}
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Names that may have been meant, as the end of a message; empty where none is near."""
+    known = list(known)
+    near = [_ELSEWHERE[name]] if _ELSEWHERE.get(name) in known else difflib.get_close_matches(name, known)
+    return f"; did you mean {', '.join(near)}?" if near else ""
+
+
+def parse(parser: HfArgumentParser, flags: Sequence[str], *, positional: str | None = None) -> tuple[Any, ...]:
     """The dataclasses these flags fill.
+
+    Args:
+        parser: for them.
+        flags: as typed.
+        positional: the field of the first dataclass whose value may be given without a flag, at any place.
 
     Raises:
         UsageError: an unknown flag, or a value that a flag does not take.
@@ -76,8 +121,15 @@ def parse(parser: HfArgumentParser, flags: Sequence[str]) -> tuple[Any, ...]:
         *instances, unknown = parser.parse_args_into_dataclasses(
             list(flags), return_remaining_strings=True, look_for_args_file=False
         )
+    if positional and unknown and not unknown[0].startswith("-") and getattr(instances[0], positional) is None:
+        setattr(instances[0], positional, unknown.pop(0))
     if unknown:
-        raise UsageError(f"{unknown[0]}: no such flag ({parser.prog} --help lists them)")
+        name = unknown[0].partition("=")[0]
+        if not name.startswith("-"):
+            raise UsageError(f"{name}: belongs to no flag ({parser.prog} --help lists them)")
+        fields = [field.name for instance in instances for field in dataclasses.fields(instance)]
+        hint = did_you_mean(name.strip("-"), fields)
+        raise UsageError(f"{name}: no such flag{hint} ({parser.prog} --help lists them)")
     for instance in instances:
         check_finite(instance)
     return tuple(instances)
@@ -93,19 +145,56 @@ def check_finite(instance: Any) -> None:
             raise UsageError(f"--{field.name} {value}: allowed are finite numbers")
 
 
+def check_output_dir(folder: str | Path | None) -> None:
+    """Refuse a folder that cannot be made or written to; None, a command's own, is one that can."""
+    if folder is None:
+        return
+    try:
+        place = next(place for place in (Path(folder), *Path(folder).parents) if place.exists())
+    except OSError as error:
+        raise UsageError(f"--output_dir {folder}: cannot be used ({error.strerror})") from error
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        problem = "may not be written to" if place.is_dir() else "is no folder"
+        raise UsageError(f"--output_dir {folder}: cannot be written to ({place} {problem})")
+
+
 @contextmanager
-def one_line() -> Iterator[None]:
-    """Turn the errors of preparing (wrong values, files, a Hub that says no) into a `UsageError`."""
+def one_line(hub: str = "") -> Iterator[None]:
+    """Turn the errors of preparing (wrong values, files, a Hub that says no) into a `UsageError`.
+
+    Args:
+        hub: the flag that names what is on the Hub, and its value: begins the lines about it.
+    """
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import httpx
     from safetensors import SafetensorError
 
     try:
         yield
-    except httpx.TransportError as error:
-        raise UsageError(f"the connection to the Hub failed ({error or type(error).__name__}); try again") from error
-    except (ValueError, OSError, ImportError, HfHubHTTPError, SafetensorError) as error:
-        raise UsageError(str(error) or type(error).__name__) from error
+    except (ValueError, OSError, ImportError, HfHubHTTPError, SafetensorError, httpx.TransportError) as error:
+        of_hub = _of_hub(error)
+        named = f"{hub}: " if hub and of_hub else ""
+        raise UsageError(named + (of_hub or str(error) or type(error).__name__)) from error
+
+
+def _of_hub(error: BaseException | None) -> str:
+    """What the clients of the Hub say at length, in short; empty for any other error, and for the package's own."""
+    from huggingface_hub import errors
+    from huggingface_hub.utils import httpx
+
+    short = {
+        errors.HFValidationError: "neither a folder that is there nor a repository's name (user/name)",
+        errors.GatedRepoError: "the repository's owner must grant access first (then log in: hf auth login)",
+        errors.RepositoryNotFoundError: "no such repository on the Hub, or a private one (log in: hf auth login)",
+        errors.RevisionNotFoundError: "the repository has no such branch, tag or commit",
+        httpx.TransportError: "the connection to the Hub failed ({}); try again",
+        errors.HfHubHTTPError: "{}",
+    }
+    while error is not None and not isinstance(error, (InputError, ConnectionError)):
+        if found := next((text for kind, text in short.items() if isinstance(error, kind)), ""):
+            return found.format(error)
+        error = error.__cause__
+    return ""
 
 
 def quieten(quiet: bool) -> None:

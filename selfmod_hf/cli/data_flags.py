@@ -21,7 +21,10 @@ class DataArguments:
     task: str | None = flag(
         "Built-in task with its recipe: digits (default; needs no network), mnist, cifar10, cifar10-paper-text, imdb."
     )
-    dataset_name: str | None = flag("Any other data set, of images or texts: Hub id, or local folder in Hub layout.")
+    dataset_name: str | None = flag(
+        "Any other data set, of images or texts: Hub id, or local folder in Hub layout. Without --task no recipe comes "
+        "with it."
+    )
     dataset_config: str | None = flag("Configuration of the data set, where it has several.")
     image_column: str | None = flag("Column of images; default: image.")
     text_column: str | None = flag("Column of texts; naming it makes the task one of texts.")
@@ -41,13 +44,18 @@ class DataArguments:
 def task_spec(args: Any) -> TaskSpec:
     """The built-in task, or the user's own data set, or one with entries of the other."""
     from ..data import TaskSpec, get_task
+    from ..errors import InputError
 
     names = ("dataset_name", "dataset_config", "image_column", "text_column", "label_column")
     given = {name: getattr(args, name) for name in (*names, "train_split", "test_split")}
     entries = {name: value for name, value in given.items() if value is not None}
     if args.task is None and args.dataset_name is not None:
         return TaskSpec(name=Path(args.dataset_name).name, **entries)
-    return replace(get_task("digits" if args.task is None else args.task), **entries)
+    spec = replace(get_task("digits" if args.task is None else args.task), **entries)
+    if spec.dataset_name is None and entries:
+        name, value = next(iter(entries.items()))
+        raise InputError(f"--{name}", value, f"{spec.name} is built in; allowed with data of the Hub or of a folder")
+    return spec
 
 
 def load_data(spec: TaskSpec, args: DataArguments, *, tokenizer: Any = None, padded: bool = False) -> TaskData[Any]:

@@ -38,12 +38,9 @@ def run(argv: Sequence[str]) -> None:
     Raises:
         UsageError: input that cannot be used, a Hub that refuses, a connection that broke off.
     """
-    given = list(argv)
-    if given and not given[0].startswith("-"):
-        given[0] = f"--folder={given[0]}"
-    (args,) = parse(make_parser("push", PushArguments), given)
+    (args,) = parse(make_parser("push", PushArguments), argv, positional="folder")
     quieten(args.quiet)
-    with one_line():
+    with one_line(hub=f"--repo {args.repo}"):
         from huggingface_hub import HfApi
         from huggingface_hub.utils import disable_progress_bars
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import make_parser, one_line, parse
+from .arguments import check_output_dir, make_parser, one_line, parse
 from .data_flags import flag
 
 if TYPE_CHECKING:
@@ -33,17 +33,15 @@ def run(argv: Sequence[str]) -> None:
     Raises:
         UsageError: no folder, or one that holds no finished network.
     """
-    given = list(argv)
-    if given and not given[0].startswith("-"):
-        given[0] = f"--folder={given[0]}"
-    (args,) = parse(make_parser("report", ReportArguments), given)
-    with one_line():
+    (args,) = parse(make_parser("report", ReportArguments), argv, positional="folder")
+    with one_line(hub=f"FOLDER {args.folder}"):
         from ..errors import InputError
         from ..experiments.folder import SweepFolder
         from ..experiments.on_hub import pull_sweep
 
         if args.folder is None:
             raise InputError("FOLDER", None, "name the results folder of a sweep")
+        check_output_dir(args.output_dir)
         here = Path(args.folder)
         folder = SweepFolder(here) if here.is_dir() else pull_sweep(args.folder, Path("runs/hub") / here)
         output = Path(args.output_dir or folder.path / "report")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..tokens import without_tokens
 from . import UsageError
-from .arguments import as_flags, make_parser, one_line, parse, quieten
+from .arguments import as_flags, check_output_dir, make_parser, one_line, parse, quieten
 from .data_flags import flag
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def _checked_study(args: ReproduceArguments) -> StudyFolder:
             f"WORLD_SIZE {os.environ['WORLD_SIZE']}: reproduce runs in one process; start scripts/sweep.py with the "
             "launcher, --output_dir FOLDER/TASK/sweep, and reproduce afterwards"
         )
+    check_output_dir(args.output_dir)
     study = StudyFolder(args.output_dir or f"runs/reproduce-{args.scale}")
     study.check(args.scale, {task: _flags(args, task) for task in args.tasks})
     return study

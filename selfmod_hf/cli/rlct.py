@@ -9,12 +9,12 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import UsageError
-from .arguments import make_parser, one_line, parse, quieten
+from .arguments import check_output_dir, make_parser, one_line, parse, quieten
 from .data_flags import DataArguments, flag, load_data, task_spec
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class RLCTArguments:
     self_test: bool = flag("Instead: estimate models of known learning coefficient, beside the truth.", default=False)
     calibrate: bool = flag("Choose step size and localization by rule, from a grid.", default=False)
     preset: str | None = flag(
-        "paper (published recipe of the task), paper-text (its supplement's), theory (nbeta = n/log n); default: the "
+        "paper (published recipe of the task), paper-text (its supplement's), theory (nβ = n/log n); default: the "
         "settings of the RLCT published with a --model of the Hub, else paper."
     )
     sampler: str | None = flag(
@@ -69,16 +69,17 @@ def run(argv: Sequence[str]) -> None:
     quieten(args.quiet)
     if args.self_test:
         with one_line():
+            _check_self_test(args)
             self_test(args)
         return
-    with one_line():
-        _check_choice(args)
+    with one_line(hub=f"--model {args.model}"):
+        _check_choice(args, data_args)
         published, taken = _published(args, data_args)
         data_args = replace(data_args, **taken)
         spec = task_spec(data_args)
         settings = sampler_settings(args, spec.name, published) | {"data": spec.train_data}
         folders = _checkpoint_folders(args.checkpoints) if args.checkpoints else [_fetched(args)]
-        models = [_load_model(folder, args.subfolder) for folder in folders]
+        models = [_load_model(folder, args) for folder in folders]
         if taken and spec.dataset_name and not models[0].config.reads_text and data_args.image_size is None:
             data_args = replace(data_args, image_size=list(models[0].config.image_size))  # as it was trained
         data = _load_data(spec, data_args, folders[0], args.subfolder, models[0])
@@ -87,33 +88,51 @@ def run(argv: Sequence[str]) -> None:
         if _is_main() and not args.quiet and (line := _what_was_taken(args, settings, taken)):
             print(line, flush=True)
         if args.calibrate:
-            _calibrate(models[0], data, settings, output)
+            _calibrate(models[0], data, settings, typed_settings(args), output)
         elif args.checkpoints:
             _estimate_checkpoints(folders, models, data, settings, output)
         else:
             _estimate(models[0], data, settings, output, published)
 
 
-def _check_choice(args: RLCTArguments) -> None:
+def _check_self_test(args: RLCTArguments) -> None:
+    for field in fields(args):
+        value = getattr(args, field.name)
+        if value != field.default and field.name not in ("self_test", "num_draws", "seed", "quiet"):
+            raise UsageError(f"--{field.name} {value}: has no effect on --self_test; allowed are --num_draws, --seed")
+
+
+def _check_choice(args: RLCTArguments, data_args: DataArguments) -> None:
     if (args.model is None) == (args.checkpoints is None):
         raise UsageError("--model, --checkpoints: name one of the two (or --self_test)")
     if args.checkpoints and args.calibrate:
         raise UsageError("--calibrate: takes one --model, not --checkpoints")
     if not 0 < args.memory_gib < math.inf:
         raise UsageError(f"--memory_gib {args.memory_gib}: allowed are finite numbers above 0")
+    if args.revision is not None and (args.model is None or Path(args.model).is_dir()):
+        raise UsageError(f"--revision {args.revision}: allowed with a --model of the Hub")
+    if data_args.augment:
+        raise UsageError("--augment True: the RLCT is that of the training set as it is; allowed in training")
+    check_output_dir(args.output_dir)
 
 
 def _published(args: RLCTArguments, data_args: DataArguments) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """Of a model on the Hub its published RLCT, and those of its data's flags that were not typed."""
-    from ..hub.agreement import published_data, published_rlct
+    """Of a model on the Hub its published RLCT; of any, those of its data's flags that were not typed."""
+    from ..hub.agreement import data_of_folder, published_data, published_rlct
 
-    if args.model is None or Path(args.model).is_dir():
-        return None, {}
-    place = args.model, args.revision, args.subfolder
+    source = args.checkpoints if args.model is None else args.model
+    assert source is not None
+    here = args.model is None or Path(source).is_dir()
     named = data_args.task is not None or data_args.dataset_name is not None
-    flags = {} if named else published_data(*place)
+    if named:
+        flags: dict[str, Any] = {}
+    elif here:
+        flags = data_of_folder(Path(source, args.subfolder))
+    else:
+        flags = published_data(source, args.revision, args.subfolder)
     taken = {name: value for name, value in flags.items() if getattr(data_args, name) is None}
-    return (None if args.calibrate else published_rlct(*place)), taken
+    compared = not (here or args.calibrate)
+    return (published_rlct(source, args.revision, args.subfolder) if compared else None), taken
 
 
 def _what_was_taken(args: RLCTArguments, settings: dict[str, Any], taken: dict[str, Any]) -> str:
@@ -126,7 +145,7 @@ def _what_was_taken(args: RLCTArguments, settings: dict[str, Any], taken: dict[s
         )
     if taken:
         parts.append(f"data {settings['data']}")
-    return f"taken from {args.model}: {'; '.join(parts)}; seed {settings['seed']}" if parts else ""
+    return f"taken from {args.model or args.checkpoints}: {'; '.join(parts)}; seed {settings['seed']}" if parts else ""
 
 
 def sampler_settings(args: RLCTArguments, task: str, published: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -137,14 +156,7 @@ def sampler_settings(args: RLCTArguments, task: str, published: dict[str, Any] |
     from ..complexity import llc_preset
     from ..hub.agreement import published_settings
 
-    names = ("sampler", "step_size", "localization", "num_chains", "num_draws", "num_burnin_steps", "batch_size")
-    typed = {name: getattr(args, name) for name in (*names, "parameters") if getattr(args, name) is not None}
-    if args.nbeta is not None:
-        typed["nbeta"] = _nbeta(args.nbeta)
-    if args.dtype is not None:
-        if args.dtype not in ("float32", "float64", "bfloat16"):
-            raise UsageError(f"--dtype {args.dtype}: allowed are float32, float64, bfloat16")
-        typed["dtype"] = getattr(torch, args.dtype)
+    typed = typed_settings(args)
     if published is not None and args.preset is None and not typed:
         settings = published_settings(published)
         settings["seed"] += 1  # the same seed would repeat the figure, and be no test of it
@@ -157,6 +169,21 @@ def sampler_settings(args: RLCTArguments, task: str, published: dict[str, Any] |
     device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device is None else args.device
     memory = int(args.memory_gib * 2**30)
     return settings | {"device": device, "memory_budget": memory, "progress": _progress(args)}
+
+
+def typed_settings(args: RLCTArguments) -> dict[str, Any]:
+    """Arguments of `estimate_llc` that were typed."""
+    import torch
+
+    names = ("sampler", "step_size", "localization", "num_chains", "num_draws", "num_burnin_steps", "batch_size")
+    typed = {name: getattr(args, name) for name in (*names, "parameters") if getattr(args, name) is not None}
+    if args.nbeta is not None:
+        typed["nbeta"] = _nbeta(args.nbeta)
+    if args.dtype is not None:
+        if args.dtype not in ("float32", "float64", "bfloat16"):
+            raise UsageError(f"--dtype {args.dtype}: allowed are float32, float64, bfloat16")
+        typed["dtype"] = getattr(torch, args.dtype)
+    return typed
 
 
 def _nbeta(text: str) -> float | str:
@@ -200,12 +227,13 @@ def _fetched(args: RLCTArguments) -> str:
     return str(fetch(args.model, [f"{prefix}{name}" for name in NETWORK_FILES], revision=args.revision))
 
 
-def _load_model(folder: str, subfolder: str) -> SelfModelingPreTrainedModel:
+def _load_model(folder: str, args: RLCTArguments) -> SelfModelingPreTrainedModel:
     from ..models import load_model
 
-    if not (Path(folder) / subfolder / "config.json").is_file():
-        raise UsageError(f"--model {Path(folder) / subfolder}: holds no config.json")
-    return load_model(folder, subfolder=subfolder, finite=False)  # a diverged network is told as such
+    if not (Path(folder) / args.subfolder / "config.json").is_file():
+        within = f", --subfolder {args.subfolder}" if args.subfolder else ""
+        raise UsageError(f"--model {args.model}{within}: holds no config.json")
+    return load_model(folder, subfolder=args.subfolder, finite=False)  # a diverged network is told as such
 
 
 def _load_data(
@@ -281,15 +309,22 @@ def _estimate(
             print(f"{'published':22}{compare_with_published(result, published).text}")
 
 
-def _calibrate(model: SelfModelingPreTrainedModel, data: TensorData, settings: dict[str, Any], output: Path) -> None:
+def _calibrate(
+    model: SelfModelingPreTrainedModel,
+    data: TensorData,
+    settings: dict[str, Any],
+    typed: dict[str, Any],
+    output: Path,
+) -> None:
     from ..trainer import calibrate_rlct
 
-    # the preset's step size and localization are what is to be chosen; typed ones make the grid one line or cell
-    chosen_here = {name: settings.pop(name) for name in ("step_size", "localization")}
-    typed = settings["preset"].partition(" with ")[2].split(", ")
-    grid = {f"{name}s": [value] for name, value in chosen_here.items() if name in typed}
-    if "sampler" not in typed:
-        del settings["sampler"]
+    # chosen in place of the preset's; typed ones make the grid one line or cell
+    chosen = ("step_size", "localization", "sampler")
+    name = settings["preset"].partition(" with ")[0]
+    settings["preset"] = f"{name} with {', '.join(sorted({*typed, *chosen}))}"
+    settings = {name: value for name, value in settings.items() if name not in chosen}
+    settings |= {"sampler": typed["sampler"]} if "sampler" in typed else {}
+    grid = {f"{name}s": [typed[name]] for name in chosen[:2] if name in typed}
     calibration = calibrate_rlct(model, data, **settings, **grid)
     if _is_main():
         calibration.save(output / "rlct_calibration.json")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from . import UsageError
-from .arguments import make_parser, one_line, parse, quieten
+from .arguments import check_output_dir, make_parser, one_line, parse, quieten
 from .data_flags import DataArguments, flag, load_data
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def prepare(args: SweepArguments) -> Sweep:
 
     spec = _spec(args)
     plan = make_plan(args, spec)
+    check_output_dir(args.output_dir)
     folder = SweepFolder(args.output_dir or f"runs/sweep-{args.recipe}")
     folder.check_settings(plan.settings)
     state = join_processes()

@@ -6,13 +6,12 @@ import json
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import UsageError
-from .arguments import as_flags, make_parser, one_line, parse, quieten, read_config_file
+from .arguments import as_flags, check_output_dir, make_parser, one_line, parse, quieten, read_config_file
 from .data_flags import DataArguments, flag, load_data, task_spec
 
 if TYPE_CHECKING:
@@ -33,12 +32,18 @@ class ModelArguments:
     backbone_config: str | None = flag("An encoder with random weights: its configuration as JSON, with model_type.")
     small_image_stem: bool = flag("A timm ResNet for 32x32: first convolution 3x3, stride 1, no max-pool.", False)
     feature_pooling: str = flag("What the heads read of an encoder's tokens: mean or first.", default="mean")
-    hidden_sizes: list[int] | None = flag("Widths of the linear + ReLU layers between backbone and heads.")
+    hidden_sizes: list[int] | None = flag(
+        "Widths of the linear + ReLU layers between backbone and heads; default: the task's, else none (on an mlp: a "
+        "linear classifier)."
+    )
     target_layers: list[str] | None = flag(
         "Modules whose activations are predicted, e.g. hidden.relu1, or encoder.layer.*.output."
     )
     target_pooling: str = flag("What of token-wise activations is predicted: mean, first, flatten.", default="mean")
-    aux_weight: float = flag("Weight of the self-modeling loss; 0 is the baseline, a plain classifier.", default=0.0)
+    aux_weight: float = flag(
+        "Weight of the self-modeling loss; 0 is the baseline, a plain classifier; default: the task's, else 0.",
+        default=0.0,
+    )
     classification_weight: float = flag("Weight of the classification loss.", default=1.0)
     detach_targets: bool = flag("No gradient flows into the predicted activations (published recipe).", default=True)
 
@@ -81,21 +86,32 @@ def run(argv: Sequence[str]) -> None:
     spec, data_args, model_args, run_args, training_args = parse_flags(argv)
     quieten(run_args.quiet)
     with one_line():
-        _check_output_dir(training_args.output_dir)
+        check_output_dir(training_args.output_dir)
         with training_args.main_process_first(desc="loading data"):
             data = load_run_data(spec, data_args, model_args)
         set_seed(training_args.seed)
         model = build_model(model_args, data)
         if model.self_model_head is not None and model.config.aux_weight == 0:
             print("selfmod: --aux_weight is 0: nothing trains the self-model of --target_layers", file=sys.stderr)
-        trainer = _build_trainer(spec, model, training_args, data, run_args.quiet)
+        with one_line(hub=f"--hub_model_id {training_args.hub_model_id}"):
+            trainer = _build_trainer(spec, model, training_args, data, run_args.quiet)
     train(trainer)
 
 
 def _parser() -> HfArgumentParser:
+    from ..data import TASKS
     from ..trainer import SelfModelingTrainingArguments
 
-    return make_parser("train", DataArguments, ModelArguments, RunArguments, SelfModelingTrainingArguments)
+    recipes = "; ".join(f"{name}: {' '.join(as_flags(spec.recipe))}" for name, spec in TASKS.items())
+    return make_parser(
+        "train",
+        DataArguments,
+        ModelArguments,
+        RunArguments,
+        SelfModelingTrainingArguments,
+        defaults=DEFAULTS,
+        epilog=f"A built-in task's own flags come before the defaults above. {recipes}",
+    )
 
 
 def typed_flags(argv: Sequence[str]) -> dict[str, Any]:
@@ -119,11 +135,14 @@ def parse_flags(
     first, _ = parser.parse_known_args(given)
     with one_line():
         spec = task_spec(first)
-    base = {"output_dir": f"runs/{spec.name.replace('/', '--')}", **DEFAULTS, **spec.recipe}
+    base = {"output_dir": f"runs/{spec.name.replace('/', '--')}", **spec.recipe}
     if first.backbone_name or first.backbone_config:
         base["per_device_eval_batch_size"] = 64  # an encoder keeps each layer's tokens
         for name in NETWORK_FIELDS:
             base.pop(name, None)  # of the task's own network
+    elif first.backbone is not None and first.backbone != base.get("backbone"):
+        for name in ("backbone_kwargs", "small_image_stem"):
+            base.pop(name, None)  # of the task's own backbone
     if first.aux_weight == 0 and "--aux_weight" in " ".join(given):
         base.pop("target_layers", None)  # the baseline of a task predicts nothing
     flags = [*as_flags(base), *given]
@@ -155,18 +174,12 @@ def _derived(args: Any, given: Sequence[str]) -> list[str]:
     return flags
 
 
-def _check_output_dir(folder: str) -> None:
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UsageError(f"--output_dir {folder}: cannot be written to ({error.strerror})") from error
-
-
 def load_run_data(spec: TaskSpec, data_args: DataArguments, model_args: ModelArguments) -> TaskData[Any]:
     if model_args.backbone_name and (model_args.backbone or model_args.backbone_config):
         raise UsageError("--backbone_name: names the whole backbone; allowed without --backbone, --backbone_config")
+    pretrained = model_args.backbone_name or "timm/"
+    if not pretrained.startswith("timm/") and model_args.backbone_kwargs != "{}":
+        raise UsageError(f"--backbone_kwargs {model_args.backbone_kwargs}: allowed with timm models and embedding bags")
     encoder = model_args.backbone_name or model_args.backbone_config
     if spec.text_column is not None and model_args.backbone_config and not data_args.tokenizer_name:
         raise UsageError("--backbone_config: an encoder with random weights needs a --tokenizer_name with texts")
@@ -209,7 +222,8 @@ def build_model(args: ModelArguments, data: TaskData[Any]) -> SelfModelingPreTra
     if args.backbone_name is not None:
         own = ("backbone",) if args.backbone_name.startswith("timm/") else ("backbone", "backbone_kwargs")
         fields = {name: value for name, value in fields.items() if name not in own}
-        model = model_class.from_backbone_pretrained(args.backbone_name, **fields)
+        with one_line(hub=f"--backbone_name {args.backbone_name}"):
+            model = model_class.from_backbone_pretrained(args.backbone_name, **fields)
     else:
         config = SelfModelingConfig(**fields)
         check_config(config)
@@ -275,7 +289,7 @@ def train(trainer: SelfModelingTrainer) -> None:
     trainer.save_metrics("eval", metrics)
     where = trainer.args.output_dir
     if trainer.args.push_to_hub:
-        with one_line():
+        with one_line(hub=f"--hub_model_id {trainer.hub_model_id}"):
             trainer.push_to_hub()
         where += f", {trainer.hub_model_id} on the Hub"
     if trainer.is_world_process_zero():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..files import read_yaml
 from ..tokens import without_tokens
 from . import UsageError
-from .arguments import as_flags, check_finite, make_parser, one_line, quieten
+from .arguments import as_flags, check_finite, check_output_dir, make_parser, one_line, quieten
 from .data_flags import flag
 
 if TYPE_CHECKING:
@@ -71,13 +71,16 @@ def prepare(argv: Sequence[str]) -> Worker:
         except ImportError as error:
             raise UsageError("selfmod tune needs optuna: pip install 'selfmod_hf[tune]'") from error
         _check_numbers(args)
+        check_output_dir(args.output_dir)
         space = parse_space(_read_space(args.space or ["aux_weight=0:20"]))
         return Worker(args, fixed, space)
 
 
 def _split_flags(argv: Sequence[str]) -> tuple[TuneArguments, list[str]]:
     """Our own flags; the rest is for `selfmod train`."""
-    parser = make_parser("tune", TuneArguments)
+    parser = make_parser(
+        "tune", TuneArguments, epilog="Every other flag of selfmod train is taken too, for all trials."
+    )
     with one_line():
         args, fixed = parser.parse_args_into_dataclasses(
             list(argv), return_remaining_strings=True, look_for_args_file=False

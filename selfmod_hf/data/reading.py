@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def load_split(spec: TaskSpec, flag: str, split: str, max_samples: int | None) -> datasets.Dataset:
     """One split of the task's data set, through the real `datasets` client (and its cache)."""
     import datasets
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     assert spec.dataset_name is not None
     if not spec.dataset_name.strip():
@@ -28,6 +28,9 @@ def load_split(spec: TaskSpec, flag: str, split: str, max_samples: int | None) -
         raise InputError("--dataset_name", spec.dataset_name, f"no such data set ({first_line(error)})") from error
     except (ConnectionError, HfHubHTTPError) as error:
         raise InputError("--dataset_name", spec.dataset_name, UNREACHABLE.format(first_line(error))) from error
+    except HFValidationError as error:
+        problem = "neither a folder that is there nor the name of a data set on the Hub (user/name)"
+        raise InputError("--dataset_name", spec.dataset_name, problem) from error
     except ValueError as error:
         if "corresponds to no data" in str(error):
             raise InputError(flag, split, EMPTY) from error

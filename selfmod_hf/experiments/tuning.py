@@ -75,8 +75,8 @@ def parse_space(entries: Mapping[str, Any]) -> dict[str, BaseDistribution]:
         try:
             if len(texts) == 1 and ":" in texts[0]:
                 low, high, *rest = texts[0].split(":")
-                if rest not in ([], ["log"]):
-                    raise ValueError("a range is LOW:HIGH or LOW:HIGH:log")
+                if rest not in ([], ["log"]) or not float(low) <= float(high):
+                    raise ValueError("allowed is LOW:HIGH or LOW:HIGH:log, LOW at most HIGH")
                 space[name] = FloatDistribution(float(low), float(high), log=bool(rest))
             elif name in (MEMBER_PARAMETER, "learning_rate"):
                 space[name] = CategoricalDistribution([float(text) for text in texts])

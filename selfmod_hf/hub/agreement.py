@@ -110,16 +110,25 @@ def published_data(model: str, revision: str | None = None, subfolder: str = "")
 
     path = _fetch_one(model, "run.json", revision, subfolder)
     if path is not None:
-        with entries_of(path):
-            return _data_of_run(read_json(path))
+        return _data_of_run(path)
     if not subfolder:
         return {}
     try:
         path = _fetch_one(model, "run.json", revision, repo_type="dataset")
     except (RepositoryNotFoundError, RevisionNotFoundError):
         return {}
-    if path is None:
-        return {}
+    return {} if path is None else _data_of_sweep(path)
+
+
+def data_of_folder(folder: Path) -> dict[str, Any]:
+    """Likewise of a network in a folder of `selfmod train`, or in a cell of `selfmod sweep`."""
+    if (folder / "run.json").is_file():
+        return _data_of_run(folder / "run.json")
+    sweep = folder.resolve().parent.parent / "run.json"
+    return _data_of_sweep(sweep) if folder.resolve().parent.name == "cells" and sweep.is_file() else {}
+
+
+def _data_of_sweep(path: Path) -> dict[str, Any]:
     with entries_of(path):
         settings = read_json(path)["settings"]
         data = settings["data"]
@@ -127,16 +136,19 @@ def published_data(model: str, revision: str | None = None, subfolder: str = "")
         return _data_flags(settings["task"], data.get("dataset_name"), limits)
 
 
-def _data_of_run(run: dict[str, Any]) -> dict[str, Any]:
-    task = run["task"]
-    if task is None:  # trained by Python, on tensors that no task names
-        return {}
-    entries = {name: task.get(name) for name in ("dataset_config", "train_split", "test_split", *COLUMNS)}
-    limits = {f"max_{split}_samples": run.get(f"{split}_samples") for split in ("train", "test")}
-    return _data_flags(task["name"], task["dataset_name"], entries | limits)
+def _data_of_run(path: Path) -> dict[str, Any]:
+    with entries_of(path):
+        run = read_json(path)
+        task = run["task"]
+        if task is None:  # trained by Python, on tensors that no task names
+            return {}
+        entries = {name: task.get(name) for name in ("dataset_config", "train_split", "test_split", *COLUMNS)}
+        limits = {f"max_{split}_samples": run.get(f"{split}_samples") for split in ("train", "test")}
+        return _data_flags(task["name"], task["dataset_name"], entries | limits)
 
 
 def _data_flags(task: str, dataset_name: str | None, entries: dict[str, Any]) -> dict[str, Any]:
+    from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
     from ..data import TASKS
@@ -145,13 +157,13 @@ def _data_flags(task: str, dataset_name: str | None, entries: dict[str, Any]) ->
     for name, value in flags.items():
         if not _is(value, int if name.startswith("max_") else str):
             raise TypeError(f"{name}={value!r}")
-    own = TASKS[task].dataset_name if task in TASKS else None
-    if dataset_name is None and own is None and task == "digits":
-        return {"task": task, **flags}
-    if dataset_name is None:
-        problem = f"the published network's data, {task}, are no data set of the Hub; name them here"
-        raise InputError("--task, --dataset_name", None, problem)
-    validate_repo_id(dataset_name)  # a stranger names no folder of this machine
+    if dataset_name is None and task == "digits":  # built in: no columns, no splits
+        return {"task": task} | {name: value for name, value in flags.items() if name.startswith("max_")}
+    try:
+        validate_repo_id(dataset_name or "")  # a stranger names no folder of this machine
+    except HFValidationError as error:
+        problem = f"the network's own data, {task}, are no data set of the Hub; name them here"
+        raise InputError("--task, --dataset_name", dataset_name, problem) from error
     return flags | {"dataset_name": dataset_name} | ({"task": task} if task in TASKS else {})
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 
-from ..complexity import llc_preset
+from ..complexity import PRESETS
 
 _COMPILE_MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 # arguments of transformers that these models or torch would refuse in the middle of the work: what can be used
@@ -89,7 +90,12 @@ class SelfModelingTrainingArguments(TrainingArguments):
         for name in ("rlct_every_n_epochs", "tensorboard_figures_every_n_epochs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)!r}: allowed are integers of at least 0")
-        llc_preset(self.rlct_preset, "mnist")  # refuses an unknown name now
+        if self.rlct_preset not in PRESETS:
+            raise ValueError(f"rlct_preset={self.rlct_preset!r}: allowed are {', '.join(PRESETS)}")
+        if not all(entry.count("=") == 1 for entry in (self.optim_args or "a=b").split(",")):
+            raise ValueError(f"optim_args={self.optim_args!r}: allowed are NAME=VALUE, joined by commas")
+        for name in self.report_to:
+            _check_tracker(name)
         for name in ("num_train_epochs", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)!r}: allowed are finite numbers above 0")
@@ -99,3 +105,10 @@ class SelfModelingTrainingArguments(TrainingArguments):
     @property
     def n_gpu(self) -> int:
         return min(1, super().n_gpu)
+
+
+def _check_tracker(name: str) -> None:
+    try:
+        get_reporting_integration_callbacks([name])
+    except ValueError as error:
+        raise ValueError(f"report_to={name!r}: {error}") from error

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import selfmod_hf
 from selfmod_hf.cli import main
 from selfmod_hf.cli.arguments import make_parser
 from selfmod_hf.cli.data_flags import DataArguments
@@ -286,7 +287,7 @@ def test_a_file_of_flags_that_is_no_file_is_not_waited_for(place, capsys):
     os.mkfifo("pipe")
     for path in ("pipe", "/dev/zero"):
         for command, flag in (("train", "--config"), ("tune", "--space")):
-            assert "cannot be read" in (attempt(place, capsys, command, f"{flag}={path}") or "")
+            assert "no such file" in (attempt(place, capsys, command, f"{flag}={path}") or "")
 
 
 JSON = st.recursive(
@@ -358,8 +359,58 @@ def test_a_checkpoint_of_another_network_is_refused(place, capsys):
     assert "holds another network" in (line or "")
 
 
-def test_a_self_test_without_draws_is_refused(place, capsys):
-    assert "num_draws" in (attempt(place, capsys, "rlct", "--self_test", "--num_draws=-5") or "")
+def test_a_self_test_without_draws_is_refused(capsys):
+    assert main(["rlct", "--self_test", "--num_draws=-5"]) == 2
+    assert "num_draws" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train", "--lr=1"], "--lr: no such flag; did you mean learning_rate?"),
+        (["train", "--epochs", "3"], "--epochs: no such flag; did you mean num_train_epochs?"),
+        (["train", "--batch_size=8"], "--batch_size: no such flag; did you mean train_batch_size"),
+        (["sweep", "--aux_weight=1"], "--aux_weight: no such flag; did you mean aux_weights?"),
+        (["train", "MODEL"], "MODEL: belongs to no flag"),
+        (["push", "--repo=me/x", "MODEL", "MODEL"], "MODEL: belongs to no flag"),
+        (["push", "MODEL", "--repo=me/a b"], "--repo me/a b: neither a folder that is there nor a repository's name"),
+        (["report", "a b/c"], "FOLDER a b/c: neither a folder that is there nor a repository's name"),
+        (["rlct", "--model=a b/c"], "--model a b/c: neither a folder that is there nor a repository's name"),
+        (["rlct", "--model=MODEL", "--subfolder=x"], "--model MODEL, --subfolder x: holds no config.json"),
+        (["rlct", "--model=MODEL", "--revision=v1"], "--revision v1: allowed with a --model of the Hub"),
+        (["rlct", "--model=MODEL", "--augment"], "--augment True: the RLCT is that of the training set as it is"),
+        (["rlct", "--self_test", "--sampler=sghmc"], "--sampler sghmc: has no effect on --self_test"),
+        (["train", "--train_split=test"], "--train_split='test': digits is built in; allowed with data"),
+        (["rlct", "--model=MODEL", "--label_column=y"], "--label_column='y': digits is built in; allowed with data"),
+        (
+            ["train", "--backbone_name=me/bert", '--backbone_kwargs={"a": 1}'],
+            '--backbone_kwargs {"a": 1}: allowed with',
+        ),
+        (["train", "--config=nowhere.yaml"], "--config='nowhere.yaml': no such file"),
+        (["tune", "--space=aux_weight=20:0"], "--space='aux_weight=20:0': allowed is LOW:HIGH"),
+        (["train", "--optim_args=momentum"], "optim_args='momentum': allowed are NAME=VALUE"),
+        (["train", "--report_to=nothing"], "report_to='nothing': nothing is not supported"),
+        (["train", "--rlct_preset=papper"], "rlct_preset='papper'"),
+        (["tarin"], "command 'tarin': allowed are train, sweep"),
+    ],
+)
+def test_what_newcomers_type_is_answered_by_what_to_type(place, capsys, argv, message):
+    line = " ".join(argument.replace("MODEL", place["MODEL"]) for argument in argv)
+    assert main([argument.replace("MODEL", place["MODEL"]) for argument in argv]) == 2, line
+    assert message.replace("MODEL", place["MODEL"]) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train", "sweep", "rlct", "tune", "report", "reproduce"])
+def test_an_output_folder_that_is_a_file(place, capsys, command):
+    Path("file").write_text("")
+    given = {"rlct": ["--model", place["MODEL"]], "report": [place["SWEEP"]]}
+    assert main([command, *given.get(command, []), "--output_dir", "file/inside"]) == 2
+    assert "--output_dir file/inside: cannot be written to (file is no folder)" in capsys.readouterr().err
+
+
+def test_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"selfmod_hf {selfmod_hf.__version__}\n"
 
 
 # ------------------------------------------------------------------------------------------- folders

@@ -124,6 +124,34 @@ def test_calibrate_chooses_a_cell(run_folder, tmp_path, capsys):
     assert (chosen["step_size"], chosen["localization"]) == (found["step_size"], found["localization"])
     assert found["reason"] in capsys.readouterr().out
     assert (tmp_path / "rlct_calibration.png").is_file()
+    settings = json.loads((tmp_path / "rlct.json").read_text())["settings"]
+    assert settings["sampler"] == "sghmc"
+    assert settings["preset"].endswith("sampler, step_size")  # not the preset's
+    assert main(["rlct", *flags, "--step_size", "1e-4", "--sampler", "sgld"]) == 0
+    found = json.loads((tmp_path / "rlct_calibration.json").read_text())
+    assert ({row["step_size"] for row in found["table"]}, found["sampler"]) == ({1e-4}, "sgld")
+
+
+def test_a_network_is_measured_on_the_data_it_was_trained_on(run_folder, small_sweep, tmp_path, capsys):
+    """As its run.json has them, or its sweep's (200 samples); what is typed goes before."""
+    cell = small_sweep / "cells" / "h8-aw10-seed1"
+    for folder, typed, samples in ((run_folder, [], 1437), (cell, [], 200), (cell, ["--max_train_samples=90"], 90)):
+        flags = ["--model", str(folder), "--num_draws", "4", "--output_dir", str(tmp_path), *typed]
+        assert main(["rlct", *flags]) == 0
+        assert "data digits, train" in capsys.readouterr().out
+        assert LLCResult.load(tmp_path / "rlct.json").settings.num_samples == samples
+
+
+def test_a_folder_of_data_that_only_its_owner_knows_must_be_named(small_model, tmp_path, capsys):
+    folder = tmp_path / "model"
+    shutil.copytree(small_model, folder)
+    run = json.loads((folder / "run.json").read_text())
+    for name in (None, "/etc"):
+        run["task"] |= {"name": "mine", "dataset_name": name}
+        (folder / "run.json").write_text(json.dumps(run))
+        assert main(["rlct", "--model", str(folder)]) == 2
+        problem = f"--task, --dataset_name={name!r}: the network's own data, mine, are no data set"
+        assert problem in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,27 @@ def test_mnist_from_the_hub_to_the_hub(loopback_hub, tmp_path):
     subprocess.run([sys.executable, "-c", WITHOUT_PACKAGE], env=env, cwd=tmp_path, check=True)
 
 
+NOT_THERE = """
+import sys
+from selfmod_hf.cli import main
+for argv in (["rlct", "--model=me/none"], ["train", "--backbone_name=me/none"], ["report", "me/none"]):
+    assert main(argv) == 2
+"""
+
+
+def test_what_is_not_on_the_hub_is_named_by_its_flag(loopback_hub, tmp_path):
+    run = [sys.executable, "-c", NOT_THERE]
+    for url in (loopback_hub.url, "http://127.0.0.1:9"):
+        env = {**loopback_hub.env(), "HF_ENDPOINT": url}
+        done = subprocess.run(run, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        lines = [line for line in done.stderr.splitlines() if line.startswith("selfmod: error: ")]
+        names = ["--model me/none: ", "--backbone_name me/none: ", "FOLDER"]
+        assert all(name in line for name, line in zip(names, lines, strict=True)), lines
+        reason = "no such repository on the Hub" if url == loopback_hub.url else "the connection to the Hub failed"
+        assert all(reason in line for line in lines[:2]), lines
+
+
 def test_a_token_that_the_hub_refuses(loopback_hub, tmp_path):
     env = {**loopback_hub.env(), "HF_TOKEN": "hf_stolen"}
     done = subprocess.run(
