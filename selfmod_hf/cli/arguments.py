@@ -45,10 +45,10 @@ def make_parser(
             raise UsageError(f"{message} ({self.prog} --help explains the flags)")
 
         def add_argument(self, *names: Any, **settings: Any) -> Any:
-            text = settings.get("help", "")
+            text, default = settings.get("help", ""), settings.get("default", argparse.SUPPRESS)
             if names[0].startswith("--no_"):
                 settings["help"] = f"The same as --{names[0].removeprefix('--no_')} False."
-            elif settings.get("default") is not None and "default" not in text:
+            elif default not in (None, argparse.SUPPRESS) and "default" not in text:
                 settings["help"] = f"{text} (default: %(default)s)"
             return super().add_argument(*names, **settings)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from selfmod_hf.cli import main
+from selfmod_hf.cli import COMMANDS, main
 from selfmod_hf.models import SelfModelingForImageClassification
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -188,9 +188,19 @@ def test_no_network_and_no_cache_says_what_to_do(tmp_path):
     assert "use --task digits" in done.stderr.splitlines()[-1]
 
 
-def test_help_explains_each_flag(capsys):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["train", "--help"])
+        main([command, "--help"])
     assert stop.value.code == 0
-    text = capsys.readouterr().out
+    assert capsys.readouterr().out.startswith(f"usage: selfmod {command} ")
+
+
+def test_help_explains_each_flag_and_has_the_values_that_hold(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
     assert all(flag in text for flag in ("--aux_weight", "--target_layers", "--learning_rate", "--log_weight_width"))
+    assert "(default: steps)" not in text  # transformers' own; ours are epochs
+    assert "The same as --detach_targets False." in text
+    assert "imdb: " in text.partition("A built-in task's own flags")[2]
