@@ -12,8 +12,9 @@ CAN_MOUNT = sys.platform == "linux" and os.geteuid() == 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["train", "rlct"])
-@pytest.mark.parametrize("fault", ["kill", "term", "disk"])
+@pytest.mark.parametrize(
+    ("command", "fault"), [("train", "kill"), ("train", "disk"), ("rlct", "term"), ("rlct", "disk")]
+)
 def test_a_disturbed_run_ends_the_same(command, fault):
     if fault == "disk" and not CAN_MOUNT:
         pytest.skip("only root can mount a small disk")

@@ -226,12 +226,23 @@ def sweep_with(small_sweep: Path, folder: Path, file: str) -> tuple[Path, Path]:
     return shutil.copytree(small_sweep, folder), folder / "cells" / CELL / file
 
 
-def refused(hub: LoopbackHub, folder: Path, message: str) -> None:
-    """In one line, with exit code 2, and before anything is made on the Hub."""
-    done = selfmod(hub, "push", folder, "--repo", "me/refused", "--quiet")
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr.splitlines()[-1]
+PUSH_EACH = """
+import sys
+from selfmod_hf.cli import main
+for folder in sys.argv[1:]:
+    assert main(["push", folder, "--repo", "me/refused", "--quiet"]) == 2, folder
+"""
+
+
+def refused(hub: LoopbackHub, messages: dict[Path, str]) -> None:
+    """Each folder in one line, with exit code 2, and before anything is made on the Hub."""
+    command = [sys.executable, "-c", PUSH_EACH, *map(str, messages)]
+    done = subprocess.run(command, env=hub.env(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("selfmod: error")]
+    for line, message in zip(lines, messages.values(), strict=True):
+        assert message in line
     assert not any(hub.api().repo_exists("me/refused", repo_type=kind) for kind in ("model", "dataset", "space"))
 
 
@@ -248,14 +259,15 @@ def test_links_out_of_the_folder_are_refused(loopback_hub, small_model, small_sw
     ]
     space = shutil.copytree(metric_path("rlct"), tmp_path / "space")
     cases.append((space, space / "notes.txt"))
+    messages = {}
     for folder, link in cases:
         link.unlink(missing_ok=True)
         link.symlink_to(secret)
-        refused(loopback_hub, folder, f"file={str(link)!r}".replace("cells/" + CELL + "/../../", ""))
+        messages[folder] = f"file={str(link)!r}".replace("cells/" + CELL + "/../../", "")
     folder, link = model_with(small_model, tmp_path / "nowhere", "rlct.png")
     link.unlink()
     link.symlink_to(tmp_path / "made-by-the-push")
-    refused(loopback_hub, folder, "is a link out of the folder")
+    refused(loopback_hub, messages | {folder: "is a link out of the folder"})
     assert secret.read_text() == "mine"
 
 
@@ -329,12 +341,12 @@ def test_weights_that_are_cut_off_or_missing_are_refused(loopback_hub, small_mod
         "missing cell": sweep_with(small_sweep, tmp_path / "missing-sweep", "model.safetensors"),
         "cut trace": sweep_with(small_sweep, tmp_path / "trace", "rlct.safetensors"),
     }
-    for name, (folder, file) in cases.items():
+    for name, (_, file) in cases.items():
         whole = file.read_bytes()
         file.unlink()
         if "cut" in name:
             file.write_bytes(whole[: len(whole) // 2])
-        refused(loopback_hub, folder, file.name)
+    refused(loopback_hub, {folder: file.name for folder, file in cases.values()})
 
 
 @pytest.mark.slow  # the client tries for half a minute before it gives up
