@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from selfmod_hf.complexity import LLCResult, calibrate_llc, estimate_llc, llc_preset, weight_width
-from selfmod_hf.complexity.weight_width import weight_width_of, weight_widths
+from selfmod_hf.complexity.weight_width import weight_width_of
 
 from .scenarios import DUMMY, Quadratic, given_loss
 
@@ -110,8 +110,6 @@ def test_weight_width_is_the_last_layers():
     assert (width.layer, width.num_weights, width.counts.sum()) == ("2", 12, 12)
     assert len(width.bin_edges) == len(width.counts) + 1
     assert weight_width(net, layer="0").num_weights == 20
-    stacked = torch.stack([weights, 2 * weights])
-    assert [w.sd for w in weight_widths(stacked)] == pytest.approx([width.sd, 2 * width.sd])
 
 
 def test_weight_width_prefers_the_classifier():
