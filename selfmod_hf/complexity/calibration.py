@@ -32,6 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,7 +42,8 @@ from .curvature import largest_curvature
 from .llc import make_problem, sample_groups
 from .losses import cross_entropy
 from .result import DIVERGED, NOT_AT_MINIMUM, LLCResult, plain, write_file
-from .settings import DEFAULT_MEMORY_BUDGET, LLCSettings, check
+from .samplers import SAMPLERS
+from .settings import DEFAULT_MEMORY_BUDGET, LLCSettings, check, positive
 from .status import MAX_RELATIVE_ERROR, difference
 
 STEP_FRACTIONS = (0.04, 0.1)  # of 1/a, a the largest curvature; SGLD's error there is at most ε a/4
@@ -144,7 +146,8 @@ def calibrate_llc(
         others: as for `estimate_llc`.
 
     Raises:
-        ValueError: an argument that cannot be used.
+        ValueError: an argument that cannot be used; "fisher_sgld" without step sizes or localizations, whose defaults
+            are in the weights' own units.
     """
     settings = LLCSettings(
         loss_fn=loss_fn, sampler=sampler, nbeta=nbeta, num_chains=num_chains, num_draws=num_draws,
@@ -153,21 +156,30 @@ def calibrate_llc(
         sampler_options=sampler_options, paired=paired, vectorize=vectorize, preset=preset, data=data,
         progress=progress,
     )  # fmt: skip
+    steps = _grid("step_sizes", step_sizes, sampler)
+    pulls = _grid("localizations", localizations, sampler)
     problem = make_problem([model], inputs, targets, settings)
     temperature = settings.inverse_temperature(problem.num_samples)
-    pulls = _grid("localizations", localizations or [f * temperature for f in LOCALIZATION_FRACTIONS])
+    pulls = pulls or [fraction * temperature for fraction in LOCALIZATION_FRACTIONS]
     curvature = None
-    if step_sizes is None:
+    if not steps:
         curvature = largest_curvature(problem, nbeta=temperature, localization=pulls[-1], seed=seed)
-        step_sizes = [fraction / curvature for fraction in STEP_FRACTIONS]
-    cells = [Group(0, 0, step, pull, temperature) for pull in pulls for step in _grid("step_sizes", step_sizes)]
+        steps = [fraction / curvature for fraction in STEP_FRACTIONS]
+    cells = [Group(0, 0, step, pull, temperature) for pull in pulls for step in steps]
     return _choose(sample_groups(problem, cells, settings), curvature)
 
 
-def _grid(name: str, values: Sequence[float]) -> list[float]:
-    """Rising, without doubles."""
+def _grid(name: str, values: Sequence[float] | None, sampler: str) -> list[float]:
+    """Rising, without doubles; none where the default is wanted."""
+    if values is None:
+        allowed = f"given with sampler={sampler!r}: the defaults are not in units of the Fisher information"
+        check(name, None, not SAMPLERS[sampler].needs_fisher, allowed)
+        return []
+    values = values.tolist() if isinstance(values, (np.ndarray, Tensor)) else values
+    several = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
+    check(name, values, several, "a list of one positive number or more")
     for value in values:
-        check(name, value, math.isfinite(value) and value > 0, "positive numbers")
+        check(name, value, positive(value), "positive numbers")
     return sorted(set(values))
 
 

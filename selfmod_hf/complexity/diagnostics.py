@@ -1,4 +1,4 @@
-"""How far a set of chains can be trusted: split R-hat, effective sample size, standard error, acceptance.
+"""How far a set of chains can be trusted: split R-hat, effective sample size, standard error.
 
 Vehtari, Gelman, Simpson, Carpenter, Bürkner 2021 (arXiv 1903.08008), sections 3 and 4, without rank
 normalization: the estimate is a mean, so the mean's own diagnostics are what is wanted. Written out here in
@@ -76,8 +76,3 @@ def standard_error(draws: Draws) -> float:
     halves = split_chains(draws)
     pooled = _autocovariance(halves)[:, 0].mean() + halves.mean(axis=1).var(ddof=1)
     return float(math.sqrt(pooled / ess))
-
-
-def acceptance_probability(log_ratio: NDArray[np.float64]) -> NDArray[np.float64]:
-    """min(1, exp(log ratio)), elementwise."""
-    return np.exp(np.minimum(log_ratio, 0.0))

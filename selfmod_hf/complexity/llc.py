@@ -25,7 +25,7 @@ from .distributed import gather_chains, my_chains
 from .losses import cross_entropy
 from .result import LLCResult, summarize
 from .samplers import SAMPLERS
-from .settings import DEFAULT_MEMORY_BUDGET, LLCSettings, check, check_data
+from .settings import DEFAULT_MEMORY_BUDGET, LLCSettings, check, check_data, check_loss
 from .status import diverged_chains, judge
 
 
@@ -69,7 +69,8 @@ def estimate_llc(
         loss_fn: `loss_fn(outputs, targets)` -> one loss per sample, (B,), in nats.
         sampler: "sgld", "fisher_sgld" (the one whose estimates do not change when layers are rescaled; its step size
             and localization are in units of the Fisher information), "rmsprop_sgld" or "sghmc".
-        step_size: ε.
+        step_size: ε. Its default, and those of localization and nbeta, are a place to start from and fit no network:
+            take them from `llc_preset`, or have them chosen by `calibrate_llc`.
         localization: γ, the strength of the pull to w*.
         nbeta: nβ, a number, or "n/log n" (theory), or "batch/log batch" (the published recipe); natural logarithm.
         num_chains: C.
@@ -125,7 +126,13 @@ def estimate_llc_many(
         inputs, targets: the training set that they share.
         members: numbers of the networks' noise, default 0, 1, ...; equal numbers give equal noise.
         settings: as for `estimate_llc`.
+
+    Raises:
+        ValueError: an argument that cannot be used, or networks of different architectures.
     """
+    several = isinstance(models, (Sequence, nn.ModuleList))
+    check("models", type(models).__name__, several, "a list of modules, of one module too")
+    check("models", models, len(models) > 0, "one module or more")
     ids = list(range(len(models))) if members is None else list(members)
     check("members", ids, len(ids) == len(models), f"one number per model, {len(models)}")
     return _estimate(models, inputs, targets, LLCSettings(**settings), ids, refuse_diverged=False)
@@ -143,6 +150,8 @@ def _estimate(
 
 def make_problem(models: Sequence[nn.Module], inputs: Batch, targets: Tensor, settings: LLCSettings) -> Problem:
     """Stack the models and move the data beside them."""
+    for model in models:
+        check("model", type(model).__name__, isinstance(model, nn.Module), "a torch.nn.Module")
     check_data(inputs, targets)
     dtype = settings.dtype
     compute_dtype = dtype if dtype is torch.bfloat16 else None
@@ -157,6 +166,7 @@ def make_problem(models: Sequence[nn.Module], inputs: Batch, targets: Tensor, se
         _moved(targets, device, dtype if compute_dtype is None else None), settings.loss_fn, compute_dtype,
         settings.vectorize,
     )  # fmt: skip
+    check_loss(problem)
     return problem if not settings.vectorize or maps(problem) else dataclasses.replace(problem, vectorize=False)
 
 

@@ -17,6 +17,12 @@ def cross_entropy(outputs: Any, targets: Tensor) -> Tensor:
 
 
 def half_squared_error(outputs: Any, targets: Tensor) -> Tensor:
-    """(1/2) ||outputs - targets||² summed over all but the first dimension: Gaussian noise of unit variance."""
+    """(1/2) ||outputs - targets||² summed over all but the first dimension: Gaussian noise of unit variance.
+
+    Raises:
+        ValueError: outputs and targets of different shapes.
+    """
     outputs = outputs if isinstance(outputs, Tensor) else outputs.logits
+    if outputs.shape != targets.shape:  # (B, 1) and (B,) would be broadcast to (B, B)
+        raise ValueError(f"targets={tuple(targets.shape)}: must be of the outputs' shape, {tuple(outputs.shape)}")
     return (outputs - targets).square().flatten(1).sum(1) / 2

@@ -41,12 +41,15 @@ def llc_preset(name: str, task: str = "mnist") -> dict[str, Any]:
             name says so: "paper (mnist)". "theory" is the same for all.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or a task with the letters of one of the paper's in another order.
     """
     check("preset", name, name in PRESETS, f"one of {', '.join(PRESETS)}")
     tasks = PRESETS[name]
     if "any" in tasks:
         return tasks["any"] | {"preset": name}
+    check("task", task, isinstance(task, str), "a name")
     task = task.removesuffix("-paper-text")  # a task's other recipe has its own training, not its own sampling
+    meant = next((known for known in tasks if sorted(known) == sorted(task)), None)  # "imbd"
+    check("task", task, meant in (None, task), f"a task of the paper or another; did you mean {meant!r}?")
     known = task if task in tasks else "mnist"
     return tasks[known] | {"preset": f"{name} ({known})"}

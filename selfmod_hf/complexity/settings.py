@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..stacking import Batch, LossFunction
-from .chains import Group, Plan, Problem
+from .chains import Group, Plan, Problem, take
 from .losses import cross_entropy
 from .result import SamplerSettings
 from .samplers import SAMPLERS
@@ -59,9 +60,10 @@ class LLCSettings:
     progress: Callable[[int, int], None] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        check("loss_fn", self.loss_fn, callable(self.loss_fn), "a function (outputs, targets) -> one loss per sample")
         check("sampler", self.sampler, self.sampler in SAMPLERS, f"one of {', '.join(SAMPLERS)}")
-        check("step_size", self.step_size, _positive(self.step_size), "a positive number")
-        check("localization", self.localization, _positive(self.localization, zero=True), "zero or positive")
+        check("step_size", self.step_size, positive(self.step_size), "a positive number")
+        check("localization", self.localization, positive(self.localization, zero=True), "zero or positive")
         for name, least in (("num_chains", 1), ("num_draws", 2), ("batch_size", 1), ("memory_budget", 1)):
             value = getattr(self, name)
             check(name, value, _integer(value) and value >= least, f"an integer of at least {least}")
@@ -76,15 +78,22 @@ class LLCSettings:
         check("micro_batch_size", micro, micro is None or (_integer(micro) and micro > 0), "None or at least 1")
         check("dtype", self.dtype, self.dtype in _DTYPES, "None, float32, float64 or bfloat16")
         check("device", self.device, _is_device(self.device), "None or a device of torch that is there")
-        known = SAMPLERS[self.sampler].options
-        for option in self.sampler_options or {}:
-            allowed = f"one of {', '.join(known)}" if known else f"absent: {self.sampler} has none"
-            check("sampler_options", option, option in known, allowed)
+        self._check_sampler_options()
         self._check_nbeta()
+
+    def _check_sampler_options(self) -> None:
+        options = self.sampler_options
+        check("sampler_options", options, isinstance(options, (Mapping, type(None))), "None or a dict of numbers")
+        ranges = SAMPLERS[self.sampler].ranges
+        for option, value in (options or {}).items():
+            allowed = f"one of {', '.join(ranges)}" if ranges else f"absent: {self.sampler} has none"
+            check("sampler_options", option, option in ranges, allowed)
+            usable, allowed = ranges[option]
+            check(f"sampler_options[{option!r}]", value, positive(value, zero=True) and usable(value), allowed)
 
     def _check_nbeta(self) -> None:
         allowed = f"a positive number or one of {', '.join(map(repr, NBETA_RULES))}"
-        usable = self.nbeta in NBETA_RULES if isinstance(self.nbeta, str) else _positive(self.nbeta)
+        usable = self.nbeta in NBETA_RULES if isinstance(self.nbeta, str) else positive(self.nbeta)
         check("nbeta", self.nbeta, usable, allowed)
 
     @property
@@ -144,6 +153,42 @@ def check_data(inputs: Batch, targets: Tensor) -> None:
         check(name, "NaN or infinity", _finite(value), "finite")
 
 
+def check_loss(problem: Problem) -> None:
+    """Refuse targets and a loss that do not fit what the first network gives for the first samples."""
+    count = min(problem.num_samples, 2)
+    name = getattr(problem.loss_fn, "__name__", type(problem.loss_fn).__name__)
+
+    def checked(outputs: Any, targets: Tensor) -> Tensor:
+        if problem.loss_fn is cross_entropy:
+            _check_labels(outputs, problem.targets)
+        losses = problem.loss_fn(outputs, targets)
+        found = f"{name}, giving {tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__}"
+        fits = isinstance(losses, Tensor) and losses.shape == (count,)
+        check("loss_fn", found, fits, f"one loss per sample, ({count},) for {count} samples, and no mean over them")
+        return losses
+
+    state = problem.stack.parameters | problem.stack.buffers
+    one = {name: value[:1] for name, value in state.items()}
+    with torch.no_grad():
+        dataclasses.replace(problem, loss_fn=checked, vectorize=False).losses(
+            one, {}, take(problem.inputs, slice(0, count)), problem.targets[:count], shared=True
+        )
+
+
+def _check_labels(outputs: Any, targets: Tensor) -> None:
+    """Class labels, as cross-entropy takes them."""
+    logits = getattr(outputs, "logits", outputs)
+    scores = isinstance(logits, Tensor) and logits.dim() == 2
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    check("model", f"outputs {found}", scores, "a classifier, with logits (samples, classes), or take another loss_fn")
+    kind = f"{tuple(targets.shape)}, {targets.dtype}"
+    labels = targets.dim() == 1 and targets.dtype in (torch.int64, torch.int32)
+    check("targets", kind, labels, "class labels (n,) of type int64 for cross_entropy, or take another loss_fn")
+    low, high, most = int(targets.min()), int(targets.max()), logits.shape[1] - 1
+    known = low >= 0 and high <= most
+    check("targets", f"labels from {low} to {high}", known, f"from 0 to {most}, the model's classes")
+
+
 def _finite(value: Tensor) -> bool:
     """By the sum, which is quick; only where that overflows, number by number."""
     if not value.is_floating_point():
@@ -164,7 +209,8 @@ def _is_device(device: torch.device | str | None) -> bool:
     return device is None or torch.device(device).type != "meta"
 
 
-def _positive(value: Any, zero: bool = False) -> bool:
+def positive(value: Any, zero: bool = False) -> bool:
+    """Whether this is a finite number above 0, or with `zero` of at least 0."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     return number and (value > 0 or (zero and value == 0))
 

@@ -30,11 +30,6 @@ class WeightWidth:
     num_weights: int
     layer: str
 
-    @property
-    def histogram(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """(counts, bin edges), as `numpy.histogram` gives them."""
-        return self.counts, self.bin_edges
-
     def __float__(self) -> float:
         return self.sd
 
@@ -70,7 +65,7 @@ def weight_width(model: nn.Module, *, layer: str | None = None, bins: int | Sequ
 
 
 def weight_width_of(weight: Tensor, *, layer: str = "weight", bins: int | Sequence[float] = 100) -> WeightWidth:
-    """The same for a weight tensor in hand: one member of a stack, an entry of a state dict."""
+    """The same for a weight tensor in hand: an entry of a state dict."""
     values = weight.detach().to("cpu", torch.float64).numpy().ravel()
     if not np.isfinite(values).all():
         raise ValueError(f"layer={layer!r}: weights must be finite, {int((~np.isfinite(values)).sum())} are not")
@@ -86,11 +81,6 @@ def histogram(values: NDArray[Any], bins: int | Sequence[float]) -> tuple[NDArra
         spread = (spread[0] - 1e-6 * abs(spread[0]), spread[1] + 1e-6 * abs(spread[1]))
     edges = np.histogram_bin_edges(values, bins, spread)
     return np.histogram(values, edges)[0], edges
-
-
-def weight_widths(weights: Tensor, *, layer: str = "weight", bins: int | Sequence[float] = 100) -> list[WeightWidth]:
-    """One width per member of a stacked weight (K, *shape)."""
-    return [weight_width_of(weight, layer=layer, bins=bins) for weight in weights]
 
 
 def _final_layer(model: nn.Module, layer: str | None) -> tuple[str, nn.Module]:

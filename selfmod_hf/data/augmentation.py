@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import InputError
+
 
 @dataclass(frozen=True)
 class RandomAffine:
@@ -26,11 +28,21 @@ class RandomAffine:
         degrees: the angle is uniform in [-degrees, degrees].
         translate: the shift along each axis is uniform up to this share of the side, in whole pixels.
         flip: probability of a mirror image.
+
+    Raises:
+        ValueError: a value outside its range.
     """
 
     degrees: float = 15.0
     translate: float = 0.1
     flip: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, most in (("degrees", 180), ("translate", 1), ("flip", 1)):
+            value = getattr(self, name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0 <= value <= most:
+                raise InputError(name, value, f"allowed are numbers from 0 to {most}")
 
     def draw(self, num_images: int, height: int, width: int, seed: int, epoch: int) -> Tensor:
         """The maps of one epoch, (N, 2, 3): from output to input coordinates, as `affine_grid` takes them."""

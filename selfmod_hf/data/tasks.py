@@ -21,7 +21,6 @@ class TaskSpec:
         label_column: column of class labels (ClassLabel, integers or strings).
         train_split: split to train on.
         test_split: split to evaluate on.
-        metric: what evaluation reports beside the losses.
         image_mean: subtracted from pixel / 255, the same for each channel.
         image_std: divides afterwards.
         recipe: default of each flag of `selfmod train`, by its name. `train_batch_size` is the batch of one
@@ -37,7 +36,6 @@ class TaskSpec:
     label_column: str = "label"
     train_split: str = "train"
     test_split: str = "test"
-    metric: str = "accuracy"
     image_mean: float = 0.5
     image_std: float = 0.5
     recipe: Mapping[str, Any] = field(default_factory=dict)

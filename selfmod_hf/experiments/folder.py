@@ -101,7 +101,7 @@ class SweepFolder:
     """Reads and writes the files named above.
 
     Args:
-        path: the folder; made if it is not there.
+        path: the folder; made by `locked`, or with its first network; reading makes none.
     """
 
     def __init__(self, path: str | Path) -> None:

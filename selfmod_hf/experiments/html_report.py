@@ -80,7 +80,7 @@ def write_html_report(folder: SweepFolder, path: Path) -> Path:
     table = environment.get_template("table.html.jinja")
     page = environment.get_template("report.html.jinja").render(
         title=f"Self-modeling networks on {task}",
-        summary=_summary(rows, run),
+        summary=_summary(rows),
         setting=describe_setting(run["settings"], folder.finished_cells()),
         version=__version__,
         sections=SECTIONS,
@@ -110,7 +110,7 @@ def _for_script(value: Any) -> str:
     return json.dumps(json.loads(to_json(value)), separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
 
 
-def _summary(rows: pd.DataFrame, run: dict[str, Any]) -> str:
+def _summary(rows: pd.DataFrame) -> str:
     def listed(values: Iterable[float]) -> str:
         return ", ".join(f"{value:g}" for value in sorted(set(values)))
 

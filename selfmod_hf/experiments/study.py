@@ -24,7 +24,6 @@ from ..files import read_json
 from .folder import to_json
 
 SCALES = ("quick", "full")
-PARTS = ("tune", "sweep", "tensorboard", "report")
 
 
 @dataclass(frozen=True)

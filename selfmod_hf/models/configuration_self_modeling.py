@@ -4,6 +4,7 @@ A copy of this file travels with every pushed model (``trust_remote_code``), so 
 package.
 """
 
+import difflib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +45,7 @@ class SelfModelingConfig(PreTrainedConfig):
         hidden_sizes: widths of the linear + ReLU layers between backbone and heads; may be empty.
         feature_pooling: what the heads read of an encoder's tokens (B, T, n): their "mean" or the "first".
         image_size: height and width in pixels; one number means a square. Default: the encoder's own, or 28.
-        num_channels: channels of the input image.
+        num_channels: channels of the input image. Default: the encoder's own, or 1.
         target_layers: modules whose activations are predicted, as `model.named_modules()` spells them
             (``"hidden.relu1"``, ``"backbone.layer4"``); a leading ``"backbone."`` may be left off. Wildcards stand
             within one part of a name: ``"encoder.layer.*.output"``. Empty: the baseline, a plain classifier.
@@ -57,7 +58,8 @@ class SelfModelingConfig(PreTrainedConfig):
             recipe behind the paper's figures; False lets training change either side, as the paper's text says.
 
     Raises:
-        ValueError: a value of a wrong type or outside its range, with the field's name, the value and what is allowed.
+        ValueError: a value of a wrong type or outside its range, with the field's name, the value and what is allowed;
+            a field that is not known and looks like one of these mistyped.
     """
 
     model_type = "self_modeling"
@@ -87,6 +89,7 @@ class SelfModelingConfig(PreTrainedConfig):
         detach_targets: bool = True,
         **kwargs: Any,  # the fields of PreTrainedConfig: num_labels, id2label, ...
     ) -> None:
+        _check_names(kwargs)
         _check_types({name: value for name, value in locals().items() if name in _FIELDS} | kwargs)
         try:
             super().__init__(**kwargs)
@@ -258,9 +261,21 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+def _check_names(values: Mapping[str, Any]) -> None:
+    # PreTrainedConfig takes any name, and transformers passes many: of those in its own configurations (5.24) one alone
+    # is as close to a field as this, hidden_size
+    for name, value in values.items():
+        for field in difflib.get_close_matches(name, _FIELDS, n=1, cutoff=0.9):
+            if field != name:
+                raise ValueError(f"{name}={_shown(value)}: no such field; did you mean {field}?")
+
+
 def _check_types(values: Mapping[str, Any]) -> None:
     for name, (usable, allowed) in _FIELDS.items():
         if name in values and not usable(values[name]):
-            text = repr(values[name])
-            text = text if len(text) <= 200 else f"{text[:200]}..."
-            raise ValueError(f"{name}={text}: allowed are {allowed}")
+            raise ValueError(f"{name}={_shown(values[name])}: allowed are {allowed}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

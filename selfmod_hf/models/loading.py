@@ -41,6 +41,11 @@ def check_config(config: SelfModelingConfig) -> None:
 def load_config(name: str | Path, *, revision: str = "main", subfolder: str = "") -> SelfModelingConfig:
     """The configuration of a network of this package, in a folder or on the Hub.
 
+    Args:
+        name: the folder, or the repository's id.
+        revision: of the repository: a branch, a tag or a commit.
+        subfolder: where in it the network lies.
+
     Raises:
         ValueError: it is of another model, or has a field that cannot be used.
         OSError: there is none, or it cannot be read.
@@ -68,6 +73,9 @@ def load_model(
     what a file lacks, and warns.)
 
     Args:
+        name: the folder, or the repository's id.
+        revision: of the repository: a branch, a tag or a commit.
+        subfolder: where in it the network lies.
         finite: refuse weights that are NaN or infinite; False for who can tell of a network that has diverged.
 
     Raises:

@@ -1,7 +1,9 @@
 """K copies of one module as one batched computation. Plain torch: any `nn.Module`, nothing of Hugging Face.
 
     stack = stack_modules([network_a, network_b])     # or stack_modules(network)
-    losses = per_sample_losses(stack.forward_fn(cross_entropy), stack.parameters, stack.buffers, x, y)
+    losses = per_sample_losses(
+        stack.skeleton, cross_entropy, stack.parameters, stack.buffers, x, y, shared_batch=True
+    )
 
 `stack.py` gathers the copies, `layout.py` lays their parameters out as one matrix (K, P), `losses.py` computes
 losses and gradients for all copies at once, `memory.py` says how many copies fit into a budget,

@@ -40,9 +40,9 @@ class ParameterLayout:
         """P, the numbers in a row."""
         return sum(self.sizes)
 
-    def flatten(self, parameters: Mapping[str, Tensor], out: Tensor | None = None) -> Tensor:
+    def flatten(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """name -> (K, *shape) to (K, P)."""
-        return torch.cat([parameters[name].flatten(1) for name in self.names], dim=1, out=out)
+        return torch.cat([parameters[name].flatten(1) for name in self.names], dim=1)
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """(K, P) to name -> (K, *shape): views, nothing is copied."""

@@ -8,13 +8,10 @@ import torch
 from torch import Tensor
 
 
-def copies_that_fit(bytes_per_copy: int, budget: int, fixed_bytes: int = 0) -> int:
-    """The largest number of copies within `budget` bytes, at least one.
-
-    `fixed_bytes` is what is needed once, however many copies there are. A single copy that is over the budget is
-    run all the same: there is nothing smaller to cut it into.
-    """
-    return max(1, (budget - fixed_bytes) // max(1, bytes_per_copy))
+def copies_that_fit(bytes_per_copy: int, budget: int) -> int:
+    """The largest number of copies within `budget` bytes, at least one: a single copy that is over the budget is run
+    all the same, there is nothing smaller to cut it into."""
+    return max(1, budget // max(1, bytes_per_copy))
 
 
 def chunk_ranges(total: int, size: int) -> Iterator[range]:

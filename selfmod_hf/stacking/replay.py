@@ -53,11 +53,6 @@ class Replay:
             self._calls += 1
         return expected
 
-    @property
-    def recorded(self) -> bool:
-        """Whether calls are replayed."""
-        return self._recorded is not None
-
     def _replay(self, arguments: tuple[Any, ...]) -> Any:
         assert self._recorded is not None
         assert self._structure is not None

@@ -66,7 +66,7 @@ class SelfModelingPopulation(nn.Module):
         stacked: the plain architecture, each parameter and buffer of shape (K, *shape). Not to be called by itself.
 
     Raises:
-        ValueError: no member, two equal ones, or a member the configuration does not allow.
+        ValueError: no member, two equal ones, a member the configuration does not allow, or blocks of no member.
     """
 
     aux_weights: Tensor
@@ -85,6 +85,8 @@ class SelfModelingPopulation(nn.Module):
         twice = sorted({name for name in names if names.count(name) > 1})
         if not members or twice:
             raise ValueError(f"members={twice or names!r}: allowed are one or more, different from each other")
+        if block_size is not None and (not isinstance(block_size, int) or block_size < 1):
+            raise ValueError(f"block_size={block_size!r}: allowed are None and integers of at least 1")
         self.config = config
         self.members = tuple(members)
         self.block_size = block_size

@@ -10,8 +10,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..complexity import LLCCalibration, LLCResult, calibrate_llc, estimate_llc_many
+from ..complexity.settings import check
 from ..data import ImageTensors, TensorData, TextTensors
-from ..models import SelfModelingPreTrainedModel
+from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
 from .network import check_length
 
 
@@ -108,6 +109,7 @@ def _problem(
     models: Sequence[SelfModelingPreTrainedModel], data: TensorData, device: Any
 ) -> tuple[list[nn.Module], Any, torch.Tensor]:
     """Modules, inputs and targets, as `estimate_llc` takes them."""
+    _check_kinds(models, data)
     _check_fit(models[0], data)
     if isinstance(data, ImageTensors):
         return [_OnPixels(model, data) for model in models], data.pixels, data.labels
@@ -126,19 +128,48 @@ def estimate_rlct(
     """RLCT of each network, pruned, with cross-entropy on `train_data`; all chains of all networks stacked.
 
     Args:
-        models: networks of one architecture at their trained weights.
-        train_data: the training set; images as they are, without augmentation.
-        settings: as for `estimate_llc_many`, for example from `llc_preset("paper", "mnist")`. Parameters are named
-            as the pruned network's, after `network.`.
+        models: networks of one architecture at their trained weights. They are not changed.
+        train_data: the training set, `ImageTensors` or `TextTensors`: `load_images(...).train`; images as they are,
+            without augmentation.
+        settings: as for `estimate_llc_many`, but for the loss; for example from `llc_preset("paper", "mnist")`.
+            Parameters are named as the pruned network's, after `network.`.
+
+    Returns:
+        One result a network, in their order.
+
+    Raises:
+        ValueError: no network, one of another kind, data that do not fit the networks (kind, size, labels), or a
+            setting that cannot be used.
     """
     modules, inputs, targets = _problem(models, train_data, settings.get("device"))
     return estimate_llc_many(modules, inputs, targets, **settings)
 
 
 def calibrate_rlct(model: SelfModelingPreTrainedModel, train_data: TensorData, /, **settings: Any) -> LLCCalibration:
-    """`calibrate_llc` for one network, pruned, with cross-entropy on `train_data`."""
+    """`calibrate_llc` for one network, pruned, with cross-entropy on `train_data`.
+
+    Args:
+        model: a network at its trained weights. It is not changed.
+        train_data: the training set, as for `estimate_rlct`.
+        settings: as for `calibrate_llc`, but for the loss.
+
+    Raises:
+        ValueError: a network of another kind, data that do not fit it (kind, size, labels), or a setting that cannot be
+            used.
+    """
     (module,), inputs, targets = _problem([model], train_data, settings.get("device"))
     return calibrate_llc(module, inputs, targets, **settings)
+
+
+def _check_kinds(models: Any, data: Any) -> None:
+    check("models", type(models).__name__, isinstance(models, Sequence), "a list of networks, of one network too")
+    check("models", models, len(models) > 0, "one network or more")
+    for model in models:
+        kind = getattr(getattr(model, "config", None), "model_type", None)
+        ours = kind == SelfModelingConfig.model_type
+        check("model", type(model).__name__, ours, "a self-modeling network; for others there is estimate_llc")
+    usable = isinstance(data, (ImageTensors, TextTensors))
+    check("train_data", type(data).__name__, usable, "ImageTensors or TextTensors, such as load_images(...).train")
 
 
 def _check_fit(model: SelfModelingPreTrainedModel, data: TensorData) -> None:

@@ -23,11 +23,12 @@ from transformers.utils import WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 from ..complexity import LLCResult, llc_preset
 from ..complexity.result import write_file
-from ..data import EpochBatchSampler, TaskSpec, TensorData, TensorDataLoader
+from ..data import EpochBatchSampler, TaskData, TaskSpec, TensorData, TensorDataLoader
 from ..data.loading import whole_batch
 from ..files import read_json
 from ..hub.model_folder import RUN_FILE, run_facts, write_model_card
 from ..hub.upload import remote_card
+from ..models import SelfModelingConfig
 from ..models.modeling_self_modeling import (
     IGNORED_LABEL,
     MeanEmbeddingBag,
@@ -68,6 +69,10 @@ class SelfModelingTrainer(Trainer):
         compute_metrics: from logits and labels, as transformers has it; default: accuracy.
         task: what the data is, for the model card.
         kwargs: further arguments of `transformers.Trainer`.
+
+    Raises:
+        ValueError: a model of another kind, plain `TrainingArguments`, a `TaskData` in place of one of its splits, a
+            loss of one's own, or `rlct_every_n_epochs` where it cannot be: sharded weights, data of another kind.
     """
 
     args: SelfModelingTrainingArguments
@@ -92,7 +97,18 @@ class SelfModelingTrainer(Trainer):
     ) -> None:
         if kwargs.get("compute_loss_func") is not None:
             raise ValueError("compute_loss_func: allowed is None: the loss of both terms is the model's own")
+        if not isinstance(args, (SelfModelingTrainingArguments, type(None))):
+            raise ValueError(f"args={type(args).__name__}: allowed are SelfModelingTrainingArguments")
+        for name, split in (("train_dataset", "train"), ("eval_dataset", "test")):
+            if isinstance(kwargs.get(name), TaskData):
+                raise ValueError(f"{name}=TaskData: allowed is one of its splits, such as `data.{split}`")
         super().__init__(model=model, args=args or SelfModelingTrainingArguments(), **kwargs)
+        kind = getattr(getattr(self.model, "config", None), "model_type", None)
+        if kind != SelfModelingConfig.model_type:
+            raise ValueError(
+                f"model={type(self.model).__name__}: allowed are self-modeling networks, such as "
+                "SelfModelingForImageClassification or, of a pretrained encoder, its from_backbone_pretrained(...)"
+            )
         if self.args.ddp_find_unused_parameters is None and self.model.config.backbone != "transformers":
             self.args.ddp_find_unused_parameters = False
         self.task = task

@@ -46,8 +46,12 @@ class SelfModelingTrainingArguments(TrainingArguments):
     DataParallel would run one model's hooks in several threads).
 
     Raises:
-        ValueError: a batch size, an accumulation, a number of epochs or a learning rate that is not positive; fp16 on a
-            CPU, where Accelerate (1.15) would train in float32 without a word.
+        ValueError: a batch size, an accumulation, a number of epochs or a learning rate that is not positive; an
+            interval of RLCTs or figures below 0; an unknown `rlct_preset`; a seed outside 0 to 2**32 - 1; fp16 on a
+            CPU, where Accelerate (1.15) would train in float32 without a word; what these models or torch cannot use
+            (half precision for evaluation alone, label smoothing, another order of samples, NEFTune's noise, metrics by
+            batch, an evaluation's batches kept apart, fewer than one of them accumulated, an unknown mode of
+            torch.compile); a wrong entry within transformers' own dicts (`accelerator_config`, `fsdp_config`).
     """
 
     log_weight_width: bool = field(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from selfmod_hf.complexity import estimate_llc, half_squared_error
+from selfmod_hf.complexity import calibrate_llc, estimate_llc, half_squared_error
 from selfmod_hf.complexity.ground_truth import regular
 
 from .scenarios import digits, trained_digits_net
@@ -70,6 +70,15 @@ def test_a_regression_has_its_closed_form():
     )  # fmt: skip
     assert abs(result.llc - exact) < 2 * result.standard_error
     assert result.standard_error < 0.05 * exact
+
+
+def test_it_has_no_default_grid():
+    truth = regular(4, num_samples=100)
+    grid = {"step_sizes": [1e-4], "localizations": [1.0]}
+    for missing in grid:
+        given = {name: values for name, values in grid.items() if name != missing}
+        with pytest.raises(ValueError, match=f"{missing}=None: must be given with sampler='fisher_sgld'"):
+            calibrate_llc(truth.model, truth.inputs, truth.targets, sampler="fisher_sgld", **given)
 
 
 def test_a_network_without_gradients_is_refused():

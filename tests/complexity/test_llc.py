@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from selfmod_hf.complexity import estimate_llc, estimate_llc_many
+from selfmod_hf.complexity import calibrate_llc, estimate_llc, estimate_llc_many, half_squared_error
 from selfmod_hf.complexity.settings import LLCSettings
 
 from .scenarios import DUMMY, Quadratic, digits, given_loss, sgld_llc, trained_digits_net
@@ -240,7 +240,11 @@ def test_nbeta_rules():
         ("parameters", ["9.*"], "among 0.weight, 0.bias, 2.weight, 2.bias"),
         ("dtype", torch.int8, "float32"),
         ("sampler_options", {"momentum": 0.5}, "sgld has none"),
+        ("sampler_options", 3, "None or a dict"),
         ("micro_batch_size", 0, "at least 1"),
+        ("loss_fn", None, "a function"),
+        ("loss_fn", nn.CrossEntropyLoss(), "CrossEntropyLoss, giving .*one loss per sample"),
+        ("loss_fn", lambda outputs, targets: outputs, "giving \\(2, 10\\).*one loss per sample"),
     ],
 )
 def test_unusable_arguments_are_refused_in_one_line(argument, value, message):
@@ -248,6 +252,60 @@ def test_unusable_arguments_are_refused_in_one_line(argument, value, message):
         _digits_llc(**{argument: value})
     assert str(error.value).startswith(f"{argument}=")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "option", "unusable", "usable"),
+    [("sghmc", "momentum", [1.5, 1.0, -0.5, "x", math.nan], 0.0),
+     ("rmsprop_sgld", "decay", [1.0, -0.1, True], 0.0),
+     ("rmsprop_sgld", "damping", [0.0, -1.0, math.inf], 1e-6)],
+)  # fmt: skip
+def test_the_samplers_options_have_their_ranges(sampler, option, unusable, usable):
+    for value in unusable:
+        with pytest.raises(ValueError, match=rf"sampler_options\['{option}'\]={value!r}: must be"):
+            _digits_llc(sampler=sampler, sampler_options={option: value})
+    assert math.isfinite(_digits_llc(sampler=sampler, sampler_options={option: usable}).init_loss)
+
+
+@pytest.mark.parametrize("unusable", [None, [], "net", nn.Linear(2, 2).forward])
+def test_what_is_no_module_is_refused(unusable):
+    for estimate in (estimate_llc, calibrate_llc):
+        with pytest.raises(ValueError, match=r"^model='\w+': must be a torch.nn.Module$"):
+            estimate(unusable, *digits())
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        (None, "models='NoneType': must be a list of modules"),
+        (nn.Sequential(nn.Linear(64, 10)), "models='Sequential': must be a list of modules"),  # no list of its layers
+        ([], "models=\\[\\]: must be one module or more"),
+        ([nn.Linear(64, 10), None], "model='NoneType': must be a torch.nn.Module"),
+    ],
+)
+def test_what_is_no_list_of_modules_is_refused(models, message):
+    with pytest.raises(ValueError, match=message):
+        estimate_llc_many(models, *digits())
+
+
+def test_labels_that_do_not_fit_the_outputs_are_refused():
+    inputs, targets = digits()
+    for other, message in [
+        (targets + 1, "targets='labels from 1 to 10': must be from 0 to 9, the model's classes"),
+        (torch.where(targets == 3, -100, targets), "targets='labels from -100 to 9': must be from 0 to 9"),
+        (targets.float(), r"targets='\(1797,\), torch.float32': must be class labels"),
+        (targets[:, None], r"targets='\(1797, 1\), torch.int64': must be class labels"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            estimate_llc(trained_digits_net(), inputs, other)
+    with pytest.raises(ValueError, match=r"model='outputs \(2, 1, 10\)': must be a classifier"):
+        estimate_llc(nn.Sequential(trained_digits_net(), nn.Unflatten(1, (1, 10))), inputs, targets)
+
+
+def test_a_squared_error_is_not_broadcast():
+    inputs, targets = digits()
+    with pytest.raises(ValueError, match=r"targets=\(2,\): must be of the outputs' shape, \(2, 1\)"):
+        estimate_llc(nn.Linear(64, 1), inputs, targets.float(), loss_fn=half_squared_error)
 
 
 def test_unusable_data_is_refused():

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from selfmod_hf.complexity import LLCResult, calibrate_llc, estimate_llc, llc_preset, weight_width
-from selfmod_hf.complexity.weight_width import weight_width_of, weight_widths
+from selfmod_hf.complexity.weight_width import weight_width_of
 
 from .scenarios import DUMMY, Quadratic, given_loss
 
@@ -68,6 +68,21 @@ def test_calibration_avoids_the_wild_step_and_the_short_one(tmp_path):
     assert len(saved["table"]) == 8
 
 
+@pytest.mark.parametrize("name", ["step_sizes", "localizations"])
+@pytest.mark.parametrize("values", [[], 1e-4, "1e-4", [1e-4, 0.0], ["1e-4"], [math.nan]])
+def test_a_grid_that_is_none_is_refused(name, values):
+    with pytest.raises(ValueError, match=rf"^{name}=.*: must be .*positive number") as error:
+        calibrate_llc(Quadratic([1.0]), *DUMMY, loss_fn=given_loss, nbeta=50.0, **{name: values})
+    assert "\n" not in str(error.value)
+
+
+def test_a_grid_may_be_an_array():
+    grid = {"step_sizes": np.array([1e-2, 1e-3]), "localizations": torch.tensor([2.0, 1.0], dtype=torch.float64)}
+    calibration = calibrate_llc(Quadratic([1.0]), *DUMMY, loss_fn=given_loss, nbeta=50.0, num_draws=20, **grid)
+    cells = [(row["step_size"], row["localization"]) for row in calibration.table]
+    assert cells == [(1e-3, 1.0), (1e-2, 1.0), (1e-3, 2.0), (1e-2, 2.0)]
+
+
 def test_presets_name_themselves():
     assert llc_preset("paper", "imdb") == {
         "sampler": "sgld", "step_size": 1e-3, "localization": 10.0, "nbeta": "batch/log batch", "num_chains": 4,
@@ -79,6 +94,14 @@ def test_presets_name_themselves():
         llc_preset("best")
 
 
+@pytest.mark.parametrize(("typed", "meant"), [("imbd", "imdb"), ("minst", "mnist"), ("cifra10", "cifar10")])
+def test_a_mistyped_task_is_refused_and_another_takes_mnists(typed, meant):
+    with pytest.raises(ValueError, match=f"task='{typed}': .*did you mean '{meant}'?"):
+        llc_preset("paper", typed)
+    for other in ("digits", "cifar100", "kmnist", "nist", "my-data"):
+        assert llc_preset("paper", other)["preset"] == "paper (mnist)"
+
+
 def test_weight_width_is_the_last_layers():
     net = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
     width = weight_width(net)
@@ -87,8 +110,6 @@ def test_weight_width_is_the_last_layers():
     assert (width.layer, width.num_weights, width.counts.sum()) == ("2", 12, 12)
     assert len(width.bin_edges) == len(width.counts) + 1
     assert weight_width(net, layer="0").num_weights == 20
-    stacked = torch.stack([weights, 2 * weights])
-    assert [w.sd for w in weight_widths(stacked)] == pytest.approx([width.sd, 2 * width.sd])
 
 
 def test_weight_width_prefers_the_classifier():

@@ -48,6 +48,15 @@ def test_the_draws_are_what_was_asked_for():
     assert shift.abs().max().round() == 3
 
 
+@pytest.mark.parametrize("unusable", [-5, 181, float("nan"), "10", True, None])
+@pytest.mark.parametrize("name", ["degrees", "translate", "flip"])
+def test_a_range_that_is_none_is_refused(name, unusable):
+    with pytest.raises(ValueError, match=rf"^{name}={unusable!r}: allowed are numbers from 0 to \d+$"):
+        RandomAffine(**{name: unusable})
+    RandomAffine(degrees=180, translate=1, flip=1)
+    RandomAffine(degrees=0, translate=0, flip=0)
+
+
 def test_a_draw_depends_on_seed_epoch_and_image_alone():
     draws = RandomAffine()
     torch.manual_seed(5)

@@ -11,8 +11,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 
-from selfmod_hf import SelfModelingConfig
+from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification
 from selfmod_hf.models import check_config, load_config, load_model
 
 BERT = {"model_type": "bert", "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 9}
@@ -77,6 +78,36 @@ def test_wrong_fields_are_refused_by_name(case):
     message = refused(name, fields)
     known = (name, "backbone", "config", "model", "hidden size")
     assert any(word in message for word in known), message
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("hiden_sizes", "hidden_sizes"), ("hidden_size", "hidden_sizes"), ("aux_weights", "aux_weight"),
+     ("target_layer", "target_layers"), ("aux_wieght", "aux_weight"), ("num_label", "num_labels")],
+)  # fmt: skip
+def test_a_mistyped_field_is_refused(tmp_path, typed, meant):
+    message = rf"{typed}=\[8\]: no such field; did you mean {meant}\?"
+    with pytest.raises(ValueError, match=message):
+        SelfModelingConfig(**{typed: [8]})
+    with pytest.raises(ValueError, match=message):
+        SelfModelingForImageClassification.from_backbone_pretrained("timm/resnet18", **{typed: [8]})
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "self_modeling", **FIELDS, typed: [8]}))
+    with pytest.raises(ValueError, match=message):
+        load_config(tmp_path)
+
+
+def test_what_transformers_adds_is_no_mistyped_field(tmp_path):
+    """Its own names, old and new, and whatever else a file holds; through every door by which a file is read."""
+    others = {
+        "_commit_hash": "1", "_name_or_path": "x", "attn_implementation": "eager", "torch_dtype": "float32",
+        "architectures": ["SelfModelingForImageClassification"], "auto_map": {"AutoConfig": "x.Y"}, "revision": "main",
+        "num_layers": 3, "in_channels": 1, "tie_word_embeddings": False, "pad_token_id": 0, "use_cache": True,
+    }  # fmt: skip
+    SelfModelingConfig(**FIELDS, **others).save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**others, **written}))
+    for read in (SelfModelingConfig.from_pretrained, AutoConfig.from_pretrained, load_config):
+        assert read(tmp_path).hidden_sizes == FIELDS["hidden_sizes"]
 
 
 JSON = st.recursive(

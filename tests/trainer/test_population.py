@@ -260,6 +260,12 @@ def test_members_that_cannot_be_are_refused(members, fields, message):
         population(members, fields=fields)
 
 
+@pytest.mark.parametrize("size", [-1, 0, 1.5, "2"])
+def test_blocks_of_no_member_are_refused(size):
+    with pytest.raises(ValueError, match=f"^block_size={size!r}: allowed are None and integers of at least 1$"):
+        population(block_size=size)
+
+
 def test_bfloat16_is_each_members_own(tmp_path):
     run = trainer(tmp_path, population(MEMBERS[:3], torch.float32), ImageTensors, bf16=True, use_cpu=True)
     run.train()

@@ -11,10 +11,17 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import (
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    ViTConfig,
+    ViTForImageClassification,
+    set_seed,
+)
 
 from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification, SelfModelingTrainer
-from selfmod_hf.data import ImageTensors
+from selfmod_hf.data import ImageTensors, TaskData
 from selfmod_hf.trainer import SelfModelingTrainingArguments
 
 SGD = {"optim": "sgd", "optim_args": "momentum=0.9,nesterov=True", "learning_rate": 0.1, "max_grad_norm": 0.0}
@@ -35,6 +42,12 @@ def network(**fields) -> SelfModelingForImageClassification:
     return SelfModelingForImageClassification(config)
 
 
+BOTH = TaskData(images(), images(41, seed=1), ["0", "1", "2"])
+VIT = ViTConfig(
+    hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=4, patch_size=2,
+)  # fmt: skip
+
+
 def trainer(folder, model=None, *, train=None, **settings) -> SelfModelingTrainer:
     defaults = {
         **SGD,
@@ -51,6 +64,23 @@ def trainer(folder, model=None, *, train=None, **settings) -> SelfModelingTraine
         train_dataset=train if train is not None else images(),
         eval_dataset=images(41, seed=1),
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model": nn.Linear(16, 3)}, "^model=Linear: allowed are self-modeling networks"),
+        ({"model": ViTForImageClassification(VIT)}, "^model=ViTForImageClassification: allowed are self-modeling"),
+        ({"model_init": lambda: ViTForImageClassification(VIT)}, "^model=ViTForImageClassification: allowed are"),
+        ({"model": network(), "args": TrainingArguments()}, "^args=TrainingArguments: allowed are SelfModelingTr"),
+        ({"model": network(), "train_dataset": BOTH}, "^train_dataset=TaskData: allowed is .* `data.train`"),
+        ({"model": network(), "eval_dataset": BOTH}, "^eval_dataset=TaskData: allowed is .* `data.test`"),
+    ],
+)
+def test_what_is_not_of_this_package_is_refused_by_name(tmp_path, monkeypatch, given, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        SelfModelingTrainer(**given)
 
 
 def losses(run: Trainer) -> list[dict[str, float]]:

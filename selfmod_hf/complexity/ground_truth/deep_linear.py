@@ -26,6 +26,9 @@ def deep_linear_coefficient(widths: Sequence[int], rank: int) -> float:
     Args:
         widths: H_0, ..., H_L, input to output; at least two.
         rank: r, at most the smallest width.
+
+    Raises:
+        ValueError: fewer than two widths, one that is not positive, or a rank over the smallest.
     """
     check_rank(widths, rank)
     excess = sorted(width - rank for width in widths)
@@ -74,6 +77,9 @@ def deep_linear(
     Layer k is U_k diag(s) U_{k-1}^T, with U_k the same random orthonormal frame (H_k, r) on both sides: the balanced
     form that training from small weights finds. The residual blocks then vanish in every layer, so w* is the
     most singular point over the true product, and λ at w* is Aoyagi's. s is uniform in 1 ± spread.
+
+    Raises:
+        ValueError: widths or a rank that cannot be, as of `deep_linear_coefficient`.
     """
     check_rank(widths, rank)
     generator = torch.Generator().manual_seed(seed)

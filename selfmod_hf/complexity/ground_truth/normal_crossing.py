@@ -31,6 +31,9 @@ def normal_crossing(a: int = 1, b: int = 1, *, num_samples: int = 1000) -> Groun
 
     All inputs are 1, so that the loss is the polynomial itself. Where a = b its multiplicity is 2, and what
     a finite nβ shows is lower by about 1/log(nβ).
+
+    Raises:
+        ValueError: a power below 1.
     """
     if a < 1 or b < 1:
         raise ValueError(f"a, b={a, b!r}: must be positive integers")

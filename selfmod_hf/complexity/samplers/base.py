@@ -51,6 +51,7 @@ class Sampler:
             `position`, so that they can be split by columns; numbers in them belong to the whole.
         update: (state, gradient, noise, dynamics, **options) -> state.
         options: names and defaults of its own settings.
+        ranges: of each of these, whether a number can be used, and in words which can.
         needs_fisher: whether `dynamics.fisher` must be there.
         langevin: whether a step is a plain Langevin proposal, so that a Metropolis acceptance rate can be told.
     """
@@ -58,5 +59,6 @@ class Sampler:
     init: Callable[..., Any]
     update: Callable[..., Any]
     options: dict[str, float] = field(default_factory=dict)
+    ranges: dict[str, tuple[Callable[[float], bool], str]] = field(default_factory=dict)
     needs_fisher: bool = False
     langevin: bool = False

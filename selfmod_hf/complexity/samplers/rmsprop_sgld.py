@@ -53,4 +53,12 @@ def update(
     return RMSPropSGLDState(moved.addcmul_(noise, metric.sqrt_()), square, steps)
 
 
-SAMPLER = Sampler(init, update, options={"decay": 0.99, "damping": 0.1})
+SAMPLER = Sampler(
+    init,
+    update,
+    options={"decay": 0.99, "damping": 0.1},
+    ranges={
+        "decay": (lambda value: 0 <= value < 1, "at least 0 and below 1"),  # at 1, v̂ is 0/0
+        "damping": (lambda value: value > 0, "above 0"),  # at 0, G of a weight without gradient is infinite
+    },
+)

@@ -47,4 +47,10 @@ def update(
     return SGHMCState(position, velocity)
 
 
-SAMPLER = Sampler(init, update, options={"momentum": 0.9})
+SAMPLER = Sampler(
+    init,
+    update,
+    options={"momentum": 0.9},
+    # at 1 neither friction nor noise is left, above it the noise's variance is negative
+    ranges={"momentum": (lambda value: 0 <= value < 1, "at least 0 and below 1")},
+)
