@@ -102,15 +102,17 @@ class SelfModelingTrainer(Trainer):
         for name, split in (("train_dataset", "train"), ("eval_dataset", "test")):
             if isinstance(kwargs.get(name), TaskData):
                 raise ValueError(f"{name}=TaskData: allowed is one of its splits, such as `data.{split}`")
-        super().__init__(model=model, args=args or SelfModelingTrainingArguments(), **kwargs)
+        args = args or SelfModelingTrainingArguments()
+        backbone = getattr(getattr(model, "config", None), "backbone", "transformers")
+        if args.ddp_find_unused_parameters is None and backbone != "transformers":
+            args.ddp_find_unused_parameters = False  # before Accelerate is told
+        super().__init__(model=model, args=args, **kwargs)
         kind = getattr(getattr(self.model, "config", None), "model_type", None)
         if kind != SelfModelingConfig.model_type:
             raise ValueError(
                 f"model={type(self.model).__name__}: allowed are self-modeling networks, such as "
                 "SelfModelingForImageClassification or, of a pretrained encoder, its from_backbone_pretrained(...)"
             )
-        if self.args.ddp_find_unused_parameters is None and self.model.config.backbone != "transformers":
-            self.args.ddp_find_unused_parameters = False
         self.task = task
         if compute_metrics is not None:
             self.compute_metrics = lambda prediction: compute_metrics(_logits_alone(prediction))

@@ -37,6 +37,7 @@ fsdp_config:
   fsdp_cpu_ram_efficient_loading: false
 """
 CODE = """
+import os
 import sys
 import torch
 from accelerate.state import AcceleratorState, PartialState
@@ -62,6 +63,10 @@ assert weight.to_local().numel() < weight.numel()
 # a process that ends while its peer still holds connections to it may be aborted
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
+# threads of gloo outlive the group (torch 2.14: after a plain DistributedDataParallel, too), and a few times, on a busy
+# machine, a process was aborted as it ended, perhaps by these; so it leaves without Python's finalization
+sys.stdout.flush()
+os._exit(0)
 """
 
 
