@@ -113,6 +113,11 @@ def _check_choice(args: RLCTArguments, data_args: DataArguments) -> None:
         raise UsageError(f"--revision {args.revision}: allowed with a --model of the Hub")
     if data_args.augment:
         raise UsageError("--augment True: the RLCT is that of the training set as it is; allowed in training")
+    if args.sampler == "fisher_sgld" and None in (args.step_size, args.localization):
+        raise UsageError(
+            "--sampler fisher_sgld: give --step_size and --localization too, in units of the Fisher information: the "
+            "presets' are in the weights' own"
+        )
     check_output_dir(args.output_dir)
 
 

@@ -379,6 +379,10 @@ def test_a_self_test_without_draws_is_refused(capsys):
         (["rlct", "--model=MODEL", "--subfolder=x"], "--model MODEL, --subfolder x: holds no config.json"),
         (["rlct", "--model=MODEL", "--revision=v1"], "--revision v1: allowed with a --model of the Hub"),
         (["rlct", "--model=MODEL", "--augment"], "--augment True: the RLCT is that of the training set as it is"),
+        (
+            ["rlct", "--model=MODEL", "--sampler=fisher_sgld"],
+            "--sampler fisher_sgld: give --step_size and --localization",
+        ),
         (["rlct", "--self_test", "--sampler=sghmc"], "--sampler sghmc: has no effect on --self_test"),
         (["train", "--train_split=test"], "--train_split='test': digits is built in; allowed with data"),
         (["rlct", "--model=MODEL", "--label_column=y"], "--label_column='y': digits is built in; allowed with data"),
