@@ -55,7 +55,9 @@ class RLCTArguments:
         "default: the model's own."
     )
     memory_gib: float = flag("Memory for the chains, in GiB; more chains than fit run in turn.", default=2.0)
-    output_dir: str | None = flag("Where to write; default: the model's folder, or runs/rlct/<repository>.")
+    output_dir: str | None = flag(
+        "Where to write; default: the model's folder; runs/rlct/<name> for one of the Hub or of a sweep."
+    )
     quiet: bool = flag("No progress: the final table only.", default=False)
 
 
@@ -270,8 +272,12 @@ def _checkpoint_folders(run_folder: str) -> list[str]:
 def _output_folder(args: RLCTArguments) -> Path:
     source = args.model or args.checkpoints
     assert source is not None
-    own = Path(source) if Path(source).is_dir() else Path("runs/rlct") / source.replace("/", "--")
-    folder = Path(args.output_dir or own / args.subfolder)
+    own, elsewhere = Path(source, args.subfolder), Path("runs/rlct")
+    if (own / "row.json").is_file():  # a sweep's: its rlct.json belongs to the row
+        own = elsewhere / own.resolve().name
+    elif not Path(source).is_dir():
+        own = elsewhere / source.replace("/", "--") / args.subfolder
+    folder = Path(args.output_dir or own)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

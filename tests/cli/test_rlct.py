@@ -142,6 +142,15 @@ def test_a_network_is_measured_on_the_data_it_was_trained_on(run_folder, small_s
         assert LLCResult.load(tmp_path / "rlct.json").settings.num_samples == samples
 
 
+def test_an_estimate_of_a_sweeps_network_leaves_the_sweep_as_it_is(small_sweep, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cell = small_sweep / "cells" / "h8-aw10-seed1"
+    before = (cell / "rlct.json").read_bytes()
+    assert main(["rlct", "--model", str(cell), "--num_draws", "4", "--quiet"]) == 0
+    assert (cell / "rlct.json").read_bytes() == before
+    assert (tmp_path / "runs/rlct/h8-aw10-seed1/rlct.json").is_file()
+
+
 def test_a_folder_of_data_that_only_its_owner_knows_must_be_named(small_model, tmp_path, capsys):
     folder = tmp_path / "model"
     shutil.copytree(small_model, folder)
