@@ -1,7 +1,7 @@
 # make demo: a small study of self-modeling networks on scikit-learn's digits.   make test: the test suite.
 # Both set up everything in .venv first; a second call reuses it. PYTHON=... chooses the interpreter (>= 3.10).
 PYTHON ?= python3
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 3 --dist loadfile
 BIN = .venv/bin
 
 .PHONY: demo test test-lowest lint clean
@@ -9,8 +9,8 @@ BIN = .venv/bin
 demo: .venv/installed
 	$(BIN)/python scripts/reproduce.py --tasks digits --scale quick
 
-# two files of tests at a time, with one thread each: the tests' networks are tiny, and two threads were seen to be many
-# times slower on them
+# three files of tests at a time (some of them wait for a server, or for a client to give up), with one thread each: the
+# tests' networks are tiny, and two threads were seen to be many times slower on them
 test: .venv/installed
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(PYTEST_ARGS)
 

@@ -328,7 +328,7 @@ class _Block:
         self.full_batch = self.batch_size == problem.num_samples
         self.minibatches = [MinibatchStream(plan.seed, c, problem.num_samples, self.batch_size) for c in chains]
         self.epoch, self.passed = torch.empty(len(chains), 0, self.batch_size, dtype=torch.int64), 0  # (C, steps, B)
-        self.replays = replays
+        self.replays, self.replayed = replays, dict[tuple[bool, int], Callable[..., tuple[Tensor, Tensor]]]()
         streams = list(dict.fromkeys(group.stream for group in groups))
         self.noise = {(s, c): NoiseStream(plan.seed, s, chains[c], device) for s in streams for c in range(C)}
         self.own, self.common = self._fixed_state()
@@ -406,11 +406,11 @@ class _Block:
     def _evaluate(self, rows: slice, samples: Tensor | None, gradient: Tensor, *, shared: bool) -> Tensor:
         problem, position = self.problem, self.state.position[rows]
         key = (shared, len(position))
-        if key not in self.replays:
+        if key not in self.replayed:
             tolerance = (1e-4, 1e-6) if problem.compute_dtype is None else (5e-2, 1e-3)
             compute = functools.partial(_losses_and_gradients, problem, shared, self.micro_batch_size)
-            self.replays[key] = Replay(compute, tolerance)
-        losses, gradient[rows] = self.replays[key](
+            self.replayed[key] = self.replays.setdefault(key, Replay(compute, tolerance)).caller()
+        losses, gradient[rows] = self.replayed[key](
             position, [] if samples is None else [samples], problem.inputs, problem.targets, self.own, self.common
         )
         return losses.double()

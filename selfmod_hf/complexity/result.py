@@ -140,8 +140,7 @@ class LLCResult:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: the files hold something else.
-            OSError: one of them cannot be read.
+            ValueError: one of the files cannot be read, or holds something else.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
@@ -160,7 +159,7 @@ class LLCResult:
             fields["diverged_chains"] = tuple(fields["diverged_chains"])
             result = cls(settings=SamplerSettings(**settings), **fields, **dict[str, Any](traces))
             _check_fields(result)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError) as error:
             raise ValueError(f"{path}: no LLC result with its traces ({type(error).__name__}: {error})") from error
         return result
 

@@ -5,10 +5,14 @@ arithmetic. `Replay` records the operations of the first call (torch.fx's `make_
 runs those afterwards, as TorchScript: no compiler is needed, and threads run side by side, since it does not hold
 Python's lock. Where recording fails, or the second call's numbers differ from the function's own (a branch that depends
 on data), it steps aside and calls the function itself.
+
+A recording's sums may be taken in another order than the function's. So that a caller's numbers do not depend on what
+other callers of the same recording, in other threads, have done so far, each one's first two calls are the function's.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 import warnings
 from collections.abc import Callable
@@ -39,16 +43,21 @@ class Replay:
         self._tolerance = tolerance
         self._recorded: Callable[..., list[Tensor]] | None = None
         self._structure: TreeSpec | None = None  # of the result
-        self._calls = 0
+        self._calls = 0  # of the function, by all callers
 
-    def __call__(self, *arguments: Any) -> Any:
-        if self._calls >= 2 and self._recorded is not None:
+    def caller(self) -> Callable[..., Any]:
+        """What one caller, of any number, calls in place of the function."""
+        calls = itertools.count()
+        return lambda *arguments: self._call(next(calls), arguments)
+
+    def _call(self, number: int, arguments: tuple[Any, ...]) -> Any:
+        if number >= 2 and self._recorded is not None:
             return self._replay(arguments)
         with _LOCK:
             expected = self._function(*arguments)
             if self._calls == 0:
                 self._recorded = self._record(arguments)
-            elif self._recorded is not None and not self._agrees(expected, arguments):
+            elif self._calls == 1 and self._recorded is not None and not self._agrees(expected, arguments):
                 self._recorded = None
             self._calls += 1
         return expected

@@ -202,12 +202,12 @@ def test_the_same_flags_in_another_order_and_spelling_go_on(study):
     ("flags", "message"),
     [
         (["--space", "aux_weight=a:b"], "--space='aux_weight=a:b'"),
-        (["--space", "aux_weight"], "cannot be read"),
+        (["--space", "aux_weight"], "--space='aux_weight': no such file"),
         (["--space", "aux_weight=0:1", "--aux_weight=2"], "is searched by --space"),
         (["--space", "target_layers=hidden.relu9"], "hidden.relu9"),
         (["--trials=0"], "--trials 0"),
         (["--give_up_below=2"], "--give_up_below 2.0"),
-        (["--learning_rte=1"], "--learning_rte=1: no such flag"),
+        (["--learning_rte=1"], "--learning_rte: no such flag; did you mean learning_rate?"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(tmp_path, capsys, flags, message):

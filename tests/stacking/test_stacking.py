@@ -146,7 +146,7 @@ def test_replay_gives_the_functions_own_numbers_and_no_longer_calls_it():
         loss = (x @ leaf).relu().square().sum()
         return loss.detach(), list(torch.autograd.grad(loss, [leaf]))
 
-    replay = Replay(function)
+    replay = Replay(function).caller()
     for _ in range(5):
         arguments = {"w": torch.randn(3, 2)}, torch.randn(4, 3)
         torch.testing.assert_close(replay(*arguments), function(*arguments))
@@ -157,7 +157,7 @@ def test_replay_gives_the_functions_own_numbers_and_no_longer_calls_it():
     "function", [lambda x: x * 2 if x.sum() > 0 else x, lambda x: x * len([v for v in x.tolist() if v > 0])]
 )
 def test_replay_steps_aside_where_data_decide(function):
-    replay = Replay(function)
+    replay = Replay(function).caller()
     for x in (torch.ones(3), -torch.ones(3), torch.ones(3), -torch.ones(3)):
         torch.testing.assert_close(replay(x), function(x))
 
@@ -165,9 +165,25 @@ def test_replay_steps_aside_where_data_decide(function):
 def test_replay_steps_aside_where_a_second_call_differs():
     """A factor that changes from call to call was recorded as what it was."""
     calls = itertools.count()
-    replay = Replay(lambda x: x * next(calls))
+    replay = Replay(lambda x: x * next(calls)).caller()
     found = [float(replay(torch.ones(()))) for _ in range(5)]
     assert found == [0.0, 2.0, 3.0, 4.0, 5.0]  # 1 was the recording's; each later call counts on, none is replayed
+
+
+def test_what_a_caller_gets_does_not_depend_on_the_others():
+    """Threads share a recording, whose rounding may be its own: each caller's first two calls are the function's."""
+    calls = []
+
+    def function(x):
+        calls.append(None)
+        return x * 2
+
+    replay, counts = Replay(function), []
+    for caller in (replay.caller(), replay.caller()):
+        for number in range(4):
+            assert float(caller(torch.tensor(10.0 + number))) == 2 * (10 + number)
+            counts.append(len(calls))
+    assert counts == [2, 3, 3, 3, 4, 5, 5, 5]  # the first call is recorded, too
 
 
 @pytest.mark.parametrize("shared_batch", [True, False])
@@ -198,7 +214,7 @@ def test_what_is_replayed_is_shorter_and_the_same(shared_batch, monkeypatch):
             net, _loss, parameters, {}, x, y, wrt=tuple(parameters), shared_batch=shared_batch
         )  # fmt: skip
 
-    replayed = Replay(function)
+    replayed = Replay(function).caller()
     batch = (5,) if shared_batch else (3, 5)
     for _ in range(4):
         parameters = {name: torch.randn(value.shape) for name, value in stack.parameters.items()}
@@ -219,7 +235,7 @@ def test_a_graph_that_writes_into_its_tensors_is_replayed_as_it_is():
         calls.append(None)
         return losses_and_gradients(net, _loss, parameters, {}, x, y, wrt=tuple(parameters), shared_batch=True)
 
-    replayed = Replay(function)
+    replayed = Replay(function).caller()
     for _ in range(3):
         arguments = stack.parameters, torch.randn(7, 6), torch.randint(0, 4, (7,))
         losses, _ = replayed(*arguments)

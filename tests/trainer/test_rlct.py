@@ -1,10 +1,21 @@
-"""`estimate_rlct` and `calibrate_rlct`: what they refuse. Their numbers are those of `estimate_llc`."""
+"""`estimate_rlct` and `calibrate_rlct`: what they refuse, and threads. Their numbers are those of `estimate_llc`."""
 
+import time
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification, calibrate_rlct, estimate_rlct
+from selfmod_hf import (
+    SelfModelingConfig,
+    SelfModelingForImageClassification,
+    TaskSpec,
+    calibrate_rlct,
+    estimate_rlct,
+    load_images,
+)
+from selfmod_hf.complexity.random_streams import MinibatchStream
 from selfmod_hf.data import ImageTensors, TaskData
 
 NETWORK = SelfModelingForImageClassification(SelfModelingConfig(hidden_sizes=[4], image_size=4, num_labels=3))
@@ -40,3 +51,34 @@ def test_what_is_no_training_set_is_refused(data):
     with pytest.raises(ValueError, match=message):
         calibrate_rlct(NETWORK, data, **FEW)
     assert len(estimate_rlct([NETWORK], BOTH.train, **FEW)) == 1
+
+
+def test_threads_give_the_same_bits_whichever_comes_first(monkeypatch):
+    """This network's recorded steps are rounded unlike the first two, which run as they are."""
+
+    waits: dict[int, float] = {}  # seconds of a chain before its first step
+
+    class LateStream(MinibatchStream):
+        def __init__(self, seed: int, chain: int, num_samples: int, batch_size: int) -> None:
+            super().__init__(seed, chain, num_samples, batch_size)
+            self.wait = waits.get(chain, 0.0)
+
+        def epoch(self) -> torch.Tensor:
+            time.sleep(self.wait)
+            self.wait = 0.0
+            return super().epoch()
+
+    torch.manual_seed(0)
+    network = SelfModelingForImageClassification(SelfModelingConfig(hidden_sizes=[256], image_size=8, num_labels=10))
+    data = load_images(TaskSpec(name="digits", dataset_name=None)).train
+    monkeypatch.setattr("selfmod_hf.complexity.chains.MinibatchStream", LateStream)
+    threads, traces = torch.get_num_threads(), []
+    try:
+        torch.set_num_threads(2)  # chains 0 and 1 on one, 2 and 3 on the other
+        for late in (0, 3):
+            waits = {late: 1.0}
+            (result,) = estimate_rlct([network], data, num_draws=40)
+            traces.append(result.loss_trace)
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_array_equal(*traces)
