@@ -3,7 +3,7 @@ as `selfmod rlct`."""
 
 import sys
 
-from selfmod_hf.cli import main
+from selfmod_hf.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main(["rlct", *sys.argv[1:]]))
+    entry(["rlct", *sys.argv[1:]])

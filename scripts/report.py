@@ -2,7 +2,7 @@
 
 import sys
 
-from selfmod_hf.cli import main
+from selfmod_hf.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main(["report", *sys.argv[1:]]))
+    entry(["report", *sys.argv[1:]])

@@ -7,10 +7,13 @@ runs full, at whatever moment.
 
 from __future__ import annotations
 
+import atexit
 import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any, NoReturn
 
 COMMANDS = {
     "train": "train one network",
@@ -34,6 +37,30 @@ DISK_FULL = (
 
 class UsageError(Exception):
     """Something the user gave cannot be used; the message is one line."""
+
+
+def entry(argv: Sequence[str] | None = None) -> NoReturn:
+    """A process of its own: `main`, and an end that is safe under a launcher of several processes.
+
+    Threads of gloo can outlive their group (torch 2.14), and abort the process if they let go of a tensor while Python
+    is torn down (pytorch/pytorch#179291, #190489). So a process among several leaves without that, after what others
+    have registered with `atexit`: the first to be registered is the last to run.
+    """
+    code: Any = 1  # a traceback's
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        atexit.register(leave)
+    try:
+        code = main(argv)
+    except SystemExit as stop:
+        code = stop.code or 0
+        raise
+    sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -142,7 +142,8 @@ def _data_of_run(path: Path) -> dict[str, Any]:
         task = run["task"]
         if task is None:  # trained by Python, on tensors that no task names
             return {}
-        entries = {name: task.get(name) for name in ("dataset_config", "train_split", "test_split", *COLUMNS)}
+        columns = [name for name in COLUMNS if name != "image_column" or task.get("text_column") is None]
+        entries = {name: task.get(name) for name in ("dataset_config", "train_split", "test_split", *columns)}
         limits = {f"max_{split}_samples": run.get(f"{split}_samples") for split in ("train", "test")}
         return _data_flags(task["name"], task["dataset_name"], entries | limits)
 

@@ -189,6 +189,37 @@ def test_no_network_and_no_cache_says_what_to_do(tmp_path):
     assert "use --task digits" in done.stderr.splitlines()[-1]
 
 
+ENTRY = """
+import atexit, sys
+import selfmod_hf.cli as cli
+
+class Late:
+    def __del__(self):
+        print("torn down")
+
+late = Late()
+command = cli.main
+
+def with_a_library(argv):
+    atexit.register(print, "a library's end")
+    return command(argv)
+
+cli.main = with_a_library
+cli.entry(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(("argv", "code"), [(["--version"], 0), (["tarin"], 2), (["push", "--help"], 0)])
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_one_of_several_processes_ends_without_tearing_python_down(processes, argv, code):
+    """After what libraries have registered for the end, and with the command's own exit code."""
+    env = {**os.environ, "WORLD_SIZE": processes}
+    done = subprocess.run([sys.executable, "-c", ENTRY, *argv], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "a library's end" in done.stdout
+    assert ("torn down" in done.stdout) == (processes == "1")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -63,8 +63,7 @@ assert weight.to_local().numel() < weight.numel()
 # a process that ends while its peer still holds connections to it may be aborted
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
-# threads of gloo outlive the group (torch 2.14: after a plain DistributedDataParallel, too), and a few times, on a busy
-# machine, a process was aborted as it ended, perhaps by these; so it leaves without Python's finalization
+# as the commands do, for the reason told in selfmod_hf/cli/__init__.py
 sys.stdout.flush()
 os._exit(0)
 """
