@@ -10,8 +10,8 @@ import dataclasses
 import difflib
 import json
 import math
-import os
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,14 +45,15 @@ def make_parser(
             raise UsageError(f"{message} ({self.prog} --help explains the flags)")
 
         def add_argument(self, *names: Any, **settings: Any) -> Any:
-            text, default = settings.get("help", ""), settings.get("default", argparse.SUPPRESS)
+            text = settings.get("help", "")
+            default = ours.get(names[0].lstrip("-"), settings.get("default", argparse.SUPPRESS))
             if names[0].startswith("--no_"):
                 settings["help"] = f"The same as --{names[0].removeprefix('--no_')} False."
             elif default not in (None, argparse.SUPPRESS) and "default" not in text:
                 settings["help"] = f"{text} (default: %(default)s)"
             return super().add_argument(*names, **settings)
 
-    name = f"selfmod {command}"
+    name, ours = f"selfmod {command}", dict(defaults or {})
     parser = Parser(
         dataclasses,
         prog=name,
@@ -61,7 +62,7 @@ def make_parser(
         allow_abbrev=False,
         formatter_class=argparse.HelpFormatter,
     )
-    parser.set_defaults(**(defaults or {}))
+    parser.set_defaults(**ours)
     return parser
 
 
@@ -112,7 +113,8 @@ def parse(parser: HfArgumentParser, flags: Sequence[str], *, positional: str | N
     Args:
         parser: for them.
         flags: as typed.
-        positional: the field of the first dataclass whose value may be given without a flag, at any place.
+        positional: the field of the first dataclass whose value may be given without a flag, anywhere but behind a
+            switch such as --quiet, which would take it.
 
     Raises:
         UsageError: an unknown flag, or a value that a flag does not take.
@@ -151,11 +153,13 @@ def check_output_dir(folder: str | Path | None) -> None:
         return
     try:
         place = next(place for place in (Path(folder), *Path(folder).parents) if place.exists())
-    except OSError as error:
-        raise UsageError(f"--output_dir {folder}: cannot be used ({error.strerror})") from error
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        problem = "may not be written to" if place.is_dir() else "is no folder"
-        raise UsageError(f"--output_dir {folder}: cannot be written to ({place} {problem})")
+        if not place.is_dir():
+            raise UsageError(f"--output_dir {folder}: cannot be written to ({place} is no folder)")
+        with tempfile.TemporaryFile(dir=place):  # asking for permission is not enough for root, or over a network
+            pass
+    except (OSError, ValueError) as error:  # the latter: a null character
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"--output_dir {folder}: cannot be written to ({reason})") from error
 
 
 @contextmanager
@@ -183,16 +187,16 @@ def _of_hub(error: BaseException | None) -> str:
     from huggingface_hub.utils import httpx
 
     short = {
-        errors.HFValidationError: "neither a folder that is there nor a repository's name (user/name)",
+        errors.HFValidationError: "no name of a repository (user/name), and no folder here",
         errors.GatedRepoError: "the repository's owner must grant access first (then log in: hf auth login)",
-        errors.RepositoryNotFoundError: "no such repository on the Hub, or a private one (log in: hf auth login)",
+        errors.RepositoryNotFoundError: "no such folder here, nor repository on the Hub (private ones: hf auth login)",
         errors.RevisionNotFoundError: "the repository has no such branch, tag or commit",
         httpx.TransportError: "the connection to the Hub failed ({}); try again",
         errors.HfHubHTTPError: "{}",
     }
     while error is not None and not isinstance(error, (InputError, ConnectionError)):
         if found := next((text for kind, text in short.items() if isinstance(error, kind)), ""):
-            return found.format(error)
+            return found.format(str(error) or type(error).__name__)
         error = error.__cause__
     return ""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import entries_of, read_json
 from . import UsageError
 from .arguments import check_output_dir, make_parser, one_line, parse, quieten
 from .data_flags import DataArguments, flag, load_data, task_spec
@@ -71,7 +72,7 @@ def run(argv: Sequence[str]) -> None:
     quieten(args.quiet)
     if args.self_test:
         with one_line():
-            _check_self_test(args)
+            _check_self_test(data_args, args)
             self_test(args)
         return
     with one_line(hub=f"--model {args.model}"):
@@ -97,11 +98,13 @@ def run(argv: Sequence[str]) -> None:
             _estimate(models[0], data, settings, output, published)
 
 
-def _check_self_test(args: RLCTArguments) -> None:
-    for field in fields(args):
-        value = getattr(args, field.name)
-        if value != field.default and field.name not in ("self_test", "num_draws", "seed", "quiet"):
-            raise UsageError(f"--{field.name} {value}: has no effect on --self_test; allowed are --num_draws, --seed")
+def _check_self_test(*given: DataArguments | RLCTArguments) -> None:
+    for args in given:
+        for field in fields(args):
+            value = getattr(args, field.name)
+            if value != field.default and field.name not in ("self_test", "num_draws", "seed", "quiet"):
+                problem = "has no effect on --self_test; allowed are --num_draws, --seed"
+                raise UsageError(f"--{field.name} {value}: {problem}")
 
 
 def _check_choice(args: RLCTArguments, data_args: DataArguments) -> None:
@@ -127,19 +130,24 @@ def _published(args: RLCTArguments, data_args: DataArguments) -> tuple[dict[str,
     """Of a model on the Hub its published RLCT; of any, those of its data's flags that were not typed."""
     from ..hub.agreement import data_of_folder, published_data, published_rlct
 
-    source = args.checkpoints if args.model is None else args.model
-    assert source is not None
-    here = args.model is None or Path(source).is_dir()
-    named = data_args.task is not None or data_args.dataset_name is not None
-    if named:
+    here = args.model is None or Path(args.model).is_dir()
+    if data_args.task is not None or data_args.dataset_name is not None:
         flags: dict[str, Any] = {}
+    elif args.model is None:
+        flags = data_of_folder(Path(_checkpoint_folders(args.checkpoints)[0]))
     elif here:
-        flags = data_of_folder(Path(source, args.subfolder))
+        _check_config(args, args.model)
+        flags = data_of_folder(Path(args.model, args.subfolder))
     else:
-        flags = published_data(source, args.revision, args.subfolder)
+        flags = published_data(args.model, args.revision, args.subfolder)
+    if not flags and data_args.task is None and data_args.dataset_name is None:
+        raise UsageError("--task, --dataset_name: name the training data; no run.json beside the network does")
     taken = {name: value for name, value in flags.items() if getattr(data_args, name) is None}
-    compared = not (here or args.calibrate)
-    return (published_rlct(source, args.revision, args.subfolder) if compared else None), taken
+    if data_args.train_split is not None or data_args.dataset_config is not None:
+        taken.pop("max_train_samples", None)  # were of another split
+    if args.model is None or here or args.calibrate:
+        return None, taken
+    return published_rlct(args.model, args.revision, args.subfolder), taken
 
 
 def _what_was_taken(args: RLCTArguments, settings: dict[str, Any], taken: dict[str, Any]) -> str:
@@ -219,7 +227,7 @@ def _progress(args: RLCTArguments) -> Any:
 # of a network on the Hub: itself, and of texts the tokenizer (`*.model`: SentencePiece's)
 NETWORK_FILES = (
     "config.json", "*.safetensors*", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*",
-    "merges.txt", "*.model",
+    "merges.txt", "*.model", "preprocessor_config.json",
 )  # fmt: skip
 
 
@@ -237,18 +245,23 @@ def _fetched(args: RLCTArguments) -> str:
 def _load_model(folder: str, args: RLCTArguments) -> SelfModelingPreTrainedModel:
     from ..models import load_model
 
+    _check_config(args, folder)
+    return load_model(folder, subfolder=args.subfolder, finite=False)  # a diverged network is told as such
+
+
+def _check_config(args: RLCTArguments, folder: str) -> None:
     if not (Path(folder) / args.subfolder / "config.json").is_file():
         within = f", --subfolder {args.subfolder}" if args.subfolder else ""
-        raise UsageError(f"--model {args.model}{within}: holds no config.json")
-    return load_model(folder, subfolder=args.subfolder, finite=False)  # a diverged network is told as such
+        named = f"--checkpoints {folder}" if args.model is None else f"--model {args.model}"
+        raise UsageError(f"{named}{within}: holds no config.json")
 
 
 def _load_data(
     spec: TaskSpec, data_args: DataArguments, folder: str, subfolder: str, model: SelfModelingPreTrainedModel
 ) -> TensorData:
-    """The training set, texts as the model's own tokenizer has them."""
+    """The training set, images normalized as in training, texts as the model's own tokenizer has them."""
     if not model.config.reads_text:
-        return load_data(spec, data_args).train
+        return load_data(_normalized(spec, Path(folder, subfolder, "preprocessor_config.json")), data_args).train
     from ..data.texts import load_tokenizer
 
     other = data_args.tokenizer_name
@@ -257,9 +270,20 @@ def _load_data(
     return load_data(spec, replace(data_args, tokenizer_name=None), tokenizer=tokenizer, padded=padded).train
 
 
-def _checkpoint_folders(run_folder: str) -> list[str]:
+def _normalized(spec: TaskSpec, processor: Path) -> TaskSpec:
+    """With the mean and deviation of the network's own image processor, where it has one."""
+    if not processor.is_file():
+        return spec
+    with entries_of(processor):
+        values = read_json(processor)
+        (mean,), (std,) = (set(values[name]) for name in ("image_mean", "image_std"))  # the same for each channel
+        return replace(spec, image_mean=float(mean), image_std=float(std))
+
+
+def _checkpoint_folders(run_folder: str | None) -> list[str]:
     from ..trainer.checkpoints import whole_checkpoints
 
+    assert run_folder is not None
     found = whole_checkpoints(run_folder)
     if not found:
         raise UsageError(
@@ -274,7 +298,8 @@ def _output_folder(args: RLCTArguments) -> Path:
     assert source is not None
     own, elsewhere = Path(source, args.subfolder), Path("runs/rlct")
     if (own / "row.json").is_file():  # a sweep's: its rlct.json belongs to the row
-        own = elsewhere / own.resolve().name
+        own = own.resolve()
+        own = elsewhere / f"{own.parent.parent.name}--{own.name}"
     elif not Path(source).is_dir():
         own = elsewhere / source.replace("/", "--") / args.subfolder
     folder = Path(args.output_dir or own)

@@ -93,7 +93,7 @@ def run(argv: Sequence[str]) -> None:
         model = build_model(model_args, data)
         if model.self_model_head is not None and model.config.aux_weight == 0:
             print("selfmod: --aux_weight is 0: nothing trains the self-model of --target_layers", file=sys.stderr)
-        with one_line(hub=f"--hub_model_id {training_args.hub_model_id}"):
+        with one_line(hub="--push_to_hub, --hub_model_id"):
             trainer = _build_trainer(spec, model, training_args, data, run_args.quiet)
     train(trainer)
 
@@ -141,8 +141,9 @@ def parse_flags(
         for name in NETWORK_FIELDS:
             base.pop(name, None)  # of the task's own network
     elif first.backbone is not None and first.backbone != base.get("backbone"):
-        for name in ("backbone_kwargs", "small_image_stem"):
-            base.pop(name, None)  # of the task's own backbone
+        base.pop("backbone_kwargs", None)  # of the task's own backbone
+        if not first.backbone.startswith("timm/resnet"):
+            base.pop("small_image_stem", None)
     if first.aux_weight == 0 and "--aux_weight" in " ".join(given):
         base.pop("target_layers", None)  # the baseline of a task predicts nothing
     flags = [*as_flags(base), *given]

@@ -178,6 +178,7 @@ def _grid(name: str, values: Sequence[float] | None, sampler: str) -> list[float
     values = values.tolist() if isinstance(values, (np.ndarray, Tensor)) else values
     several = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
     check(name, values, several, "a list of one positive number or more")
+    values = [float(value) if isinstance(value, np.floating) else value for value in values]
     for value in values:
         check(name, value, positive(value), "positive numbers")
     return sorted(set(values))

@@ -48,7 +48,8 @@ def llc_preset(name: str, task: str = "mnist") -> dict[str, Any]:
     if "any" in tasks:
         return tasks["any"] | {"preset": name}
     check("task", task, isinstance(task, str), "a name")
-    task = task.removesuffix("-paper-text")  # a task's other recipe has its own training, not its own sampling
+    # a task's other recipe has its own training, not its own sampling
+    task = task.lower().removesuffix("-paper-text").replace("-", "")
     meant = next((known for known in tasks if sorted(known) == sorted(task)), None)  # "imbd"
     check("task", task, meant in (None, task), f"a task of the paper or another; did you mean {meant!r}?")
     known = task if task in tasks else "mnist"

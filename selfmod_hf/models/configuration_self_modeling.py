@@ -89,7 +89,8 @@ class SelfModelingConfig(PreTrainedConfig):
         detach_targets: bool = True,
         **kwargs: Any,  # the fields of PreTrainedConfig: num_labels, id2label, ...
     ) -> None:
-        _check_names(kwargs)
+        if "transformers_version" not in kwargs:  # else it was read from a file, where others may have left theirs
+            _check_names(kwargs)
         _check_types({name: value for name, value in locals().items() if name in _FIELDS} | kwargs)
         try:
             super().__init__(**kwargs)

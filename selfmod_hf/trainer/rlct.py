@@ -162,7 +162,8 @@ def calibrate_rlct(model: SelfModelingPreTrainedModel, train_data: TensorData, /
 
 
 def _check_kinds(models: Any, data: Any) -> None:
-    check("models", type(models).__name__, isinstance(models, Sequence), "a list of networks, of one network too")
+    several = isinstance(models, (Sequence, nn.ModuleList))
+    check("models", type(models).__name__, several, "a list of networks, of one network too")
     check("models", models, len(models) > 0, "one network or more")
     for model in models:
         kind = getattr(getattr(model, "config", None), "model_type", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import os
@@ -102,9 +103,9 @@ class SelfModelingTrainer(Trainer):
         for name, split in (("train_dataset", "train"), ("eval_dataset", "test")):
             if isinstance(kwargs.get(name), TaskData):
                 raise ValueError(f"{name}=TaskData: allowed is one of its splits, such as `data.{split}`")
-        args = args or SelfModelingTrainingArguments()
-        backbone = getattr(getattr(model, "config", None), "backbone", "transformers")
-        if args.ddp_find_unused_parameters is None and backbone != "transformers":
+        args = copy.copy(args or SelfModelingTrainingArguments())
+        backbone = getattr(getattr(model, "config", None), "backbone", None)
+        if args.ddp_find_unused_parameters is None and backbone in ("mlp", "embedding_bag"):  # they use all of theirs
             args.ddp_find_unused_parameters = False  # before Accelerate is told
         super().__init__(model=model, args=args, **kwargs)
         kind = getattr(getattr(self.model, "config", None), "model_type", None)

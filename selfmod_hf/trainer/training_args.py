@@ -39,8 +39,8 @@ class SelfModelingTrainingArguments(TrainingArguments):
         rlct_every_n_epochs: estimate and log the RLCT after every n-th epoch; 0: never.
         rlct_preset: its settings, a name that `selfmod_hf.complexity.llc_preset` knows.
         logging_nan_inf_filter: False here: a loss that is NaN or infinite is logged as it is.
-        ddp_find_unused_parameters: None: of transformers' encoders alone, some of which have parameters that nothing
-            uses; the other networks have none.
+        ddp_find_unused_parameters: None: of transformers' encoders and timm's models, some of which have parameters
+            that nothing uses; the package's own networks have none.
 
     Several GPUs are used under `accelerate launch`, one process each; a single process uses one (torch's
     DataParallel would run one model's hooks in several threads).
@@ -68,7 +68,7 @@ class SelfModelingTrainingArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "DDP looks for parameters without a gradient, at some cost a step; default: with transformers' "
-            "encoders, which may have some."
+            "encoders and timm's models, which may have some."
         },
     )
     rlct_every_n_epochs: int = field(

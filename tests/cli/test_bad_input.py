@@ -373,9 +373,9 @@ def test_a_self_test_without_draws_is_refused(capsys):
         (["sweep", "--aux_weight=1"], "--aux_weight: no such flag; did you mean aux_weights?"),
         (["train", "MODEL"], "MODEL: belongs to no flag"),
         (["push", "--repo=me/x", "MODEL", "MODEL"], "MODEL: belongs to no flag"),
-        (["push", "MODEL", "--repo=me/a b"], "--repo me/a b: neither a folder that is there nor a repository's name"),
-        (["report", "a b/c"], "FOLDER a b/c: neither a folder that is there nor a repository's name"),
-        (["rlct", "--model=a b/c"], "--model a b/c: neither a folder that is there nor a repository's name"),
+        (["push", "MODEL", "--repo=me/a b"], "--repo me/a b: no name of a repository (user/name)"),
+        (["report", "a b/c"], "FOLDER a b/c: no name of a repository (user/name)"),
+        (["rlct", "--model=a b/c"], "--model a b/c: no name of a repository (user/name)"),
         (["rlct", "--model=MODEL", "--subfolder=x"], "--model MODEL, --subfolder x: holds no config.json"),
         (["rlct", "--model=MODEL", "--revision=v1"], "--revision v1: allowed with a --model of the Hub"),
         (["rlct", "--model=MODEL", "--augment"], "--augment True: the RLCT is that of the training set as it is"),
@@ -383,6 +383,7 @@ def test_a_self_test_without_draws_is_refused(capsys):
             ["rlct", "--model=MODEL", "--sampler=fisher_sgld"],
             "--sampler fisher_sgld: give --step_size and --localization",
         ),
+        (["rlct", "--self_test", "--task=mnist"], "--task mnist: has no effect on --self_test"),
         (["rlct", "--self_test", "--sampler=sghmc"], "--sampler sghmc: has no effect on --self_test"),
         (["train", "--train_split=test"], "--train_split='test': digits is built in; allowed with data"),
         (["rlct", "--model=MODEL", "--label_column=y"], "--label_column='y': digits is built in; allowed with data"),
@@ -425,7 +426,7 @@ def test_output_folders_that_cannot_be_written(place, capsys):
     for command in ("train", "sweep", "rlct", "tune", "report"):
         for folder in ("file", "file/inside", "/proc/nothing", "x" * 300, "a\0b"):
             line = attempt(place, capsys, command, f"--output_dir={folder}")
-            assert line is not None, (command, folder)
+            assert "--output_dir" in (line or ""), (command, folder, line)
     assert Path("file").read_text() == ""
 
 

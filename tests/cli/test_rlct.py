@@ -97,6 +97,14 @@ def test_checkpoints_of_a_run(run_folder, tmp_path, capsys):
     assert rows[1]["llc"] == pytest.approx(LLCResult.load(one / "rlct.json").llc, rel=1e-3)
 
 
+def test_checkpoints_of_a_run_that_is_not_at_its_end_name_their_data(run_folder, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copytree(run_folder / "checkpoint-46", run / "checkpoint-46")
+    assert main(["rlct", "--checkpoints", str(run), "--num_draws", "4", "--quiet"]) == 0
+    assert LLCResult.load(run / "checkpoint-46" / "rlct.json").settings.data == "digits, train"
+
+
 def test_other_folders_beside_the_checkpoints_are_passed_over(run_folder, tmp_path, capsys):
     """One that a killed run left half-written, and one that a person named."""
     run = tmp_path / "run"
@@ -148,7 +156,27 @@ def test_an_estimate_of_a_sweeps_network_leaves_the_sweep_as_it_is(small_sweep, 
     before = (cell / "rlct.json").read_bytes()
     assert main(["rlct", "--model", str(cell), "--num_draws", "4", "--quiet"]) == 0
     assert (cell / "rlct.json").read_bytes() == before
-    assert (tmp_path / "runs/rlct/h8-aw10-seed1/rlct.json").is_file()
+    assert (tmp_path / f"runs/rlct/{small_sweep.name}--h8-aw10-seed1/rlct.json").is_file()
+
+
+def test_images_are_normalized_as_in_training(small_model, tmp_path):
+    folder, losses = tmp_path / "model", []
+    shutil.copytree(small_model, folder)
+    processor = json.loads((folder / "preprocessor_config.json").read_text())
+    for mean in (0.5, 0.25):
+        (folder / "preprocessor_config.json").write_text(json.dumps(processor | {"image_mean": [mean]}))
+        assert main(["rlct", "--model", str(folder), "--num_draws", "4", "--quiet"]) == 0
+        losses.append(LLCResult.load(folder / "rlct.json").init_loss)
+    assert losses[0] == pytest.approx(LLCResult.load(small_model / "rlct.json").init_loss)
+    assert losses[1] > losses[0] + 0.01
+
+
+def test_data_that_nothing_names_are_asked_for(small_model, tmp_path, capsys):
+    folder = tmp_path / "model"
+    shutil.copytree(small_model, folder)
+    (folder / "run.json").unlink()
+    assert main(["rlct", "--model", str(folder)]) == 2
+    assert "--task, --dataset_name: name the training data; no run.json" in capsys.readouterr().err
 
 
 def test_a_folder_of_data_that_only_its_owner_knows_must_be_named(small_model, tmp_path, capsys):

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from selfmod_hf.cli import COMMANDS, main
+from selfmod_hf.cli.train import parse_flags
 from selfmod_hf.models import SelfModelingForImageClassification
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,6 +104,20 @@ def test_a_file_of_flags_wins_over_the_recipe_and_loses_to_what_is_typed(tmp_pat
     assert (config.aux_weight, config.detach_targets) == (4, False)
     arguments = json.loads(Path("here/training_args.json").read_text())
     assert (arguments["learning_rate"], arguments["num_train_epochs"]) == (0.01, 1)
+
+
+@pytest.mark.parametrize(
+    ("argv", "kept"),
+    [
+        (["--task=cifar10", "--backbone=timm/resnet34"], (True, "{}")),
+        (["--task=cifar10", "--backbone=mlp"], (False, "{}")),
+        (["--task=imdb"], (False, '{"embedding_dim": 64}')),
+        (["--task=imdb", "--backbone=mlp"], (False, "{}")),
+    ],
+)
+def test_another_backbone_than_the_tasks_keeps_what_fits_it(argv, kept):
+    model_args = parse_flags(argv)[2]
+    assert (model_args.small_image_stem, model_args.backbone_kwargs) == kept
 
 
 def test_weight_zero_is_the_baseline(tmp_path, monkeypatch):
@@ -234,5 +249,6 @@ def test_help_explains_each_flag_and_has_the_values_that_hold(capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert all(flag in text for flag in ("--aux_weight", "--target_layers", "--learning_rate", "--log_weight_width"))
     assert "(default: steps)" not in text  # transformers' own; ours are epochs
+    assert "(default: 1)" in text.partition("--save_total_limit ")[2].partition(" --")[2][:400]
     assert "The same as --detach_targets False." in text
     assert "imdb: " in text.partition("A built-in task's own flags")[2]

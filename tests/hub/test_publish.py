@@ -61,7 +61,9 @@ def test_what_is_not_on_the_hub_is_named_by_its_flag(loopback_hub, tmp_path):
         lines = [line for line in done.stderr.splitlines() if line.startswith("selfmod: error: ")]
         names = ["--model me/none: ", "--backbone_name me/none: ", "FOLDER"]
         assert all(name in line for name, line in zip(names, lines, strict=True)), lines
-        reason = "no such repository on the Hub" if url == loopback_hub.url else "the connection to the Hub failed"
+        reason = (
+            "no such folder here, nor repository" if url == loopback_hub.url else "the connection to the Hub failed"
+        )
         assert all(reason in line for line in lines[:2]), lines
 
 
