@@ -151,15 +151,16 @@ def check_output_dir(folder: str | Path | None) -> None:
     """Refuse a folder that cannot be made or written to; None, a command's own, is one that can."""
     if folder is None:
         return
+    if "\0" in str(folder):
+        raise UsageError(f"--output_dir {str(folder)!r}: allowed are names without a null character")
     try:
         place = next(place for place in (Path(folder), *Path(folder).parents) if place.exists())
         if not place.is_dir():
             raise UsageError(f"--output_dir {folder}: cannot be written to ({place} is no folder)")
         with tempfile.TemporaryFile(dir=place):  # asking for permission is not enough for root, or over a network
             pass
-    except (OSError, ValueError) as error:  # the latter: a null character
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"--output_dir {folder}: cannot be written to ({reason})") from error
+    except OSError as error:
+        raise UsageError(f"--output_dir {folder}: cannot be written to ({error.strerror})") from error
 
 
 @contextmanager
