@@ -77,12 +77,14 @@ def run(argv: Sequence[str]) -> None:
         return
     with one_line(hub=f"--model {args.model}"):
         _check_choice(args, data_args)
-        published, taken = _published(args, data_args)
+        folders = _checkpoint_folders(args.checkpoints) if args.checkpoints else [_fetched(args)]
+        for folder in folders:
+            _check_config(args, folder)
+        published, taken = _published(args, data_args, folders[0])
         data_args = replace(data_args, **taken)
         spec = task_spec(data_args)
         settings = sampler_settings(args, spec.name, published) | {"data": spec.train_data}
-        folders = _checkpoint_folders(args.checkpoints) if args.checkpoints else [_fetched(args)]
-        models = [_load_model(folder, args) for folder in folders]
+        models = [_load_model(folder, args.subfolder) for folder in folders]
         if taken and spec.dataset_name and not models[0].config.reads_text and data_args.image_size is None:
             data_args = replace(data_args, image_size=list(models[0].config.image_size))  # as it was trained
         data = _load_data(spec, data_args, folders[0], args.subfolder, models[0])
@@ -126,28 +128,22 @@ def _check_choice(args: RLCTArguments, data_args: DataArguments) -> None:
     check_output_dir(args.output_dir)
 
 
-def _published(args: RLCTArguments, data_args: DataArguments) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+def _published(
+    args: RLCTArguments, data_args: DataArguments, folder: str
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """Of a model on the Hub its published RLCT; of any, those of its data's flags that were not typed."""
     from ..hub.agreement import data_of_folder, published_data, published_rlct
 
-    here = args.model is None or Path(args.model).is_dir()
-    if data_args.task is not None or data_args.dataset_name is not None:
-        flags: dict[str, Any] = {}
-    elif args.model is None:
-        flags = data_of_folder(Path(_checkpoint_folders(args.checkpoints)[0]))
-    elif here:
-        _check_config(args, args.model)
-        flags = data_of_folder(Path(args.model, args.subfolder))
-    else:
-        flags = published_data(args.model, args.revision, args.subfolder)
-    if not flags and data_args.task is None and data_args.dataset_name is None:
-        raise UsageError("--task, --dataset_name: name the training data; no run.json beside the network does")
+    of_hub = (args.model, args.revision, args.subfolder) if args.model and not Path(args.model).is_dir() else None
+    flags: dict[str, Any] = {}
+    if data_args.task is None and data_args.dataset_name is None:
+        flags = data_of_folder(Path(folder, args.subfolder)) if of_hub is None else published_data(*of_hub)
+        if not flags:
+            raise UsageError("--task, --dataset_name: name the training data; no run.json beside the network does")
     taken = {name: value for name, value in flags.items() if getattr(data_args, name) is None}
     if data_args.train_split is not None or data_args.dataset_config is not None:
         taken.pop("max_train_samples", None)  # were of another split
-    if args.model is None or here or args.calibrate:
-        return None, taken
-    return published_rlct(args.model, args.revision, args.subfolder), taken
+    return (None if of_hub is None or args.calibrate else published_rlct(*of_hub)), taken
 
 
 def _what_was_taken(args: RLCTArguments, settings: dict[str, Any], taken: dict[str, Any]) -> str:
@@ -242,11 +238,10 @@ def _fetched(args: RLCTArguments) -> str:
     return str(fetch(args.model, [f"{prefix}{name}" for name in NETWORK_FILES], revision=args.revision))
 
 
-def _load_model(folder: str, args: RLCTArguments) -> SelfModelingPreTrainedModel:
+def _load_model(folder: str, subfolder: str) -> SelfModelingPreTrainedModel:
     from ..models import load_model
 
-    _check_config(args, folder)
-    return load_model(folder, subfolder=args.subfolder, finite=False)  # a diverged network is told as such
+    return load_model(folder, subfolder=subfolder, finite=False)  # a diverged network is told as such
 
 
 def _check_config(args: RLCTArguments, folder: str) -> None:
@@ -280,10 +275,9 @@ def _normalized(spec: TaskSpec, processor: Path) -> TaskSpec:
         return replace(spec, image_mean=float(mean), image_std=float(std))
 
 
-def _checkpoint_folders(run_folder: str | None) -> list[str]:
+def _checkpoint_folders(run_folder: str) -> list[str]:
     from ..trainer.checkpoints import whole_checkpoints
 
-    assert run_folder is not None
     found = whole_checkpoints(run_folder)
     if not found:
         raise UsageError(

@@ -125,7 +125,7 @@ def data_of_folder(folder: Path) -> dict[str, Any]:
     if (folder / "run.json").is_file():
         return _data_of_run(folder / "run.json")
     sweep = folder.resolve().parent.parent / "run.json"
-    return _data_of_sweep(sweep) if folder.resolve().parent.name == "cells" and sweep.is_file() else {}
+    return _data_of_sweep(sweep) if (folder / "row.json").is_file() and sweep.is_file() else {}
 
 
 def _data_of_sweep(path: Path) -> dict[str, Any]:

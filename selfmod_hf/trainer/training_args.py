@@ -24,6 +24,11 @@ _USABLE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "eval_accumulation_steps": (lambda value: value is None or value >= 1, "are None and integers of at least 1"),
     "seed": (lambda value: 0 <= value < 2**32, "are integers from 0 to 2**32 - 1"),
     "data_seed": (lambda value: value is None or 0 <= value < 2**32, "are integers from 0 to 2**32 - 1"),
+    "optim_args": (
+        lambda value: not value or all(entry.count("=") == 1 for entry in value.split(",")),
+        "are NAME=VALUE, joined by commas",
+    ),
+    "rlct_preset": (lambda value: value in PRESETS, f"are {', '.join(PRESETS)}"),
     "torch_compile_mode": (lambda value: value in _COMPILE_MODES, f"are {', '.join(map(str, _COMPILE_MODES))}"),
 }
 
@@ -94,10 +99,6 @@ class SelfModelingTrainingArguments(TrainingArguments):
         for name in ("rlct_every_n_epochs", "tensorboard_figures_every_n_epochs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)!r}: allowed are integers of at least 0")
-        if self.rlct_preset not in PRESETS:
-            raise ValueError(f"rlct_preset={self.rlct_preset!r}: allowed are {', '.join(PRESETS)}")
-        if not all(entry.count("=") == 1 for entry in (self.optim_args or "a=b").split(",")):
-            raise ValueError(f"optim_args={self.optim_args!r}: allowed are NAME=VALUE, joined by commas")
         for name in self.report_to:
             _check_tracker(name)
         for name in ("num_train_epochs", "learning_rate"):

@@ -171,6 +171,15 @@ def test_images_are_normalized_as_in_training(small_model, tmp_path):
     assert losses[1] > losses[0] + 0.01
 
 
+def test_a_typed_split_is_not_cut_to_the_size_of_the_runs_own(small_model):
+    from selfmod_hf.cli.data_flags import DataArguments
+    from selfmod_hf.cli.rlct import RLCTArguments, _published
+
+    for typed, limited in ((DataArguments(), True), (DataArguments(train_split="test"), False)):
+        _, taken = _published(RLCTArguments(model=str(small_model)), typed, str(small_model))
+        assert ("max_train_samples" in taken) == limited
+
+
 def test_data_that_nothing_names_are_asked_for(small_model, tmp_path, capsys):
     folder = tmp_path / "model"
     shutil.copytree(small_model, folder)
