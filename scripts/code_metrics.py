@@ -330,17 +330,17 @@ def longest_chain(graph: dict[str, set[str]]) -> list[str]:
             component_of[name] = tuple(component)
 
     @cache
-    def chain(component: tuple[str, ...]) -> tuple[str, ...]:
-        best: tuple[str, ...] = ()
+    def chain(component: tuple[str, ...]) -> list[str]:
+        best: list[str] = []
         for name in component:
             for target in sorted(complete[name]):
                 if component_of[target] != component:
                     other = chain(component_of[target])
                     best = other if len(other) > len(best) else best
-        return component + best
+        return [*component, *best]
 
     chains = [chain(component) for component in set(component_of.values())]
-    return list(max(chains, key=len))
+    return max(chains, key=len)
 
 
 # ---- frames ----
