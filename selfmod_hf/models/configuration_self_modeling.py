@@ -49,6 +49,7 @@ class SelfModelingConfig(PreTrainedConfig):
         target_layers: modules whose activations are predicted, as `model.named_modules()` spells them
             (``"hidden.relu1"``, ``"backbone.layer4"``); a leading ``"backbone."`` may be left off. Wildcards stand
             within one part of a name: ``"encoder.layer.*.output"``. Empty: the baseline, a plain classifier.
+            A module that one forward calls several times (ALBERT's layers are one module) counts by its last call.
         target_pooling: what of token-wise activations (B, T, n) is predicted: their "mean" over the tokens that are
             no padding, the "first" such token's, or (images alone) all of them, "flatten". Other activations are
             flattened, as the paper does it.

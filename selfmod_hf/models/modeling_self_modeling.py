@@ -10,10 +10,10 @@ import fnmatch
 import importlib
 import inspect
 import os
+import threading
 import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -74,12 +74,29 @@ def self_modeling_losses(predictions: torch.Tensor, targets: torch.Tensor) -> to
     return (_at_least_float32(predictions) - _at_least_float32(targets)).square().mean(dim=1)
 
 
-def _capture(store: dict[str, torch.Tensor], name: str, module: nn.Module, args: Any, output: Any) -> None:
-    """Forward hook that keeps a module's output, the first of several. A clone: a later in-place operation must not
-    change it."""
-    first = output if isinstance(output, torch.Tensor) or not output else output[0]
-    if isinstance(first, torch.Tensor):
-        store[name] = first.clone()
+# The activations of the forward call that runs now in this thread. Several threads may call one network at once.
+_CALL = threading.local()
+
+
+class _Capture:
+    """Forward hook that keeps a module's output for the forward call that runs in this thread.
+
+    A module may be called several times in one forward (ALBERT's layers share one). Its last call counts.
+
+    Args:
+        name: the module's name in the network.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        activations = getattr(_CALL, "activations", None)
+        if activations is None:  # a layer that is called by itself
+            return
+        first = output if isinstance(output, torch.Tensor) or not output else output[0]
+        if isinstance(first, torch.Tensor):
+            activations[self.name] = first.clone()  # a later in-place operation must not change it
 
 
 def _pooled(activation: torch.Tensor, pooling: str, mask: torch.Tensor | None) -> torch.Tensor:
@@ -125,7 +142,6 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
     def __init__(self, config: SelfModelingConfig) -> None:
         super().__init__(config)
         self._initialized_by_constructors = False
-        self._activations: dict[str, torch.Tensor] = {}
 
     def _build_heads(self, example: dict[str, torch.Tensor]) -> None:
         """Add hidden layers and heads to `self.backbone`. The self-model's head comes last, so that a seed gives
@@ -137,56 +153,104 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         config = self.config
         self.target_layers: list[str] = []
         self.hidden: nn.Module = nn.Identity()
-        in_features = self._probe(example).shape[1]
+        in_features = self._probe(example)[0].shape[1]
         self.hidden = _hidden_stack(in_features, config.hidden_sizes)
         features = (config.hidden_sizes or [in_features])[-1]
         self.classifier = nn.Linear(features, config.num_labels)
         self.self_model_head: nn.Linear | None = None
         if config.target_layers:
-            self._hook_target_layers()
-            self._probe(example)
-            self._check_targets(example)
-            self.self_model_head = nn.Linear(features, self._pop_targets().shape[1])
+            self._find_target_layers()
+            _, activations = self._probe(example)
+            self._check_targets(example, activations)
+            self._check_training(example, activations)
+            self.self_model_head = nn.Linear(features, self._targets(activations).shape[1])
 
     @torch.no_grad()
-    def _probe(self, example: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _probe(self, example: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return what `_observe` returns, for these inputs in eval mode."""
         self._check_memory()
         self.eval()  # no dropout: draws no random number; no batch statistics: changes no buffer
         try:
-            features = self._features(**example)
+            found = self._observe(**example)
         except RuntimeError:  # `from_pretrained` builds on the device "meta", where some encoders cannot run
             if next(self.parameters()).device.type != "meta":
                 raise
-            features = self._probe_twin(example)
+            found = self._twin()._observe_shapes(example)
         self.train()
-        return features
+        return found
 
-    def _probe_twin(self, example: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Probe a copy that has memory, all zeros: only shapes matter."""
-        self._activations.clear()
+    def _twin(self) -> "SelfModelingPreTrainedModel":
+        """Return a copy on the CPU whose numbers are all zero: only shapes matter."""
         with torch.device("cpu"):
             twin = copy.deepcopy(self).to_empty(device="cpu")
+        with torch.no_grad():
             for tensor in (*twin.parameters(), *twin.buffers()):
                 tensor.zero_()
-            features = twin._features(**{name: torch.zeros(x.shape, dtype=x.dtype) for name, x in example.items()})
-        self._activations.update(twin._activations)
-        return features
+        return twin
 
-    def _hook_target_layers(self) -> None:
+    def _observe_shapes(self, example: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        with torch.device("cpu"):
+            zeros = {name: torch.zeros(x.shape, dtype=x.dtype) for name, x in example.items()}
+            return self._observe(**zeros)
+
+    @torch.no_grad()
+    def _check_training(self, example: dict[str, torch.Tensor], activations: dict[str, torch.Tensor]) -> None:
+        """Reject targets that a training step may lack, or of which it sees a part: LayerDrop skips whole layers, and
+        patch dropout leaves out tokens."""
+        rates = _drop_rates(self.backbone)
+        if not rates:
+            return
+        twin = self._twin().train()
+        for owner, name, _ in _drop_rates(twin.backbone):
+            setattr(owner, name, 0.5 if name == "prob" else 1.0)  # of the layers all go, of the patches half
+        with torch.random.fork_rng(devices=[]):
+            _, found = twin._observe_shapes(example)
+        for layer in self.target_layers:
+            changed = layer not in found or len(activations[layer].shape) != len(found[layer].shape)
+            if self.config.target_pooling == "flatten":
+                changed = changed or activations[layer].shape != found[layer].shape
+            if changed:
+                given = ", ".join(sorted({described for _, _, described in rates}))
+                raise ValueError(
+                    f"target_layers: {layer!r} is skipped or cut in some training steps, because the backbone has "
+                    f"{given}; allowed are 0 there, or layers that give all their activations in every step"
+                )
+
+    def _find_target_layers(self) -> None:
         modules = {name: m for name, m in self.named_modules() if name.startswith(("backbone.", "hidden."))}
         for pattern in self.config.target_layers:
             found = [name for name in modules if _matches(name, pattern)]
             if not found:
                 raise ValueError(f"target_layers: no module is named {pattern!r}; allowed are {', '.join(modules)}")
             self.target_layers += [name for name in found if name not in self.target_layers]
-        for name in self.target_layers:
-            # partial, not a closure: copy.deepcopy then gives the copy's hook the copy's store
-            modules[name].register_forward_hook(partial(_capture, self._activations, name))
 
-    def _check_targets(self, example: dict[str, torch.Tensor]) -> None:
+    def _hook_target_layers(self) -> None:
+        """Hook the modules that bear the target layers' names now. An adapter or a quantized layer may have taken a
+        layer's place since the last call; then its output is the layer's activation."""
+        for name in self.target_layers:
+            try:
+                module = self.get_submodule(name)
+            except AttributeError as error:
+                raise ValueError(f"target_layers: {name!r} is no longer a module of the network") from error
+            hooks = module._forward_hooks.values()
+            if not any(isinstance(hook, _Capture) and hook.name == name for hook in hooks):
+                module.register_forward_hook(_Capture(name))
+
+    def _observe(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the last hidden features, (B, F), and by their names what the target layers gave in this call."""
+        self._hook_target_layers()
+        before = getattr(_CALL, "activations", None)
+        _CALL.activations = activations = {}
+        try:
+            features = self._features(**inputs)
+        finally:
+            _CALL.activations = before
+        return features, activations
+
+    def _check_targets(self, example: dict[str, torch.Tensor], activations: dict[str, torch.Tensor]) -> None:
         """Refuse layers without one activation of fixed size for each sample. What a wildcard has matched beside others
         may be a mere container, which is never called."""
-        called = [name for name in self.target_layers if name in self._activations]
+        called = [name for name in self.target_layers if name in activations]
         for pattern in self.config.target_layers:
             if not any(_matches(name, pattern) for name in called):
                 raise ValueError(
@@ -194,7 +258,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
                     f"layer within it, such as '{pattern}.*'"
                 )
         self.target_layers = called
-        for name, activation in self._activations.items():
+        for name, activation in activations.items():
             shape, tokens = tuple(activation.shape), example.get("input_ids")
             usable = activation.dim() > 1 and len(activation) == 2 and activation.is_floating_point()
             if tokens is not None:  # texts differ in length
@@ -205,10 +269,17 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
                     "or, of texts, (samples, tokens, n)"
                 )
 
-    def _pop_targets(self, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """The activations captured by the last forward pass, (B, n). Popped, so that no graph outlives its step."""
-        captured = [self._activations.pop(name) for name in self.target_layers]
-        return torch.cat([_pooled(activation, self.config.target_pooling, mask) for activation in captured], dim=1)
+    def _targets(self, activations: dict[str, torch.Tensor], mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the activations of one call side by side, (B, n).
+
+        Raises:
+            ValueError: a target layer that was not called.
+        """
+        for name in self.target_layers:
+            if name not in activations:
+                raise ValueError(f"target_layers: {name!r} gave no activation in this forward; it was not called")
+        pooling = self.config.target_pooling
+        return torch.cat([_pooled(activations[name], pooling, mask) for name in self.target_layers], dim=1)
 
     def _features(self, **inputs: torch.Tensor) -> torch.Tensor:
         """The last hidden features, (B, F), that both heads read."""
@@ -217,6 +288,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
     def _heads(
         self,
         features: torch.Tensor,
+        activations: dict[str, torch.Tensor],
         labels: torch.Tensor | None,
         num_items_in_batch: torch.Tensor | int | None,
         return_dict: bool | None,
@@ -226,7 +298,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         predictions, targets = None, None
         if self.self_model_head is not None:
             predictions = self.self_model_head(features)  # (B, n)
-            targets = self._pop_targets(mask)  # (B, n)
+            targets = self._targets(activations, mask)  # (B, n)
             targets = targets.detach() if self.config.detach_targets else targets
         terms = self._losses(logits, labels, predictions, targets, num_items_in_batch)
         output = SelfModelingOutput(
@@ -262,11 +334,21 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
 
     def prune(self) -> "SelfModelingPreTrainedModel":
         """The classification-only network: a copy without the self-model's head, of the same structure whatever
-        was predicted. Complexity is measured on it. Its logits are bit-identical to this model's."""
+        was predicted. Complexity is measured on it. Its logits are bit-identical to this model's.
+
+        Raises:
+            ValueError: a network in which modules were replaced after it was built, by an adapter for example.
+        """
         config = type(self.config).from_dict({**self.config.to_dict(), "target_layers": [], "aux_weight": 0.0})
         with torch.random.fork_rng():  # the weights drawn here are overwritten; the caller's generator stays as it is
             pruned = type(self)(config).to(device=self.device, dtype=self.dtype)
         kept = {k: v for k, v in self.state_dict().items() if not k.startswith("self_model_head.")}
+        strange = sorted(kept.keys() ^ pruned.state_dict().keys())
+        if strange:
+            raise ValueError(
+                f"prune: modules were replaced since the network was built ({strange[0]}); merge an adapter first, "
+                "for example by PeftModel.merge_and_unload()"
+            )
         pruned.load_state_dict(kept)
         return pruned.train(self.training)
 
@@ -353,6 +435,24 @@ def _matches(name: str, pattern: str) -> bool:
     )
 
 
+def _drop_rates(backbone: nn.Module) -> list[tuple[Any, str, str]]:
+    """Return where a backbone keeps a rate above 0 at which layers or patches are left out while it trains: the
+    module or configuration, the attribute's name, and both for a message."""
+    found = []
+    for module in backbone.modules():
+        owners = [module]
+        if hasattr(module, "config"):
+            owners.append(module.config)
+        patches = type(module).__name__.startswith("PatchDropout")  # timm's
+        for owner in owners:
+            for name, value in vars(owner).items():
+                drops = "layerdrop" in name or (patches and name == "prob")
+                if drops and isinstance(value, float) and value > 0:
+                    label = "patch_drop_rate" if patches else name
+                    found.append((owner, name, f"{label}={value:g}"))
+    return found
+
+
 def _without_pooler(encoder: Any) -> dict[str, bool]:
     """The argument that leaves out a pooling layer, where the encoder knows it: nothing here reads that layer."""
     known = "add_pooling_layer" in inspect.signature(encoder_class(encoder.model_type).__init__).parameters
@@ -429,7 +529,8 @@ class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
                 batch. A Trainer that accumulates gradients passes the count of the whole accumulated batch.
             return_dict: False gives a plain tuple.
         """
-        return self._heads(self._features(pixel_values), labels, num_items_in_batch, return_dict)
+        features, activations = self._observe(pixel_values=pixel_values)
+        return self._heads(features, activations, labels, num_items_in_batch, return_dict)
 
 
 class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
@@ -461,8 +562,11 @@ class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
                 f"backbone_config: {type(self.backbone).__name__} takes no attention_mask, so that padding would enter "
                 "targets and losses; allowed are encoders that do"
             )
+        # an encoder that feeds forward in chunks of tokens calls those layers several times: two chunks show it
+        chunk = 0 if bag else getattr(self.backbone.config, "chunk_size_feed_forward", 0)
+        tokens = torch.zeros(2, 2 * chunk or 3, dtype=torch.long)
         # without a mask: transformers would look into its values, and `from_pretrained` builds without any
-        self._build_heads({"input_ids": torch.zeros(2, 3, dtype=torch.long)})
+        self._build_heads({"input_ids": tokens})
         self.post_init()
 
     def _features(  # type: ignore[override]
@@ -503,8 +607,10 @@ class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
                 the last offset is filler. No padding within, and so nothing wasted on texts of unequal length.
             token_type_ids: (B, T), as some tokenizers give them; for encoders that take them, else not used.
         """
-        features = self._features(input_ids, attention_mask, offsets, token_type_ids)
-        return self._heads(features, labels, num_items_in_batch, return_dict, attention_mask)
+        features, activations = self._observe(
+            input_ids=input_ids, attention_mask=attention_mask, offsets=offsets, token_type_ids=token_type_ids
+        )
+        return self._heads(features, activations, labels, num_items_in_batch, return_dict, attention_mask)
 
 
 class MeanEmbeddingBag(nn.EmbeddingBag):

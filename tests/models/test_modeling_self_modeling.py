@@ -162,8 +162,6 @@ def test_a_copy_captures_its_own_activations():
     with torch.no_grad():
         twin.hidden.linear2.bias.add_(10)
     assert not torch.allclose(twin(**inputs).self_model_targets, model(**inputs).self_model_targets)
-    assert not twin._activations
-    assert not model._activations
 
 
 def test_compiles_without_graph_break():
