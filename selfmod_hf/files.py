@@ -32,11 +32,11 @@ def read_json(path: str | Path, kind: type = dict) -> Any:
     return value
 
 
-def read_yaml(flag: str, path: str | Path, *, as_text: bool = False) -> dict[str, Any]:
+def read_yaml(name: str, path: str | Path, *, as_text: bool = False) -> dict[str, Any]:
     """The mapping in a YAML or JSON file.
 
     Args:
-        flag: that names the file, for errors.
+        name: of the argument that names the file, for errors.
         path: the file.
         as_text: leave all scalars as text.
 
@@ -48,34 +48,34 @@ def read_yaml(flag: str, path: str | Path, *, as_text: bool = False) -> dict[str
 
     try:
         if not Path(path).is_file():
-            raise InputError(flag, str(path), "no such file")
+            raise InputError(name, str(path), "no such file")
         if Path(path).stat().st_size > MOST_YAML_BYTES:
-            raise InputError(flag, str(path), f"allowed are files of at most {MOST_YAML_BYTES} bytes")
+            raise InputError(name, str(path), f"allowed are files of at most {MOST_YAML_BYTES} bytes")
         text = Path(path).read_text(encoding="utf-8")
-        _check_size(flag, path, yaml.parse(text, Loader=yaml.SafeLoader))
+        _check_size(name, path, yaml.parse(text, Loader=yaml.SafeLoader))
         values = yaml.load(text, Loader=yaml.BaseLoader if as_text else yaml.SafeLoader)
     except InputError:
         raise
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(flag, str(path), f"cannot be read ({error})") from error
+        raise InputError(name, str(path), f"cannot be read ({error})") from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(flag, str(path), f"is neither YAML nor JSON ({error})") from error
+        raise InputError(name, str(path), f"is neither YAML nor JSON ({error})") from error
     if not isinstance(values, dict):
-        raise InputError(flag, str(path), "allowed is a mapping of names to values")
+        raise InputError(name, str(path), "allowed is a mapping of names to values")
     return values
 
 
-def _check_size(flag: str, path: str | Path, events: Iterator[Any]) -> None:
+def _check_size(name: str, path: str | Path, events: Iterator[Any]) -> None:
     """Refuse YAML whose values would be larger, or deeper, than its text, before any is made."""
     from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
     depth = 0
     for event in events:
         if isinstance(event, AliasEvent):
-            raise InputError(flag, str(path), "aliases (*name) are not allowed")
+            raise InputError(name, str(path), "aliases (*name) are not allowed")
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
         if depth > 20:
-            raise InputError(flag, str(path), "is nested more than 20 levels deep")
+            raise InputError(name, str(path), "is nested more than 20 levels deep")
 
 
 @contextmanager
@@ -90,3 +90,22 @@ def entries_of(path: str | Path) -> Iterator[None]:
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         problem = f"an entry is missing or of a wrong type ({type(error).__name__}: {error})"
         raise InputError("file", str(path), problem) from error
+
+
+@contextmanager
+def files_of_user(name: str, folder: str | Path) -> Iterator[None]:
+    """Turn the errors of reading a folder that the user named into an InputError.
+
+    Args:
+        name: of the argument that names the folder.
+        folder: its value.
+
+    Raises:
+        InputError: in place of a ValueError or OSError.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, OSError) as error:
+        raise InputError(name, str(folder), str(error)) from error

@@ -1,8 +1,7 @@
 """The command line: `selfmod <command> ...`, the same entry points as the files of `scripts/`.
 
-A command is a module with `run(argv) -> None`, imported when it is asked for. It raises `UsageError` (or lets the
-package's ValueErrors through while it prepares): the user sees one line, the exit code is 2. So it is where the disk
-runs full, at whatever moment.
+A command is a module with `run(argv)` and `flag_classes()`, imported when it is asked for. Exit codes: 0; 2 after one
+line about what the user can mend (`errors.py`); 1 after a traceback, for an error while working; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -12,31 +11,41 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from importlib import import_module
+from types import ModuleType
 from typing import Any, NoReturn
 
+from .errors import UsageError
+
+
+@dataclass(frozen=True)
+class Command:
+    """What `selfmod --help` and Ctrl-C say of a command.
+
+    Attributes:
+        summary: what it does.
+        go_on: what to do after it was interrupted.
+    """
+
+    summary: str
+    go_on: str
+
+
+SAME = "the same command goes on where this one stopped"
+AGAIN = "the same command starts again"
 COMMANDS = {
-    "train": "train one network",
-    "sweep": "train and measure the paper's grid of networks",
-    "rlct": "estimate the RLCT of a trained network",
-    "report": "figures and tables of a sweep",
-    "reproduce": "the whole study: search, experiment, measures, figures, report",
-    "tune": "search for accurate and simple networks",
-    "push": "a model or a whole sweep to the Hub",
+    "train": Command(
+        "train one network", "the same command with --resume_from_checkpoint last goes on from the last checkpoint"
+    ),
+    "sweep": Command("train and measure the paper's grid of networks", SAME),
+    "rlct": Command("estimate the RLCT of a trained network", AGAIN),
+    "report": Command("figures and tables of a sweep", AGAIN),
+    "reproduce": Command("the whole study: search, experiment, measures, figures, report", SAME),
+    "tune": Command("search for accurate and simple networks", SAME),
+    "push": Command("a model or a whole sweep to the Hub", AGAIN),
 }
-
-# how the system, safetensors (in its own exception) and torch (in RuntimeErrors, without a reason) say so
-DISK_FULL = (
-    "No space left on device",
-    "Disk quota exceeded",
-    "iostream error",
-    "PytorchStreamWriter failed",
-    "inline_container.cc",
-)
-
-
-class UsageError(Exception):
-    """Something the user gave cannot be used; the message is one line."""
+INTERRUPTED = 130  # 128 + SIGINT, the shells' convention
 
 
 def entry(argv: Sequence[str] | None = None) -> NoReturn:
@@ -64,13 +73,13 @@ def entry(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code (0; 2 for what the user can mend)."""
+    """Run a command and return its exit code. An error while working passes."""
     argv = [_underscored(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for a terminal that cannot show "nβ"
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: selfmod COMMAND [flags]   (selfmod COMMAND --help explains them)\n")
-        print("\n".join(f"  {name:10} {summary}" for name, summary in COMMANDS.items()))
+        print("\n".join(f"  {name:10} {command.summary}" for name, command in COMMANDS.items()))
         return 0
     if argv[0] == "--version":
         from .. import __version__
@@ -86,19 +95,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         be_patient()
         command.run(argv[1:])
         _leave_together()
+    except KeyboardInterrupt:
+        if int(os.environ.get("RANK", 0)) == 0:
+            print(f"\nselfmod: interrupted: {COMMANDS[argv[0]].go_on}", file=sys.stderr)
+        return INTERRUPTED
     except Exception as error:
-        message = " ".join(str(error).split())
-        if any(words in message for words in DISK_FULL):
-            message = f"the disk seems to be full ({message}): free some space, then give the same command again"
-        elif not isinstance(error, UsageError):
-            raise
-        from ..tokens import hide_tokens
+        from .errors import expected_line, print_rejection, with_flags
 
-        line = f"selfmod: error: {hide_tokens(message, argv)}"
-        encoding = sys.stderr.encoding or "utf-8"  # a value may hold what the terminal, or UTF-8 itself, cannot show
-        print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
+        line = expected_line(error)
+        if line is None:
+            raise
+        if argv[0] in COMMANDS:
+            line = with_flags(line, _flags_of(command))
+        print_rejection(error, line, argv)
         return 2
     return 0
+
+
+def _flags_of(command: ModuleType) -> set[str]:
+    return {field.name for cls in command.flag_classes() for field in fields(cls)}
 
 
 def _underscored(argument: str) -> str:

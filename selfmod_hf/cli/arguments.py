@@ -13,17 +13,13 @@ import math
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..errors import InputError
 from ..files import read_yaml
-from . import UsageError
+from .errors import UsageError, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from transformers import HfArgumentParser
 
 
@@ -87,7 +83,7 @@ def read_config_file(path: str, parser: HfArgumentParser) -> dict[str, Any]:
         UsageError: no such file, no mapping, or a key that is no flag.
     """
     with one_line():
-        values = read_yaml("--config", path)
+        values = read_yaml("config", path)
     known = vars(parser.parse_args([]))
     for key in values:
         if key not in known:
@@ -161,45 +157,6 @@ def check_output_dir(folder: str | Path | None) -> None:
             pass
     except OSError as error:
         raise UsageError(f"--output_dir {folder}: cannot be written to ({error.strerror})") from error
-
-
-@contextmanager
-def one_line(hub: str = "") -> Iterator[None]:
-    """Turn the errors of preparing (wrong values, files, a Hub that says no) into a `UsageError`.
-
-    Args:
-        hub: the flag that names what is on the Hub, and its value: begins the lines about it.
-    """
-    from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.utils import httpx
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (ValueError, OSError, ImportError, HfHubHTTPError, SafetensorError, httpx.TransportError) as error:
-        of_hub = _of_hub(error)
-        named = f"{hub}: " if hub and of_hub else ""
-        raise UsageError(named + (of_hub or str(error) or type(error).__name__)) from error
-
-
-def _of_hub(error: BaseException | None) -> str:
-    """What the clients of the Hub say at length, in short; empty for any other error, and for the package's own."""
-    from huggingface_hub import errors
-    from huggingface_hub.utils import httpx
-
-    short = {
-        errors.HFValidationError: "no name of a repository (user/name), and no folder here",
-        errors.GatedRepoError: "the repository's owner must grant access first (then log in: hf auth login)",
-        errors.RepositoryNotFoundError: "no such folder here, nor repository on the Hub (private ones: hf auth login)",
-        errors.RevisionNotFoundError: "the repository has no such branch, tag or commit",
-        httpx.TransportError: "the connection to the Hub failed ({}); try again",
-        errors.HfHubHTTPError: "{}",
-    }
-    while error is not None and not isinstance(error, (InputError, ConnectionError)):
-        if found := next((text for kind, text in short.items() if isinstance(error, kind)), ""):
-            return found.format(str(error) or type(error).__name__)
-        error = error.__cause__
-    return ""
 
 
 def quieten(quiet: bool) -> None:

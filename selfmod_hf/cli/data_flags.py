@@ -54,7 +54,7 @@ def task_spec(args: Any) -> TaskSpec:
     spec = replace(get_task("digits" if args.task is None else args.task), **entries)
     if spec.dataset_name is None and entries:
         name, value = next(iter(entries.items()))
-        raise InputError(f"--{name}", value, f"{spec.name} is built in; allowed with data of the Hub or of a folder")
+        raise InputError(name, value, f"{spec.name} is built in; allowed with data of the Hub or of a folder")
     return spec
 
 
@@ -88,7 +88,7 @@ def _image_size(size: list[int] | None) -> list[int] | None:
     if size is None:
         return None
     if len(size) > 2 or any(side < 1 for side in size):
-        raise InputError("--image_size", size, "allowed are one or two integers of at least 1")
+        raise InputError("image_size", size, "allowed are one or two integers of at least 1")
     return size * 2 if len(size) == 1 else size
 
 
@@ -101,4 +101,4 @@ def _check_kind(spec: TaskSpec, args: DataArguments) -> None:
         value = getattr(args, name)
         if value is not None and value is not False:
             kind, other = ("texts", "images") if texts else ("images", "texts (--text_column)")
-            raise InputError(f"--{name}", value, f"the task is one of {kind}; allowed with {other}")
+            raise InputError(name, value, f"the task is one of {kind}; allowed with {other}")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import make_parser, one_line, parse, quieten
+from .arguments import make_parser, parse, quieten
 from .data_flags import flag
+from .errors import hub_in_one_line, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,13 +33,18 @@ class PushArguments:
     quiet: bool = flag("No progress: the addresses only.", default=False)
 
 
+def flag_classes() -> tuple[type, ...]:
+    """Return the dataclasses of this command's flags."""
+    return (PushArguments,)
+
+
 def run(argv: Sequence[str]) -> None:
     """Push; print the addresses.
 
     Raises:
         UsageError: input that cannot be used, a Hub that refuses, a connection that broke off.
     """
-    (args,) = parse(make_parser("push", PushArguments), argv, positional="folder")
+    (args,) = parse(make_parser("push", *flag_classes()), argv, positional="folder")
     quieten(args.quiet)
     with one_line(hub=f"--repo {args.repo}"):
         from huggingface_hub import HfApi
@@ -51,10 +57,11 @@ def run(argv: Sequence[str]) -> None:
             disable_progress_bars()
         for name in ("folder", "repo"):
             if getattr(args, name) is None:
-                raise InputError(f"--{name}", None, "must be given (selfmod push FOLDER --repo user/name)")
+                raise InputError(f"{name}", None, "must be given (selfmod push FOLDER --repo user/name)")
         folder = Path(args.folder)
         push = _push_of(folder)
         target = Target(args.repo, args.private, args.create_pr, args.revision)
+    with hub_in_one_line(f"--repo {args.repo}"):
         addresses = push(HfApi(), folder, target)
     print("\n".join(addresses))
 
@@ -71,4 +78,4 @@ def _push_of(folder: Path) -> Callable[[HfApi, Path, Target], list[str]]:
     if (folder / "app.py").is_file() and (folder / "README.md").is_file():
         return push_space
     allowed = "allowed are folders of a model (config.json), a sweep (cells/) or a Space (app.py, README.md)"
-    raise InputError("--folder", str(folder), allowed)
+    raise InputError("folder", str(folder), allowed)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import check_output_dir, make_parser, one_line, parse
+from .arguments import check_output_dir, make_parser, parse
 from .data_flags import flag
+from .errors import one_line
 
 if TYPE_CHECKING:
     from ..experiments.folder import SweepFolder
@@ -27,25 +28,30 @@ class ReportArguments:
     output_dir: str | None = flag("Where it all goes; default: FOLDER/report, or runs/hub/<repository>/report.")
 
 
+def flag_classes() -> tuple[type, ...]:
+    """Return the dataclasses of this command's flags."""
+    return (ReportArguments,)
+
+
 def run(argv: Sequence[str]) -> None:
     """Draw the figures, write the tables and the page, print the tables.
 
     Raises:
         UsageError: no folder, or one that holds no finished network.
     """
-    (args,) = parse(make_parser("report", ReportArguments), argv, positional="folder")
+    (args,) = parse(make_parser("report", *flag_classes()), argv, positional="folder")
     with one_line(hub=f"FOLDER {args.folder}"):
         from ..errors import InputError
         from ..experiments.folder import SweepFolder
         from ..experiments.on_hub import pull_sweep
 
         if args.folder is None:
-            raise InputError("FOLDER", None, "name the results folder of a sweep")
+            raise InputError("folder", None, "name the results folder of a sweep")
         check_output_dir(args.output_dir)
         here = Path(args.folder)
         folder = SweepFolder(here) if here.is_dir() else pull_sweep(args.folder, Path("runs/hub") / here)
-        output = Path(args.output_dir or folder.path / "report")
-        text, files = write_report(folder, output)
+    output = Path(args.output_dir or folder.path / "report")
+    text, files = write_report(folder, output)
     print(text)
     print(f"\n{output}: report.html, report.txt, {', '.join(file.name for file in files)}")
 

@@ -18,9 +18,9 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from ..tokens import without_tokens
-from . import UsageError
-from .arguments import as_flags, check_output_dir, make_parser, one_line, parse, quieten
+from .arguments import as_flags, check_output_dir, make_parser, parse, quieten
 from .data_flags import flag
+from .errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from ..experiments.study import StudyFolder
@@ -45,13 +45,18 @@ class ReproduceArguments:
     quiet: bool = flag("No progress: the final tables only.", default=False)
 
 
+def flag_classes() -> tuple[type, ...]:
+    """Return the dataclasses of this command's flags."""
+    return (ReproduceArguments,)
+
+
 def run(argv: Sequence[str]) -> None:
     """Do what is not done yet; print each task's table and where its report is.
 
     Raises:
         UsageError: input that cannot be used, before any training.
     """
-    (args,) = parse(make_parser("reproduce", ReproduceArguments), argv)
+    (args,) = parse(make_parser("reproduce", *flag_classes()), argv)
     quieten(args.quiet)
     with one_line():
         from ..experiments.folder import SweepFolder
@@ -60,12 +65,12 @@ def run(argv: Sequence[str]) -> None:
         todo = [task for task in args.tasks or [] if not study.is_finished(task, "report")]
         # loads all data: what cannot be had is missed now, not in hours
         prepared = [_prepared(study, task, args) for task in todo]
-        with SweepFolder(study.path).locked():
-            _begin(study, args)
-            for task in prepared:
-                task.work()
-        for name in args.tasks or []:
-            print(_summary(study, name))
+    with SweepFolder(study.path).locked():
+        _begin(study, args)
+        for task in prepared:
+            task.work()
+    for name in args.tasks or []:
+        print(_summary(study, name))
     print(f"\n{study.path}: study.json, a folder for each task")
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import entries_of, read_json
-from . import UsageError
-from .arguments import check_output_dir, make_parser, one_line, parse, quieten
+from .arguments import check_output_dir, make_parser, parse, quieten
 from .data_flags import DataArguments, flag, load_data, task_spec
+from .errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from ..complexity import LLCCalibration, LLCResult
@@ -62,18 +62,22 @@ class RLCTArguments:
     quiet: bool = flag("No progress: the final table only.", default=False)
 
 
+def flag_classes() -> tuple[type, ...]:
+    """Return the dataclasses of this command's flags."""
+    return (DataArguments, RLCTArguments)
+
+
 def run(argv: Sequence[str]) -> None:
     """Estimate, write, print a table.
 
     Raises:
         UsageError: input that cannot be used, before any sampling.
     """
-    data_args, args = parse(make_parser("rlct", DataArguments, RLCTArguments), argv)
+    data_args, args = parse(make_parser("rlct", *flag_classes()), argv)
     quieten(args.quiet)
     if args.self_test:
-        with one_line():
-            _check_self_test(data_args, args)
-            self_test(args)
+        _check_self_test(data_args, args)
+        self_test(args)
         return
     with one_line(hub=f"--model {args.model}"):
         _check_choice(args, data_args)
@@ -90,14 +94,14 @@ def run(argv: Sequence[str]) -> None:
         data = _load_data(spec, data_args, folders[0], args.subfolder, models[0])
         output = _output_folder(args)
         _join_processes(args)
-        if _is_main() and not args.quiet and (line := _what_was_taken(args, settings, taken)):
-            print(line, flush=True)
-        if args.calibrate:
-            _calibrate(models[0], data, settings, typed_settings(args), output)
-        elif args.checkpoints:
-            _estimate_checkpoints(folders, models, data, settings, output)
-        else:
-            _estimate(models[0], data, settings, output, published)
+    if _is_main() and not args.quiet and (line := _what_was_taken(args, settings, taken)):
+        print(line, flush=True)
+    if args.calibrate:
+        _calibrate(models[0], data, settings, typed_settings(args), output)
+    elif args.checkpoints:
+        _estimate_checkpoints(folders, models, data, settings, output)
+    else:
+        _estimate(models[0], data, settings, output, published)
 
 
 def _check_self_test(*given: DataArguments | RLCTArguments) -> None:

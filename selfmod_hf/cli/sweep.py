@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from . import UsageError
-from .arguments import check_output_dir, make_parser, one_line, parse, quieten
+from .arguments import check_output_dir, make_parser, parse, quieten
 from .data_flags import DataArguments, flag, load_data
+from .errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from ..data import TaskData, TaskSpec
@@ -53,13 +53,18 @@ class SweepArguments:
     quiet: bool = flag("No progress: the final table only.", default=False)
 
 
+def flag_classes() -> tuple[type, ...]:
+    """Return the dataclasses of this command's flags."""
+    return (SweepArguments,)
+
+
 def run(argv: Sequence[str]) -> None:
     """Train and measure what is not done yet; print the table.
 
     Raises:
         UsageError: input that cannot be used, before any training.
     """
-    (args,) = parse(make_parser("sweep", SweepArguments), argv)
+    (args,) = parse(make_parser("sweep", *flag_classes()), argv)
     quieten(args.quiet)
     with one_line():
         from ..experiments.report import results_table
@@ -70,11 +75,10 @@ def run(argv: Sequence[str]) -> None:
         if sweep.is_main:
             print(description)
         return
-    with one_line():
-        sweep.run((lambda line: None) if args.quiet else (lambda line: print(line, flush=True)))
-        if sweep.is_main:
-            print(results_table(sweep.folder.rows()))
-            print(f"\n{sweep.folder.path}: results.json, results.parquet, curves.parquet, run.json, cells/")
+    sweep.run((lambda line: None) if args.quiet else (lambda line: print(line, flush=True)))
+    if sweep.is_main:
+        print(results_table(sweep.folder.rows()))
+        print(f"\n{sweep.folder.path}: results.json, results.parquet, curves.parquet, run.json, cells/")
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import UsageError
-from .arguments import as_flags, check_output_dir, make_parser, one_line, parse, quieten, read_config_file
+from .arguments import as_flags, check_output_dir, make_parser, parse, quieten, read_config_file
 from .data_flags import DataArguments, flag, load_data, task_spec
+from .errors import UsageError, hub_in_one_line, one_line
 
 if TYPE_CHECKING:
     from transformers import HfArgumentParser
@@ -75,6 +75,13 @@ DEFAULTS = {
 METRICS = ("loss", "accuracy", "classification_loss", "self_modeling_loss")
 
 
+def flag_classes() -> tuple[type, ...]:
+    """Return the dataclasses of this command's flags."""
+    from ..trainer import SelfModelingTrainingArguments
+
+    return (DataArguments, ModelArguments, RunArguments, SelfModelingTrainingArguments)
+
+
 def run(argv: Sequence[str]) -> None:
     """Train, evaluate, save; print a table.
 
@@ -100,15 +107,11 @@ def run(argv: Sequence[str]) -> None:
 
 def _parser() -> HfArgumentParser:
     from ..data import TASKS
-    from ..trainer import SelfModelingTrainingArguments
 
     recipes = "; ".join(f"{name}: {' '.join(as_flags(spec.recipe))}" for name, spec in TASKS.items())
     return make_parser(
         "train",
-        DataArguments,
-        ModelArguments,
-        RunArguments,
-        SelfModelingTrainingArguments,
+        *flag_classes(),
         defaults=DEFAULTS,
         epilog=f"A built-in task's own flags come before the defaults above. {recipes}",
     )
@@ -196,7 +199,7 @@ def build_model(args: ModelArguments, data: TaskData[Any]) -> SelfModelingPreTra
         SelfModelingForSequenceClassification,
         check_config,
     )
-    from ..trainer.network import check_length, network_fields
+    from ..trainer.network import check_forward, check_length, network_fields
 
     texts = isinstance(data.train, TextTensors)
     model_class: type[SelfModelingPreTrainedModel] = (
@@ -230,6 +233,7 @@ def build_model(args: ModelArguments, data: TaskData[Any]) -> SelfModelingPreTra
         check_config(config)
         model = model_class(config)
     check_length(model, data.train, data.test)
+    check_forward(model, data.train)
     return model
 
 
@@ -281,8 +285,7 @@ def train(trainer: SelfModelingTrainer) -> None:
     resume = trainer.args.resume_from_checkpoint
     if resume is not None and resume.lower() in ("true", "last"):
         resume = True
-    with one_line():
-        result = trainer.train(resume_from_checkpoint=resume)
+    result = trainer.train(resume_from_checkpoint=resume)
     metrics = trainer.evaluate()
     trainer.save_model()
     trainer.save_state()
@@ -290,7 +293,7 @@ def train(trainer: SelfModelingTrainer) -> None:
     trainer.save_metrics("eval", metrics)
     where = trainer.args.output_dir
     if trainer.args.push_to_hub:
-        with one_line(hub=f"--hub_model_id {trainer.hub_model_id}"):
+        with hub_in_one_line(f"--hub_model_id {trainer.hub_model_id}"):
             trainer.push_to_hub()
         where += f", {trainer.hub_model_id} on the Hub"
     if trainer.is_world_process_zero():

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import read_yaml
 from ..tokens import without_tokens
-from . import UsageError
-from .arguments import as_flags, check_finite, check_output_dir, make_parser, one_line, quieten
+from .arguments import as_flags, check_finite, check_output_dir, make_parser, quieten
 from .data_flags import flag
+from .errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -43,6 +43,13 @@ class TuneArguments:
     keep_accuracy: float = flag("The best trial has the lowest RLCT within this of the best accuracy.", 0.01)
     rlct_draws: int | None = flag("Draws of each chain of an RLCT; default: the preset's.")
     output_dir: str | None = flag("Study folder, shared by workers; default: runs/tune-<task>.")
+
+
+def flag_classes() -> tuple[type, ...]:
+    """Return the dataclasses of this command's flags, those of `selfmod train` among them."""
+    from . import train
+
+    return (TuneArguments, *train.flag_classes())
 
 
 def run(argv: Sequence[str]) -> None:
@@ -101,7 +108,7 @@ def _check_numbers(args: TuneArguments) -> None:
 def _read_space(entries: Sequence[str]) -> dict[str, Any]:
     if len(entries) == 1 and "=" not in entries[0]:
         # as text: YAML's numbers have a base of 60, in which 1:20 is 80
-        return read_yaml("--space", entries[0], as_text=True)
+        return read_yaml("space", entries[0], as_text=True)
     for entry in entries:
         if "=" not in entry:
             raise UsageError(f"--space {entry}: allowed is NAME=RANGE")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..stacking import Batch, LossFunction
 from .chains import Group, Plan, Problem, take
 from .losses import cross_entropy
@@ -24,9 +25,9 @@ _DTYPES = (None, torch.float32, torch.float64, torch.bfloat16)
 
 
 def check(name: str, value: object, condition: bool, allowed: str) -> None:
-    """Raise a ValueError of one line, naming the argument, its value and what is allowed."""
+    """Raise an InputError of one line, naming the argument, its value and what is allowed."""
     if not condition:
-        raise ValueError(f"{name}={value!r}: must be {allowed}")
+        raise InputError(name, value, f"must be {allowed}")
 
 
 @dataclass(frozen=True)

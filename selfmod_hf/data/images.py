@@ -106,9 +106,7 @@ def load_images(
     checked_limits(max_train_samples=max_train_samples, max_test_samples=max_test_samples)
     if spec.dataset_name is None:
         if image_size is not None:
-            raise InputError(
-                "--image_size", image_size, "digits are 8x8 as they are; allowed with a data set of images"
-            )
+            raise InputError("image_size", image_size, "digits are 8x8 as they are; allowed with a data set of images")
         train, test, names = _digits(max_train_samples, max_test_samples)
     else:
         train, test, names = _from_datasets(spec, image_size, max_train_samples, max_test_samples)
@@ -137,11 +135,11 @@ def _digits(max_train: int | None, max_test: int | None) -> tuple[Split, Split, 
 def _from_datasets(
     spec: TaskSpec, image_size: Sequence[int] | None, max_train: int | None, max_test: int | None
 ) -> tuple[Split, Split, list[str]]:
-    train = load_split(spec, "--train_split", spec.train_split, max_train)
-    test = load_split(spec, "--test_split", spec.test_split, max_test)
-    for column, flag in ((spec.image_column, "--image_column"), (spec.label_column, "--label_column")):
-        check_column(train, flag, column)
-        check_column(test, flag, column)
+    train = load_split(spec, "train_split", spec.train_split, max_train)
+    test = load_split(spec, "test_split", spec.test_split, max_test)
+    for column, name in ((spec.image_column, "image_column"), (spec.label_column, "label_column")):
+        check_column(train, name, column)
+        check_column(test, name, column)
     names = read_label_names(spec, train)
     train, test = (_as_images(spec, data) for data in (train, test))
     first = _read_image(spec, train, 0)
@@ -162,7 +160,7 @@ def _as_images(spec: TaskSpec, data: datasets.Dataset) -> datasets.Dataset:
     feature = data.features[spec.image_column]
     if not isinstance(feature, datasets.Image):
         kind = type(feature).__name__
-        raise InputError("--image_column", spec.image_column, f"has type {kind}; allowed is Image")
+        raise InputError("image_column", spec.image_column, f"has type {kind}; allowed is Image")
     return data.cast_column(spec.image_column, datasets.Image(decode=False))  # decoded below, row by row
 
 
@@ -174,16 +172,16 @@ def _decode(column: str, encoded: dict[str, Any] | None, row: int) -> PILImage.I
     import datasets
 
     if encoded is None:
-        raise InputError("--image_column", column, f"row {row} holds no image")
+        raise InputError("image_column", column, f"row {row} holds no image")
     try:
         image = datasets.Image().decode_example(encoded)
     except Exception as error:  # PIL's errors for what is no image, only part of one, or one too large, are of any kind
-        raise InputError("--image_column", column, f"row {row} cannot be decoded ({first_line(error)})") from error
+        raise InputError("image_column", column, f"row {row} cannot be decoded ({first_line(error)})") from error
     if image.mode.startswith(("I", "F")):  # more than 8 bits a pixel: PIL would cut them off without a word
         values = np.asarray(image)
         if not np.all((values >= 0) & (values <= 255)):  # NaN is neither
             problem = f"row {row} has pixels outside of 0 to 255 (mode {image.mode}); allowed are images of 8 bits"
-            raise InputError("--image_column", column, problem)
+            raise InputError("image_column", column, problem)
     return image
 
 
@@ -238,9 +236,9 @@ def _decode_batch(
             image = image.resize((width, height))
         if (image.height, image.width) != (height, width):
             raise InputError(
-                "--image_column",
+                "image_column",
                 image_column,
-                f"row {row} is {image.height}x{image.width}, expected {height}x{width} (--image_size resizes)",
+                f"row {row} is {image.height}x{image.width}, expected {height}x{width} (`image_size` resizes)",
             )
         pixels[slot] = np.asarray(image).reshape(height, width, channels)
     flat = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).reshape(len(rows), -1)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..errors import InputError
 from .images import ImageTensors
 from .tensors import IGNORED_LABEL, TensorData
 
@@ -47,10 +48,9 @@ class EpochBatchSampler(Sampler[torch.Tensor]):
         drop_last: bool = False,
     ) -> None:
         if drop_last and num_samples < batch_size * num_processes:
-            raise ValueError(
-                f"dataloader_drop_last=True: allowed with at least one full batch of {batch_size * num_processes}, "
-                f"not with {num_samples} samples"
-            )
+            batch = batch_size * num_processes
+            problem = f"allowed with at least one full batch of {batch}, not with {num_samples} samples"
+            raise InputError("dataloader_drop_last", True, problem)
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.seed = seed

@@ -13,7 +13,7 @@ class TaskSpec:
     """A classification task, of images or, with a text column, of texts.
 
     Attributes:
-        name: as `--task` spells it.
+        name: of the task.
         dataset_name: Hub id or local folder in Hub layout; None is scikit-learn's digits, which need no network.
         dataset_config: configuration of the data set, where it has several.
         image_column: column of images.
@@ -144,5 +144,5 @@ def get_task(name: str) -> TaskSpec:
         InputError: there is none; the message lists those there are.
     """
     if name not in TASKS:
-        raise InputError("--task", name, f"allowed are {', '.join(TASKS)} (or name a data set by --dataset_name)")
+        raise InputError("task", name, f"allowed are {', '.join(TASKS)} (or name a data set by `dataset_name`)")
     return TASKS[name]

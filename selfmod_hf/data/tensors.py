@@ -94,4 +94,4 @@ def checked_limits(**limits: Any) -> None:
 
     for name, count in limits.items():
         if count is not None and count < 1:
-            raise InputError(f"--{name}", count, "allowed are integers of at least 1")
+            raise InputError(name, count, "allowed are integers of at least 1")

@@ -129,14 +129,14 @@ def load_texts(
     """
     checked_limits(max_train_samples=max_train_samples, max_test_samples=max_test_samples, max_length=max_length)
     if spec.dataset_name is None:
-        raise InputError("--dataset_name", None, "a data set of texts is needed")
+        raise InputError("dataset_name", None, "a data set of texts is needed")
     if spec.text_column is None:
-        raise InputError("--text_column", None, f"task {spec.name!r} is one of images; name a column of texts")
-    train = load_split(spec, "--train_split", spec.train_split, max_train_samples)
-    test = load_split(spec, "--test_split", spec.test_split, max_test_samples)
+        raise InputError("text_column", None, f"task {spec.name!r} is one of images; name a column of texts")
+    train = load_split(spec, "train_split", spec.train_split, max_train_samples)
+    test = load_split(spec, "test_split", spec.test_split, max_test_samples)
     for data in (train, test):
         _check_texts(spec, data)
-        check_column(data, "--label_column", spec.label_column)
+        check_column(data, "label_column", spec.label_column)
     names = read_label_names(spec, train)
     if tokenizer is None:
         tokenizer = basic_english_tokenizer(_batches(train, spec.text_column))
@@ -146,7 +146,7 @@ def load_texts(
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.model_max_length = max_length
     if padded and tokenizer.pad_token_id is None:
-        raise InputError("--tokenizer_name", tokenizer.name_or_path, "has no padding token; an encoder's has one")
+        raise InputError("tokenizer_name", tokenizer.name_or_path, "has no padding token; an encoder's has one")
     splits = [_tokenize(spec, data, tokenizer, names, padded) for data in (train, test)]
     check_labels(spec, splits[0].labels, splits[1].labels, len(names))
     return TaskData(splits[0], splits[1], names)
@@ -163,7 +163,7 @@ def load_tokenizer(name: str, revision: str = "main", subfolder: str = "") -> An
     try:
         return AutoTokenizer.from_pretrained(name, revision=revision, subfolder=subfolder, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise InputError("--tokenizer_name", name, f"no tokenizer could be read ({first_line(error)})") from error
+        raise InputError("tokenizer_name", name, f"no tokenizer could be read ({first_line(error)})") from error
 
 
 def _check_texts(spec: TaskSpec, data: datasets.Dataset) -> None:
@@ -171,13 +171,13 @@ def _check_texts(spec: TaskSpec, data: datasets.Dataset) -> None:
 
     column = spec.text_column
     assert column is not None
-    check_column(data, "--text_column", column)
+    check_column(data, "text_column", column)
     feature = data.features[column]
     if not (isinstance(feature, datasets.Value) and "string" in feature.dtype):
-        raise InputError("--text_column", column, f"has type {feature}; allowed are strings")
+        raise InputError("text_column", column, f"has type {feature}; allowed are strings")
     missing = data.with_format("arrow")[:][column].is_null().to_numpy()
     if missing.any():
-        raise InputError("--text_column", column, f"row {int(missing.argmax())} holds no text")
+        raise InputError("text_column", column, f"row {int(missing.argmax())} holds no text")
 
 
 def _batches(data: datasets.Dataset, column: str | None) -> Any:

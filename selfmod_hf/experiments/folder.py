@@ -121,7 +121,7 @@ class SweepFolder:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise InputError("--output_dir", str(self.path), "another sweep is at work in this folder") from None
+                raise InputError("output_dir", str(self.path), "another sweep is at work in this folder") from None
             yield
 
     # ---- cells ----
@@ -263,7 +263,7 @@ class SweepFolder:
                 before, value = before_all.get(name), wanted_all.get(name)
                 if before != value:
                     problem = f"was begun with {name}={before!r}, not {value!r}; take another folder"
-                    raise InputError("--output_dir", str(self.path), problem)
+                    raise InputError("output_dir", str(self.path), problem)
 
     def write_run(self, run: dict[str, Any]) -> None:
         write_file(self.path / "run.json", to_json(run))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..files import entries_of
+from ..files import entries_of, files_of_user
 from ..hub.card import CITATION, TAGS, between_markers, merged_notes, plain_text, rlct_name, template
 from ..hub.upload import Target, check_links, head_of, prepare, remote_card, selected, upload
 from .figures import draw_figures
@@ -68,7 +68,7 @@ def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
     # all of this refuses before anything is made on the Hub
     check_links([*networks_of(folder).values(), *(path / name for name in (*TABLES, REPORT))], path)
     check_weights(folder)
-    with entries_of(path / "run.json"):
+    with files_of_user("folder", path), entries_of(path / "run.json"):
         sweep_card(folder, target.repo_id)
     folder.curves()
     # both repositories, then both stages, then both uploads: what is refused is so before a half is published
@@ -105,7 +105,7 @@ def pull_sweep(repo_id: str, folder: Path) -> SweepFolder:
         tables = fetch(repo_id, TABLES, repo_type="dataset")
     except RepositoryNotFoundError as error:
         problem = "no folder, and no sweep on the Hub (a model and a data set of that name)"
-        raise InputError("FOLDER", repo_id, problem) from error
+        raise InputError("folder", repo_id, problem) from error
     folder.mkdir(parents=True, exist_ok=True)
     for link, source in ((folder / "cells", networks), *((folder / name, tables / name) for name in TABLES)):
         link.unlink(missing_ok=True)

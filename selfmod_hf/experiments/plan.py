@@ -88,12 +88,12 @@ def make_cells(
         InputError: an empty list, a value given twice or outside its range.
     """
     for name, values, allowed in (
-        ("--hidden_sizes", hidden_sizes, lambda v: v >= 1),
-        ("--aux_weights", aux_weights, lambda v: v >= 0 and math.isfinite(v)),
-        ("--seeds", seeds, lambda v: 0 <= v < 2**32),
+        ("hidden_sizes", hidden_sizes, lambda v: v >= 1),
+        ("aux_weights", aux_weights, lambda v: v >= 0 and math.isfinite(v)),
+        ("seeds", seeds, lambda v: 0 <= v < 2**32),
     ):
         if not values or len(set(values)) < len(values) or not all(allowed(value) for value in values):
-            least = 1 if name == "--hidden_sizes" else 0
+            least = 1 if name == "hidden_sizes" else 0
             raise InputError(name, list(values), f"allowed are different numbers of at least {least}")
     cells = (
         Cell(hidden_size, float(aux_weight), seed, detach or aux_weight == 0)

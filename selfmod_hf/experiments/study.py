@@ -117,7 +117,7 @@ class StudyFolder:
         for name, value in wanted.items():
             if before[name] != value:
                 problem = f"was begun with {name}={before[name]!r}, not {value!r}; take another folder"
-                raise InputError("--output_dir", str(self.path), problem)
+                raise InputError("output_dir", str(self.path), problem)
 
     def task(self, name: str) -> dict[str, Any]:
         """A task's entry; what is changed in it is kept by `write`."""

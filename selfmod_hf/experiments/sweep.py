@@ -61,7 +61,7 @@ def from_main(decide: Callable[[], T]) -> T:
     """What the main process decides; all processes must ask together.
 
     Raises:
-        ValueError: in all processes, where it is raised in the main one.
+        ValueError: in all processes, the one that the main process raises.
     """
     state = PartialState()
     if state.num_processes == 1:
@@ -71,10 +71,10 @@ def from_main(decide: Callable[[], T]) -> T:
         try:
             answer = [decide(), None]
         except ValueError as error:
-            answer = [None, str(error)]
+            answer = [None, error]
     decision, problem = broadcast_object_list(answer)
     if problem is not None:
-        raise ValueError(problem)
+        raise problem
     return decision
 
 
@@ -257,7 +257,7 @@ def make_trainer(
 def _share_of_batch(plan: Plan) -> int:
     batch, processes = plan.training["per_device_train_batch_size"], PartialState().num_processes
     if batch % processes:
-        raise InputError("--train_batch_size", batch, f"allowed are multiples of {processes} processes")
+        raise InputError("train_batch_size", batch, f"allowed are multiples of {processes} processes")
     return batch // processes
 
 

@@ -69,7 +69,7 @@ def parse_space(entries: Mapping[str, Any]) -> dict[str, BaseDistribution]:
     space: dict[str, BaseDistribution] = {}
     for name, value in entries.items():
         if name not in PARAMETERS:
-            raise InputError("--space", name, f"allowed are {', '.join(PARAMETERS)}")
+            raise InputError("space", name, f"allowed are {', '.join(PARAMETERS)}")
         entries_of = value if isinstance(value, (list, tuple)) else str(value).split(",")
         texts = [_joined(name, entry) for entry in entries_of]
         try:
@@ -85,9 +85,9 @@ def parse_space(entries: Mapping[str, Any]) -> dict[str, BaseDistribution]:
                 [as_train_flags({name: text}) for text in texts]  # refuses what is no number
             _check_numbers(name, space[name])
         except ValueError as error:
-            raise InputError("--space", f"{name}={value}", str(error)) from error
+            raise InputError("space", f"{name}={value}", str(error)) from error
         if name in ("hidden_sizes", "target_layers") and isinstance(space[name], FloatDistribution):
-            raise InputError("--space", f"{name}={value}", "allowed is a list of choices")
+            raise InputError("space", f"{name}={value}", "allowed is a list of choices")
     return space
 
 
@@ -202,7 +202,7 @@ class Tuning:
         for name, value in settings.items():
             if before.get(name) != value:
                 problem = f"was begun with {name}={before.get(name)!r}, not {value!r}; take another folder"
-                raise InputError("--output_dir", str(self.folder), problem)
+                raise InputError("output_dir", str(self.folder), problem)
 
     @contextmanager
     def _lock(self, name: str) -> Iterator[None]:

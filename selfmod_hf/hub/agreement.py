@@ -164,7 +164,7 @@ def _data_flags(task: str, dataset_name: str | None, entries: dict[str, Any]) ->
         validate_repo_id(dataset_name or "")  # a stranger names no folder of this machine
     except HFValidationError as error:
         problem = f"the network's own data, {task}, are no data set of the Hub; name them here"
-        raise InputError("--task, --dataset_name", dataset_name, problem) from error
+        raise InputError("task, dataset_name", dataset_name, problem) from error
     return flags | {"dataset_name": dataset_name} | ({"task": task} if task in TASKS else {})
 
 

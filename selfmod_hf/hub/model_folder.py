@@ -76,7 +76,7 @@ def facts_of(folder: Path, repo_id: str) -> CardFacts:
     from ..models import load_config
 
     if not (folder / "config.json").is_file():
-        raise InputError("FOLDER", str(folder), "holds no config.json")
+        raise InputError("folder", str(folder), "holds no config.json")
     config, rlct = load_config(folder), read_rlct(folder)
     with entries_of(folder):
         return _facts(folder, repo_id, config, rlct)

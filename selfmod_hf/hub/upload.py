@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..files import files_of_user
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -46,7 +47,7 @@ class Target:
     def __post_init__(self) -> None:
         if self.create_pr and self.revision not in (None, "main"):
             problem = "a pull request is opened against main; leave one of the two out"
-            raise InputError("--revision", self.revision, problem)
+            raise InputError("revision", self.revision, problem)
 
 
 def prepare(api: HfApi, target: Target, repo_type: str) -> str:
@@ -60,7 +61,7 @@ def prepare(api: HfApi, target: Target, repo_type: str) -> str:
         target.repo_id, repo_type=repo_type, private=target.private or None, exist_ok=True, space_sdk=sdk
     )
     if target.private and not api.repo_info(url.repo_id, repo_type=repo_type).private:
-        raise InputError("--private", url.repo_id, "exists and is public; take another name or change it on the Hub")
+        raise InputError("private", url.repo_id, "exists and is public; take another name or change it on the Hub")
     if target.revision is not None and not target.revision.startswith("refs/"):
         api.create_branch(url.repo_id, repo_type=repo_type, branch=target.revision, exist_ok=True)
     return url.repo_id
@@ -142,7 +143,7 @@ def upload(
         if error.response.status_code not in CONFLICT:
             raise
         problem = "the repository was changed meanwhile; give the command again"
-        raise InputError("--repo", repo_id, problem) from error
+        raise InputError("repo", repo_id, problem) from error
     except (httpx.TransportError, RuntimeError) as error:  # huggingface_hub wraps what breaks an LFS upload off
         again = "the same command goes on where this stopped"
         raise ConnectionError(f"{repo_id}: the upload broke off ({error}); {again}") from error
@@ -153,16 +154,16 @@ def push_model(api: HfApi, folder: Path, target: Target) -> list[str]:
     """A model's folder, with a card made from what the run recorded; returns the address.
 
     Raises:
-        InputError: no model of this package, or a link out of its folder.
-        ValueError, OSError: its weights are missing or cannot be read.
+        InputError: no model of this package, a link out of its folder, or weights that are missing or cannot be read.
     """
     from ..models.loading import load_model
     from .model_folder import facts_of, write_model_card
 
     # all of this refuses before anything is made on the Hub
     check_links(files_of(folder).values(), folder)
-    facts_of(folder, target.repo_id)
-    load_model(folder, finite=False)  # one that has diverged is a result too
+    with files_of_user("folder", folder):
+        facts_of(folder, target.repo_id)
+        load_model(folder, finite=False)  # one that has diverged is a result too
     repo_id = prepare(api, target, "model")
     head = head_of(api, repo_id, target, "model")
     write_model_card(folder, repo_id, remote_card(api, repo_id, "model", head))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from ..data import ImageTensors, TaskData, TaskSpec, TensorData, TextTensors
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
@@ -44,6 +46,24 @@ def recipe_config(spec: TaskSpec, data: TaskData[Any], **changes: Any) -> SelfMo
     return SelfModelingConfig(**network_fields(data, {**given, **changes}))
 
 
+def check_forward(model: SelfModelingPreTrainedModel, data: TensorData) -> None:
+    """Run the network on the first sample, so that one that cannot read these data is found before training.
+
+    Raises:
+        InputError: what the network says.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a data set may draw numbers for its samples
+            model(**data.take(torch.arange(1)))
+    except (RuntimeError, ValueError) as error:
+        problem = f"cannot read these samples ({' '.join(str(error).split())[:300]})"
+        raise InputError("backbone", model.config.backbone, problem) from error
+    finally:
+        model.train(was_training)
+
+
 def check_length(model: SelfModelingPreTrainedModel, *texts: TensorData) -> None:
     """Refuse texts longer than the encoder's table of positions, before an index falls outside of it.
 
@@ -58,4 +78,4 @@ def check_length(model: SelfModelingPreTrainedModel, *texts: TensorData) -> None
             most -= module.padding_idx + 1  # RoBERTa's, and those after it, begin to count behind padding's
     longest = max((data.longest for data in texts if isinstance(data, TextTensors)), default=0)
     if longest > most:
-        raise InputError("--max_length", None, f"the longest text has {longest} tokens; allowed are at most {most}")
+        raise InputError("max_length", None, f"the longest text has {longest} tokens; allowed are at most {most}")

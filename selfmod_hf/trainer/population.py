@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, model_class_of
 from ..stacking import chunk_ranges
 
@@ -217,10 +218,11 @@ class SelfModelingPopulation(nn.Module):
         except RuntimeError as error:
             if "randomness" not in str(error):
                 raise
-            raise ValueError(
-                "config: the network draws random numbers (dropout, stochastic depth), but not those a member draws "
-                "alone; allowed are networks that draw none while they train"
-            ) from error
+            problem = (
+                "the network draws random numbers (dropout, stochastic depth), but not those a member draws alone; "
+                "allowed are networks that draw none while they train"
+            )
+            raise InputError("backbone", self.config.backbone, problem) from error
 
     # ---- what an optimizer step must not mix ----
 
@@ -276,7 +278,7 @@ class SelfModelingPopulation(nn.Module):
         path = Path(folder) / MEMBERS_FILE
         found = json.loads(path.read_text(encoding="utf-8"))["members"] if path.is_file() else None
         if found != self.describe()["members"]:
-            raise ValueError(f"resume_from_checkpoint={str(folder)!r}: holds no population of these members")
+            raise InputError("resume_from_checkpoint", str(folder), "holds no population of these members")
 
 
 def _stack(models: Sequence[SelfModelingPreTrainedModel]) -> SelfModelingPreTrainedModel:

@@ -320,6 +320,6 @@ def _check(args: SelfModelingTrainingArguments, data: Any, optimizers: Any, opti
     if args.push_to_hub:
         refuse("push_to_hub", True, "allowed is False: push population.member(k)")
     if any(given is not None for given in (*(optimizers or ()), optimizer_class)):
-        refuse("optimizers", "given", "allowed are those that --optim names")
+        refuse("optimizers", "given", "allowed are those that `optim` names")
     if data is not None and not isinstance(data, TensorData):
         refuse("train_dataset", type(data).__name__, "allowed are ImageTensors or TextTensors")

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from ..complexity import LLCCalibration, LLCResult, calibrate_llc, estimate_llc_many
 from ..complexity.settings import check
 from ..data import ImageTensors, TensorData, TextTensors
+from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
 from .network import check_length
 
@@ -177,13 +178,15 @@ def _check_fit(model: SelfModelingPreTrainedModel, data: TensorData) -> None:
     config = model.config
     kind = "pixel_values" if isinstance(data, ImageTensors) else "input_ids"
     if model.main_input_name != kind:
-        raise ValueError(f"data of {kind}: the model takes {model.main_input_name}")
+        raise InputError("train_data", kind, f"the model takes {model.main_input_name}")
     if isinstance(data, ImageTensors):
         expected, found = [config.num_channels, *config.image_size], list(data.pixels.shape[1:])
         if expected != found:
-            raise ValueError(f"data of {found} (channels, height, width): the model takes {expected}")
+            problem = f"the model takes images of {expected} (channels, height, width)"
+            raise InputError("train_data", found, problem)
     if isinstance(data, TextTensors) and data.padded != (config.backbone == "transformers"):
-        raise ValueError(f"data with padded={data.padded}: encoders take padded texts, embedding bags bags")
+        raise InputError("train_data.padded", data.padded, "encoders take padded texts, embedding bags bags")
     check_length(model, data)
     if int(data.labels.max()) >= config.num_labels:
-        raise ValueError(f"data with label {int(data.labels.max())}: the model has {config.num_labels} classes")
+        problem = f"the model has {config.num_labels} classes"
+        raise InputError("train_data.labels", int(data.labels.max()), problem)

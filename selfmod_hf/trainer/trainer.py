@@ -19,6 +19,7 @@ from transformers.utils import WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 from ..complexity import LLCResult, llc_preset
 from ..data import EpochBatchSampler, TaskData, TaskSpec, TensorData, TensorDataLoader
 from ..data.loading import whole_batch
+from ..errors import InputError
 from ..models import SelfModelingConfig
 from ..models.modeling_self_modeling import (
     IGNORED_LABEL,
@@ -125,7 +126,9 @@ class SelfModelingTrainer(SavingTrainer):
         if not isinstance(self.train_dataset, TensorData):
             raise ValueError("rlct_every_n_epochs: allowed with a train_dataset of ImageTensors or TextTensors")
         if is_sharded(self):
-            raise ValueError("rlct_every_n_epochs: allowed without FSDP or DeepSpeed; `selfmod rlct` has --checkpoints")
+            raise ValueError(
+                "rlct_every_n_epochs: allowed without FSDP or DeepSpeed; estimate that of the checkpoints afterwards"
+            )
         settings = llc_preset(self.args.rlct_preset, self.task.name if self.task else "mnist")
         return RLCTCallback(self, self.train_dataset, self.args.rlct_every_n_epochs, settings)
 
@@ -134,8 +137,20 @@ class SelfModelingTrainer(SavingTrainer):
         try:
             return super().create_scheduler(num_training_steps, optimizer)
         except TypeError as error:
-            given = f"{self.args.lr_scheduler_type.value!r} with lr_scheduler_kwargs={self.args.lr_scheduler_kwargs!r}"
-            raise ValueError(f"lr_scheduler_type={given}: {error}") from error
+            problem = f"with lr_scheduler_kwargs={self.args.lr_scheduler_kwargs!r}: {error}"
+            raise InputError("lr_scheduler_type", self.args.lr_scheduler_type.value, problem) from error
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Like `Trainer.create_optimizer`.
+
+        Raises:
+            InputError: an optimizer that is not installed, or arguments that it does not take.
+        """
+        try:
+            return super().create_optimizer(model)
+        except (ValueError, TypeError, ImportError) as error:
+            problem = f"with optim_args={self.args.optim_args!r}: {error}"
+            raise InputError("optim", str(getattr(self.args.optim, "value", self.args.optim)), problem) from error
 
     # ---- data ----
 
@@ -245,10 +260,8 @@ class SelfModelingTrainer(SavingTrainer):
         if resume_from_checkpoint is True:
             resume_from_checkpoint = newest_whole_checkpoint(self.args.output_dir)
         elif resume_from_checkpoint and not is_whole(resume_from_checkpoint):
-            raise ValueError(
-                f"resume_from_checkpoint={resume_from_checkpoint!r}: no checkpoint that was written to its end "
-                "(its trainer_state.json cannot be read)"
-            )
+            problem = "no checkpoint that was written to its end (its trainer_state.json cannot be read)"
+            raise InputError("resume_from_checkpoint", resume_from_checkpoint, problem)
         with _known_to_be_absent("lomo_optim"):
             return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
@@ -308,17 +321,13 @@ class SelfModelingTrainer(SavingTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         for name in (WEIGHTS_NAME, WEIGHTS_INDEX_NAME):
             if os.path.isfile(os.path.join(resume_from_checkpoint, name)):
-                raise ValueError(
-                    f"resume_from_checkpoint={resume_from_checkpoint!r}: holds {name}, which would be unpickled; "
-                    "allowed are weights in safetensors"
-                )
+                problem = f"holds {name}, which would be unpickled; allowed are weights in safetensors"
+                raise InputError("resume_from_checkpoint", resume_from_checkpoint, problem)
         try:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         except RuntimeError as error:
-            problem = " ".join(str(error).split())[:300]
-            raise ValueError(
-                f"resume_from_checkpoint={resume_from_checkpoint!r}: holds another network ({problem})"
-            ) from error
+            problem = f"holds another network ({' '.join(str(error).split())[:300]})"
+            raise InputError("resume_from_checkpoint", resume_from_checkpoint, problem) from error
 
 
 @contextmanager

@@ -58,41 +58,41 @@ BOMB = BOMB[:16] + (60_000).to_bytes(4, "big") * 2 + BOMB[24:29] + (0).to_bytes(
 
 # what is wrong -> (training split, test split, the name that the message begins with, what it says)
 IMAGES = {
-    "no image column": (changed(image=None), changed(image=None), "--image_column='image'", "no such column"),
-    "no image in the test split": (GOOD, changed(image=None), "--image_column='image'", "row 0 holds no image"),
-    "no label column": (changed(label=None), changed(label=None), "--label_column='label'", "no such column"),
+    "no image column": (changed(image=None), changed(image=None), "image_column='image'", "no such column"),
+    "no image in the test split": (GOOD, changed(image=None), "image_column='image'", "row 0 holds no image"),
+    "no label column": (changed(label=None), changed(label=None), "label_column='label'", "no such column"),
     "images are numbers": (
-        changed(image=None) | {"picture": [1] * 4}, changed(image=None) | {"picture": [1] * 4}, "--", ""
+        changed(image=None) | {"picture": [1] * 4}, changed(image=None) | {"picture": [1] * 4}, "image_column", ""
     ),
-    "labels are fractions": (changed(label=[0.5, 1.0, 0.0, 1.0]), GOOD, "--label_column='label'", "allowed are"),
-    "a label is missing": (with_first("label", None), GOOD, "--label_column='label'", "row 0 of split 'train'"),
-    "a label is negative": (with_first("label", -1), GOOD, "--label_column='label'", "row 0 of split 'train'"),
-    "a label of the test is new": (GOOD, with_first("label", 7), "--label_column='label'", "row 0 of split 'test'"),
+    "labels are fractions": (changed(label=[0.5, 1.0, 0.0, 1.0]), GOOD, "label_column='label'", "allowed are"),
+    "a label is missing": (with_first("label", None), GOOD, "label_column='label'", "row 0 of split 'train'"),
+    "a label is negative": (with_first("label", -1), GOOD, "label_column='label'", "row 0 of split 'train'"),
+    "a label of the test is new": (GOOD, with_first("label", 7), "label_column='label'", "row 0 of split 'test'"),
     "a name of the test is new": (
-        changed(label=list("abab")), changed(label=list("abac")), "--label_column='label'", "row 3 of split 'test'"
+        changed(label=list("abab")), changed(label=list("abac")), "label_column='label'", "row 3 of split 'test'"
     ),
-    "one class": (changed(label=[1] * 4), GOOD, "--label_column='label'", "at least two"),
-    "a huge label": (with_first("label", 2**40), GOOD, "--label_column='label'", ""),
-    "all labels missing": (changed(label=[None] * 4), GOOD, "--label_column='label'", ""),
-    "empty training split": ({k: [] for k in GOOD}, GOOD, "--train_split='train'", "empty"),
-    "empty test split": (GOOD, {k: [] for k in GOOD}, "--test_split='test'", "empty"),
-    "no image": (with_first("image", None), GOOD, "--image_column='image'", "row 0 holds no image"),
+    "one class": (changed(label=[1] * 4), GOOD, "label_column='label'", "at least two"),
+    "a huge label": (with_first("label", 2**40), GOOD, "label_column='label'", ""),
+    "all labels missing": (changed(label=[None] * 4), GOOD, "label_column='label'", ""),
+    "empty training split": ({k: [] for k in GOOD}, GOOD, "train_split='train'", "empty"),
+    "empty test split": (GOOD, {k: [] for k in GOOD}, "test_split='test'", "empty"),
+    "no image": (with_first("image", None), GOOD, "image_column='image'", "row 0 holds no image"),
     "no picture": (
-        with_first("image", {"bytes": b"no picture", "path": None}), GOOD, "--image_column='image'", "row 0 cannot"
+        with_first("image", {"bytes": b"no picture", "path": None}), GOOD, "image_column='image'", "row 0 cannot"
     ),
     "half a picture": (
-        with_first("image", {"bytes": png()["bytes"][:45], "path": None}), GOOD, "--image_column='image'", "row 0"
+        with_first("image", {"bytes": png()["bytes"][:45], "path": None}), GOOD, "image_column='image'", "row 0"
     ),
-    "no bytes": (with_first("image", {"bytes": b"", "path": None}), GOOD, "--image_column='image'", "row 0"),
-    "a bomb": (with_first("image", {"bytes": BOMB, "path": None}), GOOD, "--image_column='image'", "row 0 cannot"),
-    "another size": (with_first("image", png((7, 6))), GOOD, "--image_column='image'", "row 1 is 6x6, expected 7x6"),
-    "another size in the test": (GOOD, with_first("image", png((5, 5))), "--image_column='image'", "row 0 is 5x5"),
+    "no bytes": (with_first("image", {"bytes": b"", "path": None}), GOOD, "image_column='image'", "row 0"),
+    "a bomb": (with_first("image", {"bytes": BOMB, "path": None}), GOOD, "image_column='image'", "row 0 cannot"),
+    "another size": (with_first("image", png((7, 6))), GOOD, "image_column='image'", "row 1 is 6x6, expected 7x6"),
+    "another size in the test": (GOOD, with_first("image", png((5, 5))), "image_column='image'", "row 0 is 5x5"),
     "NaN pixels": (
-        with_first("image", png(value=np.nan, kind="TIFF", dtype=np.float32)), GOOD, "--image_column='image'",
+        with_first("image", png(value=np.nan, kind="TIFF", dtype=np.float32)), GOOD, "image_column='image'",
         "row 0 has pixels outside",
     ),
     "16 bits": (
-        with_first("image", png(value=40_000, dtype=np.uint16)), GOOD, "--image_column='image'", "row 0 has pixels"
+        with_first("image", png(value=40_000, dtype=np.uint16)), GOOD, "image_column='image'", "row 0 has pixels"
     ),
 }  # fmt: skip
 
@@ -113,9 +113,9 @@ def test_pixels_within_range_of_a_wider_mode_are_taken(tmp_path):
 
 
 TEXTS = {
-    "no text column": (changed(text=None), changed(text=None), "--text_column='text'", "no such column"),
-    "numbers": (changed(text=[1, 2, 3, 4]), changed(text=[1, 2, 3, 4]), "--text_column='text'", "allowed are strings"),
-    "a text is missing": (with_first("text", None), GOOD, "--text_column='text'", "row 0 holds no text"),
+    "no text column": (changed(text=None), changed(text=None), "text_column='text'", "no such column"),
+    "numbers": (changed(text=[1, 2, 3, 4]), changed(text=[1, 2, 3, 4]), "text_column='text'", "allowed are strings"),
+    "a text is missing": (with_first("text", None), GOOD, "text_column='text'", "row 0 holds no text"),
 }
 
 
@@ -186,7 +186,7 @@ def test_files_that_cannot_be_read(case, tmp_path):
     FILES[case](folder)
     with pytest.raises(InputError) as error:
         load_images(TaskSpec(name="x", dataset_name=name))
-    assert str(error.value).startswith("--")
+    assert str(error.value).partition("=")[0].isidentifier()
     assert "\n" not in str(error.value)
     assert "root:" not in str(error.value)  # nothing of a file outside
 
@@ -205,7 +205,7 @@ def test_any_column_is_used_or_refused(tmp_path, labels, texts):
     try:
         data = load_texts(TaskSpec(name="x", dataset_name=str(folder), text_column="text"))
     except InputError as error:
-        assert str(error).startswith("--")  # noqa: PT017
+        assert str(error).partition("=")[0].isidentifier()  # noqa: PT017
         return
     assert None not in labels
     assert len(set(labels)) == len(data.label_names) >= 2 or all(isinstance(label, (int, bool)) for label in labels)

@@ -115,11 +115,11 @@ def int64():
 @pytest.mark.parametrize(
     ("written", "asked", "message"),
     [
-        ({}, {"image_column": "img"}, "--image_column='img': no such column; the data set has picture, kind"),
-        ({}, {"label_column": "y"}, "--label_column='y': no such column"),
-        ({}, {"label_column": "picture"}, "--label_column='picture': has type"),
-        ({}, {"image_column": "kind"}, "--image_column='kind': has type ClassLabel; allowed is Image"),
-        ({}, {"train_split": "validation"}, "--train_split='validation'"),
+        ({}, {"image_column": "img"}, "image_column='img': no such column; the data set has picture, kind"),
+        ({}, {"label_column": "y"}, "label_column='y': no such column"),
+        ({}, {"label_column": "picture"}, "label_column='picture': has type"),
+        ({}, {"image_column": "kind"}, "image_column='kind': has type ClassLabel; allowed is Image"),
+        ({}, {"train_split": "validation"}, "train_split='validation'"),
         ({"labels": [1] * 8}, {}, "all training labels are the same class"),
         ({"label_feature": int64, "labels": [0, 1, -1, 0, 1, 0, 1, 0]}, {}, "row 2 of split 'train' has label -1"),
         ({"sizes": [(6, 5)] * 7 + [(6, 6)]}, {}, "row 7 is 6x6, expected 6x5"),
@@ -149,7 +149,7 @@ def test_a_corrupt_image_is_refused(tmp_path):
         from datasets import Image
 
         data.cast_column("picture", Image(decode=False)).to_parquet(tmp_path / "data" / f"{split}-0.parquet")
-    with pytest.raises(InputError, match="--image_column='picture': row 0 cannot be decoded"):
+    with pytest.raises(InputError, match="image_column='picture': row 0 cannot be decoded"):
         load_images(spec(tmp_path))
 
 

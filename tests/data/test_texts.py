@@ -172,9 +172,9 @@ def test_texts_are_tokenized_once(tmp_path):
 @pytest.mark.parametrize(
     ("written", "asked", "message"),
     [
-        ({}, {"text_column": "text"}, "--text_column='text': no such column; the data set has review, mood"),
-        ({}, {"text_column": "mood"}, "--text_column='mood': has type ClassLabel"),
-        ({"texts": [*REVIEWS[:5], None]}, {}, "--text_column='review': row 5 holds no text"),
+        ({}, {"text_column": "text"}, "text_column='text': no such column; the data set has review, mood"),
+        ({}, {"text_column": "mood"}, "text_column='mood': has type ClassLabel"),
+        ({"texts": [*REVIEWS[:5], None]}, {}, "text_column='review': row 5 holds no text"),
         ({"labels": [0] * 6}, {}, "all training labels are the same class"),
         ({"texts": [], "labels": []}, {}, "the split is empty"),
     ],
@@ -189,7 +189,7 @@ def test_unusable_data_is_refused_in_one_line(tmp_path, written, asked, message)
 
 def test_an_unknown_tokenizer_is_refused(tmp_path):
     write_dataset(tmp_path)
-    with pytest.raises(InputError, match=r"--tokenizer_name='\./nowhere'"):
+    with pytest.raises(InputError, match=r"tokenizer_name='\./nowhere'"):
         load_texts(spec(tmp_path), tokenizer="./nowhere")
 
 

@@ -1,0 +1,154 @@
+"""Which errors a user sees as one line, and how the names of fields in them become flags.
+
+While a command prepares, `one_line` turns every error about its input into a `UsageError`. While it works, an error is
+a bug and keeps its traceback, except for three: an `InputError` that could not be found earlier, a full disk, and a
+Hub that cannot be reached.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Collection, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# how the system, safetensors (in its own exception) and torch (in RuntimeErrors, without a reason) say so
+DISK_FULL = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "iostream error",
+    "PytorchStreamWriter failed",
+    "inline_container.cc",
+)
+
+# fields of the library whose flag has another name; a command that has the field's own name as a flag keeps it
+_FLAG_OF = {"folder": "output_dir", "path": "output_dir", "per_device_train_batch_size": "train_batch_size"}
+
+
+class UsageError(Exception):
+    """Something the user gave cannot be used; the message is one line."""
+
+
+@contextmanager
+def one_line(hub: str = "") -> Iterator[None]:
+    """Turn the errors of preparing (wrong values, files, a Hub that says no) into a `UsageError`.
+
+    Args:
+        hub: the flag that names what is on the Hub, and its value: begins the lines about it.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import httpx
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (ValueError, OSError, ImportError, HfHubHTTPError, SafetensorError, httpx.TransportError) as error:
+        raise UsageError(_hub_line(error, hub) or str(error) or type(error).__name__) from error
+
+
+@contextmanager
+def hub_in_one_line(hub: str) -> Iterator[None]:
+    """Turn what the Hub's clients raise while a command works into a `UsageError`. Other errors pass.
+
+    Args:
+        hub: as for `one_line`.
+    """
+    try:
+        yield
+    except Exception as error:
+        broke_off = str(error) if type(error) is ConnectionError else ""  # as the package's uploads say it
+        line = _hub_line(error, hub) or broke_off
+        if not line:
+            raise
+        raise UsageError(line) from error
+
+
+def expected_line(error: Exception) -> str | None:
+    """Return the line of an error that a user can mend, or None for a bug.
+
+    Args:
+        error: what a command let through.
+    """
+    message = " ".join(str(error).split())
+    if any(words in message for words in DISK_FULL):
+        return f"the disk seems to be full ({message}): free some space, then give the same command again"
+    if isinstance(error, (UsageError, InputError)):
+        return message
+    return " ".join(_hub_line(error, "").split()) or None
+
+
+def print_rejection(error: Exception, line: str, argv: Sequence[str]) -> None:
+    """Print the line, after the traceback where `SELFMOD_TRACEBACK=1` asks for it.
+
+    Args:
+        error: what was raised.
+        line: for the user.
+        argv: what was typed; tokens in it are not printed.
+    """
+    from ..tokens import hide_tokens
+
+    text = f"selfmod: error: {line}"
+    if os.environ.get("SELFMOD_TRACEBACK", "0") not in ("", "0"):
+        text = "".join(traceback.format_exception(error)) + text
+    text = hide_tokens(text, argv)
+    encoding = sys.stderr.encoding or "utf-8"  # a value may hold what the terminal, or UTF-8 itself, cannot show
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
+
+
+def with_flags(line: str, flags: Collection[str]) -> str:
+    """Return a line whose names of fields are the command's flags.
+
+    A field's name stands at the beginning, before its value (`label_column='y': ...`), or in backquotes.
+
+    Args:
+        line: of the library.
+        flags: the command's, without dashes.
+
+    >>> with_flags("image_size=3: allowed without `task`", {"image_size", "task"})
+    '--image_size=3: allowed without --task'
+    """
+
+    def as_flag(name: str) -> str | None:
+        found = name if name in flags else _FLAG_OF.get(name)
+        return f"--{found}" if found in flags else None
+
+    line = re.sub(r"`(\w+)`", lambda match: as_flag(match.group(1)) or match.group(), line)
+    begin = re.match(r"(\w+(?:, \w+)*)(?==|: )", line)
+    if begin is None or line.startswith("config: "):  # a network's configuration, not the file of flags
+        return line
+    names = [as_flag(name) or name for name in begin.group(1).split(", ")]
+    return ", ".join(names) + line[begin.end() :]
+
+
+def _hub_line(error: BaseException, hub: str) -> str:
+    of_hub = _of_hub(error)
+    return f"{hub}: {of_hub}" if hub and of_hub else of_hub
+
+
+def _of_hub(error: BaseException | None) -> str:
+    """What the clients of the Hub say at length, in short; empty for any other error, and for the package's own."""
+    from huggingface_hub import errors
+    from huggingface_hub.utils import httpx
+
+    short = {
+        errors.HFValidationError: "no name of a repository (user/name), and no folder here",
+        errors.GatedRepoError: "the repository's owner must grant access first (then log in: hf auth login)",
+        errors.RepositoryNotFoundError: "no such folder here, nor repository on the Hub (private ones: hf auth login)",
+        errors.RevisionNotFoundError: "the repository has no such branch, tag or commit",
+        errors.LocalTokenNotFoundError: "{}",
+        httpx.TransportError: "the connection to the Hub failed ({}); try again",
+        errors.HfHubHTTPError: "{}",
+    }
+    while error is not None and not isinstance(error, (InputError, ConnectionError)):
+        if found := next((text for kind, text in short.items() if isinstance(error, kind)), ""):
+            return found.format(str(error) or type(error).__name__)
+        error = error.__cause__
+    return ""
