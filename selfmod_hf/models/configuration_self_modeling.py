@@ -8,7 +8,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig
 
@@ -65,12 +65,15 @@ class SelfModelingConfig(PreTrainedConfig):
 
     model_type = "self_modeling"
     # What a Trainer must not gather over a whole evaluation set: at ResNet size these are 10,000 numbers a sample.
-    keys_to_ignore_at_inference = (
+    # A list, because transformers' Trainer adds another list to it.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
         "classification_loss",
         "self_modeling_loss",
         "self_model_predictions",
         "self_model_targets",
-    )
+        "hidden_states",
+        "attentions",
+    ]
 
     def __init__(
         self,

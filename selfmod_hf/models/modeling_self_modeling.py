@@ -39,6 +39,8 @@ class SelfModelingOutput(ModelOutput):
             labels (which say what samples count) and for the baseline (no target layers).
         self_model_predictions: (B, n), the activations as the network predicts them.
         self_model_targets: (B, n), the activations themselves, all target layers flattened and concatenated.
+        hidden_states: the encoder's own, a tuple; None unless ``output_hidden_states`` asks for them.
+        attentions: the encoder's own, a tuple; None unless ``output_attentions`` asks for them.
     """
 
     loss: torch.Tensor | None = None
@@ -47,6 +49,8 @@ class SelfModelingOutput(ModelOutput):
     self_modeling_loss: torch.Tensor | None = None
     self_model_predictions: torch.Tensor | None = None
     self_model_targets: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
@@ -236,7 +240,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             if not any(isinstance(hook, _Capture) and hook.name == name for hook in hooks):
                 module.register_forward_hook(_Capture(name))
 
-    def _observe(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def _observe(self, **inputs: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the last hidden features, (B, F), and by their names what the target layers gave in this call."""
         self._hook_target_layers()
         before = getattr(_CALL, "activations", None)
@@ -281,9 +285,52 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         pooling = self.config.target_pooling
         return torch.cat([_pooled(activations[name], pooling, mask) for name in self.target_layers], dim=1)
 
-    def _features(self, **inputs: torch.Tensor) -> torch.Tensor:
+    def _features(self, **inputs: Any) -> torch.Tensor:
         """The last hidden features, (B, F), that both heads read."""
         raise NotImplementedError
+
+    def _asked_states(self, output_hidden_states: Any, output_attentions: bool | None) -> dict[str, Any]:
+        """Return which states of the encoder are asked for, by their names in its output. None means the
+        configuration's own value.
+
+        Raises:
+            ValueError: the backbone is no encoder of transformers.
+        """
+        config = self.config
+        given = {
+            "hidden_states": config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+            "attentions": config.output_attentions if output_attentions is None else output_attentions,
+        }
+        asked = {name: value for name, value in given.items() if value is not None and value is not False}
+        for name, value in asked.items():
+            if config.backbone != "transformers":
+                raise ValueError(
+                    f"output_{name}={value!r}: allowed with an encoder of transformers, not with "
+                    f"backbone={config.backbone!r}, whose activations `target_layers` can give"
+                )
+        return asked
+
+    def _encode(self, states: dict[str, Any], *args: Any, **inputs: Any) -> torch.Tensor:
+        """Run the encoder and return its last hidden state.
+
+        Args:
+            states: what is asked for; each value is replaced by what the encoder gives.
+            args, inputs: the encoder's.
+
+        Raises:
+            ValueError: the encoder does not give what is asked for. Fused attention (sdpa) gives no attentions.
+        """
+        output = self.backbone(*args, **inputs, **{f"output_{name}": value for name, value in states.items()})
+        for name, asked in states.items():
+            given = output.get(name)
+            if not given or any(state is None for state in given):
+                kind = self.backbone.config._attn_implementation
+                raise ValueError(
+                    f"output_{name}={asked!r}: {type(self.backbone).__name__} gives none with "
+                    f"attn_implementation={kind!r}; `model.backbone.set_attn_implementation('eager')` may help"
+                )
+            states[name] = given
+        return output.last_hidden_state
 
     def _heads(
         self,
@@ -292,6 +339,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         labels: torch.Tensor | None,
         num_items_in_batch: torch.Tensor | int | None,
         return_dict: bool | None,
+        states: dict[str, Any],
         mask: torch.Tensor | None = None,
     ) -> SelfModelingOutput | tuple[Any, ...]:
         logits = self.classifier(features)  # (B, num_labels)
@@ -302,7 +350,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             targets = targets.detach() if self.config.detach_targets else targets
         terms = self._losses(logits, labels, predictions, targets, num_items_in_batch)
         output = SelfModelingOutput(
-            logits=logits, self_model_predictions=predictions, self_model_targets=targets, **terms
+            logits=logits, self_model_predictions=predictions, self_model_targets=targets, **terms, **states
         )
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
@@ -319,7 +367,8 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             return {}
         terms = {}
         counted = labels != IGNORED_LABEL  # (B,)
-        items = counted.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+        items = counted.sum() if num_items_in_batch is None else num_items_in_batch
+        items = items + (items == 0)  # without any label the sums are zero, and so is the loss
         terms["classification_loss"] = classification_losses(logits, labels).sum() / items
         terms["loss"] = self.config.classification_weight * terms["classification_loss"]
         if predictions is not None and targets is not None:
@@ -462,6 +511,7 @@ def _without_pooler(encoder: Any) -> dict[str, bool]:
 def _transformers_backbone(config: SelfModelingConfig) -> nn.Module:
     fields = dict(config.backbone_config or {})
     encoder = AutoConfig.for_model(fields.pop("model_type"), **fields)
+    encoder.return_dict = True  # its output is read by names
     if encoder_class(encoder.model_type) is None:
         raise ValueError(f"backbone_config: transformers has no encoder for model_type={encoder.model_type!r}")
     if encoder.is_encoder_decoder:
@@ -497,7 +547,9 @@ class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
         self._build_heads({"pixel_values": torch.zeros(2, config.num_channels, *config.image_size)})
         self.post_init()
 
-    def _features(self, pixel_values: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def _features(  # type: ignore[override]
+        self, pixel_values: torch.Tensor, states: dict[str, Any] | None = None
+    ) -> torch.Tensor:
         if self.config.num_channels == 1 and pixel_values.shape[1] == 3:
             # transformers' pipelines turn every picture into RGB; a grey one has three equal channels then
             pixel_values = pixel_values.mean(dim=1, keepdim=True)
@@ -505,12 +557,14 @@ class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
             # an encoder of RGB pictures sees a grey one as RGB
             channels = getattr(self.backbone.config, "num_channels", 1)
             pixel_values = pixel_values.expand(-1, channels, -1, -1)
-        features = self.backbone(pixel_values)
         if self.config.backbone == "transformers":
-            features = features.last_hidden_state  # (B, T, n), or (B, n, height, width) of a convolutional encoder
+            features = self._encode(states or {}, pixel_values)
+            # (B, T, n), or (B, n, height, width) of a convolutional encoder
             features = features.mean(dim=(2, 3)) if features.dim() == 4 else features
-        elif features.dim() > 2:  # a timm model that does not pool
-            raise ValueError(f"backbone={self.config.backbone!r}: gives {tuple(features.shape)}, not (samples, n)")
+        else:
+            features = self.backbone(pixel_values)
+            if features.dim() > 2:  # a timm model that does not pool
+                raise ValueError(f"backbone={self.config.backbone!r}: gives {tuple(features.shape)}, not (samples, n)")
         return self.hidden(_pooled(features, self.config.feature_pooling, None))
 
     def forward(
@@ -519,6 +573,8 @@ class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
         labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         return_dict: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> SelfModelingOutput | tuple[Any, ...]:
         """Classify a batch and predict its activations.
 
@@ -528,9 +584,15 @@ class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
             num_items_in_batch: what the summed losses are divided by; default: the labels that count in this
                 batch. A Trainer that accumulates gradients passes the count of the whole accumulated batch.
             return_dict: False gives a plain tuple.
+            output_hidden_states: return those of an encoder of transformers too; default: the configuration's value.
+            output_attentions: likewise.
+
+        Raises:
+            ValueError: states that the backbone does not give.
         """
-        features, activations = self._observe(pixel_values=pixel_values)
-        return self._heads(features, activations, labels, num_items_in_batch, return_dict)
+        states = self._asked_states(output_hidden_states, output_attentions)
+        features, activations = self._observe(pixel_values=pixel_values, states=states)
+        return self._heads(features, activations, labels, num_items_in_batch, return_dict, states)
 
 
 class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
@@ -557,6 +619,7 @@ class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
         self.backbone = MeanEmbeddingBag(**config.backbone_kwargs) if bag else _transformers_backbone(config)
         taken = inspect.signature(self.backbone.forward).parameters
         self._takes_token_types = "token_type_ids" in taken
+        self._takes_embeddings = bag or "inputs_embeds" in taken
         if "attention_mask" not in taken:
             raise ValueError(
                 f"backbone_config: {type(self.backbone).__name__} takes no attention_mask, so that padding would enter "
@@ -571,28 +634,47 @@ class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
 
     def _features(  # type: ignore[override]
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         offsets: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        states: dict[str, Any] | None = None,
     ) -> torch.Tensor:
+        self._check_inputs(input_ids, inputs_embeds, offsets)
         if isinstance(self.backbone, MeanEmbeddingBag):
-            return self.hidden(self.backbone(input_ids, offsets, attention_mask))
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+            return self.hidden(self.backbone(input_ids, offsets, attention_mask, inputs_embeds))
+        inputs = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
         if token_type_ids is not None and self._takes_token_types:
             inputs["token_type_ids"] = token_type_ids
-        tokens = self.backbone(**inputs).last_hidden_state  # (B, T, n)
+        tokens = self._encode(states or {}, **inputs, attention_mask=attention_mask)  # (B, T, n)
         return self.hidden(_pooled(tokens, self.config.feature_pooling, attention_mask))
+
+    def _check_inputs(
+        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, offsets: torch.Tensor | None
+    ) -> None:
+        """Raise a ValueError unless there are either tokens or embeddings, and a backbone that takes them."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("input_ids, inputs_embeds: exactly one of them must be given")
+        if inputs_embeds is None:
+            return
+        if not self._takes_embeddings:
+            raise ValueError(f"inputs_embeds: {type(self.backbone).__name__} takes input_ids alone")
+        if offsets is not None:
+            raise ValueError("offsets: allowed with input_ids; inputs_embeds take an attention_mask")
 
     def forward(
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         return_dict: bool | None = None,
         offsets: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> SelfModelingOutput | tuple[Any, ...]:
         """Classify a batch and predict its activations.
 
@@ -606,11 +688,25 @@ class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
             offsets: (B + 1,), for an embedding bag: text b is `input_ids[offsets[b]:offsets[b + 1]]`; what lies after
                 the last offset is filler. No padding within, and so nothing wasted on texts of unequal length.
             token_type_ids: (B, T), as some tokenizers give them; for encoders that take them, else not used.
+            inputs_embeds: (B, T, D), embeddings of the tokens in place of `input_ids`. `attention_mask` marks padding
+                here too.
+            output_hidden_states: return those of an encoder of transformers too; default: the configuration's value.
+            output_attentions: likewise.
+
+        Raises:
+            ValueError: both of `input_ids` and `inputs_embeds` or neither, embeddings that the backbone does not take,
+                or states that it does not give.
         """
+        states = self._asked_states(output_hidden_states, output_attentions)
         features, activations = self._observe(
-            input_ids=input_ids, attention_mask=attention_mask, offsets=offsets, token_type_ids=token_type_ids
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            offsets=offsets,
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+            states=states,
         )
-        return self._heads(features, activations, labels, num_items_in_batch, return_dict, attention_mask)
+        return self._heads(features, activations, labels, num_items_in_batch, return_dict, states, attention_mask)
 
 
 class MeanEmbeddingBag(nn.EmbeddingBag):
@@ -625,11 +721,17 @@ class MeanEmbeddingBag(nn.EmbeddingBag):
         super().__init__(num_embeddings, embedding_dim, mode="mean")
 
     def forward(
-        self, input_ids: torch.Tensor, offsets: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None
+        self,
+        input_ids: torch.Tensor | None,
+        offsets: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
     ) -> torch.Tensor:
         if offsets is not None:
             return _MeanOfBags.apply(self.weight, input_ids, offsets, self.sparse)
-        return _pooled(F.embedding(input_ids, self.weight), "mean", attention_mask)
+        if inputs_embeds is None:
+            inputs_embeds = F.embedding(input_ids, self.weight)  # (B, T, D)
+        return _pooled(inputs_embeds, "mean", attention_mask)
 
 
 class _MeanOfBags(torch.autograd.Function):
