@@ -35,7 +35,11 @@ class TuneArguments:
         "Default: aux_weight=0:20."
     )
     trials: int = flag("Trials of the whole study, over all workers.", 40)
-    stack: int = flag("Trials of one shape that train as one population; 1: one at a time.", 8)
+    stack: int = flag(
+        "Trials of one shape that train as one population, each with its own weight and learning rate; 1: one at a "
+        "time.",
+        8,
+    )
     give_up_below: float = flag(
         "Prune a trial whose accuracy, half-way or at the end, is below this share of the way from chance to the best.",
         0.5,
@@ -121,7 +125,7 @@ class Worker:
     def __init__(self, args: TuneArguments, fixed: list[str], space: dict[str, Any]) -> None:
         from ..complexity import llc_preset
         from ..complexity.settings import LLCSettings
-        from ..experiments.tuning import MEMBER_PARAMETER, Tuning, as_train_flags
+        from ..experiments.tuning import Tuning, as_train_flags
         from . import train
 
         searched = [name for name in space if any(f"--{name}" in text.split("=")[0] for text in fixed)]
@@ -137,7 +141,7 @@ class Worker:
         self.sampling = llc_preset(training_args.rlct_preset, spec.name) | draws
         LLCSettings(**self.sampling)  # refuses now what sampling would refuse after the training
         for shape in _shapes(space):
-            flags = as_train_flags(shape) | {MEMBER_PARAMETER: 1.0}
+            flags = as_train_flags(shape) | {"aux_weight": 1.0}
             train.build_model(self._parse(flags)[2], self.data)  # refuses a shape that does not exist
         settings = {"train": train.typed_flags(fixed), "sampling": self.sampling, "give_up_below": args.give_up_below}
         self.tuning: Tuning = Tuning(
@@ -169,10 +173,14 @@ class Worker:
 
     def _measure(self, path: Path, group: Group) -> list[Measured]:
         """Train the group's trials from where it stands; what came out."""
-        from ..experiments.tuning import MEMBER_PARAMETER, as_train_flags
+        from ..experiments.tuning import as_train_flags
         from ..trainer.checkpoints import newest_whole_checkpoint
 
-        trainer = self._trainer(path, as_train_flags(group.shared) | {MEMBER_PARAMETER: 1.0}, group)
+        flags = as_train_flags(group.shared) | {"aux_weight": 1.0}
+        rates = [member.learning_rate for member in group.members if member.learning_rate is not None]
+        if rates:
+            flags["learning_rate"] = max(rates)  # a single network's own; a population takes its members'
+        trainer = self._trainer(path, flags, group)
         trainer.train(resume_from_checkpoint=newest_whole_checkpoint(path / "training"))
         return _measured(trainer)
 

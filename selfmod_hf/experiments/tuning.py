@@ -5,10 +5,10 @@
     trials.json       every trial: parameters, state, measures
     pareto.json, pareto.txt, pareto.png
 
-A worker asks for a group of trials that differ in the self-model's weight and the seed alone (a population shares
-architecture and optimizer), and holds the group's lock while it works. The system lets go of a lock when its process
-ends, however it ends: a group that is unfinished and unlocked belongs to a killed worker, and the next worker that
-looks for work takes it up from its last checkpoint. So no trial is lost, and none is done twice.
+A worker asks for a group of trials that differ in the self-model's weight, the learning rate and the seed alone,
+because a population shares its architecture. It holds the group's lock while it works. The system lets go of a lock
+when its process ends, however it ends: a group that is unfinished and unlocked belongs to a killed worker, and the next
+worker that looks for work takes it up from its last checkpoint. So no trial is lost, and none is done twice.
 
 What trial N tries depends on the seed, on N and on the trials that were finished when it was proposed, and on nothing
 that a process remembers. So a study of one worker comes out the same however often the worker was killed; with several
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 
 OBJECTIVES: dict[str, Any] = {"accuracy": "maximize", "rlct": "minimize", "weight_width": "minimize"}
 ACCURACIES = ("half_way", "accuracy")  # test accuracy after half of the epochs, and at the end
-MEMBER_PARAMETER = "aux_weight"  # may differ within a population; the others may not
+MEMBER_PARAMETERS = ("aux_weight", "learning_rate")  # may differ within a population; the others may not
 JOINED = {"hidden_sizes": "-", "target_layers": "+"}  # the layers of one choice
-PARAMETERS = (MEMBER_PARAMETER, "hidden_sizes", "target_layers", "learning_rate")
+PARAMETERS = (*MEMBER_PARAMETERS, "hidden_sizes", "target_layers")
 
 
 # ---- the space ----
@@ -78,7 +78,7 @@ def parse_space(entries: Mapping[str, Any]) -> dict[str, BaseDistribution]:
                 if rest not in ([], ["log"]) or not float(low) <= float(high):
                     raise ValueError("allowed is LOW:HIGH or LOW:HIGH:log, LOW at most HIGH")
                 space[name] = FloatDistribution(float(low), float(high), log=bool(rest))
-            elif name in (MEMBER_PARAMETER, "learning_rate"):
+            elif name in MEMBER_PARAMETERS:
                 space[name] = CategoricalDistribution([float(text) for text in texts])
             else:
                 space[name] = CategoricalDistribution(texts)
@@ -93,7 +93,7 @@ def parse_space(entries: Mapping[str, Any]) -> dict[str, BaseDistribution]:
 
 def _check_numbers(name: str, range_: Any) -> None:
     """Refuse weights and learning rates that no network can be trained with."""
-    if name not in (MEMBER_PARAMETER, "learning_rate"):
+    if name not in MEMBER_PARAMETERS:
         return
     numbers = range_.choices if hasattr(range_, "choices") else (range_.low, range_.high)
     if not all(math.isfinite(number) and number >= 0 for number in numbers):
@@ -117,6 +117,11 @@ def as_train_flags(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return flags
 
 
+def _only_value(distribution: Any) -> Any:
+    """Return the value of a range whose ends are equal, or of a list of one choice."""
+    return distribution.choices[0] if hasattr(distribution, "choices") else distribution.low
+
+
 # ---- a study ----
 
 
@@ -127,7 +132,7 @@ class Group:
     Attributes:
         trials: their numbers.
         shared: the parameters they have in common.
-        members: seed and self-model weight of each.
+        members: seed, self-model weight and learning rate of each.
     """
 
     trials: list[int]
@@ -247,22 +252,23 @@ class Tuning:
         counted = sum(trial.state != TrialState.FAIL for trial in known) - len(trials)
         if counted >= num_trials:
             return None
-        shared: dict[str, Any] = {}
+        shared = _shared(trials)
         while len(trials) < min(self.stack, num_trials - counted):
-            if trials:
-                shared = {name: value for name, value in trials[0][1].items() if name != MEMBER_PARAMETER}
             trials.append(self._propose(len(known), shared))
+            shared = _shared(trials)
             known = self.study.get_trials(deepcopy=False)
-        shared = {name: value for name, value in trials[0][1].items() if name != MEMBER_PARAMETER}
-        members = [
-            {"seed": number, "aux_weight": params.get(MEMBER_PARAMETER, self.aux_weight)} for number, params in trials
-        ]
+        members = [self._member(number, params) for number, params in trials]
         path = self.groups / f"{trials[0][0]:05d}"
         path.mkdir(exist_ok=True)
         lock = _try_lock(path / ".lock")
         content = {"trials": [number for number, _ in trials], "shared": shared, "members": members}
         write_file(path / "group.json", to_json(content))
         return path, lock
+
+    def _member(self, number: int, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what tells a trial from the others of its group, as fields of `Member`."""
+        own = {name: params[name] for name in MEMBER_PARAMETERS if name in params}
+        return {"seed": number, "aux_weight": self.aux_weight, **own}
 
     def _propose(self, number: int, shared: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
         """Let the sampler choose trial `number`, but for what is `shared`; one entry of the journal, so that there
@@ -274,10 +280,14 @@ class Tuning:
         sampler = optuna.samplers.TPESampler(seed=seed)
         study = optuna.load_study(study_name="tune", storage=self.storage)  # a study keeps the trials it has seen
         nothing = create_trial(state=TrialState.RUNNING)
-        params = {
-            name: shared[name] if name in shared else sampler.sample_independent(study, nothing, name, distribution)
-            for name, distribution in self.space.items()
-        }
+        params = dict(shared)
+        for name, distribution in self.space.items():
+            if name in shared:
+                continue
+            if distribution.single():  # Optuna's sampler misses it by a rounding, and its study rejects that
+                params[name] = _only_value(distribution)
+            else:
+                params[name] = sampler.sample_independent(study, nothing, name, distribution)
         study.add_trial(create_trial(state=TrialState.RUNNING, params=params, distributions=self.space))
         return number, params
 
@@ -408,6 +418,14 @@ class Tuning:
             axis.set(xlabel=label, ylabel="test accuracy", title=f"accuracy against {label}")
             axis.legend(fontsize="small")
         write_figure(figure, path, dpi=120)
+
+
+def _shared(trials: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Return the parameters that all trials of a group have in common, from the first one."""
+    if not trials:
+        return {}
+    _, params = trials[0]
+    return {name: value for name, value in params.items() if name not in MEMBER_PARAMETERS}
 
 
 def _table(front: Sequence[FrozenTrial]) -> str:

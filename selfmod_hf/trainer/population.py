@@ -23,6 +23,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, model_class_of
 from ..stacking import chunk_ranges
+from .member_rates import check_rate
 
 # of a batch that all members share; of each member's own, there is one more
 _DIMENSIONS = (("pixel_values", 4), ("attention_mask", 2), ("offsets", 1))
@@ -39,16 +40,33 @@ class Member:
         seed: of its initial weights and of its order of samples.
         aux_weight: its weight of the self-modeling loss, >= 0.
         detach_targets: whether the predicted activations are constants for its gradient.
+        learning_rate: its own, > 0; None: that of the training arguments.
+
+    Raises:
+        InputError: a learning rate that is not a finite number above 0.
     """
 
     seed: int
     aux_weight: float
     detach_targets: bool = True
+    learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        check_rate(self.learning_rate)
 
     @property
     def name(self) -> str:
-        """For logs and files, for example `aw10-seed1`, `aw10-attached-seed1`."""
-        return f"aw{self.aux_weight:g}{'' if self.detach_targets else '-attached'}-seed{self.seed}"
+        """For logs and files, for example `aw10-seed1`, `aw10-attached-seed1`, `aw10-lr0.05-seed1`."""
+        attached = "" if self.detach_targets else "-attached"
+        rate = "" if self.learning_rate is None else f"-lr{self.learning_rate:g}"
+        return f"aw{self.aux_weight:g}{attached}{rate}-seed{self.seed}"
+
+    def describe(self) -> dict[str, Any]:
+        """Return its entry in `population.json`, which leaves out a learning rate that is not its own."""
+        entry = asdict(self)
+        if self.learning_rate is None:
+            del entry["learning_rate"]
+        return entry
 
 
 class SelfModelingPopulation(nn.Module):
@@ -241,7 +259,7 @@ class SelfModelingPopulation(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """Configuration and members, as `population.json` has them."""
-        return {"config": self.config.to_diff_dict(), "members": [asdict(member) for member in self.members]}
+        return {"config": self.config.to_diff_dict(), "members": [member.describe() for member in self.members]}
 
     def save(self, folder: str | Path) -> None:
         """Write `population.json` and `model.safetensors`."""

@@ -18,6 +18,7 @@ from ..data.loading import EpochBatchSampler, MemberBatchSampler, TensorDataLoad
 from ..models.modeling_self_modeling import classification_losses, self_modeling_losses
 from ..stacking import chunk_ranges
 from .callbacks import RLCTCallback, WeightWidthCallback, is_sharded, log_aside, rlct_logs
+from .member_rates import check_schedule, rates_of, scale_steps
 from .population import SelfModelingPopulation
 from .rlct import estimate_rlct
 from .shares import MemberShares
@@ -62,6 +63,12 @@ class PopulationTrainer(SelfModelingTrainer):
     ) -> None:
         args = args or SelfModelingTrainingArguments()
         _check(args, kwargs.get("train_dataset"), kwargs.get("optimizers"), kwargs.get("optimizer_cls_and_kwargs"))
+        rates = rates_of(model.members, args.learning_rate)
+        check_schedule(args, rates)
+        self._rates = dict(zip(model.members, rates, strict=True))
+        if max(rates) != args.learning_rate:
+            args = copy.copy(args)
+            args.learning_rate = max(rates)  # the optimizer's, of which each member takes its share
         self.population = model
         self.shares = MemberShares(len(model), args.world_size, args.process_index)
         if self.shares.split:
@@ -114,6 +121,7 @@ class PopulationTrainer(SelfModelingTrainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(model)
+        scale_steps(optimizer, [self._rates[member] / self.args.learning_rate for member in self.model.members])
         if self.shares.split:
             optimizer.register_load_state_dict_pre_hook(lambda _, state: self.shares.take_optimizer(state))
         return optimizer

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from selfmod_hf.cli import main
 from selfmod_hf.errors import InputError
-from selfmod_hf.experiments.tuning import Tuning, parse_space
+from selfmod_hf.experiments.tuning import Group, Tuning, parse_space
 
 SMALL = [
     "--task=digits", "--max_train_samples=300", "--rlct_draws=40", "--num_train_epochs=4", "--stack=2", "--quiet",
@@ -31,6 +32,10 @@ def trials(folder: Path):
 
     storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
     return optuna.load_study(study_name="tune", storage=storage).trials
+
+
+def trials_of(folder: Path):
+    return json.loads((folder / "trials.json").read_text())
 
 
 def finished_once(folder: Path, count: int) -> None:
@@ -64,7 +69,7 @@ def test_a_space():
         {"aux_weight": "1:2:linear"},
         {"hidden_sizes": "8:16"},
     ):
-        with pytest.raises(InputError, match="--space"):
+        with pytest.raises(InputError, match=r"^space="):
             parse_space(entries)
 
 
@@ -179,6 +184,52 @@ def test_the_seed_decides_what_is_tried():
         same, again, other = (first(seed, Path(name, str(k))) for k, seed in enumerate((1, 1, 2)))
     assert same == again
     assert len({*same, *other}) == 6  # nor is one a shifted copy of the other
+
+
+def groups_without_training(tuning: Tuning, count: int) -> Iterator[Group]:
+    """All groups of a study whose networks need not be trained."""
+    for path, group in tuning.work(count):
+        yield group
+        for number in group.trials:
+            tuning.study.tell(number, [0.5, float(number), 1.0])
+        shutil.rmtree(path)
+
+
+def test_ranges_of_one_value_and_a_learning_rate_for_each_trial(tmp_path):
+    space = parse_space({"aux_weight": "1:1", "learning_rate": "0.001:0.1:log", "hidden_sizes": "8,16"})
+    tuning = Tuning(tmp_path, space, {}, stack=8, give_up_below=0, chance=0)
+    rates = []
+    for group in groups_without_training(tuning, 32):  # the sampler has a model after the first ten trials
+        assert set(group.shared) == {"hidden_sizes"}
+        assert {member.aux_weight for member in group.members} == {1}
+        rates += [member.learning_rate for member in group.members]
+    assert len(set(rates)) == len(rates) == 32
+    assert all(0.001 <= rate <= 0.1 for rate in rates)
+
+
+@pytest.mark.parametrize("entry", ["0.1:0.1:log", "0.1:0.1", "0.1"])
+def test_a_learning_rate_of_one_value_is_that_value(tmp_path, entry):
+    space = parse_space({"learning_rate": entry})
+    tuning = Tuning(tmp_path, space, {}, stack=2, give_up_below=0, chance=0)
+    for group in groups_without_training(tuning, 16):
+        assert [member.learning_rate for member in group.members] == [0.1, 0.1]
+
+
+def test_trials_of_one_population_train_at_their_own_learning_rates(study, tmp_path):
+    """Each as its own command trains it."""
+    assert len({entry["parameters"]["learning_rate"] for entry in trials_of(study)}) == 5
+    finished = [entry for entry in trials_of(study) if entry["state"] == "complete"]
+    for entry in finished[:2]:
+        parameters = entry["parameters"]
+        hidden = parameters["hidden_sizes"].split("-")
+        flags = [flag for flag in SMALL[: SMALL.index("--space")] if "rlct_draws" not in flag and "stack" not in flag]
+        flags += [f"--{name}={parameters[name]}" for name in ("learning_rate", "aux_weight")]
+        folder = tmp_path / str(entry["trial"])
+        argv = ["train", *flags, "--hidden_sizes", *hidden, f"--seed={entry['trial']}", f"--output_dir={folder}"]
+        assert main(argv) == 0
+        log = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+        widths = [one["weight_width"] for one in log if "weight_width" in one]
+        assert entry["weight_width"] == pytest.approx(widths[-1], rel=1e-5)
 
 
 def test_another_space_needs_another_folder(study, capsys):

@@ -112,6 +112,49 @@ def test_each_member_equals_the_same_seed_alone(tmp_path, name):
             assert logged[f"{key}/{member.name}"] == pytest.approx(theirs[key], rel=1e-5)
 
 
+RATES = [
+    Member(1, 10, learning_rate=0.02),
+    Member(1, 10, learning_rate=0.1),
+    Member(2, 0, learning_rate=0.005),
+    Member(2, 10, False),
+]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_each_member_has_its_own_learning_rate(tmp_path, name):
+    settings = {**SETTINGS[name], "weight_decay": 0.01, "lr_scheduler_type": "cosine"}
+    run = trainer(tmp_path, population(RATES), **settings)
+    run.train()
+    for k, member in enumerate(RATES):
+        own = {} if member.learning_rate is None else {"learning_rate": member.learning_rate}
+        assert_same(run.model.member(k), alone(tmp_path, member, **{**settings, **own}).model, 1e-9)
+
+
+def test_members_of_different_learning_rates_resume(tmp_path):
+    whole = trainer(tmp_path / "whole", population(RATES))
+    whole.train()
+    trainer(tmp_path / "cut", population(RATES), save_strategy="epoch").train()
+    checkpoint = sorted((tmp_path / "cut").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))[0]
+    resumed = trainer(tmp_path / "cut", population(RATES))
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert_same(resumed.model.stacked, whole.model.stacked, 0)
+    loaded = SelfModelingPopulation.load(checkpoint)
+    assert loaded.members == tuple(RATES)
+
+
+def test_a_schedule_that_ends_at_a_rate_of_its_own_is_rejected(tmp_path):
+    for schedule in (
+        {"lr_scheduler_type": "polynomial"},
+        {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-3}},
+    ):
+        with pytest.raises(ValueError, match="lr_scheduler_type"):
+            trainer(tmp_path, population(RATES), **schedule)
+        trainer(tmp_path, population(MEMBERS), **schedule)
+    for rate in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="learning_rate="):
+            Member(1, 1, learning_rate=rate)
+
+
 def test_members_equal_in_float32_up_to_the_order_of_sums(tmp_path):
     run = trainer(tmp_path, population(dtype=torch.float32), ImageTensors)
     run.train()
