@@ -3,6 +3,7 @@
 from .augmentation import RandomAffine
 from .images import ImageTensors, load_images
 from .loading import EpochBatchSampler, TensorDataLoader, epoch_order
+from .splits import resolve_task
 from .tasks import TASKS, TaskSpec, get_task
 from .tensors import TaskData, TensorData
 from .texts import TextTensors, load_texts
@@ -23,4 +24,5 @@ __all__ = [
     "get_task",
     "load_images",
     "load_texts",
+    "resolve_task",
 ]

@@ -15,7 +15,10 @@ import torch
 
 from ..errors import InputError
 from .augmentation import RandomAffine, warp
-from .reading import as_numbers, check_column, check_labels, first_line, label_numbers, load_split, read_label_names
+from .cache import cached_table
+from .labels import check_several, label_numbers, read_classes
+from .reading import first_line
+from .splits import Rows, read_splits
 from .tasks import TaskSpec
 from .tensors import Batch, TaskData, TensorData, checked_limits, moved, spread
 
@@ -43,9 +46,6 @@ class ImageTensors(TensorData):
     std: float = 0.5
     device: torch.device | str = "cpu"
     augmentation: RandomAffine | None = None
-
-    def __getitem__(self, index: int) -> Batch:
-        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
 
     def take(self, rows: torch.Tensor, maps: torch.Tensor | None = None) -> Batch:
         """`pixel_values` (B, channels, height, width) float32 and `labels` (B,); resampled by `maps`, (B, 2, 3)."""
@@ -109,10 +109,12 @@ def load_images(
             raise InputError("image_size", image_size, "digits are 8x8 as they are; allowed with a data set of images")
         train, test, names = _digits(max_train_samples, max_test_samples)
     else:
-        train, test, names = _from_datasets(spec, image_size, max_train_samples, max_test_samples)
+        spec, *parts = read_splits(
+            spec, texts=False, max_train_samples=max_train_samples, max_test_samples=max_test_samples
+        )
+        train, test, names = _from_datasets(spec, parts, image_size)
     splits = [ImageTensors(pixels, labels, spec.image_mean, spec.image_std) for pixels, labels in (train, test)]
-    check_labels(spec, splits[0].labels, splits[1].labels, len(names))
-    return TaskData(splits[0], splits[1], names)
+    return TaskData(splits[0], splits[1], names, spec)
 
 
 Split = tuple[torch.Tensor, torch.Tensor]  # pixels (N, C, H, W) uint8, labels (N,) int64
@@ -133,24 +135,22 @@ def _digits(max_train: int | None, max_test: int | None) -> tuple[Split, Split, 
 
 
 def _from_datasets(
-    spec: TaskSpec, image_size: Sequence[int] | None, max_train: int | None, max_test: int | None
+    spec: TaskSpec, parts: Sequence[Rows], image_size: Sequence[int] | None
 ) -> tuple[Split, Split, list[str]]:
-    train = load_split(spec, "train_split", spec.train_split, max_train)
-    test = load_split(spec, "test_split", spec.test_split, max_test)
-    for column, name in ((spec.image_column, "image_column"), (spec.label_column, "label_column")):
-        check_column(train, name, column)
-        check_column(test, name, column)
-    names = read_label_names(spec, train)
-    train, test = (_as_images(spec, data) for data in (train, test))
+    assert spec.label_column is not None
+    classes = read_classes(spec.label_column, parts[0])
+    labels = [label_numbers(spec.label_column, part, classes) for part in parts]
+    check_several(spec.label_column, labels[0])
+    train, test = (_as_images(spec, part.data) for part in parts)
     first = _read_image(spec, train, 0)
     channels = 1 if first.mode in ("1", "L", "I", "I;16", "F") else 3
     height, width = image_size or (first.height, first.width)
     shape = (channels, height, width)
     resize = image_size is not None
     return (
-        _decode_split(spec, spec.train_split, train, names, shape, resize),
-        _decode_split(spec, spec.test_split, test, names, shape, resize),
-        names,
+        (_decode_split(spec, parts[0].split, train, shape, resize), labels[0]),
+        (_decode_split(spec, parts[1].split, test, shape, resize), labels[1]),
+        classes.names,
     )
 
 
@@ -186,47 +186,29 @@ def _decode(column: str, encoded: dict[str, Any] | None, row: int) -> PILImage.I
 
 
 def _decode_split(
-    spec: TaskSpec, split: str, data: datasets.Dataset, names: list[str], shape: tuple[int, int, int], resize: bool
-) -> Split:
+    spec: TaskSpec, split: str, data: datasets.Dataset, shape: tuple[int, int, int], resize: bool
+) -> torch.Tensor:
+    """Return the pixels, (N, C, H, W), uint8."""
     import datasets
 
-    decoded = data.map(  # cached by `datasets`, keyed by the data and these arguments
+    pixel_type = datasets.Sequence(datasets.Value("uint8"), length=int(np.prod(shape)))
+    table = cached_table(
+        data,
         _decode_batch,
+        key=("images", spec.image_column, shape, resize),
+        features=datasets.Features({"pixels": pixel_type}),
         with_indices=True,
-        batched=True,
         batch_size=1000,
-        remove_columns=data.column_names,
-        fn_kwargs={
-            "image_column": spec.image_column,
-            "label_column": spec.label_column,
-            "numbers": label_numbers(spec, data, names),
-            "shape": shape,
-            "resize": resize,
-        },
-        features=datasets.Features(
-            {
-                "pixels": datasets.Sequence(datasets.Value("uint8"), length=int(np.prod(shape))),
-                "label": datasets.Value("int64"),
-            }
-        ),
+        fn_kwargs={"image_column": spec.image_column, "shape": shape, "resize": resize},
         desc=f"Decoding {split}",
     )
-    table = decoded.with_format("arrow")[:]
     pixels = table["pixels"].combine_chunks().flatten().to_numpy()  # (N * C * H * W,)
-    labels = table["label"].to_numpy()  # (N,)
-    # copies: the arrow buffers are read-only views of the cache file
-    return torch.from_numpy(pixels.copy()).view(-1, *shape), torch.from_numpy(labels.copy())
+    # a copy: the arrow buffer is a read-only view of the cache file
+    return torch.from_numpy(pixels.copy()).view(-1, *shape)
 
 
 def _decode_batch(
-    batch: dict[str, list[Any]],
-    rows: list[int],
-    *,
-    image_column: str,
-    label_column: str,
-    numbers: dict[str, int] | None,
-    shape: tuple[int, int, int],
-    resize: bool,
+    batch: dict[str, list[Any]], rows: list[int], *, image_column: str, shape: tuple[int, int, int], resize: bool
 ) -> dict[str, Any]:
     channels, height, width = shape
     pixels = np.empty((len(rows), height, width, channels), dtype=np.uint8)
@@ -242,4 +224,4 @@ def _decode_batch(
             )
         pixels[slot] = np.asarray(image).reshape(height, width, channels)
     flat = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).reshape(len(rows), -1)
-    return {"pixels": list(flat), "label": as_numbers(batch[label_column], numbers)}
+    return {"pixels": list(flat)}

@@ -1,115 +1,139 @@
-"""Reading splits from the Hub or a local folder, and their labels: what images and texts share."""
+"""Reading a split from the Hub, a local folder or a single file."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from ..errors import InputError
 from .tasks import TaskSpec
-from .tensors import spread
 
 if TYPE_CHECKING:
     import datasets
 
-
-def load_split(spec: TaskSpec, name: str, split: str, max_samples: int | None) -> datasets.Dataset:
-    """One split of the task's data set, through the real `datasets` client (and its cache)."""
-    import datasets
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    assert spec.dataset_name is not None
-    if not spec.dataset_name.strip():
-        raise InputError("dataset_name", spec.dataset_name, "allowed are a Hub id and a local folder")
-    try:
-        data = datasets.load_dataset(spec.dataset_name, spec.dataset_config, split=split)
-    except datasets.exceptions.DatasetNotFoundError as error:
-        raise InputError("dataset_name", spec.dataset_name, f"no such data set ({first_line(error)})") from error
-    except (ConnectionError, HfHubHTTPError) as error:
-        raise InputError("dataset_name", spec.dataset_name, UNREACHABLE.format(first_line(error))) from error
-    except HFValidationError as error:
-        problem = "neither a folder that is there nor the name of a data set on the Hub (user/name)"
-        raise InputError("dataset_name", spec.dataset_name, problem) from error
-    except ValueError as error:
-        if "corresponds to no data" in str(error):
-            raise InputError(name, split, EMPTY) from error
-        # an unknown split or configuration (the message says which there are), or a name that cannot be one
-        known = {"split": (name, split), "BuilderConfig": ("dataset_config", spec.dataset_config)}
-        field, value = next(
-            (entry for word, entry in known.items() if word in str(error)), ("dataset_name", spec.dataset_name)
-        )
-        raise InputError(field, value, first_line(error)) from error
-    except Exception as error:  # files that are not what they seem: what reads them raises anything
-        problem = f"cannot be read as a data set ({' '.join(str(error.__cause__ or error).split())[:300]})"
-        raise InputError("dataset_name", spec.dataset_name, problem) from error
-    if len(data) == 0:
-        raise InputError(name, split, EMPTY)
-    return data if max_samples is None else data.select(spread(len(data), max_samples))
-
-
-MOST_CLASSES = 1_000_000  # what a model's configuration allows, too; its file travels and cannot share this one
 EMPTY = "the split is empty; at least one sample is needed"
 UNREACHABLE = (
     "the Hub cannot be reached and no cached copy was found ({}); use `task` digits, "
     "a local folder in Hub layout as `dataset_name`, or set HF_ENDPOINT"
 )
+# of a single file: what reads it, and with which settings
+FILES: dict[str, tuple[str, dict[str, Any]]] = {
+    ".csv": ("csv", {}),
+    ".tsv": ("csv", {"sep": "\t"}),
+    ".json": ("json", {}),
+    ".jsonl": ("json", {}),
+    ".parquet": ("parquet", {}),
+}
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+
+
+def load_split(spec: TaskSpec, field: str, split: str) -> datasets.Dataset:
+    """Return one split of the task's data set, through the real `datasets` client and its cache.
+
+    Args:
+        spec: the task.
+        field: of the task, which names the split; for errors.
+        split: its name.
+
+    Raises:
+        InputError: no such data set, configuration or split, one that cannot be read, or no row.
+    """
+    source = _source(spec)
+    try:
+        data = _load(source, split)
+    except InputError:
+        raise
+    except Exception as error:
+        raise _explained(error, spec, field, split) from error
+    if len(data) == 0:
+        raise InputError(field, split, EMPTY)
+    return data
+
+
+def check_column(data: datasets.Dataset, field: str, column: str) -> None:
+    """Reject a column that the data set lacks."""
+    if column not in data.column_names:
+        raise InputError(field, column, f"no such column; the data set has {', '.join(data.column_names)}")
 
 
 def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def check_column(data: datasets.Dataset, name: str, column: str) -> None:
-    if column not in data.column_names:
-        raise InputError(name, column, f"no such column; the data set has {', '.join(data.column_names)}")
+def _source(spec: TaskSpec) -> dict[str, Any]:
+    """Return the arguments of `load_dataset` that name the data set."""
+    name = spec.dataset_name
+    assert name is not None
+    if not name.strip():
+        raise InputError("dataset_name", name, "allowed are a Hub id, a local folder and a local file")
+    path = Path(name)
+    if not path.is_file():
+        return {"path": name, "name": spec.dataset_config}
+    kind = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+    if kind.suffix.lower() not in FILES:
+        problem = f"allowed are files that end with {', '.join(FILES)}, compressed ones ({', '.join(COMPRESSED)}) too"
+        raise InputError("dataset_name", name, problem)
+    if spec.dataset_config is not None:
+        raise InputError("dataset_config", spec.dataset_config, "a single file has no configurations")
+    builder, settings = FILES[kind.suffix.lower()]
+    return {"path": builder, "data_files": {"train": name}, **settings}
 
 
-def read_label_names(spec: TaskSpec, data: datasets.Dataset) -> list[str]:
+def _load(source: dict[str, Any], split: str) -> datasets.Dataset:
+    """Return the split. Where the cache holds a damaged copy, it is prepared anew."""
     import datasets
+    import pyarrow as pa
 
-    feature = data.features[spec.label_column]
-    if isinstance(feature, datasets.ClassLabel):
-        return list(feature.names)
-    if isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string"):
-        return sorted(label for label in data.unique(spec.label_column) if label is not None)
-    if isinstance(feature, datasets.Value) and ("int" in feature.dtype or feature.dtype == "bool"):
-        most = max((int(label) for label in data.unique(spec.label_column) if label is not None), default=-1)
-        if most >= MOST_CLASSES:
-            raise InputError(
-                "label_column", spec.label_column, f"has label {most}, allowed are 0 to {MOST_CLASSES - 1}"
-            )
-        return [str(label) for label in range(most + 1)]
-    raise InputError("label_column", spec.label_column, f"has type {feature}; allowed are ClassLabel, int, string")
+    try:
+        data = datasets.load_dataset(**source, split=split)
+        if _is_complete(data, split):
+            return data
+    except ConnectionError:
+        raise
+    except (OSError, pa.ArrowException, json.JSONDecodeError):  # of damaged files; others say the same again
+        pass
+    return datasets.load_dataset(**source, split=split, download_mode="reuse_cache_if_exists")
 
 
-def label_numbers(spec: TaskSpec, data: datasets.Dataset, names: list[str]) -> dict[str, int] | None:
-    """Name -> number, where the labels are strings; None where they are numbers already."""
+def _is_complete(data: datasets.Dataset, split: str) -> bool:
+    """Return whether a split has as many rows as were prepared; so is a part of one, such as train[:100]."""
+    known = data.info.splits or {}
+    return split not in known or known[split].num_examples == len(data)
+
+
+def _explained(error: Exception, spec: TaskSpec, field: str, split: str) -> InputError:
+    """Return the one line that says what is wrong with a data set."""
     import datasets
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    feature = data.features[spec.label_column]
-    by_name = isinstance(feature, datasets.Value) and "string" in feature.dtype
-    return {name: number for number, name in enumerate(names)} if by_name else None
+    name = spec.dataset_name
+    if isinstance(error, datasets.exceptions.DatasetNotFoundError):
+        return InputError("dataset_name", name, f"no such data set ({first_line(error)})")
+    if isinstance(error, (ConnectionError, HfHubHTTPError)):
+        return InputError("dataset_name", name, UNREACHABLE.format(first_line(error)))
+    if isinstance(error, HFValidationError):
+        problem = "neither a folder or file that is there nor the name of a data set on the Hub (user/name)"
+        return InputError("dataset_name", name, problem)
+    if isinstance(error, ValueError):
+        return _explained_value(error, spec, field, split)
+    # files that are not what they seem: what reads them raises anything
+    problem = f"cannot be read as a data set ({' '.join(str(error.__cause__ or error).split())[:300]})"
+    return InputError("dataset_name", name, problem)
 
 
-def as_numbers(labels: list[Any], numbers: dict[str, int] | None) -> list[int]:
-    """Labels as integers; -1, which `check_labels` refuses, for one that is missing or unknown."""
-    if numbers is not None:
-        labels = [numbers.get(label, -1) for label in labels]
-    return [-1 if label is None else int(label) for label in labels]
-
-
-def check_labels(spec: TaskSpec, train: torch.Tensor, test: torch.Tensor, num_labels: int) -> None:
-    for split, labels in ((spec.train_split, train), (spec.test_split, test)):
-        wrong = (labels < 0) | (labels >= num_labels)
-        if wrong.any():
-            row = int(wrong.nonzero()[0])
-            raise InputError(
-                "label_column",
-                spec.label_column,
-                f"row {row} of split {split!r} has label {int(labels[row])}, allowed are 0 to {num_labels - 1}",
-            )
-    if len(train.unique()) < 2:
-        raise InputError(
-            "label_column", spec.label_column, "all training labels are the same class; at least two are needed"
-        )
+def _explained_value(error: ValueError, spec: TaskSpec, field: str, split: str) -> InputError:
+    """Likewise of an unknown split or configuration, or of a name that cannot be one."""
+    message = str(error)
+    if "corresponds to no data" in message:
+        return InputError(field, split, EMPTY)
+    if message.startswith("Config name is missing"):
+        _, _, configs = message.partition("available configs: ")
+        problem = f"the data set has several configurations; allowed are {first_line(ValueError(configs)).strip('[]')}"
+        return InputError("dataset_config", None, problem)
+    if "BuilderConfig" in message:
+        return InputError("dataset_config", spec.dataset_config, first_line(error))
+    if "split" in message:
+        return InputError(field, split, first_line(error))
+    return InputError("dataset_name", spec.dataset_name, first_line(error))

@@ -14,13 +14,19 @@ class TaskSpec:
 
     Attributes:
         name: of the task.
-        dataset_name: Hub id or local folder in Hub layout; None is scikit-learn's digits, which need no network.
+        dataset_name: Hub id, local folder in Hub layout, or a single CSV, TSV, JSON, JSONL or parquet file. None is
+            scikit-learn's digits, which need no network.
         dataset_config: configuration of the data set, where it has several.
-        image_column: column of images.
-        text_column: column of texts; None: a task of images.
-        label_column: column of class labels (ClassLabel, integers or strings).
+        image_column: column of images. None: `image`, else the only one of that type.
+        text_column: column of texts. `load_texts` takes None for `text`, else the only column of strings.
+        label_column: column of class labels (ClassLabel, integers or strings). None: `label`, else the only one of
+            that type.
         train_split: split to train on.
-        test_split: split to evaluate on.
+        test_split: split to evaluate on. None: the first of test, validation, dev, valid, val and eval.
+        test_fraction: share of the training split, within (0, 1), that is held out as the test split, the same of each
+            class. None: the data set has a split for it.
+        split_seed: of the random numbers that choose the rows held out.
+        skip_missing: leave out rows without a sample or a label. Such rows are an error otherwise.
         image_mean: subtracted from pixel / 255, the same for each channel.
         image_std: divides afterwards.
         recipe: default of each flag of `selfmod train`, by its name. `train_batch_size` is the batch of one
@@ -31,22 +37,46 @@ class TaskSpec:
     name: str
     dataset_name: str | None
     dataset_config: str | None = None
-    image_column: str = "image"
+    image_column: str | None = None
     text_column: str | None = None
-    label_column: str = "label"
+    label_column: str | None = None
     train_split: str = "train"
-    test_split: str = "test"
+    test_split: str | None = None
     image_mean: float = 0.5
     image_std: float = 0.5
     recipe: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
+    test_fraction: float | None = None
+    split_seed: int = 0
+    skip_missing: bool = False
+
+    def __post_init__(self) -> None:
+        fraction, seed = self.test_fraction, self.split_seed
+        if fraction is not None and not (isinstance(fraction, float) and 0 < fraction < 1):
+            raise InputError("test_fraction", fraction, "allowed are numbers between 0 and 1")
+        if fraction is not None and self.test_split is not None:
+            raise InputError("test_fraction", fraction, f"allowed without `test_split`, which is {self.test_split!r}")
+        if not (isinstance(seed, int) and 0 <= seed < 2**32):
+            raise InputError("split_seed", seed, "allowed are integers from 0 to 4294967295")
 
     @property
     def train_data(self) -> str:
-        """The training data for people: id, configuration, split. Of a local folder its name, which is no id."""
+        """The training data for people: id, configuration, split, and what was left out of it. A local folder or file
+        is shown by its name, which is no id."""
         name = self.dataset_name or self.name
-        name = f"folder {Path(name).resolve().name}" if self.dataset_name and Path(name).is_dir() else name
-        return ", ".join(filter(None, (name, self.dataset_config, self.train_split)))
+        if self.is_local:
+            name = f"{'folder' if Path(name).is_dir() else 'file'} {Path(name).resolve().name}"
+        parts = [name, self.dataset_config, self.train_split]
+        if self.test_fraction is not None:
+            parts.append(f"without a test fraction of {self.test_fraction:g} (seed {self.split_seed})")
+        if self.skip_missing:
+            parts.append("without rows that lack a value")
+        return ", ".join(part for part in parts if part)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the data set is a folder or file of this machine, which means nothing elsewhere."""
+        return self.dataset_name is not None and Path(self.dataset_name).exists()
 
 
 _PLAIN = {"lr_scheduler_type": "constant", "max_grad_norm": 0.0, "weight_decay": 0.0}
@@ -80,6 +110,7 @@ TASKS: Mapping[str, TaskSpec] = {
         TaskSpec(
             name="digits",
             dataset_name=None,
+            test_split="test",
             recipe={
                 **_SGD_WITH_MOMENTUM,
                 "learning_rate": 0.05,
@@ -92,6 +123,9 @@ TASKS: Mapping[str, TaskSpec] = {
         TaskSpec(
             name="mnist",
             dataset_name="ylecun/mnist",
+            image_column="image",
+            label_column="label",
+            test_split="test",
             recipe={
                 **_SGD_WITH_MOMENTUM,
                 "learning_rate": 0.005,
@@ -105,6 +139,8 @@ TASKS: Mapping[str, TaskSpec] = {
             name="cifar10",
             dataset_name="uoft-cs/cifar10",
             image_column="img",
+            label_column="label",
+            test_split="test",
             recipe=_CIFAR10,
             source="arXiv 2407.10188, the recipe its authors published with the figures (the table says lr 0.001)",
         ),
@@ -112,6 +148,8 @@ TASKS: Mapping[str, TaskSpec] = {
             name="cifar10-paper-text",
             dataset_name="uoft-cs/cifar10",
             image_column="img",
+            label_column="label",
+            test_split="test",
             recipe={**_CIFAR10, "learning_rate": 1e-3, "detach_targets": False},
             source="arXiv 2407.10188, its table and text (one sentence says 150 epochs)",
         ),
@@ -119,6 +157,8 @@ TASKS: Mapping[str, TaskSpec] = {
             name="imdb",
             dataset_name="stanfordnlp/imdb",
             text_column="text",
+            label_column="label",
+            test_split="test",
             recipe={
                 **_PLAIN,
                 "optim": "sgd",

@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch.utils.data import Dataset
 from typing_extensions import Self
+
+if TYPE_CHECKING:
+    from .tasks import TaskSpec
 
 IGNORED_LABEL = -100  # transformers' convention: such a sample enters no loss
 DEVICE_BYTES = 4 << 30  # a data set up to this size moves to the accelerator as a whole
@@ -30,6 +33,21 @@ class TensorData(Dataset):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __getitem__(self, index: int) -> Batch:
+        """Return one sample: its entries of a batch, without the batch's dimension.
+
+        Raises:
+            IndexError: an index outside of the data.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index={index}: allowed are {-len(self)} to {len(self) - 1}")
+        row = torch.tensor([index % len(self)], device=self.labels.device)
+        return self._single(self.take(row))
+
+    def _single(self, batch: Batch) -> Batch:
+        """Return the sample that a batch of one holds."""
+        return {name: values[0] for name, values in batch.items()}
 
     def __getitems__(self, indices: torch.Tensor | Sequence[int]) -> Batch:
         """The batch of these samples, as the model's forward takes it, with `labels` (B,).
@@ -69,11 +87,28 @@ Data = TypeVar("Data", bound=TensorData, covariant=True)
 
 @dataclass(frozen=True)
 class TaskData(Generic[Data]):
-    """Both splits of a task, and the names of its classes in the order of their numbers."""
+    """Both splits of a task.
+
+    Attributes:
+        train: training samples.
+        test: test samples.
+        label_names: names of the classes, in the order of their numbers.
+        task: the task, with the columns and the test split that were found for it.
+    """
 
     train: Data
     test: Data
     label_names: list[str]
+    task: TaskSpec | None = None
+
+    @property
+    def unseen_classes(self) -> dict[str, int]:
+        """The classes that test samples have and no training sample has, and how many test samples each has."""
+        classes = len(self.label_names)
+        train = torch.bincount(self.train.labels, minlength=classes)  # (classes,)
+        test = torch.bincount(self.test.labels, minlength=classes)
+        unseen = torch.nonzero((train == 0) & (test > 0)).flatten().tolist()
+        return {self.label_names[number]: int(test[number]) for number in unseen}
 
 
 def spread(total: int, count: int | None) -> list[int]:

@@ -8,17 +8,20 @@ Tokens are kept in the cache of `datasets`, so that only the first run on a data
 from __future__ import annotations
 
 import copy
-import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..errors import InputError
-from .reading import as_numbers, check_column, check_labels, first_line, label_numbers, load_split, read_label_names
+from .cache import cached_table, entry_path, is_sealed, seal, tokenizer_key
+from .labels import check_several, is_text, label_numbers, read_classes
+from .reading import first_line
+from .splits import Rows, read_splits
 from .tasks import TaskSpec
 from .tensors import Batch, TaskData, TensorData, checked_limits, moved
-from .tokenizer import basic_english_tokenizer
+from .tokenizer import as_pretrained, basic_english_tokenizer
 
 if TYPE_CHECKING:
     import datasets
@@ -59,6 +62,14 @@ class TextTensors(TensorData):
         else:
             batch |= {"input_ids": tokens, "offsets": _offsets(lengths)}
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+    def _single(self, batch: Batch) -> Batch:
+        """Return the text of a batch of one. A bag has no offsets, because they only divide a batch into its texts."""
+        batch = dict(batch)
+        if not self.padded:
+            del batch["offsets"]
+            return batch | {"labels": batch["labels"][0]}
+        return super()._single(batch)
 
     def take_members(self, rows: torch.Tensor) -> Batch:
         """As `take`, a leading dimension of K; bags: `input_ids` (K, N), of those shorter than N the end is filler."""
@@ -130,26 +141,40 @@ def load_texts(
     checked_limits(max_train_samples=max_train_samples, max_test_samples=max_test_samples, max_length=max_length)
     if spec.dataset_name is None:
         raise InputError("dataset_name", None, "a data set of texts is needed")
-    if spec.text_column is None:
-        raise InputError("text_column", None, f"task {spec.name!r} is one of images; name a column of texts")
-    train = load_split(spec, "train_split", spec.train_split, max_train_samples)
-    test = load_split(spec, "test_split", spec.test_split, max_test_samples)
-    for data in (train, test):
-        _check_texts(spec, data)
-        check_column(data, "label_column", spec.label_column)
-    names = read_label_names(spec, train)
+    spec, train, test = read_splits(
+        spec, texts=True, max_train_samples=max_train_samples, max_test_samples=max_test_samples
+    )
+    assert spec.label_column is not None
+    for part in (train, test):
+        _check_type(spec, part.data)
+    classes = read_classes(spec.label_column, train)
+    labels = [label_numbers(spec.label_column, part, classes) for part in (train, test)]
+    check_several(spec.label_column, labels[0])
     if tokenizer is None:
-        tokenizer = basic_english_tokenizer(_batches(train, spec.text_column))
+        tokenizer = _words_of(spec, train.data)
     elif isinstance(tokenizer, str):
         tokenizer = load_tokenizer(tokenizer)
-    if max_length is not None:  # kept where the tokenizer is saved: an RLCT is of the texts that were trained on
-        tokenizer = copy.deepcopy(tokenizer)
-        tokenizer.model_max_length = max_length
+    tokenizer = _as_it_is_saved(tokenizer, max_length)
     if padded and tokenizer.pad_token_id is None:
         raise InputError("tokenizer_name", tokenizer.name_or_path, "has no padding token; an encoder's has one")
-    splits = [_tokenize(spec, data, tokenizer, names, padded) for data in (train, test)]
-    check_labels(spec, splits[0].labels, splits[1].labels, len(names))
-    return TaskData(splits[0], splits[1], names)
+    key = tokenizer_key(tokenizer)  # before it is called, which changes it
+    splits = [
+        TextTensors(*_tokenize(spec, part, tokenizer, key), numbers, tokenizer, padded)
+        for part, numbers in zip((train, test), labels, strict=True)
+    ]
+    return TaskData(splits[0], splits[1], classes.names, spec)
+
+
+def _as_it_is_saved(tokenizer: Any, max_length: int | None) -> Any:
+    """Return the tokenizer with its settings where saving keeps them: an RLCT is of the texts that were trained on."""
+    kept = tokenizer.init_kwargs.get("truncation_side", "right") == tokenizer.truncation_side
+    if max_length is None and kept:
+        return tokenizer
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.init_kwargs["truncation_side"] = tokenizer.truncation_side
+    if max_length is not None:
+        tokenizer.model_max_length = max_length
+    return tokenizer
 
 
 def load_tokenizer(name: str, revision: str = "main", subfolder: str = "") -> Any:
@@ -166,68 +191,66 @@ def load_tokenizer(name: str, revision: str = "main", subfolder: str = "") -> An
         raise InputError("tokenizer_name", name, f"no tokenizer could be read ({first_line(error)})") from error
 
 
-def _check_texts(spec: TaskSpec, data: datasets.Dataset) -> None:
-    import datasets
-
-    column = spec.text_column
-    assert column is not None
-    check_column(data, "text_column", column)
-    feature = data.features[column]
-    if not (isinstance(feature, datasets.Value) and "string" in feature.dtype):
-        raise InputError("text_column", column, f"has type {feature}; allowed are strings")
-    missing = data.with_format("arrow")[:][column].is_null().to_numpy()
-    if missing.any():
-        raise InputError("text_column", column, f"row {int(missing.argmax())} holds no text")
+def _check_type(spec: TaskSpec, data: datasets.Dataset) -> None:
+    assert spec.text_column is not None
+    feature = data.features[spec.text_column]
+    if not is_text(feature):
+        raise InputError("text_column", spec.text_column, f"has type {feature}; allowed are strings")
 
 
-def _batches(data: datasets.Dataset, column: str | None) -> Any:
+def _words_of(spec: TaskSpec, data: datasets.Dataset) -> Any:
+    """Return the basic English tokenizer of these texts, from the cache where it is there."""
+    from tokenizers import Tokenizer
+
+    entry = entry_path(data, ("words", spec.text_column), ".json")
+    if entry is not None and is_sealed(entry):
+        return as_pretrained(Tokenizer.from_file(str(entry)))
+    tokenizer = basic_english_tokenizer(_texts(data, spec.text_column))
+    if entry is not None:
+        tokenizer.backend_tokenizer.save(str(entry), pretty=False)
+        seal(entry)
+    return tokenizer
+
+
+def _texts(data: datasets.Dataset, column: str | None) -> Iterator[list[str]]:
     for batch in data.select_columns([column]).iter(batch_size=1000):
         yield batch[column]
 
 
-def _tokenize(spec: TaskSpec, data: datasets.Dataset, tokenizer: Any, names: list[str], padded: bool) -> TextTensors:
+def _tokenize(spec: TaskSpec, part: Rows, tokenizer: Any, key: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return tokens (T,) and offsets (N + 1,), as `TextTensors` holds them.
+
+    Args:
+        spec: the task.
+        part: the rows of a split.
+        tokenizer: makes the tokens.
+        key: its state.
+    """
     import datasets
 
-    assert spec.text_column is not None
-    column, numbers = spec.text_column, label_numbers(spec, data, names)
     # transformers' mark for "no limit" is larger
     max_length = tokenizer.model_max_length if tokenizer.model_max_length < 1_000_000 else None
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, Any]:
         encoded = tokenizer(
-            batch[column],
+            batch[spec.text_column],
             truncation=max_length is not None,
             max_length=max_length,
             return_attention_mask=False,
             return_token_type_ids=False,
             verbose=False,
         )
-        return {"tokens": encoded["input_ids"], "label": as_numbers(batch[spec.label_column], numbers)}
+        return {"tokens": encoded["input_ids"]}
 
-    # named by hand, since a tokenizer object does not always hash alike
-    parts = (data._fingerprint, _identity(tokenizer), max_length, spec.text_column, spec.label_column, names)
-    tokenized = data.map(
+    table = cached_table(
+        part.data,
         tokenize,
-        batched=True,
-        remove_columns=data.column_names,
-        new_fingerprint=hashlib.sha256(repr(parts).encode()).hexdigest()[:32],
-        features=datasets.Features(
-            {"tokens": datasets.Sequence(datasets.Value("int32")), "label": datasets.Value("int64")}
-        ),
+        key=("tokens", spec.text_column, key),
+        features=datasets.Features({"tokens": datasets.Sequence(datasets.Value("int32"))}),
         desc="Tokenizing",
     )
-    table = tokenized.with_format("arrow")[:]
     tokens = table["tokens"].combine_chunks()
     lengths = torch.from_numpy(tokens.value_lengths().to_numpy().copy()).long()  # (N,)
-    return TextTensors(
-        tokens=torch.from_numpy(tokens.flatten().to_numpy().copy()),
-        offsets=torch.nn.functional.pad(lengths.cumsum(0), (1, 0)),
-        labels=torch.from_numpy(table["label"].to_numpy().copy()),
-        tokenizer=tokenizer,
-        padded=padded,
-    )
-
-
-def _identity(tokenizer: Any) -> str:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    return backend.to_str() if backend is not None else repr((type(tokenizer), sorted(tokenizer.get_vocab().items())))
+    # a copy: the arrow buffer is a read-only view of the cache file
+    flat = torch.from_numpy(tokens.flatten().to_numpy().copy())
+    return flat, torch.nn.functional.pad(lengths.cumsum(0), (1, 0))

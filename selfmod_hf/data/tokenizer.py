@@ -29,7 +29,6 @@ def basic_english_tokenizer(texts: Iterable[str]) -> Any:
     its own: `<unk>` pads, and the attention mask tells them apart.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
 
     words = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
     replacements = [normalizers.Replace(old, new) for old, new in BASIC_ENGLISH]
@@ -39,6 +38,13 @@ def basic_english_tokenizer(texts: Iterable[str]) -> Any:
         vocab_size=2**31, min_frequency=0, special_tokens=[UNKNOWN], show_progress=False
     )
     words.train_from_iterator(texts, every_word)
+    return as_pretrained(words)
+
+
+def as_pretrained(words: Any) -> Any:
+    """Return the `PreTrainedTokenizerFast` around a `tokenizers.Tokenizer` of words."""
+    from transformers import PreTrainedTokenizerFast
+
     return PreTrainedTokenizerFast(
         tokenizer_object=words,
         unk_token=UNKNOWN,

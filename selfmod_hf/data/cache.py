@@ -1,0 +1,164 @@
+"""Work that is done once per data set: decoded images, tokens and vocabularies in the cache of `datasets`.
+
+An entry's name is a digest of everything that its content depends on: the rows, the settings, the source of this
+folder, and the versions of the libraries that decode and tokenize. An entry counts once its seal is there: a second
+file with its size and checksum, written last. So what a killed run, a full disk or another program left behind is
+made again.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import zlib
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+CHUNK = 1 << 20
+
+
+def cached_table(
+    data: datasets.Dataset,
+    function: Callable[..., dict[str, Any]],
+    *,
+    key: Any,
+    features: datasets.Features,
+    **settings: Any,
+) -> pa.Table:
+    """Return what `function` makes of the rows, from the cache where it is there.
+
+    Args:
+        data: the rows.
+        function: maps a batch of rows to the new columns.
+        key: what the result depends on, in addition to the rows, as a value with a stable `repr`.
+        features: of the new columns.
+        settings: further arguments of `Dataset.map`.
+    """
+    entry = entry_path(data, key, ".arrow")
+    if entry is not None and not is_sealed(entry):
+        entry.unlink(missing_ok=True)
+    made = data.map(
+        function,
+        batched=True,
+        remove_columns=data.column_names,
+        features=features,
+        cache_file_name=None if entry is None else str(entry),
+        new_fingerprint=_digest(data, key),
+        **settings,
+    )
+    table = made.with_format("arrow")[:]
+    if entry is not None and not is_sealed(entry):
+        seal(entry)
+    return table
+
+
+def entry_path(data: datasets.Dataset, key: Any, suffix: str) -> Path | None:
+    """Return where the cache keeps what is made of these rows, or None for rows that have no cache.
+
+    Args:
+        data: the rows.
+        key: as for `cached_table`.
+        suffix: of the file.
+    """
+    import datasets
+
+    if not data.cache_files or not datasets.is_caching_enabled():
+        return None
+    return Path(data.cache_files[0]["filename"]).parent / f"selfmod-{_digest(data, key)}{suffix}"
+
+
+def is_sealed(entry: Path) -> bool:
+    """Return whether an entry has the size and the checksum of its seal."""
+    try:
+        return _seal_of(entry).read_text() == _checksum(entry)
+    except (OSError, ValueError):
+        return False
+
+
+def seal(entry: Path) -> None:
+    """Write an entry's seal."""
+    try:
+        _seal_of(entry).write_text(_checksum(entry))
+    except FileNotFoundError:  # another process has removed the entry in between and makes it again
+        pass
+
+
+def _seal_of(entry: Path) -> Path:
+    return entry.with_name(f"{entry.name}.seal")
+
+
+def _checksum(entry: Path) -> str:
+    size, checksum = 0, 0
+    with entry.open("rb") as file:
+        while part := file.read(CHUNK):
+            size += len(part)
+            checksum = zlib.crc32(part, checksum)
+    return f"{size} {checksum:08x}"
+
+
+# ---- keys ----
+
+
+def _digest(data: datasets.Dataset, key: Any) -> str:
+    parts = (data._fingerprint, code_version(), key)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+@cache
+def code_version() -> str:
+    """Return a digest of the source of this folder and of the versions of what decodes and tokenizes."""
+    import PIL
+    from PIL import features
+
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.name.encode() + source.read_bytes())
+    # Pillow decodes by libraries of their own versions
+    codecs = [features.version(name) for name in ("jpg", "zlib", "libtiff", "webp")]
+    packages = [version(name) for name in ("selfmod_hf", "datasets", "transformers", "tokenizers")]
+    digest.update(repr((PIL.__version__, codecs, packages)).encode())
+    return digest.hexdigest()
+
+
+def tokenizer_key(tokenizer: Any) -> str:
+    """Return a digest of a tokenizer's whole state: equal for two that give equal tokens, in any process.
+
+    The hash of `datasets` reads every attribute and leaves out the truncation that the latest call has set. Where the
+    tokenizer was loaded from does not count. A tokenizer that cannot be hashed gets a number of its own.
+    """
+    from datasets.fingerprint import Hasher, generate_random_fingerprint
+
+    state = copy.copy(tokenizer)
+    state.name_or_path = ""
+    state.init_kwargs = {} if hasattr(tokenizer, "backend_tokenizer") else _without_places(tokenizer.init_kwargs)
+    for name in list(vars(state)):
+        if inspect.isroutine(getattr(type(state), name, None)):
+            delattr(state, name)  # a method that somebody watches by a wrapper of their own
+    try:
+        return Hasher.hash([state, tokenizer.get_vocab(), *_own_sources(type(tokenizer))])
+    except Exception:  # of whatever a tokenizer holds that cannot be pickled
+        return generate_random_fingerprint()
+
+
+def _without_places(arguments: dict[str, Any]) -> dict[str, Any]:
+    places = ("name_or_path", "is_local", "local_files_only", "tokenizer_file", "cache_dir", "token")
+    return {name: value for name, value in arguments.items() if name not in places}
+
+
+def _own_sources(kind: type) -> Iterator[str]:
+    """Yield the source of each class of a tokenizer that is not transformers' own."""
+    for part in kind.__mro__:
+        if part.__module__.partition(".")[0] in ("transformers", "builtins", "typing", "collections", "abc"):
+            continue
+        try:
+            yield inspect.getsource(part)
+        except (OSError, TypeError):  # typed at a prompt: the hash reads the bytecode of such a class itself
+            continue
