@@ -22,15 +22,22 @@ class DataArguments:
         "Built-in task with its recipe: digits (default; needs no network), mnist, cifar10, cifar10-paper-text, imdb."
     )
     dataset_name: str | None = flag(
-        "Any other data set, of images or texts: Hub id, or local folder in Hub layout. Without --task no recipe comes "
-        "with it."
+        "Any other data set, of images or texts: Hub id, local folder in Hub layout, or a single CSV, TSV, JSON, JSONL "
+        "or parquet file. Without --task no recipe comes with it."
     )
     dataset_config: str | None = flag("Configuration of the data set, where it has several.")
-    image_column: str | None = flag("Column of images; default: image.")
-    text_column: str | None = flag("Column of texts; naming it makes the task one of texts.")
-    label_column: str | None = flag("Column of class labels; default: label.")
+    image_column: str | None = flag("Column of images; default: image, else the only one of that type.")
+    text_column: str | None = flag(
+        "Column of texts; default, without a column of images: text, else the only one of strings."
+    )
+    label_column: str | None = flag("Column of class labels; default: label, else the only one of that type.")
     train_split: str | None = flag("Split to train on; default: train.")
-    test_split: str | None = flag("Split to evaluate on; default: test.")
+    test_split: str | None = flag("Split to evaluate on; default: test, else validation (dev, valid, val, eval).")
+    test_fraction: float | None = flag(
+        "Hold out this share of the training split as the test split, the same of each class."
+    )
+    split_seed: int | None = flag("Of the choice of the rows held out by --test_fraction; default: 0.")
+    skip_missing: bool | None = flag("Leave out rows without a sample or a label; default: they are an error.")
     image_size: list[int] | None = flag("Resize images to this height and width (one number: a square).")
     augment: bool = flag("Turn, shift and mirror each training image, each epoch anew.", default=False)
     tokenizer_name: str | None = flag(
@@ -41,21 +48,28 @@ class DataArguments:
     max_test_samples: int | None = flag("Use so many test samples, spread evenly over the split.")
 
 
+# flags that are fields of `TaskSpec`
+TASK_FIELDS = (
+    "dataset_name", "dataset_config", "image_column", "text_column", "label_column", "train_split", "test_split",
+    "test_fraction", "split_seed", "skip_missing",
+)  # fmt: skip
+
+
 def task_spec(args: Any) -> TaskSpec:
-    """The built-in task, or the user's own data set, or one with entries of the other."""
+    """Return the built-in task, or the user's own data set, or one with entries of the other."""
     from ..data import TaskSpec, get_task
     from ..errors import InputError
 
-    names = ("dataset_name", "dataset_config", "image_column", "text_column", "label_column")
-    given = {name: getattr(args, name) for name in (*names, "train_split", "test_split")}
-    entries = {name: value for name, value in given.items() if value is not None}
+    entries = {name: getattr(args, name) for name in TASK_FIELDS if getattr(args, name) is not None}
     if args.task is None and args.dataset_name is not None:
         return TaskSpec(name=Path(args.dataset_name).name, **entries)
-    spec = replace(get_task("digits" if args.task is None else args.task), **entries)
-    if spec.dataset_name is None and entries:
+    task = get_task("digits" if args.task is None else args.task)
+    if task.dataset_name is None and args.dataset_name is None and entries:
         name, value = next(iter(entries.items()))
-        raise InputError(name, value, f"{spec.name} is built in; allowed with data of the Hub or of a folder")
-    return spec
+        raise InputError(name, value, f"{task.name} is built in; allowed with data of the Hub or of a folder")
+    if "test_fraction" in entries or "dataset_name" in entries:
+        entries.setdefault("test_split", None)  # the task's own test split belongs to its own data
+    return replace(task, **entries)
 
 
 def load_data(spec: TaskSpec, args: DataArguments, *, tokenizer: Any = None, padded: bool = False) -> TaskData[Any]:
@@ -67,8 +81,9 @@ def load_data(spec: TaskSpec, args: DataArguments, *, tokenizer: Any = None, pad
         tokenizer: of texts, where `--tokenizer_name` names none.
         padded: the layout of batches of texts.
     """
-    from ..data import load_images, load_texts
+    from ..data import load_images, load_texts, resolve_task
 
+    spec = resolve_task(spec)
     _check_kind(spec, args)
     limits = {"max_train_samples": args.max_train_samples, "max_test_samples": args.max_test_samples}
     if spec.text_column is not None:
@@ -100,5 +115,5 @@ def _check_kind(spec: TaskSpec, args: DataArguments) -> None:
     for name in ("image_column", "image_size", "augment") if texts else ("tokenizer_name", "max_length"):
         value = getattr(args, name)
         if value is not None and value is not False:
-            kind, other = ("texts", "images") if texts else ("images", "texts (--text_column)")
+            kind, other = ("texts", "images") if texts else ("images", "texts (`text_column`)")
             raise InputError(name, value, f"the task is one of {kind}; allowed with {other}")

@@ -92,6 +92,7 @@ def run(argv: Sequence[str]) -> None:
         if taken and spec.dataset_name and not models[0].config.reads_text and data_args.image_size is None:
             data_args = replace(data_args, image_size=list(models[0].config.image_size))  # as it was trained
         data = _load_data(spec, data_args, folders[0], args.subfolder, models[0])
+        _check_count(data, taken)
         output = _output_folder(args)
         _join_processes(args)
     if _is_main() and not args.quiet and (line := _what_was_taken(args, settings, taken)):
@@ -140,14 +141,26 @@ def _published(
 
     of_hub = (args.model, args.revision, args.subfolder) if args.model and not Path(args.model).is_dir() else None
     flags: dict[str, Any] = {}
-    if data_args.task is None and data_args.dataset_name is None:
-        flags = data_of_folder(Path(folder, args.subfolder)) if of_hub is None else published_data(*of_hub)
-        if not flags:
+    if data_args.task is None:
+        name = data_args.dataset_name
+        own = Path(folder, args.subfolder)
+        flags = data_of_folder(own, name) if of_hub is None else published_data(*of_hub, dataset_name=name)
+        if not flags and name is None:
             raise UsageError("--task, --dataset_name: name the training data; no run.json beside the network does")
     taken = {name: value for name, value in flags.items() if getattr(data_args, name) is None}
-    if data_args.train_split is not None or data_args.dataset_config is not None:
+    others = ("train_split", "dataset_config", "test_fraction", "split_seed", "skip_missing")
+    if any(getattr(data_args, name) is not None for name in others):
         taken.pop("max_train_samples", None)  # were of another split
+    if data_args.test_split is not None:
+        taken.pop("test_fraction", None)
     return (None if of_hub is None or args.calibrate else published_rlct(*of_hub)), taken
+
+
+def _check_count(data: TensorData, taken: dict[str, Any]) -> None:
+    """Say where the data set has fewer samples than the network was trained on, so that it must have changed."""
+    count = taken.get("max_train_samples", len(data))
+    if len(data) < count:
+        print(f"selfmod: {len(data)} training samples here, but the network was trained on {count}", file=sys.stderr)
 
 
 def _what_was_taken(args: RLCTArguments, settings: dict[str, Any], taken: dict[str, Any]) -> str:

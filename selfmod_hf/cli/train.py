@@ -96,12 +96,13 @@ def run(argv: Sequence[str]) -> None:
         check_output_dir(training_args.output_dir)
         with training_args.main_process_first(desc="loading data"):
             data = load_run_data(spec, data_args, model_args)
+        _report_unseen(data)
         set_seed(training_args.seed)
         model = build_model(model_args, data)
         if model.self_model_head is not None and model.config.aux_weight == 0:
             print("selfmod: --aux_weight is 0: nothing trains the self-model of --target_layers", file=sys.stderr)
         with one_line(hub="--push_to_hub, --hub_model_id"):
-            trainer = _build_trainer(spec, model, training_args, data, run_args.quiet)
+            trainer = _build_trainer(data.task or spec, model, training_args, data, run_args.quiet)
     train(trainer)
 
 
@@ -179,12 +180,15 @@ def _derived(args: Any, given: Sequence[str]) -> list[str]:
 
 
 def load_run_data(spec: TaskSpec, data_args: DataArguments, model_args: ModelArguments) -> TaskData[Any]:
+    from ..data import resolve_task
+
     if model_args.backbone_name and (model_args.backbone or model_args.backbone_config):
         raise UsageError("--backbone_name: names the whole backbone; allowed without --backbone, --backbone_config")
     pretrained = model_args.backbone_name or "timm/"
     if not pretrained.startswith("timm/") and model_args.backbone_kwargs != "{}":
         raise UsageError(f"--backbone_kwargs {model_args.backbone_kwargs}: allowed with timm models and embedding bags")
     encoder = model_args.backbone_name or model_args.backbone_config
+    spec = resolve_task(spec)
     if spec.text_column is not None and model_args.backbone_config and not data_args.tokenizer_name:
         raise UsageError("--backbone_config: an encoder with random weights needs a --tokenizer_name with texts")
     return load_data(spec, data_args, tokenizer=model_args.backbone_name, padded=encoder is not None)
@@ -235,6 +239,13 @@ def build_model(args: ModelArguments, data: TaskData[Any]) -> SelfModelingPreTra
     check_length(model, data.train, data.test)
     check_forward(model, data.train)
     return model
+
+
+def _report_unseen(data: TaskData[Any]) -> None:
+    """Say which classes of the test samples no training sample has, because the network cannot learn them."""
+    if data.unseen_classes:
+        shown = ", ".join(f"{name} ({count} test samples)" for name, count in data.unseen_classes.items())
+        print(f"selfmod: no training sample has these classes: {shown}", file=sys.stderr)
 
 
 def _json_object(flag: str, text: str) -> dict[str, Any]:

@@ -136,7 +136,8 @@ class Worker:
         quieten(run_args.quiet)
         self.quiet = run_args.quiet
         folder = Path(args.output_dir or f"runs/tune-{spec.name.replace('/', '--')}")
-        self.spec, self.data = spec, train.load_run_data(spec, data_args, model_args)
+        self.data = train.load_run_data(spec, data_args, model_args)
+        self.spec = self.data.task or spec
         draws = {} if args.rlct_draws is None else {"num_draws": args.rlct_draws}
         self.sampling = llc_preset(training_args.rlct_preset, spec.name) | draws
         LLCSettings(**self.sampling)  # refuses now what sampling would refuse after the training

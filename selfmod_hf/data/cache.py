@@ -1,7 +1,7 @@
 """Work that is done once per data set: decoded images, tokens and vocabularies in the cache of `datasets`.
 
-An entry's name is a digest of everything that its content depends on: the rows, the settings, the source of this
-folder, and the versions of the libraries that decode and tokenize. An entry counts once its seal is there: a second
+An entry's name is a digest of everything that its content depends on: the rows, the settings, the package's source that
+reads data, and the versions of the libraries that decode and tokenize. An entry counts once its seal is there: a second
 file with its size and checksum, written last. So what a killed run, a full disk or another program left behind is
 made again.
 """
@@ -13,6 +13,7 @@ import hashlib
 import inspect
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -85,10 +86,8 @@ def is_sealed(entry: Path) -> bool:
 
 def seal(entry: Path) -> None:
     """Write an entry's seal."""
-    try:
+    with suppress(FileNotFoundError):  # another process may have removed the entry, to make it again
         _seal_of(entry).write_text(_checksum(entry))
-    except FileNotFoundError:  # another process has removed the entry in between and makes it again
-        pass
 
 
 def _seal_of(entry: Path) -> Path:
@@ -114,13 +113,15 @@ def _digest(data: datasets.Dataset, key: Any) -> str:
 
 @cache
 def code_version() -> str:
-    """Return a digest of the source of this folder and of the versions of what decodes and tokenizes."""
+    """Return a digest of the source that reads data and of the versions of what decodes and tokenizes."""
     import PIL
     from PIL import features
 
     digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.name.encode() + source.read_bytes())
+    package = Path(__file__).parent.parent
+    for pattern in ("data/*.py", "models/image_processing*.py"):
+        for source in sorted(package.glob(pattern)):
+            digest.update(source.name.encode() + source.read_bytes())
     # Pillow decodes by libraries of their own versions
     codecs = [features.version(name) for name in ("jpg", "zlib", "libtiff", "webp")]
     packages = [version(name) for name in ("selfmod_hf", "datasets", "transformers", "tokenizers")]

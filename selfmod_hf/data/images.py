@@ -165,7 +165,9 @@ def _as_images(spec: TaskSpec, data: datasets.Dataset) -> datasets.Dataset:
 
 
 def _read_image(spec: TaskSpec, data: datasets.Dataset, row: int) -> PILImage.Image:
-    return _decode(spec.image_column, data[row][spec.image_column], row)
+    column = spec.image_column
+    assert column is not None
+    return _decode(column, data[row][column], row)
 
 
 def _decode(column: str, encoded: dict[str, Any] | None, row: int) -> PILImage.Image:

@@ -53,7 +53,7 @@ def read_classes(column: str, train: Rows) -> Classes:
         train: the training rows that are used.
 
     Raises:
-        InputError: labels of a type that names no classes, or too many classes.
+        InputError: too many classes.
     """
     import datasets
 
@@ -64,8 +64,6 @@ def read_classes(column: str, train: Rows) -> Classes:
     if is_text(feature):
         names = sorted(values)
         return Classes(names, {name: number for number, name in enumerate(names)})
-    if not is_number(feature):
-        raise InputError("label_column", column, f"has type {feature}; allowed are ClassLabel, int, string")
     most = max((int(value) for value in values if is_whole(value)), default=-1)
     if most >= MOST_CLASSES:
         raise InputError("label_column", column, f"has label {most}, allowed are 0 to {MOST_CLASSES - 1}")
@@ -97,6 +95,14 @@ def label_numbers(column: str, part: Rows, classes: Classes) -> torch.Tensor:
             problem += f"; {len(wrong)} of {len(labels)} rows have no usable label, but {listed(found)}"
         raise InputError("label_column", column, problem)
     return torch.from_numpy(labels)
+
+
+def check_label_type(column: str, feature: Any) -> None:
+    """Reject a column whose type names no classes."""
+    import datasets
+
+    if not (isinstance(feature, datasets.ClassLabel) or is_text(feature) or is_number(feature)):
+        raise InputError("label_column", column, f"has type {feature}; allowed are ClassLabel, int, string")
 
 
 def check_several(column: str, train: torch.Tensor) -> None:

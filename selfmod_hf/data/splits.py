@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from .labels import is_number, is_text
-from .reading import EMPTY, check_column, load_split
+from .labels import check_label_type, is_number, is_text
+from .reading import check_column, load_split
 from .tasks import TaskSpec
 from .tensors import spread
 
@@ -81,6 +81,7 @@ def read_splits(
     for part in parts:
         check_column(part.data, field, content)
         check_column(part.data, "label_column", spec.label_column)
+        check_label_type(spec.label_column, part.data.features[spec.label_column])
     if spec.skip_missing:
         parts = [_without_missing(part, content, spec.label_column) for part in parts]
     if spec.test_fraction is not None:
@@ -214,7 +215,9 @@ def _check_missing(part: Rows, field: str, column: str) -> None:
     if not len(missing):
         return
     kind = field.removesuffix("_column")
-    problem = f"row {part.numbers[missing[0]]} holds no {kind} (split {part.split!r}, {len(missing)} of {len(part)} rows"
+    problem = (
+        f"row {part.numbers[missing[0]]} holds no {kind} (split {part.split!r}, {len(missing)} of {len(part)} rows"
+    )
     raise InputError(field, column, f"{problem}; `skip_missing` leaves such rows out)")
 
 

@@ -212,7 +212,8 @@ def _words_of(spec: TaskSpec, data: datasets.Dataset) -> Any:
     return tokenizer
 
 
-def _texts(data: datasets.Dataset, column: str | None) -> Iterator[list[str]]:
+def _texts(data: datasets.Dataset, column: str | None) -> Iterator[Any]:
+    """Yield the texts in lists, which the tokenizer's training takes as well as single ones."""
     for batch in data.select_columns([column]).iter(batch_size=1000):
         yield batch[column]
 
@@ -228,12 +229,14 @@ def _tokenize(spec: TaskSpec, part: Rows, tokenizer: Any, key: str) -> tuple[tor
     """
     import datasets
 
+    column = spec.text_column
+    assert column is not None
     # transformers' mark for "no limit" is larger
     max_length = tokenizer.model_max_length if tokenizer.model_max_length < 1_000_000 else None
 
     def tokenize(batch: dict[str, list[Any]]) -> dict[str, Any]:
         encoded = tokenizer(
-            batch[spec.text_column],
+            batch[column],
             truncation=max_length is not None,
             max_length=max_length,
             return_attention_mask=False,
@@ -245,7 +248,7 @@ def _tokenize(spec: TaskSpec, part: Rows, tokenizer: Any, key: str) -> tuple[tor
     table = cached_table(
         part.data,
         tokenize,
-        key=("tokens", spec.text_column, key),
+        key=("tokens", column, key),
         features=datasets.Features({"tokens": datasets.Sequence(datasets.Value("int32"))}),
         desc="Tokenizing",
     )

@@ -20,6 +20,7 @@ SAME = ("sampler", "step_size", "localization", "batch_size", "num_samples", "op
 LEVEL = 2.0  # standard errors of the difference
 COUNTS = ("batch_size", "num_samples", "num_chains", "num_draws", "num_burnin_steps", "seed")
 COLUMNS = ("image_column", "text_column", "label_column")
+SPLITS = ("train_split", "test_split", "test_fraction", "split_seed", "skip_missing")
 
 
 # ---- what was published ----
@@ -99,65 +100,81 @@ def published_settings(published: Mapping[str, Any]) -> dict[str, Any]:
 # ---- the data it is of ----
 
 
-def published_data(model: str, revision: str | None = None, subfolder: str = "") -> dict[str, Any]:
-    """The flags of `selfmod` that name the data a published network was trained on, by its run.json, or that of its
-    sweep (in the data set of the same name); none where there is no such file.
+def published_data(
+    model: str, revision: str | None = None, subfolder: str = "", dataset_name: str | None = None
+) -> dict[str, Any]:
+    """Return the flags of `selfmod` that name the data a published network was trained on.
+
+    They come from its run.json, or that of its sweep (in the data set of the same name). There are none where that
+    file is missing.
+
+    Args:
+        model: id of the repository.
+        revision: branch, tag or commit.
+        subfolder: of the network.
+        dataset_name: the data set that the user names. Data that run.json does not name, because they lay in a folder
+            or file of one machine, are taken to be these. No flag is returned for another data set.
 
     Raises:
-        InputError: the file is broken, or the data were no data set of the Hub.
+        InputError: the file is broken, or the data were no data set of the Hub and `dataset_name` is None.
     """
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
     path = _fetch_one(model, "run.json", revision, subfolder)
     if path is not None:
-        return _data_of_run(path)
+        return _data_of_run(path, dataset_name)
     if not subfolder:
         return {}
     try:
         path = _fetch_one(model, "run.json", revision, repo_type="dataset")
-    except (RepositoryNotFoundError, RevisionNotFoundError):
+    except (RepositoryNotFoundError, RevisionNotFoundError, LocalEntryNotFoundError):
         return {}
-    return {} if path is None else _data_of_sweep(path)
+    return {} if path is None else _data_of_sweep(path, dataset_name)
 
 
-def data_of_folder(folder: Path) -> dict[str, Any]:
-    """Likewise of a network in a folder of `selfmod train`, or in a cell of `selfmod sweep`."""
+def data_of_folder(folder: Path, dataset_name: str | None = None) -> dict[str, Any]:
+    """Return the same of a network in a folder of `selfmod train`, or in a cell of `selfmod sweep`."""
     if (folder / "run.json").is_file():
-        return _data_of_run(folder / "run.json")
+        return _data_of_run(folder / "run.json", dataset_name)
     sweep = folder.resolve().parent.parent / "run.json"
-    return _data_of_sweep(sweep) if (folder / "row.json").is_file() and sweep.is_file() else {}
+    if not (folder / "row.json").is_file() or not sweep.is_file():
+        return {}
+    return _data_of_sweep(sweep, dataset_name)
 
 
-def _data_of_sweep(path: Path) -> dict[str, Any]:
+def _data_of_sweep(path: Path, dataset_name: str | None) -> dict[str, Any]:
     with entries_of(path):
         settings = read_json(path)["settings"]
         data = settings["data"]
         limits = {name: data.get(name) for name in ("max_train_samples", "max_test_samples")}
-        return _data_flags(settings["task"], data.get("dataset_name"), limits)
+        if dataset_name is None:
+            return _data_flags(settings["task"], data.get("dataset_name"), limits)
+        same = data.get("dataset_name") == dataset_name
+        return _checked(limits) | {"task": settings["task"]} if same else {}
 
 
-def _data_of_run(path: Path) -> dict[str, Any]:
+def _data_of_run(path: Path, dataset_name: str | None) -> dict[str, Any]:
     with entries_of(path):
         run = read_json(path)
         task = run["task"]
         if task is None:  # trained by Python, on tensors that no task names
             return {}
         columns = [name for name in COLUMNS if name != "image_column" or task.get("text_column") is None]
-        entries = {name: task.get(name) for name in ("dataset_config", "train_split", "test_split", *columns)}
-        limits = {f"max_{split}_samples": run.get(f"{split}_samples") for split in ("train", "test")}
-        return _data_flags(task["name"], task["dataset_name"], entries | limits)
+        entries = {name: task.get(name) for name in ("dataset_config", *SPLITS, *columns)}
+        entries |= {f"max_{split}_samples": run.get(f"{split}_samples") for split in ("train", "test")}
+        if dataset_name is None:
+            return _data_flags(task["name"], task["dataset_name"], entries)
+        digits = task["dataset_name"] is None and task["name"] == "digits"
+        if digits or task["dataset_name"] not in (None, dataset_name):
+            return {}
+        return _checked(entries) | _built_in(task["name"])
 
 
 def _data_flags(task: str, dataset_name: str | None, entries: dict[str, Any]) -> dict[str, Any]:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
-    from ..data import TASKS
-
-    flags = {name: value for name, value in entries.items() if value is not None}
-    for name, value in flags.items():
-        if not _is(value, int if name.startswith("max_") else str):
-            raise TypeError(f"{name}={value!r}")
+    flags = _checked(entries)
     if dataset_name is None and task == "digits":  # built in: no columns, no splits
         return {"task": task} | {name: value for name, value in flags.items() if name.startswith("max_")}
     try:
@@ -165,7 +182,28 @@ def _data_flags(task: str, dataset_name: str | None, entries: dict[str, Any]) ->
     except HFValidationError as error:
         problem = f"the network's own data, {task}, are no data set of the Hub; name them here"
         raise InputError("task, dataset_name", dataset_name, problem) from error
-    return flags | {"dataset_name": dataset_name} | ({"task": task} if task in TASKS else {})
+    return flags | {"dataset_name": dataset_name} | _built_in(task)
+
+
+def _checked(entries: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries that have a value.
+
+    Raises:
+        TypeError: one of a wrong type.
+    """
+    kinds = {"test_fraction": float, "split_seed": int, "max_train_samples": int, "max_test_samples": int}
+    flags = {name: value for name, value in entries.items() if value is not None}
+    for name, value in flags.items():
+        right = isinstance(value, bool) if name == "skip_missing" else _is(value, kinds.get(name, str))
+        if not right:
+            raise TypeError(f"{name}={value!r}")
+    return flags
+
+
+def _built_in(task: str) -> dict[str, Any]:
+    from ..data import TASKS
+
+    return {"task": task} if task in TASKS else {}
 
 
 # ---- the comparison ----

@@ -27,9 +27,10 @@ CURVES = {
 def run_facts(task: TaskSpec | None, train_data: Any, test_data: Any, batch_size: int) -> dict[str, Any]:
     """The content of `run.json`: what neither the configuration nor the Trainer's files say."""
     columns = ("image_column", "text_column", "label_column")
-    names = ("name", "dataset_name", "dataset_config", *columns, "train_split", "test_split", "source")
+    splits = ("train_split", "test_split", "test_fraction", "split_seed", "skip_missing")
+    names = ("name", "dataset_name", "dataset_config", *columns, *splits, "source")
     about = None if task is None else {name: getattr(task, name) for name in names}
-    if about and about["dataset_name"] and Path(about["dataset_name"]).is_dir():
+    if task is not None and about is not None and task.is_local:
         about["dataset_name"] = None  # a folder of this machine means nothing elsewhere
     return {
         "task": about,
@@ -93,7 +94,7 @@ def _facts(folder: Path, repo_id: str, config: SelfModelingConfig, rlct: LLCResu
         dataset=task.get("dataset_name"),
         dataset_title=task["name"],
         dataset_config=task.get("dataset_config"),
-        split=task.get("test_split", "test"),
+        split=_test_split(task),
         train_split=task.get("train_split", "train"),
         epochs=state.get("epoch") or 0.0,
         metrics={name: newest[name] for name in METRICS if name in newest},
@@ -102,6 +103,13 @@ def _facts(folder: Path, repo_id: str, config: SelfModelingConfig, rlct: LLCResu
         curves=(folder / "training.png").is_file(),
         trace=(folder / "rlct.png").is_file(),
     )
+
+
+def _test_split(task: dict[str, Any]) -> str:
+    """Return what the test samples are: a split, or a share of the training split."""
+    if task.get("test_fraction") is None:
+        return task.get("test_split") or "test"
+    return f"{task.get('train_split', 'train')} (held-out share {task['test_fraction']})"
 
 
 def _recipe(config: Any, args: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:

@@ -35,19 +35,25 @@ def load_results(repo_id: str, *, revision: str | None = None, token: str | bool
     Raises:
         InputError: nothing is there, or no RLCT.
     """
-    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
     from .download import fetch
 
     if Path(repo_id).is_dir():
         return _of_folder(Path(repo_id))
+    away = None
     for repo_type, files in (("dataset", ["results.parquet", "run.json"]), ("model", ["rlct.json"])):
         try:
             folder = fetch(repo_id, files, repo_type=repo_type, revision=revision, token=token)
         except RepositoryNotFoundError:
             continue
+        except LocalEntryNotFoundError as error:  # off line, and not in the cache; the other kind may be there
+            away = error
+            continue
         if (folder / files[0]).is_file():
             return _of_folder(folder)
+    if away is not None:
+        raise away
     problem = "has neither a data set with results.parquet nor a model with rlct.json (selfmod push writes them)"
     raise InputError("repo_id", repo_id, problem)
 

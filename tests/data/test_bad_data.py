@@ -58,9 +58,9 @@ BOMB = BOMB[:16] + (60_000).to_bytes(4, "big") * 2 + BOMB[24:29] + (0).to_bytes(
 
 # what is wrong -> (training split, test split, the name that the message begins with, what it says)
 IMAGES = {
-    "no image column": (changed(image=None), changed(image=None), "image_column='image'", "no such column"),
+    "no image column": (changed(image=None), changed(image=None), "image_column=None", "no column holds images"),
     "no image in the test split": (GOOD, changed(image=None), "image_column='image'", "row 0 holds no image"),
-    "no label column": (changed(label=None), changed(label=None), "label_column='label'", "no such column"),
+    "no label column": (changed(label=None), changed(label=None), "label_column=None", "no column holds class"),
     "images are numbers": (
         changed(image=None) | {"picture": [1] * 4}, changed(image=None) | {"picture": [1] * 4}, "image_column", ""
     ),
