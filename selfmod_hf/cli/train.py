@@ -159,12 +159,8 @@ def parse_flags(
 
 
 def _derived(args: Any, given: Sequence[str]) -> list[str]:
-    """Flags that follow from others and from the launcher: the batch of each process, the precision, the CPU."""
-    import torch
-
+    """Return flags that follow from others and from the launcher: the batch of each process, the precision."""
     flags = []
-    if "WORLD_SIZE" in os.environ and not torch.accelerator.is_available():
-        flags.append("--use_cpu=True")  # else Accelerate takes a launcher without a GPU for a single process
     if args.train_batch_size is not None and not any("per_device_train_batch_size" in flag for flag in given):
         processes = int(os.environ.get("WORLD_SIZE", 1))
         if args.train_batch_size < 1 or args.train_batch_size % processes:

@@ -43,6 +43,7 @@ class SelfModelingTrainingArguments(TrainingArguments):
             weights and an image of predicted against actual activations after every n-th epoch; 0: never.
         rlct_every_n_epochs: estimate and log the RLCT after every n-th epoch; 0: never.
         rlct_preset: its settings, a name that `selfmod_hf.complexity.llc_preset` knows.
+        use_cpu: True on a machine without an accelerator.
         logging_nan_inf_filter: False here: a loss that is NaN or infinite is logged as it is.
         ddp_find_unused_parameters: None: of transformers' encoders and timm's models, some of which have parameters
             that nothing uses; the package's own networks have none.
@@ -85,6 +86,9 @@ class SelfModelingTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        if not torch.accelerator.is_available():
+            # else transformers rejects bf16, and Accelerate takes a launcher of several for a single process
+            self.use_cpu = True
         try:
             super().__post_init__()
         except (TypeError, AttributeError, KeyError) as error:  # of an entry within accelerator_config, fsdp, ...

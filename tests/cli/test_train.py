@@ -89,6 +89,18 @@ def test_accelerate_launch_with_bf16_on_the_cpu(tmp_path):
     assert arguments["mixed_precision"] == "bf16"
 
 
+@pytest.mark.parametrize("place", ["of the launcher", "of the script"])
+def test_accelerate_launch_with_bf16_where_there_is_no_gpu(tmp_path, place):
+    """The launcher is not told that there is none, as in README's example."""
+    precision = ["--mixed_precision", "bf16"]
+    before, after = (precision, []) if place == "of the launcher" else ([], precision)
+    limits = ["--max_train_samples", "100", "--max_test_samples", "50", "--num_train_epochs", "1"]
+    done = run(*launch("--num_processes", "1", *before), "--task", "digits", *limits, *after, cwd=tmp_path)
+    assert "accuracy" in done.stdout
+    arguments = json.loads((tmp_path / "runs/digits/training_args.json").read_text())
+    assert arguments["mixed_precision"] == "bf16"
+
+
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
 def test_a_file_of_flags_wins_over_the_recipe_and_loses_to_what_is_typed(tmp_path, monkeypatch, suffix):
     monkeypatch.chdir(tmp_path)
