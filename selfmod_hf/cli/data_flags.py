@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..data import TaskData, TaskSpec
+    from ..data import ImagePreprocessing, TaskData, TaskSpec
 
 
 def flag(help: str, default: Any = None, **kwargs: Any) -> Any:
@@ -38,7 +38,19 @@ class DataArguments:
     )
     split_seed: int | None = flag("Of the choice of the rows held out by --test_fraction; default: 0.")
     skip_missing: bool | None = flag("Leave out rows without a sample or a label; default: they are an error.")
-    image_size: list[int] | None = flag("Resize images to this height and width (one number: a square).")
+    image_size: list[int] | None = flag(
+        "Resize images to this height and width (one number: a square); default: the pretrained backbone's size, else "
+        "images stay as they are."
+    )
+    image_mean: list[float] | None = flag(
+        "Subtracted from pixel / 255: one number, or one per channel; default: the pretrained backbone's, else 0.5."
+    )
+    image_std: list[float] | None = flag(
+        "Divides afterwards: one number, or one per channel; default: the pretrained backbone's, else 0.5."
+    )
+    interpolation: str | None = flag(
+        "Filter of the resizing, such as bilinear; default: the pretrained backbone's, else bicubic."
+    )
     augment: bool = flag("Turn, shift and mirror each training image, each epoch anew.", default=False)
     tokenizer_name: str | None = flag(
         "Tokenizer on the Hub or in a folder; default: the pretrained backbone's, else words of the training texts."
@@ -61,18 +73,26 @@ def task_spec(args: Any) -> TaskSpec:
     from ..errors import InputError
 
     entries = {name: getattr(args, name) for name in TASK_FIELDS if getattr(args, name) is not None}
+    preprocessing = {name: getattr(args, name) for name in ("image_mean", "image_std", "interpolation")}
     if args.task is None and args.dataset_name is not None:
-        return TaskSpec(name=Path(args.dataset_name).name, **entries)
+        return TaskSpec(name=Path(args.dataset_name).name, **entries, **preprocessing)
     task = get_task("digits" if args.task is None else args.task)
     if task.dataset_name is None and args.dataset_name is None and entries:
         name, value = next(iter(entries.items()))
         raise InputError(name, value, f"{task.name} is built in; allowed with data of the Hub or of a folder")
     if "test_fraction" in entries or "dataset_name" in entries:
         entries.setdefault("test_split", None)  # the task's own test split belongs to its own data
-    return replace(task, **entries)
+    return replace(task, **entries, **preprocessing)
 
 
-def load_data(spec: TaskSpec, args: DataArguments, *, tokenizer: Any = None, padded: bool = False) -> TaskData[Any]:
+def load_data(
+    spec: TaskSpec,
+    args: DataArguments,
+    *,
+    tokenizer: Any = None,
+    padded: bool = False,
+    preprocessing: ImagePreprocessing | None = None,
+) -> TaskData[Any]:
     """The task's data.
 
     Args:
@@ -80,6 +100,7 @@ def load_data(spec: TaskSpec, args: DataArguments, *, tokenizer: Any = None, pad
         args: the other flags.
         tokenizer: of texts, where `--tokenizer_name` names none.
         padded: the layout of batches of texts.
+        preprocessing: of images, where no flag says otherwise: a pretrained backbone's, or a trained network's.
     """
     from ..data import load_images, load_texts, resolve_task
 
@@ -89,7 +110,7 @@ def load_data(spec: TaskSpec, args: DataArguments, *, tokenizer: Any = None, pad
     if spec.text_column is not None:
         tokenizer = args.tokenizer_name or tokenizer
         return load_texts(spec, tokenizer=tokenizer, padded=padded, max_length=args.max_length, **limits)
-    data = load_images(spec, image_size=_image_size(args.image_size), **limits)
+    data = load_images(spec, image_size=_image_size(args.image_size), preprocessing=preprocessing, **limits)
     if args.augment:
         from ..data import RandomAffine
 
@@ -112,7 +133,8 @@ def _check_kind(spec: TaskSpec, args: DataArguments) -> None:
     from ..errors import InputError
 
     texts = spec.text_column is not None
-    for name in ("image_column", "image_size", "augment") if texts else ("tokenizer_name", "max_length"):
+    of_images = ("image_column", "image_size", "image_mean", "image_std", "interpolation", "augment")
+    for name in of_images if texts else ("tokenizer_name", "max_length"):
         value = getattr(args, name)
         if value is not None and value is not False:
             kind, other = ("texts", "images") if texts else ("images", "texts (`text_column`)")

@@ -13,7 +13,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import entries_of, read_json
 from .arguments import check_output_dir, make_parser, parse, quieten
 from .data_flags import DataArguments, flag, load_data, task_spec
 from .errors import UsageError, one_line
@@ -89,8 +88,6 @@ def run(argv: Sequence[str]) -> None:
         spec = task_spec(data_args)
         settings = sampler_settings(args, spec.name, published) | {"data": spec.train_data}
         models = [_load_model(folder, args.subfolder) for folder in folders]
-        if taken and spec.dataset_name and not models[0].config.reads_text and data_args.image_size is None:
-            data_args = replace(data_args, image_size=list(models[0].config.image_size))  # as it was trained
         data = _load_data(spec, data_args, folders[0], args.subfolder, models[0])
         _check_count(data, taken)
         output = _output_folder(args)
@@ -271,25 +268,18 @@ def _check_config(args: RLCTArguments, folder: str) -> None:
 def _load_data(
     spec: TaskSpec, data_args: DataArguments, folder: str, subfolder: str, model: SelfModelingPreTrainedModel
 ) -> TensorData:
-    """The training set, images normalized as in training, texts as the model's own tokenizer has them."""
+    """The training set, images prepared as in training, texts as the model's own tokenizer has them."""
     if not model.config.reads_text:
-        return load_data(_normalized(spec, Path(folder, subfolder, "preprocessor_config.json")), data_args).train
+        from ..data import network_preprocessing
+
+        preprocessing = network_preprocessing(Path(folder, subfolder), model.config)
+        return load_data(spec, data_args, preprocessing=preprocessing).train
     from ..data.texts import load_tokenizer
 
     other = data_args.tokenizer_name
     tokenizer = load_tokenizer(other) if other else load_tokenizer(folder, subfolder=subfolder)
     padded = model.config.backbone == "transformers"
     return load_data(spec, replace(data_args, tokenizer_name=None), tokenizer=tokenizer, padded=padded).train
-
-
-def _normalized(spec: TaskSpec, processor: Path) -> TaskSpec:
-    """With the mean and deviation of the network's own image processor, where it has one."""
-    if not processor.is_file():
-        return spec
-    with entries_of(processor):
-        values = read_json(processor)
-        (mean,), (std,) = (set(values[name]) for name in ("image_mean", "image_std"))  # the same for each channel
-        return replace(spec, image_mean=float(mean), image_std=float(std))
 
 
 def _checkpoint_folders(run_folder: str) -> list[str]:

@@ -17,7 +17,7 @@ from .errors import UsageError, hub_in_one_line, one_line
 if TYPE_CHECKING:
     from transformers import HfArgumentParser
 
-    from ..data import TaskData, TaskSpec
+    from ..data import ImagePreprocessing, TaskData, TaskSpec
     from ..models import SelfModelingPreTrainedModel
     from ..trainer import SelfModelingTrainer, SelfModelingTrainingArguments
 
@@ -187,7 +187,21 @@ def load_run_data(spec: TaskSpec, data_args: DataArguments, model_args: ModelArg
     spec = resolve_task(spec)
     if spec.text_column is not None and model_args.backbone_config and not data_args.tokenizer_name:
         raise UsageError("--backbone_config: an encoder with random weights needs a --tokenizer_name with texts")
-    return load_data(spec, data_args, tokenizer=model_args.backbone_name, padded=encoder is not None)
+    if spec.text_column is not None:
+        return load_data(spec, data_args, tokenizer=model_args.backbone_name, padded=encoder is not None)
+    return load_data(spec, data_args, preprocessing=_preprocessing_of_backbone(data_args, model_args))
+
+
+def _preprocessing_of_backbone(data_args: DataArguments, model_args: ModelArguments) -> ImagePreprocessing | None:
+    """Return a pretrained backbone's preprocessing. None: there is none, or flags give all of it."""
+    from ..data import backbone_preprocessing
+    from ..data.preprocessing import FIELDS
+
+    name = model_args.backbone_name
+    if name is None or all(getattr(data_args, field) is not None for field in FIELDS):
+        return None
+    with one_line(hub=f"--backbone_name {name}"):
+        return backbone_preprocessing(name)
 
 
 def build_model(args: ModelArguments, data: TaskData[Any]) -> SelfModelingPreTrainedModel:

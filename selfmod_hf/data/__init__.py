@@ -3,6 +3,7 @@
 from .augmentation import RandomAffine
 from .images import ImageTensors, load_images
 from .loading import EpochBatchSampler, TensorDataLoader, epoch_order
+from .preprocessing import ImagePreprocessing, backbone_preprocessing, network_preprocessing
 from .splits import resolve_task
 from .tasks import TASKS, TaskSpec, get_task
 from .tensors import TaskData, TensorData
@@ -12,6 +13,7 @@ from .tokenizer import basic_english_tokenizer
 __all__ = [
     "TASKS",
     "EpochBatchSampler",
+    "ImagePreprocessing",
     "ImageTensors",
     "RandomAffine",
     "TaskData",
@@ -19,10 +21,12 @@ __all__ = [
     "TensorData",
     "TensorDataLoader",
     "TextTensors",
+    "backbone_preprocessing",
     "basic_english_tokenizer",
     "epoch_order",
     "get_task",
     "load_images",
     "load_texts",
+    "network_preprocessing",
     "resolve_task",
 ]

@@ -1,6 +1,6 @@
 """The tasks: where the data lies, how it is read, and the recipe the paper trains with."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ class TaskSpec:
             class. None: the data set has a split for it.
         split_seed: of the random numbers that choose the rows held out.
         skip_missing: leave out rows without a sample or a label. Such rows are an error otherwise.
-        image_mean: subtracted from pixel / 255, the same for each channel.
-        image_std: divides afterwards.
+        image_mean: subtracted from pixel / 255: one number, or one per channel. None: the backbone's, else 0.5.
+        image_std: divides afterwards: one number, or one per channel. None: the backbone's, else 0.5.
+        interpolation: filter of the resizing, such as "bicubic". None: the backbone's, else "bicubic".
         recipe: default of each flag of `selfmod train`, by its name. `train_batch_size` is the batch of one
             optimizer step over all processes.
         source: what the recipe comes from.
@@ -42,13 +43,14 @@ class TaskSpec:
     label_column: str | None = None
     train_split: str = "train"
     test_split: str | None = None
-    image_mean: float = 0.5
-    image_std: float = 0.5
+    image_mean: float | Sequence[float] | None = None
+    image_std: float | Sequence[float] | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
     test_fraction: float | None = None
     split_seed: int = 0
     skip_missing: bool = False
+    interpolation: str | None = None
 
     def __post_init__(self) -> None:
         fraction, seed = self.test_fraction, self.split_seed

@@ -123,6 +123,11 @@ def moved(device: torch.device | str, *tensors: torch.Tensor) -> list[torch.Tens
     return [tensor.to(device) if small else tensor for tensor in tensors]
 
 
+def on_device(value: float | torch.Tensor, device: torch.device | str) -> float | torch.Tensor:
+    """Return a tensor on `device`; a number as it is."""
+    return value.to(device) if isinstance(value, torch.Tensor) else value
+
+
 def checked_limits(**limits: Any) -> None:
     """Refuse limits on the number of samples that are below one."""
     from ..errors import InputError

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from huggingface_hub import DatasetCard, EvalResult, HfApi, ModelCard
 
-CODE = ("configuration_self_modeling.py", "modeling_self_modeling.py")  # once, at the top, where transformers looks
+# once, at the top, where transformers looks
+CODE = ("configuration_self_modeling.py", "image_processing_self_modeling.py", "modeling_self_modeling.py")
 METRIC_NAMES = {"accuracy": "Accuracy", "weight_width": "Weight width"}
 REPORT = "report/report.html"
 TABLES = ("results.json", "results.parquet", "curves.parquet", "run.json")

@@ -26,6 +26,8 @@ CURVES = {
 
 def run_facts(task: TaskSpec | None, train_data: Any, test_data: Any, batch_size: int) -> dict[str, Any]:
     """The content of `run.json`: what neither the configuration nor the Trainer's files say."""
+    from ..data import ImageTensors
+
     columns = ("image_column", "text_column", "label_column")
     splits = ("train_split", "test_split", "test_fraction", "split_seed", "skip_missing")
     names = ("name", "dataset_name", "dataset_config", *columns, *splits, "source")
@@ -37,6 +39,7 @@ def run_facts(task: TaskSpec | None, train_data: Any, test_data: Any, batch_size
         "train_samples": len(train_data) if hasattr(train_data, "__len__") else None,
         "test_samples": len(test_data) if hasattr(test_data, "__len__") else None,
         "batch_size": batch_size,
+        "preprocessing": train_data.preprocessing().facts() if isinstance(train_data, ImageTensors) else None,
         "versions": {name: version(name) for name in ("torch", "transformers", "selfmod_hf")},
     }
 
@@ -120,6 +123,7 @@ def _recipe(config: Any, args: dict[str, Any], run: dict[str, Any]) -> dict[str,
     return recipe | {
         "training samples": run.get("train_samples"),
         "test samples": run.get("test_samples"),
+        **_images_line(run.get("preprocessing")),
         "optimizer": f"{args['optim']} ({args['optim_args']})" if args.get("optim_args") else args["optim"],
         "learning rate": f"{args['learning_rate']:g} ({args['lr_scheduler_type']})",
         "batch size": run.get("batch_size"),
@@ -129,6 +133,21 @@ def _recipe(config: Any, args: dict[str, Any], run: dict[str, Any]) -> dict[str,
         "seed": args["seed"],
         "versions": ", ".join(f"{name} {number}" for name, number in run.get("versions", {}).items()),
     }
+
+
+def _images_line(preprocessing: dict[str, Any] | None) -> dict[str, str]:
+    """Return how pictures become inputs, as a row of the recipe. Runs of version 0.1.0 do not say."""
+    if preprocessing is None:
+        return {}
+    height, width = preprocessing["image_size"]
+    mean, std = (_numbers(preprocessing[name]) for name in ("image_mean", "image_std"))
+    size = f"{height}x{width} (others are resized, {preprocessing['interpolation']}, without a crop)"
+    return {"images": f"{size}, mean {mean}, deviation {std}; from: {preprocessing['source']}"}
+
+
+def _numbers(values: float | list[float]) -> str:
+    numbers = values if isinstance(values, list) else [values]
+    return ", ".join(f"{number:g}" for number in numbers)
 
 
 def read_rlct(folder: Path) -> LLCResult | None:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from ..complexity import LLCCalibration, LLCResult, calibrate_llc, estimate_llc_many
 from ..complexity.settings import check
 from ..data import ImageTensors, TensorData, TextTensors
+from ..data.tensors import on_device
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
 from .network import check_length
@@ -26,10 +27,11 @@ class _OnPixels(nn.Module):
         if isinstance(self.network.backbone, PreTrainedModel):
             # the fused attention has no gradient of a bias (Swin's), and none at all for several chains at once
             self.network.backbone.set_attn_implementation("eager")
-        self.mean, self.std = data.mean, data.std
+        self.scale, self.shift = data.scale_and_shift()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        values = pixels.mul(1 / (255 * self.std)).sub(self.mean / self.std)  # (B, C, H, W)
+        scale, shift = on_device(self.scale, pixels.device), on_device(self.shift, pixels.device)
+        values = pixels.mul(scale).sub(shift)  # (B, C, H, W)
         # to the weights' type, which a run in bfloat16 has rounded
         return self.network(pixel_values=values.to(next(self.network.parameters()).dtype)).logits
 

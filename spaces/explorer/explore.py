@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import torch
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops
 from plotly.colors import qualitative
 
 from selfmod_hf import SelfModelingConfig, load_results
@@ -142,12 +142,10 @@ def ask(network: Network, sample: Any) -> Answer:
         seen, inputs = None, network.processor(sample, return_tensors="pt", truncation=True)
         inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     else:
-        height, width = model.config.image_size
-        drawn = network.kind == "drawing"
-        image = from_drawing(sample, height, width) if drawn else ImageOps.fit(sample.convert("RGB"), (width, height))
+        image = from_drawing(sample, *model.config.image_size) if network.kind == "drawing" else sample.convert("RGB")
+        inputs = network.processor(images=image, return_tensors="pt")
+        image = as_seen(inputs["pixel_values"][0], network.processor)
         seen = image.resize([side * max(1, 224 // side) for side in image.size], Image.Resampling.NEAREST)
-        pixels = np.array(image).reshape(height, width, -1)
-        inputs = network.processor(images=pixels, return_tensors="pt", input_data_format="channels_last")
     with torch.no_grad():
         output = model(**inputs)
     chances = output.logits[0].softmax(dim=0).tolist()
@@ -155,6 +153,13 @@ def ask(network: Network, sample: Any) -> Answer:
     if output.self_model_predictions is None:
         return Answer(classes, seen, None, None)
     return Answer(classes, seen, output.self_model_predictions[0].numpy(), output.self_model_targets[0].numpy())
+
+
+def as_seen(pixel_values: torch.Tensor, processor: Any) -> Image.Image:
+    """Return the picture that a network is given, from its normalized pixels (channels, height, width)."""
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (processor.image_mean, processor.image_std))
+    pixels = ((pixel_values * std + mean) * 255).round().clamp(0, 255).byte().numpy()
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
 
 
 def is_empty(network: Network, sample: Any) -> bool:

@@ -22,7 +22,7 @@ from selfmod_hf import (
     load_images,
 )
 from selfmod_hf.complexity import LLCResult
-from selfmod_hf.data import basic_english_tokenizer
+from selfmod_hf.data import ImagePreprocessing, basic_english_tokenizer
 from selfmod_hf.experiments.on_hub import push_sweep
 from selfmod_hf.hub.upload import Target
 from tests.browser import open_page, requested, wait_for
@@ -68,6 +68,23 @@ def test_examples_are_answered_as_the_network_answers_the_data(explore, small_sw
             assert answer.predicted == pytest.approx(output.self_model_predictions[row].numpy(), abs=1e-5)
             assert answer.actual == pytest.approx(output.self_model_targets[row].numpy(), abs=1e-5)
     assert same >= 10
+
+
+def test_a_picture_is_prepared_as_the_networks_training_images_were(explore, tmp_path):
+    config = SelfModelingConfig(hidden_sizes=[6], image_size=(8, 9), num_channels=3, num_labels=3)
+    SelfModelingForImageClassification(config).save_pretrained(tmp_path)
+    values = ImagePreprocessing((8, 9), (0.4, 0.3, 0.2), (0.3, 0.2, 0.1), "bilinear", 3)
+    values.processor().save_pretrained(tmp_path)
+    network = explore.open_network(str(tmp_path), "")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 50, 3), dtype=np.uint8))
+    answer = explore.ask(network, picture)
+    resized = picture.resize((9, 8), Image.Resampling.BILINEAR)
+    assert (np.asarray(answer.seen.resize((9, 8), Image.Resampling.NEAREST)) == np.asarray(resized)).all()
+    pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1) / 255
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in ((0.4, 0.3, 0.2), (0.3, 0.2, 0.1)))
+    with torch.no_grad():
+        expected = network.model(((pixels - mean) / std)[None]).logits[0].softmax(0)
+    assert list(answer.classes.values()) == pytest.approx(expected.tolist(), abs=1e-6)
 
 
 @given(st.integers(-60, 60), st.integers(-60, 60))

@@ -82,3 +82,15 @@ def test_threads_give_the_same_bits_whichever_comes_first(monkeypatch):
     finally:
         torch.set_num_threads(threads)
     np.testing.assert_array_equal(*traces)
+
+
+def test_each_channel_is_normalized_by_its_own_values():
+    """Draws and the loss at w* are of the images as the Trainer gives them to the network."""
+    pixels = torch.randint(0, 256, (12, 3, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    images = ImageTensors(pixels, torch.arange(12) % 3, (0.4, 0.3, 0.2), (0.3, 0.2, 0.1))
+    config = SelfModelingConfig(hidden_sizes=[4], image_size=4, num_channels=3, num_labels=3)
+    network = SelfModelingForImageClassification(config)
+    (result,) = estimate_rlct([network], images, num_draws=4, num_chains=2, batch_size=6)
+    inputs, labels = images.all()
+    loss = network(inputs, labels=labels).classification_loss
+    assert result.init_loss == pytest.approx(float(loss.detach()), rel=1e-5)

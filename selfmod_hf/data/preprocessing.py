@@ -1,0 +1,271 @@
+"""Preprocessing of images: what a pretrained backbone, a trained network, a task or its user asks for."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from ..errors import InputError
+from ..files import entries_of, read_json
+from ..models.image_processing_self_modeling import SelfModelingImageProcessor
+
+if TYPE_CHECKING:
+    from ..models import SelfModelingConfig
+
+INTERPOLATIONS = tuple(method.name.lower() for method in Image.Resampling)
+FIELDS = ("image_size", "image_mean", "image_std", "interpolation")
+# settings of transformers' image processors that change pixels in ways that are not followed here
+_NOT_FOLLOWED = ("do_flip_channel_order", "do_color_quantize", "do_grayscale", "rescale_offset")
+
+
+@dataclass(frozen=True)
+class ImagePreprocessing:
+    """Says how a picture becomes the input of a network.
+
+    The whole picture is resized to `image_size`. Nothing is cropped, and the ratio of its sides is not kept.
+
+    Attributes:
+        image_size: height and width in pixels. None: every image keeps its size.
+        image_mean: subtracted from pixel / 255: one number, or one per channel.
+        image_std: divides afterwards: one number, or one per channel.
+        interpolation: filter of the resizing, named as in `PIL.Image.Resampling`, in lower case.
+        num_channels: 1 (grey) or 3 (RGB). None: 3 where any image of the data has colours, else 1.
+        source: where the values come from, for people.
+
+    Raises:
+        InputError: a value of a wrong type or outside its range.
+    """
+
+    image_size: tuple[int, int] | None = None
+    image_mean: float | tuple[float, ...] = 0.5
+    image_std: float | tuple[float, ...] = 0.5
+    interpolation: str = "bicubic"
+    num_channels: int | None = None
+    source: str = "package default"
+
+    def __post_init__(self) -> None:
+        for name in ("image_mean", "image_std"):
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
+        if self.interpolation not in INTERPOLATIONS:
+            raise InputError("interpolation", self.interpolation, f"allowed are {', '.join(INTERPOLATIONS)}")
+        if self.num_channels not in (None, 1, 3):
+            raise InputError("num_channels", self.num_channels, "allowed are 1 (grey) and 3 (RGB)")
+        if self.image_size is not None:
+            object.__setattr__(self, "image_size", _sides(self.image_size))
+
+    def changed(self, **given: Any) -> ImagePreprocessing:
+        """Return these values with those of `given` that are not None in their place."""
+        given = {name: value for name, value in given.items() if value is not None}
+        if not given:
+            return self
+        return replace(self, **given, source=f"{self.source}; as given: {', '.join(given)}")
+
+    def for_images(self, channels: int, height: int, width: int) -> ImagePreprocessing:
+        """Return the values for images of this shape.
+
+        Raises:
+            InputError: as many means or deviations as the images have no channels.
+        """
+        for name in ("image_mean", "image_std"):
+            values = getattr(self, name)
+            if isinstance(values, tuple) and len(values) != channels:
+                allowed = f"has {len(values)} numbers; allowed are 1 and {channels}, because the images have {channels}"
+                raise InputError(name, values, f"{allowed} channels")
+        return replace(self, image_size=(height, width), num_channels=channels)
+
+    def processor(self) -> SelfModelingImageProcessor:
+        """Return the image processor that follows these values. `image_size` and `num_channels` must be known."""
+        assert self.image_size is not None
+        assert self.num_channels is not None
+        height, width = self.image_size
+        return SelfModelingImageProcessor(
+            size={"height": height, "width": width},
+            num_channels=self.num_channels,
+            resample=Image.Resampling[self.interpolation.upper()],
+            image_mean=self._per_channel(self.image_mean),
+            image_std=self._per_channel(self.image_std),
+        )
+
+    def _per_channel(self, values: float | tuple[float, ...]) -> list[float]:
+        assert self.num_channels is not None
+        return list(values) if isinstance(values, tuple) else [values] * self.num_channels
+
+    def facts(self) -> dict[str, Any]:
+        """Return the values as JSON can hold them."""
+        return asdict(self)
+
+
+def _numbers(name: str, values: Any) -> float | tuple[float, ...]:
+    """Return one number, where the values of all channels are equal, or the tuple of them."""
+    numbers = tuple(values) if isinstance(values, Sequence) and not isinstance(values, str) else (values,)
+    allowed = "finite numbers above 0" if name == "image_std" else "finite numbers"
+    for number in numbers:
+        usable = isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number)
+        if not usable or (name == "image_std" and number <= 0):
+            raise InputError(name, values, f"allowed are {allowed}")
+    if len(numbers) not in (1, 3):
+        raise InputError(name, values, "allowed are one number or three (red, green, blue)")
+    return float(numbers[0]) if len(set(numbers)) == 1 else tuple(map(float, numbers))
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+    usable = all(isinstance(side, Integral) and not isinstance(side, bool) and int(side) >= 1 for side in sides)
+    if len(sides) != 2 or not usable:
+        raise InputError("image_size", size, "allowed are height and width, integers of at least 1")
+    return int(sides[0]), int(sides[1])
+
+
+# ---- of a pretrained backbone ----
+
+
+def backbone_preprocessing(name: str, *, revision: str = "main") -> ImagePreprocessing:
+    """Return the preprocessing that a pretrained backbone was trained with.
+
+    A backbone that crops is given the whole picture, resized to the size that its crop has.
+
+    Args:
+        name: Hub id or folder of a transformers encoder, or ``"timm/<name>"``, as `from_backbone_pretrained` takes it.
+        revision: of the encoder's repository.
+
+    Raises:
+        InputError: preprocessing that cannot be followed, or an unknown timm model.
+        OSError: no such repository or folder.
+
+    Example:
+        >>> preprocessing = backbone_preprocessing("timm/resnet18.a1_in1k")
+        >>> preprocessing.image_size, preprocessing.interpolation, preprocessing.image_mean
+        ((224, 224), 'bicubic', (0.485, 0.456, 0.406))
+    """
+    if name.startswith("timm/"):
+        return _of_timm(name)
+    from transformers.models.auto.image_processing_auto import get_image_processor_config
+
+    if not get_image_processor_config(name, revision=revision):
+        warnings.warn(
+            f"{name}: has no preprocessor_config.json; images keep their size, with mean 0.5 and deviation 0.5",
+            stacklevel=2,
+        )
+        return ImagePreprocessing(source="package default, because the backbone has no preprocessor_config.json")
+    return _of_transformers(name, revision)
+
+
+def _of_timm(name: str) -> ImagePreprocessing:
+    import timm
+    from timm.data import resolve_data_config
+
+    pretrained = timm.get_pretrained_cfg(name.removeprefix("timm/"))
+    if pretrained is None:
+        raise InputError("backbone_name", name, "timm has no such pretrained model")
+    config = resolve_data_config(pretrained_cfg=pretrained.to_dict(), verbose=False)
+    channels, height, width = config["input_size"]
+    return ImagePreprocessing(
+        image_size=(height, width),
+        image_mean=tuple(config["mean"]),
+        image_std=tuple(config["std"]),
+        interpolation=config["interpolation"],
+        num_channels=channels,
+        source=name,
+    )
+
+
+def _of_transformers(name: str, revision: str) -> ImagePreprocessing:
+    from transformers import AutoConfig, AutoImageProcessor
+
+    try:
+        processor = AutoImageProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except ValueError as error:
+        problem = f"its image processor cannot be read ({error}); allowed are those of transformers"
+        raise InputError("backbone_name", name, " ".join(problem.split())) from error
+    for setting in _NOT_FOLLOWED:
+        if getattr(processor, setting, None):
+            fields = ", ".join(f"`{field}`" for field in FIELDS)
+            problem = f"its image processor has {setting}, which is not followed here; give {fields} instead"
+            raise InputError("backbone_name", name, problem)
+    encoder = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    mean, std = _normalization(processor)
+    return ImagePreprocessing(
+        image_size=_size_of(processor),
+        image_mean=mean,
+        image_std=std,
+        interpolation=_interpolation_of(processor),
+        num_channels=getattr(encoder, "num_channels", 3),
+        source="the backbone's folder" if Path(name).is_dir() else name,
+    )
+
+
+def _normalization(processor: Any) -> tuple[Any, Any]:
+    """Return mean and deviation of pixel / 255 that do what the processor does with its own scale.
+
+    The processor gives (factor * pixel - mean) / std.
+    With s = 255 * factor this is (pixel / 255 - mean / s) / (std / s).
+    """
+    scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0
+    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
+    if math.isclose(scale, 1):
+        return mean, std
+    means, deviations = (values if isinstance(values, Sequence) else [values] for values in (mean, std))
+    return [value / scale for value in means], [value / scale for value in deviations]
+
+
+def _size_of(processor: Any) -> tuple[int, int] | None:
+    """Return height and width of what the processor gives. None: every image keeps its size."""
+    cropped = getattr(processor, "do_center_crop", None) and getattr(processor, "crop_size", None)
+    if not cropped and not getattr(processor, "do_resize", True):
+        return None
+    size = dict(processor.crop_size if cropped else processor.size)
+    if size.get("height") and size.get("width"):
+        return size["height"], size["width"]
+    if size.get("shortest_edge"):
+        return size["shortest_edge"], size["shortest_edge"]
+    return None
+
+
+def _interpolation_of(processor: Any) -> str:
+    resample = getattr(processor, "resample", None)
+    if resample is None:
+        return "bilinear"  # transformers' own default
+    if isinstance(resample, int):
+        return Image.Resampling(resample).name.lower()
+    return str(getattr(resample, "value", resample))  # torchvision's names are the same in lower case
+
+
+# ---- of a trained network ----
+
+
+def network_preprocessing(folder: Path, config: SelfModelingConfig) -> ImagePreprocessing:
+    """Return the preprocessing that a saved network was trained with.
+
+    Args:
+        folder: of the network. Without a `preprocessor_config.json` the values are the package's defaults.
+        config: of the network. It decides size and channels.
+
+    Raises:
+        InputError: entries of the file that are missing or of a wrong type.
+    """
+    height, width = config.image_size
+    found = ImagePreprocessing(
+        image_size=(height, width), num_channels=config.num_channels if config.num_channels in (1, 3) else None
+    )
+    file = folder / "preprocessor_config.json"
+    if not file.is_file():
+        return found
+    with entries_of(file):
+        values = read_json(file)
+        # version 0.1.0 wrote "bilinear" (transformers' default) beside networks that were trained on bicubic images
+        own = values.get("image_processor_type") == SelfModelingImageProcessor.__name__
+        interpolation = Image.Resampling(values["resample"]).name.lower() if own else found.interpolation
+        return replace(
+            found,
+            image_mean=values["image_mean"],
+            image_std=values["image_std"],
+            interpolation=interpolation,
+            source="the network's preprocessor_config.json",
+        )
