@@ -324,10 +324,11 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         for name, asked in states.items():
             given = output.get(name)
             if not given or any(state is None for state in given):
-                kind = self.backbone.config._attn_implementation
+                config: Any = self.backbone.config
                 raise ValueError(
                     f"output_{name}={asked!r}: {type(self.backbone).__name__} gives none with "
-                    f"attn_implementation={kind!r}; `model.backbone.set_attn_implementation('eager')` may help"
+                    f"attn_implementation={config._attn_implementation!r}; "
+                    "`model.backbone.set_attn_implementation('eager')` may help"
                 )
             states[name] = given
         return output.last_hidden_state
@@ -348,7 +349,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             predictions = self.self_model_head(features)  # (B, n)
             targets = self._targets(activations, mask)  # (B, n)
             targets = targets.detach() if self.config.detach_targets else targets
-        terms = self._losses(logits, labels, predictions, targets, num_items_in_batch)
+        terms: dict[str, Any] = self._losses(logits, labels, predictions, targets, num_items_in_batch)
         output = SelfModelingOutput(
             logits=logits, self_model_predictions=predictions, self_model_targets=targets, **terms, **states
         )
@@ -725,11 +726,11 @@ class MeanEmbeddingBag(nn.EmbeddingBag):
         input_ids: torch.Tensor | None,
         offsets: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
+        inputs_embeds: Any = None,
     ) -> torch.Tensor:
         if offsets is not None:
             return _MeanOfBags.apply(self.weight, input_ids, offsets, self.sparse)
-        if inputs_embeds is None:
+        if input_ids is not None:
             inputs_embeds = F.embedding(input_ids, self.weight)  # (B, T, D)
         return _pooled(inputs_embeds, "mean", attention_mask)
 

@@ -28,6 +28,9 @@ from .member_rates import check_rate
 # of a batch that all members share; of each member's own, there is one more
 _DIMENSIONS = (("pixel_values", 4), ("attention_mask", 2), ("offsets", 1))
 
+# of the plain forward, whatever the configuration asks for
+_PLAIN_OUTPUT = {"return_dict": True, "output_hidden_states": False, "output_attentions": False}
+
 MEMBERS_FILE = "population.json"
 WEIGHTS_FILE = "model.safetensors"
 
@@ -178,8 +181,8 @@ class SelfModelingPopulation(nn.Module):
             labels: (K, B), or (B,).
             input_ids, attention_mask, offsets: of texts, in place of pixel_values, as the plain model takes them;
                 likewise with a leading dimension of K, or without.
-            num_items_in_batch: labels that count in the whole batch of a step, those of all members together where
-                each has its own batch: so transformers' Trainer counts.
+            num_items_in_batch: labels that count in the whole batch of a step: (K,), or one number. Where each member
+                has its own batch, one number counts those of all members, and each is taken to have equally many.
 
         Returns:
             The fields of `SelfModelingOutput` with a leading dimension of K, and `loss`, (), the sum of `losses`, (K,).
@@ -190,7 +193,7 @@ class SelfModelingPopulation(nn.Module):
         }  # fmt: skip
         batch = {name: value for name, value in given.items() if value is not None}
         shared = any(name in batch and batch[name].dim() == alone for name, alone in _DIMENSIONS)
-        items = num_items_in_batch if shared or num_items_in_batch is None else num_items_in_batch / len(self)
+        items = self._items_by_member(num_items_in_batch, shared)
         parts = [self._map(block, detach, batch, shared, items) for block, detach in self._blocks()]
         output = {
             name: torch.cat([part[name] for part in parts]) if len(parts) > 1 else parts[0][name] for name in parts[0]
@@ -202,6 +205,16 @@ class SelfModelingPopulation(nn.Module):
                 output["losses"] = output["losses"] + aux_weights * output["self_modeling_loss"]
             output["loss"] = output["losses"].sum()
         return output
+
+    def _items_by_member(self, items: Tensor | float | None, shared: bool) -> Tensor | None:
+        """Return what each member's sums are divided by, (K,). None: the labels that count in its own batch."""
+        if items is None:
+            return None
+        items = torch.as_tensor(items, device=self.aux_weights.device)
+        if items.dim() == 0:
+            items = items if shared else items / len(self)
+            items = items.expand(len(self))
+        return items
 
     @property
     def num_blocks(self) -> int:
@@ -216,7 +229,7 @@ class SelfModelingPopulation(nn.Module):
                 yield range(indices[chunk.start], indices[chunk.stop - 1] + 1), detach
 
     def _map(
-        self, members: range, detach: bool, batch: Mapping[str, Tensor], shared: bool, items: Tensor | float | None
+        self, members: range, detach: bool, batch: Mapping[str, Tensor], shared: bool, items: Tensor | None
     ) -> dict[str, Tensor]:
         part = slice(members.start, members.stop)
         state = {
@@ -225,14 +238,15 @@ class SelfModelingPopulation(nn.Module):
         }
         if not shared:
             batch = {name: value[part] for name, value in batch.items()}
+        counts = {} if items is None else {"num_items_in_batch": items[part]}
 
-        def one(state: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
-            output = functional_call(self.stacked, state, (), {**batch, "num_items_in_batch": items})
+        def one(state: dict[str, Tensor], batch: dict[str, Tensor], counts: dict[str, Tensor]) -> dict[str, Tensor]:
+            output = functional_call(self.stacked, state, (), {**batch, **counts, **_PLAIN_OUTPUT})
             return {name: value for name, value in output.items() if name != "loss"}
 
         self.stacked.config.detach_targets = detach  # the plain forward reads it there
         try:
-            return vmap(one, in_dims=(0, None if shared else 0), randomness="error")(state, dict(batch))
+            return vmap(one, in_dims=(0, None if shared else 0, 0), randomness="error")(state, dict(batch), counts)
         except RuntimeError as error:
             if "randomness" not in str(error):
                 raise

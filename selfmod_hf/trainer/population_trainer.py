@@ -6,23 +6,25 @@ import copy
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, Trainer, TrainerCallback
+from transformers import EvalPrediction, TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput
 
 from ..data import TensorData
 from ..data.loading import EpochBatchSampler, MemberBatchSampler, TensorDataLoader, whole_batch
-from ..models.modeling_self_modeling import classification_losses, self_modeling_losses
+from ..models.modeling_self_modeling import IGNORED_LABEL, classification_losses, self_modeling_losses
 from ..stacking import chunk_ranges
 from .callbacks import RLCTCallback, WeightWidthCallback, is_sharded, log_aside, rlct_logs
 from .member_rates import check_schedule, rates_of, scale_steps
 from .population import SelfModelingPopulation
 from .rlct import estimate_rlct
 from .shares import MemberShares
-from .trainer import TERMS, SelfModelingTrainer, accuracy
+from .terms import TERMS, accuracy
+from .trainer import SelfModelingTrainer
 from .training_args import SelfModelingTrainingArguments
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class PopulationTrainer(SelfModelingTrainer):
     """
 
     model: SelfModelingPopulation
+    _forward_arguments: ClassVar[dict[str, Any]] = {}  # a population gives a dict in any case
 
     def __init__(
         self,
@@ -75,6 +78,9 @@ class PopulationTrainer(SelfModelingTrainer):
             model = model.part(self.shares.own)
             args = copy.copy(args)
             args.average_tokens_across_devices = False  # a member's batch is in one process
+        if (preprocess := kwargs.get("preprocess_logits_for_metrics")) is not None:
+            kwargs["preprocess_logits_for_metrics"] = self._each_member(preprocess)
+        self._losses: list[torch.Tensor] = []  # of each sample's batch, by member, (B, K)
         super().__init__(model, args, compute_metrics and self._of_members(compute_metrics), **kwargs)
         if is_sharded(self):
             raise ValueError("FSDP, DeepSpeed: with a population allowed is neither; processes split its members")
@@ -85,14 +91,33 @@ class PopulationTrainer(SelfModelingTrainer):
         self, compute_metrics: Callable[[EvalPrediction], dict[str, float]]
     ) -> Callable[[EvalPrediction], dict[str, float]]:
         def compute(prediction: EvalPrediction) -> dict[str, float]:
-            logits = prediction.predictions  # (N, K, num_labels)
-            rows = [
-                compute_metrics(EvalPrediction(predictions=logits[:, k], label_ids=prediction.label_ids))
-                for k in range(len(self.model))
-            ]
+            rows = [compute_metrics(self._of_member(prediction, k)) for k in range(len(self.model))]
             return self.by_member({name: np.array([row[name] for row in rows]) for name in rows[0]})
 
         return compute
+
+    def _of_member(self, prediction: EvalPrediction, k: int) -> EvalPrediction:
+        """Return member k's part of what was evaluated, as a run alone has it."""
+        predictions = prediction.predictions  # (N, K, num_labels), or a tuple of such
+        if isinstance(predictions, tuple):
+            own: Any = tuple(part[:, k] for part in predictions)
+        else:
+            own = predictions[:, k]
+        losses = None
+        if prediction.losses is not None:
+            losses = torch.cat(self._losses)[:, k].cpu().numpy()  # (N,)
+        return EvalPrediction(own, prediction.label_ids, inputs=prediction.inputs, losses=losses)
+
+    def _each_member(self, preprocess: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """Return a `preprocess_logits_for_metrics` that gives each member's logits (B, num_labels) to another one."""
+
+        def preprocess_members(logits: torch.Tensor, labels: torch.Tensor) -> Any:
+            results = [preprocess(logits[:, k], labels) for k in range(len(self.model))]
+            if isinstance(results[0], (tuple, list)):
+                return tuple(torch.stack(parts, dim=1) for parts in zip(*results, strict=True))
+            return torch.stack(results, dim=1)  # (B, K, ...)
+
+        return preprocess_members
 
     def by_member(self, figures: Mapping[str, np.ndarray]) -> dict[str, float]:
         """name -> (this process's members,) to name -> mean, name/member -> value, of all members."""
@@ -157,21 +182,28 @@ class PopulationTrainer(SelfModelingTrainer):
 
     # ---- the terms of the loss, (K,) each ----
 
-    def _drain_terms(self) -> dict[str, Any]:
-        steps = max(self.state.global_step - self._terms_logged_at, 1)
-        means = {name: total.double().cpu().numpy() / steps for name, total in self._term_sums.items()}
-        self._term_sums = {}
-        return means
+    def _mean_terms(self) -> dict[str, Any]:
+        sums, steps = self._term_sums.drain(self.state.global_step)
+        return {name: total.double().cpu().numpy() / steps for name, total in sums.items()}
 
-    def _weighted(self, terms: dict[str, Any], prefix: str = "") -> dict[str, float]:
-        weights = dict(zip(TERMS, (self.population.config.classification_weight, self._aux_weights), strict=True))
-        weighted = {f"{prefix}weighted_{name}": weights[name] * values for name, values in terms.items()}
-        loss = {f"{prefix}loss": np.sum(list(weighted.values()), axis=0)}  # the mean over members in place of the sum
-        return self.by_member({f"{prefix}{name}": values for name, values in terms.items()} | weighted | loss)
+    def _term_weights(self) -> dict[str, Any]:
+        aux_weights = np.array([member.aux_weight for member in self.model.members])
+        return dict(zip(TERMS, (self.population.config.classification_weight, aux_weights), strict=True))
 
-    @property
-    def _aux_weights(self) -> np.ndarray:
-        return np.array([member.aux_weight for member in self.model.members])
+    def _figures(self, means: dict[str, Any], added: float = 0.0, prefix: str = "") -> dict[str, Any]:
+        """Return terms, weighted terms and the loss of each member, and their means over the members.
+
+        `added` belongs to the sum over members, so each gets an equal share of it.
+        """
+        return self.by_member(super()._figures(means, added / len(self.model), prefix))
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
+        """Return the labels that count in each member's batches of a step, (K,). A batch that all share has one
+        count."""
+        labels = [batch["labels"] for batch in batch_samples if "labels" in batch]
+        if not labels or labels[0].dim() == 1:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        return torch.stack([own.ne(IGNORED_LABEL).sum(dim=1) for own in labels]).sum(dim=0).to(device)
 
     # ---- a step ----
 
@@ -190,39 +222,24 @@ class PopulationTrainer(SelfModelingTrainer):
 
     # ---- evaluation ----
 
-    def prediction_step(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, torch.Tensor],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[torch.Tensor | None, Any, torch.Tensor | None]:
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            outputs = model(**inputs)
-        logits, labels = outputs["logits"], inputs.get("labels")  # (K, B, num_labels), (B,)
-        loss = outputs.get("loss")
-        if prediction_loss_only:
-            return loss, None, None
-        if labels is None:
-            return None, logits.transpose(0, 1), None
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        self._losses = []
+        return super().evaluation_loop(*args, **kwargs)
+
+    def _predictions(self, outputs: Any, ignore_keys: list[str] | None) -> torch.Tensor:
+        """Return the logits, samples first: transformers concatenates batches there."""
+        return outputs["logits"].transpose(0, 1)  # (B, K, num_labels)
+
+    def _sample_terms(self, outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+        """Return the terms of each sample, (B, terms, K)."""
+        logits = outputs["logits"]  # (K, B, num_labels)
+        self._losses.append(outputs["losses"].expand(len(labels), -1))
         terms = [classification_losses(logits.flatten(0, 1), labels.repeat(len(logits)))]  # each (K * B,)
         if "self_model_predictions" in outputs:
             predictions, targets = (outputs[f"self_model_{name}"].flatten(0, 1) for name in ("predictions", "targets"))
             terms.append(self_modeling_losses(predictions, targets))
         losses = torch.stack([term.view(logits.shape[:2]) for term in terms])  # (terms, K, B)
-        # samples first, since transformers concatenates batches there
-        return loss, (logits.transpose(0, 1), losses.permute(2, 0, 1)), labels
-
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        metric_key_prefix = kwargs.get("metric_key_prefix", args[4] if len(args) > 4 else "eval")
-        output = Trainer.evaluation_loop(self, *args, **kwargs)
-        if not isinstance(output.predictions, tuple):
-            return output
-        logits, losses = output.predictions  # (N, K, num_labels), (N, terms, K)
-        means = losses.mean(axis=0, dtype=np.float64)
-        output.metrics.update(self._weighted(dict(zip(TERMS, means, strict=False)), prefix=f"{metric_key_prefix}_"))
-        return output._replace(predictions=logits)
+        return losses.permute(2, 0, 1)
 
     # ---- files ----
 

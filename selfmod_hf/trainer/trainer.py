@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import EvalPrediction, Trainer
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.trainer_utils import TrainOutput
 from transformers.utils import WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 from ..complexity import LLCResult, llc_preset
@@ -22,32 +22,23 @@ from ..data.loading import whole_batch
 from ..errors import InputError
 from ..models import SelfModelingConfig
 from ..models.modeling_self_modeling import (
-    IGNORED_LABEL,
     MeanEmbeddingBag,
-    SelfModelingOutput,
-    classification_losses,
-    self_modeling_losses,
 )
 from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback, is_sharded
 from .checkpoints import is_whole, newest_whole_checkpoint
-from .saving import SavingTrainer
 from .tensorboard import TensorBoardFigures
+from .terms import accuracy
+from .tracking import TrackingTrainer
 from .training_args import SelfModelingTrainingArguments
 
-TERMS = ("classification_loss", "self_modeling_loss")
 
-
-def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """Share of samples whose largest logit is their label."""
-    return {"accuracy": float((prediction.predictions.argmax(axis=-1) == prediction.label_ids).mean())}
-
-
-class SelfModelingTrainer(SavingTrainer):
+class SelfModelingTrainer(TrackingTrainer):
     """transformers' Trainer for self-modeling networks.
 
     The model's forward returns the named terms of its loss; this class sums nothing anew, it tracks them: each log
     holds `classification_loss` and `self_modeling_loss`, raw, and the same with the prefix `weighted_`, as they
-    enter `loss`. Evaluation logs them with the prefix `eval_`.
+    enter `loss`. Evaluation logs them with the prefix `eval_`. What a subclass's `compute_loss` adds is in `loss` and
+    in `eval_loss`, but in no term.
 
     `train_dataset` and `eval_dataset` may be `TensorData`, images or texts in memory (batches are then made on the
     device, in an order that depends on the seed and the epoch alone), or anything that transformers' Trainer takes.
@@ -58,7 +49,8 @@ class SelfModelingTrainer(SavingTrainer):
     Args:
         model: a self-modeling network.
         args: defaults to `SelfModelingTrainingArguments()`.
-        compute_metrics: from logits and labels, as transformers has it; default: accuracy.
+        compute_metrics: from logits and labels, as transformers has it; default: accuracy over the samples that have
+            a label.
         task: what the data is, for the model card.
         kwargs: further arguments of `transformers.Trainer`.
 
@@ -98,7 +90,7 @@ class SelfModelingTrainer(SavingTrainer):
         backbone = getattr(getattr(model, "config", None), "backbone", None)
         if args.ddp_find_unused_parameters is None and backbone in ("mlp", "embedding_bag"):  # they use all of theirs
             args.ddp_find_unused_parameters = False  # before Accelerate is told
-        super().__init__(model=model, args=args, **kwargs)
+        super().__init__(model=model, args=args, compute_metrics=compute_metrics, **kwargs)
         kind = getattr(getattr(self.model, "config", None), "model_type", None)
         if kind != SelfModelingConfig.model_type:
             raise ValueError(
@@ -106,8 +98,6 @@ class SelfModelingTrainer(SavingTrainer):
                 "SelfModelingForImageClassification or, of a pretrained encoder, its from_backbone_pretrained(...)"
             )
         self.task = task
-        if compute_metrics is not None:
-            self.compute_metrics = lambda prediction: compute_metrics(_logits_alone(prediction))
         if self.args.device.type == "cpu":
             self.add_callback(FlushTinyMoments)
         if self.args.log_weight_width:
@@ -117,9 +107,6 @@ class SelfModelingTrainer(SavingTrainer):
         self.rlct_result: LLCResult | None = None  # the newest estimate, for the model card
         if self.args.rlct_every_n_epochs:
             self.add_callback(self._rlct_callback())
-        # sums of each term since the last log; they stay on the device until then
-        self._term_sums: dict[str, torch.Tensor] = {}
-        self._terms_logged_at = 0
         self._num_parameters: int | None = None
 
     def _rlct_callback(self) -> RLCTCallback:
@@ -183,48 +170,6 @@ class SelfModelingTrainer(SavingTrainer):
         loader = DataLoader(dataset.to(self.args.device), batch_size=self.args.eval_batch_size, collate_fn=whole_batch)
         return self.accelerator.prepare(loader)
 
-    # ---- the loss and its terms ----
-
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor | tuple[torch.Tensor, SelfModelingOutput]:
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
-        if model.training:
-            if not self._term_sums:
-                self._terms_logged_at = self.state.global_step  # also where a resumed run begins
-            for name in TERMS:
-                if (term := outputs.get(name)) is not None:
-                    self._term_sums[name] = self._term_sums.get(name, 0) + term.detach()
-        return (loss, outputs) if return_outputs else loss
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs and self._term_sums:
-            logs.update(self._weighted(self._drain_terms()))
-        super().log(logs, start_time)
-
-    def _drain_terms(self) -> dict[str, float]:
-        """Mean of each term over the optimizer steps since the last log."""
-        steps = max(self.state.global_step - self._terms_logged_at, 1)
-        # each process has summed its samples and divided by the count over all: adding up completes the mean
-        shares = 1 if self.args.average_tokens_across_devices else self.args.world_size
-        means = {
-            name: self.accelerator.reduce(total, "sum").item() / shares / steps
-            for name, total in self._term_sums.items()
-        }
-        self._term_sums = {}
-        return means
-
-    def _weighted(self, terms: dict[str, float], prefix: str = "") -> dict[str, float]:
-        """Raw and weighted terms, by the names under which they are logged."""
-        config = self.accelerator.unwrap_model(self.model).config
-        weights = dict(zip(TERMS, (config.classification_weight, config.aux_weight), strict=True))
-        raw = {f"{prefix}{name}": value for name, value in terms.items()}
-        return raw | {f"{prefix}weighted_{name}": weights[name] * value for name, value in terms.items()}
-
     # ---- what transformers' step spends beside the network: half a millisecond on a small one ----
 
     @staticmethod
@@ -262,6 +207,7 @@ class SelfModelingTrainer(SavingTrainer):
         elif resume_from_checkpoint and not is_whole(resume_from_checkpoint):
             problem = "no checkpoint that was written to its end (its trainer_state.json cannot be read)"
             raise InputError("resume_from_checkpoint", resume_from_checkpoint, problem)
+        self._num_parameters = None  # in a search each trial has its own network
         with _known_to_be_absent("lomo_optim"):
             return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
@@ -269,52 +215,15 @@ class SelfModelingTrainer(SavingTrainer):
         """transformers' estimate, its count of parameters taken once."""
         if self._num_parameters is None:
             self._num_parameters = self.model.num_parameters(exclude_embeddings=True)
-        return 6 * inputs[self.model.main_input_name].numel() * self._num_parameters
+        if self.model.main_input_name in inputs:
+            items = inputs[self.model.main_input_name].numel()
+        else:
+            items = inputs["inputs_embeds"][..., 0].numel()  # tokens
+        return 6 * items * self._num_parameters
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor | None:
         # transformers takes the norm for the log alone where nothing is clipped; max_grad_norm=inf asks for that
         return super()._get_grad_norm(model, grad_norm) if self.args.max_grad_norm > 0 else None
-
-    # ---- evaluation: the terms travel beside the logits, so they are gathered as exactly as these ----
-
-    def prediction_step(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, torch.Tensor],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[torch.Tensor | None, Any, torch.Tensor | None]:
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            outputs = model(**inputs)
-        labels = inputs.get("labels")
-        if prediction_loss_only:
-            return outputs.loss, None, None
-        if labels is None:
-            return None, outputs.logits, None
-        terms = [classification_losses(outputs.logits, labels)]  # each (B,)
-        if outputs.self_model_predictions is not None:
-            terms.append(self_modeling_losses(outputs.self_model_predictions, outputs.self_model_targets))
-        return outputs.loss, (outputs.logits, torch.stack(terms, dim=1)), labels
-
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        if not isinstance(output.predictions, tuple):
-            return output
-        logits, losses = output.predictions  # (N, num_labels), (N, number of terms)
-        means = losses[output.label_ids != IGNORED_LABEL].mean(axis=0)
-        terms = self._weighted(dict(zip(TERMS, means.tolist(), strict=False)), prefix=f"{metric_key_prefix}_")
-        # transformers weighs each batch's mean by the nominal batch size; these are means over samples
-        loss = sum(value for name, value in terms.items() if "_weighted_" in name)
-        output.metrics.update(terms | {f"{metric_key_prefix}_loss": loss})
-        return output._replace(predictions=logits)
 
     # ---- files: see also saving.py ----
 
@@ -342,10 +251,3 @@ def _known_to_be_absent(module: str) -> Iterator[None]:
         yield
     finally:
         sys.modules.pop(module, None)
-
-
-def _logits_alone(prediction: EvalPrediction) -> EvalPrediction:
-    logits = prediction.predictions
-    if isinstance(logits, tuple):
-        logits = logits[0]
-    return EvalPrediction(predictions=logits, label_ids=prediction.label_ids)

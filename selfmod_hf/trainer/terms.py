@@ -1,0 +1,135 @@
+"""The terms of the loss: their sums while training, and those of each sample while evaluating."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import EvalPrediction, TrainerCallback
+
+from ..models.modeling_self_modeling import IGNORED_LABEL
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+TERMS = ("classification_loss", "self_modeling_loss")
+
+
+def accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    """Return the share of samples whose largest logit is their label. Samples without a label (-100) do not count.
+
+    Args:
+        prediction: with logits (N, num_labels) or classes (N,). Of a tuple the first counts.
+
+    Returns:
+        `accuracy`, or nothing where no sample has a label.
+    """
+    classes = prediction.predictions
+    if isinstance(classes, tuple):
+        classes = classes[0]
+    if classes.ndim > 1:
+        classes = classes.argmax(axis=-1)
+    labels = np.asarray(prediction.label_ids)
+    counted = labels != IGNORED_LABEL
+    if not counted.any():
+        return {}
+    return {"accuracy": float((classes == labels)[counted].mean())}
+
+
+class TermSums(TrainerCallback):
+    """Sums of the terms since the last log. They stay on the device until then.
+
+    transformers keeps the sum of the loss likewise. It starts at zero whenever training begins: in a second `train()`,
+    in each trial of a search, and when `auto_find_batch_size` tries a smaller batch. These sums must do so too, or
+    else the logged terms do not add up to the logged loss. As a callback they know when training begins.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._since = 0  # the step of the last log
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._sums = {}
+        self._since = state.global_step
+
+    def add(self, terms: Mapping[str, Tensor]) -> None:
+        """Add the terms of one micro-batch."""
+        for name, term in terms.items():
+            self._sums[name] = self._sums.get(name, 0) + term
+
+    def add_mean(self, step: int) -> None:
+        """Add the mean of what was added so far, in place of a loss that is not finite.
+
+        Follows what transformers does with `logging_nan_inf_filter`.
+        """
+        for name, total in self._sums.items():
+            self._sums[name] = total + total / (1 + step - self._since)
+
+    def drain(self, step: int) -> tuple[dict[str, Tensor], int]:
+        """Return the sums and over how many optimizer steps they were taken, and start again."""
+        sums, steps = self._sums, max(step - self._since, 1)
+        self._sums = {}
+        self._since = step
+        return sums, steps
+
+
+class SampleTerms:
+    """The terms of each sample of a split, collected while it is evaluated.
+
+    transformers weighs the loss of each batch by the nominal batch size. Means of these are means over the samples
+    that have a label.
+    """
+
+    def __init__(self) -> None:
+        self._terms: list[Tensor] = []  # (B, terms), or (B, terms, K) of a population
+        self._added: list[Tensor] = []  # (B,)
+        self._labels: list[Tensor] = []  # (B,)
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self._labels)
+
+    def add(self, terms: Tensor, added: Tensor, labels: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            terms: (B, terms) or (B, terms, K).
+            added: (B,), what a subclass's `compute_loss` adds to the batch's loss.
+            labels: (B,), -100 where a sample has none.
+        """
+        self._terms.append(terms)
+        self._added.append(added)
+        self._labels.append(labels)
+
+    def means(self) -> dict[str, Any] | None:
+        """Return the mean of each term over the samples with a label. None: no sample has a label."""
+        return means_over_labels(torch.cat(self._terms), torch.cat(self._labels))
+
+    def mean_added(self) -> float:
+        """Return the mean of what was added, over the same samples."""
+        counted = torch.cat(self._labels) != IGNORED_LABEL  # (N,)
+        return torch.cat(self._added)[counted].double().mean().item()
+
+
+def means_over_labels(terms: Tensor, labels: Tensor) -> dict[str, Any] | None:
+    """Return the mean of each term over the samples with a label: a number, or (K,) of a population.
+
+    Args:
+        terms: (B, terms) or (B, terms, K).
+        labels: (B,).
+
+    Returns:
+        Means by the names of the terms. None: no sample has a label.
+    """
+    counted = labels != IGNORED_LABEL
+    if not counted.any():
+        return None
+    rows = terms[counted].cpu().numpy()
+    if rows.ndim == 2:
+        return dict(zip(TERMS, rows.mean(axis=0).tolist(), strict=False))
+    return dict(zip(TERMS, rows.mean(axis=0, dtype=np.float64), strict=False))
