@@ -19,6 +19,7 @@ USED = {
     f"{TRAINER}_get_grad_norm": "self model grad_norm",
     f"{TRAINER}_clip_grad_norm": "self model",
     f"{TRAINER}create_accelerator_and_postprocess": "self",
+    f"{TRAINER}_get_num_items_in_batch": "self batch_samples device",
     f"{TRAINER}compute_loss": "self model inputs return_outputs num_items_in_batch",
     f"{TRAINER}training_step": "self model inputs num_items_in_batch",
     f"{TRAINER}prediction_step": "self model inputs prediction_loss_only ignore_keys",

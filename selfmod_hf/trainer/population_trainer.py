@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput
 
 from ..data import TensorData
 from ..data.loading import EpochBatchSampler, MemberBatchSampler, TensorDataLoader, whole_batch
@@ -23,7 +22,7 @@ from .member_rates import check_schedule, rates_of, scale_steps
 from .population import SelfModelingPopulation
 from .rlct import estimate_rlct
 from .shares import MemberShares
-from .terms import TERMS, accuracy
+from .terms import TERMS, accuracy, means_over_labels
 from .trainer import SelfModelingTrainer
 from .training_args import SelfModelingTrainingArguments
 
@@ -80,7 +79,6 @@ class PopulationTrainer(SelfModelingTrainer):
             args.average_tokens_across_devices = False  # a member's batch is in one process
         if (preprocess := kwargs.get("preprocess_logits_for_metrics")) is not None:
             kwargs["preprocess_logits_for_metrics"] = self._each_member(preprocess)
-        self._losses: list[torch.Tensor] = []  # of each sample's batch, by member, (B, K)
         super().__init__(model, args, compute_metrics and self._of_members(compute_metrics), **kwargs)
         if is_sharded(self):
             raise ValueError("FSDP, DeepSpeed: with a population allowed is neither; processes split its members")
@@ -103,10 +101,18 @@ class PopulationTrainer(SelfModelingTrainer):
             own: Any = tuple(part[:, k] for part in predictions)
         else:
             own = predictions[:, k]
-        losses = None
-        if prediction.losses is not None:
-            losses = torch.cat(self._losses)[:, k].cpu().numpy()  # (N,)
+        losses = None if prediction.losses is None else self._batch_losses()[:, k]
         return EvalPrediction(own, prediction.label_ids, inputs=prediction.inputs, losses=losses)
+
+    def _batch_losses(self) -> np.ndarray:
+        """Return the loss of each evaluated sample's batch, (N, members of this process)."""
+        assert self._evaluated is not None  # metrics are computed at the end of an evaluation
+        rows = []
+        for terms, labels in self._evaluated.batches():
+            means = means_over_labels(terms, labels)
+            loss = np.zeros(len(self.model)) if means is None else self._total(means)  # (members,)
+            rows.append(np.tile(loss, (len(labels), 1)))
+        return np.concatenate(rows)
 
     def _each_member(self, preprocess: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         """Return a `preprocess_logits_for_metrics` that gives each member's logits (B, num_labels) to another one."""
@@ -222,10 +228,6 @@ class PopulationTrainer(SelfModelingTrainer):
 
     # ---- evaluation ----
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        self._losses = []
-        return super().evaluation_loop(*args, **kwargs)
-
     def _predictions(self, outputs: Any, ignore_keys: list[str] | None) -> torch.Tensor:
         """Return the logits, samples first: transformers concatenates batches there."""
         return outputs["logits"].transpose(0, 1)  # (B, K, num_labels)
@@ -233,7 +235,6 @@ class PopulationTrainer(SelfModelingTrainer):
     def _sample_terms(self, outputs: Any, labels: torch.Tensor) -> torch.Tensor:
         """Return the terms of each sample, (B, terms, K)."""
         logits = outputs["logits"]  # (K, B, num_labels)
-        self._losses.append(outputs["losses"].expand(len(labels), -1))
         terms = [classification_losses(logits.flatten(0, 1), labels.repeat(len(logits)))]  # each (K * B,)
         if "self_model_predictions" in outputs:
             predictions, targets = (outputs[f"self_model_{name}"].flatten(0, 1) for name in ("predictions", "targets"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,6 +105,10 @@ class SampleTerms:
         self._terms.append(terms)
         self._added.append(added)
         self._labels.append(labels)
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return the terms and labels of each batch."""
+        return zip(self._terms, self._labels, strict=True)
 
     def means(self) -> dict[str, Any] | None:
         """Return the mean of each term over the samples with a label. None: no sample has a label."""

@@ -21,10 +21,10 @@ CASES = {
 }
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
 CODE = """
-import json, sys, torch
-from tests.trainer.test_shares import train
+import importlib, json, sys, torch
+module = importlib.import_module(f"tests.trainer.{sys.argv[2]}")
 for job in json.loads(sys.argv[1]):
-    train(*job)
+    module.train(*job)
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
 """
@@ -46,11 +46,12 @@ def train(case: str, folder: str, stop: int = 0, resume: bool = False) -> None:
         (Path(folder) / "log.json").write_text(json.dumps([*run.state.log_history, final]))
 
 
-def in_two_processes(jobs: list[tuple], script: Path) -> None:
+def in_two_processes(jobs: list[tuple], script: Path, module: str = "test_shares") -> None:
+    """Call the module's `train` with the arguments of each job, in two processes."""
     script.write_text(CODE)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
     done = subprocess.run(
-        [*command, json.dumps(jobs)], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300
+        [*command, json.dumps(jobs), module], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
