@@ -92,7 +92,7 @@ def label_numbers(column: str, part: Rows, classes: Classes) -> torch.Tensor:
             problem = f"row {row} of split {part.split!r} holds no label (`skip_missing` leaves such rows out)"
         if len(wrong) > 1:
             found = [distinct[place] for place in dict.fromkeys(places[wrong].tolist())]
-            problem += f"; {len(wrong)} of {len(labels)} rows have no usable label, but {listed(found)}"
+            problem += f"; {len(wrong)} of {len(labels)} rows have such labels: {listed(found)}"
         raise InputError("label_column", column, problem)
     return torch.from_numpy(labels)
 

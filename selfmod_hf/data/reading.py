@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,7 @@ def _source(spec: TaskSpec) -> dict[str, Any]:
     if spec.dataset_config is not None:
         raise InputError("dataset_config", spec.dataset_config, "a single file has no configurations")
     builder, settings = FILES[kind.suffix.lower()]
-    return {"path": builder, "data_files": {"train": name}, **settings}
+    return {"path": builder, "data_files": {"train": glob.escape(name)}, **settings}
 
 
 def _load(source: dict[str, Any], split: str) -> datasets.Dataset:
@@ -92,9 +93,22 @@ def _load(source: dict[str, Any], split: str) -> datasets.Dataset:
             return data
     except ConnectionError:
         raise
-    except (OSError, pa.ArrowException, json.JSONDecodeError):  # of damaged files; others say the same again
+    except json.JSONDecodeError:
+        _remove_damaged_infos()
+    except (OSError, pa.ArrowException):  # perhaps of a damaged file; any other error comes again
         pass
     return datasets.load_dataset(**source, split=split, download_mode="reuse_cache_if_exists")
+
+
+def _remove_damaged_infos() -> None:
+    """Remove descriptions of prepared data sets that are no JSON. `datasets` itself reads them before anything else."""
+    import datasets
+
+    for path in Path(datasets.config.HF_DATASETS_CACHE).rglob("dataset_info.json"):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            path.unlink(missing_ok=True)
 
 
 def _is_complete(data: datasets.Dataset, split: str) -> bool:

@@ -77,6 +77,14 @@ def test_a_batch_is_normalized_as_the_image_processor_does(tmp_path):
     assert torch.equal(labels, train.labels)
 
 
+def test_samples_are_counted_from_either_end():
+    data = ImageTensors(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.arange(4))
+    assert [int(sample["labels"]) for sample in data] == [0, 1, 2, 3]
+    assert int(data[-1]["labels"]) == 3
+    with pytest.raises(IndexError, match="index=4: allowed are -4 to 3"):
+        data[4]
+
+
 def test_index_minus_one_is_no_sample():
     data = ImageTensors(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.arange(4))
     assert data.__getitems__(torch.tensor([-1]))["labels"].tolist() == [-100]

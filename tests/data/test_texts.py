@@ -120,6 +120,21 @@ def test_index_minus_one_is_no_sample():
     assert texts([2, 3]).__getitems__(torch.tensor([-1]))["labels"].tolist() == [-100]
 
 
+def test_one_sample_has_its_own_tokens():
+    for padded, names in ((False, {"input_ids", "labels"}), (True, {"input_ids", "attention_mask", "labels"})):
+        data = texts([2, 5, 1, 3], padded=padded)
+        for row in range(4):
+            sample = data[row]
+            assert set(sample) == names
+            assert sample["input_ids"].tolist() == data.tokens[data.offsets[row] : data.offsets[row + 1]].tolist()
+            assert (sample["labels"].shape, int(sample["labels"])) == ((), row % 2)
+        assert torch.equal(data[-1]["input_ids"], data[3]["input_ids"])
+        assert len(list(data)) == 4
+        for outside in (4, -5):
+            with pytest.raises(IndexError, match=f"index={outside}: allowed are -4 to 3"):
+                data[outside]
+
+
 # ------------------------------------------------------------------------------------- reading
 
 
