@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from huggingface_hub import DatasetCard, EvalResult, HfApi, ModelCard
 
 # once, at the top, where transformers looks
-CODE = ("configuration_self_modeling.py", "image_processing_self_modeling.py", "modeling_self_modeling.py")
+CODE = (
+    "configuration_self_modeling.py", "image_processing_self_modeling.py", "modeling_self_modeling.py",
+    "weights_self_modeling.py",
+)  # fmt: skip
 METRIC_NAMES = {"accuracy": "Accuracy", "weight_width": "Weight width"}
 REPORT = "report/report.html"
 TABLES = ("results.json", "results.parquet", "curves.parquet", "run.json")

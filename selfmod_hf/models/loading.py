@@ -69,8 +69,7 @@ def load_config(name: str | Path, *, revision: str = "main", subfolder: str = ""
 def load_model(
     name: str | Path, *, revision: str = "main", subfolder: str = "", finite: bool = True
 ) -> SelfModelingPreTrainedModel:
-    """A trained network, in eval mode: all its weights, and no other. (transformers' `from_pretrained` draws at random
-    what a file lacks, and warns.)
+    """Return a trained network, in eval mode: all its weights, and no other.
 
     Args:
         name: the folder, or the repository's id.
@@ -87,22 +86,9 @@ def load_model(
     check_config(config)
     where = Path(name, subfolder)
     try:
-        model, info = model_class_of(config).from_pretrained(
-            name,
-            config=config,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            trust_remote_code=False,
-            **place,
-        )
+        model = model_class_of(config).from_pretrained(name, config=config, trust_remote_code=False, **place)
     except SafetensorError as error:
         raise ValueError(f"{where}/model.safetensors: cannot be read ({error})") from error
-    for problem in ("missing", "unexpected", "mismatched"):
-        if names := info[f"{problem}_keys"]:
-            first = sorted(names, key=str)[0]
-            raise ValueError(
-                f"{where}/model.safetensors: does not fit config.json ({problem}: {first}, {len(names)} in all)"
-            )
     for key, tensor in model.state_dict().items():
         if finite and not bool(tensor.isfinite().all()):
             raise ValueError(f"{where}/model.safetensors: {key} holds NaN or infinity")

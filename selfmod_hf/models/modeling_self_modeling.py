@@ -23,6 +23,11 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration_self_modeling import SelfModelingConfig, encoder_class
+from .weights_self_modeling import check_backbone_weights, check_weights, copy_buffers, use_own_names
+
+# arguments of `from_pretrained` that say where a configuration is
+_PLACE = ("revision", "subfolder", "token", "cache_dir", "local_files_only")
+_NEW_HEAD = {"self_model_head.weight", "self_model_head.bias"}
 
 IGNORED_LABEL = -100  # transformers' convention: such a sample enters no loss
 
@@ -146,6 +151,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
     def __init__(self, config: SelfModelingConfig) -> None:
         super().__init__(config)
         self._initialized_by_constructors = False
+        self.register_load_state_dict_pre_hook(use_own_names)
 
     def _build_heads(self, example: dict[str, torch.Tensor]) -> None:
         """Add hidden layers and heads to `self.backbone`. The self-model's head comes last, so that a seed gives
@@ -391,15 +397,16 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         """
         config = type(self.config).from_dict({**self.config.to_dict(), "target_layers": [], "aux_weight": 0.0})
         with torch.random.fork_rng():  # the weights drawn here are overwritten; the caller's generator stays as it is
-            pruned = type(self)(config).to(device=self.device, dtype=self.dtype)
-        kept = {k: v for k, v in self.state_dict().items() if not k.startswith("self_model_head.")}
+            pruned = type(self)(config).to(device=self.device)
+        kept = {k: v.clone() for k, v in self.state_dict().items() if not k.startswith("self_model_head.")}
         strange = sorted(kept.keys() ^ pruned.state_dict().keys())
         if strange:
             raise ValueError(
                 f"prune: modules were replaced since the network was built ({strange[0]}); merge an adapter first, "
                 "for example by PeftModel.merge_and_unload()"
             )
-        pruned.load_state_dict(kept)
+        pruned.load_state_dict(kept, assign=True)  # keeps the type of each tensor
+        copy_buffers(self, pruned)
         return pruned.train(self.training)
 
     @torch.no_grad()
@@ -412,6 +419,13 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             if callable(method := getattr(module, draw, None)):
                 method()
                 return
+
+    def initialize_weights(self) -> None:
+        """Initialize what no file holds, in the encoder first: as a part of other code, transformers skips its modules
+        that have no parameters of their own, and with them the buffers that these compute (Falcon-H1's)."""
+        if isinstance(self.backbone, PreTrainedModel):
+            self.backbone.initialize_weights()
+        super().initialize_weights()
 
     def post_init(self) -> None:
         self._check_memory()
@@ -431,13 +445,29 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As `PreTrainedModel.from_pretrained`, from safetensors only: nothing is ever unpickled.
+        """Load a network like `PreTrainedModel.from_pretrained`, from safetensors only, all of its weights.
+
+        A baseline may be given a self-model by a `config` with target layers. The self-model's head is drawn then.
+        With `output_loading_info=True`, whatever fits is loaded, and the names of the rest are returned.
 
         Raises:
             OSError: the folder or repository holds no ``model.safetensors``.
+            ValueError: weights are missing, left over, or of other shapes than the configuration says.
         """
-        kwargs["use_safetensors"] = True
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        with_info = kwargs.pop("output_loading_info", False)
+        resized = kwargs.pop("ignore_mismatched_sizes", False)
+        place = {name: kwargs[name] for name in _PLACE if name in kwargs}
+        kwargs |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        if with_info:
+            return model, info
+        if info["missing_keys"] == _NEW_HEAD and pretrained_model_name_or_path is not None:
+            stored, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **place)
+            if not stored.get("target_layers"):
+                info["missing_keys"] = set()
+        folder = os.path.join(str(pretrained_model_name_or_path), kwargs.get("subfolder", ""))
+        check_weights(info, os.path.join(folder, "model.safetensors"), ignore_mismatched_sizes=resized)
+        return model
 
     @classmethod
     def from_backbone_pretrained(cls, name: str, *, revision: str = "main", **config_fields: Any) -> Any:
@@ -450,6 +480,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
 
         Raises:
             OSError: no such encoder, or one without safetensors.
+            ValueError: an encoder whose weights are not complete.
         """
         if config_fields.get("target_layers") and "aux_weight" not in config_fields:
             warnings.warn("aux_weight is 0: nothing trains the self-model of these target_layers", stacklevel=2)
@@ -467,10 +498,11 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             with torch.device("meta"):
                 cls(config)  # refuses what is too large before memory is taken
             model = cls(config)
-            pretrained = AutoModel.from_pretrained(
+            pretrained, info = AutoModel.from_pretrained(
                 name, revision=revision, use_safetensors=True, trust_remote_code=False, dtype=torch.float32,
-                **_without_pooler(encoder),
+                output_loading_info=True, ignore_mismatched_sizes=True, **_without_pooler(encoder),
             )  # fmt: skip
+            check_backbone_weights(info, name)
         model.backbone.load_state_dict(pretrained.state_dict())
         return model
 

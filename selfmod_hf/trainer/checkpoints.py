@@ -1,9 +1,27 @@
-"""Which checkpoints can be resumed from: a run that was killed may have left one half-written."""
+"""Which checkpoints can be resumed from, and how their weights are loaded.
+
+A run that was killed may have left a checkpoint half-written. transformers' own Trainer loads weights with
+`strict=False`: what a checkpoint lacks stays as it was drawn. Here every weight must come back.
+"""
 
 from __future__ import annotations
 
 import json
+from functools import reduce
 from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from transformers.utils import (
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    WEIGHTS_INDEX_NAME,
+    WEIGHTS_NAME,
+)
+
+from ..files import entries_of, read_json
 
 
 def is_whole(checkpoint: str | Path) -> bool:
@@ -29,3 +47,57 @@ def newest_whole_checkpoint(folder: str | Path) -> str | None:
     """The last of `whole_checkpoints`, or None."""
     found = whole_checkpoints(folder)
     return found[-1] if found else None
+
+
+def check_not_pickled(checkpoint: str | Path) -> None:
+    """Raise an error if a checkpoint's weights would be unpickled.
+
+    Raises:
+        ValueError: the name of the file.
+    """
+    for name in (WEIGHTS_NAME, WEIGHTS_INDEX_NAME):
+        if Path(checkpoint, name).is_file():
+            raise ValueError(f"holds {name}, which would be unpickled; allowed are weights in safetensors")
+
+
+def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
+    """Copy the weights of a checkpoint into a network or a population.
+
+    Args:
+        model: is changed in place. It keeps its device and the types of its weights.
+        checkpoint: a folder with ``model.safetensors``, or with its parts and their index.
+
+    Raises:
+        ValueError: there are no such weights, they cannot be read, they are not the model's, or they are of a wider
+            type, so that they would be rounded.
+    """
+    stored = _read_weights(Path(checkpoint))
+    theirs, own = _widest_type(stored), _widest_type(model.state_dict())
+    if torch.promote_types(theirs, own) != own:
+        raise ValueError(f"holds weights of {theirs}, which would be rounded to the network's {own}")
+    try:
+        model.load_state_dict(stored)
+    except RuntimeError as error:
+        problem = " ".join(str(error).split())[:300]
+        raise ValueError(f"holds another network ({problem})") from error
+
+
+def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    files, index = [folder / SAFE_WEIGHTS_NAME], folder / SAFE_WEIGHTS_INDEX_NAME
+    if not files[0].is_file() and index.is_file():
+        with entries_of(index):
+            names = set(read_json(index)["weight_map"].values())
+            files = [folder / Path(name).name for name in sorted(names)]
+    weights: dict[str, torch.Tensor] = {}
+    for file in files:
+        try:
+            weights |= load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{file.name} cannot be read ({error})") from error
+    return weights
+
+
+def _widest_type(weights: dict[str, torch.Tensor]) -> torch.dtype:
+    """Return the type that holds all of these numbers, integers left out."""
+    types = [value.dtype for value in weights.values() if value.is_floating_point()]
+    return reduce(torch.promote_types, types) if types else torch.float16

@@ -35,6 +35,9 @@ class SavingTrainer(Trainer):
         """Files appear whole or not at all, the weights last."""
         if not self.args.should_save:
             return super()._save(output_dir, state_dict)
+        plain = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if state_dict is None and plain is not self.model:
+            state_dict = plain.state_dict()  # the names of a compiled network begin with "_orig_mod."
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         for left_over in folder.glob(f"{_UNFINISHED}*"):  # of a run that was killed here

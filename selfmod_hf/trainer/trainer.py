@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import EvalPrediction, Trainer
 from transformers.trainer_utils import TrainOutput
-from transformers.utils import WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 from ..complexity import LLCResult, llc_preset
 from ..data import EpochBatchSampler, TaskData, TaskSpec, TensorData, TensorDataLoader
@@ -25,7 +23,7 @@ from ..models.modeling_self_modeling import (
     MeanEmbeddingBag,
 )
 from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback, is_sharded
-from .checkpoints import is_whole, newest_whole_checkpoint
+from .checkpoints import check_not_pickled, is_whole, load_weights, newest_whole_checkpoint
 from .tensorboard import TensorBoardFigures
 from .terms import accuracy
 from .tracking import TrackingTrainer
@@ -228,15 +226,32 @@ class SelfModelingTrainer(TrackingTrainer):
     # ---- files: see also saving.py ----
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        for name in (WEIGHTS_NAME, WEIGHTS_INDEX_NAME):
-            if os.path.isfile(os.path.join(resume_from_checkpoint, name)):
-                problem = f"holds {name}, which would be unpickled; allowed are weights in safetensors"
-                raise InputError("resume_from_checkpoint", resume_from_checkpoint, problem)
+        plain = self._unwrapped(model)
         try:
+            check_not_pickled(resume_from_checkpoint)
+            if plain is not None:
+                load_weights(plain, resume_from_checkpoint)
+        except ValueError as error:
+            raise InputError("resume_from_checkpoint", resume_from_checkpoint, str(error)) from error
+        if plain is None:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-        except RuntimeError as error:
-            problem = f"holds another network ({' '.join(str(error).split())[:300]})"
-            raise InputError("resume_from_checkpoint", resume_from_checkpoint, problem) from error
+
+    def _load_best_model(self) -> None:
+        plain, best = self._unwrapped(), self.state.best_model_checkpoint
+        if plain is None:
+            return super()._load_best_model()
+        try:
+            load_weights(plain, best)
+        except ValueError as error:
+            raise ValueError(f"load_best_model_at_end: the best checkpoint, {best!r}: {error}") from error
+
+    def _unwrapped(self, model: torch.nn.Module | None = None) -> torch.nn.Module | None:
+        """Return the network without wrappers (torch.compile's). None if its weights are not loaded by name: they are
+        sharded, or those of an adapter alone."""
+        if is_sharded(self):
+            return None
+        plain = self.accelerator.unwrap_model(self.model if model is None else model, keep_torch_compile=False)
+        return None if hasattr(plain, "peft_config") else plain
 
 
 @contextmanager
