@@ -180,7 +180,8 @@ class SelfModelingTrainer(TrackingTrainer):
         """
         optimizer, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
         plain = optimizer is torch.optim.SGD and args.mixed_precision != "fp16"
-        bags = [module for module in (model.modules() if model else ()) if isinstance(module, MeanEmbeddingBag)]
+        modules = [] if model is None else model.modules()
+        bags = [module for module in modules if isinstance(module, MeanEmbeddingBag)]
         moving = settings.get("momentum") or args.weight_decay or args.max_grad_norm or args.world_size > 1
         for bag in bags:
             bag.sparse = plain and not moving and getattr(model, "num_blocks", 1) == 1
