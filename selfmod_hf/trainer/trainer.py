@@ -233,7 +233,7 @@ class SelfModelingTrainer(TrackingTrainer):
             if plain is not None:
                 load_weights(plain, resume_from_checkpoint)
         except ValueError as error:
-            raise InputError("resume_from_checkpoint", resume_from_checkpoint, str(error)) from error
+            raise InputError("resume_from_checkpoint", str(resume_from_checkpoint), str(error)) from error
         if plain is None:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
