@@ -69,6 +69,9 @@ USED = {
     "accelerate:Accelerator.prepare_model": "self model device_placement evaluation_mode",
     "accelerate:Accelerator.gather_for_metrics": "self input_data",
     "accelerate:Accelerator.pad_across_processes": "self tensor",
+    # undone
+    "accelerate:Accelerator.unwrap_model": "self model keep_fp32_wrapper",
+    "accelerate.data_loader:BatchSamplerShard.__init__": "self batch_sampler num_processes process_index split_batches",
 }
 # names that are no attributes of a class: they must occur in the source
 WRITTEN = {
@@ -76,6 +79,7 @@ WRITTEN = {
     "optuna.trial:FrozenTrial": ["self._trial_id"],
     "datasets:Dataset": ["self._fingerprint", "new_fingerprint"],
     "accelerate.optimizer:AcceleratedOptimizer": ["is_lomo_available"],
+    "accelerate:Accelerator.prepare_model": ['"_is_accelerate_prepared"'],
 }
 
 

@@ -252,7 +252,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         before = getattr(_CALL, "activations", None)
         _CALL.activations = activations = {}
         try:
-            features = self._features(**inputs)
+            features = self._features(**inputs)  # type: ignore[arg-type]
         finally:
             _CALL.activations = before
         return features, activations
@@ -522,7 +522,7 @@ def _drop_rates(backbone: nn.Module) -> list[tuple[Any, str, str]]:
     module or configuration, the attribute's name, and both for a message."""
     found = []
     for module in backbone.modules():
-        owners = [module]
+        owners: list[Any] = [module]
         if hasattr(module, "config"):
             owners.append(module.config)
         patches = type(module).__name__.startswith("PatchDropout")  # timm's

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from ..complexity import weight_width
 from ..complexity.weight_width import weight_width_of
+from .processes import is_sharded, share_state
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -42,11 +43,6 @@ class WeightWidthCallback(TrainerCallback):
             return weight_width(accelerator.unwrap_model(model)).sd
         whole = accelerator.get_state_dict(model)  # all processes take part, the main one gets it
         return weight_width_of(whole["classifier.weight"]).sd if accelerator.is_main_process else float("nan")
-
-
-def is_sharded(trainer: Trainer) -> bool:
-    """Whether a process may hold but a part of each weight (FSDP, DeepSpeed)."""
-    return trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
 
 
 class RLCTCallback(TrainerCallback):
@@ -86,6 +82,7 @@ class RLCTCallback(TrainerCallback):
             return
         from .rlct import estimate_rlct
 
+        share_state(self.trainer)  # every process runs some of the chains
         model = self.trainer.accelerator.unwrap_model(kwargs["model"])
         (result,) = estimate_rlct([model], self.data, device=args.device, **self.settings)
         self.trainer.rlct_result = result

@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, TrainerCallback
+from transformers.trainer_utils import PredictionOutput
 
 from ..data import TensorData
 from ..data.loading import EpochBatchSampler, MemberBatchSampler, TensorDataLoader, whole_batch
 from ..models.modeling_self_modeling import IGNORED_LABEL, classification_losses, self_modeling_losses
 from ..stacking import chunk_ranges
-from .callbacks import RLCTCallback, WeightWidthCallback, is_sharded, log_aside, rlct_logs
+from .callbacks import RLCTCallback, WeightWidthCallback, log_aside, rlct_logs
 from .member_rates import check_schedule, rates_of, scale_steps
 from .population import SelfModelingPopulation
+from .processes import is_sharded
 from .rlct import estimate_rlct
 from .shares import MemberShares
 from .terms import TERMS, accuracy, means_over_labels
@@ -144,14 +146,19 @@ class PopulationTrainer(SelfModelingTrainer):
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
-        if self.shares.split:  # members live in one process each: no DistributedDataParallel, no gathering of samples
-            accelerator = self.accelerator
+        accelerator = self.accelerator
+        # Every process evaluates its members on all samples, so nothing is gathered. Accelerate would also cut the
+        # figures to what was left of a loader that another Trainer in this process has not read to its end.
+        accelerator.gather_for_metrics = accelerator.pad_across_processes = _as_it_is
+        self.gather_function = _as_it_is
+        if self.shares.split:  # members live in one process each: no DistributedDataParallel
             accelerator.prepare_model = partial(accelerator.prepare_model, evaluation_mode=True)
-            accelerator.gather_for_metrics = accelerator.pad_across_processes = _as_it_is
-            self.gather_function = _as_it_is
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        kept = self.optimizer is not None  # a second training goes on with the first one's
         optimizer = super().create_optimizer(model)
+        if kept:
+            return optimizer
         scale_steps(optimizer, [self._rates[member] / self.args.learning_rate for member in self.model.members])
         if self.shares.split:
             optimizer.register_load_state_dict_pre_hook(lambda _, state: self.shares.take_optimizer(state))
@@ -241,6 +248,11 @@ class PopulationTrainer(SelfModelingTrainer):
             terms.append(self_modeling_losses(predictions, targets))
         losses = torch.stack([term.view(logits.shape[:2]) for term in terms])  # (terms, K, B)
         return losses.permute(2, 0, 1)
+
+    def predict(self, *args: Any, **kwargs: Any) -> PredictionOutput:
+        """Like `Trainer.predict`, for all members: predictions (N, K, num_labels)."""
+        output = super().predict(*args, **kwargs)
+        return output._replace(predictions=np.concatenate(self.shares.gather(output.predictions), axis=1))
 
     # ---- files ----
 

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..models.modeling_self_modeling import SelfModelingOutput, classification_losses, self_modeling_losses
+from .processes import share_state
 from .saving import SavingTrainer
 from .terms import TERMS, SampleTerms, TermSums, means_over_labels
 
@@ -172,6 +173,7 @@ class TrackingTrainer(SavingTrainer):
 
         Without any label there is no loss.
         """
+        share_state(self)
         self._evaluated = evaluated = SampleTerms()
         try:
             output = super().evaluation_loop(

@@ -22,8 +22,9 @@ from ..models import SelfModelingConfig
 from ..models.modeling_self_modeling import (
     MeanEmbeddingBag,
 )
-from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback, is_sharded
+from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback
 from .checkpoints import check_not_pickled, is_whole, load_weights, newest_whole_checkpoint
+from .processes import forget_evaluation, is_sharded, share_batches, share_state
 from .tensorboard import TensorBoardFigures
 from .terms import accuracy
 from .tracking import TrackingTrainer
@@ -141,7 +142,7 @@ class SelfModelingTrainer(TrackingTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         if not isinstance(self.train_dataset, TensorData):
-            return super().get_train_dataloader()
+            return share_batches(super().get_train_dataloader(), self)
         sampler = EpochBatchSampler(
             len(self.train_dataset),
             self._train_batch_size,
@@ -208,7 +209,10 @@ class SelfModelingTrainer(TrackingTrainer):
             raise InputError("resume_from_checkpoint", resume_from_checkpoint, problem)
         self._num_parameters = None  # in a search each trial has its own network
         with _known_to_be_absent("lomo_optim"):
-            return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+            forget_evaluation(self)
+            result = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        share_state(self)
+        return result
 
     def floating_point_ops(self, inputs: dict[str, torch.Tensor]) -> int:
         """transformers' estimate, its count of parameters taken once."""

@@ -130,6 +130,17 @@ def test_each_member_has_its_own_learning_rate(tmp_path, name):
         assert_same(run.model.member(k), alone(tmp_path, member, **{**settings, **own}).model, 1e-9)
 
 
+def test_a_second_training_is_each_members_own(tmp_path):
+    run = trainer(tmp_path, population(RATES))
+    for _ in range(2):
+        run.train()
+    for k, member in enumerate(RATES):
+        own = {} if member.learning_rate is None else {"learning_rate": member.learning_rate}
+        reference = alone(tmp_path, member, **own)
+        reference.train()
+        assert_same(run.model.member(k), reference.model, 1e-9)
+
+
 def test_members_of_different_learning_rates_resume(tmp_path):
     whole = trainer(tmp_path / "whole", population(RATES))
     whole.train()
@@ -153,6 +164,17 @@ def test_a_schedule_that_ends_at_a_rate_of_its_own_is_rejected(tmp_path):
     for rate in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="learning_rate="):
             Member(1, 1, learning_rate=rate)
+
+
+def test_an_evaluation_does_not_depend_on_what_else_was_trained_here(tmp_path):
+    run = trainer(tmp_path, population(), per_device_eval_batch_size=3)
+    before = run.evaluate()
+    other = alone(tmp_path, MEMBERS[0], ImageTensors)
+    other.train_dataset = [images(kind=ImageTensors)[k] for k in range(33)]  # read by transformers' own loader
+    other.train()
+    after = run.evaluate()
+    figures = [key for key in before if "loss" in key or "accuracy" in key]
+    assert {key: after[key] for key in figures} == {key: before[key] for key in figures}
 
 
 def test_members_equal_in_float32_up_to_the_order_of_sums(tmp_path):
