@@ -250,9 +250,10 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         """Return the last hidden features, (B, F), and by their names what the target layers gave in this call."""
         self._hook_target_layers()
         before = getattr(_CALL, "activations", None)
-        _CALL.activations = activations = {}
+        activations: dict[str, torch.Tensor] = {}
+        _CALL.activations = activations
         try:
-            features = self._features(**inputs)  # type: ignore[arg-type]
+            features = self._features(**inputs)
         finally:
             _CALL.activations = before
         return features, activations

@@ -156,7 +156,7 @@ class _CollateShare:
         self.collate = collate
         self.label_names = label_names
 
-    def __call__(self, share: tuple[list[Any], bool]) -> Any:
+    def __call__(self, share: Any) -> Any:
         samples, empty = share
         batch = self.collate(samples)
         if empty:
