@@ -48,6 +48,7 @@ class SweepArguments:
     rlct_every_n_epochs: int = flag("Estimate RLCTs while networks train, too, after every n-th epoch; 0: not.", 0)
     members_per_population: int | None = flag("Networks trained at once; default: what fits into --memory_gib.")
     memory_gib: float | None = flag("Memory for training, of each process; default: half of what is free.")
+    report_to: str = flag("tensorboard: write each network's figures to <output_dir>/tensorboard; none: not.", "none")
     output_dir: str | None = flag("Results folder; default: runs/sweep-<recipe>.")
     dry_run: bool = flag("Print what would be done, with an estimate of time and memory; do nothing.", default=False)
     quiet: bool = flag("No progress: the final table only.", default=False)
@@ -76,6 +77,10 @@ def run(argv: Sequence[str]) -> None:
             print(description)
         return
     sweep.run((lambda line: None) if args.quiet else (lambda line: print(line, flush=True)))
+    if sweep.is_main and args.report_to == "tensorboard":
+        from ..experiments.tensorboard import write_tensorboard
+
+        write_tensorboard(sweep.folder, sweep.folder.path / "tensorboard")
     if sweep.is_main:
         print(results_table(sweep.folder.rows()))
         print(f"\n{sweep.folder.path}: results.json, results.parquet, curves.parquet, run.json, cells/")
@@ -158,6 +163,8 @@ def make_plan(args: SweepArguments, spec: TaskSpec) -> Plan:
             raise UsageError(f"--{name} {value}: allowed are finite numbers above 0")
     if args.rlct_every_n_epochs < 0:
         raise UsageError(f"--rlct_every_n_epochs {args.rlct_every_n_epochs}: allowed are integers of at least 0")
+    if args.report_to not in ("none", "tensorboard"):
+        raise UsageError(f"--report_to {args.report_to}: allowed are none, tensorboard")
     recipe, grid = spec.recipe, GRIDS[args.recipe]
     targets = str(recipe.get("detach_targets", True)) if args.detach_targets is None else args.detach_targets
     detach = {"true": (True,), "false": (False,), "both": (True, False)}.get(targets.lower())

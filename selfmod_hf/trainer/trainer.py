@@ -25,8 +25,9 @@ from ..models.modeling_self_modeling import (
 from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback
 from .checkpoints import check_not_pickled, is_whole, load_weights, newest_whole_checkpoint
 from .processes import forget_evaluation, is_sharded, share_batches, share_state
-from .tensorboard import TensorBoardFigures
 from .terms import accuracy
+from .tracker_figures import TrackerFigures
+from .tracker_runs import TrackerRuns
 from .tracking import TrackingTrainer
 from .training_args import SelfModelingTrainingArguments
 
@@ -101,8 +102,8 @@ class SelfModelingTrainer(TrackingTrainer):
             self.add_callback(FlushTinyMoments)
         if self.args.log_weight_width:
             self.add_callback(WeightWidthCallback(self))
-        if self.args.tensorboard_figures_every_n_epochs:
-            self.add_callback(TensorBoardFigures(self, self.args.tensorboard_figures_every_n_epochs))
+        self._tracker_runs = TrackerRuns(self, task)
+        self.add_callback(TrackerFigures(self, self.args.tensorboard_figures_every_n_epochs))
         self.rlct_result: LLCResult | None = None  # the newest estimate, for the model card
         if self.args.rlct_every_n_epochs:
             self.add_callback(self._rlct_callback())
@@ -208,6 +209,8 @@ class SelfModelingTrainer(TrackingTrainer):
             problem = "no checkpoint that was written to its end (its trainer_state.json cannot be read)"
             raise InputError("resume_from_checkpoint", resume_from_checkpoint, problem)
         self._num_parameters = None  # in a search each trial has its own network
+        if trial is None:
+            self._tracker_runs.begin(resumed=bool(resume_from_checkpoint))
         with _known_to_be_absent("lomo_optim"):
             forget_evaluation(self)
             result = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)

@@ -39,8 +39,11 @@ class SelfModelingTrainingArguments(TrainingArguments):
 
     Attributes:
         log_weight_width: log the standard deviation of the last layer's weights after each epoch.
-        tensorboard_figures_every_n_epochs: where `report_to` has TensorBoard, write the histogram of the last layer's
-            weights and an image of predicted against actual activations after every n-th epoch; 0: never.
+        tensorboard_figures_every_n_epochs: where `report_to` has TensorBoard, wandb or trackio, log the histogram of
+            the last layer's weights and a picture of predicted against actual activations after every n-th epoch; 0:
+            never.
+        run_name: of the trackers' run; default: the output folder's name.
+        project: of the trackers; default: the task's name, where the Trainer has one.
         rlct_every_n_epochs: estimate and log the RLCT after every n-th epoch; 0: never.
         rlct_preset: its settings, a name that `selfmod_hf.complexity.llc_preset` knows.
         use_cpu: True on a machine without an accelerator.
@@ -66,8 +69,8 @@ class SelfModelingTrainingArguments(TrainingArguments):
     tensorboard_figures_every_n_epochs: int = field(
         default=1,
         metadata={
-            "help": "With --report_to tensorboard: a histogram of the last layer's weights and an image of predicted "
-            "against actual activations after every n-th epoch; 0: never."
+            "help": "With --report_to tensorboard, wandb or trackio: a histogram of the last layer's weights and a "
+            "picture of predicted against actual activations after every n-th epoch; 0: never."
         },
     )
     ddp_find_unused_parameters: bool | None = field(

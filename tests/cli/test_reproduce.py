@@ -74,22 +74,52 @@ def test_a_reduced_setting_is_said_everywhere(finished):
         assert "NOT the setting of the recipe" in text
 
 
+def read_log(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(str(folder), size_guidance={"histograms": 0}).Reload()
+
+
 def test_tensorboard_logs_hold_the_curves(finished):
     import pandas as pd
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     curves = pd.read_parquet(finished / "digits" / "sweep" / "curves.parquet")
     own = curves[(curves["aux_weight"] == 10) & (curves["seed"] == 2)]
-    log = EventAccumulator(str(finished / "digits" / "tensorboard" / "h8-aw10-seed2"))
-    log.Reload()
-    for name in ("accuracy", "weight_width", "classification_loss", "self_modeling_loss", "loss"):
-        events = log.Scalars(name)
-        assert [event.step for event in events] == [1, 2, 3, 4]
+    log = read_log(finished / "digits" / "tensorboard" / "h8-aw10-seed2")
+    names = {"eval/accuracy": "accuracy"}
+    names |= {f"train/{name}": name for name in ("weight_width", "classification_loss", "self_modeling_loss", "loss")}
+    samples = json.loads((finished / "digits" / "sweep" / "run.json").read_text())["train_samples"]
+    steps = -(-samples // 64)
+    for tag, name in names.items():
+        events = log.Scalars(tag)
+        assert [event.step for event in events] == [steps, 2 * steps, 3 * steps, 4 * steps]
         assert [event.value for event in events] == pytest.approx(own[name].tolist())
-    (rlct,) = log.Scalars("rlct")
+    (rlct,) = log.Scalars("train/rlct")
     rows = pd.read_parquet(finished / "digits" / "sweep" / "results.parquet")
-    assert rlct.step == 4
+    assert rlct.step == 4 * steps
     assert rlct.value == pytest.approx(rows[(rows["aux_weight"] == 10) & (rows["seed"] == 2)]["rlct"].item())
+
+
+def test_a_network_of_a_sweep_lies_over_its_own_training(tmp_path, monkeypatch):
+    """The same names, steps and figures, whichever command trained it."""
+    monkeypatch.chdir(tmp_path)
+    limits = ["--max_train_samples=200", "--max_test_samples=50", "--num_train_epochs=2", "--quiet"]
+    flags = ["--hidden_sizes=8", "--aux_weights=1", "--seeds=2", "--num_chains=2", "--num_draws=20"]
+    assert main(["sweep", *flags, *limits, "--output_dir=grid", "--report_to=tensorboard"]) == 0
+    flags = ["--task=digits", "--hidden_sizes=8", "--aux_weight=1", "--seed=2", "--report_to=tensorboard"]
+    assert main(["train", *flags, *limits, "--output_dir=one"]) == 0
+    swept, trained = read_log("grid/tensorboard/h8-aw1-seed2"), read_log("one/runs/one")
+    common = set(swept.Tags()["scalars"]) & set(trained.Tags()["scalars"])
+    assert common >= {"eval/accuracy", "train/weight_width", "train/classification_loss", "train/loss"}
+    assert set(swept.Tags()["scalars"]) - common == {"train/rlct", "train/rlct_standard_error"}
+    for tag in common:
+        figures = [(event.step, event.value) for event in swept.Scalars(tag)]
+        # the evaluation after the training repeats the last step
+        expected = {event.step: event.value for event in trained.Scalars(tag)}
+        assert dict(figures) == pytest.approx(expected)
+    last = trained.Histograms("classifier.weight")[-1]
+    (final,) = swept.Histograms("classifier.weight")
+    assert (final.step, final.histogram_value.max) == (last.step, last.histogram_value.max)
 
 
 def test_finished_parts_are_not_done_again(finished, small, capsys):
@@ -111,8 +141,7 @@ def test_a_study_cut_in_any_part_goes_on(finished, small, tmp_path, monkeypatch,
     flags = ["reproduce", "--quiet", f"--tune={part == 'tune'}", f"--output_dir={tmp_path}"]
     with monkeypatch.context() as patched:
         patched.setattr(reproduce._Task, f"_{part}", cut)
-        with pytest.raises(KeyboardInterrupt):
-            main(flags)
+        assert main(flags) == 130
     assert part not in json.loads((tmp_path / "study.json").read_text())["tasks"]["digits"]["parts"]
     assert main(flags) == 0
     results = "digits/sweep/results.json"

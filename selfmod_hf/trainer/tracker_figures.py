@@ -1,8 +1,5 @@
-"""Histograms and images in TensorBoard.
-
-Scalars go through `Trainer.log` to whatever `--report_to` names: TensorBoard, wandb, trackio. What is drawn here has no
-such way in transformers, so it goes to TensorBoard alone, by the writer that the Trainer's own callback holds.
-"""
+"""What trackers get beside scalars: the histogram of the last layer's weights, a picture of predicted against actual
+activations, and the hyperparameters."""
 
 from __future__ import annotations
 
@@ -13,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
-from transformers.integrations import TensorBoardCallback
 
 from ..data import TensorData
 from .population import SelfModelingPopulation
+from .trackers import Setting, trackers_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,41 +22,48 @@ if TYPE_CHECKING:
 SAMPLES, BINS = 64, 80  # of an image of activations
 
 
-class TensorBoardFigures(TrainerCallback):
-    """Writes after every n-th epoch `classifier.weight`, the histogram of the last layer's weights, and
-    `activations`, an image of predicted against actual activations (of the evaluation set's first samples; where there
-    is none, the training set's). Costs nothing where the Trainer does not report to TensorBoard.
+class TrackerFigures(TrainerCallback):
+    """Gives trackers what transformers does not. Costs nothing where the Trainer reports to none that takes it.
 
-    Of a population: a histogram for each of the process's members, and no image.
+    When the training begins: the hyperparameters. After every n-th epoch: `classifier.weight`, the histogram of the
+    last layer's weights, and `activations`, a picture of predicted against actual activations (of the evaluation set's
+    first samples; where there is none, the training set's). Of a population: a histogram for each of the process's
+    members, and no picture.
 
     Args:
-        trainer: whose TensorBoardCallback has the writer.
-        every_n_epochs: n.
+        trainer: whose callbacks report to trackers.
+        every_n_epochs: n; 0: no histogram and no picture.
     """
 
     def __init__(self, trainer: Trainer, every_n_epochs: int) -> None:
         self.trainer = trainer
         self.every_n_epochs = every_n_epochs
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        for tracker in trackers_of(self.trainer):
+            tracker.settings(hyperparameters(self.trainer))
+
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        writer = self._writer()
-        if writer is None or round(state.epoch or 0) % self.every_n_epochs:
+        if not self.every_n_epochs or round(state.epoch or 0) % self.every_n_epochs:
+            return
+        trackers = list(trackers_of(self.trainer))
+        if not trackers:
             return
         model = self.trainer.accelerator.unwrap_model(kwargs["model"])
         for name, weights in _final_weights(model).items():
             if weights.isfinite().all():  # of a run that diverged there is no histogram
-                writer.add_histogram(name, weights.flatten(), state.global_step)
-        if getattr(model, "self_model_head", None) is not None:
-            predicted, actual = self._activations(model)
-            if np.isfinite(predicted).all() and np.isfinite(actual).all():
-                writer.add_figure("activations", activations_image(predicted, actual), state.global_step)
-
-    def _writer(self) -> Any:
-        """None on processes that do not write, too."""
-        writers = [c.tb_writer for c in self.trainer.callback_handler.callbacks if isinstance(c, TensorBoardCallback)]
-        return writers[0] if writers else None
+                for tracker in trackers:
+                    tracker.histogram(name, weights.flatten().float().cpu().numpy(), state.global_step)
+        if getattr(model, "self_model_head", None) is None:
+            return
+        predicted, actual = self._activations(model)
+        if np.isfinite(predicted).all() and np.isfinite(actual).all():
+            for tracker in trackers:
+                tracker.picture("activations", activations_image(predicted, actual), state.global_step)
 
     def _activations(self, model: nn.Module) -> tuple[np.ndarray, np.ndarray]:
         """Predicted and actual, (B, n) each; the training goes on as if nobody had looked."""
@@ -80,6 +84,37 @@ class TensorBoardFigures(TrainerCallback):
             collate = self.trainer._get_collator_with_removed_columns(self.trainer.data_collator)
             batch = collate(list(islice(data, SAMPLES)))
         return self.trainer._prepare_inputs(batch)
+
+
+def hyperparameters(trainer: Any) -> dict[str, Setting]:
+    """Return what tells one training from another, for the trackers.
+
+    Args:
+        trainer: a `SelfModelingTrainer`.
+    """
+    args, config = trainer.args, trainer.accelerator.unwrap_model(trainer.model).config
+    optimizer = str(getattr(args.optim, "value", args.optim))
+    found: dict[str, Setting] = {
+        "hidden_sizes": list(config.hidden_sizes),
+        "target_layers": list(config.target_layers),
+        "learning_rate": args.learning_rate,
+        "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "num_train_epochs": float(args.num_train_epochs),
+        "optim": optimizer,
+        "weight_decay": args.weight_decay,
+        "backbone": config.backbone,
+    }
+    if trainer.task is not None:
+        found["task"] = trainer.task.name
+        found["data"] = trainer.task.train_data
+    population = getattr(trainer, "population", None)
+    if population is not None:
+        return found | {"members": [member.name for member in population.members]}
+    return found | {
+        "aux_weight": float(config.aux_weight),
+        "detach_targets": config.detach_targets,
+        "seed": args.seed,
+    }
 
 
 def _final_weights(model: nn.Module) -> dict[str, Tensor]:
