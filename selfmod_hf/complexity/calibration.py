@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from ..stacking import Batch, LossFunction
 from .chains import Group
 from .curvature import largest_curvature
-from .llc import make_problem, sample_groups
+from .llc import make_problem, ordinary_tensors, sample_groups
 from .losses import cross_entropy
 from .result import DIVERGED, NOT_AT_MINIMUM, LLCResult, plain, write_file
 from .samplers import SAMPLERS
@@ -108,6 +108,7 @@ class LLCCalibration:
         return plot_calibration(self, path)
 
 
+@ordinary_tensors()
 def calibrate_llc(
     model: nn.Module,
     inputs: Batch,

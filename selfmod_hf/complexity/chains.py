@@ -83,7 +83,7 @@ class Problem:
 
     @property
     def stack_dtype(self) -> torch.dtype:
-        return next(iter(self.stack.parameters.values())).dtype
+        return self.stack.parameters[self.layout.names[0]].dtype
 
     @functools.cached_property
     def bytes_per_sample(self) -> float:
@@ -209,7 +209,8 @@ def losses_at_anchor(problem: Problem, memory_budget: int) -> Tensor:
 
 def maps(problem: Problem) -> bool:
     """Whether `vmap` can map the networks over copies with a batch each; says why where it cannot."""
-    index = torch.zeros(2, 1, dtype=torch.int64, device=problem.device)
+    size = min(2, problem.num_samples)  # BatchNorm without running statistics takes no batch of one
+    index = torch.zeros(2, size, dtype=torch.int64, device=problem.device)
     state = problem.stack.parameters | problem.stack.buffers
     copies = {name: value[:1].expand(2, *value.shape[1:]) for name, value in state.items()}
     try:
@@ -242,10 +243,12 @@ def run_chains(
     On a CPU the blocks run on as many threads as torch may use: a step is mostly operations too small to be spread
     over cores one by one. Tiny models, whose steps are mostly Python, run on one.
     """
+    if not chains:  # of fewer chains than processes, the last processes run none
+        return Traces.empty(len(groups), 0, plan.num_draws)
     threads = torch.get_num_threads()
     spread = problem.device.type == "cpu" and problem.vectorize and problem.layout.size >= _SMALL
     workers = min(threads, len(chains)) if spread else 1
-    fit, micro = _capacity(problem, plan, plan.memory_budget)
+    fit, micro = capacity(problem, plan)
     if fit < 2 * len(groups) * len(chains):  # memory is short: threads keep more of it than they use
         workers = 1
     traces = Traces.empty(len(groups), len(chains), plan.num_draws)
@@ -278,12 +281,16 @@ def run_chains(
     return traces
 
 
-def _capacity(problem: Problem, plan: Plan, budget: int) -> tuple[int, int | None]:
-    """Rows (group x chain) that fit into `budget` bytes at once, and the micro-batch size (None: no accumulation)."""
+def capacity(problem: Problem, plan: Plan) -> tuple[int, int | None]:
+    """Return how many rows (group x chain) fit into the budget at once, and the micro-batch size.
+
+    A micro-batch size of None means that gradients are not accumulated.
+    """
+    budget = plan.memory_budget
     batch_size = min(plan.batch_size, problem.num_samples)
     micro = plan.micro_batch_size
     state = len(SAMPLERS[plan.sampler].init(torch.zeros(1, 1), **plan.sampler_options))
-    element = next(iter(problem.stack.parameters.values())).element_size()
+    element = problem.stack_dtype.itemsize
     # state before and after a step; anchor, noise, gradient by name and as a row, scratch of the update; what the
     # acceptance keeps of the step before; and, while a recording is checked, a second gradient and its difference
     fixed = problem.layout.size * element * (2 * state + 12)

@@ -111,7 +111,9 @@ class LLCResult:
         return self.nbeta * (self.loss_trace - baseline)
 
     def estimate(self, *, paired: bool) -> tuple[float, float]:
-        """(llc, standard error) with and without pairing, from the same draws."""
+        """Return (llc, standard error) with or without pairing, from the same draws; NaN where a chain diverged."""
+        if self.diverged_chains:
+            return math.nan, math.nan
         kept = self.llc_trace(paired=paired)[:, self.kept]
         return float(kept.mean()), standard_error(kept)
 
@@ -184,6 +186,13 @@ def _check_fields(result: LLCResult) -> None:
     wrong += [] if all(isinstance(name, str) for name in settings.parameters or ()) else ["parameters"]
     wrong += [] if isinstance(settings.options, Mapping) else ["options"]
     wrong += [] if result.status in STATUSES else ["status"]
+    others = np.delete(result.llc_per_chain, [c for c in range(chains) if c in result.diverged_chains])
+    same = settings.num_chains == chains > 0 and bool(np.isfinite(others).all())
+    wrong += [] if same else ["llc_per_chain"]
+    wrong += [] if len(result.distance_per_chain) in (0, chains) else ["distance_per_chain"]
+    numbered = all(isinstance(chain, int) and 0 <= chain < chains for chain in result.diverged_chains)
+    known = numbered and bool(result.diverged_chains) == (result.status == DIVERGED)
+    wrong += [] if known else ["diverged_chains"]
     for name in ("loss_trace", "baseline_trace"):
         trace = getattr(result, name)
         wrong += [] if trace.shape == (chains, settings.num_draws) and trace.dtype.kind == "f" else [name]

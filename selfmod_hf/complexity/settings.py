@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError
 from ..stacking import Batch, LossFunction
@@ -67,17 +67,25 @@ class LLCSettings:
         check("localization", self.localization, positive(self.localization, zero=True), "zero or positive")
         for name, least in (("num_chains", 1), ("num_draws", 2), ("batch_size", 1), ("memory_budget", 1)):
             value = getattr(self, name)
-            check(name, value, _integer(value) and value >= least, f"an integer of at least {least}")
+            check(name, value, is_integer(value) and value >= least, f"an integer of at least {least}")
         traces = 2 * 8 * self.num_chains * self.num_draws  # bytes; what is sampled is kept whole
         fits = traces <= machine_memory()
         check("num_chains x num_draws", self.num_chains * self.num_draws, fits, f"at most {machine_memory() // 16}")
-        check("seed", self.seed, _integer(self.seed) and self.seed >= 0, "an integer of at least 0")
+        check("seed", self.seed, is_integer(self.seed) and self.seed >= 0, "an integer of at least 0")
         burnin = self.num_burnin_steps
-        usable = burnin is None or (_integer(burnin) and 0 <= burnin < self.num_draws)
+        usable = burnin is None or (is_integer(burnin) and 0 <= burnin < self.num_draws)
         check("num_burnin_steps", burnin, usable, f"None, or from 0 to num_draws - 1 = {self.num_draws - 1}")
         micro = self.micro_batch_size
-        check("micro_batch_size", micro, micro is None or (_integer(micro) and micro > 0), "None or at least 1")
+        check("micro_batch_size", micro, micro is None or (is_integer(micro) and micro > 0), "None or at least 1")
         check("dtype", self.dtype, self.dtype in _DTYPES, "None, float32, float64 or bfloat16")
+        for name in ("paired", "vectorize"):
+            value = getattr(self, name)
+            check(name, value, isinstance(value, bool), "True or False")
+        for name in ("preset", "data"):
+            value = getattr(self, name)
+            check(name, value, value is None or isinstance(value, str), "None or a text")
+        progress = self.progress
+        check("progress", progress, progress is None or callable(progress), "None or a function (done, total)")
         check("device", self.device, _is_device(self.device), "None or a device of torch that is there")
         self._check_sampler_options()
         self._check_nbeta()
@@ -103,10 +111,12 @@ class LLCSettings:
         return self.num_draws // 2 if self.num_burnin_steps is None else self.num_burnin_steps
 
     def inverse_temperature(self, num_samples: int) -> float:
-        """nβ, by number or by rule (natural logarithm)."""
+        """Return nβ, by number or by rule (natural logarithm). "batch" is the number of samples really drawn."""
         if not isinstance(self.nbeta, str):
             return float(self.nbeta)
-        name, size = ("batch_size", self.batch_size) if self.nbeta.startswith("batch") else ("n", num_samples)
+        name, size = "n", num_samples
+        if self.nbeta.startswith("batch") and self.batch_size < num_samples:  # a larger batch is all n samples
+            name, size = "batch_size", self.batch_size
         check(name, size, size >= 2, f"at least 2 for nbeta={self.nbeta!r}")
         return size / math.log(size)
 
@@ -141,21 +151,35 @@ class LLCSettings:
         )
 
 
+def check_parameters(model: nn.Module) -> None:
+    """Raise a ValueError where the network has no real parameter, or one that cannot be sampled."""
+    name, parameters = type(model).__name__, dict(model.named_parameters())
+    check("model", name, bool(parameters), "a module with parameters")
+    for key, value in parameters.items():
+        kind = f"{name}, whose {key} is {value.dtype} on {value.device.type}"
+        check("model", kind, not value.is_complex(), "a module of real parameters")
+        check("model", kind, value.device.type != "meta", "a module whose weights are loaded")
+    movable = sum(value.numel() for value in parameters.values() if value.is_floating_point())
+    check("model", f"{name}, of {movable} floating-point numbers", movable > 0, "a module of one number or more")
+
+
 def check_data(inputs: Batch, targets: Tensor) -> None:
-    """Inputs and targets: tensors of one length, at least one sample, nothing that is not finite."""
+    """Raise a ValueError unless inputs and targets are tensors of one length, of one finite sample or more."""
     named = dict(inputs) if isinstance(inputs, dict) else {"inputs": inputs}
     check("targets", type(targets).__name__, isinstance(targets, Tensor), "a tensor")
     check("targets", tuple(targets.shape), targets.dim() > 0 and len(targets) > 0, "of at least one sample")
     check("inputs", inputs, bool(named), "a tensor or a dict of at least one tensor")
     for name, value in [*named.items(), ("targets", targets)]:
         check(name, type(value).__name__, isinstance(value, Tensor), "a tensor")
+        check(name, str(value.layout), value.layout is torch.strided and not value.is_nested, "dense")
+        check(name, "without numbers, on device meta", value.device.type != "meta", "a tensor that holds numbers")
         same = value.dim() > 0 and len(value) == len(targets)
         check(name, tuple(value.shape), same, f"of as many samples as targets, {len(targets)}")
         check(name, "NaN or infinity", _finite(value), "finite")
 
 
 def check_loss(problem: Problem) -> None:
-    """Refuse targets and a loss that do not fit what the first network gives for the first samples."""
+    """Raise a ValueError where inputs, targets and loss do not fit what the first network gives for a few samples."""
     count = min(problem.num_samples, 2)
     name = getattr(problem.loss_fn, "__name__", type(problem.loss_fn).__name__)
 
@@ -169,11 +193,48 @@ def check_loss(problem: Problem) -> None:
         return losses
 
     state = problem.stack.parameters | problem.stack.buffers
-    one = {name: value[:1] for name, value in state.items()}
-    with torch.no_grad():
-        dataclasses.replace(problem, loss_fn=checked, vectorize=False).losses(
-            one, {}, take(problem.inputs, slice(0, count)), problem.targets[:count], shared=True
-        )
+    one = {name: value[:1].detach() for name, value in state.items()}
+    for moving in problem.layout.names:
+        one[moving].requires_grad_()
+    few = dataclasses.replace(problem, loss_fn=checked, vectorize=False)
+
+    def losses_of(inputs: Batch, targets: Tensor, compute_dtype: torch.dtype | None = problem.compute_dtype) -> Tensor:
+        with torch.enable_grad():
+            chosen = dataclasses.replace(few, compute_dtype=compute_dtype)
+            return chosen.losses(one, {}, inputs, targets, shared=True)
+
+    inputs, targets = take(problem.inputs, slice(0, count)), problem.targets[:count]
+    try:
+        losses = losses_of(inputs, targets)
+    except Exception:
+        _check_types(problem, losses_of, inputs, targets)
+        raise
+    first = ", ".join(problem.layout.names[:3])
+    check("parameters", first, losses.requires_grad, f"such that {name} has a gradient by one of them")
+
+
+def _check_types(problem: Problem, losses_of: Callable[..., Tensor], inputs: Batch, targets: Tensor) -> None:
+    """Raise a ValueError that names what has the wrong type, where the losses exist once that has another."""
+    named = dict(inputs) if isinstance(inputs, dict) else {"inputs": inputs}
+    wanted = problem.compute_dtype or problem.stack_dtype
+    floats = [name for name, value in named.items() if value.is_floating_point()]
+    for names in [*([name] for name in named), floats]:
+        for kind in (wanted, torch.int64):
+            others = named | {name: named[name].to(kind) for name in names}
+            if _succeeds(losses_of, others if isinstance(inputs, dict) else others["inputs"], targets):
+                check(names[0], str(named[names[0]].dtype), False, f"{kind} for this network")
+    if _succeeds(losses_of, inputs, targets.to(wanted)):
+        check("targets", str(targets.dtype), False, f"{wanted} for this network and loss_fn")
+    if _succeeds(losses_of, inputs, targets, torch.bfloat16):
+        check("dtype", None, False, "torch.bfloat16 for this network, which converts to it by itself")
+
+
+def _succeeds(losses_of: Callable[..., Tensor], *arguments: Any) -> bool:
+    try:
+        losses_of(*arguments)
+    except Exception:  # whatever a module raises; the first error is the one that is shown
+        return False
+    return True
 
 
 def _check_labels(outputs: Any, targets: Tensor) -> None:
@@ -216,5 +277,6 @@ def positive(value: Any, zero: bool = False) -> bool:
     return number and (value > 0 or (zero and value == 0))
 
 
-def _integer(value: Any) -> bool:
+def is_integer(value: Any) -> bool:
+    """Return whether this is an integer, and no truth value."""
     return isinstance(value, int) and not isinstance(value, bool)

@@ -15,6 +15,8 @@ TREND_ERRORS = 3.0  # nor is one within this many standard errors
 TREND_LARGE = 0.25  # a trend larger than this part of the estimate is no plateau, by chance or not
 MAX_RELATIVE_ERROR = 0.1  # of the standard error to the estimate
 MIN_DRAWS = 20  # kept, per chain
+OUTLIER_RELATIVE = 0.5  # of the estimate: how far a chain's own mean may always be from the median chain's
+OUTLIER_SPREADS = 6.0  # nor is a chain an outlier within this many spreads of the chains
 _FAR = 4.0  # λ <= d/2; SGLD shows eight times that within an eighth of its stability limit
 
 
@@ -36,7 +38,8 @@ def judge(trace: NDArray[np.float64], burnin: int, diverged: tuple[int, ...]) ->
     2. not_at_minimum: the estimate is negative, or the trace falls (below).
     3. not_converged: fewer than 20 kept draws; the trace rises, or moves by more than 25 % of the estimate in either
        direction, whatever the errors, which chains that have not arrived cannot know; or the standard error is over
-       10 % of the estimate: too few independent draws, or chains that disagree, both of which it contains.
+       10 % of the estimate: too few independent draws, or chains that disagree, both of which it contains; or one
+       chain is an outlier, which a mean over many chains would hide (`outlying_chains`).
     4. ok.
 
     The trace rises (falls) where the mean of the last third of the kept draws is above (below) that of the first
@@ -60,7 +63,23 @@ def judge(trace: NDArray[np.float64], burnin: int, diverged: tuple[int, ...]) ->
         return NOT_CONVERGED, f"the trace still {direction}, by {abs(rise):.3g} over the kept draws: take more draws"
     if math.isnan(error) or error > MAX_RELATIVE_ERROR * llc:
         return NOT_CONVERGED, f"standard error {error:.3g} at an estimate of {llc:.3g}: take more draws"
+    outliers = outlying_chains(kept.mean(axis=1), llc)
+    if outliers:
+        named = ", ".join(map(str, outliers))
+        return NOT_CONVERGED, f"chains {named} are apart from the others: take more draws or a smaller step size"
     return OK, f"plateau: over the kept draws the trace moves by {rise:.2g} ± {rise_error:.2g}"
+
+
+def outlying_chains(means: NDArray[np.float64], llc: float) -> tuple[int, ...]:
+    """Return the chains whose own estimates, `means` (C,), are far from those of the other chains.
+
+    Far is more than half of the estimate from the median chain, and more than six spreads of the chains. The spread
+    is taken from the median distance to the median chain, which a few outliers do not move.
+    """
+    distance = np.abs(means - np.median(means))
+    spread = 1.4826 * np.median(distance)  # the standard deviation, where the chains are normally distributed
+    far = (distance > OUTLIER_RELATIVE * llc) & (distance > OUTLIER_SPREADS * spread)
+    return tuple(int(c) for c in np.flatnonzero(far))
 
 
 def difference(first: NDArray[np.float64], last: NDArray[np.float64]) -> tuple[float, float]:

@@ -371,10 +371,13 @@ class Tuning:
         return sorted(self.study.best_trials, key=lambda trial: -trial.values[0])
 
     def best(self, keep_accuracy: float) -> FrozenTrial | None:
-        """The simplest of the accurate: the lowest RLCT among those within `keep_accuracy` of the best accuracy."""
+        """Return the trial of the lowest RLCT among those within `keep_accuracy` of the best accuracy.
+
+        An RLCT that has not converged is no less than another, so those that have converged come first.
+        """
         front = self.pareto_front()
         near = [trial for trial in front if trial.values[0] >= front[0].values[0] - keep_accuracy]
-        return min(near, key=lambda trial: trial.values[1], default=None)
+        return min(near, key=lambda t: (t.user_attrs["rlct_status"] != "ok", t.values[1]), default=None)
 
     def write_results(self, command: Callable[[FrozenTrial], str]) -> str:
         """Write all trials, and the Pareto front as JSON, table and plot; returns the table."""

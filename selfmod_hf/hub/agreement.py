@@ -215,7 +215,7 @@ class Agreement:
 
     Attributes:
         agrees: within `LEVEL` standard errors of the difference; None where that is no test: the two are not
-            comparable, or made with the same random numbers.
+            comparable, one of them has not converged, or both were made with the same random numbers.
         text: one line that says so.
     """
 
@@ -233,7 +233,9 @@ def compare_with_published(ours: LLCResult, published: dict[str, Any]) -> Agreem
     if different := _differences(mine, published):
         return Agreement(None, f"not comparable with the {there}: {'; '.join(different)}")
     for where, status in (("here", mine["status"]), ("there", published["status"])):
-        if status not in ("ok", "not_converged"):
+        if status == "not_converged":
+            return Agreement(None, f"neither agrees nor disagrees with the {there}: not_converged {where}")
+        if status != "ok":
             return Agreement(None, f"not comparable with the {there}: {status} {where}, which is no RLCT")
     errors = mine["standard_error"], published["standard_error"]
     if None in (*errors, mine["llc"], published["llc"]):

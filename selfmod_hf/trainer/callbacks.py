@@ -72,8 +72,11 @@ class RLCTCallback(TrainerCallback):
         self.last_epoch = last_epoch
 
     def is_due(self, state: TrainerState) -> bool:
-        epoch = round(state.epoch or 0)
-        return epoch % self.every_n_epochs == 0 and (self.last_epoch is None or epoch <= self.last_epoch)
+        """Return whether an n-th epoch is complete: a training may also end, or be stopped, within an epoch."""
+        epoch = state.epoch or 0.0
+        complete = epoch >= 1 and epoch == int(epoch)
+        within = self.last_epoch is None or epoch <= self.last_epoch
+        return complete and epoch % self.every_n_epochs == 0 and within
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

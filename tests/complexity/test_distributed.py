@@ -1,4 +1,4 @@
-"""Two processes give the numbers of one."""
+"""Two processes give the numbers of one, with fewer chains than processes too."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from selfmod_hf.complexity import estimate_llc
 
@@ -18,21 +19,22 @@ from selfmod_hf.complexity import estimate_llc
 from tests.complexity.scenarios import DUMMY, Quadratic, given_loss
 dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=int(sys.argv[1]), world_size=2)
 result = estimate_llc(
-    Quadratic([1.0, 0.5]), *DUMMY, loss_fn=given_loss, step_size=1e-2, localization=1.0, nbeta=50.0, num_draws=50,
-    num_chains=3,
+    Quadratic([1.0, 0.5] * 5000), *DUMMY, loss_fn=given_loss, step_size=1e-2, localization=1.0, nbeta=50.0,
+    num_draws=50, num_chains=int(sys.argv[4]),
 )
 result.save(sys.argv[3] + "/" + sys.argv[1] + ".json")
 dist.destroy_process_group()
 """
 
 
-def test_chains_split_over_two_processes(tmp_path):
-    arguments = [str(tmp_path / "meeting"), str(tmp_path)]
+@pytest.mark.parametrize("num_chains", [3, 1])
+def test_chains_split_over_two_processes(tmp_path, num_chains):
+    arguments = [str(tmp_path / "meeting"), str(tmp_path), str(num_chains)]
     runs = [subprocess.Popen([sys.executable, "-c", CODE, str(rank), *arguments]) for rank in range(2)]
     assert [run.wait(timeout=120) for run in runs] == [0, 0]
     alone = estimate_llc(
-        Quadratic([1.0, 0.5]), *DUMMY, loss_fn=given_loss, step_size=1e-2, localization=1.0, nbeta=50.0,
-        num_draws=50, num_chains=3,
+        Quadratic([1.0, 0.5] * 5000), *DUMMY, loss_fn=given_loss, step_size=1e-2, localization=1.0, nbeta=50.0,
+        num_draws=50, num_chains=num_chains,
     )  # fmt: skip
     for rank in range(2):
         found = type(alone).load(tmp_path / f"{rank}.json")

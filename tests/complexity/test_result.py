@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from torch import nn
 
 from selfmod_hf.complexity import LLCResult, calibrate_llc, estimate_llc, llc_preset, weight_width
@@ -42,6 +44,46 @@ def test_json_is_strict(tmp_path):
     assert values["llc"] is None
     assert values["diverged_chains"] == [0, 1, 2, 3]
     assert values["settings"]["preset"] == "test"
+
+
+def test_a_diverged_chain_is_averaged_away_nowhere():
+    """Not where its numbers are finite either: chains at over 4 d have left the region."""
+    result = _result()
+    rise = np.array([[0.0], [0.0], [0.0], [5.0]])
+    far = dataclasses.replace(result, loss_trace=result.loss_trace + rise)
+    assert far.estimate(paired=True)[0] > 50  # as it would be, were the chain one of them
+    named = dataclasses.replace(far, status="diverged", diverged_chains=(3,))
+    assert np.isnan(named.estimate(paired=True)).all()
+    assert np.isnan(named.estimate(paired=False)).all()
+
+
+@pytest.mark.parametrize(
+    ("entries", "named"),
+    [
+        ({"llc_per_chain": [1.0, 1.0, 1.0]}, "llc_per_chain"),  # of four chains
+        ({"llc_per_chain": [1.0, 1.0, 1.0, None]}, "llc_per_chain"),  # one without a number that is not said to diverge
+        ({"llc_per_chain": []}, "llc_per_chain"),
+        ({"distance_per_chain": [1.0, 1.0]}, "distance_per_chain"),
+        ({"diverged_chains": [4], "status": "diverged"}, "diverged_chains"),
+        ({"diverged_chains": ["0"], "status": "diverged"}, "diverged_chains"),
+        ({"diverged_chains": [1]}, "diverged_chains"),  # with status ok or not_converged
+        ({"status": "diverged"}, "diverged_chains"),  # and no chain that did
+    ],
+)
+def test_a_file_whose_chains_are_unequal_is_rejected(tmp_path, entries, named):
+    path = _result().save(tmp_path / "rlct.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+    with pytest.raises(ValueError, match=named):
+        LLCResult.load(path)
+
+
+def test_traces_of_other_length_are_rejected(tmp_path):
+    path = _result().save(tmp_path / "rlct.json")
+    for shape in ((4, 59), (3, 60)):
+        traces = {name: np.zeros(shape) for name in ("loss_trace", "baseline_trace")}
+        save_file(traces, tmp_path / "rlct.safetensors")
+        with pytest.raises(ValueError, match="loss_trace, baseline_trace: of a wrong type or shape"):
+            LLCResult.load(path)
 
 
 @pytest.mark.parametrize("step_size", [1e-2, 100.0])

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from selfmod_hf.complexity import estimate_llc
-from selfmod_hf.complexity.status import diverged_chains, judge
+from selfmod_hf.complexity.status import diverged_chains, judge, outlying_chains
 
 from .scenarios import digits, trained_digits_net
 
@@ -96,3 +96,29 @@ def test_a_chain_far_over_what_a_model_can_have_has_diverged():
     assert diverged_chains(trace, num_parameters=10, burnin=20) == (2, 3)
     trace[4, 3] = np.nan  # but nowhere may it be no number
     assert diverged_chains(trace, num_parameters=10, burnin=20) == (2, 3, 4)
+
+
+@pytest.mark.parametrize("level", [-10.0, 60.0])
+def test_one_chain_of_many_that_is_elsewhere_is_named(level):
+    """The mean over 40 chains hides it: 29 or 30.75, with a standard error below 5 %."""
+    trace = 30 + np.random.default_rng(0).standard_normal((40, 1000))
+    assert judge(trace, 500, ())[0] == "ok"
+    trace[7] += level - 30
+    status, reason = judge(trace, 500, ())
+    assert status == "not_converged"
+    assert reason.startswith("chains 7 are apart from the others")
+
+
+@pytest.mark.parametrize(
+    ("means", "outliers"),
+    [
+        ([30.0, 31.0, 29.0, 44.0], ()),  # within half of the estimate
+        ([30.0, 31.0, 29.0, 46.0], (3,)),
+        ([30.0, 15.0, 45.0, 60.0], ()),  # beyond it, as the others' spread is
+        ([30.0, 60.0], ()),
+        ([30.0], ()),
+        ([0.0, 0.0, 0.0], ()),
+    ],
+)
+def test_an_outlier_is_far_by_the_estimate_and_by_the_spread(means, outliers):
+    assert outlying_chains(np.array(means), llc=30.0) == outliers

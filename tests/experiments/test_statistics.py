@@ -94,6 +94,30 @@ def test_a_perfect_trend_and_its_interval():
     assert -1 < some["low"] < some["rho"] < some["high"] < 1
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_interval_of_a_trend_is_bonetts_and_wrights(sign):
+    """tanh( artanh r ± 1.96 sqrt((1 + r²/2) / (n - 3)) ), written out with logarithms."""
+    weights = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0]
+    values = [1.0, 0.0, 4.0, 3.0, 2.0, 9.0, 7.0, 5.0, 11.0, 6.0, 10.0, 8.0]
+    trend = trends(rows({weight: [sign * value] for weight, value in zip(weights, values, strict=True)})).iloc[0]
+    distance = sum((a - b) ** 2 for a, b in zip(weights, values, strict=True))
+    rho = sign * (1 - 6 * distance / (12 * (12**2 - 1)))  # Spearman's formula, without ties
+    half = 1.959964 * ((1 + rho**2 / 2) / 9) ** 0.5
+    centre = np.log((1 + rho) / (1 - rho)) / 2
+    bounds = [(np.exp(2 * z) - 1) / (np.exp(2 * z) + 1) for z in (centre - half, centre + half)]
+    assert trend[["rho", "low", "high"]].tolist() == pytest.approx([rho, *bounds], rel=1e-6)
+    assert 0.3 < abs(rho) < 0.95
+
+
+def test_a_trend_needs_four_networks_and_two_weights():
+    few = trends(rows({0: [4, 3], 1: [2]})).iloc[0]
+    assert (few["count"], np.isnan(few["rho"])) == (3, True)
+    enough = trends(rows({0: [4, 3], 1: [2, 1]})).iloc[0]
+    assert enough["rho"] < 0
+    one_weight = trends(rows({1: [4, 3, 2, 1]})).iloc[0]
+    assert np.isnan(one_weight[["rho", "low", "high", "p"]].to_numpy(float)).all()
+
+
 def test_published_values_and_the_difference_in_percent():
     assert published_value("mnist", "weight_width", 64, 10) == 0.231
     assert published_value("cifar10", "rlct", 2000, 0.5) == 72.6

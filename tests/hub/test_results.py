@@ -54,6 +54,26 @@ def test_what_is_not_comparable_is_not_compared(estimate):
     assert "not_at_minimum there" in bad.text
 
 
+@pytest.mark.parametrize("llc", [10.0, 30.0])
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_what_has_not_converged_neither_agrees_nor_disagrees(estimate, where, llc):
+    ours, there = of_another_seed(estimate), replace(estimate, llc=llc)
+    if where == "here":
+        ours = replace(ours, status="not_converged")
+    else:
+        there = replace(there, status="not_converged")
+    found = compare_with_published(ours, there.to_dict())
+    assert found.agrees is None
+    assert found.text.startswith(f"neither agrees nor disagrees with the published {llc:.3f} ± 0.300 (")
+    assert found.text.endswith(f": not_converged {where}")
+
+
+def test_errors_add_up_by_their_squares(estimate):
+    """.3 and .4 make .5; their sum, .7, would let 1.2 pass."""
+    there = replace(of_another_seed(estimate), llc=11.2, standard_error=0.4).to_dict()
+    assert compare_with_published(estimate, there).agrees is False
+
+
 def test_data_and_sampler_options_must_agree_where_both_are_known(estimate):
     other = replace(estimate.settings, seed=3, data="ylecun/mnist, train", options={"momentum": 0.5})
     found = compare_with_published(estimate, replace(estimate, settings=other).to_dict())

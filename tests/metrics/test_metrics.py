@@ -39,6 +39,16 @@ def test_rlct_refuses_chains_of_other_shape():
         module.compute(predictions=np.ones((2, 5)), references=np.ones((2, 4)), nbeta=1.0)
 
 
+def test_rlct_names_chains_of_unequal_length():
+    module = evaluate.load(metric_path("rlct"))
+    even, uneven = [[1.0] * 30, [1.0] * 30], [[1.0] * 30, [1.0] * 20]
+    for name, given in (("predictions", (uneven, even)), ("references", (even, uneven))):
+        with pytest.raises(ValueError, match=f"^{name}: chains of 20, 30 draws; must be of the same number$"):
+            module.compute(predictions=given[0], references=given[1], nbeta=1.0)
+    with pytest.raises(ValueError, match="^nbeta=inf: must be a positive number$"):
+        module.compute(predictions=even, references=even, nbeta=float("inf"))
+
+
 @pytest.mark.parametrize("name", ["rlct", "weight_width"])
 def test_cards_are_those_of_a_space(name):
     card = RepoCard.load(f"{metric_path(name)}/README.md")

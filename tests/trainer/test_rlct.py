@@ -1,5 +1,9 @@
-"""`estimate_rlct` and `calibrate_rlct`: what they refuse, and threads. Their numbers are those of `estimate_llc`."""
+"""`estimate_rlct` and `calibrate_rlct`: what they refuse, types, modes and threads; and estimates while training.
 
+Their numbers are those of `estimate_llc`.
+"""
+
+import copy
 import time
 
 import numpy as np
@@ -17,6 +21,10 @@ from selfmod_hf import (
 )
 from selfmod_hf.complexity.random_streams import MinibatchStream
 from selfmod_hf.data import ImageTensors, TaskData
+from selfmod_hf.trainer.callbacks import RLCTCallback
+from selfmod_hf.trainer.population import Member
+from selfmod_hf.trainer.population_trainer import RLCTsCallback
+from tests.trainer import test_population, test_trainer
 
 NETWORK = SelfModelingForImageClassification(SelfModelingConfig(hidden_sizes=[4], image_size=4, num_labels=3))
 IMAGES = ImageTensors(torch.arange(160, dtype=torch.uint8).view(10, 1, 4, 4), torch.arange(10) % 3)
@@ -94,3 +102,71 @@ def test_each_channel_is_normalized_by_its_own_values():
     inputs, labels = images.all()
     loss = network(inputs, labels=labels).classification_loss
     assert result.init_loss == pytest.approx(float(loss.detach()), rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_network_in_half_precision_is_sampled_in_float32(dtype):
+    stored = copy.deepcopy(NETWORK).to(dtype)
+    settings = {"num_draws": 20, "step_size": 1e-6}
+    half, full = (estimate_rlct([net], IMAGES, **settings)[0] for net in (stored, copy.deepcopy(stored).float()))
+    np.testing.assert_array_equal(half.loss_trace, full.loss_trace)
+    assert half.settings.compute_dtype == "float32"
+    first, second = (calibrate_rlct(net, IMAGES, num_draws=20) for net in (stored, copy.deepcopy(stored).float()))
+    assert first.table == second.table
+
+
+def test_inference_mode_changes_nothing():
+    (usual,) = estimate_rlct([NETWORK], IMAGES, num_draws=8)
+    with torch.inference_mode():
+        (within,) = estimate_rlct([NETWORK], IMAGES, num_draws=8)
+    np.testing.assert_array_equal(within.loss_trace, usual.loss_trace)
+
+
+# ---- while training ----
+
+BRIEF = {"num_draws": 2, "num_chains": 1, "step_size": 1e-6}
+
+
+def followed(run, every: int, resume: str | None = None, kind=RLCTCallback):
+    """The epochs after which the RLCT was estimated."""
+    run.add_callback(kind(run, run.train_dataset, every, BRIEF))
+    run.train(resume_from_checkpoint=resume)
+    return [entry["epoch"] for entry in run.state.log_history if "rlct" in entry]
+
+
+@pytest.mark.parametrize(
+    ("length", "every", "epochs"),
+    [
+        ({"num_train_epochs": 3}, 1, [1, 2, 3]),
+        ({"num_train_epochs": 3}, 2, [2]),
+        ({"num_train_epochs": 2.5}, 1, [1, 2]),  # no third one, half an epoch early
+        ({"num_train_epochs": 2.5}, 2, [2]),  # nor the second once more
+        ({"num_train_epochs": 1.5}, 2, []),
+        ({"num_train_epochs": 0.5}, 1, []),
+        ({"max_steps": 1}, 1, []),
+    ],
+)
+def test_no_estimate_before_its_epoch(tmp_path, length, every, epochs):
+    """Two steps an epoch, so that half an epoch is one."""
+    assert followed(test_trainer.trainer(tmp_path, **length), every) == epochs
+
+
+def test_members_of_a_population_are_estimated_after_whole_epochs_alone(tmp_path):
+    model = test_population.population([Member(1, 1.0), Member(2, 0.0)], torch.float32)
+    run = test_population.trainer(tmp_path, model, ImageTensors, num_train_epochs=1.5)
+    assert followed(run, 1, kind=RLCTsCallback) == [1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs"),
+    [
+        ({}, [1, 2, 3]),
+        ({"ignore_data_skip": True}, [1, 2]),  # the second epoch begins anew, so the steps end within the third
+    ],
+)
+def test_a_training_that_goes_on_within_an_epoch_estimates_after_whole_epochs(tmp_path, settings, epochs):
+    settings = {"save_strategy": "steps", "save_steps": 3, "num_train_epochs": 3} | settings
+    assert followed(test_trainer.trainer(tmp_path, **settings), 1) == [1, 2, 3]
+    resumed = test_trainer.trainer(tmp_path, **settings)
+    # the first is that of the checkpoint's own log
+    assert followed(resumed, 1, str(tmp_path / "checkpoint-3")) == epochs

@@ -59,13 +59,17 @@ class RLCT(evaluate.Measurement):
         )
 
     def _compute(self, predictions, references, nbeta, num_burnin_steps=None, num_parameters=None):
+        for name, chains in (("predictions", predictions), ("references", references)):
+            lengths = sorted({len(chain) for chain in chains})
+            if len(lengths) > 1:
+                raise ValueError(f"{name}: chains of {', '.join(map(str, lengths))} draws; must be of the same number")
         losses, baseline = np.asarray(predictions, float), np.asarray(references, float)  # each (C, T)
         if losses.shape != baseline.shape or losses.ndim != 2:
             raise ValueError(
                 f"predictions of shape {losses.shape}, references of shape {baseline.shape}: "
                 "both must be (chains, draws)"
             )
-        if not nbeta > 0:
+        if not 0 < nbeta < math.inf:
             raise ValueError(f"nbeta={nbeta!r}: must be a positive number")
         trace = nbeta * (losses - baseline)
         burnin = trace.shape[1] // 2 if num_burnin_steps is None else num_burnin_steps

@@ -1,0 +1,134 @@
+"""Check that the loss of a sample depends on that sample alone.
+
+A mean over minibatches estimates the loss over all data only then. Draw 0 is w* itself, so its loss on a minibatch must
+be that of w* on the same samples. It is not where a layer uses the statistics of its batch, or draws random numbers.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .chains import Plan, Problem, Traces, capacity, take
+from .random_streams import MinibatchStream
+from .samplers import SAMPLERS
+
+_TOLERANCE, _ON_ACCELERATORS, _IN_LOW_PRECISION = 1e-3, 1e-2, 1e-1  # of the losses; rounding is far below
+_ROUNDING = 1e-6  # nats
+_TRIES = 100  # for a module that draws random numbers, which may leave it as it is most of the time
+
+
+def check_independent(problem: Problem, anchor_losses: Tensor, plan: Plan) -> None:
+    """Compare the losses at w* on the first minibatch of chain 0 with `anchor_losses` (n, M), those on all data.
+
+    The networks share one architecture, so the first whose losses are finite stands for all of them.
+
+    Raises:
+        ValueError: a sample's loss depends on the other samples of its batch, or on random numbers.
+    """
+    finite = anchor_losses.isfinite().all(dim=0).nonzero()
+    if len(finite) == 0:
+        return
+    expected = anchor_losses[:, int(finite[0])]
+    found = functools.partial(_losses, problem, int(finite[0]))
+    tries = _TRIES
+    for index in _first_batches(problem, plan):
+        before = _random_states(problem.device)
+        losses = found(index)
+        _compare(problem, losses, expected[index])
+        if problem.compute_dtype is not None:
+            _compare_in_company(problem, found, index)
+        if _random_states(problem.device) == before:
+            continue
+        for _ in range(tries):
+            _compare(problem, found(index), losses, _ON_ACCELERATORS)
+        tries = 0
+
+
+def _compare_in_company(problem: Problem, found: Callable[[Tensor], Tensor], index: Tensor) -> None:
+    """Compare the losses of half of a batch in two batches of one size, so that even low precision rounds alike."""
+    half = len(index) // 2
+    others = index[:1].expand(len(index) - half)
+    company = torch.cat([index[:half], others])
+    _compare(problem, found(index)[:half], found(company)[:half], _ON_ACCELERATORS)
+
+
+def _first_batches(problem: Problem, plan: Plan) -> list[Tensor]:
+    """Return the indices of the first minibatch of chain 0, in the pieces in which it is computed."""
+    count = min(plan.batch_size, problem.num_samples)
+    if count == problem.num_samples:
+        order = torch.arange(count)  # chains take all of the data as they are
+    else:
+        order = MinibatchStream(plan.seed, 0, problem.num_samples, count).epoch()[0]
+    _, micro = capacity(problem, plan)
+    pieces = list(order.split(micro or count))
+    if SAMPLERS[plan.sampler].needs_fisher:
+        pieces.append(order[:1])  # the Fisher information is a mean over single samples
+    return [piece.to(problem.device) for piece in pieces]
+
+
+def check_first_draws(problem: Problem, traces: Traces) -> None:
+    """Raise a ValueError where the loss of draw 0, which is w*, differs from the loss of w* on the same minibatch."""
+    found, expected = (torch.as_tensor(trace[..., 0]) for trace in (traces.losses, traces.baseline))
+    _compare(problem, found.flatten(), expected.flatten())
+
+
+def _losses(problem: Problem, member: int, index: Tensor) -> Tensor:
+    """(B,): the losses of one network on these samples, taken as one batch."""
+    state = problem.stack.parameters | problem.stack.buffers
+    one = {name: value[member : member + 1] for name, value in state.items()}
+    inputs, targets = take(problem.inputs, index), problem.targets[index]
+    try:
+        with torch.no_grad():
+            return problem.losses(one, {}, inputs, targets, shared=True)[0]
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        # all data at once gave losses, so it is the size of the batch that the module does not take
+        raise ValueError(f"{_name(problem)}, of a batch of {len(index)}: {error}; {_allowed(problem)}") from error
+
+
+def _compare(problem: Problem, found: Tensor, expected: Tensor, relative: float | None = None) -> None:
+    """Raise a ValueError at the first loss that differs by more than rounding. NaN differs from nothing.
+
+    `relative` is the tolerance, by default that of the precision in which the losses are computed.
+    """
+    if relative is None and problem.compute_dtype is not None:
+        relative = _IN_LOW_PRECISION
+    elif relative is None:
+        relative = _TOLERANCE if problem.device.type == "cpu" else _ON_ACCELERATORS  # where convolutions take TF32
+    found, expected = found.double(), expected.double()
+    sizes = found.abs() + expected.abs()
+    different = (found - expected).abs() > relative * (sizes + sizes.nanmean()) + _ROUNDING
+    if not bool(different.any()):
+        return
+    place = int(different.nonzero()[0])
+    name = f"{_name(problem)}, whose loss at the trained weights is {expected[place]:.6g} in one batch and"
+    raise ValueError(f"{name} {found[place]:.6g} in another: {_allowed(problem)}")
+
+
+def _name(problem: Problem) -> str:
+    return f"model={type(problem.stack.skeleton).__name__!r}"
+
+
+def _allowed(problem: Problem) -> str:
+    text = "must be one whose loss of a sample depends on that sample alone (and so must the loss function)"
+    parts = problem.stack.skeleton.named_modules()
+    layers = [name for name, part in parts if isinstance(part, _BatchNorm) and part.running_mean is None]
+    return f"{text}; without running statistics: {', '.join(layers)}" if layers else text
+
+
+def _random_states(device: torch.device) -> tuple[Any, ...]:
+    """The state of every generator that a module may draw from without being asked to."""
+    _, keys, position, *_ = np.random.get_state()  # noqa: NPY002
+    states = [torch.get_rng_state()]
+    if device.type != "cpu":
+        states.append(torch.get_device_module(device).get_rng_state(device))
+    return random.getstate(), bytes(keys), position, *(bytes(state.numpy()) for state in states)

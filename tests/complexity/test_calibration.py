@@ -1,0 +1,67 @@
+"""The choice of a cell, and the estimate without localization, on quadratics of known answer."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from selfmod_hf.complexity import calibrate_llc
+
+from .scenarios import DUMMY, Quadratic, given_loss
+
+
+def calibration(curvatures: list[float], **settings):
+    defaults = {"sampler": "sghmc", "nbeta": 100.0, "num_draws": 1500, "num_chains": 8}
+    return calibrate_llc(Quadratic(curvatures), *DUMMY, loss_fn=given_loss, **(defaults | settings))
+
+
+def test_the_estimate_is_extrapolated_away_from_the_localization():
+    """A direction of curvature h counts as nβ h / (2 (nβ h + γ)): at γ = 20 and 40, .42 and .36 in place of 1/2. So
+    the line through both rises to the truth at γ = 0; the other way it would fall further below."""
+    found = calibration([1.0] * 6, step_sizes=[5e-3, 1e-2], localizations=[20.0, 40.0])
+    cells = {row["localization"]: row for row in found.table if row["step_size"] == found.step_size}
+    low, high = cells[20.0], cells[40.0]
+    assert low["chosen"]
+    assert low["serves"]
+    assert high["serves"]
+    assert low["llc"] == pytest.approx(6 * 100 / (2 * 120), rel=0.1)
+    assert high["llc"] == pytest.approx(6 * 100 / (2 * 140), rel=0.1)
+    assert found.llc == pytest.approx(2 * low["llc"] - high["llc"])
+    assert found.llc > low["llc"] > high["llc"]
+    assert found.standard_error == pytest.approx(math.hypot(2 * low["standard_error"], high["standard_error"]))
+    assert "extrapolated to none" in found.reason
+
+
+def test_the_share_of_the_extrapolation_is_that_of_the_localizations():
+    """γ1 / (γ2 - γ1): from 10 and 40, a third."""
+    found = calibration([1.0] * 6, step_sizes=[5e-3, 1e-2], localizations=[10.0, 40.0])
+    low, high = (
+        next(row for row in found.table if (row["step_size"], row["localization"]) == (found.step_size, pull))
+        for pull in (10.0, 40.0)
+    )
+    assert found.localization == 10.0
+    assert found.llc == pytest.approx(low["llc"] + (low["llc"] - high["llc"]) / 3)
+    errors = 4 / 3 * low["standard_error"], 1 / 3 * high["standard_error"]
+    assert found.standard_error == pytest.approx(math.hypot(*errors))
+
+
+def test_one_localization_is_not_extrapolated():
+    found = calibration([1.0] * 6, step_sizes=[5e-3, 1e-2], localizations=[20.0])
+    assert (found.llc, found.standard_error) == (found.result.llc, found.result.standard_error)
+    assert found.confirmed
+    assert "no second localization" in found.reason
+
+
+def test_one_step_size_is_not_confirmed():
+    found = calibration([1.0] * 6, step_sizes=[5e-3], localizations=[20.0])
+    assert not found.confirmed
+    assert found.reason.startswith("unconfirmed")
+
+
+def test_where_no_cell_serves_the_smallest_step_at_the_strongest_localization_is_shown():
+    found = calibration([1.0] * 6, step_sizes=[10.0, 20.0], localizations=[1.0, 2.0], num_draws=100)
+    assert [row["status"] for row in found.table] == ["diverged"] * 4
+    assert (found.step_size, found.localization) == (10.0, 2.0)
+    assert math.isnan(found.llc)
+    assert found.reason.startswith("no cell serves")
