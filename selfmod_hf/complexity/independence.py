@@ -127,8 +127,8 @@ def _allowed(problem: Problem) -> str:
 
 def _random_states(device: torch.device) -> tuple[Any, ...]:
     """The state of every generator that a module may draw from without being asked to."""
-    _, keys, position, *_ = np.random.get_state()  # noqa: NPY002
-    states = [torch.get_rng_state()]
+    of_numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002
+    of_torch = [torch.get_rng_state()]
     if device.type != "cpu":
-        states.append(torch.get_device_module(device).get_rng_state(device))
-    return random.getstate(), bytes(keys), position, *(bytes(state.numpy()) for state in states)
+        of_torch.append(torch.get_device_module(device).get_rng_state(device))
+    return random.getstate(), repr(of_numpy["state"]), *(bytes(state.numpy()) for state in of_torch)

@@ -154,7 +154,8 @@ def ordinary_tensors() -> Iterator[None]:
 
     Threads of their own know nothing of the caller's inference mode or autocast, so neither may decide the numbers.
     """
-    kinds = {"cpu", torch.accelerator.current_accelerator().type} if torch.accelerator.is_available() else {"cpu"}
+    accelerator = torch.accelerator.current_accelerator()
+    kinds = {"cpu"} if accelerator is None else {"cpu", accelerator.type}
     with contextlib.ExitStack() as modes:
         modes.enter_context(torch.inference_mode(False))
         for kind in kinds:

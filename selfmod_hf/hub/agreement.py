@@ -233,9 +233,7 @@ def compare_with_published(ours: LLCResult, published: dict[str, Any]) -> Agreem
     if different := _differences(mine, published):
         return Agreement(None, f"not comparable with the {there}: {'; '.join(different)}")
     for where, status in (("here", mine["status"]), ("there", published["status"])):
-        if status == "not_converged":
-            return Agreement(None, f"neither agrees nor disagrees with the {there}: not_converged {where}")
-        if status != "ok":
+        if status not in ("ok", "not_converged"):
             return Agreement(None, f"not comparable with the {there}: {status} {where}, which is no RLCT")
     errors = mine["standard_error"], published["standard_error"]
     if None in (*errors, mine["llc"], published["llc"]):
@@ -245,6 +243,9 @@ def compare_with_published(ours: LLCResult, published: dict[str, Any]) -> Agreem
     apart = distance / error if error > 0 else (0.0 if distance == 0 else math.inf)
     if apart <= LEVEL and _stream(mine) == _stream(published):
         return Agreement(None, f"same seed: repeats the figure, is no test of it ({there})")
+    for where, status in (("here", mine["status"]), ("there", published["status"])):
+        if status == "not_converged":  # its standard error does not know how far it still has to go
+            return Agreement(None, f"neither agrees nor disagrees with the {there}: not_converged {where}")
     verdict = "agrees" if apart <= LEVEL else "DISAGREES"
     return Agreement(apart <= LEVEL, f"{verdict} with the {there}: {apart:.1f} standard errors of the difference")
 

@@ -69,7 +69,7 @@ def test_a_loss_that_depends_on_the_batch_is_rejected(model, settings):
 
 
 def test_the_layers_without_running_statistics_are_named():
-    with pytest.raises(ValueError, match="without running statistics: 1$"):
+    with pytest.raises(ValueError, match=r"without running statistics: 1$"):
         calibrate_llc(batch_norm(tracked=False), INPUTS, LABELS, num_draws=8, batch_size=8)
 
 

@@ -45,7 +45,7 @@ def test_rlct_names_chains_of_unequal_length():
     for name, given in (("predictions", (uneven, even)), ("references", (even, uneven))):
         with pytest.raises(ValueError, match=f"^{name}: chains of 20, 30 draws; must be of the same number$"):
             module.compute(predictions=given[0], references=given[1], nbeta=1.0)
-    with pytest.raises(ValueError, match="^nbeta=inf: must be a positive number$"):
+    with pytest.raises(ValueError, match=r"^nbeta=inf: must be a positive number$"):
         module.compute(predictions=even, references=even, nbeta=float("inf"))
 
 
