@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 # public name -> module that defines it
 _EXPORTS: dict[str, str] = {
+    "ImagePreprocessing": ".data",
     "Member": ".trainer.population",
     "SelfModelingConfig": ".models",
     "SelfModelingForImageClassification": ".models",
@@ -19,6 +20,7 @@ _EXPORTS: dict[str, str] = {
     "SelfModelingTrainer": ".trainer",
     "SelfModelingTrainingArguments": ".trainer",
     "TaskSpec": ".data",
+    "backbone_preprocessing": ".data",
     "get_task": ".data",
     "load_images": ".data",
     "load_results": ".hub.results",

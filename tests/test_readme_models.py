@@ -37,7 +37,7 @@ def page_commands() -> list[list[str]]:
 @pytest.fixture
 def hub(tmp_path, hub_seed):
     """A Hub that holds, under the pretrained models' names, small random ones of the same architecture."""
-    from transformers import AutoModel, BertConfig, ViTConfig, set_seed
+    from transformers import AutoModel, BertConfig, ViTConfig, ViTImageProcessor, set_seed
 
     set_seed(0)
     models = tmp_path / "seed" / "models"
@@ -47,6 +47,7 @@ def hub(tmp_path, hub_seed):
     bert_tokenizer(bert)
     vit = models / "google" / "vit-base-patch16-224-in21k"
     AutoModel.from_config(ViTConfig(**small, num_hidden_layers=2)).save_pretrained(vit)
+    ViTImageProcessor().save_pretrained(vit)
     with LoopbackHub(tmp_path / "hub", seeds=[hub_seed.path, tmp_path / "seed"]) as running:
         yield running
 

@@ -30,6 +30,7 @@ def test_mnist_from_the_hub_to_the_hub(loopback_hub, tmp_path):
     files = set(api.list_repo_files("me/net"))
     assert {"README.md", "config.json", "model.safetensors", "modeling_self_modeling.py"} <= files
     assert {"configuration_self_modeling.py", "preprocessor_config.json", "training_args.json"} <= files
+    assert "image_processing_self_modeling.py" in files
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
     pushed = api.hf_hub_download("me/net", "model.safetensors", cache_dir=tmp_path / "cache")
     assert Path(pushed).read_bytes() == (tmp_path / "runs/mnist/model.safetensors").read_bytes()
