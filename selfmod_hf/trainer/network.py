@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from ..data import ImageTensors, TaskData, TaskSpec, TensorData, TextTensors
+from ..data import ImagePreprocessing, ImageTensors, TaskData, TaskSpec, TensorData, TextTensors
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
 
@@ -62,6 +63,17 @@ def check_forward(model: SelfModelingPreTrainedModel, data: TensorData) -> None:
         raise InputError("backbone", model.config.backbone, problem) from error
     finally:
         model.train(was_training)
+
+
+def check_preprocessing(config: SelfModelingConfig, data: Any) -> None:
+    """Warn where a pretrained backbone is given images that were not prepared as it was trained."""
+    plain = isinstance(data, ImageTensors) and data.source == ImagePreprocessing().source
+    if config.base_model is not None and plain:
+        warnings.warn(
+            f"the backbone is {config.base_model}, but the images have this package's default preprocessing; "
+            "give load_images that of backbone_preprocessing(...)",
+            stacklevel=3,
+        )
 
 
 def check_length(model: SelfModelingPreTrainedModel, *texts: TensorData) -> None:

@@ -24,6 +24,7 @@ from ..models.modeling_self_modeling import (
 )
 from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback
 from .checkpoints import check_not_pickled, is_whole, load_weights, newest_whole_checkpoint
+from .network import check_preprocessing
 from .processes import forget_evaluation, is_sharded, share_batches, share_state
 from .terms import accuracy
 from .tracker_figures import TrackerFigures
@@ -97,6 +98,7 @@ class SelfModelingTrainer(TrackingTrainer):
                 f"model={type(self.model).__name__}: allowed are self-modeling networks, such as "
                 "SelfModelingForImageClassification or, of a pretrained encoder, its from_backbone_pretrained(...)"
             )
+        check_preprocessing(self.model.config, self.train_dataset)
         self.task = task
         if self.args.device.type == "cpu":
             self.add_callback(FlushTinyMoments)

@@ -3,6 +3,8 @@
 import io
 import json
 import tempfile
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,15 @@ from transformers import (
     pipeline,
 )
 
-from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification, TaskSpec, get_task, load_images
+from selfmod_hf import (
+    SelfModelingConfig,
+    SelfModelingForImageClassification,
+    SelfModelingTrainer,
+    SelfModelingTrainingArguments,
+    TaskSpec,
+    get_task,
+    load_images,
+)
 from selfmod_hf.cli import main
 from selfmod_hf.data import ImagePreprocessing, backbone_preprocessing, network_preprocessing
 from selfmod_hf.errors import InputError
@@ -118,10 +128,12 @@ def test_the_channels_that_are_asked_for_are_read(tmp_path):
     spec = write(tmp_path, images)
     grey = load_images(spec, preprocessing=ImagePreprocessing(num_channels=1)).train.pixels
     assert np.array_equal(grey[:, 0].numpy(), [np.array(image.convert("L")) for image in images])
-    grey_alone = write(tmp_path / "grey", [picture("L", 5, 4, seed) for seed in range(2)])
+    grey_alone = write(tmp_path / "grey", [picture("LA", 5, 4, seed) for seed in range(2)])
     wide = load_images(grey_alone, preprocessing=ImagePreprocessing(num_channels=3)).train
     assert wide.pixels.shape == (2, 3, 4, 5)
-    assert torch.equal(wide.all()[0], load_images(grey_alone).train.all()[0].expand(-1, 3, -1, -1))
+    narrow = load_images(grey_alone).train
+    assert narrow.pixels.shape == (2, 1, 4, 5)
+    assert torch.equal(wide.all()[0], narrow.all()[0].expand(-1, 3, -1, -1))
     declared = write(
         tmp_path / "declared", [picture("L", 5, 4, seed) for seed in range(2)], feature=ImageFeature("RGB")
     )
@@ -245,6 +257,17 @@ def test_preprocessing_that_swaps_channels_is_rejected_and_a_missing_one_is_repo
     with pytest.warns(UserWarning, match=r"has no preprocessor_config\.json"):
         found = backbone_preprocessing(save_backbone(tmp_path / "b"))
     assert found.source.startswith("package default, because the backbone has no")
+
+
+def test_images_that_were_not_prepared_for_the_backbone_are_reported(tmp_path):
+    images = load_images(get_task("digits")).train
+    model = SelfModelingForImageClassification(SelfModelingConfig(image_size=8, num_labels=10, base_model="me/vit"))
+    arguments = SelfModelingTrainingArguments(str(tmp_path), report_to="none")
+    with pytest.warns(UserWarning, match="the backbone is me/vit, but the images have this package's default"):
+        SelfModelingTrainer(model, arguments, train_dataset=images)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="the backbone is")
+        SelfModelingTrainer(model, arguments, train_dataset=replace(images, source="me/vit"))
 
 
 # ---- from training to all that follows ----
