@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration_self_modeling import SelfModelingConfig, encoder_class
+from .positions_self_modeling import position_table
 from .weights_self_modeling import check_backbone_weights, check_weights, copy_buffers, use_own_names
 
 # arguments of `from_pretrained` that say where a configuration is
@@ -662,6 +663,7 @@ class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
         # an encoder that feeds forward in chunks of tokens calls those layers several times: two chunks show it
         chunk = 0 if bag else getattr(self.backbone.config, "chunk_size_feed_forward", 0)
         tokens = torch.zeros(2, 2 * chunk or 3, dtype=torch.long)
+        self._positions = None if bag else position_table(self.backbone)
         # without a mask: transformers would look into its values, and `from_pretrained` builds without any
         self._build_heads({"input_ids": tokens})
         self.post_init()
@@ -678,6 +680,8 @@ class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
         self._check_inputs(input_ids, inputs_embeds, offsets)
         if isinstance(self.backbone, MeanEmbeddingBag):
             return self.hidden(self.backbone(input_ids, offsets, attention_mask, inputs_embeds))
+        if self._positions is not None:
+            self._positions.check(input_ids, inputs_embeds)
         inputs = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
         if token_type_ids is not None and self._takes_token_types:
             inputs["token_type_ids"] = token_type_ids

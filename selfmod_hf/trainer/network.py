@@ -11,6 +11,7 @@ import torch
 from ..data import ImagePreprocessing, ImageTensors, TaskData, TaskSpec, TensorData, TextTensors
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
+from ..models.positions_self_modeling import most_tokens
 
 # entries of a task's recipe that describe its network
 NETWORK_FIELDS = ("backbone", "backbone_kwargs", "small_image_stem", "hidden_sizes", "target_layers")
@@ -77,17 +78,12 @@ def check_preprocessing(config: SelfModelingConfig, data: Any) -> None:
 
 
 def check_length(model: SelfModelingPreTrainedModel, *texts: TensorData) -> None:
-    """Refuse texts longer than the encoder's table of positions, before an index falls outside of it.
+    """Reject texts longer than the encoder's table of positions, before an index falls outside of it.
 
     Raises:
         InputError: the longest has too many tokens.
     """
-    most = (model.config.backbone_config or {}).get("max_position_embeddings")
-    if most is None:
-        return
-    for name, module in model.backbone.named_modules():
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            most -= module.padding_idx + 1  # RoBERTa's, and those after it, begin to count behind padding's
-    longest = max((data.longest for data in texts if isinstance(data, TextTensors)), default=0)
-    if longest > most:
-        raise InputError("max_length", None, f"the longest text has {longest} tokens; allowed are at most {most}")
+    lengths = [data.longest for data in texts if isinstance(data, TextTensors)]
+    most = most_tokens(model.backbone)
+    if lengths and most is not None and max(lengths) > most:
+        raise InputError("max_length", None, f"the longest text has {max(lengths)} tokens; allowed are at most {most}")

@@ -70,6 +70,21 @@ class MemberShares:
         return {**whole, "state": {index: self.take(values) for index, values in whole["state"].items()}}
 
 
+def smallest_share(num_samples: int, batch_size: int, num_processes: int, drop_last: bool) -> int:
+    """Return how many samples a process gets at least in a batch of an epoch; one stands in for none.
+
+    Args:
+        num_samples: N.
+        batch_size: of each process.
+        num_processes: P; each batch of P * batch_size samples is split as evenly as possible.
+        drop_last: whether a last batch that is not full is left out.
+    """
+    rest = num_samples % (batch_size * num_processes)
+    if rest == 0 or drop_last:
+        return batch_size
+    return max(1, rest // num_processes)
+
+
 def _has_members(value: Any) -> bool:
     """An element-wise optimizer keeps numbers (steps) and tensors of its parameter's shape, whose first is K."""
     return torch.is_tensor(value) and value.dim() > 0

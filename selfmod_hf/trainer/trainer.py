@@ -24,6 +24,7 @@ from ..models.modeling_self_modeling import (
 )
 from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback
 from .checkpoints import check_not_pickled, is_whole, load_weights, newest_whole_checkpoint
+from .checks import check_before_training
 from .network import check_preprocessing
 from .processes import forget_evaluation, is_sharded, share_batches, share_state
 from .terms import accuracy
@@ -210,6 +211,8 @@ class SelfModelingTrainer(TrackingTrainer):
         elif resume_from_checkpoint and not is_whole(resume_from_checkpoint):
             problem = "no checkpoint that was written to its end (its trainer_state.json cannot be read)"
             raise InputError("resume_from_checkpoint", resume_from_checkpoint, problem)
+        if self.model is not None and self.train_dataset is not None:  # a search builds a network for each trial
+            check_before_training(self)
         self._num_parameters = None  # in a search each trial has its own network
         if trial is None:
             self._tracker_runs.begin(resumed=bool(resume_from_checkpoint))
