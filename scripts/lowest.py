@@ -24,7 +24,7 @@ def lowest() -> str:
     """`name==bound` of each requirement that has a lower bound; those of the extra `bench` are exact already."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["tune"], *extras["dev"]]
+    wanted = [*project["dependencies"], *extras["tune"], *extras["peft"], *extras["dev"]]
     found = [re.fullmatch(r"([\w-]+)>=([\w.]+)(?:,<\d+)?", requirement) for requirement in wanted]
     return HEAD + "".join(f"{bound[1]}=={bound[2]}\n" for bound in found if bound is not None)
 

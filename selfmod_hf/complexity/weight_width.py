@@ -51,7 +51,7 @@ def weight_width(model: nn.Module, *, layer: str | None = None, bins: int | Sequ
     Args:
         model: any module.
         layer: name of the layer, as `named_modules()` spells it; default: `classifier` where that is an
-            `nn.Linear`, else the last `nn.Linear`.
+            `nn.Linear`, else the last `nn.Linear`. A `classifier` with an adapter is rejected.
         bins: number of equal bins between the smallest and the largest weight, or their edges.
 
     Raises:
@@ -89,8 +89,12 @@ def _final_layer(model: nn.Module, layer: str | None) -> tuple[str, nn.Module]:
         if layer not in modules:
             raise ValueError(f"layer={layer!r}: no such module; known: {', '.join(n for n in modules if n)}")
         return layer, modules[layer]
-    if isinstance(modules.get("classifier"), nn.Linear):
-        return "classifier", modules["classifier"]
+    for name in ("classifier", "base_model.model.classifier"):  # the second: peft's wrapper of a network
+        if isinstance(modules.get(name), nn.Linear):
+            return name, modules[name]
+        if hasattr(modules.get(name), "in_features"):
+            kind = type(modules[name]).__name__
+            raise ValueError(f"layer={name!r}: has become a {kind}; merge the adapter first, or name another layer")
     linear = [(name, module) for name, module in modules.items() if isinstance(module, nn.Linear)]
     if not linear:
         raise ValueError("layer=None: the model has no nn.Linear; name the layer whose weights are meant")

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from ..complexity import weight_width
 from ..complexity.weight_width import weight_width_of
+from .adapters import classifier_weight, has_adapter
 from .processes import is_sharded, share_state
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ class WeightWidthCallback(TrainerCallback):
     def _width(self, model: torch.nn.Module) -> float:
         accelerator = self.trainer.accelerator
         if not is_sharded(self.trainer):
-            return weight_width(accelerator.unwrap_model(model)).sd
+            plain = accelerator.unwrap_model(model)
+            if has_adapter(plain):
+                return weight_width_of(classifier_weight(plain)).sd
+            return weight_width(plain).sd
         whole = accelerator.get_state_dict(model)  # all processes take part, the main one gets it
         return weight_width_of(whole["classifier.weight"]).sd if accelerator.is_main_process else float("nan")
 

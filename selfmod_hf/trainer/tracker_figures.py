@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from ..data import TensorData
+from .adapters import classifier_weight
 from .population import SelfModelingPopulation
 from .trackers import Setting, trackers_of
 
@@ -120,7 +121,7 @@ def hyperparameters(trainer: Any) -> dict[str, Setting]:
 def _final_weights(model: nn.Module) -> dict[str, Tensor]:
     """The last layer's weights by the name of their histogram."""
     if not isinstance(model, SelfModelingPopulation):
-        return {"classifier.weight": model.get_parameter("classifier.weight").detach()}
+        return {"classifier.weight": classifier_weight(model)}
     stacked = model.stacked.get_parameter("classifier.weight").detach()  # (K, num_labels, F)
     return {f"classifier.weight/{member.name}": weight for member, weight in zip(model.members, stacked, strict=True)}
 

@@ -22,6 +22,7 @@ from ..models import SelfModelingConfig
 from ..models.modeling_self_modeling import (
     MeanEmbeddingBag,
 )
+from .adapters import check_with_adapter, has_adapter
 from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback
 from .checkpoints import check_not_pickled, is_whole, load_weights, newest_whole_checkpoint
 from .checks import check_before_training
@@ -92,6 +93,8 @@ class SelfModelingTrainer(TrackingTrainer):
         backbone = getattr(getattr(model, "config", None), "backbone", None)
         if args.ddp_find_unused_parameters is None and backbone in ("mlp", "embedding_bag"):  # they use all of theirs
             args.ddp_find_unused_parameters = False  # before Accelerate is told
+        if has_adapter(model):
+            check_with_adapter(args)
         super().__init__(model=model, args=args, compute_metrics=compute_metrics, **kwargs)
         kind = getattr(getattr(self.model, "config", None), "model_type", None)
         if kind != SelfModelingConfig.model_type:

@@ -1,0 +1,56 @@
+"""Networks with adapters (peft): layers were replaced, so a weight is more than one tensor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from .training_args import SelfModelingTrainingArguments
+
+
+def has_adapter(model: Any) -> bool:
+    """Return whether peft wraps the network, or has put adapters into it."""
+    return hasattr(model, "peft_config")
+
+
+def check_with_adapter(args: SelfModelingTrainingArguments) -> None:
+    """Reject what needs a complete network, before an adapter is trained.
+
+    Raises:
+        InputError: the RLCT is to be estimated while training, or the network is to be pushed.
+    """
+    problem = "allowed without an adapter; afterwards use the network that merge_and_unload() returns"
+    if args.rlct_every_n_epochs:
+        raise InputError("rlct_every_n_epochs", args.rlct_every_n_epochs, problem)
+    if args.push_to_hub:
+        raise InputError("push_to_hub", True, problem)
+
+
+def classifier_weight(model: Any) -> Tensor:
+    """Return the weights of the final classification layer as they act, adapters included, (num_labels, F).
+
+    Args:
+        model: a self-modeling network, or peft's wrapper of one.
+    """
+    network = model.get_base_model() if hasattr(model, "get_base_model") else model
+    classifier = network.classifier
+    if isinstance(classifier, nn.Linear):
+        return classifier.weight.detach()
+    return _weight_of(classifier)
+
+
+@torch.no_grad()
+def _weight_of(layer: Any) -> Tensor:
+    """Return W of a layer that computes x W^T + b by whatever parts: its response to each unit vector."""
+    example = next(layer.parameters())
+    basis = torch.eye(layer.in_features, dtype=example.dtype, device=example.device)
+    training = layer.training
+    layer.eval()  # an adapter may drop inputs while it trains
+    weight = (layer(basis) - layer(torch.zeros_like(basis[:1]))).T
+    layer.train(training)
+    return weight
