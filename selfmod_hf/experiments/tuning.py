@@ -373,11 +373,20 @@ class Tuning:
     def best(self, keep_accuracy: float) -> FrozenTrial | None:
         """Return the trial of the lowest RLCT among those within `keep_accuracy` of the best accuracy.
 
-        An RLCT that has not converged is no less than another, so those that have converged come first.
+        RLCTs that have not converged are compared with no others: they count where no RLCT has converged.
         """
-        front = self.pareto_front()
-        near = [trial for trial in front if trial.values[0] >= front[0].values[0] - keep_accuracy]
-        return min(near, key=lambda t: (t.user_attrs["rlct_status"] != "ok", t.values[1]), default=None)
+        from optuna.trial import TrialState
+
+        finished = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        least = max((trial.values[0] for trial in finished), default=0.0) - keep_accuracy
+        near = [trial for trial in finished if trial.values[0] >= least]
+        converged = [trial for trial in near if trial.user_attrs["rlct_status"] == "ok"]
+
+        def simplicity(trial: FrozenTrial) -> tuple[float, float, float]:
+            accuracy, rlct, width = trial.values
+            return rlct, -accuracy, width
+
+        return min(converged or near, key=simplicity, default=None)
 
     def write_results(self, command: Callable[[FrozenTrial], str]) -> str:
         """Write all trials, and the Pareto front as JSON, table and plot; returns the table."""

@@ -1,5 +1,6 @@
 """Tuning: real studies on digits; a killed worker's trials are finished, and none twice."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,11 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from selfmod_hf.cli import main
+from selfmod_hf.complexity import estimate_llc
 from selfmod_hf.errors import InputError
-from selfmod_hf.experiments.tuning import Group, Tuning, parse_space
+from selfmod_hf.experiments.tuning import Group, Measured, Tuning, parse_space
 
 SMALL = [
     "--task=digits", "--max_train_samples=300", "--rlct_draws=40", "--num_train_epochs=4", "--stack=2", "--quiet",
@@ -230,6 +233,50 @@ def test_trials_of_one_population_train_at_their_own_learning_rates(study, tmp_p
         log = json.loads((folder / "trainer_state.json").read_text())["log_history"]
         widths = [one["weight_width"] for one in log if "weight_width" in one]
         assert entry["weight_width"] == pytest.approx(widths[-1], rel=1e-5)
+
+
+def told(folder: Path, outcomes: list[tuple[float, float, float, str]], give_up_below: float = 0.0) -> Tuning:
+    """A study whose trials came out so: accuracy, RLCT, weight width, status of the RLCT."""
+    net = torch.nn.Linear(2, 2)
+    some = estimate_llc(net, torch.randn(8, 2), torch.arange(8) % 2, num_draws=4, num_chains=1)
+    space = parse_space({"aux_weight": "0:9"})
+    tuning = Tuning(folder, space, {}, stack=len(outcomes), give_up_below=give_up_below, chance=0.1)
+
+    def estimate(models, seeds):
+        return [dataclasses.replace(some, llc=rlct, status=status) for _, rlct, _, status in models]
+
+    for path, group in tuning.work(len(outcomes)):
+        measured = [Measured(row[0], row[0], row[2], row) for row in outcomes]
+        tuning.finish(path, group, measured, estimate)
+    return tuning
+
+
+def test_the_best_trial_is_the_simplest_of_the_accurate(tmp_path):
+    outcomes = [(0.98, 30.0, 0.3, "ok"), (0.97, 20.0, 0.2, "ok"), (0.93, 10.0, 0.1, "ok"), (0.975, 40.0, 0.1, "ok")]
+    tuning = told(tmp_path, outcomes)
+    assert [trial.number for trial in tuning.pareto_front()] == [0, 3, 1, 2]  # the most accurate first
+    for keep_accuracy, best in ((0.0, 0), (0.004, 0), (0.011, 1), (0.1, 2)):
+        found = tuning.best(keep_accuracy)
+        assert found is not None
+        assert found.number == best
+
+
+def test_an_rlct_that_has_not_converged_is_not_simpler_than_another(tmp_path):
+    """It beats the others in every objective, but its trace still rises."""
+    outcomes = [(0.98, 5.0, 0.1, "not_converged"), (0.97, 20.0, 0.2, "ok"), (0.96, 15.0, 0.3, "ok")]
+    tuning = told(tmp_path / "some", outcomes)
+    assert [trial.number for trial in tuning.pareto_front()] == [0]
+    assert tuning.best(0.03).number == 2
+    assert tuning.best(0.015).number == 1
+    assert tuning.best(0.0).number == 0  # no other is near it
+    none = told(tmp_path / "none", [(*outcome[:3], "not_converged") for outcome in outcomes])
+    assert none.best(0.03).number == 0
+
+
+def test_a_study_without_a_complete_trial_has_no_best(tmp_path):
+    tuning = told(tmp_path, [(0.9, 10.0, 0.3, "diverged"), (0.8, -5.0, 0.2, "not_at_minimum")])
+    assert tuning.best(0.5) is None
+    assert tuning.counts() == {"complete": 0, "pruned": 2, "running": 0, "fail": 0}
 
 
 def test_another_space_needs_another_folder(study, capsys):
