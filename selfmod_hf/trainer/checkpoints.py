@@ -6,15 +6,18 @@ A run that was killed may have left a checkpoint half-written. transformers' own
 
 from __future__ import annotations
 
+import importlib
 import json
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from transformers.utils import (
+    ADAPTER_SAFE_WEIGHTS_NAME,
     SAFE_WEIGHTS_INDEX_NAME,
     SAFE_WEIGHTS_NAME,
     WEIGHTS_INDEX_NAME,
@@ -60,12 +63,13 @@ def check_not_pickled(checkpoint: str | Path) -> None:
             raise ValueError(f"holds {name}, which would be unpickled; allowed are weights in safetensors")
 
 
-def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
-    """Copy the weights of a checkpoint into a network or a population.
+def load_weights(model: nn.Module, checkpoint: str | Path, *, assign: bool = False) -> None:
+    """Load the weights of a checkpoint into a network or a population.
 
     Args:
         model: is changed in place. It keeps its device and the types of its weights.
         checkpoint: a folder with ``model.safetensors``, or with its parts and their index.
+        assign: take the stored tensors themselves, on the CPU, with their own types.
 
     Raises:
         ValueError: there are no such weights, they cannot be read, they are not the model's, or they are of a wider
@@ -73,13 +77,32 @@ def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
     """
     stored = _read_weights(Path(checkpoint))
     theirs, own = _widest_type(stored), _widest_type(model.state_dict())
-    if torch.promote_types(theirs, own) != own:
+    if not assign and torch.promote_types(theirs, own) != own:
         raise ValueError(f"holds weights of {theirs}, which would be rounded to the network's {own}")
     try:
-        model.load_state_dict(stored)
+        model.load_state_dict(stored, assign=assign)
     except RuntimeError as error:
         problem = " ".join(str(error).split())[:300]
         raise ValueError(f"holds another network ({problem})") from error
+
+
+def check_adapter(model: Any, checkpoint: str | Path) -> None:
+    """Raise an error if a checkpoint lacks weights of an adapter. PEFT would leave them as they were drawn.
+
+    Args:
+        model: a `peft.PeftModel`.
+        checkpoint: a folder that the Trainer wrote.
+
+    Raises:
+        ValueError: the adapter's weights cannot be read, or they are not the model's.
+    """
+    peft = importlib.import_module("peft")  # whoever has such a model has installed it
+    name = model.active_adapters[0]
+    folder = Path(checkpoint) if name == "default" else Path(checkpoint, name)
+    stored = _read_files([folder / ADAPTER_SAFE_WEIGHTS_NAME])
+    own = peft.get_peft_model_state_dict(model, adapter_name=name)
+    if different := sorted(stored.keys() ^ own.keys()):
+        raise ValueError(f"holds another adapter ({different[0]}, {len(different)} in all)")
 
 
 def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -88,6 +111,10 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
         with entries_of(index):
             names = set(read_json(index)["weight_map"].values())
             files = [folder / Path(name).name for name in sorted(names)]
+    return _read_files(files)
+
+
+def _read_files(files: list[Path]) -> dict[str, torch.Tensor]:
     weights: dict[str, torch.Tensor] = {}
     for file in files:
         try:

@@ -23,6 +23,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, model_class_of
 from ..stacking import chunk_ranges
+from .checkpoints import load_weights
 from .member_rates import check_rate
 
 # of a batch that all members share; of each member's own, there is one more
@@ -149,9 +150,8 @@ class SelfModelingPopulation(nn.Module):
         """A population of these members alone, a copy."""
         own = slice(indices.start, indices.stop)
         part = type(self)(self.config, self.members[own], block_size=self.block_size, model_class=self.model_class)
-        reference = next(self.parameters())
-        part.to(device=reference.device, dtype=reference.dtype)
-        part.load_state_dict({name: value[own] for name, value in self.state_dict().items()})
+        part.to(next(self.parameters()).device)
+        part.load_state_dict({name: value[own].clone() for name, value in self.state_dict().items()}, assign=True)
         return part.train(self.training)
 
     def weight_widths(self) -> Tensor:
@@ -290,15 +290,18 @@ class SelfModelingPopulation(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, **kwargs: Any) -> SelfModelingPopulation:
-        """Read what `save`, or a checkpoint of the Trainer, has written."""
-        from safetensors.torch import load_file
+        """Read what `save`, or a checkpoint of the Trainer, has written.
 
+        Raises:
+            ValueError: weights that cannot be read, or that are not those of the members in `population.json`.
+        """
         described = json.loads((Path(folder) / MEMBERS_FILE).read_text(encoding="utf-8"))
         members = [Member(**member) for member in described["members"]]
         population = cls(SelfModelingConfig.from_dict(described["config"]), members, **kwargs)
-        state = load_file(Path(folder) / WEIGHTS_FILE)
-        population.to(next(value.dtype for value in state.values() if value.is_floating_point()))
-        population.load_state_dict(state)
+        try:
+            load_weights(population, folder, assign=True)
+        except ValueError as error:
+            raise InputError("folder", str(folder), str(error)) from error
         return population
 
     def check_members_file(self, folder: str | Path) -> None:

@@ -24,7 +24,7 @@ from ..models.modeling_self_modeling import (
 )
 from .adapters import check_with_adapter, has_adapter
 from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback
-from .checkpoints import check_not_pickled, is_whole, load_weights, newest_whole_checkpoint
+from .checkpoints import check_adapter, check_not_pickled, is_whole, load_weights, newest_whole_checkpoint
 from .checks import check_before_training
 from .network import check_preprocessing
 from .processes import forget_evaluation, is_sharded, share_batches, share_state
@@ -242,32 +242,35 @@ class SelfModelingTrainer(TrackingTrainer):
     # ---- files: see also saving.py ----
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        plain = self._unwrapped(model)
         try:
             check_not_pickled(resume_from_checkpoint)
-            if plain is not None:
-                load_weights(plain, resume_from_checkpoint)
+            loaded = self._load_by_name(resume_from_checkpoint, model)
         except ValueError as error:
             raise InputError("resume_from_checkpoint", str(resume_from_checkpoint), str(error)) from error
-        if plain is None:
+        if not loaded:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self) -> None:
-        plain, best = self._unwrapped(), self.state.best_model_checkpoint
-        if plain is None:
-            return super()._load_best_model()
+        best = self.state.best_model_checkpoint
         try:
-            load_weights(plain, best)
+            loaded = self._load_by_name(best)
         except ValueError as error:
             raise ValueError(f"load_best_model_at_end: the best checkpoint, {best!r}: {error}") from error
+        if not loaded:
+            super()._load_best_model()
 
-    def _unwrapped(self, model: torch.nn.Module | None = None) -> torch.nn.Module | None:
-        """Return the network without wrappers (torch.compile's). None if its weights are not loaded by name: they are
-        sharded, or those of an adapter alone."""
+    def _load_by_name(self, checkpoint: Any, model: torch.nn.Module | None = None) -> bool:
+        """Load every weight. Return False if it is left to transformers: of sharded networks, which torch loads
+        strictly, and of adapters, whose checkpoints are checked here."""
         if is_sharded(self):
-            return None
+            return False
+        # a compiled network has other names than its checkpoint
         plain = self.accelerator.unwrap_model(self.model if model is None else model, keep_torch_compile=False)
-        return None if hasattr(plain, "peft_config") else plain
+        if hasattr(plain, "get_base_model"):  # PEFT's wrapper
+            check_adapter(plain, checkpoint)
+            return False
+        load_weights(plain, checkpoint)
+        return True
 
 
 @contextmanager

@@ -37,7 +37,6 @@ FURTHER = {
     "vit_mae": IMAGE,
     "vit_msn": IMAGE,
     "yolos": {**IMAGE, "image_size": [8, 8], "num_detection_tokens": 2},
-    "exaone": DECODER,
     "falcon_h1": {**DECODER, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4},
     "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 40, "vocab_size": 30},
     "gte": TEXT,

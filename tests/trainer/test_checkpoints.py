@@ -202,6 +202,34 @@ def test_a_best_model_that_does_not_fit_is_an_error(tmp_path, how):
     assert error.match(damaging.message)
 
 
+# ------------------------------------------------------------------------------------- adapters
+
+
+def adapted(seed: int):
+    """The same network, with an adapter that the seed draws."""
+    peft = pytest.importorskip("peft")
+    model = network("vit")
+    torch.manual_seed(seed)
+    heads = ["classifier", "self_model_head"]
+    settings = peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=heads, init_lora_weights=False)
+    return peft.get_peft_model(model, settings)
+
+
+def test_every_weight_of_an_adapter_comes_back(tmp_path):
+    first = trainer(tmp_path, "vit", adapted(0))
+    first.train()
+    assert_equal(first.model.state_dict(), first.weights.at[1])  # the best
+    again = trainer(tmp_path, "vit", adapted(1), load_best_model_at_end=False)
+    again.train(resume_from_checkpoint=True)
+    assert_equal(again.model.state_dict(), first.weights.at[2])
+    file = tmp_path / "checkpoint-2" / "adapter_model.safetensors"
+    state = load_file(file)
+    del state[sorted(state)[0]]
+    save_file(state, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"^resume_from_checkpoint='.*': holds another adapter \(.*lora_A"):
+        trainer(tmp_path, "vit", adapted(1)).train(resume_from_checkpoint=True)
+
+
 # ------------------------------------------------------------------------------------- populations
 
 
@@ -236,5 +264,19 @@ def test_every_weight_of_every_member_comes_back(tmp_path, name):
 def test_a_population_that_does_not_fit_is_an_error(tmp_path, how):
     trainer(tmp_path, "deit", population("deit"), **POPULATION).train()
     message = damage(tmp_path / "checkpoint-2", how)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"^resume_from_checkpoint='.*': {message}"):
         trainer(tmp_path, "deit", population("deit"), **POPULATION).train(resume_from_checkpoint=True)
+    with pytest.raises(ValueError, match=f"^folder='.*': {message}"):
+        SelfModelingPopulation.load(tmp_path / "checkpoint-2")
+
+
+def test_a_population_in_half_precision_comes_back(tmp_path):
+    """Its weights as they are, and the weights of its loss, which no file holds, not rounded."""
+    config = network("mlp").config
+    saved = SelfModelingPopulation(config, [Member(1, 0.3), Member(2, 0.7)]).to(torch.bfloat16)
+    saved.save(tmp_path)
+    loaded = SelfModelingPopulation.load(tmp_path)
+    assert_equal(loaded.state_dict(), saved.state_dict())
+    assert_equal(loaded.part(range(1, 2)).state_dict(), {k: v[1:] for k, v in saved.state_dict().items()})
+    assert loaded.aux_weights.tolist() == [0.3, 0.7]
+    assert loaded.part(range(1, 2)).aux_weights.tolist() == [0.7]
