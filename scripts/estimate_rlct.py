@@ -1,4 +1,4 @@
-"""Estimate the RLCT of a trained network: `python scripts/estimate_rlct.py --model runs/mnist --task mnist`, the same
+"""Estimate the RLCT of a trained network: `python scripts/estimate_rlct.py --model runs/mnist-h64-aw10-seed42`, the same
 as `selfmod rlct`."""
 
 import sys

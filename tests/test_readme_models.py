@@ -69,7 +69,7 @@ def test_every_command_and_the_example(hub, tmp_path):
     with safe_open(tmp_path / "runs/minilm/model.safetensors", "pt") as weights:
         assert weights.get_slice("self_model_head.weight").get_shape() == [2 * 16, 16]
     assert json.loads((tmp_path / "runs/minilm/rlct.json").read_text())["settings"]["num_draws"] == 4
-    with safe_open(tmp_path / "runs/cifar10/model.safetensors", "pt") as weights:
+    with safe_open(tmp_path / "runs/uoft-cs--cifar10-resnet18-h256-aw1-seed42/model.safetensors", "pt") as weights:
         assert weights.get_slice("self_model_head.weight").get_shape() == [512 * 4 * 4 + 256, 256]
 
     (example,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)

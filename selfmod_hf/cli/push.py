@@ -30,6 +30,10 @@ class PushArguments:
     private: bool = flag("Make new repositories private.", default=False)
     create_pr: bool = flag("Open a pull request in place of writing to the branch.", default=False)
     revision: str | None = flag("Branch to write to, made where it is missing, or refs/pr/N; default: main.")
+    license: str | None = flag(
+        "License in the cards, by the Hub's identifier (apache-2.0, mit, ...); default: the run's own, else that of "
+        "the card on the Hub, else that of the pretrained backbone, else none."
+    )
     quiet: bool = flag("No progress: the addresses only.", default=False)
 
 
@@ -60,7 +64,7 @@ def run(argv: Sequence[str]) -> None:
                 raise InputError(f"{name}", None, "must be given (selfmod push FOLDER --repo user/name)")
         folder = Path(args.folder)
         push = _push_of(folder)
-        target = Target(args.repo, args.private, args.create_pr, args.revision)
+        target = Target(args.repo, args.private, args.create_pr, args.revision, args.license)
     with hub_in_one_line(f"--repo {args.repo}"):
         addresses = push(HfApi(), folder, target)
     print("\n".join(addresses))

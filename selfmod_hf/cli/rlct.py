@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..weights import weights_sha256
 from .arguments import check_output_dir, make_parser, parse, quieten
 from .data_flags import DataArguments, flag, load_data, task_spec
 from .errors import UsageError, one_line
@@ -88,6 +89,7 @@ def run(argv: Sequence[str]) -> None:
         spec = task_spec(data_args)
         settings = sampler_settings(args, spec.name, published) | {"data": spec.train_data}
         models = [_load_model(folder, args.subfolder) for folder in folders]
+        weights = [weights_sha256(Path(folder, args.subfolder)) for folder in folders]
         data = _load_data(spec, data_args, folders[0], args.subfolder, models[0])
         _check_count(data, taken)
         output = _output_folder(args)
@@ -95,11 +97,11 @@ def run(argv: Sequence[str]) -> None:
     if _is_main() and not args.quiet and (line := _what_was_taken(args, settings, taken)):
         print(line, flush=True)
     if args.calibrate:
-        _calibrate(models[0], data, settings, typed_settings(args), output)
+        _calibrate(models[0], weights[0], data, settings, typed_settings(args), output)
     elif args.checkpoints:
-        _estimate_checkpoints(folders, models, data, settings, output)
+        _estimate_checkpoints(folders, models, weights, data, settings, output)
     else:
-        _estimate(models[0], data, settings, output, published)
+        _estimate(models[0], weights[0], data, settings, output, published)
 
 
 def _check_self_test(*given: DataArguments | RLCTArguments) -> None:
@@ -329,6 +331,7 @@ def _is_main() -> bool:
 
 def _estimate(
     model: SelfModelingPreTrainedModel,
+    weights: str | None,
     data: TensorData,
     settings: dict[str, Any],
     output: Path,
@@ -338,6 +341,7 @@ def _estimate(
     from ..trainer import estimate_rlct
 
     (result,) = estimate_rlct([model], data, **settings)
+    result = replace(result, weights_sha256=weights)
     if _is_main():
         result.save(output / "rlct.json")
         result.plot(output / "rlct.png")
@@ -348,6 +352,7 @@ def _estimate(
 
 def _calibrate(
     model: SelfModelingPreTrainedModel,
+    weights: str | None,
     data: TensorData,
     settings: dict[str, Any],
     typed: dict[str, Any],
@@ -363,6 +368,7 @@ def _calibrate(
     settings |= {"sampler": typed["sampler"]} if "sampler" in typed else {}
     grid = {f"{name}s": [typed[name]] for name in chosen[:2] if name in typed}
     calibration = calibrate_rlct(model, data, **settings, **grid)
+    calibration = replace(calibration, result=replace(calibration.result, weights_sha256=weights))
     if _is_main():
         calibration.save(output / "rlct_calibration.json")
         calibration.plot(output / "rlct_calibration.png")
@@ -374,6 +380,7 @@ def _calibrate(
 def _estimate_checkpoints(
     folders: Sequence[str],
     models: Sequence[SelfModelingPreTrainedModel],
+    weights: Sequence[str | None],
     data: TensorData,
     settings: dict[str, Any],
     output: Path,
@@ -385,6 +392,7 @@ def _estimate_checkpoints(
     results = estimate_rlct(models, data, members=[0] * len(models), **settings)
     if not _is_main():
         return
+    results = [replace(result, weights_sha256=own) for result, own in zip(results, weights, strict=True)]
     rows = []
     for folder, result in zip(folders, results, strict=True):
         result.save(Path(folder) / "rlct.json")

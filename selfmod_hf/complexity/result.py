@@ -75,6 +75,8 @@ class LLCResult:
         status_reason: one line.
         diverged_chains: the chains that left the region.
         distance_per_chain: (C,), |w - w*| at the last draw.
+        weights_sha256: SHA-256 of the file that held w*, of a network that was read from one; else None, as in files of
+            version 0.1.0.
     """
 
     llc: float
@@ -92,6 +94,7 @@ class LLCResult:
     status_reason: str
     diverged_chains: tuple[int, ...] = ()
     distance_per_chain: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False)
+    weights_sha256: str | None = None
 
     @property
     def sampler(self) -> str:
@@ -183,6 +186,7 @@ def _check_fields(result: LLCResult) -> None:
     wrong += [] if isinstance(result.status_reason, str) else ["status_reason"]
     for name in ("preset", "data"):
         wrong += [] if isinstance(getattr(settings, name), (str, type(None))) else [name]
+    wrong += [] if isinstance(result.weights_sha256, (str, type(None))) else ["weights_sha256"]
     wrong += [] if all(isinstance(name, str) for name in settings.parameters or ()) else ["parameters"]
     wrong += [] if isinstance(settings.options, Mapping) else ["options"]
     wrong += [] if result.status in STATUSES else ["status"]

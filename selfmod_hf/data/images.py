@@ -44,6 +44,7 @@ class ImageTensors(TensorData):
         augmentation: what a training loader does to each image, each epoch anew; `take` leaves images as they are.
         interpolation: filter by which pictures of another size are resized.
         source: where mean, deviation and interpolation come from, for people.
+        task: the task these images were read for; it is saved beside a model.
     """
 
     pixels: torch.Tensor
@@ -54,6 +55,7 @@ class ImageTensors(TensorData):
     augmentation: RandomAffine | None = None
     interpolation: str = "bicubic"
     source: str = "package default"
+    task: TaskSpec | None = None
 
     def take(self, rows: torch.Tensor, maps: torch.Tensor | None = None) -> Batch:
         """`pixel_values` (B, channels, height, width) float32 and `labels` (B,); resampled by `maps`, (B, 2, 3)."""
@@ -148,7 +150,8 @@ def load_images(
         )
         train, test, names = _from_datasets(spec, parts, wanted)
     used = wanted.for_images(*train[0].shape[1:])
-    return TaskData(_tensors(train, used), _tensors(test, used), names, spec)
+    splits = [replace(_tensors(part, used), task=spec) for part in (train, test)]
+    return TaskData(splits[0], splits[1], names, spec)
 
 
 Split = tuple[torch.Tensor, torch.Tensor]  # pixels (N, C, H, W) uint8, labels (N,) int64

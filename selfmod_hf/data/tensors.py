@@ -26,10 +26,12 @@ class TensorData(Dataset):
     Attributes:
         labels: (N,), int64, each in [0, number of classes).
         device: where batches are made.
+        task: the task they were read for, if any.
     """
 
     labels: torch.Tensor
     device: torch.device | str
+    task: TaskSpec | None
 
     def __len__(self) -> int:
         return len(self.labels)

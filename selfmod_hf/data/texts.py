@@ -38,6 +38,7 @@ class TextTensors(TensorData):
         tokenizer: what made the tokens.
         padded: the layout of batches: padded, or bags.
         device: where batches are made.
+        task: the task these texts were read for; it is saved beside a model.
     """
 
     tokens: torch.Tensor
@@ -46,6 +47,7 @@ class TextTensors(TensorData):
     tokenizer: Any = field(repr=False, compare=False, default=None)
     padded: bool = False
     device: torch.device | str = "cpu"
+    task: TaskSpec | None = field(repr=False, default=None)
 
     @property
     def longest(self) -> int:
@@ -159,7 +161,7 @@ def load_texts(
         raise InputError("tokenizer_name", tokenizer.name_or_path, "has no padding token; an encoder's has one")
     key = tokenizer_key(tokenizer)  # before it is called, which changes it
     splits = [
-        TextTensors(*_tokenize(spec, part, tokenizer, key), numbers, tokenizer, padded)
+        TextTensors(*_tokenize(spec, part, tokenizer, key), numbers, tokenizer, padded, task=spec)
         for part, numbers in zip((train, test), labels, strict=True)
     ]
     return TaskData(splits[0], splits[1], classes.names, spec)

@@ -5,19 +5,23 @@
     results.json        list of rows, one a network (columns below)
     results.parquet     the same as a table
     curves.parquet      one row a network and epoch
-    cells/NAME/         one network: row.json, curve.json, the model (config.json, model.safetensors; of texts the
-                        tokenizer too), its RLCT (rlct.json: estimate and settings; rlct.safetensors: traces)
+    cells/NAME/         one network: row.json, curve.json, the model (config.json, model.safetensors, its image
+                        processor or tokenizer, run.json: its task), its RLCT (rlct.json: estimate and settings;
+                        rlct.safetensors: traces)
     populations/NAME/   work in progress: members.json, the Trainer's checkpoints; removed when its cells are done
 
 Columns of `results`: task; hidden_size; aux_weight; seed; detach_targets; accuracy (test split, after the last
 epoch, 0..1); weight_width (standard deviation of the final classification weights); rlct, rlct_standard_error (of the
 pruned network, dimensionless; null where a chain diverged); rlct_status ("ok", "not_at_minimum", "not_converged",
 "diverged"), rlct_status_reason; nbeta (used for rlct), rlct_preset, rlct_rhat, rlct_ess; train_loss (cross-entropy
-over the training set at the trained weights, nats); num_epochs, batch_size, learning_rate.
+over the training set at the trained weights, nats); num_epochs, batch_size, learning_rate; weights_sha256 (of the
+network's model.safetensors, missing in folders of version 0.1.0). A network whose weights are not those of its row is
+left out of the tables.
 
 Columns of `curves`: task, hidden_size, aux_weight, seed, detach_targets; epoch; weight_width; accuracy (test);
 classification_loss, self_modeling_loss, loss (means over the epoch's training steps, nats and squared activations);
-where RLCTs were estimated while training, rlct, rlct_standard_error, rlct_status, null for the epochs between.
+where RLCTs were estimated while training, rlct, rlct_standard_error, rlct_status, null for the epochs between;
+weights_sha256, null except for the last epoch, whose weights were kept.
 
 A file appears whole or not at all: each is written under another name, then renamed. A cell is finished once its
 row.json is there. Nothing in the tables depends on when, or in how many sessions, the cells were made.
@@ -27,16 +31,19 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..complexity.result import plain, write_file
 from ..errors import InputError
 from ..files import read_json
+from ..weights import KEY, belongs, weights_sha256
 from .plan import Cell
 
 if TYPE_CHECKING:
@@ -45,6 +52,8 @@ if TYPE_CHECKING:
 
     from ..complexity import LLCResult
     from ..models import SelfModelingPreTrainedModel
+
+logger = logging.getLogger(__name__)
 
 RESULT_COLUMNS = (
     "task", "hidden_size", "aux_weight", "seed", "detach_targets", "accuracy", "weight_width", "rlct",
@@ -55,9 +64,10 @@ CURVE_COLUMNS = (
     "task", "hidden_size", "aux_weight", "seed", "detach_targets", "epoch", "weight_width", "accuracy",
     "classification_loss", "self_modeling_loss", "loss",
 )  # fmt: skip
+WEIGHTS_COLUMN = (KEY,)  # missing in folders of version 0.1.0
 CURVE_RLCT_COLUMNS = ("rlct", "rlct_standard_error", "rlct_status")  # where they were estimated while training
 # what the entries of row.json and curve.json must be; all others are numbers, or null where they were not finite
-_TEXTS = ("task", "rlct_status", "rlct_status_reason", "rlct_preset")
+_TEXTS = ("task", "rlct_status", "rlct_status_reason", "rlct_preset", KEY)
 _COUNTS = ("hidden_size", "seed", "epoch", "num_epochs", "batch_size")
 KEYS = ["task", "hidden_size", "detach_targets", "aux_weight", "seed"]
 
@@ -82,7 +92,7 @@ def _check_entry(path: Path, entry: Any, columns: Sequence[str], more: Sequence[
             raise InputError("file", str(path), f"lacks the column {column!r}")
         value = entry[column]
         if column in _TEXTS:
-            usable = isinstance(value, str)
+            usable = isinstance(value, str) or (column in more and value is None)
         elif column == "detach_targets":
             usable = isinstance(value, bool)
         elif column in _COUNTS:
@@ -108,6 +118,7 @@ class SweepFolder:
         self.path = Path(path)
         self.cells = self.path / "cells"
         self.populations = self.path / "populations"
+        self._left_out: set[Path] = set()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -136,17 +147,48 @@ class SweepFolder:
         rlct: LLCResult,
         row: dict[str, Any],
         curve: Sequence[Any],
-        tokenizer: Any = None,
+        processor: Any = None,
+        run: Mapping[str, Any] | None = None,
     ) -> None:
-        """Keep one network; its row comes last, as the mark that it is finished."""
+        """Keep one network; its row comes last, as the mark that it is finished.
+
+        Args:
+            cell: which one.
+            model: the network.
+            rlct: its estimate.
+            row: its row of the results, without the checksum of the weights.
+            curve: its rows of the curves, the last one of the weights that are kept.
+            processor: its image processor or tokenizer.
+            run: content of its run.json, without what belongs to its weights.
+        """
         folder = self.cells / cell.name
         folder.mkdir(parents=True, exist_ok=True)
         model.save_pretrained(folder)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
-        rlct.save(folder / "rlct.json")
-        write_file(folder / "curve.json", to_json(list(curve)))
-        write_file(folder / "row.json", to_json(row))
+        if processor is not None:
+            processor.save_pretrained(folder)
+        named = {KEY: weights_sha256(folder)}
+        replace(rlct, weights_sha256=named[KEY]).save(folder / "rlct.json")
+        if run is not None:
+            found = {"epoch": row["num_epochs"], "results": {"eval_accuracy": row["accuracy"]}}
+            write_file(folder / "run.json", to_json({**run, **named, **found}))
+        write_file(folder / "curve.json", to_json([*curve[:-1], *(last | named for last in curve[-1:])]))
+        write_file(folder / "row.json", to_json(row | named))
+
+    def has_own_weights(self, cell: Path) -> bool:
+        """Return whether a network's row is of the weights beside it, as far as that can be checked."""
+        recorded = read_json(cell / "row.json").get(KEY)
+        return belongs(recorded, weights_sha256(cell)) is not False
+
+    def networks(self) -> list[Path]:
+        """Return the folder of each finished network whose row is of its own weights. One line names each other."""
+        found = []
+        for path in sorted(self.cells.glob("*/row.json")):
+            if self.has_own_weights(path.parent):
+                found.append(path.parent)
+            elif path.parent not in self._left_out:
+                self._left_out.add(path.parent)
+                logger.warning(f"{path.parent}: left out, because row.json describes other weights")
+        return found
 
     def final_weights(self, row: Mapping[str, Any]) -> np.ndarray:
         """The final classification weights of a row's network, flattened."""
@@ -185,22 +227,22 @@ class SweepFolder:
         Raises:
             InputError: there is none.
         """
-        return self._table("row.json", RESULT_COLUMNS, KEYS)
+        return self._table("row.json", RESULT_COLUMNS, KEYS, WEIGHTS_COLUMN)
 
     def finished_cells(self) -> list[Cell]:
         keys = ("hidden_size", "aux_weight", "seed", "detach_targets")
         return [Cell(**row) for row in self.rows()[list(keys)].to_dict("records")]
 
     def curves(self) -> pd.DataFrame:
-        return self._table("curve.json", CURVE_COLUMNS, [*KEYS, "epoch"], CURVE_RLCT_COLUMNS)
+        return self._table("curve.json", CURVE_COLUMNS, [*KEYS, "epoch"], CURVE_RLCT_COLUMNS + WEIGHTS_COLUMN)
 
     def _table(self, file: str, columns: Sequence[str], order: list[str], more: Sequence[str] = ()) -> pd.DataFrame:
         """`more` columns are there where an entry has them."""
         import pandas as pd
 
         entries: list[dict[str, Any]] = []
-        for path in sorted(self.cells.glob("*/row.json")):
-            source = path.with_name(file)
+        for cell in self.networks():
+            source = cell / file
             found = read_json(source, list) if file == "curve.json" else [read_json(source)]
             for entry in found:
                 _check_entry(source, entry, columns, more)

@@ -9,15 +9,28 @@ repository.)
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..files import entries_of, files_of_user
-from ..hub.card import CITATION, TAGS, between_markers, merged_notes, plain_text, rlct_name, template
+from ..hub.card import (
+    CITATION,
+    TAGS,
+    UNKNOWN_DATA,
+    between_markers,
+    merged_notes,
+    plain_text,
+    rlct_name,
+    template,
+)
+from ..hub.license import chosen_license, license_in
+from ..hub.model_folder import is_data_set
 from ..hub.upload import Target, check_links, head_of, prepare, remote_card, selected, upload
+from ..weights import KEY
 from .figures import draw_figures
-from .folder import RESULT_COLUMNS, SweepFolder
+from .folder import SweepFolder
 from .plan import can_be_hub_id, describe_setting
 from .published import published_value
 from .report import DIGITS, NAMES
@@ -26,6 +39,8 @@ from .statistics import ARM, MEASURES, summarize_arms
 if TYPE_CHECKING:
     import pandas as pd
     from huggingface_hub import DatasetCard, EvalResult, HfApi, ModelCard
+
+    from ..data import TaskSpec
 
 # once, at the top, where transformers looks
 CODE = (
@@ -55,6 +70,7 @@ MEANINGS = {
     "num_epochs": "epochs trained",
     "batch_size": "samples of a training step",
     "learning_rate": "of the optimizer",
+    "weights_sha256": "SHA-256 of the network's model.safetensors, which the figures are of",
     "epoch": "epochs trained so far",
     "classification_loss": "mean cross-entropy over the epoch's training steps, nats",
     "self_modeling_loss": "mean squared error of the predicted activations over the same steps",
@@ -80,10 +96,11 @@ def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
     heads = {kind: head_of(api, name, target, kind) for kind, name in names.items()}
     with tempfile.TemporaryDirectory() as temporary:
         for kind, name in names.items():
-            notes = merged_notes("", remote_card(api, name, kind, heads[kind]))
+            before = remote_card(api, name, kind, heads[kind])
+            license = chosen_license(target.license, license_in(before), None)
             staged = Path(temporary, kind)
             staged.mkdir()
-            STAGES[kind](folder, staged, name, notes)
+            STAGES[kind](folder, staged, name, merged_notes("", before), license, api)
         return [
             upload(api, Path(temporary, kind), name, kind, target, MESSAGES[kind], heads[kind])
             for kind, name in names.items()
@@ -122,7 +139,7 @@ def pull_sweep(repo_id: str, folder: Path) -> SweepFolder:
 def networks_of(folder: SweepFolder) -> dict[str, Path]:
     """The files of the finished networks: name in the model repository to file; the code once, at the top."""
     files = {}
-    for cell in _cells(folder):
+    for cell in folder.networks():
         for file in sorted(cell.iterdir()):
             if not file.is_dir():
                 files[file.name if file.name in CODE else f"{cell.name}/{file.name}"] = file
@@ -137,7 +154,7 @@ def check_weights(folder: SweepFolder) -> None:
     """
     from safetensors import SafetensorError, safe_open
 
-    for cell in _cells(folder):
+    for cell in (path.parent for path in sorted(folder.cells.glob("*/row.json"))):
         for path in sorted({cell / "model.safetensors", *cell.glob("*.safetensors")}):
             try:
                 with safe_open(path, "np"):
@@ -146,11 +163,14 @@ def check_weights(folder: SweepFolder) -> None:
                 raise InputError("file", str(path), f"is missing or cannot be read ({error})") from error
 
 
-def _cells(folder: SweepFolder) -> list[Path]:
-    return [path.parent for path in sorted(folder.cells.glob("*/row.json"))]
-
-
-def stage_networks(folder: SweepFolder, staged: Path, repo_id: str, notes: str = "") -> None:
+def stage_networks(
+    folder: SweepFolder,
+    staged: Path,
+    repo_id: str,
+    notes: str = "",
+    license: Mapping[str, Any] | None = None,
+    api: HfApi | None = None,
+) -> None:
     """What the model repository is to hold: links to the sweep's files, figures, the card."""
     from .. import models
 
@@ -158,19 +178,47 @@ def stage_networks(folder: SweepFolder, staged: Path, repo_id: str, notes: str =
         _link(Path(models.__file__).with_name(name), staged / name)
     for name, file in networks_of(folder).items():
         _link(file, staged / name)
+    for cell in folder.networks():
+        if not (cell / "preprocessor_config.json").is_file():
+            _add_image_processor(folder, cell, staged / cell.name)
     figures = [file for file in draw_figures(folder, staged / "figures") if file.suffix == ".png"]
-    card = sweep_card(folder, repo_id, notes, has_figure=any(file.stem == "figure2" for file in figures))
+    has_figure = any(file.stem == "figure2" for file in figures)
+    card = sweep_card(folder, repo_id, notes, has_figure=has_figure, license=license, api=api)
     card.save(staged / "README.md")
 
 
-def stage_tables(folder: SweepFolder, staged: Path, repo_id: str, notes: str = "") -> None:
+def _add_image_processor(folder: SweepFolder, cell: Path, staged: Path) -> None:
+    """Write the image processor of a network whose folder has none, as those of version 0.1.0 have."""
+    from ..data.preprocessing import ImagePreprocessing
+    from ..models import load_config
+
+    config = load_config(cell)
+    if config.reads_text:
+        return
+    spec = _task(folder.read_run())
+    names = ("image_mean", "image_std", "interpolation")
+    given = {} if spec is None else {name: getattr(spec, name) for name in names}
+    values = ImagePreprocessing().changed(**given).for_images(config.num_channels, *config.image_size)
+    values.processor().save_pretrained(staged)
+    for name in CODE:  # lies at the top
+        (staged / name).unlink(missing_ok=True)
+
+
+def stage_tables(
+    folder: SweepFolder,
+    staged: Path,
+    repo_id: str,
+    notes: str = "",
+    license: Mapping[str, Any] | None = None,
+    api: HfApi | None = None,
+) -> None:
     """What the data set is to hold: tables, run.json, the report where there is one, the card."""
     folder.write_tables(staged)  # of the cells, as they are now: a sweep may be at work
     _link(folder.path / "run.json", staged / "run.json")
     report = folder.path / REPORT
     if report.is_file():
         _link(report, staged / report.name)
-    dataset_card(folder, repo_id, notes).save(staged / "README.md")
+    dataset_card(folder, repo_id, notes, license=license).save(staged / "README.md")
 
 
 def _link(source: Path, target: Path) -> None:
@@ -186,19 +234,38 @@ MESSAGES = {"model": "Upload networks of a sweep", "dataset": "Upload results of
 # ---- cards ----
 
 
-def sweep_card(folder: SweepFolder, repo_id: str, notes: str = "", *, has_figure: bool = True) -> ModelCard:
-    """The card of a sweep's networks; `model-index` has the mean of each arm and measure."""
+def sweep_card(
+    folder: SweepFolder,
+    repo_id: str,
+    notes: str = "",
+    *,
+    has_figure: bool = True,
+    license: Mapping[str, Any] | None = None,
+    api: HfApi | None = None,
+) -> ModelCard:
+    """Return the card of a sweep's networks. Its `model-index` has the mean of each arm and measure.
+
+    Args:
+        folder: the sweep.
+        repo_id: where it goes to.
+        notes: a person's text, kept between the markers.
+        has_figure: whether figures lie beside the card.
+        license: `license`, `license_name` and `license_link`, those that are known.
+        api: where the Hub may be asked whether it has the data set.
+    """
     from huggingface_hub import ModelCard, ModelCardData
 
     rows, run = folder.rows(), folder.read_run()
     data, config = _data(run), _config(folder)
+    if api is not None and data["id"] and not is_data_set(api, data["id"]):
+        data["id"] = None
     is_text = any("SequenceClassification" in name for name in config.get("architectures") or ())
     task = "text-classification" if is_text else "image-classification"
     name = repo_id.split("/")[-1]
     head = "SequenceClassification" if is_text else "ImageClassification"
     return ModelCard.from_template(
         ModelCardData(
-            license="mit",
+            **(license or {}),
             library_name="transformers",
             pipeline_tag=task,
             tags=TAGS,
@@ -216,7 +283,10 @@ def sweep_card(folder: SweepFolder, repo_id: str, notes: str = "", *, has_figure
         train_split=data["train_split"],
         model_class=f"SelfModelingFor{head}",
         auto_class=f"AutoModelFor{head}",
-        example=plain_text(_cells(folder)[0].name),
+        example=plain_text(folder.networks()[0].name),
+        is_text=is_text,
+        task_type=task,
+        unchecked=_unchecked(rows),
         results=_markdown_table(rows),
         setting=plain_text(describe_setting(run["settings"], folder.finished_cells())),
         has_published=any(published_value(*key) is not None for key in _published_keys(rows)),
@@ -228,15 +298,22 @@ def sweep_card(folder: SweepFolder, repo_id: str, notes: str = "", *, has_figure
     )
 
 
-def dataset_card(folder: SweepFolder, repo_id: str, notes: str = "") -> DatasetCard:
-    """The card of a sweep's tables; its metadata tells `load_dataset` of both."""
+def _unchecked(rows: pd.DataFrame) -> int:
+    """Return how many networks have figures that record no weights, as those of version 0.1.0 have."""
+    return int(rows[KEY].isna().sum()) if KEY in rows else len(rows)
+
+
+def dataset_card(
+    folder: SweepFolder, repo_id: str, notes: str = "", *, license: Mapping[str, Any] | None = None
+) -> DatasetCard:
+    """Return the card of a sweep's tables. Its metadata tells `load_dataset` of both."""
     from huggingface_hub import DatasetCard, DatasetCardData
 
     configs = [{"config_name": name, "data_files": f"{name}.parquet"} for name in ("results", "curves")]
     configs[0]["default"] = True  # type: ignore[assignment]
     return DatasetCard.from_template(
         DatasetCardData(
-            license="mit",
+            **(license or {}),
             tags=TAGS,
             pretty_name=f"{repo_id.split('/')[-1]}: results of a sweep",
             configs=configs,
@@ -246,7 +323,7 @@ def dataset_card(folder: SweepFolder, repo_id: str, notes: str = "") -> DatasetC
         repo_id=repo_id,
         networks=len(folder.rows()),
         dataset=_dataset_text(_data(folder.read_run())),
-        result_columns={column: MEANINGS.get(column, "") for column in RESULT_COLUMNS},
+        result_columns={column: MEANINGS.get(column, "") for column in folder.rows().columns},
         curve_columns={column: MEANINGS.get(column, "") for column in folder.curves().columns},
         notes=between_markers(notes),
         citation=CITATION,
@@ -255,17 +332,21 @@ def dataset_card(folder: SweepFolder, repo_id: str, notes: str = "") -> DatasetC
 
 def _data(run: dict[str, Any]) -> dict[str, Any]:
     """Id (None where it is not on the Hub), title, configuration and splits of the data."""
-    from ..data import get_task
-
     settings = run["settings"]
     name = settings["data"].get("dataset_name")
-    try:
-        spec = get_task(settings["task"])
-        about = {key: getattr(spec, key) for key in ("dataset_config", "train_split", "test_split")}
-    except InputError:  # a task of another version of the package
-        about = {"dataset_config": None, "train_split": "train", "test_split": "test"}
+    about: dict[str, Any] = {"dataset_config": None, "train_split": "train", "test_split": "test"}
+    spec = _task(run)
+    if spec is not None:
+        about = {key: getattr(spec, key) for key in about}
     on_hub = bool(name) and not run.get("local_data") and can_be_hub_id(name)
     return about | {"id": name if on_hub else None, "title": settings["task"]}
+
+
+def _task(run: dict[str, Any]) -> TaskSpec | None:
+    """Return the task of a sweep. None: it is one of another version of the package."""
+    from ..data import TASKS
+
+    return TASKS.get(run["settings"]["task"])
 
 
 def _dataset_text(data: dict[str, Any]) -> str:
@@ -275,7 +356,7 @@ def _dataset_text(data: dict[str, Any]) -> str:
 def _config(folder: SweepFolder) -> dict[str, Any]:
     from ..models import load_config
 
-    return load_config(_cells(folder)[0]).to_dict()
+    return load_config(folder.networks()[0]).to_dict()
 
 
 def _arm_results(rows: pd.DataFrame, run: dict[str, Any], data: dict[str, Any], task: str) -> list[EvalResult]:
@@ -301,7 +382,7 @@ def _arm_results(rows: pd.DataFrame, run: dict[str, Any], data: dict[str, Any], 
         results.append(
             EvalResult(
                 task_type=task,
-                dataset_type=data["id"] or data["title"],
+                dataset_type=data["id"] or UNKNOWN_DATA,
                 dataset_name=data["title"],
                 dataset_config=data["dataset_config"],
                 dataset_split=data["train_split" if arm["measure"] == "rlct" else "test_split"],

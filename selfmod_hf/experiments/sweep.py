@@ -29,8 +29,9 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-from ..data import TaskData, TaskSpec, TextTensors
+from ..data import TaskData, TaskSpec
 from ..errors import InputError
+from ..hub.model_folder import run_facts
 from ..stacking import chunk_ranges
 from ..tokens import without_tokens
 from ..trainer import RLCTCallback, SelfModelingTrainer, SelfModelingTrainingArguments
@@ -186,7 +187,8 @@ def _run_population(
     trainer.train(resume_from_checkpoint=from_main(lambda: newest_whole_checkpoint(path / "training")))
     trained = time.perf_counter()
     networks = _networks(trainer)
-    tokenizer = data.train.processor() if isinstance(data.train, TextTensors) else None
+    processor = data.train.processor()
+    facts = run_facts(spec, data.train, data.test, plan.training["per_device_train_batch_size"])
     for group in chunk_ranges(len(cells), sampled_at_once):
         missing = from_main(lambda group=group: [k for k in group if not folder.is_finished(cells[k])])  # type: ignore[misc]
         if not missing:
@@ -204,7 +206,7 @@ def _run_population(
                 curve = [_keys(plan, cells[k]) | entry for entry in networks[k].curve]
                 if plan.rlct_every_n_epochs:
                     curve[-1] |= {name: row[name] for name in CURVE_RLCT_COLUMNS}
-                folder.finish(cells[k], model, estimate, row, curve, tokenizer)
+                folder.finish(cells[k], model, estimate, row, curve, processor, facts)
     from_main(lambda: folder.close_population(path))
     return {"training": trained - start, "rlct": time.perf_counter() - trained}
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..files import entries_of, read_json
+from ..weights import KEY, UNCHECKED, belongs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +62,7 @@ def _wrong_entries(rlct: dict[str, Any]) -> list[str]:
     wrong += [name for name in ("step_size", "localization") if not _is(settings.get(name), float)]
     wrong += [name for name in COUNTS if not _is(settings.get(name), int)]
     wrong += [] if isinstance(settings.get("sampler"), str) else ["sampler"]
+    wrong += [] if _is(rlct.get(KEY), str, type(None)) else [KEY]
     # those that older files lack, or that may be null
     wrong += [name for name in ("preset", "data") if not _is(settings.get(name), str, type(None))]
     wrong += [] if _is(settings.get("member", 0), int) else ["member"]
@@ -224,11 +226,20 @@ class Agreement:
 
 
 def compare_with_published(ours: LLCResult, published: dict[str, Any]) -> Agreement:
-    """Whether a new estimate agrees with a published one.
+    """Return whether a new estimate agrees with a published one.
 
-    Equal sampler settings and equal seed give the same numbers; another `seed` makes it a test of the figure.
+    Equal sampler settings and equal seed give the same numbers; another `seed` makes it a test of the figure. A
+    published figure of other weights than ours is not compared, and not shown.
     """
     mine = ours.to_dict()
+    own_weights = belongs(published.get(KEY), mine[KEY])
+    if own_weights is False:
+        return Agreement(None, "not compared: the published rlct.json describes other weights than those published")
+    found = _compare(mine, published)
+    return found if own_weights else replace(found, text=f"{found.text} ({UNCHECKED})")
+
+
+def _compare(mine: dict[str, Any], published: dict[str, Any]) -> Agreement:
     there = f"published {_value(published)}"
     if different := _differences(mine, published):
         return Agreement(None, f"not comparable with the {there}: {'; '.join(different)}")

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..weights import UNCHECKED
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard
@@ -29,6 +31,8 @@ CITATION = """\
   journal = {arXiv preprint arXiv:2407.10188},
   year    = {2024}
 }"""
+
+UNKNOWN_DATA = "unknown"  # the usual entry for data that are not on the Hub
 
 BEGIN, END = "<!-- notes: what stands from here -->", "<!-- to here is yours, and kept -->"
 
@@ -51,6 +55,11 @@ class CardFacts:
         rlct: the newest estimate; its settings stand beside the value, since two RLCTs are comparable only where
             these agree.
         curves, trace: whether `training.png` and `rlct.png` lie beside the card.
+        weights: SHA-256 of the weights that the figures are of, if known.
+        metrics_checked: whether the metrics are known to be of these weights.
+        license: `license`, `license_name` and `license_link`, those that are known.
+        tags: more tags of the metadata.
+        has_processor: whether an image processor or tokenizer lies beside the weights.
     """
 
     repo_id: str
@@ -66,6 +75,11 @@ class CardFacts:
     rlct: LLCResult | None = None
     curves: bool = False
     trace: bool = False
+    weights: str | None = None
+    metrics_checked: bool = True
+    license: Mapping[str, Any] = field(default_factory=dict)
+    has_processor: bool = True
+    tags: Sequence[str] = ()
 
     @property
     def is_text(self) -> bool:
@@ -87,24 +101,26 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
     from huggingface_hub import ModelCard, ModelCardData
 
     name = facts.repo_id.split("/")[-1]
-    results = [
-        _result(facts, metric, METRICS[metric], finite(value), facts.split) for metric, value in facts.metrics.items()
-    ]
+    results = []
+    for metric, figure in facts.metrics.items():
+        arguments = {"weights_sha256": facts.weights} if facts.weights and facts.metrics_checked else None
+        results.append(_result(facts, metric, METRICS[metric], finite(figure), facts.split, arguments))
     if facts.rlct is not None:
         value = finite(facts.rlct.llc)
         title = rlct_name(facts.rlct.nbeta, facts.rlct.sampler, facts.rlct.settings.parameter_names)
         results.append(_result(facts, "rlct", title, value, facts.train_split, rlct_arguments(facts.rlct)))
     data = ModelCardData(
-        license="mit",
+        **facts.license,
         library_name="transformers",
         pipeline_tag=facts.task_type,
-        tags=TAGS,
+        tags=[*TAGS, *facts.tags],
         base_model=facts.config.base_model,
         datasets=[facts.dataset] if facts.dataset else None,
-        metrics=["accuracy"],
+        metrics=["accuracy"] if "accuracy" in facts.metrics else None,
         model_name=name,
-        eval_results=results,
+        eval_results=results or None,
     )
+    head = "SequenceClassification" if facts.is_text else "ImageClassification"
     return ModelCard.from_template(
         data,
         template_str=template("model_card.md.jinja"),
@@ -112,7 +128,8 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
         repo_id=facts.repo_id,
         kind="text" if facts.is_text else "image",
         task_type=facts.task_type,
-        model_class=f"SelfModelingFor{'Sequence' if facts.is_text else 'Image'}Classification",
+        model_class=f"SelfModelingFor{head}",
+        auto_class=f"AutoModelFor{head}",
         target_layers=plain_text(facts.config.target_layers),
         config=facts.config,
         dataset=f"`{plain_text(facts.dataset)}`" if facts.dataset else plain_text(facts.dataset_title),
@@ -125,6 +142,9 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
         recipe=plain_text(facts.recipe),
         curves=facts.curves,
         trace=facts.trace,
+        weights=facts.weights,
+        metrics_checked=facts.metrics_checked,
+        has_processor=facts.has_processor,
         notes=between_markers(notes),
         citation=CITATION,
     )
@@ -137,7 +157,7 @@ def _result(
 
     return EvalResult(
         task_type=facts.task_type,
-        dataset_type=facts.dataset or facts.dataset_title,
+        dataset_type=facts.dataset or UNKNOWN_DATA,
         dataset_name=facts.dataset_title,
         dataset_config=facts.dataset_config,
         dataset_split=split,
@@ -203,6 +223,7 @@ def rlct_arguments(rlct: LLCResult) -> dict[str, Any]:
         "preset": settings.preset,
         "options": dict(settings.options),
         "parameters": list(settings.parameters or ()) or "all",
+        **({"weights_sha256": rlct.weights_sha256} if rlct.weights_sha256 else {}),
     }
 
 
@@ -222,6 +243,7 @@ def rlct_lines(rlct: LLCResult) -> dict[str, str]:
         "data": f"{settings.data or 'not recorded'}, {settings.num_samples} samples",
         "loss at the trained weights": f"{rlct.init_loss:.5f} nats",
         "preset, seed": f"{settings.preset}, {settings.seed}",
+        "weights": f"SHA-256 {rlct.weights_sha256}" if rlct.weights_sha256 else UNCHECKED,
     }
 
 

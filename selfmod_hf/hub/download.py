@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import filter_repo_objects, httpx
+
+from ..weights import INDEX, WEIGHTS, combined_sha256, is_shard, weights_sha256
 
 CHUNK = 1 << 20
 
@@ -38,6 +41,58 @@ def fetch(
     for name in filter_repo_objects(there, allow_patterns=list(files)):  # the folder may hold others, from before
         check(Path(folder, name), repo_id)
     return Path(folder)
+
+
+def published_weights(repo_id: str, *, revision: str | None = None, token: str | bool | None = None) -> dict[str, str]:
+    """Return folder -> SHA-256 of the weights in it, for each network of a repository.
+
+    The Hub tells them without a download. Off line those of the cache are taken. Empty: neither is there.
+
+    Args:
+        repo_id: ``user/name`` of a model repository.
+        revision: branch, tag or commit.
+        token: of the Hub, where it is private.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        files = HfApi(token=token).list_repo_tree(repo_id, recursive=True, revision=revision)
+        digests = {file.path: file.lfs.sha256 for file in files if getattr(file, "lfs", None) is not None}
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, httpx.TransportError):
+        return _weights_in_cache(repo_id, revision)
+    return _by_folder(digests)
+
+
+def _by_folder(digests: Mapping[str, str]) -> dict[str, str]:
+    """Return the SHA-256 of each folder's weights from those of the files, by their names in the repository."""
+    folders: dict[str, dict[str, str]] = {}
+    for path, digest in digests.items():
+        folder, _, name = path.rpartition("/")
+        folders.setdefault(folder, {})[name] = digest
+    found = {}
+    for folder, files in folders.items():
+        shards = {name: digest for name, digest in files.items() if is_shard(name)}
+        if WEIGHTS in files:
+            found[folder] = files[WEIGHTS]
+        elif shards:
+            found[folder] = combined_sha256(shards)
+    return found
+
+
+def _weights_in_cache(repo_id: str, revision: str | None) -> dict[str, str]:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
+    except (OSError, ValueError):
+        return {}
+    named = {path.parent for name in (WEIGHTS, INDEX) for path in folder.rglob(name)}
+    digests = {path: weights_sha256(path) for path in named}
+    return {
+        "" if path == folder else path.relative_to(folder).as_posix(): digest
+        for path, digest in digests.items()
+        if digest is not None
+    }
 
 
 def check(path: Path, repo_id: str) -> None:

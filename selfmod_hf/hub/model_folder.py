@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..files import entries_of, read_json
+from ..weights import KEY, belongs, files_with_weights, weights_sha256
 from .card import METRICS, CardFacts, merged_notes, model_card
+from .license import chosen_license, license_in
+from .records import RESULT_FILES, RUN_FILE, STATE_FILE, recorded_weights
 
 if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
     from ..complexity import LLCResult
     from ..data import TaskSpec
     from ..models import SelfModelingConfig
 
-RUN_FILE = "run.json"  # task, samples, batch size, versions
 CURVES = {
     "loss, nats": {"classification_loss": "training", "eval_classification_loss": "test"},
     "self-modeling loss": {"self_modeling_loss": "training", "eval_self_modeling_loss": "test"},
@@ -25,7 +32,7 @@ CURVES = {
 
 
 def run_facts(task: TaskSpec | None, train_data: Any, test_data: Any, batch_size: int) -> dict[str, Any]:
-    """The content of `run.json`: what neither the configuration nor the Trainer's files say."""
+    """Return the content of `run.json`: what neither the configuration nor the Trainer's files say."""
     from ..data import ImageTensors
 
     columns = ("image_column", "text_column", "label_column")
@@ -44,13 +51,24 @@ def run_facts(task: TaskSpec | None, train_data: Any, test_data: Any, batch_size
     }
 
 
-def write_model_card(folder: str | Path, repo_id: str, remote_card: str = "") -> Path:
-    """Write README.md, `training.png` and `rlct.png` from the folder's files; returns the card's path.
+def write_model_card(
+    folder: str | Path,
+    repo_id: str,
+    remote_card: str = "",
+    *,
+    license: str | None = None,
+    tags: Sequence[str] = (),
+    api: HfApi | None = None,
+) -> Path:
+    """Write README.md, `training.png` and `rlct.png` from the folder's files, and return the card's path.
 
     Args:
         folder: a model that `SelfModelingTrainer` saved.
         repo_id: where it goes to.
         remote_card: the card that is there already.
+        license: identifier of the Hub; see `chosen_license`.
+        tags: more tags of the card's metadata.
+        api: where the Hub may be asked for the data set and for the license of the backbone.
 
     Raises:
         InputError: the folder holds no model, or a person's text that would be lost.
@@ -60,19 +78,37 @@ def write_model_card(folder: str | Path, repo_id: str, remote_card: str = "") ->
     folder = Path(folder)
     card = folder / "README.md"
     notes = merged_notes(card.read_text(encoding="utf-8") if card.is_file() else "", remote_card)
-    history = _json(folder / "trainer_state.json").get("log_history", [])
-    if history:
-        with entries_of(folder / "trainer_state.json"):
+    weights = weights_sha256(folder)
+    history = _json(folder / STATE_FILE).get("log_history", [])
+    if history and _describes(folder / STATE_FILE, weights) is not False:
+        with entries_of(folder / STATE_FILE):
             plot_training(history, folder / "training.png")
     rlct = read_rlct(folder)
     if rlct is not None:
         rlct.plot(folder / "rlct.png")
+    facts = facts_of(folder, repo_id)
+    dataset = facts.dataset if facts.dataset and (api is None or is_data_set(api, facts.dataset)) else None
+    given = license if license is not None else _json(folder / RUN_FILE).get("license")
+    encoder = facts.config.backbone_config or {}
+    backbone = facts.config.base_model or encoder.get("_name_or_path")  # the latter of one from a folder
+    own = chosen_license(given, license_in(remote_card), backbone or None, api)
+    facts = replace(facts, dataset=dataset, license=own, tags=tags)
     # whole or not at all: a person's text in it is read again by the next push
-    return write_file(card, str(model_card(facts_of(folder, repo_id), notes)))
+    return write_file(card, str(model_card(facts, notes)))
+
+
+def is_data_set(api: HfApi, name: str) -> bool:
+    """Return whether the Hub has a data set of this name. What a Hub does not know stays out of a card's metadata."""
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return bool(api.repo_exists(name, repo_type="dataset"))
+    except HFValidationError:
+        return False
 
 
 def facts_of(folder: Path, repo_id: str) -> CardFacts:
-    """What the files of a model's folder say of it.
+    """Return what the files of a model's folder say of the weights in it.
 
     Raises:
         InputError: no model of this package.
@@ -87,10 +123,14 @@ def facts_of(folder: Path, repo_id: str) -> CardFacts:
 
 
 def _facts(folder: Path, repo_id: str, config: SelfModelingConfig, rlct: LLCResult | None) -> CardFacts:
-    run, state = _json(folder / RUN_FILE), _json(folder / "trainer_state.json")
+    weights = weights_sha256(folder)
+    run, state = _json(folder / RUN_FILE), _json(folder / STATE_FILE)
     task = run.get("task") or {"name": "an unnamed data set"}
-    log = state.get("log_history", [])
-    newest = {name.removeprefix("eval_"): value for entry in log for name, value in entry.items()}
+    evaluation, checked = _evaluation(folder, run, state, weights)
+    metrics = {name: evaluation[name] for name in METRICS if name in evaluation}
+    if (width := _weight_width(folder)) is not None:
+        metrics["weight_width"] = width
+    curves = (folder / "training.png").is_file() and _describes(folder / STATE_FILE, weights) is not False
     return CardFacts(
         repo_id=repo_id,
         config=config,
@@ -99,12 +139,15 @@ def _facts(folder: Path, repo_id: str, config: SelfModelingConfig, rlct: LLCResu
         dataset_config=task.get("dataset_config"),
         split=_test_split(task),
         train_split=task.get("train_split", "train"),
-        epochs=state.get("epoch") or 0.0,
-        metrics={name: newest[name] for name in METRICS if name in newest},
+        epochs=run.get("epoch") or state.get("epoch") or 0.0,
+        metrics=metrics,
         recipe=_recipe(config, _json(folder / "training_args.json"), run),
         rlct=rlct,
-        curves=(folder / "training.png").is_file(),
-        trace=(folder / "rlct.png").is_file(),
+        curves=curves,
+        trace=rlct is not None and (folder / "rlct.png").is_file(),
+        weights=weights,
+        metrics_checked=checked,
+        has_processor=_has_processor(folder),
     )
 
 
@@ -113,6 +156,55 @@ def _test_split(task: dict[str, Any]) -> str:
     if task.get("test_fraction") is None:
         return task.get("test_split") or "test"
     return f"{task.get('train_split', 'train')} (held-out share {task['test_fraction']})"
+
+
+def _evaluation(
+    folder: Path, run: dict[str, Any], state: dict[str, Any], weights: str | None
+) -> tuple[dict[str, Any], bool]:
+    """Return the newest figures of an evaluation of these weights, and whether they are known to be theirs.
+
+    A folder of version 0.1.0 records no weights. Of such a folder the log's newest figures are taken.
+    """
+    results = [_json(folder / name) for name in RESULT_FILES]
+    found = [run.get("results", {}) | {KEY: run.get(KEY)}, *results]
+    for figures in found:
+        if "eval_accuracy" in figures and belongs(figures.get(KEY), weights):
+            return _without_prefix(figures), True
+    if any(figures.get(KEY) for figures in found) or _describes(folder / STATE_FILE, weights) is not None:
+        return {}, True
+    newest = {name: value for entry in state.get("log_history", []) for name, value in entry.items()}
+    return _without_prefix(newest), False
+
+
+def _without_prefix(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix("eval_"): value for name, value in figures.items()}
+
+
+def _describes(path: Path, weights: str | None) -> bool | None:
+    """Return whether a file describes these weights. None: it is missing or says of which weights it is nowhere."""
+    return belongs(recorded_weights(path), weights) if path.is_file() else None
+
+
+def _weight_width(folder: Path) -> float | None:
+    """Return the standard deviation of the last layer's weights in a folder. None: they cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    from ..complexity.weight_width import weight_width_of
+
+    for name in files_with_weights(folder):
+        try:
+            with safe_open(folder / name, "pt") as file:
+                if "classifier.weight" in file.keys():  # noqa: SIM118, a safetensors file is no mapping
+                    return weight_width_of(file.get_tensor("classifier.weight")).sd
+        except ValueError:  # they are not finite: the run has diverged
+            return math.nan
+        except (OSError, SafetensorError):
+            return None
+    return None
+
+
+def _has_processor(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("preprocessor_config.json", "tokenizer_config.json"))
 
 
 def _recipe(config: Any, args: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
@@ -151,10 +243,13 @@ def _numbers(values: float | list[float]) -> str:
 
 
 def read_rlct(folder: Path) -> LLCResult | None:
-    """The estimate that lies in a folder as rlct.json, if there is one."""
+    """Return the estimate in a folder's rlct.json. None: the file is missing, or the estimate is of other weights."""
     from ..complexity import LLCResult
 
-    return LLCResult.load(folder / "rlct.json") if (folder / "rlct.json").is_file() else None
+    if not (folder / "rlct.json").is_file():
+        return None
+    result = LLCResult.load(folder / "rlct.json")
+    return None if belongs(result.weights_sha256, weights_sha256(folder)) is False else result
 
 
 def _json(path: Path) -> dict[str, Any]:

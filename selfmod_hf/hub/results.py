@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..files import read_json
+from ..weights import KEY, belongs, weights_sha256
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 SAMPLER = (
     "sampler", "step_size", "localization", "batch_size", "num_chains", "num_draws", "num_burnin_steps", "seed",
@@ -30,14 +35,18 @@ def load_results(repo_id: str, *, revision: str | None = None, token: str | bool
     Returns:
         Columns `rlct`, `rlct_standard_error`, `rlct_status`, `nbeta`, and the sampler's settings with the prefix
         `rlct_` (`rlct_sampler`, `rlct_step_size`, ...). For a sweep, besides, all columns of its results table, and
-        `network`, the subfolder of the model; for a model `network` is empty.
+        `network`, the subfolder of the model; for a model `network` is empty. `weights_sha256` names the weights that
+        the figures are of. `weights_checked` is True where these are the published weights, and False where that
+        could not be checked: version 0.1.0 recorded no checksum, or the weights cannot be reached. A network of a
+        sweep whose weights are others is left out, and one line says so.
 
     Raises:
-        InputError: nothing is there, or no RLCT.
+        InputError: nothing is there, no RLCT, or an RLCT of other weights than those of the model.
+        OSError: nothing of it is in the cache, and the Hub cannot be reached.
     """
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
-    from .download import fetch
+    from .download import fetch, published_weights
 
     if Path(repo_id).is_dir():
         return _of_folder(Path(repo_id))
@@ -51,19 +60,57 @@ def load_results(repo_id: str, *, revision: str | None = None, token: str | bool
             away = error
             continue
         if (folder / files[0]).is_file():
-            return _of_folder(folder)
+            # of a model the same commit, of a sweep the head: its tables and networks are two repositories
+            commit = folder.name if repo_type == "model" else revision
+            return _of_folder(folder, published_weights(repo_id, revision=commit, token=token))
     if away is not None:
         raise away
     problem = "has neither a data set with results.parquet nor a model with rlct.json (selfmod push writes them)"
     raise InputError("repo_id", repo_id, problem)
 
 
-def _of_folder(folder: Path) -> pd.DataFrame:
+def _of_folder(folder: Path, weights: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Return the table of a model's or a sweep's folder.
+
+    Args:
+        folder: the files.
+        weights: folder of each network to the SHA-256 of its weights. Default: of the weights in this folder.
+    """
     if (folder / "results.parquet").is_file():
-        return _of_sweep(folder / "results.parquet", folder / "run.json")
+        table = _of_sweep(folder / "results.parquet", folder / "run.json")
+        if weights is None:
+            weights = _weights_of(folder / "cells", table["network"])
+        return _checked_sweep(folder, table, weights)
     if (folder / "rlct.json").is_file():
-        return _of_model(read_json(folder / "rlct.json"))
+        own = _weights_of(folder, [""]) if weights is None else weights
+        return _checked_model(folder, _of_model(read_json(folder / "rlct.json")), own.get(""))
     raise InputError("repo_id", str(folder), "holds neither results.parquet (of a sweep) nor rlct.json (of a model)")
+
+
+def _weights_of(folder: Path, networks: Iterable[str]) -> dict[str, str]:
+    found = {network: weights_sha256(folder / network) for network in networks}
+    return {network: sha256 for network, sha256 in found.items() if sha256 is not None}
+
+
+def _checked_model(folder: Path, table: pd.DataFrame, weights: str | None) -> pd.DataFrame:
+    own = belongs(table.loc[0, KEY], weights)
+    if own is False:
+        problem = "describes other weights than those of the model; estimate it again (selfmod rlct)"
+        raise InputError("file", str(folder / "rlct.json"), problem)
+    return table.assign(weights_checked=own is True)
+
+
+def _checked_sweep(folder: Path, table: pd.DataFrame, weights: Mapping[str, str]) -> pd.DataFrame:
+    if KEY not in table:
+        table[KEY] = None
+    recorded = zip(table["network"], table[KEY], strict=True)
+    own = [belongs(sha256, weights.get(network)) for network, sha256 in recorded]
+    table["weights_checked"] = [answer is True for answer in own]
+    others = [network for network, answer in zip(table["network"], own, strict=True) if answer is False]
+    if others:
+        names = ", ".join(others)
+        logger.warning(f"{folder}: left out, because their figures are of other weights: {names}")
+    return table[~table["network"].isin(others)].reset_index(drop=True)
 
 
 def _of_sweep(results: Path, run: Path) -> pd.DataFrame:
@@ -141,5 +188,6 @@ def _of_model(rlct: dict[str, Any]) -> pd.DataFrame:
         "rlct_ess": rlct["ess"],
         "train_loss": rlct["init_loss"],
         **{f"rlct_{name}": rlct["settings"].get(name) for name in (*SAMPLER, *MORE)},
+        KEY: rlct.get(KEY),
     }
     return pd.DataFrame([row])

@@ -8,6 +8,7 @@ chunk by chunk, without Xet file by file); files that are in the repository as t
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,13 +17,19 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..files import files_of_user
+from .license import check_license
+from .records import is_of_weights, stale_files
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitInfo, HfApi
 
-# work in progress, and what would have to be unpickled, in whatever folder (`*` matches slashes too)
+logger = logging.getLogger(__name__)
+
+# work in progress, what described former weights, and what would have to be unpickled
+# in whatever folder: `*` matches slashes too
 LEFT_OUT = [
-    "checkpoint-*/*", "*/checkpoint-*/*", "__pycache__/*", "*/__pycache__/*", ".*", "*/.*", "*.part", "*.tmp", "*.pyc",
+    "checkpoint-*/*", "*/checkpoint-*/*", "previous-*/*", "*/previous-*/*", "__pycache__/*", "*/__pycache__/*",
+    ".*", "*/.*", "*.part", "*.tmp", "*.pyc",
     "*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt", "*.joblib", "*.dill",
 ]  # fmt: skip
 CONFLICT = (409, 412)  # the Hub's answers to a commit whose parent is not the head any more
@@ -37,14 +44,18 @@ class Target:
         private: make the repository private, where it is new.
         create_pr: open a pull request instead of writing to the branch.
         revision: branch (made where it is missing) or ``refs/pr/N``; default: main.
+        license: identifier of the Hub, such as ``apache-2.0``. Default: what the card on the Hub says, else the
+            license of the pretrained backbone, else none.
     """
 
     repo_id: str
     private: bool = False
     create_pr: bool = False
     revision: str | None = None
+    license: str | None = None
 
     def __post_init__(self) -> None:
+        check_license(self.license)
         if self.create_pr and self.revision not in (None, "main"):
             problem = "a pull request is opened against main; leave one of the two out"
             raise InputError("revision", self.revision, problem)
@@ -116,7 +127,7 @@ def check_links(files: Iterable[Path], folder: Path) -> None:
 def upload(
     api: HfApi, folder: Path, repo_id: str, repo_type: str, target: Target, message: str, parent: str | None
 ) -> str:
-    """Upload a folder as one commit; returns the address of the commit or pull request.
+    """Upload a folder as one commit, and return the address of the commit or pull request.
 
     Args:
         parent: the commit it is built on; the repository must not have moved on (None: wherever it stands).
@@ -125,14 +136,40 @@ def upload(
         InputError: it has moved on.
         ConnectionError: the connection broke off, and stayed so while huggingface_hub tried again.
     """
-    from huggingface_hub import CommitOperationAdd
+    info = commit(api, folder, repo_id, repo_type, target, message, parent)
+    return str(info.pr_url or info.commit_url)
+
+
+def commit(
+    api: HfApi,
+    folder: Path,
+    repo_id: str,
+    repo_type: str,
+    target: Target,
+    message: str,
+    parent: str | None = None,
+    leave_out: Iterable[str] = (),
+) -> CommitInfo:
+    """Upload a folder as one commit, like `upload`.
+
+    Files of the repository that hold or describe other weights of the same networks are removed with it.
+
+    Args:
+        leave_out: names of files that are not sent.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import httpx
 
     try:
-        info = api.create_commit(
+        files = {name: path for name, path in files_of(folder).items() if name not in set(leave_out)}
+        outdated = outdated_files(api, repo_id, repo_type, parent or target.revision, files)
+        return api.create_commit(
             repo_id,
-            [CommitOperationAdd(name, path) for name, path in files_of(folder).items()],
+            [
+                *(CommitOperationAdd(name, path) for name, path in files.items()),
+                *(CommitOperationDelete(name) for name in outdated),
+            ],
             repo_type=repo_type,
             commit_message=message,
             revision=target.revision,
@@ -147,11 +184,31 @@ def upload(
     except (httpx.TransportError, RuntimeError) as error:  # huggingface_hub wraps what breaks an LFS upload off
         again = "the same command goes on where this stopped"
         raise ConnectionError(f"{repo_id}: the upload broke off ({error}); {again}") from error
-    return str(info.pr_url or info.commit_url)
+
+
+def outdated_files(api: HfApi, repo_id: str, repo_type: str, revision: str | None, files: Iterable[str]) -> list[str]:
+    """Return the files of a repository that hold or describe weights which an upload replaces.
+
+    Args:
+        revision: of the repository, on which the upload is built.
+        files: names of what is uploaded.
+    """
+    if repo_type != "model":
+        return []
+    new = set(files)
+    networks = {name.removesuffix("config.json") for name in new if name.rpartition("/")[2] == "config.json"}
+    outdated = []
+    for name in api.list_repo_files(repo_id, repo_type=repo_type, revision=revision):
+        folder, file = name[: len(name) - len(name.rpartition("/")[2])], name.rpartition("/")[2]
+        if folder in networks and name not in new and is_of_weights(file):
+            outdated.append(name)
+    return outdated
 
 
 def push_model(api: HfApi, folder: Path, target: Target) -> list[str]:
-    """A model's folder, with a card made from what the run recorded; returns the address.
+    """Push a model's folder with a card made from what the run recorded, and return the address.
+
+    Files that describe other weights than those in the folder are left out, and one line says so.
 
     Raises:
         InputError: no model of this package, a link out of its folder, or weights that are missing or cannot be read.
@@ -164,18 +221,23 @@ def push_model(api: HfApi, folder: Path, target: Target) -> list[str]:
     with files_of_user("folder", folder):
         facts_of(folder, target.repo_id)
         load_model(folder, finite=False)  # one that has diverged is a result too
+    if stale := stale_files(folder):
+        logger.warning(f"{folder}: left out, because they describe other weights: {', '.join(stale)}")
     repo_id = prepare(api, target, "model")
     head = head_of(api, repo_id, target, "model")
-    write_model_card(folder, repo_id, remote_card(api, repo_id, "model", head))
-    return [upload(api, folder, repo_id, "model", target, "Upload self-modeling network", head)]
+    write_model_card(folder, repo_id, remote_card(api, repo_id, "model", head), license=target.license, api=api)
+    info = commit(api, folder, repo_id, "model", target, "Upload self-modeling network", head, leave_out=stale)
+    return [str(info.pr_url or info.commit_url)]
 
 
 def push_space(api: HfApi, folder: Path, target: Target) -> list[str]:
     """A Space's folder as it is: an evaluate module, an app; returns the address.
 
     Raises:
-        InputError: a link out of the folder.
+        InputError: a link out of the folder, or a license.
     """
+    if target.license is not None:
+        raise InputError("license", target.license, "allowed with models and sweeps; a Space has it in its README.md")
     check_links(files_of(folder).values(), folder)
     repo_id = prepare(api, target, "space")
     head = head_of(api, repo_id, target, "space")

@@ -30,6 +30,8 @@ SelfModelingConfig.register_for_auto_class()
 SelfModelingForImageClassification.register_for_auto_class("AutoModelForImageClassification")
 SelfModelingForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
 SelfModelingImageProcessor.register_for_auto_class()
+# by name, because `hub` stands above this package and is imported when something is pushed
+SelfModelingPreTrainedModel.pushed_by = "selfmod_hf.hub.network"
 
 __all__ = [
     "SelfModelingConfig",

@@ -147,6 +147,12 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
     # distributed gradients equal those of one large batch, uneven last batches included.
     accepts_loss_kwargs = True
 
+    # the module that pushes a complete repository; the package sets it, and a copy of this file knows no package
+    pushed_by: str | None = None
+    # what a Trainer knows of the network besides its weights, and where `from_pretrained` read it
+    companions: Any = None
+    loaded_from: dict[str, str] | None = None
+
     backbone: nn.Module
 
     def __init__(self, config: SelfModelingConfig) -> None:
@@ -409,6 +415,8 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             )
         pruned.load_state_dict(kept, assign=True)  # keeps the type of each tensor
         copy_buffers(self, pruned)
+        pruned.loaded_from = self.loaded_from
+        pruned.companions = None if self.companions is None else self.companions.of_other_weights()
         return pruned.train(self.training)
 
     @torch.no_grad()
@@ -461,6 +469,11 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         place = {name: kwargs[name] for name in _PLACE if name in kwargs}
         kwargs |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model.loaded_from = {
+            "name": str(pretrained_model_name_or_path),
+            "revision": kwargs.get("revision") or "main",
+            "subfolder": kwargs.get("subfolder") or "",
+        }
         if with_info:
             return model, info
         if info["missing_keys"] == _NEW_HEAD and pretrained_model_name_or_path is not None:
@@ -470,6 +483,21 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         folder = os.path.join(str(pretrained_model_name_or_path), kwargs.get("subfolder", ""))
         check_weights(info, os.path.join(folder, "model.safetensors"), ignore_mismatched_sizes=resized)
         return model
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
+        """Push the network like `PreTrainedModel.push_to_hub`.
+
+        With the package also its image processor or tokenizer, run.json and the package's card are sent. They come
+        from the Trainer, or from the folder or repository that the network was read from.
+
+        Args:
+            repo_id: ``user/name``.
+            kwargs: as `PreTrainedModel.push_to_hub` takes them; with the package also `license`, an identifier of the
+                Hub.
+        """
+        if self.pushed_by is None:
+            return super().push_to_hub(repo_id, **kwargs)
+        return importlib.import_module(self.pushed_by).push_network(self, repo_id, **kwargs)
 
     @classmethod
     def from_backbone_pretrained(cls, name: str, *, revision: str = "main", **config_fields: Any) -> Any:

@@ -93,6 +93,7 @@ class SelfModelingPopulation(nn.Module):
     """
 
     aux_weights: Tensor
+    companions: Any = None  # what a Trainer knows of the networks besides their weights
     accepts_loss_kwargs = True  # as the plain model: its sums are divided by `num_items_in_batch`
 
     def __init__(
@@ -144,6 +145,7 @@ class SelfModelingPopulation(nn.Module):
         reference = next(self.stacked.parameters())
         model.to(device=reference.device, dtype=reference.dtype)
         model.load_state_dict({name: value[index] for name, value in self.stacked.state_dict().items()})
+        model.companions = None if self.companions is None else self.companions.of_other_weights()
         return model.train(self.training)
 
     def part(self, indices: range) -> SelfModelingPopulation:

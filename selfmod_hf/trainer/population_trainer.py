@@ -256,6 +256,10 @@ class PopulationTrainer(SelfModelingTrainer):
 
     # ---- files ----
 
+    def _tell_model(self) -> None:
+        super()._tell_model()
+        self.population.companions = self.model.companions
+
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         self.gather_weights()
         super()._save_checkpoint(*args, **kwargs)
@@ -271,8 +275,8 @@ class PopulationTrainer(SelfModelingTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         super()._save(output_dir, self.population.state_dict())
 
-    def _save_settings(self, folder: Path) -> None:
-        super()._save_settings(folder)
+    def _save_settings(self, folder: Path, token: str) -> None:
+        super()._save_settings(folder, token)
         self.population.save_members(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import EvalPrediction, Trainer
 from transformers.trainer_utils import TrainOutput
 
-from ..complexity import LLCResult, llc_preset
+from ..complexity import llc_preset
 from ..data import EpochBatchSampler, TaskData, TaskSpec, TensorData, TensorDataLoader
 from ..data.loading import whole_batch
 from ..errors import InputError
@@ -28,6 +28,7 @@ from .checkpoints import check_adapter, check_not_pickled, is_whole, load_weight
 from .checks import check_before_training
 from .network import check_preprocessing
 from .processes import forget_evaluation, is_sharded, share_batches, share_state
+from .saving import default_processor
 from .terms import accuracy
 from .tracker_figures import TrackerFigures
 from .tracker_runs import TrackerRuns
@@ -54,7 +55,7 @@ class SelfModelingTrainer(TrackingTrainer):
         args: defaults to `SelfModelingTrainingArguments()`.
         compute_metrics: from logits and labels, as transformers has it; default: accuracy over the samples that have
             a label.
-        task: what the data is, for the model card.
+        task: what the data is, for the model card; default: the task that `train_dataset` was read for.
         kwargs: further arguments of `transformers.Trainer`.
 
     Raises:
@@ -95,6 +96,9 @@ class SelfModelingTrainer(TrackingTrainer):
             args.ddp_find_unused_parameters = False  # before Accelerate is told
         if has_adapter(model):
             check_with_adapter(args)
+        data = [kwargs.get(name) for name in ("train_dataset", "eval_dataset")]
+        if kwargs.get("processing_class") is None:
+            kwargs["processing_class"] = default_processor(*data)
         super().__init__(model=model, args=args, compute_metrics=compute_metrics, **kwargs)
         kind = getattr(getattr(self.model, "config", None), "model_type", None)
         if kind != SelfModelingConfig.model_type:
@@ -103,14 +107,14 @@ class SelfModelingTrainer(TrackingTrainer):
                 "SelfModelingForImageClassification or, of a pretrained encoder, its from_backbone_pretrained(...)"
             )
         check_preprocessing(self.model.config, self.train_dataset)
-        self.task = task
+        self.task = task or next((found for split in data if (found := getattr(split, "task", None))), None)
+        self._tell_model()
         if self.args.device.type == "cpu":
             self.add_callback(FlushTinyMoments)
         if self.args.log_weight_width:
             self.add_callback(WeightWidthCallback(self))
-        self._tracker_runs = TrackerRuns(self, task)
+        self._tracker_runs = TrackerRuns(self, self.task)
         self.add_callback(TrackerFigures(self, self.args.tensorboard_figures_every_n_epochs))
-        self.rlct_result: LLCResult | None = None  # the newest estimate, for the model card
         if self.args.rlct_every_n_epochs:
             self.add_callback(self._rlct_callback())
         self._num_parameters: int | None = None

@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
 from ..complexity import PRESETS
+from ..hub.license import check_license
 
 _COMPILE_MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 # arguments of transformers that these models or torch would refuse in the middle of the work: what can be used
@@ -47,6 +48,8 @@ class SelfModelingTrainingArguments(TrainingArguments):
         rlct_every_n_epochs: estimate and log the RLCT after every n-th epoch; 0: never.
         rlct_preset: its settings, a name that `selfmod_hf.complexity.llc_preset` knows.
         use_cpu: True on a machine without an accelerator.
+        license: of the network in its card, an identifier of the Hub such as ``apache-2.0``; None: that of the card on
+            the Hub, else that of the pretrained backbone, else none.
         logging_nan_inf_filter: False here: a loss that is NaN or infinite is logged as it is.
         ddp_find_unused_parameters: None: of transformers' encoders and timm's models, some of which have parameters
             that nothing uses; the package's own networks have none.
@@ -84,6 +87,13 @@ class SelfModelingTrainingArguments(TrainingArguments):
         default=0, metadata={"help": "Estimate and log the RLCT on the training set after every n-th epoch; 0: never."}
     )
     rlct_preset: str = field(default="paper", metadata={"help": "Its settings: paper, paper-text or theory."})
+    license: str | None = field(
+        default=None,
+        metadata={
+            "help": "License in the card of what is pushed, by the Hub's identifier (apache-2.0, mit, ...); default: "
+            "that of the card on the Hub, else that of the pretrained backbone, else none."
+        },
+    )
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Replace NaN and infinite losses by an average when logging."}
     )
@@ -106,6 +116,7 @@ class SelfModelingTrainingArguments(TrainingArguments):
         for name in ("rlct_every_n_epochs", "tensorboard_figures_every_n_epochs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)!r}: allowed are integers of at least 0")
+        check_license(self.license)
         for name in self.report_to:
             _check_tracker(name)
         for name in ("num_train_epochs", "learning_rate"):

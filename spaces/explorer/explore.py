@@ -77,7 +77,8 @@ class Answer:
 
 @lru_cache
 def results(repo: str) -> pd.DataFrame:
-    """Every network of a repository or folder (of a sweep, or of one model) with its RLCT and settings."""
+    """Every network of a repository or folder (of a sweep, or of one model) with its RLCT and settings. Those whose
+    figures are of other weights are left out."""
     return load_results(repo)
 
 
@@ -124,6 +125,8 @@ def facts(repo: str, name: str) -> str:
     value, error = (float("nan" if pd.isna(row[key]) else row[key]) for key in ("rlct", "rlct_standard_error"))
     rlct = f"RLCT {value:.2f} ± {error:.2f}"  # a diverged one has no value
     parts.append(f"{rlct} ({row['rlct_status']}, nβ {row['nbeta']:.1f})")
+    if not row["weights_checked"]:  # version 0.1.0 recorded no checksum
+        parts.append("figures not checked against the weights")
     return " · ".join(parts)
 
 

@@ -34,9 +34,9 @@ def test_digits_reach_95_percent_with_self_modeling_on(tmp_path, monkeypatch, ca
     assert main(["train"]) == 0
     table = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[-5:] if line)
     assert float(table["accuracy"]) >= 0.95
-    metrics = json.loads(Path("runs/digits/eval_results.json").read_text())
+    metrics = json.loads(Path("runs/digits-h64-aw1-seed42/eval_results.json").read_text())
     assert metrics["eval_self_modeling_loss"] > 0
-    model = SelfModelingForImageClassification.from_pretrained("runs/digits")
+    model = SelfModelingForImageClassification.from_pretrained("runs/digits-h64-aw1-seed42")
     assert model.config.aux_weight == 1.0
 
 
@@ -85,7 +85,7 @@ def test_accelerate_launch_with_bf16_on_the_cpu(tmp_path):
         *launch("--num_processes", "2", "--cpu", "--mixed_precision", "bf16"), "--task", "digits", *SHORT, cwd=tmp_path
     )
     assert "accuracy" in done.stdout
-    arguments = json.loads((tmp_path / "runs/digits/training_args.json").read_text())
+    arguments = json.loads((tmp_path / "runs/digits-h64-aw1-seed42/training_args.json").read_text())
     assert arguments["mixed_precision"] == "bf16"
 
 
@@ -135,7 +135,7 @@ def test_another_backbone_than_the_tasks_keeps_what_fits_it(argv, kept):
 def test_weight_zero_is_the_baseline(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--aux_weight", "0", "--quiet", *SHORT]) == 0
-    config = SelfModelingForImageClassification.from_pretrained("runs/digits").config
+    config = SelfModelingForImageClassification.from_pretrained("runs/digits-h64-aw0-seed42").config
     assert (config.aux_weight, config.target_layers) == (0, [])
 
 
@@ -144,7 +144,7 @@ def test_a_timm_backbone_by_flags_alone(tmp_path, monkeypatch):
     flags = ["--backbone", "timm/resnet18", "--backbone_kwargs", '{"stem_type": "deep", "stem_width": 8}']
     flags += ["--hidden_sizes", "16", "--target_layers", "layer4", "hidden.relu1", "--max_train_samples", "64"]
     assert main(["train", *flags, "--num_train_epochs", "1", "--aux_weight", "0.5", "--quiet"]) == 0
-    model = SelfModelingForImageClassification.from_pretrained("runs/digits")
+    model = SelfModelingForImageClassification.from_pretrained("runs/digits-resnet18-h16-aw0.5-seed42")
     assert model.backbone.conv1[0].out_channels == 8
     assert model.self_model_head.out_features == 512 + 16
 

@@ -25,6 +25,7 @@ def facts(**changes) -> CardFacts:
         "epochs": 50.0,
         "metrics": {"accuracy": 0.94123, "weight_width": 0.23456},
         "recipe": {"optimizer": "sgd (momentum=0.9,nesterov=True)", "seed": 1},
+        "weights": "5e" * 32,
     }
     return CardFacts(**{**defaults, **changes})
 
@@ -51,8 +52,10 @@ def fine_tuned(**settings) -> CardFacts:
         llc=25.53, standard_error=0.42, llc_per_chain=np.array([25.0, 26.06]), loss_trace=np.ones((2, 4)),
         baseline_trace=np.zeros((2, 4)), init_loss=0.012345, nbeta=15.3894, rhat=1.012, ess=143.6, acceptance_rate=None,
         settings=SamplerSettings(**(sampler | settings)), status="ok", status_reason="all chains agree",
+        weights_sha256="5e" * 32,
     )  # fmt: skip
     about = {"repo_id": "me/cifar10-tuned", "dataset": "uoft-cs/cifar10", "dataset_title": "cifar10", "epochs": 2.0}
+    about["license"] = {"license": "apache-2.0"}
     return facts(config=config, rlct=rlct, curves=True, trace=True, dataset_config="plain_text", **about)
 
 

@@ -33,7 +33,7 @@ def test_mnist_from_the_hub_to_the_hub(loopback_hub, tmp_path):
     assert "image_processing_self_modeling.py" in files
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
     pushed = api.hf_hub_download("me/net", "model.safetensors", cache_dir=tmp_path / "cache")
-    assert Path(pushed).read_bytes() == (tmp_path / "runs/mnist/model.safetensors").read_bytes()
+    assert Path(pushed).read_bytes() == (tmp_path / "runs/mnist-h64-aw10-seed42/model.safetensors").read_bytes()
     assert load_file(pushed)
 
     card = ModelCard.load(api.hf_hub_download("me/net", "README.md", cache_dir=tmp_path / "cache"))

@@ -204,8 +204,8 @@ def test_a_card_that_a_person_edits_meanwhile_is_not_overwritten(loopback_hub, s
     card = loopback_hub.root / "models/me/net/README.md"
     edited = card.read_text().replace(BEGIN, f"{BEGIN}\nMine.")
 
-    def edit(folder: Path, *rest: object) -> None:
-        write_model_card(folder, *rest)
+    def edit(folder: Path, *rest: object, **more: object) -> None:
+        write_model_card(folder, *rest, **more)
         api.upload_file(path_or_fileobj=edited.encode(), path_in_repo="README.md", repo_id="me/net")
 
     (folder / "more.txt").write_text("new")

@@ -1,0 +1,121 @@
+"""Pushing a network that is in memory, complete: `model.push_to_hub`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitInfo, HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import filter_repo_objects
+
+from ..files import read_json
+from ..models import image_processing_self_modeling
+from ..weights import KEY, state_digest, weights_sha256
+from .companions import write_json
+from .download import fetch
+from .model_folder import write_model_card
+from .records import RECORDS, RUN_FILE, stale_files
+from .upload import Target, commit, head_of, prepare, remote_card
+
+# of an image processor, of a tokenizer (`*.model`: SentencePiece's)
+PROCESSOR_FILES = (
+    "preprocessor_config.json", "processor_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json",
+    "vocab*", "merges.txt", "*.model",
+)  # fmt: skip
+CARD = "README.md"
+
+
+def push_network(
+    model: Any,
+    repo_id: str,
+    *,
+    commit_message: str | None = None,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    max_shard_size: int | str = "50GB",
+    tags: Sequence[str] | None = None,
+    license: str | None = None,
+) -> CommitInfo:
+    """Push a network with its processor, run.json and the package's card, as one commit.
+
+    Args:
+        model: a network of this package.
+        repo_id: ``user/name``.
+        license: identifier of the Hub. Default: that of the run, else that of the card on the Hub, else that of the
+            pretrained backbone, else none.
+        commit_message, private, token, revision, create_pr, max_shard_size, tags: as for
+            `transformers.PreTrainedModel.push_to_hub`.
+
+    Raises:
+        InputError: asked to be private, but the repository exists and is public; a license that is no identifier.
+        HfHubHTTPError, OSError: the Hub refuses, or cannot be reached.
+    """
+    target = Target(repo_id, bool(private), create_pr, revision, license)
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
+        add_companions(model, folder)
+        repo_id = prepare(api, target, "model")
+        head = head_of(api, repo_id, target, "model")
+        card = remote_card(api, repo_id, "model", head)
+        write_model_card(folder, repo_id, card, license=license, tags=tags or (), api=api)
+        message = commit_message or "Upload self-modeling network"
+        return commit(api, folder, repo_id, "model", target, message, head)
+
+
+def add_companions(model: Any, folder: Path) -> None:
+    """Write what belongs beside a network's weights, as far as it is known.
+
+    Args:
+        model: the network.
+        folder: holds its weights.
+    """
+    if model.companions is not None:
+        model.companions.write_all(folder, state_digest(model.state_dict()))
+        return
+    source = _source(**model.loaded_from) if model.loaded_from else None
+    if source is None:
+        return
+    same = weights_sha256(source) == weights_sha256(folder)
+    wanted = [*PROCESSOR_FILES, *(_records() if same else ())]
+    present = sorted(path.name for path in source.iterdir() if path.is_file())
+    outdated = stale_files(source)
+    for name in filter_repo_objects(present, allow_patterns=wanted):
+        if name not in outdated:
+            shutil.copy(source / name, folder / name)
+    _add_code(folder)
+    if not same and (source / RUN_FILE).is_file():  # the task is the same, what was found is not
+        run = read_json(source / RUN_FILE)
+        write_json(folder / RUN_FILE, {key: run[key] for key in run if key not in (KEY, "results", "epoch")})
+
+
+def _add_code(folder: Path) -> None:
+    """Write the code of the package's own image processor beside its settings. A stranger's code is not copied."""
+    settings, code = folder / "preprocessor_config.json", Path(image_processing_self_modeling.__file__)
+    if settings.is_file() and read_json(settings).get("image_processor_type") == "SelfModelingImageProcessor":
+        shutil.copy(code, folder / code.name)
+
+
+def _records() -> list[str]:
+    """Return the names of the files that describe a network and its training."""
+    made = [name for companions in RECORDS.values() for name in companions]
+    return [*RECORDS, *made, "training_args.json", CARD]
+
+
+def _source(name: str, revision: str, subfolder: str) -> Path | None:
+    """Return the folder that a network was read from, of a repository the cached one. None: it is gone."""
+    if Path(name).is_dir():
+        return Path(name, subfolder)
+    prefix = f"{subfolder}/" if subfolder else ""
+    patterns = [f"{prefix}{pattern}" for pattern in ("*.safetensors*", *PROCESSOR_FILES, *_records())]
+    try:
+        return fetch(name, patterns, revision=revision) / subfolder
+    except (HfHubHTTPError, HFValidationError, OSError):
+        return None
