@@ -43,7 +43,7 @@ from typing import TYPE_CHECKING, Any
 from ..complexity.result import plain, write_file
 from ..errors import InputError
 from ..files import read_json
-from ..weights import KEY, belongs, weights_sha256
+from ..weights import KEY, WEIGHTS, belongs, weights_sha256
 from .plan import Cell
 
 if TYPE_CHECKING:
@@ -105,6 +105,21 @@ def _check_entry(path: Path, entry: Any, columns: Sequence[str], more: Sequence[
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_readable(path: Path) -> None:
+    """Open safetensors, but do not read them.
+
+    Raises:
+        InputError: they are missing or cut off.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise InputError("file", str(path), f"is missing or cannot be read ({error})") from error
 
 
 class SweepFolder:
@@ -180,12 +195,17 @@ class SweepFolder:
         return belongs(recorded, weights_sha256(cell)) is not False
 
     def networks(self) -> list[Path]:
-        """Return the folder of each finished network whose row is of its own weights. One line names each other."""
+        """Return the folder of each finished network whose row is of its own weights. One line names each other.
+
+        Raises:
+            InputError: weights that are cut off.
+        """
         found = []
         for path in sorted(self.cells.glob("*/row.json")):
             if self.has_own_weights(path.parent):
                 found.append(path.parent)
             elif path.parent not in self._left_out:
+                check_readable(path.with_name(WEIGHTS))
                 self._left_out.add(path.parent)
                 logger.warning(f"{path.parent}: left out, because row.json describes other weights")
         return found

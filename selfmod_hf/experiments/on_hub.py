@@ -30,7 +30,7 @@ from ..hub.model_folder import is_data_set
 from ..hub.upload import Target, check_links, head_of, prepare, remote_card, selected, upload
 from ..weights import KEY
 from .figures import draw_figures
-from .folder import SweepFolder
+from .folder import SweepFolder, check_readable
 from .plan import can_be_hub_id, describe_setting
 from .published import published_value
 from .report import DIGITS, NAMES
@@ -152,15 +152,9 @@ def check_weights(folder: SweepFolder) -> None:
     Raises:
         InputError: names the first that is missing or cut off.
     """
-    from safetensors import SafetensorError, safe_open
-
     for cell in (path.parent for path in sorted(folder.cells.glob("*/row.json"))):
         for path in sorted({cell / "model.safetensors", *cell.glob("*.safetensors")}):
-            try:
-                with safe_open(path, "np"):
-                    pass
-            except (OSError, SafetensorError) as error:
-                raise InputError("file", str(path), f"is missing or cannot be read ({error})") from error
+            check_readable(path)
 
 
 def stage_networks(

@@ -83,4 +83,9 @@ def chosen_license(
 
 
 def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: data[name] for name in FIELDS if data.get(name)}
+    return {name: data[name] for name in FIELDS if _is_text(data.get(name))}
+
+
+def _is_text(value: Any) -> bool:
+    texts = value if isinstance(value, list) else [value]
+    return bool(texts) and all(isinstance(text, str) and text for text in texts)
