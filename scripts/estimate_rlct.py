@@ -1,5 +1,7 @@
-"""Estimate the RLCT of a trained network: `python scripts/estimate_rlct.py --model runs/mnist-h64-aw10-seed42`, the same
-as `selfmod rlct`."""
+"""Estimate the RLCT of a trained network, as `selfmod rlct` does.
+
+    python scripts/estimate_rlct.py --model runs/mnist-h64-aw10-seed42
+"""
 
 import sys
 
