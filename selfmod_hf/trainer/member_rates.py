@@ -50,7 +50,7 @@ def check_schedule(args: SelfModelingTrainingArguments, rates: Sequence[float]) 
         InputError: names the schedule.
     """
     schedule = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
-    entries = dict(args.lr_scheduler_kwargs or {})  # type: ignore[call-overload]
+    entries = dict(args.lr_scheduler_kwargs or {})
     absolute = schedule in _ABSOLUTE_SCHEDULES or any(name in entries for name in _ABSOLUTE_ENTRIES)
     if absolute and len(set(rates)) > 1:
         problem = "members have learning rates of their own; allowed are schedules that end at a share of the first"
