@@ -366,7 +366,7 @@ def _calibrate(
     settings["preset"] = f"{name} with {', '.join(sorted({*typed, *chosen}))}"
     settings = {name: value for name, value in settings.items() if name not in chosen}
     settings |= {"sampler": typed["sampler"]} if "sampler" in typed else {}
-    grid = {f"{name}s": [typed[name]] for name in chosen[:2] if name in typed}
+    grid: dict[str, Any] = {f"{name}s": [typed[name]] for name in chosen[:2] if name in typed}
     calibration = calibrate_rlct(model, data, **settings, **grid)
     calibration = replace(calibration, result=replace(calibration.result, weights_sha256=weights))
     if _is_main():

@@ -6,6 +6,7 @@ the model card alike.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,14 +14,15 @@ from transformers import TrainerCallback
 
 from ..complexity import weight_width
 from ..complexity.weight_width import weight_width_of
+from ..data import TensorData
 from .adapters import classifier_weight, has_adapter
+from .collated import CollatedData, collate
 from .processes import is_sharded, share_state
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
     from ..complexity import LLCResult
-    from ..data import TensorData
 
 
 class WeightWidthCallback(TrainerCallback):
@@ -55,25 +57,28 @@ class RLCTCallback(TrainerCallback):
 
     Args:
         trainer: whose `log` is used; the newest estimate becomes its `rlct_result`.
-        data: the training set.
+        data: the training set, as `estimate_rlct` takes it. Rows are collated before the first estimate.
         every_n_epochs: n.
         settings: of `estimate_llc_many`.
         last_epoch: none is made after it; default: no limit.
+        data_collator: makes a batch of rows.
     """
 
     def __init__(
         self,
         trainer: Trainer,
-        data: TensorData,
+        data: Any,
         every_n_epochs: int,
         settings: dict[str, Any],
         last_epoch: int | None = None,
+        data_collator: Callable[[Any], Any] | None = None,
     ) -> None:
         self.trainer = trainer
         self.data = data
         self.every_n_epochs = every_n_epochs
         self.settings = settings
         self.last_epoch = last_epoch
+        self.data_collator = data_collator
 
     def is_due(self, state: TrainerState) -> bool:
         """Return whether an n-th epoch is complete: a training may also end, or be stopped, within an epoch."""
@@ -91,6 +96,8 @@ class RLCTCallback(TrainerCallback):
 
         share_state(self.trainer)  # every process runs some of the chains
         model = self.trainer.accelerator.unwrap_model(kwargs["model"])
+        if not isinstance(self.data, (TensorData, CollatedData)):
+            self.data = collate(self.data, self.data_collator, model)
         (result,) = estimate_rlct([model], self.data, device=args.device, **self.settings)
         self.trainer.rlct_result = result
         log_aside(self.trainer, control, {**rlct_logs(result), "rlct_status": result.status})

@@ -83,7 +83,11 @@ def check_length(model: SelfModelingPreTrainedModel, *texts: TensorData) -> None
     Raises:
         InputError: the longest has too many tokens.
     """
-    lengths = [data.longest for data in texts if isinstance(data, TextTensors)]
+    check_tokens(model, max((data.longest for data in texts if isinstance(data, TextTensors)), default=0))
+
+
+def check_tokens(model: SelfModelingPreTrainedModel, longest: int) -> None:
+    """Raise an InputError if the encoder's table has fewer positions than the longest text has tokens."""
     most = most_tokens(model.backbone)
-    if lengths and most is not None and max(lengths) > most:
-        raise InputError("max_length", None, f"the longest text has {max(lengths)} tokens; allowed are at most {most}")
+    if most is not None and longest > most:
+        raise InputError("max_length", None, f"the longest text has {longest} tokens; allowed are at most {most}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,9 @@ from ..data import ImageTensors, TensorData, TextTensors
 from ..data.tensors import on_device
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
-from .network import check_length
+from ..models.modeling_self_modeling import IGNORED_LABEL
+from .collated import CollatedData, collate, is_data_of_rows
+from .network import check_length, check_tokens
 
 
 class _OnPixels(nn.Module):
@@ -23,10 +25,7 @@ class _OnPixels(nn.Module):
 
     def __init__(self, model: SelfModelingPreTrainedModel, data: ImageTensors) -> None:
         super().__init__()
-        self.network = model.prune().eval()
-        if isinstance(self.network.backbone, PreTrainedModel):
-            # the fused attention has no gradient of a bias (Swin's), and none at all for several chains at once
-            self.network.backbone.set_attn_implementation("eager")
+        self.network = _pruned(model)
         self.scale, self.shift = data.scale_and_shift()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -36,16 +35,32 @@ class _OnPixels(nn.Module):
         return self.network(pixel_values=values.to(next(self.network.parameters()).dtype)).logits
 
 
-class _OnTokens(nn.Module):
-    """The classification-only network of an encoder, from padded tokens."""
+class _OnInputs(nn.Module):
+    """The classification-only network, from its own arguments: padded tokens, or pixels of any kind."""
 
     def __init__(self, model: SelfModelingPreTrainedModel) -> None:
         super().__init__()
-        self.network = model.prune().eval()
-        self.network.backbone.set_attn_implementation(_attention_that_maps())
+        self.network = _pruned(model)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        return self.network(input_ids=input_ids, attention_mask=attention_mask).logits
+    def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
+        dtype = next(self.network.parameters()).dtype
+        typed = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+        return self.network(**typed).logits
+
+
+def _pruned(model: SelfModelingPreTrainedModel) -> SelfModelingPreTrainedModel:
+    """Return the classification-only network, with attention that several chains can compute at once."""
+    network = model.prune().eval()
+    config = network.config
+    config.return_dict = True
+    config.output_hidden_states = config.output_attentions = False
+    if isinstance(network.backbone, PreTrainedModel):
+        if network.main_input_name == "input_ids":
+            network.backbone.set_attn_implementation(_attention_that_maps())
+        else:
+            # the fused attention has no gradient of a bias (Swin's), and none at all for several chains at once
+            network.backbone.set_attn_implementation("eager")
+    return network
 
 
 def _attention_that_maps() -> str:
@@ -69,7 +84,7 @@ class _OnTexts(nn.Module):
 
     def __init__(self, model: SelfModelingPreTrainedModel, data: TextTensors) -> None:
         super().__init__()
-        self.network = model.prune().eval()
+        self.network = _pruned(model)
         self.texts = _Texts(data)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
@@ -109,31 +124,44 @@ class _Bags(torch.autograd.Function):
 
 
 def _problem(
-    models: Sequence[SelfModelingPreTrainedModel], data: TensorData, device: Any
+    models: Sequence[SelfModelingPreTrainedModel], data: Any, collator: Callable[[Any], Any] | None, device: Any
 ) -> tuple[list[nn.Module], Any, torch.Tensor]:
-    """Modules, inputs and targets, as `estimate_llc` takes them."""
+    """Return modules, inputs and targets, as `estimate_llc` takes them, of the samples that have a label."""
     _check_kinds(models, data)
+    if is_data_of_rows(data) and not isinstance(data, TensorData):
+        data = collate(data, collator, models[0])
     _check_fit(models[0], data)
+    rows = torch.arange(len(data.labels))[data.labels.cpu() != IGNORED_LABEL]
+    labels = data.labels[rows]
     if isinstance(data, ImageTensors):
-        return [_OnPixels(model, data) for model in models], data.pixels, data.labels
-    assert isinstance(data, TextTensors)
+        pixels = data.pixels if len(rows) == len(data) else data.pixels[rows]
+        return [_OnPixels(model, data) for model in models], pixels, labels
+    if isinstance(data, CollatedData):
+        inputs = {name: value[rows] for name, value in data.inputs.items()}
+        return [_OnInputs(model) for model in models], inputs, labels
     if data.padded:
-        batch = data.take(torch.arange(len(data)))
+        batch = data.take(rows)
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        return [_OnTokens(model) for model in models], inputs, data.labels
+        return [_OnInputs(model) for model in models], inputs, labels
     near = data.to(models[0].device if device is None else device)
-    return [_OnTexts(model, near) for model in models], torch.arange(len(data)), data.labels
+    return [_OnTexts(model, near) for model in models], rows, labels
 
 
 def estimate_rlct(
-    models: Sequence[SelfModelingPreTrainedModel], train_data: TensorData, /, **settings: Any
+    models: Sequence[SelfModelingPreTrainedModel],
+    train_data: Any,
+    /,
+    data_collator: Callable[[Any], Any] | None = None,
+    **settings: Any,
 ) -> list[LLCResult]:
     """RLCT of each network, pruned, with cross-entropy on `train_data`; all chains of all networks stacked.
 
     Args:
         models: networks of one architecture at their trained weights. They are not changed.
-        train_data: the training set, `ImageTensors` or `TextTensors`: `load_images(...).train`; images as they are,
-            without augmentation.
+        train_data: the training set. `ImageTensors` or `TextTensors`: `load_images(...).train`; images as they are,
+            without augmentation. Or rows with a length, such as a `datasets.Dataset`, which are read into memory.
+            Samples with the label -100 are left out.
+        data_collator: makes a batch of rows, as the Trainer's does; default: transformers' `default_data_collator`.
         settings: as for `estimate_llc_many`, but for the loss; for example from `llc_preset("paper", "mnist")`.
             Parameters are named as the pruned network's, after `network.`.
 
@@ -144,23 +172,29 @@ def estimate_rlct(
         ValueError: no network, one of another kind, data that do not fit the networks (kind, size, labels), or a
             setting that cannot be used.
     """
-    modules, inputs, targets = _problem(models, train_data, settings.get("device"))
+    modules, inputs, targets = _problem(models, train_data, data_collator, settings.get("device"))
     return estimate_llc_many(modules, inputs, targets, **settings)
 
 
-def calibrate_rlct(model: SelfModelingPreTrainedModel, train_data: TensorData, /, **settings: Any) -> LLCCalibration:
+def calibrate_rlct(
+    model: SelfModelingPreTrainedModel,
+    train_data: Any,
+    /,
+    data_collator: Callable[[Any], Any] | None = None,
+    **settings: Any,
+) -> LLCCalibration:
     """`calibrate_llc` for one network, pruned, with cross-entropy on `train_data`.
 
     Args:
         model: a network at its trained weights. It is not changed.
-        train_data: the training set, as for `estimate_rlct`.
+        train_data, data_collator: the training set, as for `estimate_rlct`.
         settings: as for `calibrate_llc`, but for the loss.
 
     Raises:
         ValueError: a network of another kind, data that do not fit it (kind, size, labels), or a setting that cannot be
             used.
     """
-    (module,), inputs, targets = _problem([model], train_data, settings.get("device"))
+    (module,), inputs, targets = _problem([model], train_data, data_collator, settings.get("device"))
     return calibrate_llc(module, inputs, targets, **settings)
 
 
@@ -172,12 +206,18 @@ def _check_kinds(models: Any, data: Any) -> None:
         kind = getattr(getattr(model, "config", None), "model_type", None)
         ours = kind == SelfModelingConfig.model_type
         check("model", type(model).__name__, ours, "a self-modeling network; for others there is estimate_llc")
-    usable = isinstance(data, (ImageTensors, TextTensors))
-    check("train_data", type(data).__name__, usable, "ImageTensors or TextTensors, such as load_images(...).train")
+    usable = isinstance(data, (ImageTensors, TextTensors, CollatedData)) or is_data_of_rows(data)
+    allowed = "ImageTensors or TextTensors, such as load_images(...).train, or rows with a length and a data_collator"
+    check("train_data", type(data).__name__, usable, allowed)
 
 
-def _check_fit(model: SelfModelingPreTrainedModel, data: TensorData) -> None:
+def _check_fit(model: SelfModelingPreTrainedModel, data: Any) -> None:
     config = model.config
+    _check_labels(data.labels, config.num_labels)
+    if isinstance(data, CollatedData):  # it was collated for this network
+        if "input_ids" in data.inputs:
+            check_tokens(model, data.inputs["input_ids"].shape[1])
+        return
     kind = "pixel_values" if isinstance(data, ImageTensors) else "input_ids"
     if model.main_input_name != kind:
         raise InputError("train_data", kind, f"the model takes {model.main_input_name}")
@@ -189,6 +229,12 @@ def _check_fit(model: SelfModelingPreTrainedModel, data: TensorData) -> None:
     if isinstance(data, TextTensors) and data.padded != (config.backbone == "transformers"):
         raise InputError("train_data.padded", data.padded, "encoders take padded texts, embedding bags bags")
     check_length(model, data)
-    if int(data.labels.max()) >= config.num_labels:
-        problem = f"the model has {config.num_labels} classes"
-        raise InputError("train_data.labels", int(data.labels.max()), problem)
+
+
+def _check_labels(labels: torch.Tensor, num_labels: int) -> None:
+    counted = labels[labels != IGNORED_LABEL]
+    if not len(counted):
+        raise InputError("train_data.labels", IGNORED_LABEL, "no sample has a label")
+    for label in (int(counted.min()), int(counted.max())):
+        if not 0 <= label < num_labels:
+            raise InputError("train_data.labels", label, f"the model has {num_labels} classes")

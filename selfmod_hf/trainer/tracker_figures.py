@@ -71,7 +71,7 @@ class TrackerFigures(TrainerCallback):
         was_training = model.training
         model.eval()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a data set may draw numbers for its samples
-            output = model(**self._batch())
+            output = model(**self._batch(), return_dict=True)
         model.train(was_training)
         predicted, actual = (output[f"self_model_{name}"].float().cpu() for name in ("predictions", "targets"))
         return predicted.numpy(), actual.numpy()

@@ -19,13 +19,12 @@ from ..data import EpochBatchSampler, TaskData, TaskSpec, TensorData, TensorData
 from ..data.loading import whole_batch
 from ..errors import InputError
 from ..models import SelfModelingConfig
-from ..models.modeling_self_modeling import (
-    MeanEmbeddingBag,
-)
+from ..models.modeling_self_modeling import MeanEmbeddingBag
 from .adapters import check_with_adapter, has_adapter
 from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback
 from .checkpoints import check_adapter, check_not_pickled, is_whole, load_weights, newest_whole_checkpoint
 from .checks import check_before_training
+from .collated import is_data_of_rows
 from .network import check_preprocessing
 from .processes import forget_evaluation, is_sharded, share_batches, share_state
 from .saving import default_processor
@@ -120,14 +119,17 @@ class SelfModelingTrainer(TrackingTrainer):
         self._num_parameters: int | None = None
 
     def _rlct_callback(self) -> RLCTCallback:
-        if not isinstance(self.train_dataset, TensorData):
-            raise ValueError("rlct_every_n_epochs: allowed with a train_dataset of ImageTensors or TextTensors")
+        if not isinstance(self.train_dataset, TensorData) and not is_data_of_rows(self.train_dataset):
+            kind = type(self.train_dataset).__name__
+            raise ValueError(f"rlct_every_n_epochs: allowed with a train_dataset that has a length, not with {kind}")
         if is_sharded(self):
             raise ValueError(
                 "rlct_every_n_epochs: allowed without FSDP or DeepSpeed; estimate that of the checkpoints afterwards"
             )
         settings = llc_preset(self.args.rlct_preset, self.task.name if self.task else "mnist")
-        return RLCTCallback(self, self.train_dataset, self.args.rlct_every_n_epochs, settings)
+        collator = self._get_collator_with_removed_columns(self.data_collator)
+        given = (self.train_dataset, self.args.rlct_every_n_epochs, settings)
+        return RLCTCallback(self, *given, data_collator=collator)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """As transformers has it; what a schedule lacks is told with its name."""

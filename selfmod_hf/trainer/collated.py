@@ -1,0 +1,101 @@
+"""A training set of any kind as one batch of tensors, for an RLCT."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import default_data_collator, set_seed
+
+from ..data import TaskData
+from ..errors import InputError
+from ..models import SelfModelingPreTrainedModel
+
+_LABELS = ("label", "label_ids", "labels")  # a collator of transformers turns each into labels
+_INPUTS = ("pixel_values", "input_ids", "attention_mask", "token_type_ids", "inputs_embeds")
+
+
+@dataclass(frozen=True)
+class CollatedData:
+    """A complete training set as one batch.
+
+    Attributes:
+        inputs: name -> (N, ...), arguments of the network.
+        labels: (N,), int64.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+
+
+def is_data_of_rows(data: Any) -> bool:
+    """Return whether these are rows with a length, such as a `datasets.Dataset` or a list, that a collator can take."""
+    if isinstance(data, (Tensor, np.ndarray, Mapping, str, TaskData)):
+        return False
+    return hasattr(data, "__len__") and hasattr(data, "__getitem__")
+
+
+def collate(data: Any, data_collator: Callable[[Any], Any] | None, model: SelfModelingPreTrainedModel) -> CollatedData:
+    """Return all rows of a data set as one batch.
+
+    Rows are read once, with random numbers of their own: what a transform draws here changes no training. All of them
+    are in memory at once. Columns that the network does not take are left out, as transformers' Trainer does. If the
+    network's input is no column, then all columns go to the collator, which must make it.
+
+    Args:
+        data: for which `is_data_of_rows` holds.
+        data_collator: makes a batch of a list of rows; default: transformers' `default_data_collator`.
+        model: whose arguments are kept.
+
+    Raises:
+        InputError: no row, a batch without labels or without the network's input, or texts one after another.
+    """
+    if len(data) == 0:
+        raise InputError("train_data", type(data).__name__, "has no row")
+    collator = data_collator or default_data_collator
+    taken = [name for name in inspect.signature(model.forward).parameters if name in _INPUTS]
+
+    def collate_rows(rows: Any) -> Any:
+        return collator(_without_other_columns(rows, taken))
+
+    with _own_random_numbers():
+        batch = next(iter(DataLoader(data, batch_size=len(data), collate_fn=collate_rows)))
+    labels = batch.get("labels") if isinstance(batch, Mapping) else None
+    if not isinstance(labels, Tensor) or labels.dim() != 1 or labels.is_floating_point():
+        raise InputError("data_collator", type(batch).__name__, "must give a dict with integer labels (N,)")
+    if "offsets" in batch:
+        raise InputError("data_collator", "offsets", "must give padded texts with an attention_mask")
+    inputs = {name: batch[name] for name in taken if isinstance(batch.get(name), Tensor)}
+    if model.main_input_name not in inputs and "inputs_embeds" not in inputs:
+        raise InputError("data_collator", sorted(batch), f"must give {model.main_input_name}, which the model takes")
+    return CollatedData(inputs, labels.long())
+
+
+def _without_other_columns(rows: Any, taken: list[str]) -> Any:
+    """Return rows with those columns alone that the network takes, if its input is among them."""
+    first = rows[0] if isinstance(rows, list) else None
+    if not isinstance(first, Mapping) or not any(name in first for name in taken):
+        return rows
+    kept = {*taken, *_LABELS}
+    return [{name: value for name, value in row.items() if name in kept} for row in rows]
+
+
+@contextmanager
+def _own_random_numbers() -> Iterator[None]:
+    """Draw random numbers of a fixed seed, and leave all generators as they were."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            set_seed(0)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
