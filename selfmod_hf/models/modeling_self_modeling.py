@@ -249,7 +249,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
                 module = self.get_submodule(name)
             except AttributeError as error:
                 raise ValueError(f"target_layers: {name!r} is no longer a module of the network") from error
-            hooks = module._forward_hooks.values()
+            hooks = list(module._forward_hooks.values())  # another thread may add one now
             if not any(isinstance(hook, _Capture) and hook.name == name for hook in hooks):
                 module.register_forward_hook(_Capture(name))
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -25,6 +27,10 @@ from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, model_clas
 from ..stacking import chunk_ranges
 from .checkpoints import load_weights
 from .member_rates import check_rate
+
+# Held while the stacked network runs: functional_call lends it the members' weights. Several threads may call one
+# population.
+_LENT = threading.RLock()
 
 # of a batch that all members share; of each member's own, there is one more
 _DIMENSIONS = (("pixel_values", 4), ("attention_mask", 2), ("offsets", 1))
@@ -196,7 +202,8 @@ class SelfModelingPopulation(nn.Module):
         batch = {name: value for name, value in given.items() if value is not None}
         shared = any(name in batch and batch[name].dim() == alone for name, alone in _DIMENSIONS)
         items = self._items_by_member(num_items_in_batch, shared)
-        parts = [self._map(block, detach, batch, shared, items) for block, detach in self._blocks()]
+        with nullcontext() if torch.compiler.is_compiling() else _LENT:
+            parts = [self._map(block, detach, batch, shared, items) for block, detach in self._blocks()]
         output = {
             name: torch.cat([part[name] for part in parts]) if len(parts) > 1 else parts[0][name] for name in parts[0]
         }

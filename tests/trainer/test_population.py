@@ -1,6 +1,7 @@
 """A member of a population equals the same seed trained alone."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -164,6 +165,22 @@ def test_a_schedule_that_ends_at_a_rate_of_its_own_is_rejected(tmp_path):
     for rate in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="learning_rate="):
             Member(1, 1, learning_rate=rate)
+
+
+def test_threads_get_their_own_outputs():
+    model = population(dtype=torch.float32).eval()
+    batches = [images(count, kind=ImageTensors).all()[0] for count in (5, 6, 7)]
+
+    def targets(pixels: torch.Tensor) -> list[torch.Tensor]:
+        with torch.no_grad():
+            return [model(pixels)["self_model_targets"] for _ in range(15)]
+
+    expected = [targets(pixels)[0] for pixels in batches]
+    with ThreadPoolExecutor(len(batches)) as pool:
+        found = list(pool.map(targets, batches))
+    for mine, theirs in zip(found, expected, strict=True):
+        for each in mine:
+            assert torch.equal(each, theirs)
 
 
 def test_an_evaluation_does_not_depend_on_what_else_was_trained_here(tmp_path):
