@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils.constants import FSDP_MODEL_NAME
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -73,8 +74,12 @@ def load_weights(model: nn.Module, checkpoint: str | Path, *, assign: bool = Fal
 
     Raises:
         ValueError: there are no such weights, they cannot be read, they are not the model's, or they are of a wider
-            type, so that they would be rounded.
+            type, so that they would be rounded; a checkpoint of a sharded training, whose optimizer has another form.
     """
+    if sharded := sorted(path.name for path in Path(checkpoint).glob(f"{FSDP_MODEL_NAME}*")):
+        raise ValueError(
+            f"holds {sharded[0]}, of a sharded training (FSDP); allowed are checkpoints of other trainings"
+        )
     stored = _read_weights(Path(checkpoint))
     theirs, own = _widest_type(stored), _widest_type(model.state_dict())
     if not assign and torch.promote_types(theirs, own) != own:

@@ -6,11 +6,13 @@ Populations are cut by their members instead, see `shares.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from accelerate.data_loader import BatchSamplerShard
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
@@ -30,6 +32,24 @@ _KEPT = (
 def is_sharded(trainer: Trainer) -> bool:
     """Return whether a process may hold only a part of each weight (FSDP, DeepSpeed)."""
     return trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+
+
+@contextmanager
+def own_class(model: Any) -> Iterator[None]:
+    """Give a sharded network its own class back for a while.
+
+    FSDP2 replaces the class by one that it makes. transformers copies the code of a network's class beside its
+    weights: it would be FSDP's, and no Auto class could load the network.
+    """
+    changed = type(model)
+    if not isinstance(model, FSDPModule):
+        yield
+        return
+    model.__class__ = next(kind for kind in changed.__mro__ if not issubclass(kind, FSDPModule))
+    try:
+        yield
+    finally:
+        model.__class__ = changed
 
 
 # ---- weights ----

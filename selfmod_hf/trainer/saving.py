@@ -36,6 +36,7 @@ from ..hub.records import RUN_FILE, former_files, move_aside, stale_files, weigh
 from ..hub.upload import Target, check_links, commit, files_of, remote_card, selected
 from ..weights import KEY, belongs, state_digest, weights_sha256
 from .checkpoints import whole_checkpoints
+from .processes import own_class
 from .training_args import SelfModelingTrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -142,7 +143,8 @@ class SavingTrainer(Trainer):
             self._take_over(Path(name), folder, self.weights_token(state_dict))
 
     def _write_network(self, folder: str, state_dict: dict[str, torch.Tensor] | None) -> None:
-        super()._save(folder, state_dict)
+        with own_class(self.model):
+            super()._save(folder, state_dict)
         Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, which no one here would load
 
     def _save_settings(self, folder: Path, token: str) -> None:

@@ -16,9 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from transformers import AutoModelForImageClassification
 
 from selfmod_hf import SelfModelingTrainer, SelfModelingTrainingArguments
 from tests.models.test_encoders import network, texts
+from tests.trainer import test_checkpoints
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
 CONFIG = """
@@ -54,10 +57,10 @@ def on_cpu_too(self, *args, fsdp_plugin=None, **kwargs):
 
 AcceleratorState.__init__ = on_cpu_too
 
-from tests.trainer.test_fsdp import train
-run = train(sys.argv[1])
+from tests.trainer import test_fsdp
+run = getattr(test_fsdp, sys.argv[1])(sys.argv[2])
 sharded = [name for name, module in run.model.named_modules() if isinstance(module, FSDPModule)]
-assert "backbone.encoder.layer.1" in sharded and "" in sharded, sharded
+assert any(name.endswith("layer.1") or name.endswith("layers.1") for name in sharded) and "" in sharded, sharded
 weight = run.model.self_model_head.weight
 assert weight.to_local().numel() < weight.numel()
 # a process that ends while its peer still holds connections to it may be aborted
@@ -89,17 +92,22 @@ def train(folder: str) -> SelfModelingTrainer:
     return run
 
 
-@pytest.mark.slow
-def test_two_sharded_processes_train_what_one_does(tmp_path):
-    train(str(tmp_path / "one"))
-    (tmp_path / "fsdp.yaml").write_text(CONFIG)
-    (tmp_path / "script.py").write_text(CODE)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(tmp_path / "fsdp.yaml")]
+def launch(folder: Path, function: str, *arguments: object, config: str = CONFIG) -> None:
+    """Call a function of this file in two processes that shard the network."""
+    (folder / "fsdp.yaml").write_text(config)
+    (folder / "script.py").write_text(CODE)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", folder / "fsdp.yaml"]
     done = subprocess.run(
-        [*launch, str(tmp_path / "script.py"), str(tmp_path / "two")], env=ENVIRONMENT, capture_output=True, text=True,
+        [*command, folder / "script.py", function, *arguments], env=ENVIRONMENT, capture_output=True, text=True,
         check=False, timeout=500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-12000:]
+
+
+@pytest.mark.slow
+def test_two_sharded_processes_train_what_one_does(tmp_path):
+    train(str(tmp_path / "one"))
+    launch(tmp_path, "train", tmp_path / "two")
     one, two = (json.loads((tmp_path / name / "log.json").read_text()) for name in ("one", "two"))
     assert len(one) == len(two)
     for mine, theirs in zip(one, two, strict=True):
@@ -110,3 +118,45 @@ def test_two_sharded_processes_train_what_one_does(tmp_path):
     assert whole.keys() == gathered.keys()
     for name, value in whole.items():
         torch.testing.assert_close(gathered[name], value, rtol=0, atol=1e-4)
+
+
+class FullWeights(test_checkpoints.Weights):
+    """Keeps the weights of each checkpoint, gathered from the processes."""
+
+    def on_save(self, args, state, control, model=None, **kwargs):
+        self.at[state.global_step] = gathered(model)
+
+
+def gathered(model: nn.Module) -> dict[str, torch.Tensor]:
+    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+    return {name: value.clone() for name, value in state.items()}
+
+
+def resume(folder: str) -> SelfModelingTrainer:
+    """Train a ViT, load its best model, resume it. Each time every weight must be that of the checkpoint."""
+    settings = {"per_device_train_batch_size": 6}
+    first = test_checkpoints.trainer(folder, "vit", test_checkpoints.network("vit"), **settings)
+    first.remove_callback(first.weights)
+    first.add_callback(weights := FullWeights())
+    first.train()
+    test_checkpoints.assert_equal(gathered(first.model), weights.at[1])
+    other = test_checkpoints.network("vit", seed=1)
+    again = test_checkpoints.trainer(folder, "vit", other, **settings, load_best_model_at_end=False)
+    again.remove_callback(again.weights)
+    again.train(resume_from_checkpoint=True)
+    test_checkpoints.assert_equal(gathered(again.model), weights.at[2])
+    return again
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["FULL_STATE_DICT", "SHARDED_STATE_DICT"])
+def test_every_weight_of_a_sharded_network_comes_back(tmp_path, kind):
+    config = CONFIG.replace("BertLayer", "ViTLayer").replace("FULL_STATE_DICT", kind)
+    launch(tmp_path, "resume", tmp_path / "run", config=config)
+    alone = test_checkpoints.trainer(tmp_path / "run", "vit", test_checkpoints.network("vit"))
+    with pytest.raises(ValueError, match=r"checkpoint-2': holds pytorch_model_fsdp\S*, of a sharded training"):
+        alone.train(resume_from_checkpoint=True)
+    if kind == "FULL_STATE_DICT":  # a network like any other, with its code
+        loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "run" / "checkpoint-2")
+        assert type(loaded) is type(alone.model)
+        assert (tmp_path / "run" / "checkpoint-2" / "modeling_self_modeling.py").is_file()
