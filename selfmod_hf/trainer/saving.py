@@ -349,6 +349,6 @@ class SavingTrainer(Trainer):
 
 
 def default_processor(*datasets: Any) -> Any:
-    """Return the image processor or tokenizer of the first data set that has one."""
+    """Return the image processor or tokenizer of the first data set that has one which can be saved."""
     own = [data.processor() for data in datasets if isinstance(data, TensorData)]
-    return next((processor for processor in own if processor is not None), None)
+    return next((processor for processor in own if hasattr(processor, "save_pretrained")), None)
