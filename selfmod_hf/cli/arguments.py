@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import json
 import math
+import os
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -157,6 +158,12 @@ def check_output_dir(folder: str | Path | None) -> None:
             pass
     except OSError as error:
         raise UsageError(f"--output_dir {folder}: cannot be written to ({error.strerror})") from error
+
+
+def print_note(text: str) -> None:
+    """Print a line that is no error, on the standard error; of several processes the first one does."""
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(f"selfmod: {text}", file=sys.stderr)
 
 
 def quieten(quiet: bool) -> None:

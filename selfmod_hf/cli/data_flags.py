@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .arguments import print_note
+
 if TYPE_CHECKING:
     from ..data import ImagePreprocessing, TaskData, TaskSpec
 
@@ -116,6 +118,13 @@ def load_data(
 
         data = replace(data, train=replace(data.train, augmentation=RandomAffine()))
     return data
+
+
+def note_unseen_classes(data: TaskData[Any]) -> None:
+    """Print which classes of the test samples no training sample has, because no network can learn them."""
+    if data.unseen_classes:
+        shown = ", ".join(f"{name} ({count} test samples)" for name, count in data.unseen_classes.items())
+        print_note(f"no training sample has these classes: {shown}")
 
 
 def _image_size(size: list[int] | None) -> list[int] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -29,7 +31,31 @@ class EpochLines(TrainerCallback):
         self.printed_at = state.global_step
         newest = {name: value for entry in state.log_history for name, value in entry.items()}
         figures = [f"{title} {newest[name]:.4f}" for name, title in SHOWN.items() if name in newest]
+        estimate = newest_rlct(state.log_history)
+        if estimate is not None and estimate["step"] == state.global_step:
+            figures.append(f"RLCT {rlct_text(estimate)}")
         tqdm.write(f"epoch {state.epoch or 0:g}/{args.num_train_epochs:g}  " + "  ".join(figures))
+
+
+def newest_rlct(log_history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the log entry of the newest RLCT that was estimated while training, or None.
+
+    Args:
+        log_history: of the Trainer's state.
+    """
+    estimates = [entry for entry in log_history if "rlct" in entry]
+    return estimates[-1] if estimates else None
+
+
+def rlct_text(entry: Mapping[str, Any]) -> str:
+    """Return an estimate for people, for example `31.25 ± 0.40 (ok)`.
+
+    Args:
+        entry: from `newest_rlct`.
+    """
+    if not math.isfinite(entry["rlct"]):
+        return f"none ({entry['rlct_status']})"
+    return f"{entry['rlct']:.2f} ± {entry['rlct_standard_error']:.2f} ({entry['rlct_status']})"
 
 
 class SilentProgressBar(ProgressCallback):

@@ -25,6 +25,10 @@ class ReportArguments:
     folder: str | None = flag(
         "Results folder of `selfmod sweep`, or the repository it was pushed to; may be given without the flag's name."
     )
+    keep_chance: bool = flag(
+        "Count networks at chance level (no more accurate than guessing) in means, tests and trends, too.",
+        default=False,
+    )
     output_dir: str | None = flag("Where it all goes; default: FOLDER/report, or runs/hub/<repository>/report.")
 
 
@@ -50,6 +54,7 @@ def run(argv: Sequence[str]) -> None:
         check_output_dir(args.output_dir)
         here = Path(args.folder)
         folder = SweepFolder(here) if here.is_dir() else pull_sweep(args.folder, Path("runs/hub") / here)
+        folder.keep_chance = args.keep_chance
     output = Path(args.output_dir or folder.path / "report")
     text, files = write_report(folder, output)
     print(text)

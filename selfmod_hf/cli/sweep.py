@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .arguments import check_output_dir, make_parser, parse, quieten
-from .data_flags import DataArguments, flag, load_data
+from .data_flags import DataArguments, flag, load_data, note_unseen_classes
 from .errors import UsageError, one_line
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ def prepare(args: SweepArguments) -> Sweep:
     )
     with state.main_process_first():
         data = load_data(spec, data_args)
+    note_unseen_classes(data)
     footprints = {
         size: measure_footprint(recipe_config(spec, data, hidden_sizes=[size]), data.train)
         for size in dict.fromkeys(cell.hidden_size for cell in plan.cells)

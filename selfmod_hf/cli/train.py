@@ -8,13 +8,13 @@ import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import as_flags, check_output_dir, make_parser, parse, quieten, read_config_file
-from .data_flags import DataArguments, flag, load_data, task_spec
+from .arguments import as_flags, check_output_dir, make_parser, parse, print_note, quieten, read_config_file
+from .data_flags import DataArguments, flag, load_data, note_unseen_classes, task_spec
 from .errors import UsageError, hub_in_one_line, one_line
 
 if TYPE_CHECKING:
@@ -36,15 +36,17 @@ class ModelArguments:
     small_image_stem: bool = flag("A timm ResNet for 32x32: first convolution 3x3, stride 1, no max-pool.", False)
     feature_pooling: str = flag("What the heads read of an encoder's tokens: mean or first.", default="mean")
     hidden_sizes: list[int] | None = flag(
-        "Widths of the linear + ReLU layers between backbone and heads; default: the task's, else none (on an mlp: a "
-        "linear classifier)."
+        "Widths of the linear + ReLU layers between backbone and heads; default: the task's; of a data set of your own "
+        "128, with a backbone of your own none."
     )
     target_layers: list[str] | None = flag(
-        "Modules whose activations are predicted, e.g. hidden.relu1, or encoder.layer.*.output."
+        "Modules whose activations are predicted, e.g. hidden.relu1, or encoder.layer.*.output; default: the task's; "
+        "of a data set of your own the last hidden layer, with a backbone of your own none."
     )
     target_pooling: str = flag("What of token-wise activations is predicted: mean, first, flatten.", default="mean")
     aux_weight: float = flag(
-        "Weight of the self-modeling loss; 0 is the baseline, a plain classifier; default: the task's, else 0.",
+        "Weight of the self-modeling loss; 0 is the baseline, a plain classifier; default: the task's; of a data set "
+        "of your own 1, with a backbone of your own 0.",
         default=0.0,
     )
     classification_weight: float = flag("Weight of the classification loss.", default=1.0)
@@ -99,25 +101,34 @@ def run(argv: Sequence[str]) -> None:
         check_output_dir(training_args.output_dir)
         with training_args.main_process_first(desc="loading data"):
             data = load_run_data(spec, data_args, model_args)
-        _report_unseen(data)
+        note_unseen_classes(data)
         set_seed(training_args.seed)
         model = build_model(model_args, data)
         if model.self_model_head is not None and model.config.aux_weight == 0:
-            print("selfmod: --aux_weight is 0: nothing trains the self-model of --target_layers", file=sys.stderr)
+            print_note("--aux_weight is 0: nothing trains the self-model of --target_layers")
+        if model.self_model_head is None and not any(flag.startswith("--aux_weight") for flag in argv):
+            kind = "linear baseline" if _is_linear(model) else "baseline"
+            print_note(f"trains a {kind} that does not model itself, because --target_layers is not given")
         with one_line(hub="--push_to_hub, --hub_model_id"):
             trainer = _build_trainer(data.task or spec, model, training_args, data, run_args.quiet)
     train(trainer)
 
 
+def _is_linear(model: SelfModelingPreTrainedModel) -> bool:
+    return model.config.backbone == "mlp" and not model.config.hidden_sizes
+
+
 def _parser() -> HfArgumentParser:
-    from ..data import TASKS
+    from ..data import TASKS, default_recipe
 
     recipes = "; ".join(f"{name}: {' '.join(as_flags(spec.recipe))}" for name, spec in TASKS.items())
+    own = " ".join(as_flags(default_recipe()))
     return make_parser(
         "train",
         *flag_classes(),
         defaults=DEFAULTS,
-        epilog=f"A built-in task's own flags come before the defaults above. {recipes}",
+        epilog=f"A built-in task's own flags come before the defaults above. {recipes}. With --dataset_name alone, and "
+        f"without a backbone of your own: {own}",
     )
 
 
@@ -142,7 +153,7 @@ def parse_flags(
     first, _ = parser.parse_known_args(given)
     with one_line():
         spec = task_spec(first)
-    base = dict(spec.recipe)
+    base = dict(_recipe(spec, first))
     if first.backbone_name or first.backbone_config:
         base["per_device_eval_batch_size"] = 64  # an encoder keeps each layer's tokens
         for name in NETWORK_FIELDS:
@@ -196,6 +207,19 @@ def _data_name(args: Any) -> str:
 
 def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def _recipe(spec: TaskSpec, typed: Any) -> Mapping[str, Any]:
+    """Return the flags of the task's recipe, or those for a data set of one's own.
+
+    A backbone of one's own has no default: what it predicts is for the user to say.
+    """
+    from ..data import default_recipe
+
+    own_backbone = typed.backbone or typed.backbone_name or typed.backbone_config
+    if typed.task is not None or typed.dataset_name is None or own_backbone or typed.hidden_sizes == []:
+        return spec.recipe
+    return default_recipe() if typed.hidden_sizes is None else default_recipe(typed.hidden_sizes)
 
 
 def _derived(args: Any, given: Sequence[str]) -> list[str]:
@@ -291,13 +315,6 @@ def build_model(args: ModelArguments, data: TaskData[Any]) -> SelfModelingPreTra
     return model
 
 
-def _report_unseen(data: TaskData[Any]) -> None:
-    """Say which classes of the test samples no training sample has, because the network cannot learn them."""
-    if data.unseen_classes:
-        shown = ", ".join(f"{name} ({count} test samples)" for name, count in data.unseen_classes.items())
-        print(f"selfmod: no training sample has these classes: {shown}", file=sys.stderr)
-
-
 def _json_object(flag: str, text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
@@ -363,6 +380,8 @@ def train(trainer: SelfModelingTrainer) -> None:
 
 def summary(trainer: SelfModelingTrainer, metrics: dict[str, float], where: str) -> str:
     """The table at the end of a run."""
+    from .progress import newest_rlct, rlct_text
+
     rows = {"loss": f"{metrics['eval_loss']:.4f}"} if "eval_accuracy" not in metrics else {}  # --prediction_loss_only
     for title, name in (("accuracy", "eval_accuracy"), ("classification loss", "eval_classification_loss")):
         if name in metrics:
@@ -373,6 +392,9 @@ def summary(trainer: SelfModelingTrainer, metrics: dict[str, float], where: str)
     widths = [entry["weight_width"] for entry in trainer.state.log_history if "weight_width" in entry]
     if widths:
         rows["weight width"] = f"{widths[-1]:.4f}"
+    estimate = newest_rlct(trainer.state.log_history)
+    if estimate is not None:
+        rows["RLCT"] = f"{rlct_text(estimate)}, estimated after epoch {estimate['epoch']:g}"
     if not math.isfinite(metrics["eval_loss"]):
         rows["diverged"] = "the loss is not finite; try a smaller --learning_rate or --aux_weight"
     rows["model"] = where

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..files import read_yaml
 from ..tokens import without_tokens
 from .arguments import as_flags, check_finite, check_output_dir, make_parser, quieten
-from .data_flags import flag
+from .data_flags import flag, note_unseen_classes
 from .errors import UsageError, one_line
 
 if TYPE_CHECKING:
@@ -138,6 +138,7 @@ class Worker:
         folder = Path(args.output_dir or f"runs/tune-{spec.name.replace('/', '--')}")
         self.data = train.load_run_data(spec, data_args, model_args)
         self.spec = self.data.task or spec
+        note_unseen_classes(self.data)
         draws = {} if args.rlct_draws is None else {"num_draws": args.rlct_draws}
         self.sampling = llc_preset(training_args.rlct_preset, spec.name) | draws
         LLCSettings(**self.sampling)  # refuses now what sampling would refuse after the training

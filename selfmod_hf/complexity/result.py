@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError
 from .diagnostics import effective_sample_size, split_rhat, standard_error
 
 STATUSES = OK, NOT_AT_MINIMUM, NOT_CONVERGED, DIVERGED = "ok", "not_at_minimum", "not_converged", "diverged"
@@ -165,7 +166,8 @@ class LLCResult:
             result = cls(settings=SamplerSettings(**settings), **fields, **dict[str, Any](traces))
             _check_fields(result)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError) as error:
-            raise ValueError(f"{path}: no LLC result with its traces ({type(error).__name__}: {error})") from error
+            problem = f"no LLC result with its traces ({type(error).__name__}: {error})"
+            raise InputError("file", str(path), problem) from error
         return result
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:

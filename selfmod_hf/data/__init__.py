@@ -5,7 +5,7 @@ from .images import ImageTensors, load_images
 from .loading import EpochBatchSampler, TensorDataLoader, epoch_order
 from .preprocessing import ImagePreprocessing, backbone_preprocessing, network_preprocessing
 from .splits import resolve_task
-from .tasks import TASKS, TaskSpec, get_task
+from .tasks import TASKS, TaskSpec, default_recipe, get_task
 from .tensors import TaskData, TensorData
 from .texts import TextTensors, load_texts
 from .tokenizer import basic_english_tokenizer
@@ -23,6 +23,7 @@ __all__ = [
     "TextTensors",
     "backbone_preprocessing",
     "basic_english_tokenizer",
+    "default_recipe",
     "epoch_order",
     "get_task",
     "load_images",

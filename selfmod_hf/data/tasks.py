@@ -179,6 +179,25 @@ TASKS: Mapping[str, TaskSpec] = {
 }
 
 
+def default_recipe(hidden_sizes: Sequence[int] = (128,)) -> dict[str, Any]:
+    """Return the recipe for a data set of one's own: a small network that predicts its last hidden layer.
+
+    It is a plain default, no experiment of the paper: AdamW at 1e-3, weight 1 of the self-modeling loss.
+
+    Args:
+        hidden_sizes: widths of the hidden layers, one or more.
+
+    >>> default_recipe([64, 32])["target_layers"]
+    ['hidden.relu2']
+    """
+    return {
+        "hidden_sizes": list(hidden_sizes),
+        "target_layers": [f"hidden.relu{len(hidden_sizes)}"],
+        "aux_weight": 1.0,
+        "learning_rate": 1e-3,
+    }
+
+
 def get_task(name: str) -> TaskSpec:
     """The built-in task of that name.
 

@@ -12,7 +12,7 @@ from ..complexity.weight_width import histogram
 from .folder import SweepFolder
 from .plan import describe_setting
 from .published import published_for
-from .statistics import mean_interval, summarize_arms, usable, with_both_targets
+from .statistics import mark_chance, mean_interval, summarize_arms, usable, with_both_targets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,8 @@ TITLES = {"weight_width": "SD of the last layer's weights", "accuracy": "test ac
 
 def draw_figures(folder: SweepFolder, output: Path) -> list[Path]:
     """All figures of a sweep; returns the files."""
-    rows, curves = folder.rows(), folder.curves()
+    rows = folder.rows()
+    curves = mark_chance(folder.curves(), rows)
     changed = describe_setting(folder.read_run()["settings"], folder.finished_cells()).startswith("NOT")
     output.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
@@ -37,7 +38,7 @@ def draw_figures(folder: SweepFolder, output: Path) -> list[Path]:
             files += _save(figure_2(own, followed, "; another setting" if changed else ""), output / f"figure2{suffix}")
             files += _save(over_epochs(followed), output / f"epochs{suffix}")
             files += _save(rlct_over_weight(own), output / f"rlct{suffix}")
-            files += _save(weight_distributions(own, folder), output / f"weights{suffix}")
+            files += _save(weight_distributions(own[~own["at_chance"]], folder), output / f"weights{suffix}")
     both = with_both_targets(rows)
     if not both.empty:
         files += _save(targets_compared(both), output / "targets")

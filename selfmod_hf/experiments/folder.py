@@ -1,7 +1,8 @@
 """The results folder of a sweep.
 
-    run.json            settings, versions, machine, git commit, whether the data was a local folder; one entry per
-                        session that worked on the folder
+    run.json            settings, versions, machine, git commit, whether the data was a local folder, numbers of
+                        samples, share of the test split's most frequent class; one entry per session that worked on
+                        the folder
     results.json        list of rows, one a network (columns below)
     results.parquet     the same as a table
     curves.parquet      one row a network and epoch
@@ -127,10 +128,12 @@ class SweepFolder:
 
     Args:
         path: the folder; made by `locked`, or with its first network; reading makes none.
+        keep_chance: whether networks at chance level count in means, tests and trends like all others.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, keep_chance: bool = False) -> None:
         self.path = Path(path)
+        self.keep_chance = keep_chance
         self.cells = self.path / "cells"
         self.populations = self.path / "populations"
         self._left_out: set[Path] = set()
@@ -242,12 +245,40 @@ class SweepFolder:
     # ---- tables ----
 
     def rows(self) -> pd.DataFrame:
-        """All finished cells, sorted.
+        """Return all finished cells, sorted.
+
+        Beside the columns of `results` there is `at_chance`: whether the network is no more accurate than guessing.
+        Such networks are left out of means, tests and trends. With `keep_chance` none is marked.
 
         Raises:
             InputError: there is none.
         """
-        return self._table("row.json", RESULT_COLUMNS, KEYS, WEIGHTS_COLUMN)
+        rows = self._table("row.json", RESULT_COLUMNS, KEYS, WEIGHTS_COLUMN)
+        level = None if self.keep_chance else self.chance_level()
+        rows["at_chance"] = False if level is None else rows["accuracy"] <= level
+        return rows
+
+    def chance_level(self) -> float | None:
+        """Return the accuracy up to which a network is no better than guessing, or None where it cannot be known.
+
+        It is p + 2 * sqrt(p * (1 - p) / n), two standard errors above p: the share of the test split's most frequent
+        class. n is the number of test samples. A folder of an older version does not hold p; there it is one over the
+        number of classes.
+        """
+        run = self.read_run()
+        samples, share = run.get("test_samples"), run.get("largest_class_share")
+        if share is None:
+            classes = self._number_of_classes()
+            share = None if classes is None else 1 / classes
+        if not _is_number(samples) or not _is_number(share) or samples < 1 or not 0 < share < 1:
+            return None
+        return float(share + 2 * math.sqrt(share * (1 - share) / samples))
+
+    def _number_of_classes(self) -> int | None:
+        for path in sorted(self.cells.glob("*/config.json")):
+            names = read_json(path).get("id2label")
+            return len(names) if isinstance(names, dict) and names else None
+        return None
 
     def finished_cells(self) -> list[Cell]:
         keys = ("hidden_size", "aux_weight", "seed", "detach_targets")
@@ -283,6 +314,7 @@ class SweepFolder:
         """
         into = into or self.path
         rows, curves = self.rows(), self.curves()
+        rows = rows[list(RESULT_COLUMNS)]
         records = json.loads(rows.to_json(orient="records", double_precision=15))
         write_file(into / "results.json", to_json(records))
         for name, table in (("results", rows), ("curves", curves)):

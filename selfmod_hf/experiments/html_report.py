@@ -24,7 +24,7 @@ from .folder import SweepFolder, to_json
 from .plan import Cell, describe_setting
 from .published import compare_with_published, published_value, published_values
 from .report import DIGITS, NAMES
-from .statistics import ARM, MEASURES, compare_with_baseline, mean_interval, summarize_arms, trends, usable
+from .statistics import ARM, MEASURES, compare_with_baseline, mark_chance, mean_interval, summarize_arms, trends, usable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +71,8 @@ def write_html_report(folder: SweepFolder, path: Path) -> Path:
 
     from .. import __version__
 
-    rows, curves, run = folder.rows(), folder.curves(), folder.read_run()
+    rows, run = folder.rows(), folder.read_run()
+    curves = mark_chance(folder.curves(), rows)
     networks = _networks(folder, rows)
     task = str(rows["task"].iloc[0])
     with entries_of(folder.path / "run.json"):
@@ -245,7 +246,7 @@ def _arms_table(rows: pd.DataFrame) -> Table:
             cells.append("none ok" if entries[measure]["count"] == 0 else f"{mean} [{low}, {high}]")
         rlct, accuracy = entries["rlct"], entries["accuracy"]
         lines.append([*_arm_cells(rlct), f"{accuracy['count']}", *cells, f"{rlct['left_out']}"])
-    header = [*ARM_HEADER, "seeds", *(f"{NAMES[measure]} [95 %]" for measure in MEASURES), "RLCT not ok"]
+    header = [*ARM_HEADER, "seeds", *(f"{NAMES[measure]} [95 %]" for measure in MEASURES), "RLCT left out"]
     return Table("Each arm: mean over seeds and 95 % t interval", header, lines)
 
 
@@ -292,7 +293,11 @@ def _warnings_table(networks: list[dict[str, Any]]) -> Table:
         for n in networks
         if n["rlct_status"] != "ok"
     ]
-    return Table("RLCTs that are not ok", ["network", "status", "value", "why"], lines, links=True)
+    why = "no more accurate than guessing the most frequent class"
+    lines += [[n["name"], "at chance", f"accuracy {n['accuracy']:.4f}", why] for n in networks if n["at_chance"]]
+    return Table(
+        "RLCTs that are not ok, and networks at chance level", ["network", "status", "value", "why"], lines, links=True
+    )
 
 
 def _networks_table(networks: list[dict[str, Any]]) -> Table:

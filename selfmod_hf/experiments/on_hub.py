@@ -401,7 +401,7 @@ def _published_keys(rows: pd.DataFrame) -> list[tuple[str, str, int, float]]:
 
 def _markdown_table(rows: pd.DataFrame) -> str:
     task = rows["task"].iloc[0]
-    lines = ["| h | targets | AW | seeds | " + " | ".join(NAMES[m] for m in MEASURES) + " | RLCT not ok |"]
+    lines = ["| h | targets | AW | seeds | " + " | ".join(NAMES[m] for m in MEASURES) + " | RLCT left out |"]
     lines.append("|---" * (5 + len(MEASURES)) + "|")
     for (hidden_size, detach, weight), arm in summarize_arms(rows).groupby(ARM):
         measures = arm.set_index("measure")

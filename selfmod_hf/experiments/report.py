@@ -26,14 +26,32 @@ DIGITS = {"weight_width": 4, "accuracy": 4, "rlct": 2}
 def results_table(rows: pd.DataFrame) -> str:
     """One line per arm: mean and 95 % interval of each measure; RLCTs left out are counted."""
     arms = summarize_arms(rows)
-    lines = [["h", "targets", "AW", "seeds", *(f"{NAMES[m]} [95 %]" for m in MEASURES), "RLCT not ok"]]
+    lines = [["h", "targets", "AW", "seeds", *(f"{NAMES[m]} [95 %]" for m in MEASURES), "RLCT left out"]]
     for (hidden_size, detach, weight), arm in arms.groupby(ARM):
         by_measure = arm.set_index("measure")
         cells = [_interval(by_measure.loc[m], DIGITS[m]) for m in MEASURES]
         rlct = by_measure.loc["rlct"]
         seeds = int(by_measure.loc["accuracy", "count"])
         lines.append([f"{hidden_size}", _targets(detach), f"{weight:g}", f"{seeds}", *cells, f"{rlct['left_out']}"])
-    return _aligned(lines) + _left_out(rows)
+    return _aligned(lines) + _left_out(rows) + _at_chance(rows)
+
+
+def _at_chance(rows: pd.DataFrame) -> str:
+    """Return a paragraph on the networks that have learned nothing; empty where there is none."""
+    if "at_chance" not in rows or not rows["at_chance"].any():
+        return ""
+    bad = rows[rows["at_chance"]]
+    lines = [
+        "",
+        "",
+        f"Warning: {len(bad)} of {len(rows)} networks are at chance level, no more accurate than guessing; they are "
+        "left out of means, tests and trends (selfmod report --keep_chance counts them):",
+    ]
+    for (hidden_size, detach, weight), arm in bad.groupby(ARM):
+        accuracies = ", ".join(f"{value:.3f}" for value in arm["accuracy"])
+        seeds = ", ".join(str(seed) for seed in arm["seed"])
+        lines.append(f"  h {hidden_size} {_targets(detach)} AW {weight:g} (seeds {seeds}): accuracy {accuracies}")
+    return "\n".join(lines)
 
 
 def _left_out(rows: pd.DataFrame) -> str:

@@ -1,7 +1,8 @@
 """What the cells of a sweep say: intervals per arm, tests against the baseline, trends over the self-model's weight.
 
-An arm is one width, one self-model weight and one kind of targets; its samples are the seeds. RLCTs whose status is
-not "ok", and widths and accuracies of networks whose weights are not finite, are counted and left out of every figure.
+An arm is one width, one self-model weight and one kind of targets; its samples are the seeds. Counted and left out of
+every figure are RLCTs whose status is not "ok", and widths and accuracies of networks whose weights are not finite. So
+are networks at chance level (`SweepFolder.chance_level`), which have learned nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .folder import KEYS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,11 +22,25 @@ LEVEL = 0.95
 
 
 def usable(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """The rows that count for a measure."""
+    """Return the rows that count for a measure."""
+    if "at_chance" in rows:
+        rows = rows[~rows["at_chance"]]
     rows = rows[rows[measure].notna()]
     if measure == "accuracy":  # of weights that are NaN it would be the share of class 0
         rows = rows[rows["weight_width"].notna()]
     return rows[rows["rlct_status"] == "ok"] if measure == "rlct" else rows
+
+
+def mark_chance(curves: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the curves with the column `at_chance` of their networks.
+
+    Args:
+        curves: figures over epochs.
+        rows: one a network, from `SweepFolder.rows`.
+    """
+    marked = curves.merge(rows[[*KEYS, "at_chance"]], on=KEYS, how="left")
+    marked["at_chance"] = marked["at_chance"].eq(True)  # a curve without its row has no mark
+    return marked
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float, float]:

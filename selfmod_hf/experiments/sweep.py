@@ -113,6 +113,7 @@ def run_sweep(
             "local_data": bool(spec.dataset_name) and Path(str(spec.dataset_name)).is_dir(),  # it may go some day
             "train_samples": len(data.train),
             "test_samples": len(data.test),
+            "largest_class_share": float(data.test.labels.bincount().max() / len(data.test)),
         }
         sessions = [*folder.read_run()["sessions"], session]
         run = {"settings": plan.settings, **facts, **surroundings(), "sessions": sessions}
@@ -282,7 +283,11 @@ class _Progress(TrainerCallback):
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         seconds = time.perf_counter() - self.start
         accuracy = (metrics or {}).get("eval_accuracy", math.nan)
-        self.say(f"  epoch {state.epoch:g}/{args.num_train_epochs:g}  mean accuracy {accuracy:.4f}  {seconds:.0f} s")
+        line = f"  epoch {state.epoch:g}/{args.num_train_epochs:g}  mean accuracy {accuracy:.4f}"
+        estimates = [entry["rlct"] for entry in state.log_history if "rlct" in entry and entry["epoch"] == state.epoch]
+        if estimates:
+            line += f"  mean RLCT {estimates[-1]:.2f}"
+        self.say(f"{line}  {seconds:.0f} s")
 
 
 class _SeldomSlowSaves(TrainerCallback):
