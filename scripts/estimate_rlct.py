@@ -1,6 +1,6 @@
 """Estimate the RLCT of a trained network, as `selfmod rlct` does.
 
-    python scripts/estimate_rlct.py --model runs/mnist-h64-aw10-seed42
+python scripts/estimate_rlct.py --model runs/mnist-h64-aw10-seed42
 """
 
 import sys
