@@ -266,7 +266,8 @@ class SweepFolder:
         number of classes.
         """
         run = self.read_run()
-        samples, share = run.get("test_samples"), run.get("largest_class_share")
+        samples: Any = run.get("test_samples")
+        share: Any = run.get("largest_class_share")
         if share is None:
             classes = self._number_of_classes()
             share = None if classes is None else 1 / classes
