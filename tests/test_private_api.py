@@ -52,6 +52,8 @@ USED = {
     "transformers.masking_utils:sdpa_mask": "| allow_is_bidirectional_skip",
     "transformers:AutoModel._model_mapping": None,
     f"{TRAINER}_get_collator_with_removed_columns": "self data_collator",
+    "datasets.fingerprint:Hasher.hash": "value",
+    "datasets.fingerprint:generate_random_fingerprint": "",
     "huggingface_hub.utils:httpx.TransportError": None,
     "optuna.trial:Trial.__init__": "self study trial_id",
     "optuna.storages.journal:JournalFileOpenLock.acquire": "self",
@@ -78,6 +80,8 @@ WRITTEN = {
     "transformers:Trainer": ["self._train_batch_size", "self.gather_function", "set_epoch"],
     "optuna.trial:FrozenTrial": ["self._trial_id"],
     "datasets:Dataset": ["self._fingerprint", "new_fingerprint"],
+    "transformers:PreTrainedTokenizerBase": ["self._special_tokens_map = "],
+    "transformers.tokenization_utils_tokenizers:TokenizersBackend": ["self._should_update_post_processor"],
     "accelerate.optimizer:AcceleratedOptimizer": ["is_lomo_available"],
     "accelerate:Accelerator.prepare_model": ['"_is_accelerate_prepared"'],
 }

@@ -39,7 +39,9 @@ class DataArguments:
         "Hold out this share of the training split as the test split, the same of each class."
     )
     split_seed: int | None = flag("Of the choice of the rows held out by --test_fraction; default: 0.")
-    skip_missing: bool | None = flag("Leave out rows without a sample or a label; default: they are an error.")
+    skip_missing: bool = flag(
+        "Leave out rows without a sample or a label; default: such rows are an error.", default=False
+    )
     image_size: list[int] | None = flag(
         "Resize images to this height and width (one number: a square); default: the pretrained backbone's size, else "
         "images stay as they are."
@@ -69,12 +71,18 @@ TASK_FIELDS = (
 )  # fmt: skip
 
 
+def is_typed(args: Any, name: str) -> bool:
+    """Return whether a flag without a default of its own has a value."""
+    value = getattr(args, name)
+    return value is not None and value is not False
+
+
 def task_spec(args: Any) -> TaskSpec:
     """Return the built-in task, or the user's own data set, or one with entries of the other."""
     from ..data import TaskSpec, get_task
     from ..errors import InputError
 
-    entries = {name: getattr(args, name) for name in TASK_FIELDS if getattr(args, name) is not None}
+    entries = {name: getattr(args, name) for name in TASK_FIELDS if is_typed(args, name)}
     preprocessing = {name: getattr(args, name) for name in ("image_mean", "image_std", "interpolation")}
     if args.task is None and args.dataset_name is not None:
         return TaskSpec(name=Path(args.dataset_name).name, **entries, **preprocessing)
@@ -144,7 +152,6 @@ def _check_kind(spec: TaskSpec, args: DataArguments) -> None:
     texts = spec.text_column is not None
     of_images = ("image_column", "image_size", "image_mean", "image_std", "interpolation", "augment")
     for name in of_images if texts else ("tokenizer_name", "max_length"):
-        value = getattr(args, name)
-        if value is not None and value is not False:
+        if is_typed(args, name):
             kind, other = ("texts", "images") if texts else ("images", "texts (`text_column`)")
-            raise InputError(name, value, f"the task is one of {kind}; allowed with {other}")
+            raise InputError(name, getattr(args, name), f"the task is one of {kind}; allowed with {other}")

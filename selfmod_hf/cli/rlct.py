@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..weights import weights_sha256
 from .arguments import check_output_dir, make_parser, parse, quieten
-from .data_flags import DataArguments, flag, load_data, task_spec
+from .data_flags import DataArguments, flag, is_typed, load_data, task_spec
 from .errors import UsageError, one_line
 
 if TYPE_CHECKING:
@@ -146,9 +146,9 @@ def _published(
         flags = data_of_folder(own, name) if of_hub is None else published_data(*of_hub, dataset_name=name)
         if not flags and name is None:
             raise UsageError("--task, --dataset_name: name the training data; no run.json beside the network does")
-    taken = {name: value for name, value in flags.items() if getattr(data_args, name) is None}
+    taken = {name: value for name, value in flags.items() if not is_typed(data_args, name)}
     others = ("train_split", "dataset_config", "test_fraction", "split_seed", "skip_missing")
-    if any(getattr(data_args, name) is not None for name in others):
+    if any(is_typed(data_args, name) for name in others):
         taken.pop("max_train_samples", None)  # were of another split
     if data_args.test_split is not None:
         taken.pop("test_fraction", None)

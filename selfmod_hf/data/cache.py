@@ -138,20 +138,26 @@ def tokenizer_key(tokenizer: Any) -> str:
     from datasets.fingerprint import Hasher, generate_random_fingerprint
 
     state = copy.copy(tokenizer)
-    state.name_or_path = ""
-    state.init_kwargs = {} if hasattr(tokenizer, "backend_tokenizer") else _without_places(tokenizer.init_kwargs)
-    for name in list(vars(state)):
-        if inspect.isroutine(getattr(type(state), name, None)):
-            delattr(state, name)  # a method that somebody watches by a wrapper of their own
+    _forget_history(state)
     try:
         return Hasher.hash([state, tokenizer.get_vocab(), *_own_sources(type(tokenizer))])
     except Exception:  # of whatever a tokenizer holds that cannot be pickled
         return generate_random_fingerprint()
 
 
-def _without_places(arguments: dict[str, Any]) -> dict[str, Any]:
-    places = ("name_or_path", "is_local", "local_files_only", "tokenizer_file", "cache_dir", "token")
-    return {name: value for name, value in arguments.items() if name not in places}
+def _forget_history(tokenizer: Any) -> None:
+    """Remove what a tokenizer knows about how it was made, which is another after saving and loading."""
+    tokenizer.name_or_path = ""
+    if hasattr(tokenizer, "backend_tokenizer"):  # in Rust: its own JSON has the arguments and the special tokens' kinds
+        tokenizer.init_kwargs = {}
+        tokenizer._special_tokens_map = {name: str(token) for name, token in tokenizer._special_tokens_map.items()}
+        tokenizer._should_update_post_processor = False
+    else:
+        places = ("name_or_path", "is_local", "local_files_only", "tokenizer_file", "cache_dir", "token")
+        tokenizer.init_kwargs = {name: value for name, value in tokenizer.init_kwargs.items() if name not in places}
+    for name in list(vars(tokenizer)):
+        if inspect.isroutine(getattr(type(tokenizer), name, None)):
+            delattr(tokenizer, name)  # a method that somebody watches by a wrapper of their own
 
 
 def _own_sources(kind: type) -> Iterator[str]:

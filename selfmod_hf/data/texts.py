@@ -201,17 +201,18 @@ def _check_type(spec: TaskSpec, data: datasets.Dataset) -> None:
 
 
 def _words_of(spec: TaskSpec, data: datasets.Dataset) -> Any:
-    """Return the basic English tokenizer of these texts, from the cache where it is there."""
+    """Return the basic English tokenizer of these texts. Its vocabulary is counted once and kept in the cache."""
     from tokenizers import Tokenizer
 
     entry = entry_path(data, ("words", spec.text_column), ".json")
     if entry is not None and is_sealed(entry):
         return as_pretrained(Tokenizer.from_file(str(entry)))
     tokenizer = basic_english_tokenizer(_texts(data, spec.text_column))
-    if entry is not None:
-        tokenizer.backend_tokenizer.save(str(entry), pretty=False)
-        seal(entry)
-    return tokenizer
+    if entry is None:
+        return tokenizer
+    tokenizer.backend_tokenizer.save(str(entry), pretty=False)
+    seal(entry)
+    return as_pretrained(Tokenizer.from_file(str(entry)))  # as in later runs, which shall find this run's tokens
 
 
 def _texts(data: datasets.Dataset, column: str | None) -> Iterator[Any]:
