@@ -45,7 +45,8 @@ def own_class(model: Any) -> Iterator[None]:
     if not isinstance(model, FSDPModule):
         yield
         return
-    model.__class__ = next(kind for kind in changed.__mro__ if not issubclass(kind, FSDPModule))
+    own: Any = next(kind for kind in changed.__mro__ if not issubclass(kind, FSDPModule))
+    model.__class__ = own
     try:
         yield
     finally:
