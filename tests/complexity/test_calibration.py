@@ -46,6 +46,45 @@ def test_the_share_of_the_extrapolation_is_that_of_the_localizations():
     assert found.standard_error == pytest.approx(math.hypot(*errors))
 
 
+def test_of_several_localizations_the_next_is_the_second_point():
+    """The line is drawn where the localization is weakest, since the estimate is no straight line over it."""
+    found = calibration([1.0] * 6, step_sizes=[5e-3, 1e-2], localizations=[10.0, 20.0, 60.0])
+    first, second, third = (
+        next(row for row in found.table if (row["step_size"], row["localization"]) == (found.step_size, pull))
+        for pull in (10.0, 20.0, 60.0)
+    )
+    assert first["chosen"]
+    assert third["serves"]
+    assert found.llc == pytest.approx(2 * first["llc"] - second["llc"])
+
+
+def test_the_largest_of_the_step_sizes_that_agree_is_chosen():
+    found = calibration([1.0] * 6, step_sizes=[2e-3, 5e-3, 1e-2], localizations=[20.0])
+    assert [row["serves"] for row in found.table] == [True] * 3
+    assert found.confirmed
+    assert found.step_size == 1e-2
+
+
+def test_a_disagreement_of_more_than_five_percent_is_one_whatever_the_errors():
+    """SGLD's estimate grows by ε a / 4: with a = 120 by 6 % and by 18 %. Few draws have large errors."""
+    settings = {"sampler": "sgld", "num_draws": 800, "num_chains": 4, "seed": 2}
+    found = calibration([1.0], step_sizes=[2e-3, 6e-3], localizations=[20.0], **settings)
+    small, large = found.table
+    apart = abs(large["llc"] - small["llc"])
+    assert large["serves"]
+    assert 0.05 * small["llc"] < apart < 2 * math.hypot(small["standard_error"], large["standard_error"])
+    assert not found.confirmed
+
+
+def test_the_default_grid_is_derived_from_the_curvature_and_the_temperature():
+    found = calibration([2.0, 0.5], num_draws=20)
+    assert found.curvature == pytest.approx(100 * 2.0 + 100 / 60, rel=1e-3)
+    assert len(found.table) == 8
+    steps, pulls = (sorted({row[name] for row in found.table}) for name in ("step_size", "localization"))
+    assert steps == pytest.approx([0.04 / found.curvature, 0.1 / found.curvature])
+    assert pulls == pytest.approx([100 / 2000, 100 / 600, 100 / 200, 100 / 60])
+
+
 def test_one_localization_is_not_extrapolated():
     found = calibration([1.0] * 6, step_sizes=[5e-3, 1e-2], localizations=[20.0])
     assert (found.llc, found.standard_error) == (found.result.llc, found.result.standard_error)

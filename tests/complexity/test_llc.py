@@ -216,6 +216,15 @@ def test_the_baseline_is_the_whole_training_set_and_pairing_uses_the_same_miniba
     assert _digits_llc(paired=False).llc == pytest.approx(result.estimate(paired=False)[0])
 
 
+def test_burn_in_is_left_out_of_every_figure():
+    result = _digits_llc(num_burnin_steps=45)
+    kept = result.nbeta * (result.loss_trace - result.baseline_trace)[:, 45:]
+    np.testing.assert_allclose(result.llc_per_chain, kept.mean(axis=1))
+    assert result.llc == pytest.approx(kept.mean())
+    assert result.estimate(paired=True)[0] == pytest.approx(kept.mean())
+    assert _digits_llc().settings.num_burnin_steps == 30  # the first half
+
+
 def test_nbeta_rules():
     assert _digits_llc(nbeta="n/log n").nbeta == pytest.approx(1797 / math.log(1797))
     result = _digits_llc(nbeta="batch/log batch")

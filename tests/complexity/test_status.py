@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from selfmod_hf.complexity import estimate_llc
-from selfmod_hf.complexity.status import diverged_chains, judge, outlying_chains
+from selfmod_hf.complexity.diagnostics import standard_error
+from selfmod_hf.complexity.status import difference, diverged_chains, judge, outlying_chains
 
-from .scenarios import digits, trained_digits_net
+from .scenarios import DUMMY, Quadratic, digits, given_loss, trained_digits_net
 
 NBETA = 64 / math.log(64)
 
@@ -31,6 +32,20 @@ def test_a_wild_step_diverges_and_names_its_chains():
     assert result.diverged_chains == (0, 1, 2, 3)
     assert math.isnan(result.llc)
     assert result.to_dict()["llc"] is None
+
+
+def test_chains_that_are_far_and_finite_have_diverged_too():
+    """SGLD shortly before its limit: each direction counts as 13 in place of 1/2."""
+    curvature, nbeta = 101.0, 100.0
+    result = estimate_llc(
+        Quadratic([1.0] * 50), *DUMMY, loss_fn=given_loss, step_size=3.85 / curvature, localization=1.0, nbeta=nbeta,
+        num_draws=200,
+    )  # fmt: skip
+    assert np.isfinite(result.loss_trace).all()
+    assert 4 * 50 < result.llc_per_chain.min()
+    assert (result.status, result.diverged_chains) == ("diverged", (0, 1, 2, 3))
+    assert math.isnan(result.llc)
+    assert math.isnan(result.standard_error)
 
 
 def test_a_short_run_is_not_converged():
@@ -96,6 +111,37 @@ def test_a_chain_far_over_what_a_model_can_have_has_diverged():
     assert diverged_chains(trace, num_parameters=10, burnin=20) == (2, 3)
     trace[4, 3] = np.nan  # but nowhere may it be no number
     assert diverged_chains(trace, num_parameters=10, burnin=20) == (2, 3, 4)
+
+
+def test_a_steady_estimate_below_zero_is_no_minimum():
+    trace = -3 + np.random.default_rng(0).standard_normal((4, 400))
+    status, reason = judge(trace, 200, ())
+    assert status == "not_at_minimum"
+    assert reason.startswith("the loss falls below that of w* while sampling (llc -")
+
+
+def test_chains_that_disagree_have_not_converged():
+    """Around 10, 20, 30 and 40: the mean's error is about a fifth of it."""
+    trace = np.array([[10.0], [20.0], [30.0], [40.0]]) + np.random.default_rng(0).standard_normal((4, 1000))
+    status, reason = judge(trace, 500, ())
+    assert status == "not_converged"
+    assert reason.startswith("standard error")
+
+
+def test_the_rise_is_that_from_the_first_to_the_last_third():
+    """From 30 to 45 over 300 kept draws: the thirds' means are 32.5 and 42.5."""
+    trace = np.tile(np.concatenate([np.zeros(100), np.linspace(30, 45, 300)]), (4, 1))
+    status, reason = judge(trace, 100, ())
+    assert status == "not_converged"
+    assert reason.startswith("the trace still rises, by 10 over the kept draws")
+
+
+def test_the_error_of_a_difference():
+    first, last = np.random.default_rng(0).standard_normal((2, 4, 500)) * [[[1.0]], [[3.0]]]
+    rise, error = difference(first, last)
+    assert rise == pytest.approx(last.mean() - first.mean())
+    assert error == pytest.approx(math.sqrt(standard_error(first) ** 2 + standard_error(last) ** 2))
+    assert error == pytest.approx(math.sqrt(10 / 2000), rel=0.15)  # nearly independent draws, of variance 1 and 9
 
 
 @pytest.mark.parametrize("level", [-10.0, 60.0])
