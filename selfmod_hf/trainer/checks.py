@@ -94,7 +94,8 @@ def check_smallest_batch(trainer: SelfModelingTrainer) -> None:
     layer = _layer_of_single_values(trainer.model, trainer._prepare_inputs(_collated(trainer, data, 0)))
     if layer is None:
         return
-    problem = f"of {len(data)} samples a batch gets one alone, on which BatchNorm ({layer}) cannot be trained; "
+    where = layer.removeprefix("stacked.")  # of a population
+    problem = f"of {len(data)} samples a batch gets one alone, on which BatchNorm ({where}) cannot be trained; "
     if size == 1:
         problem += "allowed are batches of two samples or more"
     else:
