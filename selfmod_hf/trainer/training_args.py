@@ -17,6 +17,9 @@ _COMPILE_MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autot
 _USABLE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bf16_full_eval": (lambda value: not value, "is False; mixed_precision is for evaluation too"),
     "fp16_full_eval": (lambda value: not value, "is False; mixed_precision is for evaluation too"),
+    # its name up to transformers 5.23 was gradient_checkpointing, which later versions keep as an alias
+    "activation_checkpointing": (lambda value: not value, "is False, and so for gradient_checkpointing"),
+    "gradient_checkpointing": (lambda value: not value, "is False: targets are taken in the one forward pass"),
     "label_smoothing_factor": (lambda value: value == 0, "is 0: the loss of both terms is the model's own"),
     "train_sampling_strategy": (lambda value: value == "random", "is random: the order follows from the seed alone"),
     "neftune_noise_alpha": (lambda value: value is None, "is None: no noise is added to embeddings"),
@@ -107,7 +110,7 @@ class SelfModelingTrainingArguments(TrainingArguments):
         except (TypeError, AttributeError, KeyError) as error:  # of an entry within accelerator_config, fsdp, ...
             raise ValueError(f"training arguments: {error}") from error
         for name, (usable, allowed) in _USABLE.items():
-            value = getattr(self, name)
+            value = getattr(self, name, False)  # older versions of transformers have one name of two
             if not usable(value):
                 raise ValueError(f"{name}={value!r}: allowed {allowed}")
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
