@@ -97,7 +97,7 @@ def test_accelerate_launch_with_bf16_where_there_is_no_gpu(tmp_path, place):
     limits = ["--max_train_samples", "100", "--max_test_samples", "50", "--num_train_epochs", "1"]
     done = run(*launch("--num_processes", "1", *before), "--task", "digits", *limits, *after, cwd=tmp_path)
     assert "accuracy" in done.stdout
-    arguments = json.loads((tmp_path / "runs/digits/training_args.json").read_text())
+    arguments = json.loads((tmp_path / "runs/digits-h64-aw1-seed42/training_args.json").read_text())
     assert arguments["mixed_precision"] == "bf16"
 
 
