@@ -138,7 +138,10 @@ def _of_hub(error: BaseException | None) -> str:
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx
 
+    from ..hub.connection import BusyHubError
+
     short = {
+        BusyHubError: "{}",
         errors.HFValidationError: "no name of a repository (user/name), and no folder here",
         errors.GatedRepoError: "the repository's owner must grant access first (then log in: hf auth login)",
         errors.RepositoryNotFoundError: "no such folder here, nor repository on the Hub (private ones: hf auth login)",

@@ -315,7 +315,7 @@ class SweepFolder:
         """
         into = into or self.path
         rows, curves = self.rows(), self.curves()
-        rows = rows[list(RESULT_COLUMNS)]
+        rows = rows[[name for name in RESULT_COLUMNS + WEIGHTS_COLUMN if name in rows]]
         records = json.loads(rows.to_json(orient="records", double_precision=15))
         write_file(into / "results.json", to_json(records))
         for name, table in (("results", rows), ("curves", curves)):

@@ -87,9 +87,13 @@ def test_the_exit_code_of_a_bug_is_1(tmp_path):
 @pytest.mark.parametrize("command", SMALL)
 def test_control_c_is_one_line_that_says_how_to_go_on(command, small_study, tmp_path, monkeypatch, capsys):
     argv = [command, *SMALL[command], f"--output_dir={tmp_path / 'out'}"]
-    with monkeypatch.context() as patch:
-        with_callback(patch, ControlC)
-        assert main(argv) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore the signal
+    try:
+        with monkeypatch.context() as patch:
+            with_callback(patch, ControlC)
+            assert main(argv) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("selfmod:"))
     assert line.startswith("selfmod: interrupted: the same command")
     if command == "train":
