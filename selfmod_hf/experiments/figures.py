@@ -38,7 +38,9 @@ def draw_figures(folder: SweepFolder, output: Path) -> list[Path]:
             files += _save(figure_2(own, followed, "; another setting" if changed else ""), output / f"figure2{suffix}")
             files += _save(over_epochs(followed), output / f"epochs{suffix}")
             files += _save(rlct_over_weight(own), output / f"rlct{suffix}")
-            files += _save(weight_distributions(own[~own["at_chance"]], folder), output / f"weights{suffix}")
+            learned = own[~own["at_chance"]]
+            if not learned.empty:
+                files += _save(weight_distributions(learned, folder), output / f"weights{suffix}")
     both = with_both_targets(rows)
     if not both.empty:
         files += _save(targets_compared(both), output / "targets")
