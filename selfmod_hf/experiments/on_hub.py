@@ -317,7 +317,8 @@ def dataset_card(
         repo_id=repo_id,
         networks=len(folder.rows()),
         dataset=_dataset_text(_data(folder.read_run())),
-        result_columns={column: MEANINGS.get(column, "") for column in folder.rows().columns},
+        # the mark of networks at chance level is made when rows are read, and is no column of the table
+        result_columns={c: MEANINGS.get(c, "") for c in folder.rows().columns.drop("at_chance")},
         curve_columns={column: MEANINGS.get(column, "") for column in folder.curves().columns},
         notes=between_markers(notes),
         citation=CITATION,
