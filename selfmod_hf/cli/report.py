@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> None:
         UsageError: no folder, or one that holds no finished network.
     """
     (args,) = parse(make_parser("report", *flag_classes()), argv, positional="folder")
-    with one_line(hub=f"FOLDER {args.folder}"):
+    with one_line(hub=f"--folder {args.folder}"):
         from ..errors import InputError
         from ..experiments.folder import SweepFolder
         from ..experiments.on_hub import pull_sweep
