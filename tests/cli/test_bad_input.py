@@ -374,7 +374,7 @@ def test_a_self_test_without_draws_is_refused(capsys):
         (["train", "MODEL"], "MODEL: belongs to no flag"),
         (["push", "--repo=me/x", "MODEL", "MODEL"], "MODEL: belongs to no flag"),
         (["push", "MODEL", "--repo=me/a b"], "--repo me/a b: no name of a repository (user/name)"),
-        (["report", "a b/c"], "FOLDER a b/c: no name of a repository (user/name)"),
+        (["report", "a b/c"], "--folder a b/c: no name of a repository (user/name)"),
         (["rlct", "--model=a b/c"], "--model a b/c: no name of a repository (user/name)"),
         (["rlct", "--model=MODEL", "--subfolder=x"], "--model MODEL, --subfolder x: holds no config.json"),
         (["rlct", "--model=MODEL", "--revision=v1"], "--revision v1: allowed with a --model of the Hub"),
