@@ -87,7 +87,7 @@ def check_backbone_weights(info: Mapping[str, Any], name: str) -> None:
     lacking |= {key for key, *_ in info["mismatched_keys"]}
     if lacking:
         raise ValueError(
-            f"name={name!r}: holds no weights of the right shape for {min(lacking)}, {len(lacking)} in all; "
+            f"{name}: holds no weights of the right shape for {min(lacking)}, {len(lacking)} in all; "
             "allowed are encoders whose weights are complete"
         )
 

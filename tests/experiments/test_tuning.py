@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from transformers import Trainer
 
 from selfmod_hf.cli import main
 from selfmod_hf.complexity import estimate_llc
@@ -164,6 +165,32 @@ def test_a_study_cut_anywhere_ends_the_same(study, tmp_path, monkeypatch, part, 
     finished_once(tmp_path, 5)
     for name in ("trials.json", "pareto.json", "pareto.txt"):
         assert (tmp_path / name).read_text() == (study / name).read_text()
+
+
+@pytest.mark.slow
+def test_a_trial_of_an_encoder_that_is_cut_while_it_trains_ends_the_same(tmp_path, monkeypatch):
+    """transformers writes a ViT under other names than it has, so that a resumed trial began with a random encoder."""
+    encoder = {"model_type": "vit", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    encoder |= {"intermediate_size": 8, "image_size": 8, "patch_size": 4, "num_channels": 1}
+    flags = [
+        "tune", "--task=digits", "--max_train_samples=300", "--rlct_draws=40", "--num_train_epochs=4", "--stack=1",
+        "--quiet", "--trials=1", "--target_layers=layers.*", f"--backbone_config={json.dumps(encoder)}",
+    ]  # fmt: skip
+    assert main([*flags, f"--output_dir={tmp_path / 'whole'}"]) == 0
+    original = Trainer._save_checkpoint
+
+    def cut(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        if self.state.epoch == 2:
+            raise RuntimeError("cut")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_save_checkpoint", cut)
+        with pytest.raises(RuntimeError, match="cut"):
+            main([*flags, f"--output_dir={tmp_path / 'cut'}"])
+    assert main([*flags, f"--output_dir={tmp_path / 'cut'}"]) == 0
+    for name in ("trials.json", "pareto.json"):
+        assert (tmp_path / "cut" / name).read_text() == (tmp_path / "whole" / name).read_text()
 
 
 def test_a_journal_that_a_full_disk_has_cut_is_mended(study, tmp_path):
