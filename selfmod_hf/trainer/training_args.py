@@ -23,6 +23,7 @@ _USABLE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "label_smoothing_factor": (lambda value: value == 0, "is 0: the loss of both terms is the model's own"),
     "train_sampling_strategy": (lambda value: value == "random", "is random: the order follows from the seed alone"),
     "neftune_noise_alpha": (lambda value: value is None, "is None: no noise is added to embeddings"),
+    "use_liger_kernel": (lambda value: not value, "is False: Liger has no kernels for self-modeling networks"),
     "batch_eval_metrics": (lambda value: not value, "is False: metrics are taken over the whole split"),
     "eval_do_concat_batches": (lambda value: value, "is True: metrics are taken over the whole split"),
     "eval_accumulation_steps": (lambda value: value is None or value >= 1, "are None and integers of at least 1"),

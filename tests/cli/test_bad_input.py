@@ -337,6 +337,7 @@ def test_a_plausible_value_runs_or_is_refused(place, capsys, flag, data):
     ("flags", "message"),
     [
         (["--label_smoothing_factor=0.1"], "label_smoothing_factor=0.1: allowed is 0"),
+        (["--use_liger_kernel"], "use_liger_kernel=True: allowed is False"),
         (["--lr_scheduler_type=warmup_stable_decay"], "lr_scheduler_type"),
         (["--report_to=clearml"], "clearml"),
     ],
