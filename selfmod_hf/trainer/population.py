@@ -126,6 +126,13 @@ class SelfModelingPopulation(nn.Module):
         weights = torch.tensor([member.aux_weight for member in members], dtype=torch.float64)
         self.register_buffer("aux_weights", weights, persistent=False)  # (K,)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> SelfModelingPopulation:
+        """Move or cast all tensors, as torch has it. The self-model weights keep their precision."""
+        super()._apply(fn, recurse)
+        exact = [member.aux_weight for member in self.members]
+        self.aux_weights = torch.tensor(exact, dtype=torch.float64, device=self.aux_weights.device)
+        return self
+
     def __len__(self) -> int:
         return len(self.members)
 
