@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import models
 from ..errors import InputError
 from ..files import entries_of, files_of_user
 from ..hub.card import (
@@ -42,11 +43,8 @@ if TYPE_CHECKING:
 
     from ..data import TaskSpec
 
-# once, at the top, where transformers looks
-CODE = (
-    "configuration_self_modeling.py", "image_processing_self_modeling.py", "modeling_self_modeling.py",
-    "weights_self_modeling.py",
-)  # fmt: skip
+# the files that travel with each network; in a repository they lie once, at the top, where transformers looks
+CODE = tuple(sorted(path.name for path in Path(models.__file__).parent.glob("*_self_modeling.py")))
 METRIC_NAMES = {"accuracy": "Accuracy", "weight_width": "Weight width"}
 REPORT = "report/report.html"
 TABLES = ("results.json", "results.parquet", "curves.parquet", "run.json")
@@ -166,8 +164,6 @@ def stage_networks(
     api: HfApi | None = None,
 ) -> None:
     """What the model repository is to hold: links to the sweep's files, figures, the card."""
-    from .. import models
-
     for name in CODE:  # a sweep that was downloaded comes without: the same code as in this package
         _link(Path(models.__file__).with_name(name), staged / name)
     for name, file in networks_of(folder).items():
@@ -257,6 +253,7 @@ def sweep_card(
     task = "text-classification" if is_text else "image-classification"
     name = repo_id.split("/")[-1]
     head = "SequenceClassification" if is_text else "ImageClassification"
+    results = _arm_results(rows, run, data, task)
     return ModelCard.from_template(
         ModelCardData(
             **(license or {}),
@@ -264,9 +261,9 @@ def sweep_card(
             pipeline_tag=task,
             tags=TAGS,
             datasets=[data["id"]] if data["id"] else None,
-            metrics=["accuracy"],
+            metrics=["accuracy"] if any(result.metric_type == "accuracy" for result in results) else None,
             model_name=name,
-            eval_results=_arm_results(rows, run, data, task),
+            eval_results=results or None,
         ),
         template_str=template("sweep_card.md.jinja", __package__),
         name=name,

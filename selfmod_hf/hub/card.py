@@ -47,7 +47,7 @@ class CardFacts:
         dataset: Hub id of the data set; None where it is not on the Hub.
         dataset_title: as a person calls it.
         split: split the metrics were measured on.
-        epochs: epochs trained.
+        epochs: epochs trained; None: not recorded.
         metrics: metric type (`accuracy`, `weight_width`) to value.
         recipe: setting to value, as trained.
         train_split: split of the training, on which the RLCT is estimated.
@@ -67,7 +67,7 @@ class CardFacts:
     dataset: str | None
     dataset_title: str
     split: str
-    epochs: float
+    epochs: float | None
     metrics: dict[str, float]
     recipe: dict[str, Any] = field(default_factory=dict)
     train_split: str = "train"
@@ -135,7 +135,7 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
         dataset=f"`{plain_text(facts.dataset)}`" if facts.dataset else plain_text(facts.dataset_title),
         split=plain_text(facts.split),
         train_split=plain_text(facts.train_split),
-        epochs=f"{facts.epochs:g}",
+        epochs="" if facts.epochs is None else f" after {facts.epochs:g} epochs",
         metrics={METRICS[metric]: f"{value:.4f}" for metric, value in facts.metrics.items()},
         rlct=plain_text(rlct_lines(facts.rlct)) if facts.rlct else None,
         rlct_part=plain_text(facts.rlct.settings.parameter_names) if facts.rlct else "",

@@ -37,7 +37,7 @@ def license_in(card: str) -> dict[str, Any]:
         data = RepoCard(card, ignore_metadata_errors=True).data.to_dict()
     except (ValueError, TypeError, YAMLError):
         return {}
-    return _fields(data)
+    return license_fields(data)
 
 
 def base_license(name: str | None, api: HfApi | None = None) -> dict[str, Any]:
@@ -82,7 +82,10 @@ def chosen_license(
     return dict(kept) or base_license(base_model, api)
 
 
-def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
+def license_fields(data: Any) -> dict[str, Any]:
+    """Return the entries of FIELDS in a mapping of a file, those that are texts."""
+    if not isinstance(data, Mapping):
+        return {}
     return {name: data[name] for name in FIELDS if _is_text(data.get(name))}
 
 

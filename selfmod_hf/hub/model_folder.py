@@ -13,8 +13,8 @@ from ..errors import InputError
 from ..files import entries_of, read_json
 from ..weights import KEY, belongs, files_with_weights, weights_sha256
 from .card import METRICS, CardFacts, merged_notes, model_card
-from .license import chosen_license, license_in
-from .records import RESULT_FILES, RUN_FILE, STATE_FILE, recorded_weights
+from .license import chosen_license, license_fields, license_in
+from .records import BASE_LICENSE, RESULT_FILES, RUN_FILE, STATE_FILE, recorded_weights
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -88,10 +88,10 @@ def write_model_card(
         rlct.plot(folder / "rlct.png")
     facts = facts_of(folder, repo_id)
     dataset = facts.dataset if facts.dataset and (api is None or is_data_set(api, facts.dataset)) else None
-    given = license if license is not None else _json(folder / RUN_FILE).get("license")
-    encoder = facts.config.backbone_config or {}
-    backbone = facts.config.base_model or encoder.get("_name_or_path")  # the latter of one from a folder
-    own = chosen_license(given, license_in(remote_card), backbone or None, api)
+    run = _json(folder / RUN_FILE)
+    given = license if license is not None else run.get("license")
+    own = chosen_license(given, license_in(remote_card), facts.config.base_model, api)
+    own = own or license_fields(run.get(BASE_LICENSE))
     facts = replace(facts, dataset=dataset, license=own, tags=tags)
     # whole or not at all: a person's text in it is read again by the next push
     return write_file(card, str(model_card(facts, notes)))
@@ -125,6 +125,9 @@ def facts_of(folder: Path, repo_id: str) -> CardFacts:
 def _facts(folder: Path, repo_id: str, config: SelfModelingConfig, rlct: LLCResult | None) -> CardFacts:
     weights = weights_sha256(folder)
     run, state = _json(folder / RUN_FILE), _json(folder / STATE_FILE)
+    arguments = _json(folder / "training_args.json")
+    if _describes(folder / RUN_FILE, weights) is False:  # of another training, perhaps on other data
+        run, arguments = {}, {}
     task = run.get("task") or {"name": "an unnamed data set"}
     evaluation, checked = _evaluation(folder, run, state, weights)
     metrics = {name: evaluation[name] for name in METRICS if name in evaluation}
@@ -139,9 +142,9 @@ def _facts(folder: Path, repo_id: str, config: SelfModelingConfig, rlct: LLCResu
         dataset_config=task.get("dataset_config"),
         split=_test_split(task),
         train_split=task.get("train_split", "train"),
-        epochs=run.get("epoch") or state.get("epoch") or 0.0,
+        epochs=_epochs(folder, run, state, weights),
         metrics=metrics,
-        recipe=_recipe(config, _json(folder / "training_args.json"), run),
+        recipe=_recipe(config, arguments, run),
         rlct=rlct,
         curves=curves,
         trace=rlct is not None and (folder / "rlct.png").is_file(),
@@ -149,6 +152,13 @@ def _facts(folder: Path, repo_id: str, config: SelfModelingConfig, rlct: LLCResu
         metrics_checked=checked,
         has_processor=_has_processor(folder),
     )
+
+
+def _epochs(folder: Path, run: dict[str, Any], state: dict[str, Any], weights: str | None) -> float | None:
+    """Return how many epochs these weights were trained for. None: it is not recorded."""
+    if run.get("epoch") is not None:
+        return run["epoch"]
+    return state.get("epoch") if _describes(folder / STATE_FILE, weights) is not False else None
 
 
 def _test_split(task: dict[str, Any]) -> str:
@@ -173,7 +183,7 @@ def _evaluation(
     if any(figures.get(KEY) for figures in found) or _describes(folder / STATE_FILE, weights) is not None:
         return {}, True
     newest = {name: value for entry in state.get("log_history", []) for name, value in entry.items()}
-    return _without_prefix(newest), False
+    return _without_prefix(newest), "eval_accuracy" not in newest
 
 
 def _without_prefix(figures: dict[str, Any]) -> dict[str, Any]:

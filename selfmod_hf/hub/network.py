@@ -12,6 +12,7 @@ from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import filter_repo_objects
 
+from ..errors import InputError
 from ..files import read_json
 from ..models import image_processing_self_modeling
 from ..weights import KEY, state_digest, weights_sha256
@@ -27,6 +28,27 @@ PROCESSOR_FILES = (
     "vocab*", "merges.txt", "*.model",
 )  # fmt: skip
 CARD = "README.md"
+# arguments of `save_pretrained(push_to_hub=True)`: the first go to `push_network` alone, the others to both
+PUSHING = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr", "tags", "license")
+SHARED = ("token", "max_shard_size")
+NOT_PUSHED = ("state_dict", "variant")  # of `save_pretrained`: other weights, or other names of files
+
+
+def split_arguments(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments of `save_pretrained` and those of `push_network`, from those of a call that wants both.
+
+    Args:
+        given: by name, `save_directory` among them.
+
+    Raises:
+        InputError: an argument of NOT_PUSHED, because the pushed network has its own weights and file names.
+    """
+    for name in NOT_PUSHED:
+        if given.get(name) is not None:
+            raise InputError(name, "given", "allowed without push_to_hub=True, which sends the network's own weights")
+    saving = {name: value for name, value in given.items() if name not in PUSHING}
+    pushing = {name: given[name] for name in (*PUSHING, *SHARED) if name in given}
+    return saving, {"repo_id": Path(given["save_directory"]).name} | pushing
 
 
 def push_network(
@@ -34,6 +56,7 @@ def push_network(
     repo_id: str,
     *,
     commit_message: str | None = None,
+    commit_description: str | None = None,
     private: bool | None = None,
     token: str | bool | None = None,
     revision: str | None = None,
@@ -49,7 +72,7 @@ def push_network(
         repo_id: ``user/name``.
         license: identifier of the Hub. Default: that of the run, else that of the card on the Hub, else that of the
             pretrained backbone, else none.
-        commit_message, private, token, revision, create_pr, max_shard_size, tags: as for
+        commit_message, commit_description, private, token, revision, create_pr, max_shard_size, tags: as for
             `transformers.PreTrainedModel.push_to_hub`.
 
     Raises:
@@ -65,9 +88,10 @@ def push_network(
         repo_id = prepare(api, target, "model")
         head = head_of(api, repo_id, target, "model")
         card = remote_card(api, repo_id, "model", head)
-        write_model_card(folder, repo_id, card, license=license, tags=tags or (), api=api)
+        own_tags = [*(model.model_tags or ()), *(tags or ())]
+        write_model_card(folder, repo_id, card, license=license, tags=own_tags, api=api)
         message = commit_message or "Upload self-modeling network"
-        return commit(api, folder, repo_id, "model", target, message, head)
+        return commit(api, folder, repo_id, "model", target, message, head, description=commit_description)
 
 
 def add_companions(model: Any, folder: Path) -> None:

@@ -149,6 +149,7 @@ def commit(
     message: str,
     parent: str | None = None,
     leave_out: Iterable[str] = (),
+    description: str | None = None,
 ) -> CommitInfo:
     """Upload a folder as one commit, like `upload`.
 
@@ -156,6 +157,7 @@ def commit(
 
     Args:
         leave_out: names of files that are not sent.
+        description: of the commit, below its message.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.errors import HfHubHTTPError
@@ -172,6 +174,7 @@ def commit(
             ],
             repo_type=repo_type,
             commit_message=message,
+            commit_description=description,
             revision=target.revision,
             create_pr=target.create_pr,
             parent_commit=parent,

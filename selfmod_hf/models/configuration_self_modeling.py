@@ -103,7 +103,7 @@ class SelfModelingConfig(PreTrainedConfig):
         self.backbone = "transformers" if backbone == "mlp" and backbone_config is not None else backbone
         self.backbone_kwargs = dict(backbone_kwargs or {})
         encoder = backbone_config.to_dict() if isinstance(backbone_config, PreTrainedConfig) else backbone_config
-        self.backbone_config = None if encoder is None else dict(encoder)
+        self.backbone_config = None if encoder is None else _without_place(encoder)
         self.base_model = base_model
         self.small_image_stem = small_image_stem
         self.feature_pooling = feature_pooling
@@ -160,6 +160,13 @@ class SelfModelingConfig(PreTrainedConfig):
             )
         if self.small_image_stem and not timm:
             raise ValueError(f"small_image_stem=True: backbone {self.backbone!r} has no such stem; allowed with timm")
+
+
+def _without_place(encoder: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an encoder's configuration without the folder it was read from. That path means nothing elsewhere."""
+    kept = {name: value for name, value in encoder.items() if name != "_name_or_path"}
+    parts = {name: _without_place(value) for name, value in kept.items() if isinstance(value, Mapping)}
+    return kept | parts
 
 
 def encoder_class(model_type: str) -> Any:

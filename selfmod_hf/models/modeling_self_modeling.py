@@ -152,6 +152,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
     # what a Trainer knows of the network besides its weights, and where `from_pretrained` read it
     companions: Any = None
     loaded_from: dict[str, str] | None = None
+    pretrained_folder: str | None = None  # of this machine, from which the backbone was read; no file records it
 
     backbone: nn.Module
 
@@ -484,6 +485,31 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         check_weights(info, os.path.join(folder, "model.safetensors"), ignore_mismatched_sizes=resized)
         return model
 
+    def save_pretrained(
+        self,
+        save_directory: Any,
+        is_main_process: bool = True,
+        state_dict: dict[str, torch.Tensor] | None = None,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Save the network like `PreTrainedModel.save_pretrained`.
+
+        With `push_to_hub=True` the package pushes what `model.push_to_hub` pushes. `kwargs` then also holds its
+        arguments. `repo_id` is the folder's name if it is not given.
+
+        Raises:
+            ValueError: `push_to_hub` with weights or file names other than the network's own.
+        """
+        if not push_to_hub or self.pushed_by is None:
+            super().save_pretrained(save_directory, is_main_process, state_dict, push_to_hub, **kwargs)
+            return
+        split = importlib.import_module(self.pushed_by).split_arguments
+        saving, pushing = split({"save_directory": save_directory, "state_dict": state_dict, **kwargs})
+        super().save_pretrained(is_main_process=is_main_process, **saving)
+        if is_main_process:
+            self.push_to_hub(**pushing)
+
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
         """Push the network like `PreTrainedModel.push_to_hub`.
 
@@ -534,6 +560,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             )  # fmt: skip
             check_backbone_weights(info, name)
         model.backbone.load_state_dict(pretrained.state_dict())
+        model.pretrained_folder = name if os.path.isdir(name) else None
         return model
 
 

@@ -31,8 +31,9 @@ from ..errors import InputError
 from ..files import read_json
 from ..hub.card import BEGIN, between_markers, notes_in
 from ..hub.companions import Companions, Measured
+from ..hub.license import base_license
 from ..hub.model_folder import run_facts, write_model_card
-from ..hub.records import RUN_FILE, former_files, move_aside, stale_files, weight_files
+from ..hub.records import BASE_LICENSE, RUN_FILE, former_files, move_aside, stale_files, weight_files
 from ..hub.upload import Target, check_links, commit, files_of, remote_card, selected
 from ..weights import KEY, belongs, state_digest, weights_sha256
 from .checkpoints import whole_checkpoints
@@ -154,10 +155,13 @@ class SavingTrainer(Trainer):
         """Return what is known of the network besides its weights."""
         # tokens are left out by transformers
         arguments = {**json.loads(self.args.to_json_string()), "mixed_precision": self.args.mixed_precision}
+        arguments |= _names_alone(arguments, ("output_dir", "resume_from_checkpoint"))
         batch = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         run = run_facts(self.task, self.train_dataset, self.eval_dataset, batch)
         if self.args.license is not None:
             run["license"] = self.args.license
+        if fields := base_license(getattr(self.model, "pretrained_folder", None)):
+            run[BASE_LICENSE] = fields
         return Companions(
             processor=self.processing_class,
             run=run,
@@ -223,6 +227,7 @@ class SavingTrainer(Trainer):
         part = path.with_name(f".{path.name}.part")
         self.state.save_to_json(str(part))
         content = read_json(part)
+        content |= _names_alone(content, ("best_model_checkpoint",))
         if (sha256 := self._sha256_of_weights()) is not None:
             content["log_history"].append({"epoch": self.state.epoch, "step": self.state.global_step, KEY: sha256})
         write_file(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
@@ -346,6 +351,11 @@ class SavingTrainer(Trainer):
                 )
             )  # fmt: skip
         self.push_in_progress = PushInProgress(jobs)
+
+
+def _names_alone(content: Mapping[str, Any], fields: Sequence[str]) -> dict[str, str]:
+    """Return the last part of each path in these fields. The rest of a path is of this machine alone."""
+    return {name: Path(content[name]).name for name in fields if isinstance(content.get(name), str)}
 
 
 def default_processor(*datasets: Any) -> Any:

@@ -127,6 +127,8 @@ class SelfModelingTrainer(TrackingTrainer):
                 "rlct_every_n_epochs: allowed without FSDP or DeepSpeed; estimate that of the checkpoints afterwards"
             )
         settings = llc_preset(self.args.rlct_preset, self.task.name if self.task else "mnist")
+        if self.task is not None:
+            settings["data"] = self.task.train_data
         collator = self._get_collator_with_removed_columns(self.data_collator)
         given = (self.train_dataset, self.args.rlct_every_n_epochs, settings)
         return RLCTCallback(self, *given, data_collator=collator)
