@@ -168,12 +168,14 @@ class Traces:
         baseline: (G, C, T), mean loss of w* on the same minibatch.
         distances: (G, C), |w - w*| at the last draw.
         acceptance: (G, C), mean Metropolis acceptance probability, NaN where the sampler has none.
+        recorded: whether every step from the third on was the replay of a recorded step, which is faster.
     """
 
     losses: NDArray[np.float64]
     baseline: NDArray[np.float64]
     distances: NDArray[np.float64]
     acceptance: NDArray[np.float64]
+    recorded: bool = True
 
     @classmethod
     def empty(cls, groups: int, chains: int, draws: int) -> Traces:
@@ -189,6 +191,7 @@ class Traces:
         rows = np.ix_(list(groups), list(chains))
         for name in ("losses", "baseline", "distances", "acceptance"):
             getattr(self, name)[rows] = getattr(other, name)
+        self.recorded = self.recorded and other.recorded
 
 
 # ------------------------------------------------------------------------------------------- baseline
@@ -272,12 +275,13 @@ def run_chains(
     if workers == 1:
         for piece in pieces:
             run(piece)
-        return traces
-    try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
-            list(pool.map(run, pieces))
-    finally:
-        torch.set_num_threads(threads)  # what threads to come start with
+    else:
+        try:
+            with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
+                list(pool.map(run, pieces))
+        finally:
+            torch.set_num_threads(threads)  # what threads to come start with
+    traces.recorded = all(replay.recorded for replay in replays.values())
     return traces
 
 

@@ -293,5 +293,5 @@ def _result(
         llc=llc, standard_error=error, llc_per_chain=per_chain, loss_trace=losses, baseline_trace=baseline,
         init_loss=init_loss, nbeta=group.nbeta, settings=settings.record(group, problem), rhat=rhat, ess=ess,
         acceptance_rate=None if math.isnan(acceptance) else acceptance, status=status, status_reason=reason,
-        diverged_chains=diverged, distance_per_chain=traces.distances[g],
+        diverged_chains=diverged, distance_per_chain=traces.distances[g], recorded=traces.recorded,
     )  # fmt: skip

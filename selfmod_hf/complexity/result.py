@@ -78,6 +78,8 @@ class LLCResult:
         distance_per_chain: (C,), |w - w*| at the last draw.
         weights_sha256: SHA-256 of the file that held w*, of a network that was read from one; else None, as in files of
             version 0.1.0.
+        recorded: whether sampling steps ran as a recorded list of operations, which is faster than the module itself.
+            None in files of version 0.1.0.
     """
 
     llc: float
@@ -96,6 +98,7 @@ class LLCResult:
     diverged_chains: tuple[int, ...] = ()
     distance_per_chain: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False)
     weights_sha256: str | None = None
+    recorded: bool | None = None
 
     @property
     def sampler(self) -> str:

@@ -2,9 +2,8 @@
 
 A small network's step through `vmap`, `functional_call`, modules and autograd costs more in bookkeeping than in
 arithmetic. `Replay` records the operations of the first call (torch.fx's `make_fx`), shortens them (`shorten.py`) and
-runs those afterwards, as TorchScript: no compiler is needed, and threads run side by side, since it does not hold
-Python's lock. Where recording fails, or the second call's numbers differ from the function's own (a branch that depends
-on data), it steps aside and calls the function itself.
+runs those afterwards, one after another. Where recording fails, or the second call's numbers differ from the function's
+own (a branch that depends on data), it calls the function itself, and `recorded` is False.
 
 A recording's sums may be taken in another order than the function's. So that a caller's numbers do not depend on what
 other callers of the same recording, in other threads, have done so far, each one's first two calls are the function's.
@@ -13,6 +12,7 @@ other callers of the same recording, in other threads, have done so far, each on
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import warnings
 from collections.abc import Callable
@@ -27,6 +27,7 @@ from .shorten import shorten
 
 # held while Python runs a module: functional_call lends it the copies' weights, make_fx patches all of nn.Module
 _LOCK = threading.RLock()
+_LOG = logging.getLogger(__name__)
 
 
 class Replay:
@@ -45,6 +46,11 @@ class Replay:
         self._structure: TreeSpec | None = None  # of the result
         self._calls = 0  # of the function, by all callers
 
+    @property
+    def recorded(self) -> bool:
+        """Whether calls from the third on run the recording."""
+        return self._recorded is not None
+
     def caller(self) -> Callable[..., Any]:
         """What one caller, of any number, calls in place of the function."""
         calls = itertools.count()
@@ -58,6 +64,7 @@ class Replay:
             if self._calls == 0:
                 self._recorded = self._record(arguments)
             elif self._calls == 1 and self._recorded is not None and not self._agrees(expected, arguments):
+                _LOG.debug("the recording is given up: it gives other numbers than the function")
                 self._recorded = None
             self._calls += 1
         return expected
@@ -77,16 +84,16 @@ class Replay:
 
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+                warnings.simplefilter("ignore")  # of the module's own code, which has run once already
                 recorded = make_fx(on_leaves, tracing_mode="fake")(*leaves)
                 shorten(recorded.graph)
                 recorded.recompile()
-                for node in recorded.graph.nodes:
-                    node.meta.clear()  # the first call's tensors, which nothing needs any more
-                with torch.no_grad():
-                    return torch.jit.trace(recorded, tuple(leaves), check_trace=False)
-        except Exception:  # whatever a module does that cannot be recorded: it runs as it is
+        except Exception as error:  # a module may do anything that cannot be recorded: it then runs as it is
+            _LOG.debug("not recorded: %s: %s", type(error).__name__, error)
             return None
+        for node in recorded.graph.nodes:
+            node.meta.clear()  # the first call's tensors, which nothing needs any more
+        return recorded.forward
 
     def _agrees(self, expected: Any, arguments: tuple[Any, ...]) -> bool:
         relative, absolute = self._tolerance
