@@ -192,6 +192,7 @@ def _check_fields(result: LLCResult) -> None:
     for name in ("preset", "data"):
         wrong += [] if isinstance(getattr(settings, name), (str, type(None))) else [name]
     wrong += [] if isinstance(result.weights_sha256, (str, type(None))) else ["weights_sha256"]
+    wrong += [] if isinstance(result.recorded, (bool, type(None))) else ["recorded"]
     wrong += [] if all(isinstance(name, str) for name in settings.parameters or ()) else ["parameters"]
     wrong += [] if isinstance(settings.options, Mapping) else ["options"]
     wrong += [] if result.status in STATUSES else ["status"]
