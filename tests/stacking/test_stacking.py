@@ -188,18 +188,22 @@ def test_what_a_caller_gets_does_not_depend_on_the_others():
 
 @pytest.mark.parametrize("shared_batch", [True, False])
 def test_what_is_replayed_is_shorter_and_the_same(shared_batch, monkeypatch):
-    """Factors that copies share are multiplied once, gradients come out untransposed, idle views are gone."""
+    """Factors that copies share are multiplied once, gradients come out untransposed, idle views and copies are gone,
+    and each product is called by its function in `torch`."""
     import selfmod_hf.stacking.replay as replay
     from selfmod_hf.stacking.shorten import shorten
 
-    sizes = []
+    found = []
+
+    def count(graph, target):
+        return len(graph.find_nodes(op="call_function", target=target))
 
     def shorten_and_count(graph):
-        before = len(graph.nodes)
+        before = len(graph.nodes), count(graph, torch.ops.aten.clone.default)
         shorten(graph)
-        sizes.append(
-            (before, len(graph.nodes), len(graph.find_nodes(op="call_function", target=torch.ops.aten.mm.default)))
-        )
+        by_overload = count(graph, torch.ops.aten.bmm.default) + count(graph, torch.ops.aten.mm.default)
+        after = len(graph.nodes), count(graph, torch.clone)
+        found.append((before, after, count(graph, torch.mm), by_overload))
 
     monkeypatch.setattr(replay, "shorten", shorten_and_count)
     torch.manual_seed(0)
@@ -210,9 +214,9 @@ def test_what_is_replayed_is_shorter_and_the_same(shared_batch, monkeypatch):
 
     def function(parameters, x, y):
         calls.append(None)
-        return losses_and_gradients(
-            net, _loss, parameters, {}, x, y, wrt=tuple(parameters), shared_batch=shared_batch
-        )  # fmt: skip
+        given = parameters, {}, x, y
+        losses, gradients = losses_and_gradients(net, _loss, *given, wrt=tuple(parameters), shared_batch=shared_batch)
+        return losses, [gradient.flatten(1) for gradient in gradients]
 
     replayed = Replay(function).caller()
     batch = (5,) if shared_batch else (3, 5)
@@ -220,9 +224,11 @@ def test_what_is_replayed_is_shorter_and_the_same(shared_batch, monkeypatch):
         parameters = {name: torch.randn(value.shape) for name, value in stack.parameters.items()}
         arguments = parameters, torch.randn(*batch, 3, 4), torch.randint(0, 4, batch)
         torch.testing.assert_close(replayed(*arguments), function(*arguments))
-    ((before, after, products),) = sizes
+    ((before, after, products, by_overload),) = found
     assert len(calls) == 4 + 2 + 1  # the comparisons', the first two, and the recording
-    assert after < before
+    assert after[0] < before[0]
+    assert after[1] < before[1]
+    assert by_overload == 0
     assert products == (2 if shared_batch else 0)
 
 
