@@ -76,7 +76,8 @@ def fisher_diagonal(problem: Problem, memory_budget: int) -> Tensor:
                 moving, {n: v for n, v in fixed.items() if n not in moving}, take(problem.inputs, index),
                 problem.targets[index], shared=False,
             )  # fmt: skip
-            total += torch.cat([part.flatten(1).float().square().sum(0) for part in gradients])
+            # reshape, because flatten rejects the gradient of a single number, (samples,)
+            total += torch.cat([part.reshape(len(part), -1).float().square().sum(0) for part in gradients])
         rows.append(total / count)
     return torch.stack([_damped(problem, row, member) for member, row in enumerate(rows)])
 

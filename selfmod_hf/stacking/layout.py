@@ -42,7 +42,9 @@ class ParameterLayout:
 
     def flatten(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """name -> (K, *shape) to (K, P)."""
-        return torch.cat([parameters[name].flatten(1) for name in self.names], dim=1)
+        chosen = [parameters[name] for name in self.names]
+        # reshape, because flatten rejects the stacked values of a single number, (K,)
+        return torch.cat([values.reshape(len(values), -1) for values in chosen], dim=1)
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """(K, P) to name -> (K, *shape): views, nothing is copied."""

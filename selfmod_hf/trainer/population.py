@@ -278,7 +278,7 @@ class SelfModelingPopulation(nn.Module):
     def clip_grad_norms(self, max_norm: float) -> Tensor:
         """Scale each member's gradient to a norm of at most `max_norm`; returns the norms before, (K,)."""
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)  # (K,)
+        norms = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in gradients]).norm(dim=0)  # (K,)
         scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)  # torch.nn.utils.clip_grad_norm_
         if math.isfinite(max_norm):
             for gradient in gradients:

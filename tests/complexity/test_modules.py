@@ -53,6 +53,18 @@ class Counting(nn.Module):
         return outputs if outputs.sum() > 0 else outputs * 2
 
 
+class Scaled(nn.Module):
+    """A linear classifier times a number that is learned: of shape () or (1,)."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.scale = nn.Linear(4, 3), nn.Parameter(torch.ones(shape))
+
+    def forward(self, x):
+        return self.layer(x) * self.scale
+
+
 def _tokens() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(2, 7, (40, 1), generator=generator)
@@ -123,3 +135,11 @@ def test_what_cannot_be_mapped_runs_in_a_loop_and_says_so():
     with pytest.warns(UserWarning, match="cannot map Counting"):
         found = estimate_llc(Counting(), inputs, LABELS, **SETTINGS)
     assert np.isfinite(found.llc)
+
+
+@pytest.mark.parametrize("sampler", ["sgld", "fisher_sgld"])
+def test_a_parameter_may_be_a_single_number(sampler):
+    inputs = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    settings = SETTINGS | {"sampler": sampler, "localization": 1.0}
+    found, expected = (estimate_llc(Scaled(shape), inputs, LABELS, **settings) for shape in ((), (1,)))
+    np.testing.assert_array_equal(found.llc_trace(), expected.llc_trace())

@@ -112,12 +112,12 @@ def test_modules_that_do_not_stack_are_refused(modules, message):
 
 
 def test_layout_goes_both_ways_without_a_copy():
-    parameters = {"w": torch.randn(2, 3, 4), "b": torch.randn(2, 3), "scale": torch.randn(2)}
-    layout = ParameterLayout.of({**parameters, "w": parameters["w"]}, ["w", "b"])
+    parameters = {"w": torch.randn(2, 3, 4), "b": torch.randn(2, 3), "scale": torch.randn(2), "other": torch.ones(2, 5)}
+    layout = ParameterLayout.of(parameters, ["w", "scale", "b"])
     flat = layout.flatten(parameters)
-    assert flat.shape == (2, layout.size) == (2, 15)
+    assert flat.shape == (2, layout.size) == (2, 16)
     views = layout.views(flat)
-    torch.testing.assert_close(views, {name: parameters[name] for name in ("w", "b")})
+    torch.testing.assert_close(views, {name: parameters[name] for name in ("w", "scale", "b")})
     flat.zero_()
     assert views["w"].abs().sum() == 0
 
@@ -127,12 +127,17 @@ def test_chunks_cover_everything_once():
         for size in (1, 3, 4, 100):
             pieces = list(chunk_ranges(total, size))
             assert [i for piece in pieces for i in piece] == list(range(total))
-            assert max(len(piece) for piece in pieces) <= size
+            lengths = [len(piece) for piece in pieces]
+            assert max(lengths) <= size
+            assert max(lengths) - min(lengths) <= 1
     assert copies_that_fit(10, 35) == 3
+    assert copies_that_fit(0, 35) == 35
     assert copies_that_fit(100, 35) == 1
 
 
-@pytest.mark.parametrize(("total", "most", "size"), [(16, 6, 4), (12, 6, 6), (7, 3, 3), (7, 9, 7), (5, 0, 1)])
+@pytest.mark.parametrize(
+    ("total", "most", "size"), [(16, 6, 4), (9, 6, 3), (12, 6, 6), (7, 3, 3), (7, 9, 7), (5, 0, 1)]
+)
 def test_pieces_of_one_shape_where_that_costs_little(total, most, size):
     assert even_size(total, most) == size
 
