@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # polynomial decay ends at a rate of its own, 1e-7, which is not proportional to the first one
 _ABSOLUTE_SCHEDULES = ("polynomial",)
-_ABSOLUTE_ENTRIES = ("min_lr", "lr_end")
+_ABSOLUTE_ENTRY = "min_lr"
 
 
 def rates_of(members: Sequence[Member], default: float) -> list[float]:
@@ -51,7 +51,7 @@ def check_schedule(args: SelfModelingTrainingArguments, rates: Sequence[float]) 
     """
     schedule = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
     entries = dict(args.lr_scheduler_kwargs or {})
-    absolute = schedule in _ABSOLUTE_SCHEDULES or any(name in entries for name in _ABSOLUTE_ENTRIES)
+    absolute = schedule in _ABSOLUTE_SCHEDULES or _ABSOLUTE_ENTRY in entries
     if absolute and len(set(rates)) > 1:
         problem = "members have learning rates of their own; allowed are schedules that end at a share of the first"
         raise InputError("lr_scheduler_type", schedule, problem)

@@ -68,6 +68,14 @@ def test_a_loss_that_depends_on_the_batch_is_rejected(model, settings):
     assert "\n" not in str(error.value)
 
 
+def test_a_sample_alone_is_looked_at_where_the_fisher_information_is_sampled():
+    """That is a mean over single samples, so a module that treats one sample in a way of its own makes it wrong."""
+    model = Then(lambda logits: logits if len(logits) > 1 else 2 * logits)
+    estimate_llc(model, INPUTS, LABELS, **FEW)
+    with pytest.raises(ValueError, match=REJECTED):
+        estimate_llc(model, INPUTS, LABELS, **(FEW | SETTINGS["fisher_sgld"]))
+
+
 def test_the_layers_without_running_statistics_are_named():
     with pytest.raises(ValueError, match=r"without running statistics: 1$"):
         calibrate_llc(batch_norm(tracked=False), INPUTS, LABELS, num_draws=8, batch_size=8)

@@ -1,5 +1,6 @@
 """What is kept between two runs: never that of other settings, other code or a damaged file, and always the rest."""
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import PIL
+import PIL.features
 import pytest
 import torch
 from PIL import Image as PILImage
@@ -189,6 +191,35 @@ def test_another_pillow_decodes_again(of_images, monkeypatch):
         monkeypatch.setattr(PILImage, "open", None)  # decoding fails
         with pytest.raises(ValueError, match="cannot be"):
             load_images(of_images)
+    finally:
+        cache.code_version.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["data/labels.py", "models/image_processing_self_modeling.py"])
+def test_each_source_that_reads_data_is_in_the_keys(tmp_path, name):
+    package = shutil.copytree(Path(selfmod_hf.__file__).parent, tmp_path / "selfmod_hf")
+
+    def digest() -> str:
+        """That of the copy, read as it is now."""
+        spec = importlib.util.spec_from_file_location("copied_cache", package / "data" / "cache.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.code_version()
+
+    before = digest()
+    assert digest() == before
+    with (package / name).open("a") as file:
+        file.write("# another version\n")
+    assert digest() != before
+
+
+def test_another_codec_is_in_the_keys(monkeypatch):
+    """Pillow decodes JPEG by a library of its own version."""
+    before = cache.code_version()
+    monkeypatch.setattr(PIL.features, "version", lambda name: "0.0" if name == "jpg" else None)
+    cache.code_version.cache_clear()
+    try:
+        assert cache.code_version() != before
     finally:
         cache.code_version.cache_clear()
 

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -99,6 +100,7 @@ def test_a_share_is_held_out_of_each_class(tmp_path_factory, labels, fraction):
         return
     train, test = numbered(folder, labels, test_fraction=fraction)
     assert sorted(train + test) == list(range(len(labels)))
+    assert (train, test) == (sorted(train), sorted(test))
     counts = Counter(labels[row] for row in test)
     for name, count in Counter(labels).items():
         assert abs(counts[name] - fraction * shared.get(name, 0)) <= 1
@@ -302,6 +304,15 @@ def test_missing_texts_are_named_by_their_row_in_the_split(tmp_path):
     spec = write(tmp_path, train=holes, test={"text": WORDS, "label": LABELS})
     assert "row 6 holds no text (split 'train', 1 of 4 rows;" in message(spec, max_train_samples=4)
     assert len(load_texts(spec, max_train_samples=3).train) == 3  # rows 0, 2 and 5
+
+
+def test_missing_texts_are_named_by_their_row_also_where_a_share_is_held_out(tmp_path):
+    """Not by their place among the rows that are left."""
+    holes = {"text": [f"word{row}" for row in range(20)] + [None] * 20, "label": [0, 1] * 20}
+    spec = replace(write(tmp_path, train=holes), test_fraction=0.5)
+    line = message(spec, max_train_samples=10)
+    row = re.search(r"row (\d+) holds no text \(split 'train', ", line)
+    assert 20 <= int(row[1]) < 40
 
 
 def test_missing_images_and_labels_are_left_out(tmp_path):

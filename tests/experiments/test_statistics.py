@@ -1,5 +1,7 @@
 """Statistics against closed forms and published tables."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from selfmod_hf.experiments.report import results_table, targets_table
 from selfmod_hf.experiments.statistics import (
     compare_targets,
     compare_with_baseline,
+    mark_chance,
     mean_interval,
     summarize_arms,
     trends,
@@ -56,6 +59,56 @@ def test_arms_of_other_seeds_are_compared_by_welch():
     assert test["p"] == pytest.approx(stats.ttest_ind([2, 3, 5], [1, 2, 3, 4], equal_var=False).pvalue)
 
 
+def test_values_without_a_spread_have_an_interval_of_no_width():
+    assert mean_interval(np.array([2.0, 2.0, 2.0])) == (2.0, 2.0, 2.0)
+    assert np.isnan(mean_interval(np.array([]))).all()
+
+
+def test_each_width_has_its_own_baseline():
+    small = rows({0: [1, 2, 3], 1: [2, 4, 5]})
+    large = rows({0: [7, 8, 9], 1: [7, 9, 9.5]}).assign(hidden_size=128)
+    table = compare_with_baseline(pd.concat([small, large]))
+    for width, own in ((64, small), (128, large)):
+        found = table[table["hidden_size"] == width].reset_index(drop=True)
+        pd.testing.assert_frame_equal(found, compare_with_baseline(own))
+
+
+def test_the_order_of_the_rows_does_not_count():
+    data = rows({0: [1, 2, 3, 4], 1: [1.1, 2.3, 3.2, 4.4]})
+    pd.testing.assert_frame_equal(compare_with_baseline(data[::-1]), compare_with_baseline(data))
+    mixed = pd.concat([data[:4], data[4:][::-1]])
+    pd.testing.assert_frame_equal(compare_with_baseline(mixed), compare_with_baseline(data))
+
+
+def test_arms_that_differ_by_one_number_are_not_tested():
+    test = compare_with_baseline(rows({0: [1, 2, 3], 1: [3, 4, 5]})).iloc[0]
+    assert (test["test"], test["difference"]) == ("none (equal differences)", 2)
+    assert np.isnan(test[["effect", "p", "p_holm"]].to_numpy(float)).all()
+
+
+@pytest.mark.filterwarnings("ignore:Precision loss")
+def test_the_effect_between_arms_of_other_seeds_is_over_their_mean_variance():
+    data = pd.concat([rows({0: [1, 2, 3, 4]}), rows({1: [2, 3, 5]}, seeds=[7, 8, 9])])
+    test = compare_with_baseline(data).iloc[0]
+    spread = ((np.var([1, 2, 3, 4], ddof=1) + np.var([2, 3, 5], ddof=1)) / 2) ** 0.5
+    assert test["effect"] == pytest.approx((10 / 3 - 2.5) / spread)
+    equal = pd.concat([rows({0: [1, 1, 1]}), rows({1: [2, 2]}, seeds=[7, 8])])
+    assert np.isnan(compare_with_baseline(equal).iloc[0]["effect"])
+
+
+def test_a_comparison_that_cannot_be_made_corrects_no_other():
+    data = rows({0: [1, 2, 3], 1: [2, 4, 5], 5: [3]})
+    table = compare_with_baseline(data).query("measure == 'rlct'").set_index("aux_weight")
+    assert table.loc[1, "p_holm"] == table.loc[1, "p"] > 0
+    assert np.isnan(table.loc[5, "p_holm"])
+
+
+def test_a_curve_without_its_row_is_not_marked():
+    networks = rows({0: [1, 2]}).assign(at_chance=[True, False])
+    curves = pd.concat([networks, rows({1: [3]})]).drop(columns="at_chance")
+    assert mark_chance(curves, networks)["at_chance"].tolist() == [True, False, False]
+
+
 def test_a_network_that_has_diverged_enters_no_mean():
     table = rows({0: [0.9, 0.8, 0.7]})
     table.loc[2, ["weight_width", "rlct", "rlct_status", "accuracy"]] = [np.nan, np.nan, "diverged", 0.1]
@@ -88,8 +141,12 @@ def test_attached_targets_are_compared_over_the_seeds_that_have_both():
 
 
 def test_a_perfect_trend_and_its_interval():
-    trend = trends(rows({0: [4], 1: [3], 5: [2], 10: [1], 20: [0]})).iloc[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trend = trends(rows({0: [4], 1: [3], 5: [2], 10: [1], 20: [0]})).iloc[0]
+        constant = trends(rows({0: [4], 1: [4], 5: [4], 10: [4]})).iloc[0]
     assert trend[["rho", "low", "high"]].tolist() == pytest.approx([-1, -1, -1])
+    assert np.isnan(constant[["rho", "low", "high"]].to_numpy(float)).all()
     some = trends(rows({0: [4, 3], 1: [3, 2], 5: [2, 2.5], 10: [1, 3]})).iloc[0]
     assert -1 < some["low"] < some["rho"] < some["high"] < 1
 

@@ -148,6 +148,29 @@ def test_pruning_keeps_the_type_of_each_tensor():
     assert {value.dtype for value in pruned.backbone.parameters()} == {torch.bfloat16}
 
 
+def test_a_pruned_network_keeps_statistics_of_its_own():
+    model = network("resnet")
+    before = copy.deepcopy(model.state_dict())
+    pruned = model.prune()
+    for buffer in pruned.buffers():
+        buffer.add_(1)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_class_with_arguments_of_its_own_takes_weights_under_their_names():
+    """It cannot be made anew from its configuration alone."""
+    plain = network("mlp")
+
+    class WithArgument(type(plain)):
+        def __init__(self, config, width):
+            super().__init__(config)
+            self.width = width
+
+    other = WithArgument(plain.config, 3)
+    other.load_state_dict(plain.state_dict())
+    assert_same(other, plain)
+
+
 @pytest.mark.parametrize("wrap", ["compiled", "part of another module"])
 def test_weights_are_found_behind_a_wrapper(tmp_path, wrap):
     model, other = network("vit"), network("vit", seed=1)

@@ -13,6 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from selfmod_hf import Member, SelfModelingPopulation, SelfModelingTrainer, SelfModelingTrainingArguments
 from selfmod_hf.data import ImageTensors, TextTensors
 from selfmod_hf.models import load_model
+from selfmod_hf.trainer.checkpoints import check_not_pickled, newest_whole_checkpoint, whole_checkpoints
 from tests.models.test_encoders import texts
 from tests.models.test_weights_self_modeling import CONFIGS, OTHERS, assert_same, network, side
 
@@ -114,6 +115,57 @@ def test_weights_in_parts_come_back(tmp_path, runs, name):
     next(checkpoint.glob("model-00002-of-*")).unlink()
     with pytest.raises(ValueError, match=r"resume_from_checkpoint=.*: model-00002-of-\S+ cannot be read"):
         trainer(tmp_path, name, network(name)).train(resume_from_checkpoint=True)
+
+
+def test_checkpoints_come_in_the_order_of_their_steps(tmp_path):
+    """Without those that were not written to their end, and folders of other names."""
+    for name in ("checkpoint-9", "checkpoint-10", "checkpoint-best", "checkpoint-"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "trainer_state.json").write_text("{}")
+    (tmp_path / "checkpoint-11").mkdir()
+    assert whole_checkpoints(tmp_path) == [str(tmp_path / name) for name in ("checkpoint-9", "checkpoint-10")]
+    assert newest_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert newest_whole_checkpoint(tmp_path / "checkpoint-9") is None
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json"])
+def test_pickled_weights_are_an_error_in_one_file_or_in_parts(tmp_path, name):
+    check_not_pickled(tmp_path)
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ValueError, match=f"^holds {name}, which would be unpickled"):
+        check_not_pickled(tmp_path)
+
+
+def resumed(folder: Path) -> SelfModelingTrainer:
+    run = trainer(folder, "mlp", network("mlp", seed=1), load_best_model_at_end=False)
+    run.train(resume_from_checkpoint=True)
+    return run
+
+
+def test_narrower_weights_are_loaded_and_a_file_goes_before_an_index(tmp_path, runs):
+    shutil.copytree(runs("mlp"), tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "checkpoint-2" / "model.safetensors"
+    rounded = {name: value.bfloat16() for name, value in load_file(file).items()}
+    save_file(rounded, file, metadata={"format": "pt"})
+    (file.parent / "model.safetensors.index.json").write_text('{"weight_map": {"classifier.weight": "gone"}}')
+    assert_equal(resumed(tmp_path).model.state_dict(), {name: value.float() for name, value in rounded.items()})
+
+
+def test_parts_are_read_from_the_checkpoint_alone(tmp_path, runs):
+    shutil.copytree(runs("mlp"), tmp_path, dirs_exist_ok=True)
+    checkpoint = tmp_path / "checkpoint-2"
+    (checkpoint / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    index = '{"weight_map": {"classifier.weight": "../elsewhere.safetensors"}}'
+    (checkpoint / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ValueError, match=r"elsewhere\.safetensors cannot be read"):
+        resumed(tmp_path)
+
+
+def test_a_checkpoint_of_a_sharded_training_is_an_error(tmp_path, runs):
+    shutil.copytree(runs("mlp"), tmp_path, dirs_exist_ok=True)
+    (tmp_path / "checkpoint-2" / "pytorch_model_fsdp_0").mkdir()
+    with pytest.raises(ValueError, match=r"holds pytorch_model_fsdp_0, of a sharded training \(FSDP\)"):
+        resumed(tmp_path)
 
 
 def test_a_compiled_network_saves_and_loads_under_its_plain_names(tmp_path):

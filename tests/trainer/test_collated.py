@@ -135,6 +135,17 @@ def test_estimates_on_rows_leave_the_training_as_it_is(tmp_path, make):
         assert logged[-1] == pytest.approx(expected.llc, rel=1e-6)
 
 
+def test_rows_that_a_transform_moves_at_random_have_one_rlct():
+    """Whatever was drawn before: their random numbers are of a fixed seed."""
+    results = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        random.seed(seed)
+        results.append(estimate_rlct([network()], Augmented(), **FEW))
+    assert_equal_results(*results)
+
+
 def run_settings() -> dict:
     from selfmod_hf.complexity import llc_preset
 
@@ -158,6 +169,7 @@ def flat(rows):
     [
         ([], None, r"^train_data='list': has no row"),
         ([{"pixel_values": torch.ones(1, 4, 4)}], None, r"^data_collator='dict': must give a dict with integer labels"),
+        ([{"pixel_values": torch.ones(1, 4, 4), "label": [0, 1]}], None, r"must give a dict with integer labels"),
         ([{"pixel_values": torch.ones(1, 4, 4), "label": 0.5}], None, r"must give a dict with integer labels"),
         ([(torch.ones(1, 4, 4), 1)], lambda rows: rows, r"^data_collator='list': must give a dict"),
         ([{"image": torch.ones(1, 4, 4), "label": 1}], default_data_collator, r"must give pixel_values, which the mod"),
@@ -185,7 +197,7 @@ def test_a_collator_may_make_the_networks_input_of_other_columns():
 
     def collator(rows):
         pictures = torch.stack([row["picture"] for row in rows])
-        return {"pixel_values": pictures, "labels": torch.tensor([row["kind"] for row in rows])}
+        return {"pixel_values": pictures, "labels": torch.tensor([row["kind"] for row in rows], dtype=torch.int16)}
 
     model = network()
     assert_equal_results(estimate_rlct([model], rows, collator, **FEW), estimate_rlct([model], data, **FEW), 1e-5)

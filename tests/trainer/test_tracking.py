@@ -7,6 +7,7 @@ from transformers import TrainerCallback
 
 from selfmod_hf import Member, SelfModelingTrainer, SelfModelingTrainingArguments
 from selfmod_hf.trainer.population_trainer import PopulationTrainer
+from selfmod_hf.trainer.terms import means_over_labels
 
 from . import test_population as many
 from .test_trainer import images, losses, network, trainer
@@ -130,6 +131,29 @@ def test_each_trial_of_a_search_logs_its_own_terms(tmp_path):
     )
     assert len(found) == 3
     assert_terms_add_up(found)
+
+
+def test_a_loss_may_be_logged_before_the_first_step(tmp_path):
+    """By a callback, between two micro-batches."""
+
+    class Log(TrainerCallback):
+        def on_substep_end(self, args, state, control, **kwargs):
+            if state.global_step == 0:
+                run.log({"loss": 0.0})
+
+    run = trainer(tmp_path, gradient_accumulation_steps=2, max_steps=2)
+    run.add_callback(Log())
+    run.train()
+    first = losses(run)[0]
+    assert first["step"] == 0
+    assert 0 < first["weighted_classification_loss"] < 10
+
+
+def test_means_over_many_samples_are_not_rounded():
+    """In float32 a million terms of .1 add up to 100,958."""
+    terms, labels = torch.full((2**20, 2, 3), 0.1), torch.zeros(2**20)
+    for mean in means_over_labels(terms, labels).values():
+        assert mean == pytest.approx(0.1, rel=1e-6)
 
 
 def test_a_network_that_gives_tuples_logs_its_terms(tmp_path):
