@@ -256,8 +256,8 @@ class PopulationTrainer(SelfModelingTrainer):
 
     # ---- files ----
 
-    def _tell_model(self) -> None:
-        super()._tell_model()
+    def _tell_model(self, token: str) -> None:
+        super()._tell_model(token)
         self.population.companions = self.model.companions
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:

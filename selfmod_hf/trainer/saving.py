@@ -53,7 +53,7 @@ class SavingTrainer(Trainer):
     push_in_progress: Any
     task: TaskSpec | None = None
     _rlct: tuple[LLCResult, str] | None = None  # the newest estimate, and the weights it is of
-    _measured: Measured | None = None
+    _evaluations: dict[str, Measured] | None = None  # by the token of the weights; the best ones may not be the last
     _saved: tuple[str, str] | None = None  # weights in the output folder: their token and their SHA-256
     _trained: str | None = None
     _previous: Path | None = None  # where this training moves what a former one left
@@ -93,8 +93,9 @@ class SavingTrainer(Trainer):
         """Evaluate like `Trainer.evaluate`, and keep the result for run.json and the card."""
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         if eval_dataset is None and metric_key_prefix == "eval":
-            self._measured = Measured(self.weights_token(), dict(metrics))
-            self._tell_model()
+            token = self.weights_token()
+            self._evaluations = (self._evaluations or {}) | {token: Measured(token, dict(metrics))}
+            self._tell_model(token)
         return metrics
 
     # ---- training into a folder that was used before ----
@@ -111,7 +112,7 @@ class SavingTrainer(Trainer):
             self._move_checkpoints_aside()
         output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         self._trained = self.weights_token()
-        self._tell_model()
+        self._tell_model(self._trained)
         return output
 
     def _move_checkpoints_aside(self) -> None:
@@ -149,10 +150,10 @@ class SavingTrainer(Trainer):
         Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, which no one here would load
 
     def _save_settings(self, folder: Path, token: str) -> None:
-        self._companions().write(folder, token)
+        self._companions(token).write(folder, token)
 
-    def _companions(self) -> Companions:
-        """Return what is known of the network besides its weights."""
+    def _companions(self, token: str) -> Companions:
+        """Return what is known of the network besides these weights."""
         # tokens are left out by transformers
         arguments = {**json.loads(self.args.to_json_string()), "mixed_precision": self.args.mixed_precision}
         arguments |= _names_alone(arguments, ("output_dir", "resume_from_checkpoint"))
@@ -168,7 +169,7 @@ class SavingTrainer(Trainer):
             arguments=arguments,
             epoch=self._epoch(),
             history=list(self.state.log_history),
-            measured=self._measured,
+            measured=(self._evaluations or {}).get(token),
             trained=self._trained,
         )
 
@@ -180,10 +181,10 @@ class SavingTrainer(Trainer):
             return state.epoch * best / max(state.global_step, 1)
         return state.epoch
 
-    def _tell_model(self) -> None:
-        """Give the model what goes beside its weights, for `model.push_to_hub`."""
+    def _tell_model(self, token: str) -> None:
+        """Give the model what goes beside these weights, for `model.push_to_hub`."""
         if self.model is not None:  # a search builds a network for each trial
-            self.accelerator.unwrap_model(self.model, keep_torch_compile=False).companions = self._companions()
+            self.accelerator.unwrap_model(self.model, keep_torch_compile=False).companions = self._companions(token)
 
     def _take_over(self, source: Path, folder: Path, token: str) -> None:
         """Move the files of a complete network into a folder. What described other weights leaves it."""

@@ -107,7 +107,7 @@ class SelfModelingTrainer(TrackingTrainer):
             )
         check_preprocessing(self.model.config, self.train_dataset)
         self.task = task or next((found for split in data if (found := getattr(split, "task", None))), None)
-        self._tell_model()
+        self._tell_model("")  # nothing was measured yet
         if self.args.device.type == "cpu":
             self.add_callback(FlushTinyMoments)
         if self.args.log_weight_width:

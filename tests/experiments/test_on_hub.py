@@ -90,6 +90,13 @@ def test_arms_read_back_with_what_decides_them(tmp_path):
     assert found["accuracy", 0.0].metric_value == pytest.approx(0.965)
 
 
+def test_metrics_that_no_network_has_stay_out_of_the_metadata(tmp_path):
+    folder = given_sweep(tmp_path)
+    folder.write_run(folder.read_run() | {"test_samples": 100, "largest_class_share": 0.98})
+    data = sweep_card(folder, "me/mnist").data  # all four are at chance level
+    assert (data.metrics, data.eval_results) == (None, None)
+
+
 def test_a_sweep_of_texts(tmp_path):
     """Another task's folder gives a card of its own kind, with the paper's values for it."""
     folder = given_sweep(tmp_path)

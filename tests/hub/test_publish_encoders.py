@@ -87,6 +87,7 @@ def test_a_card_names_the_pretrained_backbone(hub_seed, tmp_path):
     save_file(pretrained.state_dict(), resnet / "model.safetensors")
     for where in (vit, folder):
         AutoModel.from_config(AutoConfig.for_model(**json.loads(VIT))).save_pretrained(where)
+    (folder / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
     names = {"resnet": "timm/test_resnet", "vit": "someone/vit", "local": str(folder)}
     commands = [
         ["train", *IMAGES, *TRAIN, "--backbone_name", name, "--hub_model_id", f"me/{repo}", "--output_dir", repo]
@@ -99,5 +100,8 @@ def test_a_card_names_the_pretrained_backbone(hub_seed, tmp_path):
         done = subprocess.run(run, env=hub.env(), cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         cards = {name: ModelCard.load(hub.root / "models/me" / name / "README.md") for name in names}
+        for path in (hub.root / "models/me/local").glob("*.json"):
+            assert str(folder) not in path.read_text(), path
     expected = {"resnet": "timm/test_resnet.r160_in1k", "vit": "someone/vit", "local": None}
     assert {name: card.data.base_model for name, card in cards.items()} == expected
+    assert {name: card.data.license for name, card in cards.items()} == dict.fromkeys(names) | {"local": "cc-by-4.0"}

@@ -36,7 +36,9 @@ assert load_results("me/net").loc[0, "rlct_num_draws"] == 60
 metric = evaluate.load("me/rlct")
 assert metric.compute(predictions=[[1.0] * 40] * 2, references=[[0.5] * 40] * 2, nbeta=2.0)["rlct"] == 1.0
 assert evaluate.load("me/weight_width").compute(data=[1.0, 3.0])["weight_width"] == 1.0
-
+"""
+# in a process of its own: once the package was imported, transformers takes its classes
+WITHOUT_PACKAGE = f"""
 import sys
 sys.modules["selfmod_hf"] = None  # importing it now fails
 from transformers import AutoModelForImageClassification
@@ -74,7 +76,8 @@ def test_round_trip(loopback_hub, small_sweep, small_model):
     for file in ("model.safetensors", "rlct.json", "training.png", "rlct.png"):
         assert (root / "models/me/net" / file).read_bytes() == (small_model / file).read_bytes()
     assert (root / "spaces/me/rlct/rlct.py").read_bytes() == Path(metric_path("rlct"), "rlct.py").read_bytes()
-    subprocess.run([sys.executable, "-c", READ_BACK], env=loopback_hub.env(), check=True)
+    for program in (READ_BACK, WITHOUT_PACKAGE):
+        subprocess.run([sys.executable, "-c", program], env=loopback_hub.env(), check=True)
 
 
 def test_a_published_sweep_is_reported_on(loopback_hub, small_sweep, tmp_path):
@@ -322,7 +325,8 @@ def test_no_half_of_a_sweep_is_published(loopback_hub, small_sweep):
 
 def test_work_in_progress_and_pickles_stay_here(loopback_hub, small_model, tmp_path):
     folder = shutil.copytree(small_model, tmp_path / "net")
-    left = ["a.pickle", "a.ckpt", "sub/a.joblib", "sub/a.pt", "sub/__pycache__/a.pyc", "sub/checkpoint-3/a.txt"]
+    left = ["a.pkl", "a.bin", "a.pth", "a.dill", "a.part", "a.tmp", "previous-1/a.txt", "sub/previous-1/a.txt"]
+    left += ["a.pickle", "a.ckpt", "sub/a.joblib", "sub/a.pt", "sub/__pycache__/a.pyc", "sub/checkpoint-3/a.txt"]
     left += ["checkpoint-3/a.txt", "__pycache__/a.txt", ".hidden", "sub/.hidden", "sub/.git/config"]
     for name in [*left, "sub/a.txt"]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

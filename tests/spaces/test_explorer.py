@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -23,9 +24,11 @@ from selfmod_hf import (
 )
 from selfmod_hf.complexity import LLCResult
 from selfmod_hf.data import ImagePreprocessing, basic_english_tokenizer
+from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.on_hub import push_sweep
 from selfmod_hf.hub.upload import Target
 from tests.browser import open_page, requested, wait_for
+from tests.hub.test_records import get_other_weights
 
 SPACE = Path(__file__).resolve().parents[2] / "spaces" / "explorer"
 NETWORK = "h8-aw10-seed2"
@@ -123,6 +126,24 @@ def test_other_settings_are_not_compared(explore, small_sweep, monkeypatch):
     monkeypatch.setattr(explore, "results", lambda repo: table)
     points, _ = explore.siblings_figure(str(small_sweep), NETWORK).data
     assert list(points.y) == list(table["rlct"][1:])
+
+
+def test_figures_of_other_weights_are_not_shown(explore, small_sweep, small_model, tmp_path):
+    sweep, model = (shutil.copytree(source, tmp_path / source.name) for source in (small_sweep, small_model))
+    get_other_weights(sweep / "cells" / NETWORK)
+    get_other_weights(model)
+    names, _ = explore.choices(str(sweep))
+    assert len(names) == 3
+    assert NETWORK not in names
+    with pytest.raises(InputError, match="describes other weights"):
+        explore.choices(str(model))
+
+
+def test_what_cannot_be_checked_is_shown_as_such(explore, small_model, tmp_path):
+    folder = shutil.copytree(small_model, tmp_path / "model")
+    assert "not checked" not in explore.facts(str(small_model), "")
+    replace(LLCResult.load(folder / "rlct.json"), weights_sha256=None).save(folder / "rlct.json")
+    assert explore.facts(str(folder), "").endswith("figures not checked against the weights")
 
 
 def test_a_single_model(explore, small_model, tmp_path):
