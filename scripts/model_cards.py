@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from selfmod_hf.complexity.result import write_file
 from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.folder import SweepFolder
 from selfmod_hf.experiments.on_hub import dataset_card, sweep_card
+from selfmod_hf.files import write_file
 
 OUTPUT = Path(__file__).resolve().parents[1] / "model_cards"
 

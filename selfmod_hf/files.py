@@ -1,12 +1,17 @@
-"""Reading files that may come from a stranger, or from a run that was killed."""
+"""Read files that may come from a stranger or from a run that was killed, and write files whole or not at all."""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .errors import InputError
 
@@ -109,3 +114,56 @@ def files_of_user(name: str, folder: str | Path) -> Iterator[None]:
         raise
     except (ValueError, OSError) as error:
         raise InputError(name, str(folder), str(error)) from error
+
+
+# ---- writing ----
+
+
+def plain(value: Any) -> Any:
+    """Only what JSON knows: of numbers those that are finite, else None."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [plain(item) for item in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_file(path: Path, content: bytes | str) -> Path:
+    """Write under a temporary name of this process, then rename: the file appears whole or not at all. Text is written
+    as UTF-8."""
+    write_files({path: content.encode() if isinstance(content, str) else content})
+    return path
+
+
+def write_figure(figure: Any, path: Path, dpi: int = 150) -> Path:
+    """A matplotlib figure, in the format that the name ends in (PNG where in none), undated, as `write_file` does.
+
+    It is drawn in memory first: of a full disk, matplotlib's writer of PDF tells by an error of its own.
+    """
+    kind = path.suffix.removeprefix(".") or "png"
+    undated = {"pdf": {"CreationDate": None}, "png": {"Software": None}, "svg": {"Date": None}}.get(kind)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=dpi, metadata=undated)
+    return write_file(path, buffer.getvalue())
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write files that belong together, each as `write_file` does. The last is the one by which the others are found:
+    of several, it goes before any is replaced, and comes when all are there."""
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in contents}
+    try:
+        for path, content in contents.items():
+            temporary[path].write_bytes(content)
+        if len(contents) > 1:
+            path.unlink(missing_ok=True)
+        for path in contents:
+            os.replace(temporary[path], path)
+    finally:
+        for left_over in temporary.values():
+            left_over.unlink(missing_ok=True)
+
+
+def to_json(value: Any) -> str:
+    """JSON, numbers that are not finite as null."""
+    return json.dumps(plain(value), indent=2) + "\n"

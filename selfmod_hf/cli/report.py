@@ -67,11 +67,11 @@ def write_report(folder: SweepFolder, output: Path) -> tuple[str, list[Path]]:
     Raises:
         InputError: no network is finished.
     """
-    from ..complexity.result import write_file
     from ..experiments import report
     from ..experiments.figures import draw_figures
     from ..experiments.html_report import write_html_report
     from ..experiments.plan import describe_setting
+    from ..files import write_file
 
     rows = folder.rows()
     tables = {

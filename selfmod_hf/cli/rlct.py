@@ -385,7 +385,7 @@ def _estimate_checkpoints(
     settings: dict[str, Any],
     output: Path,
 ) -> None:
-    from ..complexity.result import write_file
+    from ..files import write_file
     from ..trainer import estimate_rlct
 
     # the same noise for each, so that the curve over training is smooth

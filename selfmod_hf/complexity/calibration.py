@@ -36,12 +36,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..files import plain, write_file
 from ..stacking import Batch, LossFunction
 from .chains import Group
 from .curvature import largest_curvature
 from .llc import make_problem, ordinary_tensors, sample_groups
 from .losses import cross_entropy
-from .result import DIVERGED, NOT_AT_MINIMUM, LLCResult, plain, write_file
+from .result import DIVERGED, NOT_AT_MINIMUM, LLCResult
 from .samplers import SAMPLERS
 from .settings import DEFAULT_MEMORY_BUDGET, LLCSettings, check, positive
 from .status import MAX_RELATIVE_ERROR, difference
@@ -105,7 +106,9 @@ class LLCCalibration:
         """LLC over step size by localization, and the trace of every cell. Returns the matplotlib figure."""
         from .plots import plot_calibration
 
-        return plot_calibration(self, path)
+        traces = [result.llc_trace(paired=result.settings.paired) for result in self.results]
+        chosen = (self.step_size, self.result.llc)
+        return plot_calibration(self.table, traces, chosen, self.llc, path)
 
 
 @ordinary_tensors()

@@ -1,57 +1,93 @@
-"""Figures: traces of one estimate, and a calibration's grid. matplotlib is loaded here and nowhere else."""
+"""Figures: traces of one estimate, and a calibration's grid."""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from .calibration import LLCCalibration
-    from .result import LLCResult
+from ..files import write_figure
 
 PathLike = str | os.PathLike[str]
 
 
-def plot_traces(result: LLCResult, path: PathLike | None = None) -> Any:
-    """LLC trace of every chain, their mean, the kept part shaded, each chain's value at the right."""
+def plot_traces(
+    trace: NDArray[np.float64],
+    per_chain: NDArray[np.float64],
+    num_burnin_steps: int,
+    llc: float,
+    title: str,
+    path: PathLike | None = None,
+) -> Any:
+    """Plot the LLC trace of every chain and their mean, with the kept part shaded.
+
+    Args:
+        trace: (C, T), what every draw contributes.
+        per_chain: (C,), each chain's estimate, marked at the right.
+        num_burnin_steps: draws that are not kept.
+        llc: the estimate.
+        title: of the figure.
+        path: where to save it, if anywhere.
+
+    Returns:
+        The matplotlib figure.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    trace = _finite(result.llc_trace(paired=result.settings.paired))  # (C, T)
-    draws, burnin = trace.shape[1], result.settings.num_burnin_steps
-    axes.axvspan(burnin, draws, color="0.92", label="kept draws")
-    for c, (chain, value) in enumerate(zip(trace, result.llc_per_chain, strict=True)):
+    trace = _finite(trace)
+    draws = trace.shape[1]
+    axes.axvspan(num_burnin_steps, draws, color="0.92", label="kept draws")
+    for c, (chain, value) in enumerate(zip(trace, per_chain, strict=True)):
         line = axes.plot(chain, linewidth=0.6, alpha=0.5, label=f"chain {c}: {value:.3g}")[0]
         if math.isfinite(value):
             axes.plot(draws * 1.01, value, "<", color=line.get_color(), markersize=6, clip_on=False)
     axes.plot(trace.mean(axis=0), color="black", linewidth=1.2, label="mean over chains")
-    if math.isfinite(result.llc):
-        axes.hlines(result.llc, burnin, draws, color="black", linestyle="--", linewidth=1, label="plateau")
+    if math.isfinite(llc):
+        axes.hlines(llc, num_burnin_steps, draws, color="black", linestyle="--", linewidth=1, label="plateau")
     axes.set(xlabel="draw", ylabel="nβ (L(w) - L(w*))")
-    axes.set_title(f"LLC {result.llc:.4g} ± {result.standard_error:.2g}, {result.status}")
+    axes.set_title(title)
     axes.legend(fontsize="x-small", loc="lower right")
     return _saved(figure, path)
 
 
-def plot_calibration(calibration: LLCCalibration, path: PathLike | None = None) -> Any:
-    """Above, LLC over step size, one line per localization, the chosen cell ringed; below, every cell's trace."""
+def plot_calibration(
+    table: Sequence[Mapping[str, Any]],
+    traces: Sequence[NDArray[np.float64]],
+    chosen: tuple[float, float],
+    llc: float,
+    path: PathLike | None = None,
+) -> Any:
+    """Plot the LLC over step size, one line per localization, and below it every cell's trace.
+
+    Args:
+        table: of each cell its step_size, localization, llc, standard_error and status.
+        traces: of each cell (C, T).
+        chosen: step size and LLC of the chosen cell, which gets a ring.
+        llc: the estimate.
+        path: where to save the figure, if anywhere.
+
+    Returns:
+        The matplotlib figure.
+    """
     from matplotlib.figure import Figure
 
-    pulls = sorted({row["localization"] for row in calibration.table})
+    pulls = sorted({row["localization"] for row in table})
     figure = Figure(figsize=(3.2 * max(2, len(pulls)), 7), layout="constrained")
     halves: Any = figure.subfigures(2, 1)
     upper, lower = halves
-    _plot_grid(upper.subplots(), calibration, pulls)
+    _plot_grid(upper.subplots(), table, pulls, chosen, llc)
     columns = lower.subplots(1, len(pulls), sharey=True, squeeze=False)[0]
     for axes, pull in zip(columns, pulls, strict=True):
-        for row, result in zip(calibration.table, calibration.results, strict=True):
+        for row, trace in zip(table, traces, strict=True):
             if row["localization"] == pull:
-                mean = _finite(result.llc_trace(paired=result.settings.paired)).mean(axis=0)
+                mean = _finite(trace).mean(axis=0)
                 axes.plot(_smooth(mean), linewidth=0.9, label=f"ε {row['step_size']:.1e}, {row['status']}")
         axes.set(title=f"γ = {pull:.3g}", xlabel="draw")
         axes.legend(fontsize="xx-small")
@@ -59,36 +95,35 @@ def plot_calibration(calibration: LLCCalibration, path: PathLike | None = None) 
     return _saved(figure, path)
 
 
-def _plot_grid(axes: Any, calibration: LLCCalibration, pulls: list[float]) -> None:
+def _plot_grid(
+    axes: Any, table: Sequence[Mapping[str, Any]], pulls: list[float], chosen: tuple[float, float], llc: float
+) -> None:
     for pull in pulls:
-        rows = [r for r in calibration.table if r["localization"] == pull and math.isfinite(r["llc"])]
-        axes.errorbar(
-            [r["step_size"] for r in rows], [r["llc"] for r in rows], [r["standard_error"] for r in rows],
-            marker="o", capsize=2, label=f"γ = {pull:.3g}",
-        )  # fmt: skip
-    chosen = calibration.result
-    if math.isfinite(chosen.llc):
-        axes.plot(calibration.step_size, chosen.llc, "o", markersize=14, fillstyle="none", color="black")
-    if math.isfinite(calibration.llc):
-        axes.axhline(calibration.llc, color="black", linestyle="--", linewidth=1, label="estimate")
+        rows = [row for row in table if row["localization"] == pull and math.isfinite(row["llc"])]
+        steps = [row["step_size"] for row in rows]
+        values = [row["llc"] for row in rows]
+        errors = [row["standard_error"] for row in rows]
+        axes.errorbar(steps, values, errors, marker="o", capsize=2, label=f"γ = {pull:.3g}")
+    if math.isfinite(chosen[1]):
+        axes.plot(*chosen, "o", markersize=14, fillstyle="none", color="black")
+    if math.isfinite(llc):
+        axes.axhline(llc, color="black", linestyle="--", linewidth=1, label="estimate")
     axes.set(xscale="log", xlabel="step size ε", ylabel="LLC")
     axes.legend(fontsize="small")
 
 
 def _finite(trace: np.ndarray) -> np.ndarray:
-    """What cannot be drawn becomes a gap."""
+    """Replace what cannot be drawn by a gap."""
     return np.where(np.isfinite(trace) & (np.abs(trace) < 1e12), trace, np.nan)
 
 
 def _smooth(trace: np.ndarray) -> np.ndarray:
-    """At most 200 points, each a mean: a line that can be read."""
+    """Return at most 200 points, each a mean, so that the line can be read."""
     size = max(1, len(trace) // 200)
     return np.repeat(trace[: len(trace) // size * size].reshape(-1, size).mean(axis=1), size)
 
 
 def _saved(figure: Any, path: PathLike | None) -> Any:
     if path is not None:
-        from .result import write_figure
-
         write_figure(figure, Path(path))
     return figure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import math
 import os
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..files import plain, write_files
 from .diagnostics import effective_sample_size, split_rhat, standard_error
 
 STATUSES = OK, NOT_AT_MINIMUM, NOT_CONVERGED, DIVERGED = "ok", "not_at_minimum", "not_converged", "diverged"
@@ -177,7 +177,9 @@ class LLCResult:
         """The traces, the kept part shaded; saved to `path` where given. Returns the matplotlib figure."""
         from .plots import plot_traces
 
-        return plot_traces(self, path)
+        title = f"LLC {self.llc:.4g} ± {self.standard_error:.2g}, {self.status}"
+        trace = self.llc_trace(paired=self.settings.paired)
+        return plot_traces(trace, self.llc_per_chain, self.settings.num_burnin_steps, self.llc, title, path)
 
 
 def _check_fields(result: LLCResult) -> None:
@@ -220,48 +222,3 @@ def _number(value: Any) -> bool:
 def summarize(kept: NDArray[np.float64]) -> tuple[float, float, float, float]:
     """(mean, standard error, R-hat, ESS) of draws (C, T)."""
     return float(kept.mean()), standard_error(kept), split_rhat(kept), effective_sample_size(kept)
-
-
-def plain(value: Any) -> Any:
-    """Only what JSON knows: of numbers those that are finite, else None."""
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [plain(item) for item in value]
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_file(path: Path, content: bytes | str) -> Path:
-    """Write under a temporary name of this process, then rename: the file appears whole or not at all. Text is written
-    as UTF-8."""
-    write_files({path: content.encode() if isinstance(content, str) else content})
-    return path
-
-
-def write_figure(figure: Any, path: Path, dpi: int = 150) -> Path:
-    """A matplotlib figure, in the format that the name ends in (PNG where in none), undated, as `write_file` does.
-
-    It is drawn in memory first: of a full disk, matplotlib's writer of PDF tells by an error of its own.
-    """
-    kind = path.suffix.removeprefix(".") or "png"
-    undated = {"pdf": {"CreationDate": None}, "png": {"Software": None}, "svg": {"Date": None}}.get(kind)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=dpi, metadata=undated)
-    return write_file(path, buffer.getvalue())
-
-
-def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Write files that belong together, each as `write_file` does. The last is the one by which the others are found:
-    of several, it goes before any is replaced, and comes when all are there."""
-    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in contents}
-    try:
-        for path, content in contents.items():
-            temporary[path].write_bytes(content)
-        if len(contents) > 1:
-            path.unlink(missing_ok=True)
-        for path in contents:
-            os.replace(temporary[path], path)
-    finally:
-        for left_over in temporary.values():
-            left_over.unlink(missing_ok=True)

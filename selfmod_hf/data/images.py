@@ -20,7 +20,8 @@ from .cache import cached_table
 from .labels import check_several, label_numbers, read_classes
 from .preprocessing import FIELDS, ImagePreprocessing
 from .reading import first_line
-from .splits import Rows, read_splits
+from .rows import Rows
+from .splits import read_splits
 from .tasks import TaskSpec
 from .tensors import Batch, TaskData, TensorData, checked_limits, moved, on_device, spread
 

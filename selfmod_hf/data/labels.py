@@ -11,7 +11,7 @@ import torch
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from .splits import Rows
+    from .rows import Rows
 
 MOST_CLASSES = 1_000_000  # what a model's configuration allows, too; its file travels and cannot share this one
 SHOWN = 8  # labels that an error lists

@@ -18,7 +18,8 @@ from ..errors import InputError
 from .cache import cached_table, entry_path, is_sealed, seal, tokenizer_key
 from .labels import check_several, is_text, label_numbers, read_classes
 from .reading import first_line
-from .splits import Rows, read_splits
+from .rows import Rows
+from .splits import read_splits
 from .tasks import TaskSpec
 from .tensors import Batch, TaskData, TensorData, checked_limits, moved
 from .tokenizer import as_pretrained, basic_english_tokenizer

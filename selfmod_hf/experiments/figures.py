@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..complexity.result import write_figure
 from ..complexity.weight_width import histogram
+from ..files import write_figure
 from .folder import SweepFolder
 from .plan import describe_setting
 from .published import published_for

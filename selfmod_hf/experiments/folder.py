@@ -41,9 +41,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..complexity.result import plain, write_file
 from ..errors import InputError
-from ..files import read_json
+from ..files import read_json, to_json, write_file
 from ..weights import KEY, WEIGHTS, belongs, weights_sha256
 from .plan import Cell
 
@@ -71,11 +70,6 @@ CURVE_RLCT_COLUMNS = ("rlct", "rlct_standard_error", "rlct_status")  # where the
 _TEXTS = ("task", "rlct_status", "rlct_status_reason", "rlct_preset", KEY)
 _COUNTS = ("hidden_size", "seed", "epoch", "num_epochs", "batch_size")
 KEYS = ["task", "hidden_size", "detach_targets", "aux_weight", "seed"]
-
-
-def to_json(value: Any) -> str:
-    """JSON, numbers that are not finite as null."""
-    return json.dumps(plain(value), indent=2) + "\n"
 
 
 def _check_entry(path: Path, entry: Any, columns: Sequence[str], more: Sequence[str]) -> None:

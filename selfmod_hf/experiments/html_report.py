@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..complexity.result import write_file
 from ..complexity.weight_width import histogram
-from ..files import entries_of
-from .folder import SweepFolder, to_json
+from ..files import entries_of, to_json, write_file
+from .folder import SweepFolder
 from .plan import Cell, describe_setting
 from .published import compare_with_published, published_value, published_values
 from .report import DIGITS, NAMES

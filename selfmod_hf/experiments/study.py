@@ -18,10 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..complexity.result import write_file
 from ..errors import InputError
-from ..files import read_json
-from .folder import to_json
+from ..files import read_json, to_json, write_file
 
 SCALES = ("quick", "full")
 

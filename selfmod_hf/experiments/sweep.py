@@ -36,8 +36,9 @@ from ..stacking import chunk_ranges
 from ..tokens import without_tokens
 from ..trainer import RLCTCallback, SelfModelingTrainer, SelfModelingTrainingArguments
 from ..trainer.checkpoints import newest_whole_checkpoint
+from ..trainer.member import Member
 from ..trainer.network import recipe_config
-from ..trainer.population import Member, SelfModelingPopulation
+from ..trainer.population import SelfModelingPopulation
 from ..trainer.population_trainer import RLCTsCallback
 from ..trainer.rlct import estimate_rlct
 from .folder import CURVE_RLCT_COLUMNS, SweepFolder

@@ -32,10 +32,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..complexity.result import write_figure, write_file
 from ..errors import InputError
-from ..trainer.population import Member
-from .folder import to_json
+from ..files import to_json, write_figure, write_file
+from ..trainer.member import Member
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

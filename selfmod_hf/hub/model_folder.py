@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..files import entries_of, read_json
+from ..files import entries_of, read_json, write_figure, write_file
 from ..weights import KEY, belongs, files_with_weights, weights_sha256
 from .card import METRICS, CardFacts, merged_notes, model_card
 from .license import chosen_license, license_fields, license_in
@@ -73,7 +73,6 @@ def write_model_card(
     Raises:
         InputError: the folder holds no model, or a person's text that would be lost.
     """
-    from ..complexity.result import write_file
 
     folder = Path(folder)
     card = folder / "README.md"
@@ -269,8 +268,6 @@ def _json(path: Path) -> dict[str, Any]:
 def plot_training(history: list[dict[str, float]], path: Path) -> None:
     """Losses, accuracy and weight width over epochs, from the Trainer's log, as a PNG."""
     from matplotlib.figure import Figure
-
-    from ..complexity.result import write_figure
 
     panels = {
         title: {name: label for name, label in names.items() if any(name in entry for entry in history)}

@@ -17,10 +17,10 @@ from .network import check_length
 from .shares import smallest_share
 
 if TYPE_CHECKING:
-    from .trainer import SelfModelingTrainer
+    from .tracking import TrackingTrainer
 
 
-def check_before_training(trainer: SelfModelingTrainer) -> None:
+def check_before_training(trainer: TrackingTrainer) -> None:
     """Reject texts that are too long for the encoder, and batches that are too small for BatchNorm.
 
     Raises:
@@ -34,7 +34,7 @@ def check_before_training(trainer: SelfModelingTrainer) -> None:
 # ---- lengths ----
 
 
-def check_texts(trainer: SelfModelingTrainer) -> None:
+def check_texts(trainer: TrackingTrainer) -> None:
     """Reject texts with more tokens than the encoder has positions.
 
     Texts of `datasets.Dataset` are looked at as the collator gives them, since it may cut them.
@@ -52,7 +52,7 @@ def check_texts(trainer: SelfModelingTrainer) -> None:
                 raise InputError("input_ids", f"{given.shape[1]} tokens", f"allowed are at most {most} in a text")
 
 
-def _data_sets(trainer: SelfModelingTrainer) -> Iterable[Any]:
+def _data_sets(trainer: TrackingTrainer) -> Iterable[Any]:
     evaluated = trainer.eval_dataset
     if isinstance(evaluated, dict):
         return [trainer.train_dataset, *evaluated.values()]
@@ -67,7 +67,7 @@ def _longest(data: datasets.Dataset) -> int:
     return max(range(len(lengths)), key=lambda row: lengths[row] or 0)
 
 
-def _collated(trainer: SelfModelingTrainer, data: Any, row: int) -> dict[str, Any]:
+def _collated(trainer: TrackingTrainer, data: Any, row: int) -> dict[str, Any]:
     """Return a batch of one sample, as the network would get it."""
     if isinstance(data, TensorData):
         return data.take(torch.tensor([row]))
@@ -82,7 +82,7 @@ def _collated(trainer: SelfModelingTrainer, data: Any, row: int) -> dict[str, An
 # ---- batches ----
 
 
-def check_smallest_batch(trainer: SelfModelingTrainer) -> None:
+def check_smallest_batch(trainer: TrackingTrainer) -> None:
     """Reject a batch of one sample where BatchNorm would see a single value per channel: it has no deviation."""
     data, args = trainer.train_dataset, trainer.args
     if not hasattr(data, "__len__") or not any(isinstance(m, _BatchNorm) for m in trainer.model.modules()):

@@ -12,7 +12,6 @@ The cost is a copy of the parameters and one pass over them, each step. Where al
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ import torch
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from .population import Member
+    from .member import Member
     from .training_args import SelfModelingTrainingArguments
 
 # polynomial decay ends at a rate of its own, 1e-7, which is not proportional to the first one
@@ -84,16 +83,3 @@ def scale_steps(optimizer: torch.optim.Optimizer, shares: Sequence[float]) -> No
 
     optimizer.register_step_pre_hook(keep)
     optimizer.register_step_post_hook(shorten)
-
-
-def check_rate(rate: float | None) -> None:
-    """Reject a learning rate that no network can be trained with.
-
-    Args:
-        rate: of a member; None is the training's own.
-
-    Raises:
-        InputError: it is not a finite number above 0.
-    """
-    if rate is not None and not 0 < rate < math.inf:
-        raise InputError("learning_rate", rate, "allowed are None and finite numbers above 0")

@@ -13,7 +13,6 @@ import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, model_class_of
 from ..stacking import chunk_ranges
 from .checkpoints import load_weights
-from .member_rates import check_rate
+from .member import Member
 
 # Held while the stacked network runs: functional_call lends it the members' weights. Several threads may call one
 # population.
@@ -40,43 +39,6 @@ _PLAIN_OUTPUT = {"return_dict": True, "output_hidden_states": False, "output_att
 
 MEMBERS_FILE = "population.json"
 WEIGHTS_FILE = "model.safetensors"
-
-
-@dataclass(frozen=True)
-class Member:
-    """What tells one network of a population from the others.
-
-    Attributes:
-        seed: of its initial weights and of its order of samples.
-        aux_weight: its weight of the self-modeling loss, >= 0.
-        detach_targets: whether the predicted activations are constants for its gradient.
-        learning_rate: its own, > 0; None: that of the training arguments.
-
-    Raises:
-        InputError: a learning rate that is not a finite number above 0.
-    """
-
-    seed: int
-    aux_weight: float
-    detach_targets: bool = True
-    learning_rate: float | None = None
-
-    def __post_init__(self) -> None:
-        check_rate(self.learning_rate)
-
-    @property
-    def name(self) -> str:
-        """For logs and files, for example `aw10-seed1`, `aw10-attached-seed1`, `aw10-lr0.05-seed1`."""
-        attached = "" if self.detach_targets else "-attached"
-        rate = "" if self.learning_rate is None else f"-lr{self.learning_rate:g}"
-        return f"aw{self.aux_weight:g}{attached}{rate}-seed{self.seed}"
-
-    def describe(self) -> dict[str, Any]:
-        """Return its entry in `population.json`, which leaves out a learning rate that is not its own."""
-        entry = asdict(self)
-        if self.learning_rate is None:
-            del entry["learning_rate"]
-        return entry
 
 
 class SelfModelingPopulation(nn.Module):

@@ -365,3 +365,6 @@ def _check(args: SelfModelingTrainingArguments, data: Any, optimizers: Any, opti
         refuse("optimizers", "given", "allowed are those that `optim` names")
     if data is not None and not isinstance(data, TensorData):
         refuse("train_dataset", type(data).__name__, "allowed are ImageTensors or TextTensors")
+
+
+SelfModelingTrainer.for_populations = PopulationTrainer

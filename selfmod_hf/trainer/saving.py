@@ -25,10 +25,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, Train
 from transformers.utils import PushInProgress
 
 from ..complexity import LLCResult
-from ..complexity.result import write_file
 from ..data import TaskSpec, TensorData
 from ..errors import InputError
-from ..files import read_json
+from ..files import read_json, write_file
 from ..hub.card import BEGIN, between_markers, notes_in
 from ..hub.companions import Companions, Measured
 from ..hub.license import base_license

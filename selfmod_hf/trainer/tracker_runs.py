@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
-from ..complexity.result import write_file
+from ..files import write_file
 from .tracker_figures import hyperparameters
 from .trackers import LikeWandb
 
 if TYPE_CHECKING:
     from ..data import TaskSpec
-    from .trainer import SelfModelingTrainer
+    from .tracking import TrackingTrainer
     from .training_args import SelfModelingTrainingArguments
 
 DEFAULT_PROJECT = "huggingface"  # of transformers
@@ -37,7 +37,7 @@ class NamedTrackio(TrackioCallback):
         trainer: a `SelfModelingTrainer`.
     """
 
-    def __init__(self, trainer: SelfModelingTrainer) -> None:
+    def __init__(self, trainer: TrackingTrainer) -> None:
         super().__init__()
         self.trainer = trainer
 
@@ -55,7 +55,7 @@ class TrackerRuns:
         task: its name is the project's.
     """
 
-    def __init__(self, trainer: SelfModelingTrainer, task: TaskSpec | None) -> None:
+    def __init__(self, trainer: TrackingTrainer, task: TaskSpec | None) -> None:
         self.trainer = trainer
         self.named_by_user = trainer.args.run_name is not None
         callbacks = trainer.callback_handler.callbacks

@@ -26,6 +26,7 @@ from .checkpoints import check_adapter, check_not_pickled, is_whole, load_weight
 from .checks import check_before_training
 from .collated import is_data_of_rows
 from .network import check_preprocessing
+from .population import SelfModelingPopulation
 from .processes import forget_evaluation, is_sharded, share_batches, share_state
 from .saving import default_processor
 from .terms import accuracy
@@ -63,16 +64,14 @@ class SelfModelingTrainer(TrackingTrainer):
     """
 
     args: SelfModelingTrainingArguments
+    for_populations: type[SelfModelingTrainer]  # `PopulationTrainer`, which says so itself
 
     def __new__(cls, model: Any = None, *args: Any, **kwargs: Any) -> SelfModelingTrainer:
-        from .population import SelfModelingPopulation
-        from .population_trainer import PopulationTrainer
-
-        if not isinstance(model, SelfModelingPopulation) or issubclass(cls, PopulationTrainer):
+        if not isinstance(model, SelfModelingPopulation) or issubclass(cls, cls.for_populations):
             return super().__new__(cls)
         if cls is not SelfModelingTrainer:
             raise TypeError(f"{cls.__name__}: a Trainer of populations derives from PopulationTrainer")
-        return super().__new__(PopulationTrainer)  # the same loop, with one figure per member
+        return super().__new__(cls.for_populations)  # the same loop, with one figure per member
 
     def __init__(
         self,
