@@ -57,6 +57,8 @@ def test_arms_of_other_seeds_are_compared_by_welch():
     test = compare_with_baseline(data).query("measure == 'accuracy'").iloc[0]
     assert test["test"] == "Welch t"
     assert test["p"] == pytest.approx(stats.ttest_ind([2, 3, 5], [1, 2, 3, 4], equal_var=False).pvalue)
+    as_many = pd.concat([rows({0: [1, 2, 3]}), rows({1: [2, 3, 5]}, seeds=[7, 8, 9])])
+    assert compare_with_baseline(as_many).iloc[0]["test"] == "Welch t"
 
 
 def test_values_without_a_spread_have_an_interval_of_no_width():

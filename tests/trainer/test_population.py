@@ -200,32 +200,6 @@ def test_an_evaluation_does_not_depend_on_what_else_was_trained_here(tmp_path):
     assert {key: after[key] for key in figures} == {key: before[key] for key in figures}
 
 
-class Scaled(SelfModelingForImageClassification):
-    """A network with a weight that is a single number, as some encoders of timm have."""
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.scale = torch.nn.Parameter(torch.tensor(1.0))
-
-    def forward(self, pixel_values, **kwargs):
-        return super().forward(pixel_values * self.scale, **kwargs)
-
-
-def test_gradients_of_single_numbers_are_clipped_with_the_others():
-    model = population(model_class=Scaled)
-    pixels, labels = images(32).all()
-    model(pixels.double(), labels=labels)["loss"].backward()
-    before = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
-    assert any(gradient.shape == (len(MEMBERS),) for gradient in before)
-    norms = model.clip_grad_norms(0.05)
-    expected = torch.stack([torch.cat([gradient[k].flatten() for gradient in before]).norm() for k in range(5)])
-    torch.testing.assert_close(norms, expected)
-    after = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    for gradient, whole in zip(after, before, strict=True):
-        share = (0.05 / expected).clamp(max=1).view(-1, *[1] * (whole.dim() - 1))
-        torch.testing.assert_close(gradient, whole * share, rtol=1e-4, atol=0)
-
-
 def test_members_equal_in_float32_up_to_the_order_of_sums(tmp_path):
     run = trainer(tmp_path, population(dtype=torch.float32), ImageTensors)
     run.train()
