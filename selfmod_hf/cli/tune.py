@@ -206,7 +206,7 @@ class Worker:
         )
         for callback in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(callback)
-        trainer.add_callback(_give_up(self.tuning))
+        trainer.add_callback(_give_up(self.tuning, trainer))
         return trainer
 
     def _estimate(self, models: Sequence[Any], seeds: Sequence[int]) -> Sequence[Any]:
@@ -247,16 +247,16 @@ def _shapes(space: dict[str, Any]) -> list[dict[str, str]]:
     return [dict(zip(names, values, strict=True)) for values in product(*(space[name].choices for name in names))]
 
 
-def _give_up(tuning: Tuning) -> Any:
-    """A callback that ends the training half-way, where every trial of the group is hopeless."""
+def _give_up(tuning: Tuning, trainer: Any) -> Any:
+    """Return a callback that ends the training half-way, where every trial of the group is hopeless."""
     from transformers import TrainerCallback
 
     class GiveUp(TrainerCallback):
-        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
-            if round(state.epoch) != _half(args.num_train_epochs):
+        def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            epoch = round(state.epoch)
+            if epoch != _half(args.num_train_epochs):
                 return
-            accuracies = [value for name, value in metrics.items() if name.startswith("eval_accuracy/")]
-            accuracies = accuracies or [metrics["eval_accuracy"]]
+            accuracies = [network.figures[epoch]["eval_accuracy"] for network in trainer.networks()]
             least = tuning.threshold("half_way", accuracies)
             if not any(accuracy >= least for accuracy in accuracies):
                 control.should_training_stop = True
@@ -269,24 +269,16 @@ def _half(epochs: float) -> int:
 
 
 def _measured(trainer: Any) -> list[Measured]:
-    """From the Trainer's log: one entry a member, or that of the single network."""
+    """Return what came out of each trial of a group."""
     from ..experiments.tuning import Measured
 
-    population = getattr(trainer, "population", None)
-    suffixes = [""] if population is None else [f"/{member.name}" for member in population.members]
     half = _half(trainer.args.num_train_epochs)
     found = []
-    for k, suffix in enumerate(suffixes):
-        log = [entry for entry in trainer.state.log_history if f"eval_accuracy{suffix}" in entry]
-        widths = [entry for entry in trainer.state.log_history if f"weight_width{suffix}" in entry]
-        at_half = [entry for entry in log if round(entry["epoch"]) == half] or log
-        model = trainer.model if population is None else population.cpu().member(k)
-        found.append(
-            Measured(
-                at_half[-1][f"eval_accuracy{suffix}"],
-                log[-1][f"eval_accuracy{suffix}"],
-                widths[-1][f"weight_width{suffix}"],
-                model.cpu().eval(),
-            )
-        )
+    for network in trainer.networks():
+        logged = [entry for _, entry in sorted(network.figures.items()) if "eval_accuracy" in entry]
+        at_half = network.figures.get(half, {})
+        if "eval_accuracy" not in at_half:
+            at_half = logged[-1]
+        last = logged[-1]
+        found.append(Measured(at_half["eval_accuracy"], last["eval_accuracy"], last["weight_width"], network.model()))
     return found

@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -47,7 +46,6 @@ from .plan import Cell, Plan
 
 if TYPE_CHECKING:
     from ..complexity import LLCResult
-    from ..models import SelfModelingPreTrainedModel
 
 SLOW_SAVE, SAVE_SHARE = 0.5, 0.05  # seconds of a checkpoint that is slow; the share of the time these may take
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "selfmod_hf")
@@ -188,7 +186,8 @@ def _run_population(
     trainer.add_callback(_SeldomSlowSaves)
     trainer.train(resume_from_checkpoint=from_main(lambda: newest_whole_checkpoint(path / "training")))
     trained = time.perf_counter()
-    networks = _networks(trainer)
+    networks = trainer.networks()
+    curves = [_curve(network.figures) for network in networks]
     processor = data.train.processor()
     facts = run_facts(spec, data.train, data.test, plan.training["per_device_train_batch_size"])
     for group in chunk_ranges(len(cells), sampled_at_once):
@@ -204,8 +203,8 @@ def _run_population(
         )  # fmt: skip
         for k, model, estimate in zip(group, models, estimates, strict=True):
             if k in missing and state.is_main_process:
-                row = _row(plan, cells[k], networks[k].curve[-1], estimate)
-                curve = [_keys(plan, cells[k]) | entry for entry in networks[k].curve]
+                row = _row(plan, cells[k], curves[k][-1], estimate)
+                curve = [_keys(plan, cells[k]) | entry for entry in curves[k]]
                 if plan.rlct_every_n_epochs:
                     curve[-1] |= {name: row[name] for name in CURVE_RLCT_COLUMNS}
                 folder.finish(cells[k], model, estimate, row, curve, processor, facts)
@@ -327,39 +326,17 @@ def _rlct_callback(
 # ---- what came out ----
 
 
-@dataclass(frozen=True)
-class _Network:
-    """A trained network: makes its model when it is asked for; figures after each epoch."""
-
-    model: Callable[[], SelfModelingPreTrainedModel]
-    curve: list[dict[str, float]]
-
-
-def _networks(trainer: Any) -> list[_Network]:
-    """Every network that was trained, in the order of the cells; in every process."""
-    epochs: dict[int, dict[str, float]] = {}
-    for entry in trainer.state.log_history:
-        epochs.setdefault(round(entry["epoch"]), {}).update(entry)
-    if not hasattr(trainer, "population"):
-        return [_Network(lambda: trainer.model.cpu().eval(), _curve(epochs, ""))]
-    population = trainer.population.cpu().eval()
-    return [
-        _Network(lambda k=k: population.member(k), _curve(epochs, f"/{member.name}"))  # type: ignore[misc]
-        for k, member in enumerate(population.members)
-    ]
-
-
-def _curve(epochs: Mapping[int, Mapping[str, float]], suffix: str) -> list[dict[str, float]]:
-    """One network's figures after each epoch, from the Trainer's log, which has them under these names and a suffix."""
-    names = {"weight_width": "weight_width", "accuracy": "eval_accuracy"}
-    names |= {name: name for name in ("classification_loss", "self_modeling_loss", "loss")}
-    return [
-        {"epoch": epoch}
-        | {ours: entry[f"{theirs}{suffix}"] for ours, theirs in names.items()}
-        | {name: entry[f"{name}{suffix}"] for name in CURVE_RLCT_COLUMNS if f"{name}{suffix}" in entry}
-        for epoch, entry in sorted(epochs.items())
-        if f"eval_accuracy{suffix}" in entry
-    ]
+def _curve(figures: Mapping[int, Mapping[str, float]]) -> list[dict[str, float]]:
+    """Return one network's figures after each epoch, from those that were logged."""
+    curve = []
+    for epoch, logged in sorted(figures.items()):
+        if "eval_accuracy" not in logged:
+            continue
+        entry = {"epoch": epoch, "weight_width": logged["weight_width"], "accuracy": logged["eval_accuracy"]}
+        entry |= {name: logged[name] for name in ("classification_loss", "self_modeling_loss", "loss")}
+        entry |= {name: logged[name] for name in CURVE_RLCT_COLUMNS if name in logged}
+        curve.append(entry)
+    return curve
 
 
 def _keys(plan: Plan, cell: Cell) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from transformers.trainer_utils import PredictionOutput
 
 from ..data import TensorData
 from ..data.loading import EpochBatchSampler, MemberBatchSampler, TensorDataLoader, whole_batch
+from ..models import SelfModelingPreTrainedModel
 from ..models.modeling_self_modeling import IGNORED_LABEL, classification_losses, self_modeling_losses
 from ..stacking import chunk_ranges
 from .callbacks import RLCTCallback, WeightWidthCallback, log_aside, rlct_logs
@@ -25,6 +26,7 @@ from .processes import is_sharded
 from .rlct import estimate_rlct
 from .shares import MemberShares
 from .terms import TERMS, accuracy, means_over_labels
+from .tracking import TrainedNetwork
 from .trainer import SelfModelingTrainer
 from .training_args import SelfModelingTrainingArguments
 
@@ -137,6 +139,13 @@ class PopulationTrainer(SelfModelingTrainer):
             for name, values in figures.items()
             for member, value in zip(self.population.members, values, strict=True)
         }
+
+    def networks(self) -> list[TrainedNetwork]:
+        members = self.population.members
+        return [TrainedNetwork(partial(self._network, k), self.figures_of(member)) for k, member in enumerate(members)]
+
+    def _network(self, k: int) -> SelfModelingPreTrainedModel:
+        return self.population.cpu().eval().member(k)
 
     def _rlct_callback(self) -> RLCTCallback:
         plain = super()._rlct_callback()

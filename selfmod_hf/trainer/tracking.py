@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,9 +12,23 @@ from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..models.modeling_self_modeling import SelfModelingOutput, classification_losses, self_modeling_losses
+from .member import Member
 from .processes import share_state
 from .saving import SavingTrainer
 from .terms import TERMS, SampleTerms, TermSums, means_over_labels
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """One network that a Trainer has trained.
+
+    Attributes:
+        model: makes the network, on the CPU and in eval mode.
+        figures: epoch -> name -> what was logged of it.
+    """
+
+    model: Callable[[], Any]
+    figures: dict[int, dict[str, Any]]
 
 
 class TrackingTrainer(SavingTrainer):
@@ -68,6 +84,27 @@ class TrackingTrainer(SavingTrainer):
         if "loss" in logs and (means := self._mean_terms()):
             logs.update({**self._figures(means), "loss": logs["loss"]})  # with what a subclass has added to it
         super().log(logs, start_time)
+
+    def networks(self) -> list[TrainedNetwork]:
+        """Return the trained network, or each member of a population in its order."""
+        return [TrainedNetwork(lambda: self.model.cpu().eval(), self.figures_of())]
+
+    def figures_of(self, member: Member | None = None) -> dict[int, dict[str, Any]]:
+        """Return what was logged of one network: epoch -> name -> value.
+
+        Args:
+            member: of a population. None: the single network, or the means over a population.
+        """
+        figures: dict[int, dict[str, Any]] = {}
+        for entry in self.state.log_history:
+            figures.setdefault(round(entry["epoch"]), {}).update(entry)
+        if member is None:
+            return figures
+        suffix = f"/{member.name}"
+        return {
+            epoch: {name.removesuffix(suffix): value for name, value in logged.items() if name.endswith(suffix)}
+            for epoch, logged in figures.items()
+        }
 
     def _mean_terms(self) -> dict[str, float]:
         """Return the mean of each term over the optimizer steps since the last log."""

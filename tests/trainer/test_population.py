@@ -3,6 +3,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from transformers import TrainerCallback, ViTConfig, set_seed
@@ -117,6 +118,22 @@ def test_each_member_equals_the_same_seed_alone(tmp_path, name):
         theirs = {key: value for entry in reference.state.log_history for key, value in entry.items()}
         for key in ("weight_width", "classification_loss", "loss"):
             assert logged[f"{key}/{member.name}"] == pytest.approx(theirs[key], rel=1e-5)
+
+
+def test_a_trainer_gives_each_network_with_what_was_logged_of_it(tmp_path):
+    run = trainer(tmp_path, population(MEMBERS[:2]), eval_strategy="epoch")
+    run.train()
+    for k, (member, network) in enumerate(zip(MEMBERS, run.networks(), strict=False)):
+        (reference,) = alone(tmp_path, member, eval_strategy="epoch").networks()
+        assert sorted(network.figures) == sorted(reference.figures) == [1, 2, 3]
+        for epoch in (1, 3):
+            own, theirs = network.figures[epoch], reference.figures[epoch]
+            for name in ("eval_accuracy", "eval_loss", "weight_width", "classification_loss"):
+                assert own[name] == pytest.approx(theirs[name], rel=1e-5)
+        assert_same(network.model(), run.population.member(k), 0.0)
+    assert run.figures_of()[3]["eval_loss"] == pytest.approx(
+        np.mean([run.figures_of(member)[3]["eval_loss"] for member in MEMBERS[:2]])
+    )
 
 
 RATES = [
