@@ -15,7 +15,7 @@ from selfmod_hf.experiments.folder import SweepFolder
 from selfmod_hf.experiments.on_hub import push_sweep
 from selfmod_hf.hub.agreement import compare_with_published
 from selfmod_hf.hub.model_folder import write_model_card
-from selfmod_hf.hub.records import move_aside, stale_files
+from selfmod_hf.hub.records import former_files, move_aside, recorded_weights, stale_files
 from selfmod_hf.hub.results import load_results
 from selfmod_hf.hub.upload import Target, push_model
 from selfmod_hf.weights import weights_sha256
@@ -160,3 +160,17 @@ def test_a_card_without_an_accuracy_says_nothing_of_it(small_model, tmp_path):
     card = ModelCard.load(write_model_card(folder, "me/net"))
     assert "The accuracy" not in card.text
     assert card.data.metrics is None
+
+
+def test_the_last_entry_of_a_log_names_the_weights(tmp_path):
+    """A training that went on has the entry of its first part, too."""
+    log = [{"weights_sha256": "a"}, {"loss": 1.0}, {"weights_sha256": "b"}]
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": log}))
+    assert recorded_weights(tmp_path / "trainer_state.json") == "b"
+
+
+def test_a_file_without_a_checksum_is_of_the_present_weights(small_model, tmp_path):
+    folder = shutil.copytree(small_model, tmp_path / "net")
+    without_checksums(folder, [])
+    assert former_files(folder, weights_sha256(folder)) == []
+    assert set(former_files(folder, "0" * 64)) >= {"rlct.json", "rlct.png", "run.json", "trainer_state.json"}

@@ -106,9 +106,11 @@ class Remember(TrainerCallback):
 
 
 def test_each_checkpoint_names_its_own_weights(tmp_path):
-    run, remember = trainer(tmp_path, save_strategy="epoch"), Remember()
+    run, remember = trainer(tmp_path, save_strategy="epoch", eval_strategy="epoch"), Remember()
     run.add_callback(remember)
     run.train()
+    found = [json.loads(path.read_text()) for path in tmp_path.glob("checkpoint-*/run.json")]
+    assert all("eval_accuracy" in run_file["results"] for run_file in found)  # of its own epoch
     assert len(set(remember.pairs)) == 3
     assert all(own == named for own, named in remember.pairs)
 
