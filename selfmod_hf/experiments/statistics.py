@@ -162,7 +162,7 @@ def _holm(p: list[float]) -> list[float]:
     from statsmodels.stats.multitest import multipletests
 
     made = [value for value in p if not np.isnan(value)]
-    corrected = iter(multipletests(made, method="holm")[1]) if made else iter(())
+    corrected = iter(multipletests(made, method="holm")[1] if len(made) > 1 else made)  # one test stays as it is
     return [float(next(corrected)) if not np.isnan(value) else np.nan for value in p]
 
 

@@ -103,6 +103,7 @@ def test_a_comparison_that_cannot_be_made_corrects_no_other():
     table = compare_with_baseline(data).query("measure == 'rlct'").set_index("aux_weight")
     assert table.loc[1, "p_holm"] == table.loc[1, "p"] > 0
     assert np.isnan(table.loc[5, "p_holm"])
+    assert table.loc[5, "test"] == "none (fewer than 2 usable)"
 
 
 def test_a_curve_without_its_row_is_not_marked():
@@ -146,8 +147,10 @@ def test_a_perfect_trend_and_its_interval():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trend = trends(rows({0: [4], 1: [3], 5: [2], 10: [1], 20: [0]})).iloc[0]
+        exact = trends(rows({0: [1], 1: [2], 5: [3], 10: [4]})).iloc[0]
         constant = trends(rows({0: [4], 1: [4], 5: [4], 10: [4]})).iloc[0]
     assert trend[["rho", "low", "high"]].tolist() == pytest.approx([-1, -1, -1])
+    assert exact[["rho", "low", "high"]].tolist() == [1, 1, 1]
     assert np.isnan(constant[["rho", "low", "high"]].to_numpy(float)).all()
     some = trends(rows({0: [4, 3], 1: [3, 2], 5: [2, 2.5], 10: [1, 3]})).iloc[0]
     assert -1 < some["low"] < some["rho"] < some["high"] < 1
