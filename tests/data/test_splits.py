@@ -107,6 +107,12 @@ def test_a_share_is_held_out_of_each_class(tmp_path_factory, labels, fraction):
         assert counts[name] < count
 
 
+def test_a_share_of_many_rows_is_that_of_each_class(tmp_path):
+    labels = [0] * 60 + [1] * 28 + [2] * 12
+    _, test = numbered(tmp_path, labels, test_fraction=0.25)
+    assert Counter(labels[row] for row in test) == {0: 15, 1: 7, 2: 3}
+
+
 def test_the_rows_held_out_follow_the_seed_alone(tmp_path):
     labels = [0, 1] * 10
     first = numbered(tmp_path / "a", labels, test_fraction=0.2)
