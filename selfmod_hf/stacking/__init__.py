@@ -5,13 +5,14 @@
         stack.skeleton, cross_entropy, stack.parameters, stack.buffers, x, y, shared_batch=True
     )
 
-`stack.py` gathers the copies, `layout.py` lays their parameters out as one matrix (K, P), `losses.py` computes
-losses and gradients for all copies at once, `memory.py` says how many copies fit into a budget,
-`replay.py` strips a repeated step of its Python overhead, `shorten.py` rewrites what it recorded.
+`stack.py` gathers the copies, `layout.py` lays their parameters out as one matrix (K, P), `mapping.py` calls the module
+for all of them at once, `losses.py` computes their losses and gradients, `memory.py` says how many copies fit into a
+budget, `replay.py` strips a repeated step of its Python overhead, `shorten.py` rewrites what it recorded.
 """
 
 from .layout import ParameterLayout
-from .losses import Batch, LossFunction, losses_and_gradients, per_sample_losses
+from .losses import LossFunction, losses_and_gradients, per_sample_losses
+from .mapping import Batch, map_copies
 from .memory import chunk_ranges, copies_that_fit, even_size, saved_bytes_per_copy
 from .replay import Replay
 from .stack import ModuleStack, stack_modules
@@ -26,6 +27,7 @@ __all__ = [
     "copies_that_fit",
     "even_size",
     "losses_and_gradients",
+    "map_copies",
     "per_sample_losses",
     "saved_bytes_per_copy",
     "stack_modules",

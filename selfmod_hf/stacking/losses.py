@@ -1,4 +1,4 @@
-"""Per-sample losses and gradients of K copies at once: `vmap` over `functional_call`.
+"""Per-sample losses and gradients of K copies at once.
 
 Linear layers become one `bmm`. Gradients are taken outside of `vmap`, through the sum over copies: the copies
 share nothing, so the gradient of the sum is every copy's own gradient.
@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
-Batch = Tensor | dict[str, Tensor]
+from .mapping import Batch, call_copy, map_copies
+
 LossFunction = Callable[[Any, Tensor], Tensor]  # (outputs, targets) -> (B,)
 
 
@@ -41,26 +41,22 @@ def per_sample_losses(
         vectorize: one batched computation; else a loop over copies, for modules that `vmap` cannot map.
     """
 
-    def losses_of_one(own: dict[str, Tensor], inputs: Batch, targets: Tensor) -> Tensor:
-        arguments = ((), inputs) if isinstance(inputs, dict) else ((inputs,), {})
-        with _without_fast_attention():
-            return loss_fn(functional_call(module, {**common, **own}, *arguments), targets)
-
-    if vectorize:
-        batch_dim = None if shared_batch else 0
-        return vmap(losses_of_one, in_dims=(0, batch_dim, batch_dim), randomness="error")(dict(copies), inputs, targets)
-    count = len(next(iter(copies.values())))
-    rows = []
-    for k in range(count):
-        own = {name: value[k] for name, value in copies.items()}
-        batch = (inputs, targets) if shared_batch else (_row(inputs, k), targets[k])
-        rows.append(losses_of_one(own, *batch))
-    return torch.stack(rows)
+    with _without_fast_attention():
+        if vectorize:
+            dims = (None, None) if shared_batch else (0, 0)
+            return map_copies(module, copies, inputs, targets, loss_fn, dims=dims, common=common)
+        count = len(next(iter(copies.values())))
+        rows = []
+        for k in range(count):
+            own = {name: value[k] for name, value in copies.items()}
+            batch = (inputs, targets) if shared_batch else (_row(inputs, k), targets[k])
+            rows.append(loss_fn(call_copy(module, {**common, **own}, batch[0]), batch[1]))
+        return torch.stack(rows)
 
 
 @contextlib.contextmanager
 def _without_fast_attention() -> Iterator[None]:
-    """nn.TransformerEncoderLayer in eval mode takes a path without derivatives: inside vmap it sees none asked for."""
+    """Keep nn.TransformerEncoderLayer in eval mode from a path without derivatives: inside vmap none seem asked for."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -1,7 +1,7 @@
 """`SelfModelingPopulation`: K self-modeling networks of one architecture as one module.
 
 Training many networks needs no second implementation: the plain model's forward is mapped over the members
-(`torch.func.functional_call` under `vmap`; linear layers become one `bmm`), its named terms are weighed with each
+(`stacking.map_copies`; linear layers become one `bmm`), its named terms are weighed with each
 member's own weight, and the sum over members goes to `backward`. Members share no parameter, so the gradient of the
 sum is every member's own gradient, and an optimizer that works element by element updates each as if it were alone.
 """
@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import stack_module_state
 
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, model_class_of
-from ..stacking import chunk_ranges
+from ..stacking import chunk_ranges, map_copies
 from .checkpoints import load_weights
 from .member import Member
 
@@ -216,15 +216,16 @@ class SelfModelingPopulation(nn.Module):
         }
         if not shared:
             batch = {name: value[part] for name, value in batch.items()}
-        counts = {} if items is None else {"num_items_in_batch": items[part]}
-
-        def one(state: dict[str, Tensor], batch: dict[str, Tensor], counts: dict[str, Tensor]) -> dict[str, Tensor]:
-            output = functional_call(self.stacked, state, (), {**batch, **counts, **_PLAIN_OUTPUT})
-            return {name: value for name, value in output.items() if name != "loss"}
-
+        given: dict[str, Any] = {**batch, **_PLAIN_OUTPUT}
+        dims: dict[str, int | None] = dict.fromkeys(given)
+        if not shared:
+            dims |= dict.fromkeys(batch, 0)
+        if items is not None:
+            given["num_items_in_batch"] = items[part]
+            dims["num_items_in_batch"] = 0
         self.stacked.config.detach_targets = detach  # the plain forward reads it there
         try:
-            return vmap(one, in_dims=(0, None if shared else 0, 0), randomness="error")(state, dict(batch), counts)
+            return map_copies(self.stacked, state, given, None, _without_loss, dims=(dims, None))
         except RuntimeError as error:
             if "randomness" not in str(error):
                 raise
@@ -292,6 +293,10 @@ class SelfModelingPopulation(nn.Module):
         found = json.loads(path.read_text(encoding="utf-8"))["members"] if path.is_file() else None
         if found != self.describe()["members"]:
             raise InputError("resume_from_checkpoint", str(folder), "holds no population of these members")
+
+
+def _without_loss(output: Mapping[str, Tensor], _: None) -> dict[str, Tensor]:
+    return {name: value for name, value in output.items() if name != "loss"}
 
 
 def _stack(models: Sequence[SelfModelingPreTrainedModel]) -> SelfModelingPreTrainedModel:
