@@ -27,26 +27,30 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ..files import plain, write_file
-from ..stacking import Batch, LossFunction
+from ..stacking import Batch
 from .chains import Group
+from .checks import check, positive
 from .curvature import largest_curvature
-from .llc import make_problem, ordinary_tensors, sample_groups
-from .losses import cross_entropy
+from .llc import sample
+from .prepare import check_finite, make_problem
 from .result import DIVERGED, NOT_AT_MINIMUM, LLCResult
 from .samplers import SAMPLERS
-from .settings import DEFAULT_MEMORY_BUDGET, LLCSettings, check, positive
+from .settings import CalibrationOptions, LLCSettings, shows_settings
 from .status import MAX_RELATIVE_ERROR, difference
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+SAMPLER = "sghmc"
 STEP_FRACTIONS = (0.04, 0.1)  # of 1/a, a the largest curvature; SGLD's error there is at most ε a/4
 LOCALIZATION_FRACTIONS = (1 / 2000, 1 / 600, 1 / 200, 1 / 60)  # of nβ: what a curvature h must exceed to count
 _RISE, _RISE_ERRORS, _LARGE_RISE = 0.04, 2.0, 0.1
@@ -111,66 +115,49 @@ class LLCCalibration:
         return plot_calibration(self.table, traces, chosen, self.llc, path)
 
 
-@ordinary_tensors()
+@shows_settings(CalibrationOptions, sampler=SAMPLER)
 def calibrate_llc(
     model: nn.Module,
     inputs: Batch,
     targets: Tensor,
     *,
-    loss_fn: LossFunction = cross_entropy,
-    nbeta: float | str = "n/log n",
     step_sizes: Sequence[float] | None = None,
     localizations: Sequence[float] | None = None,
-    sampler: str = "sghmc",
-    num_chains: int = 4,
-    num_draws: int = 1000,
-    num_burnin_steps: int | None = None,
-    batch_size: int = 512,
-    seed: int = 0,
-    parameters: Sequence[str] | None = None,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-    memory_budget: int = DEFAULT_MEMORY_BUDGET,
-    micro_batch_size: int | None = None,
-    sampler_options: Mapping[str, float] | None = None,
-    paired: bool = True,
-    vectorize: bool = True,
-    preset: str | None = None,
-    data: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    **settings: Unpack[CalibrationOptions],
 ) -> LLCCalibration:
-    """Run every step size with every localization, all cells x chains stacked, and choose by the rule above.
+    """Run each step size with each localization, all cells x chains stacked, and choose by the rule above.
 
     Chain c has the same minibatches and the same noise in all cells, so that cells differ by their settings.
 
     Args:
-        step_sizes: values of ε; default: 0.04 and 0.1 over the largest curvature of U near w*.
-        localizations: values of γ; default: nβ/2000, nβ/600, nβ/200 and nβ/60.
-        sampler: "sghmc" by default: it has no discretization error on quadratics and moves faster.
-        others: as for `estimate_llc`.
+        model: as for `estimate_llc`.
+        inputs: as for `estimate_llc`.
+        targets: as for `estimate_llc`.
+        step_sizes: values of ε. None: 0.04 and 0.1 over the largest curvature of U near w*.
+        localizations: values of γ. None: nβ/2000, nβ/600, nβ/200 and nβ/60.
+        settings: as for `estimate_llc`, except for the two that are chosen. The default sampler is "sghmc": it has no
+            discretization error on quadratics and moves faster.
 
     Raises:
-        ValueError: an argument that cannot be used; "fisher_sgld" without step sizes or localizations, whose defaults
-            are in the weights' own units.
+        ValueError: an argument that cannot be used, or "fisher_sgld" without step sizes or localizations, whose
+            defaults are in the weights' own units.
     """
-    settings = LLCSettings(
-        loss_fn=loss_fn, sampler=sampler, nbeta=nbeta, num_chains=num_chains, num_draws=num_draws,
-        num_burnin_steps=num_burnin_steps, batch_size=batch_size, seed=seed, parameters=parameters, device=device,
-        dtype=dtype, memory_budget=memory_budget, micro_batch_size=micro_batch_size,
-        sampler_options=sampler_options, paired=paired, vectorize=vectorize, preset=preset, data=data,
-        progress=progress,
-    )  # fmt: skip
-    steps = _grid("step_sizes", step_sizes, sampler)
-    pulls = _grid("localizations", localizations, sampler)
-    problem = make_problem([model], inputs, targets, settings)
-    temperature = settings.inverse_temperature(problem.num_samples)
-    pulls = pulls or [fraction * temperature for fraction in LOCALIZATION_FRACTIONS]
+    given: dict[str, Any] = {"sampler": SAMPLER, **settings}
+    for name in ("step_size", "localization"):
+        check(name, given.get(name), name not in given, f"left out: it is chosen from `{name}s`")
+    chosen = LLCSettings(**given)
+    steps = _grid("step_sizes", step_sizes, chosen.sampler)
+    pulls = _grid("localizations", localizations, chosen.sampler)
+    problem = make_problem([model], inputs, targets, chosen)
+    nbeta = chosen.inverse_temperature(problem.num_samples)
+    check_finite(problem)
+    pulls = pulls or [fraction * nbeta for fraction in LOCALIZATION_FRACTIONS]
     curvature = None
     if not steps:
-        curvature = largest_curvature(problem, nbeta=temperature, localization=pulls[-1], seed=seed)
+        curvature = largest_curvature(problem, nbeta=nbeta, localization=pulls[-1], seed=chosen.seed)
         steps = [fraction / curvature for fraction in STEP_FRACTIONS]
-    cells = [Group(0, 0, step, pull, temperature) for pull in pulls for step in steps]
-    return _choose(sample_groups(problem, cells, settings), curvature)
+    cells = [Group(0, 0, step, pull, nbeta) for pull in pulls for step in steps]
+    return _choose(sample(problem, cells, chosen), curvature)
 
 
 def _grid(name: str, values: Sequence[float] | None, sampler: str) -> list[float]:

@@ -16,30 +16,33 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .chains import Plan, Problem, Traces, capacity, take
+from .problem import Problem, capacity
 from .random_streams import MinibatchStream
 from .samplers import SAMPLERS
+from .settings import LLCSettings
+from .traces import Traces
 
 _TOLERANCE, _ON_ACCELERATORS, _IN_LOW_PRECISION = 1e-3, 1e-2, 1e-1  # of the losses; rounding is far below
 _ROUNDING = 1e-6  # nats
 _TRIES = 100  # for a module that draws random numbers, which may leave it as it is most of the time
 
 
-def check_independent(problem: Problem, anchor_losses: Tensor, plan: Plan) -> None:
-    """Compare the losses at w* on the first minibatch of chain 0 with `anchor_losses` (n, M), those on all data.
+def check_independent(problem: Problem, settings: LLCSettings) -> None:
+    """Compare the losses at w* on the first minibatch of chain 0 with those on all data.
 
     The networks share one architecture, so the first whose losses are finite stands for all of them.
 
     Raises:
         ValueError: a sample's loss depends on the other samples of its batch, or on random numbers.
     """
+    anchor_losses = problem.anchor_losses
     finite = anchor_losses.isfinite().all(dim=0).nonzero()
     if len(finite) == 0:
         return
     expected = anchor_losses[:, int(finite[0])]
     found = functools.partial(_losses, problem, int(finite[0]))
     tries = _TRIES
-    for index in _first_batches(problem, plan):
+    for index in _first_batches(problem, settings):
         before = _random_states(problem.device)
         losses = found(index)
         _compare(problem, losses, expected[index])
@@ -60,16 +63,16 @@ def _compare_in_company(problem: Problem, found: Callable[[Tensor], Tensor], ind
     _compare(problem, found(index)[:half], found(company)[:half], _ON_ACCELERATORS)
 
 
-def _first_batches(problem: Problem, plan: Plan) -> list[Tensor]:
+def _first_batches(problem: Problem, settings: LLCSettings) -> list[Tensor]:
     """Return the indices of the first minibatch of chain 0, in the pieces in which it is computed."""
-    count = min(plan.batch_size, problem.num_samples)
+    count = min(settings.batch_size, problem.num_samples)
     if count == problem.num_samples:
         order = torch.arange(count)  # chains take all of the data as they are
     else:
-        order = MinibatchStream(plan.seed, 0, problem.num_samples, count).epoch()[0]
-    _, micro = capacity(problem, plan)
+        order = MinibatchStream(settings.seed, 0, problem.num_samples, count).epoch()[0]
+    _, micro = capacity(problem, settings)
     pieces = list(order.split(micro or count))
-    if SAMPLERS[plan.sampler].needs_fisher:
+    if SAMPLERS[settings.sampler].needs_fisher:
         pieces.append(order[:1])  # the Fisher information is a mean over single samples
     return [piece.to(problem.device) for piece in pieces]
 
@@ -81,13 +84,9 @@ def check_first_draws(problem: Problem, traces: Traces) -> None:
 
 
 def _losses(problem: Problem, member: int, index: Tensor) -> Tensor:
-    """(B,): the losses of one network on these samples, taken as one batch."""
-    state = problem.stack.parameters | problem.stack.buffers
-    one = {name: value[member : member + 1] for name, value in state.items()}
-    inputs, targets = take(problem.inputs, index), problem.targets[index]
+    """Return the losses of one network on these samples, taken as one batch, (B,)."""
     try:
-        with torch.no_grad():
-            return problem.losses(one, {}, inputs, targets, shared=True)[0]
+        return problem.losses_of_member(member, index)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
@@ -115,10 +114,12 @@ def _compare(problem: Problem, found: Tensor, expected: Tensor, relative: float 
 
 
 def _name(problem: Problem) -> str:
-    return f"model={type(problem.stack.skeleton).__name__!r}"
+    """Return the beginning of a message about the networks."""
+    return f"model={problem.name!r}"
 
 
 def _allowed(problem: Problem) -> str:
+    """Return the end of a message about a loss that depends on more than its sample."""
     text = "must be one whose loss of a sample depends on that sample alone (and so must the loss function)"
     parts = problem.stack.skeleton.named_modules()
     layers = [name for name, part in parts if isinstance(part, _BatchNorm) and part.running_mean is None]
@@ -126,7 +127,7 @@ def _allowed(problem: Problem) -> str:
 
 
 def _random_states(device: torch.device) -> tuple[Any, ...]:
-    """The state of every generator that a module may draw from without being asked to."""
+    """Return the state of each generator that a module may draw from by itself."""
     of_numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002
     of_torch = [torch.get_rng_state()]
     if device.type != "cpu":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .settings import check
+from .checks import check
 
 # Premakumar et al. 2024 (arXiv 2407.10188). The figures come from the published recipe ("paper"); the supplement's
 # text ("paper-text") differs in the localization. Both take nβ = B / log B, with B the sampling batch size.

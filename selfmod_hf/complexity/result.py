@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..files import plain, write_files
 from .diagnostics import effective_sample_size, split_rhat, standard_error
+from .settings import DTYPES, LLCSettings
 
 STATUSES = OK, NOT_AT_MINIMUM, NOT_CONVERGED, DIVERGED = "ok", "not_at_minimum", "not_converged", "diverged"
 
@@ -48,6 +49,28 @@ class SamplerSettings:
     paired: bool = True
     compute_dtype: str = "float32"
     data: str | None = None  # files from before it was kept have none
+
+    @classmethod
+    def of(cls, settings: LLCSettings, **used: Any) -> SamplerSettings:
+        """Return the record of an estimate's settings; `used` holds those that stand for something else there."""
+        own = {f.name for f in dataclasses.fields(cls)} - set(used)
+        return cls(**used, **{name: getattr(settings, name) for name in own})
+
+    def keywords(self, nbeta: float) -> dict[str, Any]:
+        """Return keyword arguments of `estimate_llc_many` that repeat the estimate.
+
+        Args:
+            nbeta: of the estimate, whatever rule it came from.
+        """
+        renamed = {
+            "nbeta": nbeta,
+            "sampler_options": dict(self.options or {}),
+            "dtype": DTYPES.get(self.compute_dtype),
+            "preset": f"as published ({self.preset})" if self.preset else "as published",
+        }
+        same = {f.name for f in dataclasses.fields(LLCSettings)} - set(renamed)
+        same &= {f.name for f in dataclasses.fields(self)} - {"data"}
+        return {name: getattr(self, name) for name in same} | renamed | {"members": [self.member]}
 
     @property
     def parameter_names(self) -> str:

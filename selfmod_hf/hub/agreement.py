@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
@@ -81,22 +81,13 @@ def _is(value: Any, *kinds: type) -> bool:
 
 
 def published_settings(published: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of `estimate_llc_many` that repeat a published estimate."""
-    import torch
+    """Return keyword arguments of `estimate_llc_many` that repeat a published estimate."""
+    from ..complexity.result import SamplerSettings
 
-    settings = published["settings"]
-    names = ("sampler", "step_size", "localization", "batch_size", "num_chains", "num_draws", "num_burnin_steps")
-    dtypes = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
-    preset = settings.get("preset")
-    return {name: settings[name] for name in (*names, "seed")} | {
-        "nbeta": published["nbeta"],
-        "sampler_options": settings.get("options"),
-        "parameters": settings.get("parameters"),
-        "paired": settings.get("paired", True),
-        "dtype": dtypes.get(settings.get("compute_dtype", "")),
-        "members": [settings.get("member", 0)],
-        "preset": f"as published ({preset})" if preset else "as published",
-    }
+    known = {field.name for field in fields(SamplerSettings)}  # a later version may have written others
+    settings = {name: value for name, value in published["settings"].items() if name in known}
+    settings.setdefault("compute_dtype", "")  # not told: the model's own
+    return SamplerSettings(**settings).keywords(published["nbeta"])
 
 
 # ---- the data it is of ----

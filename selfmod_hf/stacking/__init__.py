@@ -1,9 +1,8 @@
 """K copies of one module as one batched computation. Plain torch: any `nn.Module`, nothing of Hugging Face.
 
     stack = stack_modules([network_a, network_b])     # or stack_modules(network)
-    losses = per_sample_losses(
-        stack.skeleton, cross_entropy, stack.parameters, stack.buffers, x, y, shared_batch=True
-    )
+    losses_of = map_copies(stack.skeleton, cross_entropy, dims=ONE_BATCH)
+    losses = losses_of(stack.parameters | stack.buffers, {}, x, y)  # (K, B)
 
 `stack.py` gathers the copies, `layout.py` lays their parameters out as one matrix (K, P), `mapping.py` calls the module
 for all of them at once, `losses.py` computes their losses and gradients, `memory.py` says how many copies fit into a
@@ -11,24 +10,28 @@ budget, `replay.py` strips a repeated step of its Python overhead, `shorten.py` 
 """
 
 from .layout import ParameterLayout
-from .losses import LossFunction, losses_and_gradients, per_sample_losses
-from .mapping import Batch, map_copies
+from .losses import LossFunction, losses_and_gradients
+from .mapping import ONE_BATCH, OWN_BATCHES, Batch, Mapped, Values, map_copies, part_of
 from .memory import chunk_ranges, copies_that_fit, even_size, saved_bytes_per_copy
 from .replay import Replay
 from .stack import ModuleStack, stack_modules
 
 __all__ = [
+    "ONE_BATCH",
+    "OWN_BATCHES",
     "Batch",
     "LossFunction",
+    "Mapped",
     "ModuleStack",
     "ParameterLayout",
     "Replay",
+    "Values",
     "chunk_ranges",
     "copies_that_fit",
     "even_size",
     "losses_and_gradients",
     "map_copies",
-    "per_sample_losses",
+    "part_of",
     "saved_bytes_per_copy",
     "stack_modules",
 ]

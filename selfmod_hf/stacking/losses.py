@@ -1,122 +1,87 @@
-"""Per-sample losses and gradients of K copies at once.
+"""Losses and gradients of K copies at once, by the matrix (K, P) of their parameters.
 
-Linear layers become one `bmm`. Gradients are taken outside of `vmap`, through the sum over copies: the copies
-share nothing, so the gradient of the sum is every copy's own gradient.
+Linear layers become one `bmm`. Gradients are taken outside of `vmap`, through the sum over copies. The copies share
+nothing, so the gradient of the sum is every copy's own gradient.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .mapping import Batch, call_copy, map_copies
+from .layout import ParameterLayout
+from .mapping import Batch, Mapped, Values, part_of
 
 LossFunction = Callable[[Any, Tensor], Tensor]  # (outputs, targets) -> (B,)
 
 
-def per_sample_losses(
-    module: nn.Module,
-    loss_fn: LossFunction,
-    copies: Mapping[str, Tensor],
-    common: Mapping[str, Tensor],
+def losses_and_gradients(
+    losses_of: Mapped,
+    layout: ParameterLayout,
+    position: Tensor,
+    samples: Sequence[Tensor],
     inputs: Batch,
     targets: Tensor,
+    own: Values,
+    common: Values,
     *,
     shared_batch: bool,
-    vectorize: bool = True,
-) -> Tensor:
-    """Losses (K, B) of K copies.
+    micro_batch_size: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the mean loss (K,) of each copy over its batch, and its gradient (K, P) at `position`.
+
+    A batch larger than `micro_batch_size` is taken in pieces. Their sums are added up, which gives the same mean. In
+    low precision the sums are in float32. A parameter that the loss does not use has a gradient of zero.
 
     Args:
-        module: the architecture; called with `inputs`, or with `**inputs` where that is a dict.
-        loss_fn: `loss_fn(outputs, targets)` gives one loss per sample, shape (B,).
-        copies: parameters and buffers of which each copy has its own, name -> (K, *shape).
+        losses_of: a module and loss mapped over copies by `map_copies`, which gives losses (K, B).
+        layout: of the parameters in `position`.
+        position: (K, P).
+        samples: one tensor of indices into inputs and targets, (B,) with `shared_batch`, else (K, B). Empty: all of
+            them, in their order.
+        inputs: (n, ...).
+        targets: (n, ...).
+        own: other parameters and buffers of G networks, name -> (G, *shape). K is a multiple of G, and copies of one
+            network follow each other.
         common: those that all copies share, name -> shape.
-        inputs: (B, ...) with `shared_batch`, else (K, B, ...): one batch per copy.
-        targets: likewise.
-        vectorize: one batched computation; else a loop over copies, for modules that `vmap` cannot map.
+        shared_batch: whether all copies have one batch.
+        micro_batch_size: samples of a piece. None: all at once.
     """
-
-    with _without_fast_attention():
-        if vectorize:
-            dims = (None, None) if shared_batch else (0, 0)
-            return map_copies(module, copies, inputs, targets, loss_fn, dims=dims, common=common)
-        count = len(next(iter(copies.values())))
-        rows = []
-        for k in range(count):
-            own = {name: value[k] for name, value in copies.items()}
-            batch = (inputs, targets) if shared_batch else (_row(inputs, k), targets[k])
-            rows.append(loss_fn(call_copy(module, {**common, **own}, batch[0]), batch[1]))
-        return torch.stack(rows)
-
-
-@contextlib.contextmanager
-def _without_fast_attention() -> Iterator[None]:
-    """Keep nn.TransformerEncoderLayer in eval mode from a path without derivatives: inside vmap none seem asked for."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
-
-
-def losses_and_gradients(
-    module: nn.Module,
-    loss_fn: LossFunction,
-    copies: Mapping[str, Tensor],
-    common: Mapping[str, Tensor],
-    inputs: Batch,
-    targets: Tensor,
-    *,
-    wrt: tuple[str, ...],
-    shared_batch: bool,
-    vectorize: bool = True,
-    micro_batch_size: int | None = None,
-) -> tuple[Tensor, list[Tensor]]:
-    """Mean loss (K,) of each copy over its batch, and its gradients: one (K, *shape) per name in `wrt`.
-
-    A batch larger than `micro_batch_size` is taken in pieces whose sums are added up: the same mean. In low precision
-    the sums are in float32.
-    """
-    leaves = {name: copies[name].detach().requires_grad_() for name in wrt}
-    copies = {**copies, **leaves}
+    leaves = {name: value.detach().requires_grad_() for name, value in layout.views(position).items()}
+    copies = {name: value.repeat_interleave(len(position) // len(value), 0) for name, value in own.items()}
+    copies |= leaves
+    for index in samples:
+        inputs, targets = part_of(inputs, index), part_of(targets, index)
     batch_size = targets.shape[0 if shared_batch else 1]
     step = micro_batch_size or batch_size
     total: Tensor | None = None
     gradients: list[Tensor] = []
     for start in range(0, batch_size, step):
-        part = slice(start, start + step)
+        piece = inputs, targets
         if step < batch_size:
+            part = slice(start, start + step)
             piece = _slice(inputs, part, shared_batch), _slice(targets, part, shared_batch)
-        else:
-            piece = inputs, targets
         with torch.enable_grad():
-            losses = per_sample_losses(
-                module, loss_fn, copies, common, *piece, shared_batch=shared_batch, vectorize=vectorize
-            )  # (K, b)
+            losses = losses_of(copies, common, *piece)  # (K, b)
             sums = _in_full(losses).sum(1)  # (K,)
             new = torch.autograd.grad(
                 sums.sum() / batch_size, list(leaves.values()), allow_unused=True, materialize_grads=True
-            )  # zero for what the loss does not use: mask tokens, layers that are not read
+            )
         total = sums.detach() if total is None else total + sums.detach()
         gradients = list(new) if not gradients else [_in_full(a) + b for a, b in zip(gradients, new, strict=True)]
     assert total is not None
-    return total / batch_size, gradients
+    # reshape, because flatten rejects the gradient of a single number, (K,)
+    return total / batch_size, torch.cat([part.reshape(len(position), -1) for part in gradients], dim=1)
 
 
 def _in_full(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.itemsize < 4 else tensor
 
 
-def _row(batch: Batch, k: int) -> Batch:
-    return {name: value[k] for name, value in batch.items()} if isinstance(batch, dict) else batch[k]
-
-
 def _slice(batch: Any, part: slice, shared: bool) -> Any:
+    """Return a part of each copy's batch."""
     index = part if shared else (slice(None), part)
     return {name: value[index] for name, value in batch.items()} if isinstance(batch, dict) else batch[index]

@@ -29,6 +29,11 @@ class ModuleStack:
         states = [*self.parameters.values(), *self.buffers.values()]
         return len(states[0]) if states else 0
 
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Return parameters and buffers, name -> (K, *shape)."""
+        return self.parameters | self.buffers
+
     def to(self, dtype: torch.dtype) -> ModuleStack:
         """The stack with all floating-point values in `dtype`."""
 

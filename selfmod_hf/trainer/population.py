@@ -225,7 +225,7 @@ class SelfModelingPopulation(nn.Module):
             dims["num_items_in_batch"] = 0
         self.stacked.config.detach_targets = detach  # the plain forward reads it there
         try:
-            return map_copies(self.stacked, state, given, None, _without_loss, dims=(dims, None))
+            return map_copies(self.stacked, _without_loss, dims=(dims, None))(state, {}, given, None)
         except RuntimeError as error:
             if "randomness" not in str(error):
                 raise

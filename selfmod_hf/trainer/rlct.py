@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..complexity import LLCCalibration, LLCResult, calibrate_llc, estimate_llc_many
-from ..complexity.settings import check
+from ..complexity import LLCCalibration, LLCResult, calibrate_llc
+from ..complexity.calibration import SAMPLER as CALIBRATION_SAMPLER
+from ..complexity.checks import check
+from ..complexity.llc import check_members, one_group_each, sample
+from ..complexity.prepare import make_problem
+from ..complexity.settings import CalibrationOptions, LLCOptions, LLCSettings, shows_settings
 from ..data import ImageTensors, TensorData, TextTensors
 from ..data.tensors import on_device
 from ..errors import InputError
@@ -18,6 +22,9 @@ from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
 from ..models.modeling_self_modeling import IGNORED_LABEL
 from .collated import CollatedData, collate, is_data_of_rows
 from .network import check_length, check_tokens
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class _OnPixels(nn.Module):
@@ -123,7 +130,7 @@ class _Bags(torch.autograd.Function):
         return _Bags.apply(rows.movedim(in_dims[0], 0), texts), (0, 0)
 
 
-def _problem(
+def _modules_and_data(
     models: Sequence[SelfModelingPreTrainedModel], data: Any, collator: Callable[[Any], Any] | None, device: Any
 ) -> tuple[list[nn.Module], Any, torch.Tensor]:
     """Return modules, inputs and targets, as `estimate_llc` takes them, of the samples that have a label."""
@@ -147,22 +154,26 @@ def _problem(
     return [_OnTexts(model, near) for model in models], rows, labels
 
 
+@shows_settings(LLCOptions)
 def estimate_rlct(
     models: Sequence[SelfModelingPreTrainedModel],
     train_data: Any,
     /,
     data_collator: Callable[[Any], Any] | None = None,
-    **settings: Any,
+    *,
+    members: Sequence[int] | None = None,
+    **settings: Unpack[LLCOptions],
 ) -> list[LLCResult]:
-    """RLCT of each network, pruned, with cross-entropy on `train_data`; all chains of all networks stacked.
+    """Estimate the RLCT of each network, pruned, with cross-entropy on `train_data`, all chains of all stacked.
 
     Args:
         models: networks of one architecture at their trained weights. They are not changed.
-        train_data: the training set. `ImageTensors` or `TextTensors`: `load_images(...).train`; images as they are,
+        train_data: the training set. `ImageTensors` or `TextTensors`: `load_images(...).train`, images as they are,
             without augmentation. Or rows with a length, such as a `datasets.Dataset`, which are read into memory.
             Samples with the label -100 are left out.
-        data_collator: makes a batch of rows, as the Trainer's does; default: transformers' `default_data_collator`.
-        settings: as for `estimate_llc_many`, but for the loss; for example from `llc_preset("paper", "mnist")`.
+        data_collator: makes a batch of rows, as the Trainer's does. None: transformers' `default_data_collator`.
+        members: numbers of the networks' noise, as for `estimate_llc_many`.
+        settings: as for `estimate_llc`, but for the loss, for example from `llc_preset("paper", "mnist")`.
             Parameters are named as the pruned network's, after `network.`.
 
     Returns:
@@ -172,30 +183,40 @@ def estimate_rlct(
         ValueError: no network, one of another kind, data that do not fit the networks (kind, size, labels), or a
             setting that cannot be used.
     """
-    modules, inputs, targets = _problem(models, train_data, data_collator, settings.get("device"))
-    return estimate_llc_many(modules, inputs, targets, **settings)
+    modules, inputs, targets = _modules_and_data(models, train_data, data_collator, settings.get("device"))
+    chosen = LLCSettings(**settings)
+    check_members(members, len(modules))
+    problem = make_problem(modules, inputs, targets, chosen)
+    return sample(problem, one_group_each(problem, chosen, members), chosen)
 
 
+@shows_settings(CalibrationOptions, sampler=CALIBRATION_SAMPLER)
 def calibrate_rlct(
     model: SelfModelingPreTrainedModel,
     train_data: Any,
     /,
     data_collator: Callable[[Any], Any] | None = None,
-    **settings: Any,
+    *,
+    step_sizes: Sequence[float] | None = None,
+    localizations: Sequence[float] | None = None,
+    **settings: Unpack[CalibrationOptions],
 ) -> LLCCalibration:
-    """`calibrate_llc` for one network, pruned, with cross-entropy on `train_data`.
+    """Calibrate the RLCT of one network, pruned, with cross-entropy on `train_data`; see `calibrate_llc`.
 
     Args:
         model: a network at its trained weights. It is not changed.
-        train_data, data_collator: the training set, as for `estimate_rlct`.
+        train_data: the training set, as for `estimate_rlct`.
+        data_collator: as for `estimate_rlct`.
+        step_sizes: as for `calibrate_llc`.
+        localizations: as for `calibrate_llc`.
         settings: as for `calibrate_llc`, but for the loss.
 
     Raises:
         ValueError: a network of another kind, data that do not fit it (kind, size, labels), or a setting that cannot be
             used.
     """
-    (module,), inputs, targets = _problem([model], train_data, data_collator, settings.get("device"))
-    return calibrate_llc(module, inputs, targets, **settings)
+    (module,), inputs, targets = _modules_and_data([model], train_data, data_collator, settings.get("device"))
+    return calibrate_llc(module, inputs, targets, step_sizes=step_sizes, localizations=localizations, **settings)
 
 
 def _check_kinds(models: Any, data: Any) -> None:

@@ -104,3 +104,10 @@ def test_where_no_cell_serves_the_smallest_step_at_the_strongest_localization_is
     assert (found.step_size, found.localization) == (10.0, 2.0)
     assert math.isnan(found.llc)
     assert found.reason.startswith("no cell serves")
+
+
+@pytest.mark.parametrize("name", ["step_size", "localization"])
+def test_a_setting_that_is_chosen_cannot_be_given(name):
+    message = f"^{name}=1.0: must be left out: it is chosen from `{name}s`$"
+    with pytest.raises(ValueError, match=message):
+        calibration([1.0], **{name: 1.0})

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from selfmod_hf import calibrate_rlct, estimate_rlct
 from selfmod_hf.complexity import calibrate_llc, estimate_llc, estimate_llc_many, half_squared_error
-from selfmod_hf.complexity.settings import LLCSettings
+from selfmod_hf.complexity.settings import CalibrationOptions, LLCOptions, LLCSettings
 
 from .scenarios import DUMMY, Quadratic, digits, given_loss, sgld_llc, trained_digits_net
 
@@ -328,11 +329,36 @@ def test_unusable_data_is_refused():
         estimate_llc(net, inputs[:0], targets[:0])
 
 
-def test_settings_and_signature_agree():
-    """LLCSettings holds the defaults a second time, for estimate_llc_many."""
-    signature = inspect.signature(estimate_llc).parameters
+@pytest.mark.parametrize(
+    ("function", "options", "different"),
+    [
+        (estimate_llc, LLCOptions, {}),
+        (estimate_llc_many, LLCOptions, {}),
+        (estimate_rlct, LLCOptions, {}),
+        (calibrate_llc, CalibrationOptions, {"sampler": "sghmc"}),
+        (calibrate_rlct, CalibrationOptions, {"sampler": "sghmc"}),
+    ],
+)
+def test_signatures_show_the_settings_with_their_types_and_defaults(function, options, different):
+    """Type checkers read the options, notebooks the signature, and LLCSettings holds defaults and checks."""
+    signature = inspect.signature(function).parameters
+    shown = {name: parameter for name, parameter in signature.items() if name in options.__annotations__}
+    assert shown.keys() == options.__annotations__.keys()
     for field in fields(LLCSettings):
-        assert signature[field.name].default == field.default
+        if field.name in shown:
+            assert shown[field.name].annotation == field.type == options.__annotations__[field.name].__forward_arg__
+            assert shown[field.name].default == different.get(field.name, field.default)
+
+
+def test_options_are_the_settings():
+    names = {field.name for field in fields(LLCSettings)}
+    assert names == LLCOptions.__annotations__.keys()
+    assert names - CalibrationOptions.__annotations__.keys() == {"step_size", "localization"}
+
+
+def test_an_unknown_setting_is_named():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'step_sise'"):
+        estimate_llc(trained_digits_net(), *digits(), step_sise=1e-4)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from selfmod_hf.stacking import losses_and_gradients, per_sample_losses, stack_modules
+from selfmod_hf.stacking import ONE_BATCH, OWN_BATCHES, ParameterLayout, losses_and_gradients, map_copies, stack_modules
 
 
 class Pair(nn.Module):
@@ -36,14 +36,19 @@ def cross_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(outputs, targets, reduction="none")
 
 
-def of_copies(modules: list[nn.Module], inputs, targets: torch.Tensor, **settings):
+def of_copies(modules: list[nn.Module], inputs, targets, *, shared_batch=True, vectorize=True, micro_batch_size=None):
     """Losses (K,), and gradients by name, each (K, *shape)."""
     stack = stack_modules(modules)
-    names = tuple(stack.parameters)
-    losses, gradients = losses_and_gradients(
-        stack.skeleton, cross_entropy, stack.parameters | stack.buffers, {}, inputs, targets, wrt=names, **settings
+    layout = ParameterLayout.of(stack.parameters)
+    losses_of = map_copies(
+        stack.skeleton, cross_entropy, dims=ONE_BATCH if shared_batch else OWN_BATCHES, vectorize=vectorize
     )
-    return losses, dict(zip(names, gradients, strict=True))
+    position = layout.flatten(stack.parameters)
+    losses, gradients = losses_and_gradients(
+        losses_of, layout, position, [], inputs, targets, stack.buffers, {}, shared_batch=shared_batch,
+        micro_batch_size=micro_batch_size,
+    )  # fmt: skip
+    return losses, layout.views(gradients)
 
 
 @pytest.mark.parametrize("vectorize", [True, False])
@@ -75,18 +80,22 @@ def test_sums_in_low_precision_are_not_rounded():
     stack = stack_modules([nn.Linear(3, 2), nn.Linear(3, 2)]).to(torch.bfloat16)
     x, y = torch.randn(512, 3).bfloat16(), torch.randint(0, 2, (512,))
 
+    layout = ParameterLayout.of(stack.parameters, ["weight"])
+    losses_of = map_copies(stack.skeleton, cross_entropy, dims=ONE_BATCH)
+    position, own = layout.flatten(stack.parameters), {"bias": stack.parameters["bias"]}
+
     def computed(rows: slice, micro_batch_size: int | None = None):
         return losses_and_gradients(
-            stack.skeleton, cross_entropy, stack.parameters, {}, x[rows], y[rows], wrt=("weight",), shared_batch=True,
+            losses_of, layout, position, [], x[rows], y[rows], own, {}, shared_batch=True,
             micro_batch_size=micro_batch_size,
         )  # fmt: skip
 
     losses, _ = computed(slice(None))
-    each = per_sample_losses(stack.skeleton, cross_entropy, stack.parameters, {}, x, y, shared_batch=True)
+    each = losses_of(stack.parameters, {}, x, y)
     assert each.dtype == torch.bfloat16
     torch.testing.assert_close(losses, each.float().mean(1))
-    _, (gradient,) = computed(slice(None), micro_batch_size=4)
-    pieces = [computed(slice(start, start + 4))[1][0].float() for start in range(0, 512, 4)]
+    _, gradient = computed(slice(None), micro_batch_size=4)
+    pieces = [computed(slice(start, start + 4))[1].float() for start in range(0, 512, 4)]
     torch.testing.assert_close(gradient, torch.stack(pieces).mean(0))
 
 
@@ -111,6 +120,4 @@ def test_random_numbers_are_not_drawn_for_several_copies_at_once():
     dropping = nn.Sequential(copy.deepcopy(stack.skeleton), nn.Dropout()).train()
     parameters = {f"0.{name}": value for name, value in stack.parameters.items()}
     with pytest.raises(RuntimeError, match="random"):
-        per_sample_losses(
-            dropping, cross_entropy, parameters, {}, torch.randn(4, 3), torch.zeros(4).long(), shared_batch=True
-        )
+        map_copies(dropping, cross_entropy, dims=ONE_BATCH)(parameters, {}, torch.randn(4, 3), torch.zeros(4).long())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from selfmod_hf.stacking import losses_and_gradients, stack_modules
+from selfmod_hf.stacking import ONE_BATCH, ParameterLayout, losses_and_gradients, map_copies, stack_modules
 
 
 class Scaled(nn.Linear):
@@ -83,9 +83,9 @@ def test_embeddings_with_sparse_gradients_are_stacked():
     stack = stack_modules([module, copy.deepcopy(module)])
     assert module.sparse
     tokens, targets = torch.randint(0, 6, (5, 3)), torch.randint(0, 4, (5,))
-    _, (gradient,) = losses_and_gradients(
-        stack.skeleton, nn.CrossEntropyLoss(reduction="none"), stack.parameters, {}, tokens, targets, wrt=("weight",),
-        shared_batch=True,
-    )  # fmt: skip
+    losses_of = map_copies(stack.skeleton, nn.CrossEntropyLoss(reduction="none"), dims=ONE_BATCH)
+    layout = ParameterLayout.of(stack.parameters)
+    position = layout.flatten(stack.parameters)
+    _, gradient = losses_and_gradients(losses_of, layout, position, [], tokens, targets, {}, {}, shared_batch=True)
     nn.functional.cross_entropy(module(tokens), targets).backward()
-    torch.testing.assert_close(gradient[1], module.weight.grad.to_dense())
+    torch.testing.assert_close(gradient[1], module.weight.grad.to_dense().flatten())

@@ -11,13 +11,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from selfmod_hf.stacking import (
+    ONE_BATCH,
+    OWN_BATCHES,
     ParameterLayout,
     Replay,
     chunk_ranges,
     copies_that_fit,
     even_size,
     losses_and_gradients,
-    per_sample_losses,
+    map_copies,
     stack_modules,
 )
 
@@ -42,10 +44,11 @@ def test_losses_and_gradients_equal_each_copy_alone(shared_batch, micro_batch_si
     inputs, targets = torch.randn(3, 8, 1, 6, 6), torch.randint(0, 4, (3, 8))
     if shared_batch:
         inputs, targets = inputs[0], targets[0]
-    names = tuple(stack.parameters)
+    layout = ParameterLayout.of(stack.parameters)
+    losses_of = map_copies(stack.skeleton, _loss, dims=ONE_BATCH if shared_batch else OWN_BATCHES, vectorize=vectorize)
     losses, gradients = losses_and_gradients(
-        stack.skeleton, _loss, stack.parameters | stack.buffers, {}, inputs, targets, wrt=names,
-        shared_batch=shared_batch, micro_batch_size=micro_batch_size, vectorize=vectorize,
+        losses_of, layout, layout.flatten(stack.parameters), [], inputs, targets, stack.buffers, {},
+        shared_batch=shared_batch, micro_batch_size=micro_batch_size,
     )  # fmt: skip
     for k, net in enumerate(nets):
         alone = copy.deepcopy(net).eval()
@@ -53,7 +56,7 @@ def test_losses_and_gradients_equal_each_copy_alone(shared_batch, micro_batch_si
         loss = F.cross_entropy(alone(x), y)
         loss.backward()
         torch.testing.assert_close(losses[k], loss.detach())
-        for name, gradient in zip(names, gradients, strict=True):
+        for name, gradient in layout.views(gradients).items():
             torch.testing.assert_close(gradient[k], alone.get_parameter(name).grad)
 
 
@@ -71,7 +74,7 @@ def test_dict_inputs_and_common_parameters():
     targets = torch.randint(0, 2, (5,))
     own = {name: torch.stack([value, value + 1]).detach() for name, value in net.a.named_parameters("a")}
     common = {name: value.detach() for name, value in net.b.named_parameters("b")}
-    losses = per_sample_losses(net, _loss, own, common, inputs, targets, shared_batch=True)
+    losses = map_copies(net, _loss, dims=ONE_BATCH)(own, common, inputs, targets)
     assert losses.shape == (2, 5)
     torch.testing.assert_close(losses[0], _loss(net(**inputs), targets).detach())
 
@@ -80,9 +83,8 @@ def test_gradients_reach_the_stacked_parameters():
     """A population trains through the sum over its members."""
     stack = stack_modules([nn.Linear(3, 2), nn.Linear(3, 2)])
     leaves = {name: value.requires_grad_() for name, value in stack.parameters.items()}
-    losses = per_sample_losses(
-        stack.skeleton, _loss, leaves, {}, torch.randn(5, 3), torch.randint(0, 2, (5,)), shared_batch=True
-    )
+    losses_of = map_copies(stack.skeleton, _loss, dims=ONE_BATCH)
+    losses = losses_of(leaves, {}, torch.randn(5, 3), torch.randint(0, 2, (5,)))
     losses.mean(1).sum().backward()
     assert leaves["weight"].grad.shape == (2, 2, 3)
 
@@ -216,18 +218,17 @@ def test_what_is_replayed_is_shorter_and_the_same(shared_batch, monkeypatch):
     stack = stack_modules([net, copy.deepcopy(net), copy.deepcopy(net)])
 
     calls = []
+    layout = ParameterLayout.of(stack.parameters)
+    losses_of = map_copies(net, _loss, dims=ONE_BATCH if shared_batch else OWN_BATCHES)
 
-    def function(parameters, x, y):
+    def function(position, x, y):
         calls.append(None)
-        given = parameters, {}, x, y
-        losses, gradients = losses_and_gradients(net, _loss, *given, wrt=tuple(parameters), shared_batch=shared_batch)
-        return losses, [gradient.flatten(1) for gradient in gradients]
+        return losses_and_gradients(losses_of, layout, position, [], x, y, {}, {}, shared_batch=shared_batch)
 
     replayed = Replay(function).caller()
     batch = (5,) if shared_batch else (3, 5)
     for _ in range(4):
-        parameters = {name: torch.randn(value.shape) for name, value in stack.parameters.items()}
-        arguments = parameters, torch.randn(*batch, 3, 4), torch.randint(0, 4, batch)
+        arguments = torch.randn(3, layout.size), torch.randn(*batch, 3, 4), torch.randint(0, 4, batch)
         torch.testing.assert_close(replayed(*arguments), function(*arguments))
     ((before, after, products, by_overload),) = found
     assert len(calls) == 4 + 2 + 1  # the comparisons', the first two, and the recording
@@ -241,14 +242,16 @@ def test_a_graph_that_writes_into_its_tensors_is_replayed_as_it_is():
     net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(inplace=True), nn.Linear(5, 4))
     stack = stack_modules([net, net])
     calls = []
+    layout = ParameterLayout.of(stack.parameters)
+    losses_of, position = map_copies(net, _loss, dims=ONE_BATCH), layout.flatten(stack.parameters)
 
-    def function(parameters, x, y):
+    def function(position, x, y):
         calls.append(None)
-        return losses_and_gradients(net, _loss, parameters, {}, x, y, wrt=tuple(parameters), shared_batch=True)
+        return losses_and_gradients(losses_of, layout, position, [], x, y, {}, {}, shared_batch=True)
 
     replayed = Replay(function).caller()
     for _ in range(3):
-        arguments = stack.parameters, torch.randn(7, 6), torch.randint(0, 4, (7,))
+        arguments = position, torch.randn(7, 6), torch.randint(0, 4, (7,))
         losses, _ = replayed(*arguments)
         torch.testing.assert_close(losses[0], _loss(net(arguments[1]), arguments[2]).mean().detach())
     assert len(calls) == 2 + 1  # the first two, and the recording: the third is replayed

@@ -1,0 +1,23 @@
+"""Modes of torch in which an estimate runs, whatever mode it is called in."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+
+@contextlib.contextmanager
+def ordinary_tensors() -> Iterator[None]:
+    """Let a computation take gradients and keep its types, whatever mode it is called in.
+
+    Threads of their own know nothing of the caller's inference mode or autocast, so neither may decide the numbers.
+    """
+    accelerator = torch.accelerator.current_accelerator()
+    kinds = {"cpu"} if accelerator is None else {"cpu", accelerator.type}
+    with contextlib.ExitStack() as modes:
+        modes.enter_context(torch.inference_mode(False))
+        for kind in kinds:
+            modes.enter_context(torch.autocast(kind, enabled=False))
+        yield
