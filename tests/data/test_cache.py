@@ -149,6 +149,46 @@ def test_a_tokenizer_is_the_same_wherever_it_was_loaded_from(words, of_texts, tm
         assert cache.tokenizer_key(tokenizer) == cache.tokenizer_key(fast(tmp_path / "model"))
 
 
+OUTSIDE = {"a": 97}
+
+
+class Outside(Letters):
+    """A tokenizer that keeps a part of its vocabulary elsewhere."""
+
+    def get_vocab(self):
+        return super().get_vocab() | OUTSIDE
+
+
+def test_a_vocabulary_that_is_kept_elsewhere_is_in_the_key(monkeypatch):
+    before = cache.tokenizer_key(Outside())
+    assert cache.tokenizer_key(Outside()) == before
+    monkeypatch.setitem(OUTSIDE, "a", 5)
+    assert cache.tokenizer_key(Outside()) != before
+
+
+CODE = """
+from tests.data.test_cache import Letters
+
+class Own(Letters):
+    def _tokenize(self, text, **kwargs):
+        return list({text})
+"""
+
+
+def test_the_code_of_a_tokenizer_is_in_its_key(tmp_path, monkeypatch):
+    keys = []
+    for version, text in enumerate(("text", "text", "text[::-1]")):
+        file = tmp_path / f"version{version}" / "own_letters.py"
+        file.parent.mkdir()
+        file.write_text(CODE.replace("{text}", text))
+        spec = importlib.util.spec_from_file_location("own_letters", file)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "own_letters", module)
+        spec.loader.exec_module(module)
+        keys.append(cache.tokenizer_key(module.Own()))
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_a_vocabulary_is_counted_once(of_texts, tmp_path, monkeypatch):
     first = load_texts(of_texts)
     first.train.processor().save_pretrained(tmp_path / "first")
