@@ -91,23 +91,26 @@ def load_weights(model: nn.Module, checkpoint: str | Path, *, assign: bool = Fal
         raise ValueError(f"holds another network ({problem})") from error
 
 
-def check_adapter(model: Any, checkpoint: str | Path) -> None:
-    """Raise an error if a checkpoint lacks weights of an adapter. PEFT would leave them as they were drawn.
+def load_adapters(model: Any, checkpoint: str | Path) -> None:
+    """Load the weights of every adapter. PEFT would leave what is missing as it was drawn.
+
+    transformers would leave an adapter of a name of its own as it is where the best model is loaded.
 
     Args:
-        model: a `peft.PeftModel`.
+        model: a `peft.PeftModel`, changed in place.
         checkpoint: a folder that the Trainer wrote.
 
     Raises:
-        ValueError: the adapter's weights cannot be read, or they are not the model's.
+        ValueError: an adapter's weights cannot be read, or they are not the model's.
     """
     peft = importlib.import_module("peft")  # whoever has such a model has installed it
-    name = model.active_adapters[0]
-    folder = Path(checkpoint) if name == "default" else Path(checkpoint, name)
-    stored = _read_files([folder / ADAPTER_SAFE_WEIGHTS_NAME])
-    own = peft.get_peft_model_state_dict(model, adapter_name=name)
-    if different := sorted(stored.keys() ^ own.keys()):
-        raise ValueError(f"holds another adapter ({different[0]}, {len(different)} in all)")
+    for name in model.peft_config:
+        folder = Path(checkpoint) if name == "default" else Path(checkpoint, name)
+        stored = _read_files([folder / ADAPTER_SAFE_WEIGHTS_NAME])
+        own = peft.get_peft_model_state_dict(model, adapter_name=name)
+        if different := sorted(stored.keys() ^ own.keys()):
+            raise ValueError(f"holds another adapter ({different[0]}, {len(different)} in all)")
+        peft.set_peft_model_state_dict(model, stored, adapter_name=name)
 
 
 def _read_weights(folder: Path) -> dict[str, torch.Tensor]:

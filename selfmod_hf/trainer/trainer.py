@@ -22,7 +22,7 @@ from ..models import SelfModelingConfig
 from ..models.modeling_self_modeling import MeanEmbeddingBag
 from .adapters import check_with_adapter, has_adapter
 from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback
-from .checkpoints import check_adapter, check_not_pickled, is_whole, load_weights, newest_whole_checkpoint
+from .checkpoints import check_not_pickled, is_whole, load_adapters, load_weights, newest_whole_checkpoint
 from .checks import check_before_training
 from .collated import is_data_of_rows
 from .network import check_preprocessing
@@ -267,16 +267,15 @@ class SelfModelingTrainer(TrackingTrainer):
             super()._load_best_model()
 
     def _load_by_name(self, checkpoint: Any, model: torch.nn.Module | None = None) -> bool:
-        """Load every weight. Return False if it is left to transformers: of sharded networks, which torch loads
-        strictly, and of adapters, whose checkpoints are checked here."""
+        """Load every weight. Return False for sharded networks: they are left to torch, which loads strictly."""
         if is_sharded(self):
             return False
         # a compiled network has other names than its checkpoint
         plain = self.accelerator.unwrap_model(self.model if model is None else model, keep_torch_compile=False)
         if hasattr(plain, "get_base_model"):  # PEFT's wrapper
-            check_adapter(plain, checkpoint)
-            return False
-        load_weights(plain, checkpoint)
+            load_adapters(plain, checkpoint)
+        else:
+            load_weights(plain, checkpoint)
         return True
 
 

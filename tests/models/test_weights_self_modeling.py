@@ -6,7 +6,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, AutoModel, BertConfig, BertForSequenceClassification, ViTForImageClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    BertConfig,
+    BertForSequenceClassification,
+    SqueezeBertConfig,
+    ViTForImageClassification,
+)
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification, SelfModelingForSequenceClassification
@@ -306,3 +313,17 @@ def test_an_encoder_without_its_pooler_is_complete(tmp_path):
     encoder = BertConfig(**TEXT)
     AutoModel.from_config(encoder, add_pooling_layer=False).save_pretrained(tmp_path)
     SelfModelingForSequenceClassification.from_backbone_pretrained(str(tmp_path), num_labels=3)
+
+
+def test_a_pooler_that_no_file_holds_is_not_missing(tmp_path):
+    """Of an encoder that has one in any case."""
+    sizes = {"hidden_size": 8, "embedding_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    encoder = SqueezeBertConfig(vocab_size=30, intermediate_size=8, **sizes)
+    theirs = AutoModel.from_config(encoder)
+    theirs.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    kept = {key: value for key, value in state.items() if not key.startswith("pooler.")}
+    assert len(kept) < len(state)
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    model = SelfModelingForSequenceClassification.from_backbone_pretrained(str(tmp_path), num_labels=3)
+    assert torch.equal(model.backbone.embeddings.word_embeddings.weight, theirs.embeddings.word_embeddings.weight)

@@ -257,29 +257,31 @@ def test_a_best_model_that_does_not_fit_is_an_error(tmp_path, how):
 # ------------------------------------------------------------------------------------- adapters
 
 
-def adapted(seed: int):
-    """The same network, with an adapter that the seed draws."""
+def adapted(seed: int, name: str):
+    """The same network, with an adapter of this name that the seed draws."""
     peft = pytest.importorskip("peft")
     model = network("vit")
     torch.manual_seed(seed)
     heads = ["classifier", "self_model_head"]
     settings = peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=heads, init_lora_weights=False)
-    return peft.get_peft_model(model, settings)
+    return peft.get_peft_model(model, settings, adapter_name=name)
 
 
-def test_every_weight_of_an_adapter_comes_back(tmp_path):
-    first = trainer(tmp_path, "vit", adapted(0))
+@pytest.mark.parametrize("name", ["default", "own"])
+def test_every_weight_of_an_adapter_comes_back(tmp_path, name):
+    first = trainer(tmp_path, "vit", adapted(0, name))
     first.train()
     assert_equal(first.model.state_dict(), first.weights.at[1])  # the best
-    again = trainer(tmp_path, "vit", adapted(1), load_best_model_at_end=False)
+    again = trainer(tmp_path, "vit", adapted(1, name), load_best_model_at_end=False)
     again.train(resume_from_checkpoint=True)
     assert_equal(again.model.state_dict(), first.weights.at[2])
-    file = tmp_path / "checkpoint-2" / "adapter_model.safetensors"
+    folder = tmp_path / "checkpoint-2"
+    file = (folder if name == "default" else folder / name) / "adapter_model.safetensors"
     state = load_file(file)
     del state[sorted(state)[0]]
     save_file(state, file, metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"^resume_from_checkpoint='.*': holds another adapter \(.*lora_A"):
-        trainer(tmp_path, "vit", adapted(1)).train(resume_from_checkpoint=True)
+        trainer(tmp_path, "vit", adapted(1, name)).train(resume_from_checkpoint=True)
 
 
 # ------------------------------------------------------------------------------------- populations
