@@ -137,12 +137,12 @@ def test_estimates_on_rows_leave_the_training_as_it_is(tmp_path, make):
 
 def test_rows_that_a_transform_moves_at_random_have_one_rlct():
     """Whatever was drawn before: their random numbers are of a fixed seed."""
-    results = []
+    model, rows, results = network(), Augmented(), []
     for seed in (1, 2):
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002
         random.seed(seed)
-        results.append(estimate_rlct([network()], Augmented(), **FEW))
+        results.append(estimate_rlct([model], rows, **FEW))
     assert_equal_results(*results)
 
 
@@ -160,6 +160,10 @@ def test_a_training_set_without_a_length_is_reported(tmp_path):
         estimate_rlct([network()], stream, **FEW)
 
 
+def two_labels(rows):
+    return {"pixel_values": torch.ones(1, 1, 4, 4), "labels": torch.tensor([[0, 1]])}
+
+
 def flat(rows):
     return {"input_ids": torch.ones(5).long(), "offsets": torch.tensor([0, 2, 5]), "labels": torch.tensor([0, 1])}
 
@@ -169,7 +173,7 @@ def flat(rows):
     [
         ([], None, r"^train_data='list': has no row"),
         ([{"pixel_values": torch.ones(1, 4, 4)}], None, r"^data_collator='dict': must give a dict with integer labels"),
-        ([{"pixel_values": torch.ones(1, 4, 4), "label": [0, 1]}], None, r"must give a dict with integer labels"),
+        ([{"pixel_values": torch.ones(1, 4, 4)}], two_labels, r"must give a dict with integer labels"),
         ([{"pixel_values": torch.ones(1, 4, 4), "label": 0.5}], None, r"must give a dict with integer labels"),
         ([(torch.ones(1, 4, 4), 1)], lambda rows: rows, r"^data_collator='list': must give a dict"),
         ([{"image": torch.ones(1, 4, 4), "label": 1}], default_data_collator, r"must give pixel_values, which the mod"),
