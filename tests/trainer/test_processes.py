@@ -31,7 +31,7 @@ torch.distributed.destroy_process_group()
 QUICK = [
     ("images", "evaluate train"),
     ("texts", "evaluate train predict"),
-    ("batch statistics", "train evaluate"),
+    ("batch statistics", "evaluate train"),
     ("means of each process", "train"),
     ("population", "evaluate train predict train evaluate"),
 ]
