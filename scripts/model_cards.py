@@ -10,8 +10,9 @@ from pathlib import Path
 
 from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.folder import SweepFolder
-from selfmod_hf.experiments.on_hub import dataset_card, sweep_card
 from selfmod_hf.files import write_file
+from selfmod_hf.reports.cards import dataset_card, sweep_card
+from selfmod_hf.reports.sweep_results import read_results
 
 OUTPUT = Path(__file__).resolve().parents[1] / "model_cards"
 
@@ -24,11 +25,11 @@ def main(arguments: Sequence[str], output: Path = OUTPUT) -> int:
     for argument in arguments:
         folder, _, repo_id = argument.rpartition("=")
         name = repo_id.split("/")[-1]
-        sweep = SweepFolder(folder)
         try:
+            results = read_results(SweepFolder(folder))
             cards = {
-                name: sweep_card(sweep, repo_id, has_figure=False),
-                f"{name}-results": dataset_card(sweep, repo_id),
+                name: sweep_card(results, repo_id, has_figure=False),
+                f"{name}-results": dataset_card(results, repo_id),
             }
         except InputError as error:
             print(error, file=sys.stderr)

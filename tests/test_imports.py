@@ -18,6 +18,7 @@ FLOORS = [
     {"hub", "metrics"},
     {"trainer"},
     {"experiments"},
+    {"reports"},
     {"cli"},
 ]
 # beside each other, in one direction

@@ -72,8 +72,8 @@ def run(argv: Sequence[str]) -> None:
 
 def _push_of(folder: Path) -> Callable[[HfApi, Path, Target], list[str]]:
     from ..errors import InputError
-    from ..experiments.on_hub import push_sweep
     from ..hub.upload import push_model, push_space
+    from ..reports.on_hub import push_sweep
 
     if (folder / "cells").is_dir():
         return push_sweep

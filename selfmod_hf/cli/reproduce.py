@@ -222,22 +222,23 @@ class _Task:
         return {"networks": len(sweep.plan.cells), "results": f"{self.name}/sweep/results.json"}
 
     def _tensorboard(self, sweep: Sweep) -> dict[str, Any]:
-        from ..experiments.tensorboard import write_tensorboard
+        from ..reports.tensorboard import write_tensorboard
 
         write_tensorboard(sweep.folder, self.path / "tensorboard")
         return {"logs": f"{self.name}/tensorboard"}
 
     def _report(self, sweep: Sweep) -> dict[str, Any]:
-        from .report import write_report
+        from ..reports.report import report
 
-        write_report(sweep.folder, self.path / "report")
+        report(sweep.folder.path, self.path / "report")
         return {"results": f"{self.name}/report/report.html"}
 
 
 def _summary(study: StudyFolder, task: str) -> str:
     from ..experiments.folder import SweepFolder
-    from ..experiments.report import results_table
+    from ..reports.sweep_results import read_results
+    from ..reports.sweep_tables import overview
 
-    table = results_table(SweepFolder(study.path / task / "sweep").rows())
+    table = overview(read_results(SweepFolder(study.path / task / "sweep")))
     setting = study.task(task)["setting"]
     return f"\n{task}. {setting}\n{table}\nreport: {study.path / task / 'report' / 'report.html'}"

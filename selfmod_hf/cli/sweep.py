@@ -68,8 +68,6 @@ def run(argv: Sequence[str]) -> None:
     (args,) = parse(make_parser("sweep", *flag_classes()), argv)
     quieten(args.quiet)
     with one_line():
-        from ..experiments.report import results_table
-
         sweep = prepare(args)
     if args.dry_run:
         description = _describe(sweep)
@@ -78,11 +76,14 @@ def run(argv: Sequence[str]) -> None:
         return
     sweep.run((lambda line: None) if args.quiet else (lambda line: print(line, flush=True)))
     if sweep.is_main and args.report_to == "tensorboard":
-        from ..experiments.tensorboard import write_tensorboard
+        from ..reports.tensorboard import write_tensorboard
 
         write_tensorboard(sweep.folder, sweep.folder.path / "tensorboard")
     if sweep.is_main:
-        print(results_table(sweep.folder.rows()))
+        from ..reports.sweep_results import read_results
+        from ..reports.sweep_tables import overview
+
+        print(overview(read_results(sweep.folder)))
         print(f"\n{sweep.folder.path}: results.json, results.parquet, curves.parquet, run.json, cells/")
 
 

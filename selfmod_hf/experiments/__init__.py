@@ -1,5 +1,4 @@
-"""The paper's experiments: sweeps over seeds, self-model weights and widths; statistics, figures, published values.
+"""Experiments: sweeps over seeds, self-model weights and widths, tuning, the paper's study.
 
-`plan.py` says what is to be done, `sweep.py` does it, `folder.py` keeps it, `statistics.py`, `figures.py` and
-`report.py` read it.
+`plan.py` says what is to be done, `sweep.py` does it, `folder.py` keeps it. `selfmod_hf.reports` reads it.
 """

@@ -1,4 +1,4 @@
-"""Cards of the Hub, filled from what a run recorded: of a model here, of a sweep in `experiments/on_hub.py`.
+"""Cards of the Hub, filled from what a run recorded: of a model here, of a sweep in `reports/cards.py`.
 
 What a person writes between the two markers of a card is kept when the card is written anew.
 """

@@ -20,9 +20,10 @@ from selfmod_hf.cli import main
 from selfmod_hf.complexity import LLCResult
 from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.folder import SweepFolder
-from selfmod_hf.experiments.on_hub import dataset_card, sweep_card
-from selfmod_hf.experiments.report import results_table
 from selfmod_hf.hub.model_folder import facts_of, write_model_card
+from selfmod_hf.reports.cards import dataset_card, sweep_card
+from selfmod_hf.reports.sweep_results import read_results
+from selfmod_hf.reports.sweep_tables import overview
 
 CELL = "cells/h8-aw0-seed1"
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>|`[a](javascript:alert(1))\n---\n# owned"
@@ -130,9 +131,7 @@ def test_any_entry_is_used_or_refused(small_sweep, tmp_path, file, place, value)
     path.write_text(json.dumps(_with_one_changed(json.loads(whole), place, value)))
     try:
         sweep = SweepFolder(folder)
-        rows = sweep.rows()
-        sweep.curves()
-        assert results_table(rows)
+        assert overview(read_results(sweep))
         LLCResult.load(folder / CELL / "rlct.json")
         run = sweep.read_run()
         assert isinstance(run["settings"]["sampling"], dict)
@@ -229,7 +228,8 @@ def test_cards_and_reports_show_hostile_text_as_text(sweep, model):
     entry(lambda run: run["task"].update(name=HOSTILE, dataset_name=HOSTILE, test_split=HOSTILE))(model / "run.json")
     entry(lambda config: config.update(target_layers=[HOSTILE]))(model / "config.json")
     page = (sweep / "report" / "report.html").read_text()
-    cards = [sweep_card(SweepFolder(sweep), "me/x"), dataset_card(SweepFolder(sweep), "me/x")]
+    results = read_results(SweepFolder(sweep))
+    cards = [sweep_card(results, "me/x"), dataset_card(results, "me/x")]
     texts = [str(card) for card in cards] + [write_model_card(model, "me/x").read_text()]
     assert "<script>alert" not in page
     assert "<img" not in page
@@ -285,7 +285,8 @@ def test_one_hostile_field_beside_valid_ones(sweep, change):
     page = (sweep / "report" / "report.html").read_text(encoding="utf-8")
     assert "<script>alert" not in page
     assert "<img" not in page
-    for card in (sweep_card(SweepFolder(sweep), "me/x"), dataset_card(SweepFolder(sweep), "me/x")):
+    results = read_results(SweepFolder(sweep))
+    for card in (sweep_card(results, "me/x"), dataset_card(results, "me/x")):
         body = str(card).split("\n---\n", 1)[1]
         for mark in ("<script>", "<img", "](javascript", "\n# owned"):
             assert mark not in body
@@ -317,9 +318,9 @@ def test_a_local_folder_that_is_gone_is_no_data_set_of_the_hub(sweep):
     for name, local in (("./data/mnist", None), ("/data/mnist", None), ("my/data/mnist", None), ("my/mnist", True)):
         entry(lambda run, name=name: run["settings"]["data"].update(dataset_name=name))(sweep / "run.json")
         entry(lambda run, local=local: run.update(local_data=local))(sweep / "run.json")
-        assert sweep_card(SweepFolder(sweep), "me/x").data.datasets is None
+        assert sweep_card(read_results(SweepFolder(sweep)), "me/x").data.datasets is None
     entry(lambda run: run.update(local_data=False))(sweep / "run.json")
-    assert sweep_card(SweepFolder(sweep), "me/x").data.datasets == ["my/mnist"]
+    assert sweep_card(read_results(SweepFolder(sweep)), "me/x").data.datasets == ["my/mnist"]
 
 
 def test_files_are_utf_8_whatever_the_locale(sweep, model):

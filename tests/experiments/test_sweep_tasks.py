@@ -99,11 +99,12 @@ def test_a_report_of_one_width(imdb, tmp_path, capsys):
 
 
 def test_single_width_panels_are_over_the_weight(imdb):
-    from selfmod_hf.experiments.figures import figure_2
     from selfmod_hf.experiments.folder import SweepFolder
+    from selfmod_hf.reports.figures import figure_2
+    from selfmod_hf.reports.sweep_results import read_results
 
-    folder = SweepFolder(imdb)
-    axes = figure_2(folder.rows(), folder.curves()).axes
+    results = read_results(SweepFolder(imdb))
+    axes = figure_2(results.rows, results.arms, results.epochs).axes
     assert [axis.get_xlabel() for axis in axes] == ["epoch", "AW", "AW", "AW"]
     for axis in axes[1:]:
         assert [text.get_text() for text in axis.get_xticklabels()] == ["0", "100"]

@@ -13,11 +13,11 @@ from selfmod_hf.cli import main
 from selfmod_hf.complexity import LLCResult
 from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.folder import SweepFolder
-from selfmod_hf.experiments.on_hub import push_sweep
 from selfmod_hf.hub.card import BEGIN
 from selfmod_hf.hub.model_folder import write_model_card
 from selfmod_hf.hub.upload import Target, push_model, push_space
 from selfmod_hf.metrics import metric_path
+from selfmod_hf.reports.on_hub import push_sweep
 from tests.loopback_hub import LoopbackHub
 
 CELL = "h8-aw10-seed2"
@@ -285,7 +285,7 @@ def test_links_within_the_folder_and_a_downloaded_sweep_are_pushed(loopback_hub,
 import sys
 from pathlib import Path
 from huggingface_hub import HfApi
-from selfmod_hf.experiments.on_hub import pull_sweep, push_sweep
+from selfmod_hf.reports.on_hub import pull_sweep, push_sweep
 from selfmod_hf.hub.upload import Target
 push_sweep(HfApi(), pull_sweep("me/first", Path("here")).path, Target("me/second"))
 """

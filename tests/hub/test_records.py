@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 from selfmod_hf.complexity import LLCResult
 from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.folder import SweepFolder
-from selfmod_hf.experiments.on_hub import push_sweep
 from selfmod_hf.hub.agreement import compare_with_published
 from selfmod_hf.hub.model_folder import write_model_card
 from selfmod_hf.hub.records import former_files, move_aside, recorded_weights, stale_files
 from selfmod_hf.hub.results import load_results
 from selfmod_hf.hub.upload import Target, push_model
+from selfmod_hf.reports.on_hub import push_sweep
 from selfmod_hf.weights import weights_sha256
 
 CELL = "h8-aw10-seed2"

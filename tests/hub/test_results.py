@@ -11,10 +11,10 @@ import pytest
 from selfmod_hf.cli import main
 from selfmod_hf.complexity import LLCResult
 from selfmod_hf.errors import InputError
-from selfmod_hf.experiments.on_hub import push_sweep
 from selfmod_hf.hub.agreement import compare_with_published
 from selfmod_hf.hub.results import load_results
 from selfmod_hf.hub.upload import Target, push_model
+from selfmod_hf.reports.on_hub import push_sweep
 from tests.hub.test_push import selfmod
 
 

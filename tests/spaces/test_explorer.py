@@ -25,8 +25,8 @@ from selfmod_hf import (
 from selfmod_hf.complexity import LLCResult
 from selfmod_hf.data import ImagePreprocessing, basic_english_tokenizer
 from selfmod_hf.errors import InputError
-from selfmod_hf.experiments.on_hub import push_sweep
 from selfmod_hf.hub.upload import Target
+from selfmod_hf.reports.on_hub import push_sweep
 from tests.browser import open_page, requested, wait_for
 from tests.hub.test_records import get_other_weights
 

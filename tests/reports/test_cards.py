@@ -10,8 +10,9 @@ import pytest
 
 from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.folder import CURVE_COLUMNS, RESULT_COLUMNS, SweepFolder
-from selfmod_hf.experiments.on_hub import dataset_card, sweep_card
 from selfmod_hf.experiments.plan import Cell
+from selfmod_hf.reports.cards import dataset_card, sweep_card
+from selfmod_hf.reports.sweep_results import read_results
 
 EXPECTED = {name: Path(__file__).parent / f"expected_{name}.md" for name in ("sweep_card", "dataset_card")}
 SETTINGS = {
@@ -50,15 +51,15 @@ def given_sweep(path: Path) -> SweepFolder:
 
 
 def cards(path: Path) -> dict[str, str]:
-    folder = given_sweep(path)
-    card = sweep_card(folder, "me/mnist", "Mine.")
-    return {"sweep_card": f"{card}\n", "dataset_card": f"{dataset_card(folder, 'me/mnist')}\n"}
+    results = read_results(given_sweep(path))
+    card = sweep_card(results, "me/mnist", "Mine.")
+    return {"sweep_card": f"{card}\n", "dataset_card": f"{dataset_card(results, 'me/mnist')}\n"}
 
 
 @pytest.mark.parametrize("name", list(EXPECTED))
 def test_the_whole_card(name, tmp_path):
     # after a wanted change:
-    # python -c "from tests.experiments.test_on_hub import *; write_expected()"
+    # python -c "from tests.reports.test_cards import *; write_expected()"
     assert rounded(cards(tmp_path)[name]) == rounded(EXPECTED[name].read_text())
 
 
@@ -79,7 +80,7 @@ def test_arms_read_back_with_what_decides_them(tmp_path):
     """An arm without an RLCT that is "ok" publishes none; values carry nβ and the number of networks left out."""
     found = {
         (r.metric_type, r.metric_args["aux_weight"]): r
-        for r in sweep_card(given_sweep(tmp_path), "me/mnist").data.eval_results
+        for r in sweep_card(read_results(given_sweep(tmp_path)), "me/mnist").data.eval_results
     }
     rlct = found["rlct", 10.0]
     assert (rlct.metric_value, rlct.metric_args["networks"], rlct.metric_args["left_out"]) == (25.0, 1, 1)
@@ -93,7 +94,7 @@ def test_arms_read_back_with_what_decides_them(tmp_path):
 def test_metrics_that_no_network_has_stay_out_of_the_metadata(tmp_path):
     folder = given_sweep(tmp_path)
     folder.write_run(folder.read_run() | {"test_samples": 100, "largest_class_share": 0.98})
-    data = sweep_card(folder, "me/mnist").data  # all four are at chance level
+    data = sweep_card(read_results(folder), "me/mnist").data  # all four are at chance level
     assert (data.metrics, data.eval_results) == (None, None)
 
 
@@ -106,22 +107,23 @@ def test_a_sweep_of_texts(tmp_path):
         path.write_text(text.replace("ForImage", "ForSequence").replace('"mlp"', bag))
     run = folder.read_run()
     folder.write_run(run | {"settings": SETTINGS | {"task": "imdb", "data": {"dataset_name": "stanfordnlp/imdb"}}})
-    card = sweep_card(folder, "me/imdb")
+    card = sweep_card(read_results(folder), "me/imdb")
     assert (card.data.pipeline_tag, card.data.datasets) == ("text-classification", ["stanfordnlp/imdb"])
     assert "AutoModelForSequenceClassification" in card.text
-    assert "(2.05)" in card.text
+    assert "| 2.05 |" in card.text
 
 
 def test_the_script_writes_the_cards_of_any_sweep(tmp_path, capsys):
     main = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "model_cards.py"))["main"]
     folder = given_sweep(tmp_path / "sweep")
     assert main([f"{folder.path}=me/mnist"], tmp_path) == 0
-    assert (tmp_path / "mnist.md").read_text() == f"{sweep_card(folder, 'me/mnist', has_figure=False)}\n"
+    card = sweep_card(read_results(folder), "me/mnist", has_figure=False)
+    assert (tmp_path / "mnist.md").read_text() == f"{card}\n"
     assert (tmp_path / "mnist-results.md").read_text() == EXPECTED["dataset_card"].read_text()
     assert (main([f"{tmp_path}=me/x"], tmp_path), main(["me/x"], tmp_path)) == (2, 2)
     assert "holds no finished network" in capsys.readouterr().err
 
 
-def test_no_sweep_no_card(tmp_path):
+def test_no_sweep_no_results(tmp_path):
     with pytest.raises(InputError, match="holds no finished network"):
-        sweep_card(SweepFolder(tmp_path), "me/mnist")
+        read_results(SweepFolder(tmp_path))

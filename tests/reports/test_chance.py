@@ -8,8 +8,8 @@ import pytest
 
 from selfmod_hf.cli import main
 from selfmod_hf.experiments.folder import SweepFolder
-from selfmod_hf.experiments.report import results_table
-from selfmod_hf.experiments.statistics import compare_with_baseline, summarize_arms, trends
+from selfmod_hf.reports.sweep_results import read_results
+from selfmod_hf.reports.sweep_tables import overview
 
 WEAK = "h8-aw10-seed2"
 
@@ -48,16 +48,16 @@ def test_a_sweep_knows_its_largest_class(small_sweep):
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_means_tests_and_trends(sweep, keep):
-    rows = SweepFolder(sweep, keep_chance=keep).rows()
-    assert rows["at_chance"].sum() == (0 if keep else 1)
-    arms = summarize_arms(rows).set_index(["aux_weight", "measure"])
+    results = read_results(SweepFolder(sweep, keep_chance=keep))
+    assert results.rows["at_chance"].sum() == (0 if keep else 1)
+    arms = results.arms.set_index(["aux_weight", "measure"])
     assert arms.loc[(10, "accuracy"), "mean"] == pytest.approx(0.45 if keep else 0.8)
     assert arms.loc[(10, "weight_width"), "count"] == (2 if keep else 1)
     assert arms.loc[(0, "accuracy"), "count"] == 2
-    tests = compare_with_baseline(rows).set_index("measure")
+    tests = results.tests.set_index("measure")
     assert tests.loc["accuracy", "test"] == ("paired t" if keep else "none (fewer than 2 usable)")
-    assert trends(rows).set_index("measure").loc["accuracy", "left_out"] == (0 if keep else 1)
-    warned = "1 of 4 networks are at chance level" in results_table(rows)
+    assert results.trends.set_index("measure").loc["accuracy", "left_out"] == (0 if keep else 1)
+    warned = "1 of 4 networks are at chance level" in overview(results)
     assert warned is not keep
 
 
@@ -65,7 +65,7 @@ def test_the_report_warns_and_counts_them_where_that_is_asked_for(sweep, capsys)
     assert main(["report", str(sweep)]) == 0
     output = capsys.readouterr().out
     assert "Warning: 1 of 4 networks are at chance level" in output
-    assert "h 8 detached AW 10 (seeds 2): accuracy 0.100" in output
+    assert "8  detached  10  2      0.100" in output
     page = (sweep / "report" / "report.html").read_text()
     assert "1 of 4 networks are at chance level" in page
     assert "at chance" in page

@@ -1,0 +1,273 @@
+"""Write the cards of a sweep: of its networks (a model repository), and of its tables (a data set)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ..data import TASKS, TaskSpec
+from ..experiments.plan import can_be_hub_id
+from ..hub.card import CITATION, TAGS, UNKNOWN_DATA, between_markers, plain_text, rlct_name, template
+from ..hub.model_folder import is_data_set
+from ..models import load_config
+from ..weights import KEY
+from .statistics import ARM, LEVEL
+from .sweep_results import SweepResults
+from .sweep_tables import sweep_tables
+from .table import as_markdown
+
+if TYPE_CHECKING:
+    from huggingface_hub import DatasetCard, EvalResult, HfApi, ModelCard
+
+METRIC_NAMES = {"accuracy": "Accuracy", "weight_width": "Weight width"}
+CARD_TABLES = ("arms", "not_ok", "at_chance", "published", "targets")
+MEANINGS = {
+    "task": "name of the task",
+    "hidden_size": "width of the hidden layer",
+    "aux_weight": "weight of the self-modeling loss (the paper's AW); 0 is the baseline",
+    "seed": "of the initial weights and the order of the samples",
+    "detach_targets": "whether the predicted activations are constants for the gradient",
+    "accuracy": "share of the test split classified rightly",
+    "weight_width": "standard deviation of the last classification layer's weights",
+    "rlct": "local learning coefficient of the pruned network; null where a chain diverged",
+    "rlct_standard_error": "its Monte Carlo standard error",
+    "rlct_status": "ok, not_at_minimum, not_converged or diverged",
+    "rlct_status_reason": "why, in one line",
+    "nbeta": "inverse temperature times number of samples used for the RLCT",
+    "rlct_preset": "name of the sampler's settings",
+    "rlct_rhat": "split R-hat of the kept draws",
+    "rlct_ess": "their effective sample size",
+    "train_loss": "cross-entropy over the training split at the trained weights, nats",
+    "num_epochs": "epochs trained",
+    "batch_size": "samples of a training step",
+    "learning_rate": "of the optimizer",
+    "weights_sha256": "SHA-256 of the network's model.safetensors, which the figures are of",
+    "epoch": "epochs trained so far",
+    "classification_loss": "mean cross-entropy over the epoch's training steps, nats",
+    "self_modeling_loss": "mean squared error of the predicted activations over the same steps",
+    "loss": "their weighted sum",
+}
+
+
+def sweep_card(
+    results: SweepResults,
+    repo_id: str,
+    notes: str = "",
+    *,
+    has_figure: bool = True,
+    license: Mapping[str, Any] | None = None,
+    api: HfApi | None = None,
+) -> ModelCard:
+    """Return the card of a sweep's networks. Its `model-index` has the mean of each arm and measure.
+
+    Args:
+        results: of the sweep.
+        repo_id: where it goes to.
+        notes: a person's text, kept between the markers.
+        has_figure: whether figures lie beside the card.
+        license: `license`, `license_name` and `license_link`, as far as they are known.
+        api: for asking the Hub whether it has the data set.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    run = results.run
+    config = load_config(results.folder.networks()[0]).to_dict()
+    data = _data(run)
+    if api is not None and data["id"] and not is_data_set(api, data["id"]):
+        data["id"] = None
+    is_text = any("SequenceClassification" in name for name in config.get("architectures") or ())
+    task_type = "text-classification" if is_text else "image-classification"
+    head = "SequenceClassification" if is_text else "ImageClassification"
+    name = repo_id.split("/")[-1]
+    evaluations = _evaluations(results, data, task_type)
+    has_accuracy = any(evaluation.metric_type == "accuracy" for evaluation in evaluations)
+    tables = sweep_tables(results)
+    return ModelCard.from_template(
+        ModelCardData(
+            **(license or {}),
+            library_name="transformers",
+            pipeline_tag=task_type,
+            tags=TAGS,
+            datasets=[data["id"]] if data["id"] else None,
+            metrics=["accuracy"] if has_accuracy else None,
+            model_name=name,
+            eval_results=evaluations or None,
+        ),
+        template_str=template("sweep_card.md.jinja", __package__),
+        name=name,
+        repo_id=repo_id,
+        networks=len(results.rows),
+        dataset=_dataset_text(data),
+        split=data["test_split"],
+        train_split=data["train_split"],
+        model_class=f"SelfModelingFor{head}",
+        auto_class=f"AutoModelFor{head}",
+        example=plain_text(results.folder.networks()[0].name),
+        is_text=is_text,
+        task_type=task_type,
+        unchecked=_unchecked(results.rows),
+        results=as_markdown([tables[name] for name in CARD_TABLES if tables[name].rows]),
+        setting=plain_text(results.setting),
+        figure=has_figure,
+        sampling=plain_text(_sampling(run, results.rows)),
+        recipe=plain_text(_recipe(run, config)),
+        notes=between_markers(notes),
+        citation=CITATION,
+    )
+
+
+def dataset_card(
+    results: SweepResults, repo_id: str, notes: str = "", *, license: Mapping[str, Any] | None = None
+) -> DatasetCard:
+    """Return the card of a sweep's tables. Its metadata names both tables for `load_dataset`.
+
+    Args:
+        results: of the sweep.
+        repo_id: where the tables go to.
+        notes: a person's text, kept between the markers.
+        license: `license`, `license_name` and `license_link`, as far as they are known.
+    """
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    name = repo_id.split("/")[-1]
+    return DatasetCard.from_template(
+        DatasetCardData(
+            **(license or {}),
+            tags=TAGS,
+            pretty_name=f"{name}: results of a sweep",
+            configs=[
+                {"config_name": "results", "data_files": "results.parquet", "default": True},
+                {"config_name": "curves", "data_files": "curves.parquet"},
+            ],
+        ),
+        template_str=template("dataset_card.md.jinja", __package__),
+        name=name,
+        repo_id=repo_id,
+        networks=len(results.rows),
+        dataset=_dataset_text(_data(results.run)),
+        result_columns=_meanings(results.rows),
+        curve_columns=_meanings(results.curves),
+        notes=between_markers(notes),
+        citation=CITATION,
+    )
+
+
+def _meanings(table: pd.DataFrame) -> dict[str, str]:
+    """Return the columns of a table with their meanings. `at_chance` is marked while reading, and is in no file."""
+    return {column: MEANINGS.get(column, "") for column in table.columns.drop("at_chance")}
+
+
+def task_of(run: Mapping[str, Any]) -> TaskSpec | None:
+    """Return the task of a sweep, or None for a task that this version of the package does not have."""
+    return TASKS.get(run["settings"]["task"])
+
+
+def _data(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return id (None for data that are not on the Hub), title, configuration and splits of the data."""
+    settings = run["settings"]
+    name = settings["data"].get("dataset_name")
+    on_hub = bool(name) and not run.get("local_data") and can_be_hub_id(name)
+    found: dict[str, Any] = {"dataset_config": None, "train_split": "train", "test_split": "test"}
+    spec = task_of(run)
+    if spec is not None:
+        found = {key: getattr(spec, key) for key in found}
+    found["id"] = name if on_hub else None
+    found["title"] = settings["task"]
+    return found
+
+
+def _dataset_text(data: dict[str, Any]) -> str:
+    return f"`{plain_text(data['id'])}`" if data["id"] else plain_text(data["title"])
+
+
+def _unchecked(rows: pd.DataFrame) -> int:
+    """Return how many networks have figures without a record of their weights. Those of version 0.1.0 have none."""
+    if KEY not in rows:
+        return len(rows)
+    return int(rows[KEY].isna().sum())
+
+
+# ---- metadata ----
+
+
+def _evaluations(results: SweepResults, data: dict[str, Any], task_type: str) -> list[EvalResult]:
+    """Return the mean of each arm and measure. An arm without an RLCT that is "ok" has none of it."""
+    from huggingface_hub import EvalResult
+
+    sampling = results.run["settings"]["sampling"]
+    evaluations = []
+    for arm in results.arms.to_dict("records"):
+        if arm["count"] == 0:
+            continue
+        name = METRIC_NAMES.get(arm["measure"])
+        arguments = _arguments(arm)
+        if arm["measure"] == "rlct":
+            own = (results.rows[ARM] == [arm[key] for key in ARM]).all(axis=1)
+            nbeta = float(results.rows.loc[own, "nbeta"].iloc[0])
+            name = rlct_name(nbeta, str(_plain(sampling).get("sampler", "sgld")))
+            arguments |= _plain(sampling)
+            arguments |= {"nbeta": nbeta, "nbeta_rule": str(_plain(sampling).get("nbeta"))}
+        evaluations.append(
+            EvalResult(
+                task_type=task_type,
+                dataset_type=data["id"] or UNKNOWN_DATA,
+                dataset_name=data["title"],
+                dataset_config=data["dataset_config"],
+                dataset_split=data["train_split" if arm["measure"] == "rlct" else "test_split"],
+                metric_type=arm["measure"],
+                metric_name=f"{name}, {_seeds_and_arm(arm)}",
+                metric_value=arm["mean"],
+                metric_args=arguments,
+            )
+        )
+    return evaluations
+
+
+def _arguments(arm: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides the mean of an arm."""
+    arguments = {key: arm[key] for key in ARM}
+    arguments |= {"networks": arm["count"], "left_out": arm["left_out"]}
+    if arm["count"] > 1:
+        arguments |= {"interval": [arm["low"], arm["high"]], "level": LEVEL}
+    return arguments
+
+
+def _seeds_and_arm(arm: dict[str, Any]) -> str:
+    seeds = f"mean of {arm['count']} seeds" if arm["count"] > 1 else "1 seed"
+    targets = "detached" if arm["detach_targets"] else "attached"
+    return f"{seeds}, h = {arm['hidden_size']}, AW = {arm['aux_weight']:g}, targets {targets}"
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that are numbers or texts."""
+    return {key: value for key, value in settings.items() if isinstance(value, (int, float, str))}
+
+
+# ---- settings for people ----
+
+
+def _sampling(run: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
+    settings = dict(run["settings"]["sampling"])
+    values = ", ".join(f"{value:.4g}" for value in sorted(rows["nbeta"].unique()))
+    rule = settings.pop("nbeta", "n/log n")
+    return {"nβ": f"{values} ({rule})", **_spaced(settings)}
+
+
+def _recipe(run: Mapping[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    settings = run["settings"]
+    data = {name: value for name, value in settings["data"].items() if value is not None}
+    versions = ", ".join(f"{name} {number}" for name, number in run.get("versions", {}).items())
+    return {
+        "backbone": config["backbone"],
+        "target layers": ", ".join(config["target_layers"]),
+        **_spaced(data),
+        **_spaced(settings["training"]),
+        "versions": versions,
+        "git commit": run.get("git_commit") or "none",
+    }
+
+
+def _spaced(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.replace("_", " "): value for name, value in settings.items()}

@@ -1,0 +1,185 @@
+"""Push a sweep to the Hub: its networks as one model repository, its tables as a data set of the same name.
+
+One repository holds a folder per network, so that all networks are one commit (the tables are a second one). A network
+is loaded by `subfolder=`, and the code lies there once. Revisions would take a commit and a branch per network,
+collections would take a repository per network.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import models
+from ..data.preprocessing import ImagePreprocessing
+from ..errors import InputError
+from ..experiments.folder import SweepFolder, check_readable
+from ..files import entries_of, files_of_user
+from ..hub.card import merged_notes
+from ..hub.download import fetch
+from ..hub.license import chosen_license, license_in
+from ..hub.upload import Target, check_links, head_of, prepare, remote_card, selected, upload
+from ..models import load_config
+from .cards import dataset_card, sweep_card, task_of
+from .figures import draw_figures
+from .sweep_results import SweepResults, read_results
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+# the files that travel with each network; in a repository they lie once, at the top, where transformers looks
+CODE = tuple(sorted(path.name for path in Path(models.__file__).parent.glob("*_self_modeling.py")))
+REPORT = "report/report.html"
+TABLES = ("results.json", "results.parquet", "curves.parquet", "run.json")
+MESSAGES = {"model": "Upload networks of a sweep", "dataset": "Upload results of a sweep"}
+
+
+def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
+    """Push the networks and the tables of a sweep, and return the two addresses.
+
+    Raises:
+        InputError: no finished sweep, a link out of its folder, or weights that are missing or cannot be read.
+    """
+    folder = SweepFolder(path)
+    # all of this rejects before anything is made on the Hub
+    check_links([*networks_of(folder).values(), *(path / name for name in (*TABLES, REPORT))], path)
+    check_weights(folder)
+    with files_of_user("folder", path), entries_of(path / "run.json"):
+        results = read_results(folder)
+        sweep_card(results, target.repo_id)
+    # both repositories, then both stages, then both uploads, so that an error comes before a half is published
+    names = {kind: prepare(api, target, kind) for kind in MESSAGES}
+    heads = {kind: head_of(api, name, target, kind) for kind, name in names.items()}
+    with tempfile.TemporaryDirectory() as temporary:
+        for kind, name in names.items():
+            before = remote_card(api, name, kind, heads[kind])
+            license = chosen_license(target.license, license_in(before), None)
+            staged = Path(temporary, kind)
+            staged.mkdir()
+            _stage(kind, results, staged, name, merged_notes("", before), license, api)
+        addresses = []
+        for kind, name in names.items():
+            addresses.append(upload(api, Path(temporary, kind), name, kind, target, MESSAGES[kind], heads[kind]))
+    return addresses
+
+
+def pull_sweep(repo_id: str, folder: Path) -> SweepFolder:
+    """Download a published sweep as a results folder of links into huggingface_hub's cache.
+
+    Args:
+        repo_id: ``user/name``.
+        folder: where the links go.
+
+    Raises:
+        InputError: no such repositories, or no sweep in them.
+    """
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        networks = fetch(repo_id, ["*/*.json", "*/*.safetensors"])
+        tables = fetch(repo_id, TABLES, repo_type="dataset")
+    except RepositoryNotFoundError as error:
+        problem = "no folder, and no sweep on the Hub (a model and a data set of that name)"
+        raise InputError("folder", repo_id, problem) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = {"cells": networks, **{name: tables / name for name in TABLES}}
+    for name, source in sources.items():
+        link = folder / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(source)
+    sweep = SweepFolder(folder)
+    sweep.rows()  # rejects a repository without one
+    return sweep
+
+
+def networks_of(folder: SweepFolder) -> dict[str, Path]:
+    """Return the files of the finished networks by their names in the model repository.
+
+    The code lies there once, at the top.
+    """
+    files = {}
+    for cell in folder.networks():
+        for file in sorted(cell.iterdir()):
+            if not file.is_dir():
+                name = file.name if file.name in CODE else f"{cell.name}/{file.name}"
+                files[name] = file
+    return selected(files)
+
+
+def check_weights(folder: SweepFolder) -> None:
+    """Open, but do not read, the safetensors of each network.
+
+    Raises:
+        InputError: names the first file that is missing or cut off.
+    """
+    for row in sorted(folder.cells.glob("*/row.json")):
+        cell = row.parent
+        for path in sorted({cell / "model.safetensors", *cell.glob("*.safetensors")}):
+            check_readable(path)
+
+
+# ---- what a repository is to hold ----
+
+
+def _stage(
+    kind: str,
+    results: SweepResults,
+    staged: Path,
+    repo_id: str,
+    notes: str,
+    license: Mapping[str, Any],
+    api: HfApi,
+) -> None:
+    """Put the files of a repository, its card among them, into a folder."""
+    if kind == "model":
+        figures = stage_networks(results, staged)
+        has_figure = any(file.stem == "figure2" for file in figures)
+        card = sweep_card(results, repo_id, notes, has_figure=has_figure, license=license, api=api)
+    else:
+        stage_tables(results.folder, staged)
+        card = dataset_card(results, repo_id, notes, license=license)
+    card.save(staged / "README.md")
+
+
+def stage_networks(results: SweepResults, staged: Path) -> list[Path]:
+    """Put links to the networks' files, and the figures, into a folder. Return the figures."""
+    for name in CODE:  # a downloaded sweep has no code: the same code as in this package
+        _link(Path(models.__file__).with_name(name), staged / name)
+    for name, file in networks_of(results.folder).items():
+        _link(file, staged / name)
+    for cell in results.folder.networks():
+        if not (cell / "preprocessor_config.json").is_file():
+            _add_image_processor(results.run, cell, staged / cell.name)
+    return draw_figures(results, staged / "figures")
+
+
+def _add_image_processor(run: Mapping[str, Any], cell: Path, staged: Path) -> None:
+    """Write the image processor of a network without one. Networks of version 0.1.0 have none."""
+    config = load_config(cell)
+    if config.reads_text:
+        return
+    spec = task_of(run)
+    given = {}
+    if spec is not None:
+        given = {name: getattr(spec, name) for name in ("image_mean", "image_std", "interpolation")}
+    values = ImagePreprocessing().changed(**given).for_images(config.num_channels, *config.image_size)
+    values.processor().save_pretrained(staged)
+    for name in CODE:  # lies at the top
+        (staged / name).unlink(missing_ok=True)
+
+
+def stage_tables(folder: SweepFolder, staged: Path) -> None:
+    """Put the tables, links to run.json and to the report, if there is one, into a folder."""
+    folder.write_tables(staged)  # of the cells as they are now, because a sweep may be at work
+    _link(folder.path / "run.json", staged / "run.json")
+    report = folder.path / REPORT
+    if report.is_file():
+        _link(report, staged / report.name)
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    target.symlink_to(source.resolve(strict=True))

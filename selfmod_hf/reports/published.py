@@ -1,0 +1,56 @@
+"""Read the paper's values, as far as its figures can be read, and compare a sweep's means with them."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import Any
+
+import pandas as pd
+
+from .statistics import ARM, MEASURES
+
+
+def published_values() -> dict[str, Any]:
+    """Return `published.json`: task -> measure -> width -> values in the order of `aux_weights`, and their `source`."""
+    return json.loads((files(__package__) / "published.json").read_text(encoding="utf-8"))
+
+
+def published_for(task: str) -> dict[str, Any] | None:
+    """Return the task's entry, or None. Another recipe of a task (`cifar10-paper-text`) has the same figures."""
+    return published_values().get(task.removesuffix("-paper-text"))
+
+
+def published_value(task: str, measure: str, hidden_size: int, aux_weight: float) -> float | None:
+    """Return one value, or None if the paper has none."""
+    values = published_for(task)
+    if values is None or aux_weight not in values["aux_weights"]:
+        return None
+    row = values.get(measure, {}).get(str(hidden_size))
+    if row is None:
+        return None
+    return float(row[values["aux_weights"].index(aux_weight)])
+
+
+def compare_with_published(rows: pd.DataFrame) -> pd.DataFrame:
+    """Compare means over all seeds with the paper's.
+
+    Every network counts here, whatever its RLCT's status, because the paper's means do the same.
+
+    Returns:
+        One row per measure and arm, in the order of the measures' names. `percent` is the difference in percent of
+        the paper's value. `not_ok` is the number of RLCTs that are not "ok".
+    """
+    entries = []
+    for (task, *key), arm in rows.groupby(["task", *ARM]):
+        hidden_size, _, aux_weight = key
+        for measure in MEASURES:
+            paper = published_value(task, measure, hidden_size, aux_weight)
+            if paper is None:
+                continue
+            ours = float(arm[measure].mean())
+            percent = 100 * (ours - paper) / abs(paper)
+            not_ok = int((arm["rlct_status"] != "ok").sum()) if measure == "rlct" else 0
+            entries.append((measure, *key, ours, paper, percent, len(arm), not_ok))
+    columns = ["measure", *ARM, "ours", "published", "percent", "seeds", "not_ok"]
+    return pd.DataFrame(entries, columns=columns).sort_values(["measure", *ARM], ignore_index=True)

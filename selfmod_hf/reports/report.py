@@ -1,0 +1,74 @@
+"""Report on a sweep: figures, tables as text, and all of it as one interactive page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+from ..experiments.folder import SweepFolder
+from ..files import files_of_user, write_file
+from .figures import draw_figures
+from .html_report import write_html_report
+from .on_hub import pull_sweep
+from .sweep_results import SweepResults, read_results
+from .sweep_tables import sweep_tables
+from .table import Table, as_text
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that has been written.
+
+    Attributes:
+        path: the folder that holds report.html, report.txt and the figures.
+        results: the rows and curves that were read, and their statistics.
+        tables: by their names (`arms`, `not_ok`, `at_chance`, `tests`, `trends`, `published`, `targets`).
+        text: content of report.txt.
+        figures: files of the figures.
+    """
+
+    path: Path
+    results: SweepResults
+    tables: dict[str, Table]
+    text: str
+    figures: list[Path]
+
+
+def report(folder: str | Path, output_dir: str | Path | None = None, *, keep_chance: bool = False) -> Report:
+    """Report on a sweep: draw the figures, write the tables (report.txt) and the page (report.html).
+
+    Args:
+        folder: results folder of a sweep, or the repository (``user/name``) that it was pushed to. A repository's
+            files are linked into ``runs/hub/<repository>``.
+        output_dir: where the files go. Default: ``report`` in the results folder.
+        keep_chance: whether networks at chance level, no more accurate than guessing, count in means, tests and
+            trends.
+
+    Returns:
+        What was written, with all statistics as data frames.
+
+    Raises:
+        InputError: no such folder or repository, no finished network, or a file that cannot be used.
+
+    Example:
+
+        from selfmod_hf import report
+
+        found = report("runs/figure2")
+        print(found.results.arms.query("measure == 'rlct'"))
+    """
+    if not str(folder):
+        raise InputError("folder", folder, "name the results folder of a sweep")
+    here = Path(folder)
+    sweep = SweepFolder(here) if here.is_dir() else pull_sweep(str(folder), Path("runs/hub") / here)
+    sweep.keep_chance = keep_chance
+    with files_of_user("folder", sweep.path):
+        results = read_results(sweep)
+    output = Path(output_dir or sweep.path / "report")
+    tables = sweep_tables(results)
+    text = f"{as_text(list(tables.values()))}\n\nHow it was run\n\n{results.setting}"
+    figures = draw_figures(results, output)
+    write_file(output / "report.txt", text + "\n")
+    write_html_report(results, tables, output / "report.html")
+    return Report(output, results, tables, text, figures)

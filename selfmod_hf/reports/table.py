@@ -1,0 +1,85 @@
+"""Render a table as text, HTML or Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
+from ..hub.card import plain_text
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, built once for all forms of a report.
+
+    Attributes:
+        caption: what the table shows.
+        header: names of the columns.
+        rows: one text per column.
+        if_empty: a sentence that stands in place of a table without rows. Without it nothing is shown.
+    """
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    if_empty: str = ""
+
+
+def as_text(tables: Sequence[Table]) -> str:
+    """Return tables as plain text, each with its caption and aligned columns."""
+    paragraphs = []
+    for table in tables:
+        if table.rows:
+            paragraphs += [table.caption, _aligned([table.header, *table.rows])]
+        elif table.if_empty:
+            paragraphs += [table.caption, table.if_empty]
+    return "\n\n".join(paragraphs)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = []
+    for line in lines:
+        cells = [text.ljust(width) for text, width in zip(line, widths, strict=True)]
+        padded.append("  ".join(cells).rstrip())
+    return "\n".join(padded)
+
+
+def as_html(table: Table, links: bool = False) -> Markup:
+    """Return a table as HTML.
+
+    Args:
+        table: the table. Its texts are escaped.
+        links: whether the first column names networks, to which the page links.
+    """
+    return Markup(environment().get_template("table.html.jinja").render(table=table, links=links))
+
+
+@cache
+def environment() -> Environment:
+    """Return the templates of the HTML report."""
+    return Environment(loader=FileSystemLoader(str(files(__package__) / "html")), autoescape=True)
+
+
+def as_markdown(tables: Sequence[Table]) -> str:
+    """Return tables as Markdown, each below its caption. Texts cannot become HTML, links or further cells."""
+    paragraphs = []
+    for table in tables:
+        caption = plain_text(table.caption)
+        if table.rows:
+            lines = [_markdown_row(table.header), f"|{'---|' * len(table.header)}"]
+            lines += map(_markdown_row, table.rows)
+            paragraphs += [caption, "\n".join(lines)]
+        elif table.if_empty:
+            paragraphs += [caption, table.if_empty]
+    return "\n\n".join(paragraphs)
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    shown = [plain_text(cell) for cell in cells]
+    return f"| {' | '.join(shown)} |"
