@@ -119,7 +119,11 @@ def sweep_card(
 
 
 def dataset_card(
-    results: SweepResults, repo_id: str, notes: str = "", *, license: Mapping[str, Any] | None = None
+    results: SweepResults,
+    repo_id: str,
+    notes: str = "",
+    *,
+    license: Mapping[str, Any] | None = None,
 ) -> DatasetCard:
     """Return the card of a sweep's tables. Its metadata names both tables for `load_dataset`.
 

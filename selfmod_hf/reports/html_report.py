@@ -23,7 +23,7 @@ from .. import __version__
 from ..complexity import LLCResult
 from ..complexity.weight_width import histogram
 from ..files import entries_of, to_json, write_file
-from .figures import TITLES
+from .panels import TITLES
 from .published import published_value
 from .statistics import MEASURES
 from .sweep_results import SweepResults
@@ -100,7 +100,8 @@ def _packed(text: str) -> str:
 
 def _script_json(value: Any) -> str:
     """Return JSON that cannot end the script element that it stands in."""
-    text = json.dumps(json.loads(to_json(value)), separators=(",", ":"), ensure_ascii=False)
+    finite = json.loads(to_json(value))
+    text = json.dumps(finite, separators=(",", ":"), ensure_ascii=False)
     return text.replace("<", "\\u003c")
 
 
@@ -145,7 +146,11 @@ def _networks(results: SweepResults) -> list[dict[str, Any]]:
 def _histogram(weights: np.ndarray) -> dict[str, Any]:
     finite = weights[np.isfinite(weights)]
     counts, edges = histogram(finite, BINS)
-    return {"counts": counts.tolist(), "low": _short(edges[0]), "high": _short(edges[-1])}
+    return {
+        "counts": counts.tolist(),
+        "low": _short(edges[0]),
+        "high": _short(edges[-1]),
+    }
 
 
 def _trace(path: Path) -> dict[str, Any] | None:
@@ -155,10 +160,14 @@ def _trace(path: Path) -> dict[str, Any] | None:
     result = LLCResult.load(path)
     trace = result.llc_trace(paired=result.settings.paired)  # (C, T)
     draws = trace.shape[1]
-    blocks = np.array_split(trace, min(TRACE_POINTS, draws), axis=1)
-    means = np.stack([block.mean(axis=1) for block in blocks], axis=1)  # (C, points)
-    chains = [_shortened(chain) for chain in means]
-    return {"chains": chains, "draws": draws, "burnin": result.settings.num_burnin_steps}
+    points = min(TRACE_POINTS, draws)
+    blocks = np.array_split(trace, points, axis=1)
+    means = np.stack([block.mean(axis=1) for block in blocks])  # (points, C)
+    return {
+        "chains": [_shortened(chain) for chain in means.T],
+        "draws": draws,
+        "burnin": result.settings.num_burnin_steps,
+    }
 
 
 def _short(value: float) -> float | None:
@@ -202,11 +211,15 @@ def _epochs(epochs: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _means(means: pd.DataFrame, arms: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return mean and interval of each arm and measure, each with the number of its arm."""
-    columns = ["hidden_size", "measure", "mean", "low", "high", "count"]
-    entries = means[columns].to_dict("records")
-    keys = means[["aux_weight", "detach_targets"]].to_dict("records")
-    for entry, key in zip(entries, keys, strict=True):
-        entry["arm"] = arms.index(key)
+    entries = []
+    for mean in means.to_dict("records"):
+        arm = {
+            "aux_weight": mean["aux_weight"],
+            "detach_targets": mean["detach_targets"],
+        }
+        entry = {name: mean[name] for name in ("hidden_size", "measure", "mean", "low", "high", "count")}
+        entry["arm"] = arms.index(arm)
+        entries.append(entry)
     return entries
 
 
@@ -218,7 +231,14 @@ def _published(results: SweepResults, arms: list[dict[str, Any]]) -> list[dict[s
             for measure in MEASURES:
                 value = published_value(results.task, measure, width, arm["aux_weight"])
                 if value is not None:
-                    entries.append({"hidden_size": width, "arm": index, "measure": measure, "value": value})
+                    entries.append(
+                        {
+                            "hidden_size": width,
+                            "arm": index,
+                            "measure": measure,
+                            "value": value,
+                        }
+                    )
     return entries
 
 
@@ -269,7 +289,8 @@ def _settings_table(run: Mapping[str, Any]) -> Table:
     for group, values in (run.get("settings") or {}).items():
         pairs = values.items() if isinstance(values, dict) else [("", values)]
         for name, value in pairs:
-            lines.append([f"{group} {name}".strip().replace("_", " "), f"{value}"])
+            setting = f"{group} {name}".strip()
+            lines.append([setting.replace("_", " "), f"{value}"])
     for group in ("versions", "machine"):
         for name, value in run.get(group, {}).items():
             lines.append([f"{group}: {name}", f"{value}"])
@@ -280,10 +301,19 @@ def _settings_table(run: Mapping[str, Any]) -> Table:
 def _sessions_table(run: Mapping[str, Any]) -> Table:
     lines = []
     for session in run.get("sessions", []):
-        parts = session.get("seconds", {}).values()
-        networks = sum(part.get("networks", 0) for part in parts)
-        training = sum(part.get("training", 0.0) for part in parts)
-        sampling = sum(part.get("rlct", 0.0) for part in parts)
-        command = " ".join(map(str, session.get("command", [])))
-        lines.append([f"{session.get('started', '')}", f"{networks}", f"{training:.0f}", f"{sampling:.0f}", command])
-    return Table("Sessions", ["started", "networks", "training, s", "RLCT, s", "command"], lines)
+        total = {"networks": 0, "training": 0.0, "rlct": 0.0}
+        for part in session.get("seconds", {}).values():
+            for name in total:
+                total[name] += part.get(name, 0)
+        words = session.get("command", [])
+        lines.append(
+            [
+                f"{session.get('started', '')}",
+                f"{total['networks']}",
+                f"{total['training']:.0f}",
+                f"{total['rlct']:.0f}",
+                " ".join(map(str, words)),
+            ]
+        )
+    header = ["started", "networks", "training, s", "RLCT, s", "command"]
+    return Table("Sessions", header, lines)

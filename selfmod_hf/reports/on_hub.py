@@ -58,10 +58,28 @@ def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
             license = chosen_license(target.license, license_in(before), None)
             staged = Path(temporary, kind)
             staged.mkdir()
-            _stage(kind, results, staged, name, merged_notes("", before), license, api)
+            _stage(
+                kind,
+                results,
+                staged,
+                name,
+                merged_notes("", before),
+                license,
+                api,
+            )
         addresses = []
         for kind, name in names.items():
-            addresses.append(upload(api, Path(temporary, kind), name, kind, target, MESSAGES[kind], heads[kind]))
+            addresses.append(
+                upload(
+                    api,
+                    Path(temporary, kind),
+                    name,
+                    kind,
+                    target,
+                    MESSAGES[kind],
+                    heads[kind],
+                )
+            )
     return addresses
 
 
@@ -136,7 +154,14 @@ def _stage(
     if kind == "model":
         figures = stage_networks(results, staged)
         has_figure = any(file.stem == "figure2" for file in figures)
-        card = sweep_card(results, repo_id, notes, has_figure=has_figure, license=license, api=api)
+        card = sweep_card(
+            results,
+            repo_id,
+            notes,
+            has_figure=has_figure,
+            license=license,
+            api=api,
+        )
     else:
         stage_tables(results.folder, staged)
         card = dataset_card(results, repo_id, notes, license=license)

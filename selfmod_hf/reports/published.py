@@ -6,33 +6,41 @@ import json
 from importlib.resources import files
 from typing import Any
 
-import pandas as pd
+from pandas import DataFrame
 
 from .statistics import ARM, MEASURES
 
 
 def published_values() -> dict[str, Any]:
     """Return `published.json`: task -> measure -> width -> values in the order of `aux_weights`, and their `source`."""
-    return json.loads((files(__package__) / "published.json").read_text(encoding="utf-8"))
+    file = files(__package__) / "published.json"
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def published_for(task: str) -> dict[str, Any] | None:
     """Return the task's entry, or None. Another recipe of a task (`cifar10-paper-text`) has the same figures."""
-    return published_values().get(task.removesuffix("-paper-text"))
+    name = task.removesuffix("-paper-text")
+    return published_values().get(name)
 
 
-def published_value(task: str, measure: str, hidden_size: int, aux_weight: float) -> float | None:
+def published_value(
+    task: str,
+    measure: str,
+    hidden_size: int,
+    aux_weight: float,
+) -> float | None:
     """Return one value, or None if the paper has none."""
     values = published_for(task)
-    if values is None or aux_weight not in values["aux_weights"]:
+    if values is None:
         return None
+    weights = values["aux_weights"]
     row = values.get(measure, {}).get(str(hidden_size))
-    if row is None:
+    if row is None or aux_weight not in weights:
         return None
-    return float(row[values["aux_weights"].index(aux_weight)])
+    return float(row[weights.index(aux_weight)])
 
 
-def compare_with_published(rows: pd.DataFrame) -> pd.DataFrame:
+def compare_with_published(rows: DataFrame) -> DataFrame:
     """Compare means over all seeds with the paper's.
 
     Every network counts here, whatever its RLCT's status, because the paper's means do the same.
@@ -50,7 +58,11 @@ def compare_with_published(rows: pd.DataFrame) -> pd.DataFrame:
                 continue
             ours = float(arm[measure].mean())
             percent = 100 * (ours - paper) / abs(paper)
-            not_ok = int((arm["rlct_status"] != "ok").sum()) if measure == "rlct" else 0
+            not_ok = 0
+            if measure == "rlct":
+                not_ok = int((arm["rlct_status"] != "ok").sum())
             entries.append((measure, *key, ours, paper, percent, len(arm), not_ok))
-    columns = ["measure", *ARM, "ours", "published", "percent", "seeds", "not_ok"]
-    return pd.DataFrame(entries, columns=columns).sort_values(["measure", *ARM], ignore_index=True)
+    order = ["measure", *ARM]
+    columns = [*order, "ours", "published", "percent", "seeds", "not_ok"]
+    table = DataFrame(entries, columns=columns)
+    return table.sort_values(order, ignore_index=True)

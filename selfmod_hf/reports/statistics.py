@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
+from pandas import DataFrame, Series, concat
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
@@ -22,12 +22,15 @@ ARM = ["hidden_size", "detach_targets", "aux_weight"]
 LEVEL = 0.95
 INTERVAL = ["mean", "low", "high"]
 TEST = ["test", "difference", "effect", "p", "p_holm"]
+NAN = float("nan")
+
+Test = tuple[str, float, float, float]  # name, difference of means, Cohen's d, p
 
 
 # ---- what counts ----
 
 
-def usable(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
+def usable(rows: DataFrame, measure: str) -> DataFrame:
     """Return the rows that count for a measure."""
     if "at_chance" in rows:
         rows = rows[~rows["at_chance"]]
@@ -40,32 +43,44 @@ def usable(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
     return rows
 
 
-def mark_chance(curves: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+def mark_chance(curves: DataFrame, rows: DataFrame) -> DataFrame:
     """Return the curves with the column `at_chance` of their networks.
 
     Args:
         curves: one row per network and epoch.
         rows: one row per network, from `SweepFolder.rows`.
     """
-    marked = curves.merge(rows[[*KEYS, "at_chance"]], on=KEYS, how="left")
-    marked["at_chance"] = marked["at_chance"].eq(True)  # a curve without its row has no mark
+    marks = rows[[*KEYS, "at_chance"]]
+    marked = curves.merge(marks, on=KEYS, how="left")
+    # a curve without its row has no mark
+    marked["at_chance"] = marked["at_chance"].eq(True)
     return marked
 
 
-def with_both_targets(rows: pd.DataFrame) -> pd.DataFrame:
+def with_both_targets(rows: DataFrame) -> DataFrame:
     """Return the networks that exist with detached and with attached targets, and the baselines of the same seeds.
 
     Two networks belong together if width, self-model weight and seed are equal. The table is empty if a sweep trained
     one kind of targets only.
     """
-    own = rows[rows["aux_weight"] > 0]
-    kinds = own.groupby(["hidden_size", "aux_weight", "seed"])["detach_targets"].transform("nunique")
+    own = _self_modeling(rows)
+    networks = own.groupby(["hidden_size", "aux_weight", "seed"])
+    kinds = networks["detach_targets"].transform("nunique")
     paired = own[(kinds == 2).to_numpy()]
     if paired.empty:
         return paired
-    seeds = paired[["hidden_size", "seed"]].drop_duplicates()
-    baselines = rows[rows["aux_weight"] == 0].merge(seeds, on=["hidden_size", "seed"])
-    return pd.concat([baselines, paired], ignore_index=True)
+    keys = ["hidden_size", "seed"]
+    seeds = paired[keys].drop_duplicates()
+    baselines = _baselines(rows).merge(seeds, on=keys)
+    return concat([baselines, paired], ignore_index=True)
+
+
+def _baselines(rows: DataFrame) -> DataFrame:
+    return rows[rows["aux_weight"] == 0]
+
+
+def _self_modeling(rows: DataFrame) -> DataFrame:
+    return rows[rows["aux_weight"] > 0]
 
 
 # ---- means ----
@@ -74,29 +89,43 @@ def with_both_targets(rows: pd.DataFrame) -> pd.DataFrame:
 def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
     """Return mean, lower and upper bound of Student's 95 % t interval. The bounds of fewer than two values are NaN."""
     if len(values) == 0:
-        return np.nan, np.nan, np.nan
+        return NAN, NAN, NAN
     mean = float(np.mean(values))
     if len(values) < 2:
-        return mean, np.nan, np.nan
+        return mean, NAN, NAN
     error = float(stats.sem(values))
     if error == 0:
         return mean, mean, mean
-    low, high = stats.t.interval(LEVEL, len(values) - 1, loc=mean, scale=error)
+    low, high = stats.t.interval(
+        LEVEL,
+        len(values) - 1,
+        loc=mean,
+        scale=error,
+    )
     return mean, float(low), float(high)
 
 
-def summarize_arms(rows: pd.DataFrame) -> pd.DataFrame:
+def summarize_arms(rows: DataFrame) -> DataFrame:
     """Return one row per arm and measure: mean, 95 % interval (low, high), count, left_out."""
     entries = []
     for key, arm in rows.groupby(ARM):
         for measure in MEASURES:
-            values = usable(arm, measure)[measure].to_numpy(float)
+            values = usable(arm, measure)[measure]
             count = len(values)
-            entries.append((*key, measure, *mean_interval(values), count, len(arm) - count))
-    return pd.DataFrame(entries, columns=[*ARM, "measure", *INTERVAL, "count", "left_out"])
+            left_out = len(arm) - count
+            interval = mean_interval(values.to_numpy(float))
+            entries.append((*key, measure, *interval, count, left_out))
+    columns = [
+        *ARM,
+        "measure",
+        *INTERVAL,
+        "count",
+        "left_out",
+    ]
+    return DataFrame(entries, columns=columns)
 
 
-def summarize_epochs(curves: pd.DataFrame) -> pd.DataFrame:
+def summarize_epochs(curves: DataFrame) -> DataFrame:
     """Return one row per arm, measure and epoch: mean and 95 % interval (low, high) over seeds.
 
     Args:
@@ -106,15 +135,18 @@ def summarize_epochs(curves: pd.DataFrame) -> pd.DataFrame:
     for measure in MEASURES:
         if measure not in curves:
             continue
-        for key, values in usable(curves, measure).groupby([*ARM, "epoch"])[measure]:
-            entries.append((measure, *key, *mean_interval(values.to_numpy(float))))
-    return pd.DataFrame(entries, columns=["measure", *ARM, "epoch", *INTERVAL])
+        arms = usable(curves, measure).groupby([*ARM, "epoch"])
+        for key, values in arms[measure]:
+            interval = mean_interval(values.to_numpy(float))
+            entries.append((measure, *key, *interval))
+    columns = ["measure", *ARM, "epoch", *INTERVAL]
+    return DataFrame(entries, columns=columns)
 
 
 # ---- comparisons ----
 
 
-def compare_with_baseline(rows: pd.DataFrame) -> pd.DataFrame:
+def compare_with_baseline(rows: DataFrame) -> DataFrame:
     """Compare each arm of weight > 0 with the baseline of its width.
 
     The test is a paired t-test if both have the same seeds, two or more of them. A seed gives both the same initial
@@ -126,17 +158,20 @@ def compare_with_baseline(rows: pd.DataFrame) -> pd.DataFrame:
         the arms of one width, measure and kind of targets.
     """
     entries = []
-    for (hidden_size, detach), group in rows.groupby(["hidden_size", "detach_targets"]):
-        baseline = rows[(rows["hidden_size"] == hidden_size) & (rows["aux_weight"] == 0)]
-        arms = group[group["aux_weight"] > 0].groupby("aux_weight")
+    baselines = _baselines(rows)
+    for key, group in rows.groupby(["hidden_size", "detach_targets"]):
+        hidden_size, _ = key
+        baseline = baselines[baselines["hidden_size"] == hidden_size]
+        arms = dict(list(_self_modeling(group).groupby("aux_weight")))
         for measure in MEASURES:
-            tests = [_compare(arm, baseline, measure) for _, arm in arms]
-            for (weight, _), test in zip(arms, _corrected(tests), strict=True):
-                entries.append((hidden_size, detach, weight, measure, *test))
-    return pd.DataFrame(entries, columns=[*ARM, "measure", *TEST])
+            tests = [_compare(arm, baseline, measure) for arm in arms.values()]
+            for weight, test in zip(arms, _corrected(tests), strict=True):
+                entries.append((*key, weight, measure, *test))
+    columns = [*ARM, "measure", *TEST]
+    return DataFrame(entries, columns=columns)
 
 
-def compare_targets(rows: pd.DataFrame) -> pd.DataFrame:
+def compare_targets(rows: DataFrame) -> DataFrame:
     """Compare attached targets with detached ones per width and weight, by the tests of `compare_with_baseline`.
 
     Args:
@@ -148,89 +183,130 @@ def compare_targets(rows: pd.DataFrame) -> pd.DataFrame:
         detached.
     """
     entries = []
-    for hidden_size, group in rows[rows["aux_weight"] > 0].groupby("hidden_size"):
-        arms = group.groupby("aux_weight")
+    for hidden_size, group in _self_modeling(rows).groupby("hidden_size"):
+        weights = group["aux_weight"]
+        attached = dict(list(group[~group["detach_targets"]].groupby(weights)))
+        detached = dict(list(group[group["detach_targets"]].groupby(weights)))
         for measure in MEASURES:
-            tests = [_compare(*_by_targets(arm), measure) for _, arm in arms]
-            for (weight, arm), test in zip(arms, _corrected(tests), strict=True):
-                attached, detached = (usable(own, measure)[measure] for own in _by_targets(arm))
-                means = (detached.mean(), attached.mean())
-                counts = (len(detached), len(attached))
+            tests = [_compare(attached[weight], detached[weight], measure) for weight in attached]
+            for weight, test in zip(attached, _corrected(tests), strict=True):
+                a = usable(attached[weight], measure)[measure]
+                b = usable(detached[weight], measure)[measure]
+                means = (b.mean(), a.mean())
+                counts = (len(b), len(a))
                 entries.append((hidden_size, weight, measure, *means, *counts, *test))
-    columns = ["hidden_size", "aux_weight", "measure", "detached", "attached", "detached_count", "attached_count"]
-    return pd.DataFrame(entries, columns=[*columns, *TEST])
+    columns = [
+        "hidden_size",
+        "aux_weight",
+        "measure",
+        "detached",
+        "attached",
+        "detached_count",
+        "attached_count",
+        *TEST,
+    ]
+    return DataFrame(entries, columns=columns)
 
 
-def _by_targets(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows with attached and those with detached targets."""
-    detach = rows["detach_targets"].astype(bool)
-    return rows[~detach], rows[detach]
+def _by_seed(rows: DataFrame, measure: str) -> Series:
+    """Return the values that count, in the order of their seeds."""
+    values = usable(rows, measure).set_index("seed")[measure]
+    return values.sort_index()
 
 
-def _compare(arm: pd.DataFrame, other: pd.DataFrame, measure: str) -> tuple[str, float, float, float]:
-    """Return the test's name, the difference of means, Cohen's d and p. A number that cannot be computed is NaN."""
-    a = usable(arm, measure).set_index("seed")[measure].sort_index()
-    b = usable(other, measure).set_index("seed")[measure].sort_index()
+def _compare(
+    arm: DataFrame,
+    other: DataFrame,
+    measure: str,
+) -> Test:
+    """Compare the means of two arms. A number that cannot be computed is NaN."""
+    a = _by_seed(arm, measure)
+    b = _by_seed(other, measure)
     if len(a) < 2 or len(b) < 2:
-        return "none (fewer than 2 usable)", np.nan, np.nan, np.nan
+        return "none (fewer than 2 usable)", NAN, NAN, NAN
     if a.index.equals(b.index):
         differences = (a - b).to_numpy(float)
         if np.ptp(differences) == 0:
-            return "none (equal differences)", float(differences[0]), np.nan, np.nan
+            difference = float(differences[0])
+            return "none (equal differences)", difference, NAN, NAN
         name = "paired t"
         result = stats.ttest_rel(a, b)
-        spread = float(differences.std(ddof=1))
+        spread = differences.std(ddof=1)
     else:
         name = "Welch t"
         result = stats.ttest_ind(a, b, equal_var=False)
-        spread = float(np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2))
+        variances = a.var(ddof=1), b.var(ddof=1)
+        spread = np.sqrt(sum(variances) / 2)
     difference = float(a.mean() - b.mean())
-    effect = difference / spread if spread > 0 else np.nan
+    effect = NAN
+    if spread > 0:
+        effect = float(difference / spread)
     return name, difference, effect, float(result.pvalue)
 
 
-def _corrected(tests: Sequence[tuple[str, float, float, float]]) -> list[tuple[Any, ...]]:
+def _corrected(tests: Sequence[Test]) -> list[tuple[Any, ...]]:
     """Return the tests, each with its p-value corrected by Holm. Tests without a p-value are no part of the family."""
-    p = np.array([test[-1] for test in tests])
-    made = ~np.isnan(p)
-    corrected = p.copy()
+    corrected = np.array([p for *_, p in tests])
+    made = ~np.isnan(corrected)
     if made.sum() > 1:  # a family of one test needs no correction
-        corrected[made] = multipletests(p[made], method="holm")[1]
-    return [(*test, float(value)) for test, value in zip(tests, corrected, strict=True)]
+        _, values, *_ = multipletests(corrected[made], method="holm")
+        corrected[made] = values
+    families = []
+    for test, value in zip(tests, corrected, strict=True):
+        families.append((*test, float(value)))
+    return families
 
 
 # ---- trends ----
 
 
-def trends(rows: pd.DataFrame) -> pd.DataFrame:
+def trends(rows: DataFrame) -> DataFrame:
     """Return Spearman's rank correlation of each measure with the self-model's weight, over networks, per width.
 
     The 95 % interval is by Fisher's transformation with the variance of Bonett & Wright (2000), (1 + r²/2) / (n - 3).
     All is NaN for fewer than 4 networks, a single weight or values that are all the same.
     """
     entries = []
-    for hidden_size, everything in rows.groupby("hidden_size"):
-        baseline = everything[everything["aux_weight"] == 0]
-        for detach, own in everything[everything["aux_weight"] > 0].groupby("detach_targets"):
-            group = pd.concat([baseline, own])
-            for measure in MEASURES:
-                used = usable(group, measure)
-                count = len(used)
-                entries.append((hidden_size, detach, measure, count, len(group) - count, *_trend(used, measure)))
-    columns = ["hidden_size", "detach_targets", "measure", "count", "left_out", "rho", "low", "high", "p"]
-    return pd.DataFrame(entries, columns=columns)
+    baselines = _baselines(rows)
+    for key, own in _self_modeling(rows).groupby(["hidden_size", "detach_targets"]):
+        hidden_size, _ = key
+        baseline = baselines[baselines["hidden_size"] == hidden_size]
+        group = concat([baseline, own])
+        for measure in MEASURES:
+            used = usable(group, measure)
+            count = len(used)
+            left_out = len(group) - count
+            trend = _trend(used["aux_weight"], used[measure])
+            entries.append((*key, measure, count, left_out, *trend))
+    columns = [
+        "hidden_size",
+        "detach_targets",
+        "measure",
+        "count",
+        "left_out",
+        "rho",
+        "low",
+        "high",
+        "p",
+    ]
+    return DataFrame(entries, columns=columns)
 
 
-def _trend(rows: pd.DataFrame, measure: str) -> tuple[float, float, float, float]:
+def _trend(weights: Series, values: Series) -> tuple[float, ...]:
     """Return Spearman's rho, the bounds of its 95 % interval, and p."""
-    if len(rows) < 4 or rows["aux_weight"].nunique() < 2 or rows[measure].nunique() < 2:
-        return np.nan, np.nan, np.nan, np.nan
-    result = stats.spearmanr(rows["aux_weight"], rows[measure])
+    count = len(values)
+    fewest = min(weights.nunique(), values.nunique())
+    if count < 4 or fewest < 2:
+        return NAN, NAN, NAN, NAN
+    result = stats.spearmanr(weights, values)
     rho = float(result.statistic)
     p = float(result.pvalue)
     if 1 - abs(rho) < 1e-12:
         return rho, rho, rho, p
     quantile = stats.norm.ppf((1 + LEVEL) / 2)
-    half = quantile * np.sqrt((1 + rho**2 / 2) / (len(rows) - 3))
+    variance = (1 + rho**2 / 2) / (count - 3)
+    half = quantile * np.sqrt(variance)
     center = np.arctanh(rho)
-    return rho, float(np.tanh(center - half)), float(np.tanh(center + half)), p
+    low = np.tanh(center - half)
+    high = np.tanh(center + half)
+    return rho, float(low), float(high), p

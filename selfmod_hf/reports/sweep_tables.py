@@ -63,11 +63,22 @@ def arms_table(arms: pd.DataFrame) -> Table:
     lines = []
     for key, arm in arms.groupby(ARM):
         entries = {entry.measure: entry for entry in arm.itertuples()}
-        seeds = entries["accuracy"].count
         intervals = [_interval_text(entries[measure]) for measure in MEASURES]
-        lines.append([*_arm_cells(*key), f"{seeds}", *intervals, f"{entries['rlct'].left_out}"])
+        lines.append(
+            [
+                *_arm_cells(*key),
+                f"{entries['accuracy'].count}",
+                *intervals,
+                f"{entries['rlct'].left_out}",
+            ]
+        )
     measures = [f"{NAMES[measure]} [95 %]" for measure in MEASURES]
-    header = [*ARM_HEADER, "seeds", *measures, "RLCT left out"]
+    header = [
+        *ARM_HEADER,
+        "seeds",
+        *measures,
+        "RLCT left out",
+    ]
     return Table("Each arm: mean over seeds and 95 % t interval", header, lines)
 
 
@@ -86,7 +97,14 @@ def not_ok_table(rows: pd.DataFrame) -> Table:
     bad = rows[rows["rlct_status"] != "ok"]
     lines = []
     for (*key, status), group in bad.groupby([*ARM, "rlct_status"]):
-        lines.append([*_arm_cells(*key), status, _seeds(group), _values(group["rlct"], ".2f")])
+        lines.append(
+            [
+                *_arm_cells(*key),
+                status,
+                _seeds(group),
+                _values(group["rlct"], ".2f"),
+            ]
+        )
     caption = f"{len(bad)} of {len(rows)} RLCTs are not ok; they are left out of means, tests and trends"
     return Table(caption, [*ARM_HEADER, "status", "seeds", "RLCT"], lines)
 
@@ -96,7 +114,13 @@ def chance_table(rows: pd.DataFrame) -> Table:
     bad = rows[rows["at_chance"]]
     lines = []
     for key, group in bad.groupby(ARM):
-        lines.append([*_arm_cells(*key), _seeds(group), _values(group["accuracy"], ".3f")])
+        lines.append(
+            [
+                *_arm_cells(*key),
+                _seeds(group),
+                _values(group["accuracy"], ".3f"),
+            ]
+        )
     caption = (
         f"Warning: {len(bad)} of {len(rows)} networks are at chance level, no more accurate than guessing; they are "
         "left out of means, tests and trends (`keep_chance` counts them)"

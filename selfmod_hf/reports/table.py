@@ -42,12 +42,12 @@ def as_text(tables: Sequence[Table]) -> str:
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = []
-    for line in lines:
-        cells = [text.ljust(width) for text, width in zip(line, widths, strict=True)]
-        padded.append("  ".join(cells).rstrip())
-    return "\n".join(padded)
+    columns = []
+    for column in zip(*lines, strict=True):
+        width = max(map(len, column))
+        columns.append([text.ljust(width) for text in column])
+    padded = zip(*columns, strict=True)
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
 
 def as_html(table: Table, links: bool = False) -> Markup:
@@ -57,13 +57,16 @@ def as_html(table: Table, links: bool = False) -> Markup:
         table: the table. Its texts are escaped.
         links: whether the first column names networks, to which the page links.
     """
-    return Markup(environment().get_template("table.html.jinja").render(table=table, links=links))
+    template = environment().get_template("table.html.jinja")
+    return Markup(template.render(table=table, links=links))
 
 
 @cache
 def environment() -> Environment:
     """Return the templates of the HTML report."""
-    return Environment(loader=FileSystemLoader(str(files(__package__) / "html")), autoescape=True)
+    folder = files(__package__) / "html"
+    loader = FileSystemLoader(str(folder))
+    return Environment(loader=loader, autoescape=True)
 
 
 def as_markdown(tables: Sequence[Table]) -> str:

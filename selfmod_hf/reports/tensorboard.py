@@ -55,11 +55,23 @@ def write_tensorboard(folder: SweepFolder, output: Path) -> None:
         # a folder without a number of samples counts epochs
         steps_per_epoch = 1 if samples is None else math.ceil(samples / row["batch_size"])
         with SummaryWriter(str(unfinished)) as writer:
-            _write(writer, results.curves[own], row, folder.final_weights(row), steps_per_epoch)
+            _write(
+                writer,
+                results.curves[own],
+                row,
+                folder.final_weights(row),
+                steps_per_epoch,
+            )
         unfinished.rename(target)
 
 
-def _write(writer: SummaryWriter, curve: pd.DataFrame, row: pd.Series, weights: Any, steps_per_epoch: int) -> None:
+def _write(
+    writer: SummaryWriter,
+    curve: pd.DataFrame,
+    row: pd.Series,
+    weights: Any,
+    steps_per_epoch: int,
+) -> None:
     entries: list[dict[str, Any]] = curve.to_dict("records")
     for name in FINAL:
         entries[-1][name] = row[name]
