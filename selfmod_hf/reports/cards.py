@@ -19,9 +19,14 @@ from .sweep_tables import sweep_tables
 from .table import as_markdown
 
 if TYPE_CHECKING:
-    from huggingface_hub import DatasetCard, EvalResult, HfApi, ModelCard
+    from huggingface_hub import DatasetCard, EvalResult, HfApi, ModelCard, ModelCardData
 
 METRIC_NAMES = {"accuracy": "Accuracy", "weight_width": "Weight width"}
+# the pipeline's tag, and the name of the models
+HEADS = {
+    "image": ("image-classification", "ImageClassification"),
+    "text": ("text-classification", "SequenceClassification"),
+}
 CARD_TABLES = ("arms", "not_ok", "at_chance", "published", "targets")
 MEANINGS = {
     "task": "name of the task",
@@ -64,37 +69,27 @@ def sweep_card(
 
     Args:
         results: of the sweep.
-        repo_id: where it goes to.
+        repo_id: its repository, ``user/name``.
         notes: a person's text, kept between the markers.
         has_figure: whether figures lie beside the card.
         license: `license`, `license_name` and `license_link`, as far as they are known.
         api: for asking the Hub whether it has the data set.
     """
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCard
 
     run = results.run
-    config = load_config(results.folder.networks()[0]).to_dict()
+    first = results.folder.networks()[0]
+    config = load_config(first).to_dict()
     data = _data(run)
     if api is not None and data["id"] and not is_data_set(api, data["id"]):
         data["id"] = None
     is_text = any("SequenceClassification" in name for name in config.get("architectures") or ())
-    task_type = "text-classification" if is_text else "image-classification"
-    head = "SequenceClassification" if is_text else "ImageClassification"
+    task_type, head = HEADS["text" if is_text else "image"]
     name = repo_id.split("/")[-1]
-    evaluations = _evaluations(results, data, task_type)
-    has_accuracy = any(evaluation.metric_type == "accuracy" for evaluation in evaluations)
     tables = sweep_tables(results)
+    shown = [tables[table] for table in CARD_TABLES if tables[table].rows]
     return ModelCard.from_template(
-        ModelCardData(
-            **(license or {}),
-            library_name="transformers",
-            pipeline_tag=task_type,
-            tags=TAGS,
-            datasets=[data["id"]] if data["id"] else None,
-            metrics=["accuracy"] if has_accuracy else None,
-            model_name=name,
-            eval_results=evaluations or None,
-        ),
+        _metadata(results, data, task_type, name, license or {}),
         template_str=template("sweep_card.md.jinja", __package__),
         name=name,
         repo_id=repo_id,
@@ -104,17 +99,41 @@ def sweep_card(
         train_split=data["train_split"],
         model_class=f"SelfModelingFor{head}",
         auto_class=f"AutoModelFor{head}",
-        example=plain_text(results.folder.networks()[0].name),
+        example=plain_text(first.name),
         is_text=is_text,
         task_type=task_type,
         unchecked=_unchecked(results.rows),
-        results=as_markdown([tables[name] for name in CARD_TABLES if tables[name].rows]),
+        results=as_markdown(shown),
         setting=plain_text(results.setting),
         figure=has_figure,
         sampling=plain_text(_sampling(run, results.rows)),
         recipe=plain_text(_recipe(run, config)),
         notes=between_markers(notes),
         citation=CITATION,
+    )
+
+
+def _metadata(
+    results: SweepResults,
+    data: dict[str, Any],
+    task_type: str,
+    name: str,
+    license: Mapping[str, Any],
+) -> ModelCardData:
+    """Return the metadata of the card of the networks."""
+    from huggingface_hub import ModelCardData
+
+    evaluations = _evaluations(results, data, task_type)
+    measured = {evaluation.metric_type for evaluation in evaluations}
+    return ModelCardData(
+        **license,
+        library_name="transformers",
+        pipeline_tag=task_type,
+        tags=TAGS,
+        datasets=[data["id"]] if data["id"] else None,
+        metrics=["accuracy"] if "accuracy" in measured else None,
+        model_name=name,
+        eval_results=evaluations or None,
     )
 
 
@@ -129,7 +148,7 @@ def dataset_card(
 
     Args:
         results: of the sweep.
-        repo_id: where the tables go to.
+        repo_id: the repository of the tables, ``user/name``.
         notes: a person's text, kept between the markers.
         license: `license`, `license_name` and `license_link`, as far as they are known.
     """
@@ -164,12 +183,12 @@ def _meanings(table: pd.DataFrame) -> dict[str, str]:
 
 
 def task_of(run: Mapping[str, Any]) -> TaskSpec | None:
-    """Return the task of a sweep, or None for a task that this version of the package does not have."""
+    """Return the task of a sweep, or None for a task unknown to this version of the package."""
     return TASKS.get(run["settings"]["task"])
 
 
 def _data(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return id (None for data that are not on the Hub), title, configuration and splits of the data."""
+    """Return id (None for data outside of the Hub), title, configuration and splits of the data."""
     settings = run["settings"]
     name = settings["data"].get("dataset_name")
     on_hub = bool(name) and not run.get("local_data") and can_be_hub_id(name)
@@ -197,10 +216,10 @@ def _unchecked(rows: pd.DataFrame) -> int:
 
 
 def _evaluations(results: SweepResults, data: dict[str, Any], task_type: str) -> list[EvalResult]:
-    """Return the mean of each arm and measure. An arm without an RLCT that is "ok" has none of it."""
+    """Return the mean of each arm and measure. An arm without a usable RLCT has no entry for it."""
     from huggingface_hub import EvalResult
 
-    sampling = results.run["settings"]["sampling"]
+    sampling = _plain(results.run["settings"]["sampling"])
     evaluations = []
     for arm in results.arms.to_dict("records"):
         if arm["count"] == 0:
@@ -210,9 +229,9 @@ def _evaluations(results: SweepResults, data: dict[str, Any], task_type: str) ->
         if arm["measure"] == "rlct":
             own = (results.rows[ARM] == [arm[key] for key in ARM]).all(axis=1)
             nbeta = float(results.rows.loc[own, "nbeta"].iloc[0])
-            name = rlct_name(nbeta, str(_plain(sampling).get("sampler", "sgld")))
-            arguments |= _plain(sampling)
-            arguments |= {"nbeta": nbeta, "nbeta_rule": str(_plain(sampling).get("nbeta"))}
+            name = rlct_name(nbeta, str(sampling.get("sampler", "sgld")))
+            arguments |= sampling
+            arguments |= {"nbeta": nbeta, "nbeta_rule": str(sampling.get("nbeta"))}
         evaluations.append(
             EvalResult(
                 task_type=task_type,
@@ -230,7 +249,7 @@ def _evaluations(results: SweepResults, data: dict[str, Any], task_type: str) ->
 
 
 def _arguments(arm: dict[str, Any]) -> dict[str, Any]:
-    """Return what decides the mean of an arm."""
+    """Return the settings and counts behind the mean of an arm."""
     arguments = {key: arm[key] for key in ARM}
     arguments |= {"networks": arm["count"], "left_out": arm["left_out"]}
     if arm["count"] > 1:
@@ -245,7 +264,7 @@ def _seeds_and_arm(arm: dict[str, Any]) -> str:
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that are numbers or texts."""
+    """Return the numbers and texts among the settings."""
     return {key: value for key, value in settings.items() if isinstance(value, (int, float, str))}
 
 

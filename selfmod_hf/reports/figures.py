@@ -100,7 +100,7 @@ def figure_2(
     """Draw weight width over epochs at the largest width, and weight width, RLCT and accuracy over widths.
 
     A sweep of a single width has these three over the self-model's weight. Lines are means over seeds with 95 % t
-    intervals, crosses are the paper's values. RLCTs that are not "ok" are drawn hollow, and are in no mean.
+    intervals, crosses are the paper's values. RLCTs of another status than "ok" are drawn hollow, and are in no mean.
 
     Args:
         rows: one row per network.
@@ -151,9 +151,9 @@ def _seeds(rows: DataFrame) -> str:
 
 
 def over_epochs(curves: DataFrame, epochs: DataFrame) -> Figure:
-    """Draw each measure that was followed while training over epochs, a row of panels for each width.
+    """Draw each measure followed while training over epochs, a row of panels for each width.
 
-    Bands are 95 % t intervals. RLCTs that are not "ok" are left out.
+    Bands are 95 % t intervals. RLCTs of another status than "ok" are left out.
 
     Args:
         curves: one row per network and epoch.
@@ -179,7 +179,7 @@ def over_epochs(curves: DataFrame, epochs: DataFrame) -> Figure:
 def rlct_over_weight(rows: DataFrame, arms: DataFrame) -> Figure:
     """Draw the RLCT of each network over the self-model's weight, a panel for each width.
 
-    RLCTs that are not "ok" are drawn hollow, and are in no mean.
+    RLCTs of another status than "ok" are drawn hollow, and are in no mean.
 
     Args:
         rows: one row per network.

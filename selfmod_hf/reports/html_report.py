@@ -99,7 +99,7 @@ def _packed(text: str) -> str:
 
 
 def _script_json(value: Any) -> str:
-    """Return JSON that cannot end the script element that it stands in."""
+    """Return JSON for a script element, without any text to end it early."""
     finite = json.loads(to_json(value))
     text = json.dumps(finite, separators=(",", ":"), ensure_ascii=False)
     return text.replace("<", "\\u003c")
@@ -171,7 +171,7 @@ def _trace(path: Path) -> dict[str, Any] | None:
 
 
 def _short(value: float) -> float | None:
-    """Return a number with four digits, which is more than a figure shows, or None if it is not finite."""
+    """Return a number with four digits (a figure shows fewer), or None if it is not finite."""
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
@@ -180,7 +180,7 @@ def _shortened(values: Iterable[float]) -> list[float | None]:
 
 
 def _figure_data(results: SweepResults, networks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what `report.js` draws."""
+    """Return the data for the figures of `report.js`."""
     rows = results.rows
     keys = ["aux_weight", "detach_targets"]
     arms = rows[keys].drop_duplicates().sort_values(keys).to_dict("records")

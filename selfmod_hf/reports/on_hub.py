@@ -40,7 +40,7 @@ def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
     """Push the networks and the tables of a sweep, and return the two addresses.
 
     Raises:
-        InputError: no finished sweep, a link out of its folder, or weights that are missing or cannot be read.
+        InputError: no finished sweep, a link out of its folder, missing or unreadable weights.
     """
     folder = SweepFolder(path)
     # all of this rejects before anything is made on the Hub
@@ -88,7 +88,7 @@ def pull_sweep(repo_id: str, folder: Path) -> SweepFolder:
 
     Args:
         repo_id: ``user/name``.
-        folder: where the links go.
+        folder: the folder for the links.
 
     Raises:
         InputError: no such repositories, or no sweep in them.
@@ -130,7 +130,7 @@ def check_weights(folder: SweepFolder) -> None:
     """Open, but do not read, the safetensors of each network.
 
     Raises:
-        InputError: names the first file that is missing or cut off.
+        InputError: names the first missing or damaged file.
     """
     for row in sorted(folder.cells.glob("*/row.json")):
         cell = row.parent

@@ -26,12 +26,12 @@ def sorted_values(column: Series) -> list[Any]:
 
 
 def task_of_rows(rows: DataFrame) -> str:
-    """Return the name of the task, which all rows share."""
+    """Return the name of the task, the same for all rows."""
     return str(rows["task"].iloc[0])
 
 
 def means_of(arms: DataFrame, measure: str) -> DataFrame:
-    """Return the arms that have a mean of a measure, in the order of their weights."""
+    """Return the arms with a mean of a measure, in the order of their weights."""
     own = arms[arms["measure"] == measure]
     own = own[own["count"] > 0]
     return own.sort_values(["aux_weight", "hidden_size"])
@@ -135,7 +135,7 @@ def draw_not_ok(
     x: str,
     colors: Colors,
 ) -> None:
-    """Draw RLCTs that are not "ok" as hollow marks."""
+    """Draw RLCTs of another status than "ok" as hollow marks."""
     bad = rows[rows["rlct_status"] != "ok"]
     for row in bad.to_dict("records"):
         axis.plot(

@@ -47,7 +47,7 @@ def compare_with_published(rows: DataFrame) -> DataFrame:
 
     Returns:
         One row per measure and arm, in the order of the measures' names. `percent` is the difference in percent of
-        the paper's value. `not_ok` is the number of RLCTs that are not "ok".
+        the paper's value. `not_ok` is the number of RLCTs of another status than "ok".
     """
     entries = []
     for (task, *key), arm in rows.groupby(["task", *ARM]):

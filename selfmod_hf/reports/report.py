@@ -18,11 +18,11 @@ from .table import Table, as_text
 
 @dataclass(frozen=True)
 class Report:
-    """A report that has been written.
+    """Names the files, tables and statistics of a written report.
 
     Attributes:
-        path: the folder that holds report.html, report.txt and the figures.
-        results: the rows and curves that were read, and their statistics.
+        path: the folder of report.html, report.txt and the figures.
+        results: rows and curves of the sweep, and their statistics.
         tables: by their names (`arms`, `not_ok`, `at_chance`, `tests`, `trends`, `published`, `targets`).
         text: content of report.txt.
         figures: files of the figures.
@@ -41,15 +41,15 @@ def report(folder: str | Path, output_dir: str | Path | None = None, *, keep_cha
     Args:
         folder: results folder of a sweep, or the repository (``user/name``) that it was pushed to. A repository's
             files are linked into ``runs/hub/<repository>``.
-        output_dir: where the files go. Default: ``report`` in the results folder.
+        output_dir: the folder for the files. Default: ``report`` in the results folder.
         keep_chance: whether networks at chance level, no more accurate than guessing, count in means, tests and
             trends.
 
     Returns:
-        What was written, with all statistics as data frames.
+        The files, tables and statistics. Each statistic is a data frame.
 
     Raises:
-        InputError: no such folder or repository, no finished network, or a file that cannot be used.
+        InputError: no such folder or repository, no finished network, or an unusable file.
 
     Example:
 

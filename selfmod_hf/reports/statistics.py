@@ -31,7 +31,7 @@ Test = tuple[str, float, float, float]  # name, difference of means, Cohen's d, 
 
 
 def usable(rows: DataFrame, measure: str) -> DataFrame:
-    """Return the rows that count for a measure."""
+    """Return the usable rows of a measure."""
     if "at_chance" in rows:
         rows = rows[~rows["at_chance"]]
     rows = rows[rows[measure].notna()]
@@ -58,7 +58,7 @@ def mark_chance(curves: DataFrame, rows: DataFrame) -> DataFrame:
 
 
 def with_both_targets(rows: DataFrame) -> DataFrame:
-    """Return the networks that exist with detached and with attached targets, and the baselines of the same seeds.
+    """Return the networks with both detached and attached targets, and the baselines of the same seeds.
 
     Two networks belong together if width, self-model weight and seed are equal. The table is empty if a sweep trained
     one kind of targets only.
@@ -139,7 +139,12 @@ def summarize_epochs(curves: DataFrame) -> DataFrame:
         for key, values in arms[measure]:
             interval = mean_interval(values.to_numpy(float))
             entries.append((measure, *key, *interval))
-    columns = ["measure", *ARM, "epoch", *INTERVAL]
+    columns = [
+        "measure",
+        *ARM,
+        "epoch",
+        *INTERVAL,
+    ]
     return DataFrame(entries, columns=columns)
 
 
@@ -167,7 +172,11 @@ def compare_with_baseline(rows: DataFrame) -> DataFrame:
             tests = [_compare(arm, baseline, measure) for arm in arms.values()]
             for weight, test in zip(arms, _corrected(tests), strict=True):
                 entries.append((*key, weight, measure, *test))
-    columns = [*ARM, "measure", *TEST]
+    columns = [
+        *ARM,
+        "measure",
+        *TEST,
+    ]
     return DataFrame(entries, columns=columns)
 
 
@@ -175,8 +184,8 @@ def compare_targets(rows: DataFrame) -> DataFrame:
     """Compare attached targets with detached ones per width and weight, by the tests of `compare_with_baseline`.
 
     Args:
-        rows: from `with_both_targets`. A seed with an RLCT that is not "ok" in one of the two is no pair. Welch's test
-            then takes the values that are left in each.
+        rows: from `with_both_targets`. A seed with an unusable RLCT in one of the two is no pair. Welch's test
+            then takes the remaining values of each.
 
     Returns:
         One row per width, weight and measure: both means, both counts, the test. `difference` is attached minus
@@ -192,9 +201,17 @@ def compare_targets(rows: DataFrame) -> DataFrame:
             for weight, test in zip(attached, _corrected(tests), strict=True):
                 a = usable(attached[weight], measure)[measure]
                 b = usable(detached[weight], measure)[measure]
-                means = (b.mean(), a.mean())
-                counts = (len(b), len(a))
-                entries.append((hidden_size, weight, measure, *means, *counts, *test))
+                entry = (
+                    hidden_size,
+                    weight,
+                    measure,
+                    b.mean(),
+                    a.mean(),
+                    len(b),
+                    len(a),
+                    *test,
+                )
+                entries.append(entry)
     columns = [
         "hidden_size",
         "aux_weight",
@@ -209,7 +226,7 @@ def compare_targets(rows: DataFrame) -> DataFrame:
 
 
 def _by_seed(rows: DataFrame, measure: str) -> Series:
-    """Return the values that count, in the order of their seeds."""
+    """Return the usable values, in the order of their seeds."""
     values = usable(rows, measure).set_index("seed")[measure]
     return values.sort_index()
 
@@ -219,7 +236,7 @@ def _compare(
     other: DataFrame,
     measure: str,
 ) -> Test:
-    """Compare the means of two arms. A number that cannot be computed is NaN."""
+    """Compare the means of two arms. Numbers without a test are NaN."""
     a = _by_seed(arm, measure)
     b = _by_seed(other, measure)
     if len(a) < 2 or len(b) < 2:
@@ -251,7 +268,7 @@ def _corrected(tests: Sequence[Test]) -> list[tuple[Any, ...]]:
     if made.sum() > 1:  # a family of one test needs no correction
         _, values, *_ = multipletests(corrected[made], method="holm")
         corrected[made] = values
-    families = []
+    families: list[tuple[Any, ...]] = []
     for test, value in zip(tests, corrected, strict=True):
         families.append((*test, float(value)))
     return families
@@ -264,7 +281,7 @@ def trends(rows: DataFrame) -> DataFrame:
     """Return Spearman's rank correlation of each measure with the self-model's weight, over networks, per width.
 
     The 95 % interval is by Fisher's transformation with the variance of Bonett & Wright (2000), (1 + r²/2) / (n - 3).
-    All is NaN for fewer than 4 networks, a single weight or values that are all the same.
+    All is NaN for fewer than 4 networks, a single weight or equal values.
     """
     entries = []
     baselines = _baselines(rows)
@@ -301,9 +318,11 @@ def _trend(weights: Series, values: Series) -> tuple[float, ...]:
     result = stats.spearmanr(weights, values)
     rho = float(result.statistic)
     p = float(result.pvalue)
-    if 1 - abs(rho) < 1e-12:
+    distance_from_one = 1 - abs(rho)
+    if distance_from_one < 1e-12:
         return rho, rho, rho, p
-    quantile = stats.norm.ppf((1 + LEVEL) / 2)
+    upper_tail = (1 + LEVEL) / 2
+    quantile = stats.norm.ppf(upper_tail)
     variance = (1 + rho**2 / 2) / (count - 3)
     half = quantile * np.sqrt(variance)
     center = np.arctanh(rho)

@@ -24,7 +24,7 @@ from .statistics import (
 
 @dataclass(frozen=True)
 class SweepResults:
-    """The results of a sweep's finished networks, and their statistics.
+    """Keep the results of a sweep's finished networks, and their statistics.
 
     A statistic is computed when it is first asked for, and kept.
 

@@ -31,7 +31,7 @@ def sweep_tables(results: SweepResults) -> dict[str, Table]:
 
 
 def overview(results: SweepResults) -> str:
-    """Return the table of arms as text, and tables of what its means leave out."""
+    """Return the table of arms as text, and tables of the values left out of its means."""
     rows = results.rows
     return as_text([arms_table(results.arms), not_ok_table(rows), chance_table(rows)])
 
@@ -93,7 +93,7 @@ def _interval_text(entry: Any) -> str:
 
 
 def not_ok_table(rows: pd.DataFrame) -> Table:
-    """Return one line per arm and status of the RLCTs that means, tests and trends leave out."""
+    """Return one line per arm and status of the RLCTs left out of means, tests and trends."""
     bad = rows[rows["rlct_status"] != "ok"]
     lines = []
     for (*key, status), group in bad.groupby([*ARM, "rlct_status"]):
@@ -110,7 +110,7 @@ def not_ok_table(rows: pd.DataFrame) -> Table:
 
 
 def chance_table(rows: pd.DataFrame) -> Table:
-    """Return one line per arm with networks that have learned nothing."""
+    """Return one line per arm with networks at chance level."""
     bad = rows[rows["at_chance"]]
     lines = []
     for key, group in bad.groupby(ARM):
@@ -214,7 +214,7 @@ def trends_table(trends: pd.DataFrame) -> Table:
 
 
 def published_table(published: pd.DataFrame) -> Table:
-    """Return one line per measure and arm that the paper has a value for.
+    """Return one line per measure and arm with a value in the paper.
 
     Args:
         published: from `compare_with_published`.

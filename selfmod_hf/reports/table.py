@@ -15,13 +15,13 @@ from ..hub.card import plain_text
 
 @dataclass(frozen=True)
 class Table:
-    """A table, built once for all forms of a report.
+    """Hold a table, built once for all forms of a report.
 
     Attributes:
-        caption: what the table shows.
+        caption: the subject of the table.
         header: names of the columns.
         rows: one text per column.
-        if_empty: a sentence that stands in place of a table without rows. Without it nothing is shown.
+        if_empty: a sentence in place of a table without rows. Without it nothing is shown.
     """
 
     caption: str
@@ -46,8 +46,11 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
     for column in zip(*lines, strict=True):
         width = max(map(len, column))
         columns.append([text.ljust(width) for text in column])
-    padded = zip(*columns, strict=True)
-    return "\n".join("  ".join(cells).rstrip() for cells in padded)
+    padded = []
+    for cells in zip(*columns, strict=True):
+        line = "  ".join(cells)
+        padded.append(line.rstrip())
+    return "\n".join(padded)
 
 
 def as_html(table: Table, links: bool = False) -> Markup:
@@ -55,7 +58,7 @@ def as_html(table: Table, links: bool = False) -> Markup:
 
     Args:
         table: the table. Its texts are escaped.
-        links: whether the first column names networks, to which the page links.
+        links: whether the first column names networks, as links to them.
     """
     template = environment().get_template("table.html.jinja")
     return Markup(template.render(table=table, links=links))
