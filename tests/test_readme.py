@@ -1,4 +1,4 @@
-"""The README's transcripts are what the commands say."""
+"""What README and docs/publishing.md show is what the commands and snippets print."""
 
 import doctest
 import re
@@ -8,20 +8,57 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
 SELFMOD = "import sys; from selfmod_hf.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def run_transcript(page: str, folder: Path, env: dict[str, str]) -> int:
+    """Run the commands of a page's transcript, one after another; `...` stands for anything. Returns their number."""
+    (block,) = re.findall(r"```console\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    steps = re.findall(r"^\$ selfmod (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
+    for command, expected in steps:
+        flags = [sys.executable, "-c", SELFMOD, *command.split()]
+        done = subprocess.run(flags, env=env, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert doctest.OutputChecker().check_output(f"{expected}...", done.stdout, doctest.ELLIPSIS), done.stdout
+    return len(steps)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme(loopback_hub, tmp_path):
+    assert run_transcript("README.md", tmp_path, loopback_hub.env()) == 4
 
 
 @pytest.mark.slow
 def test_from_nothing_to_a_published_report(loopback_hub, tmp_path):
-    """Three commands, run one after another in an empty folder; `...` stands for anything."""
-    (block,) = re.findall(r"```console\n(.*?)```", README.read_text(), re.DOTALL)
-    steps = re.findall(r"^\$ selfmod (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
-    assert len(steps) == 3
-    for command, expected in steps:
-        flags = [sys.executable, "-c", SELFMOD, *command.split()]
-        env = loopback_hub.env()
-        done = subprocess.run(flags, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert doctest.OutputChecker().check_output(expected, done.stdout, doctest.ELLIPSIS), done.stdout
+    assert run_transcript("docs/publishing.md", tmp_path, loopback_hub.env()) == 3
     assert loopback_hub.api().file_exists("me/digits", "report.html", repo_type="dataset")
+
+
+def test_the_snippet_of_the_readme(loopback_hub, tmp_path):
+    text = (ROOT / "README.md").read_text()
+    snippet, shown = re.findall(r"```python\n(.*?)```\n\n((?:    [^\n]*\n)+)", text, re.DOTALL)[0]
+    env = loopback_hub.env()
+    done = subprocess.run([sys.executable, "-c", snippet], env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    printed = [line for line in done.stdout.splitlines() if line.startswith(("accuracy", "RLCT"))]
+    expected = [line.strip() for line in shown.splitlines()]
+    assert [words(line) for line in printed] == [words(line) for line in expected]
+    assert numbers(printed[0]) == pytest.approx(numbers(expected[0]), abs=0.03)  # other machines round otherwise
+    assert numbers(printed[1])[0] == pytest.approx(numbers(expected[1])[0], abs=1.0)
+
+
+def words(line: str) -> list[str]:
+    return re.findall(r"[A-Za-z]+", line)
+
+
+def numbers(line: str) -> list[float]:
+    return [float(number) for number in re.findall(r"\d+\.\d+", line)]
+
+
+def test_the_readme_is_short_and_its_links_exist():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 120
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"

@@ -1,4 +1,4 @@
-"""What the README's page "Your own model and data" says is run: each command and the example, on real clients."""
+"""What docs/your-own.md says is run: each command and the example, on real clients."""
 
 import json
 import re
@@ -13,8 +13,7 @@ from safetensors import safe_open
 from tests.hub.test_publish_encoders import bert_tokenizer
 from tests.loopback_hub import LoopbackHub
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-PAGE = README.split("## Your own model and data\n")[1].split("\n## ")[0]
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "your-own.md").read_text()
 # appended to the commands, whose later flags win: a few samples in place of thousands
 FEW = ["--max_train_samples", "48", "--max_test_samples", "24"]
 SHORT = {
