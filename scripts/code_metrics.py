@@ -7,8 +7,8 @@ Definitions:
 * A code line is neither blank, a comment, nor part of a docstring. Syntax nodes are all nodes of `ast.walk`.
 * The longest call chain follows each use of a function that can be resolved without running anything, calls and
   functions that are passed on: functions of the same file, imported functions and classes of the package, methods of
-  `self`, and `x.method` where just one class of the package has a method of that name and neither Python's own types
-  nor torch's tensors and modules have it.
+  `self`, and `x.method` where just one class of the package has a method of that name, no object of the package has an
+  attribute of that name, and neither Python's own types nor torch's tensors and modules have it.
 * Frames of an RLCT are the package's own stack frames from `estimate_rlct` to the network's forward, both included.
 * Imports inside functions leave out `cli/` and the package's `__init__.py` files, where they are the design.
 * A docstring begins with a verb when its first word is in `VERBS`, in its base form or its third person.
@@ -227,7 +227,7 @@ def call_graph(files: list[SourceFile]) -> dict[str, set[str]]:
     """Return the functions of the package that each function calls, as `module.function` or `module.Class.method`."""
     functions = dict(all_functions(files))
     exported = exported_names(files, set(functions))
-    methods = unique_methods(functions)
+    methods = unique_methods(functions, attributes(files))
     graph: dict[str, set[str]] = defaultdict(set)
     for file in files:
         names = names_of_module(file, exported)
@@ -257,11 +257,28 @@ def all_functions(files: list[SourceFile]) -> Iterator[tuple[str, ast.AST]]:
                         yield f"{file.module}.{node.name}.{method.name}", method
 
 
-def unique_methods(functions: dict[str, ast.AST]) -> dict[str, str]:
-    """Return `.method` -> dotted name for methods that can be told by their name alone."""
+def attributes(files: list[SourceFile]) -> set[str]:
+    """Return the names of all annotated fields of classes, and of all that is assigned to `self`."""
+    names: set[str] = set()
+    for file in files:
+        for node in ast.walk(file.tree):
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                names.add(node.target.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                names.add(node.attr)
+    return names
+
+
+def unique_methods(functions: dict[str, ast.AST], others: set[str]) -> dict[str, str]:
+    """Return `.method` -> dotted name for methods that can be told by their name alone.
+
+    Args:
+        functions: of the package.
+        others: names that attributes of some objects have, too.
+    """
     import torch
 
-    foreign: set[str] = set()
+    foreign = set(others)
     for kind in (str, bytes, list, dict, set, tuple, int, float, Path, re.Pattern, torch.Tensor, torch.nn.Module):
         foreign.update(dir(kind))
     found: dict[str, list[str]] = defaultdict(list)
