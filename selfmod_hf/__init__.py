@@ -31,7 +31,9 @@ _EXPORTS: dict[str, str] = {
     "calibrate_llc": ".complexity",
     "calibrate_rlct": ".trainer",
     "estimate_llc": ".complexity",
+    "estimate_checkpoints": ".trainer.saved_rlct",
     "estimate_rlct": ".trainer",
+    "replicate_rlct": ".trainer.saved_rlct",
     "weight_width": ".complexity",
 }
 

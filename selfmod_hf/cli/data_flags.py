@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import print_note
@@ -78,21 +77,12 @@ def is_typed(args: Any, name: str) -> bool:
 
 
 def task_spec(args: Any) -> TaskSpec:
-    """Return the built-in task, or the user's own data set, or one with entries of the other."""
-    from ..data import TaskSpec, get_task
-    from ..errors import InputError
+    """Return the task that the flags name; see `make_task`."""
+    from ..data import make_task
 
     entries = {name: getattr(args, name) for name in TASK_FIELDS if is_typed(args, name)}
     preprocessing = {name: getattr(args, name) for name in ("image_mean", "image_std", "interpolation")}
-    if args.task is None and args.dataset_name is not None:
-        return TaskSpec(name=Path(args.dataset_name).name, **entries, **preprocessing)
-    task = get_task("digits" if args.task is None else args.task)
-    if task.dataset_name is None and args.dataset_name is None and entries:
-        name, value = next(iter(entries.items()))
-        raise InputError(name, value, f"{task.name} is built in; allowed with data of the Hub or of a folder")
-    if "test_fraction" in entries or "dataset_name" in entries:
-        entries.setdefault("test_split", None)  # the task's own test split belongs to its own data
-    return replace(task, **entries, **preprocessing)
+    return make_task(args.task, entries | preprocessing)
 
 
 def load_data(

@@ -1,9 +1,10 @@
-"""What a person sees while a network trains: a bar on a terminal, and one plain line for each evaluation."""
+"""Show progress: of a training a bar on a terminal and a plain line for each evaluation, of sampling a bar."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -63,3 +64,18 @@ class SilentProgressBar(ProgressCallback):
 
     def on_log(self, *args: Any, **kwargs: Any) -> None:
         pass
+
+
+def sampling_bar(quiet: bool) -> Callable[[int, int], None] | None:
+    """Return a function that shows a bar of (steps done, steps in all), or None where nobody looks."""
+    if quiet or not sys.stderr.isatty():
+        return None
+    bar = tqdm(desc="Sampling", unit="step")
+
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return show

@@ -5,23 +5,24 @@ Writes `rlct.json` (the estimate and every setting), its traces as safetensors, 
 
 from __future__ import annotations
 
-import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..weights import weights_sha256
 from .arguments import check_output_dir, make_parser, parse, quieten
 from .data_flags import DataArguments, flag, is_typed, load_data, task_spec
 from .errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from ..complexity import LLCCalibration, LLCResult
-    from ..data import TaskSpec, TensorData
-    from ..models import SelfModelingPreTrainedModel
+    from ..data import TensorData
+    from ..hub.saved import SavedNetwork
+
+WITH_SELF_TEST = ("self_test", "num_draws", "seed", "quiet")  # the other flags have no effect then
 
 
 @dataclass
@@ -77,38 +78,64 @@ def run(argv: Sequence[str]) -> None:
     quieten(args.quiet)
     if args.self_test:
         _check_self_test(data_args, args)
-        self_test(args)
+        _print_self_test(args)
         return
     with one_line(hub=f"--model {args.model}"):
         _check_choice(args, data_args)
-        folders = _checkpoint_folders(args.checkpoints) if args.checkpoints else [_fetched(args)]
-        for folder in folders:
-            _check_config(args, folder)
-        published, taken = _published(args, data_args, folders[0])
+        networks = _saved_networks(args)
+        typed = [field.name for field in fields(DataArguments) if is_typed(data_args, field.name)]
+        taken = networks[0].data_entries({name: getattr(data_args, name) for name in typed})
         data_args = replace(data_args, **taken)
         spec = task_spec(data_args)
-        settings = sampler_settings(args, spec.name, published) | {"data": spec.train_data}
-        models = [_load_model(folder, args.subfolder) for folder in folders]
-        weights = [weights_sha256(Path(folder, args.subfolder)) for folder in folders]
-        data = _load_data(spec, data_args, folders[0], args.subfolder, models[0])
-        _check_count(data, taken)
-        output = _output_folder(args)
-        _join_processes(args)
-    if _is_main() and not args.quiet and (line := _what_was_taken(args, settings, taken)):
-        print(line, flush=True)
+        published = None if args.calibrate else networks[0].published_rlct
+        settings = _settings(args, spec.name, published) | {"data": spec.train_data}
+        for saved in networks:
+            saved.load_files()
+        reading = networks[0].reading(data_args.tokenizer_name)
+        data = load_data(spec, replace(data_args, tokenizer_name=None), **reading).train
+        _note_fewer_samples(data, taken)
+        output = Path(args.output_dir or args.checkpoints or networks[0].results_folder)
+        output.mkdir(parents=True, exist_ok=True)
+        is_main = _join_processes(args)
+    if is_main and not args.quiet:
+        _print_taken(args, settings, taken)
+    write = _estimate(args, networks, data, settings)
+    if is_main:
+        write(output)
+
+
+def _estimate(
+    args: RLCTArguments, networks: Sequence[SavedNetwork], data: TensorData, settings: dict[str, Any]
+) -> Callable[[Path], None]:
+    """Estimate, and return the function that writes and prints the results."""
+    from ..trainer.saved_rlct import calibrate_saved, estimate_checkpoints, estimate_saved, replicate_rlct
+
     if args.calibrate:
-        _calibrate(models[0], weights[0], data, settings, typed_settings(args), output)
-    elif args.checkpoints:
-        _estimate_checkpoints(folders, models, weights, data, settings, output)
-    else:
-        _estimate(models[0], weights[0], data, settings, output, published)
+        return partial(_write_calibration, calibrate_saved(networks[0], data, settings, _typed_settings(args)))
+    if args.checkpoints:
+        return partial(_write_checkpoints, estimate_checkpoints(networks, data, **settings))
+    if networks[0].published_rlct is None:
+        return partial(_write_estimate, estimate_saved(networks[0], data, **settings), None)
+    found = replicate_rlct(networks[0], train_data=data, settings=settings)
+    return partial(_write_estimate, found.result, found.text)
+
+
+def _join_processes(args: RLCTArguments) -> bool:
+    """Let each process of a launcher run its share of the chains, and return whether this is the main one."""
+    import torch
+    from accelerate import PartialState
+
+    return PartialState(cpu=args.device == "cpu" or not torch.cuda.is_available()).is_main_process
+
+
+# ---- input ----
 
 
 def _check_self_test(*given: DataArguments | RLCTArguments) -> None:
     for args in given:
         for field in fields(args):
             value = getattr(args, field.name)
-            if value != field.default and field.name not in ("self_test", "num_draws", "seed", "quiet"):
+            if value != field.default and field.name not in WITH_SELF_TEST:
                 problem = "has no effect on --self_test; allowed are --num_draws, --seed"
                 raise UsageError(f"--{field.name} {value}: {problem}")
 
@@ -124,46 +151,35 @@ def _check_choice(args: RLCTArguments, data_args: DataArguments) -> None:
         raise UsageError(f"--revision {args.revision}: allowed with a --model of the Hub")
     if data_args.augment:
         raise UsageError("--augment True: the RLCT is that of the training set as it is; allowed in training")
-    if args.sampler == "fisher_sgld" and None in (args.step_size, args.localization):
-        raise UsageError(
-            "--sampler fisher_sgld: give --step_size and --localization too, in units of the Fisher information: the "
-            "presets' are in the weights' own"
-        )
     check_output_dir(args.output_dir)
 
 
-def _published(
-    args: RLCTArguments, data_args: DataArguments, folder: str
-) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """Of a model on the Hub its published RLCT; of any, those of its data's flags that were not typed."""
-    from ..hub.agreement import data_of_folder, published_data, published_rlct
+def _saved_networks(args: RLCTArguments) -> list[SavedNetwork]:
+    """Return the network of --model, or those of --checkpoints."""
+    from ..hub.saved import SavedNetwork
+    from ..trainer.saved_rlct import saved_checkpoints
 
-    of_hub = (args.model, args.revision, args.subfolder) if args.model and not Path(args.model).is_dir() else None
-    flags: dict[str, Any] = {}
-    if data_args.task is None:
-        name = data_args.dataset_name
-        own = Path(folder, args.subfolder)
-        flags = data_of_folder(own, name) if of_hub is None else published_data(*of_hub, dataset_name=name)
-        if not flags and name is None:
-            raise UsageError("--task, --dataset_name: name the training data; no run.json beside the network does")
-    taken = {name: value for name, value in flags.items() if not is_typed(data_args, name)}
-    others = ("train_split", "dataset_config", "test_fraction", "split_seed", "skip_missing")
-    if any(is_typed(data_args, name) for name in others):
-        taken.pop("max_train_samples", None)  # were of another split
-    if data_args.test_split is not None:
-        taken.pop("test_fraction", None)
-    return (None if of_hub is None or args.calibrate else published_rlct(*of_hub)), taken
+    if args.model is None:
+        found = [replace(saved, subfolder=args.subfolder) for saved in saved_checkpoints(args.checkpoints or "")]
+    else:
+        found = [SavedNetwork(args.model, args.revision, args.subfolder)]
+    for saved in found:
+        if not (saved.network_folder / "config.json").is_file():
+            within = f", --subfolder {args.subfolder}" if args.subfolder else ""
+            named = f"--model {args.model}" if args.model else f"--checkpoints {saved.model}"
+            raise UsageError(f"{named}{within}: holds no config.json")
+    return found
 
 
-def _check_count(data: TensorData, taken: dict[str, Any]) -> None:
-    """Say where the data set has fewer samples than the network was trained on, so that it must have changed."""
+def _note_fewer_samples(data: TensorData, taken: Mapping[str, Any]) -> None:
+    """Print that the data set has fewer samples than the network was trained on, so that it must have changed."""
     count = taken.get("max_train_samples", len(data))
     if len(data) < count:
         print(f"selfmod: {len(data)} training samples here, but the network was trained on {count}", file=sys.stderr)
 
 
-def _what_was_taken(args: RLCTArguments, settings: dict[str, Any], taken: dict[str, Any]) -> str:
-    """Which published settings and data are used in place of flags; empty where none are."""
+def _print_taken(args: RLCTArguments, settings: Mapping[str, Any], taken: Mapping[str, Any]) -> None:
+    """Print which published settings and data are used in place of flags."""
     parts = []
     if "members" in settings:
         parts.append(
@@ -172,294 +188,86 @@ def _what_was_taken(args: RLCTArguments, settings: dict[str, Any], taken: dict[s
         )
     if taken:
         parts.append(f"data {settings['data']}")
-    return f"taken from {args.model or args.checkpoints}: {'; '.join(parts)}; seed {settings['seed']}" if parts else ""
+    if parts:
+        source = args.model or args.checkpoints
+        print(f"taken from {source}: {'; '.join(parts)}; seed {settings['seed']}", flush=True)
 
 
-def sampler_settings(args: RLCTArguments, task: str, published: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The published settings where neither a preset nor one of them was typed; else the preset's, those that were
-    typed in their place."""
+def _settings(args: RLCTArguments, task: str, published: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the settings of the estimate; see `choose_settings`."""
     import torch
 
-    from ..complexity import llc_preset
-    from ..hub.agreement import published_settings
+    from ..trainer.saved_rlct import choose_settings
+    from .progress import sampling_bar
 
-    typed = typed_settings(args)
-    if published is not None and args.preset is None and not typed:
-        settings = published_settings(published)
-        settings["seed"] += 1  # the same seed would repeat the figure, and be no test of it
-    else:
-        settings = llc_preset("paper" if args.preset is None else args.preset, task) | {"seed": 0} | typed
-    if typed:
-        settings["preset"] += " with " + ", ".join(sorted(typed))
+    settings = choose_settings(published, args.preset, task, _typed_settings(args))
     if args.seed is not None:
         settings["seed"] = args.seed
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device is None else args.device
-    memory = int(args.memory_gib * 2**30)
-    return settings | {"device": device, "memory_budget": memory, "progress": _progress(args)}
+    own = "cuda" if torch.cuda.is_available() else "cpu"
+    settings["device"] = own if args.device is None else args.device
+    return settings | {"memory_budget": int(args.memory_gib * 2**30), "progress": sampling_bar(args.quiet)}
 
 
-def typed_settings(args: RLCTArguments) -> dict[str, Any]:
-    """Arguments of `estimate_llc` that were typed."""
-    import torch
+def _typed_settings(args: RLCTArguments) -> dict[str, Any]:
+    """Return the settings of the estimate that were typed, except for those that change no number."""
+    from ..complexity.settings import DTYPES, LLCSettings
 
-    names = ("sampler", "step_size", "localization", "num_chains", "num_draws", "num_burnin_steps", "batch_size")
-    typed = {name: getattr(args, name) for name in (*names, "parameters") if getattr(args, name) is not None}
+    typed = {}
+    for name in {field.name for field in fields(LLCSettings)} - {"seed", "device", "preset"}:
+        value = getattr(args, name, None)
+        if value is not None:
+            typed[name] = value
     if args.nbeta is not None:
-        typed["nbeta"] = _nbeta(args.nbeta)
+        typed["nbeta"] = _number_or_rule(args.nbeta)
     if args.dtype is not None:
-        if args.dtype not in ("float32", "float64", "bfloat16"):
-            raise UsageError(f"--dtype {args.dtype}: allowed are float32, float64, bfloat16")
-        typed["dtype"] = getattr(torch, args.dtype)
+        if args.dtype not in DTYPES:
+            raise UsageError(f"--dtype {args.dtype}: allowed are {', '.join(DTYPES)}")
+        typed["dtype"] = DTYPES[args.dtype]
     return typed
 
 
-def _nbeta(text: str) -> float | str:
+def _number_or_rule(text: str) -> float | str:
     try:
         return float(text)
     except ValueError:
-        return text  # a rule; estimate_llc knows which there are
+        return text  # a rule; the settings know which there are
 
 
-def _progress(args: RLCTArguments) -> Any:
-    if args.quiet or not sys.stderr.isatty():
-        return None
-    from tqdm.auto import tqdm
-
-    bar = tqdm(desc="Sampling", unit="step")
-
-    def show(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-        if done == total:
-            bar.close()
-
-    return show
+# ---- output ----
 
 
-# of a network on the Hub: itself, and of texts the tokenizer (`*.model`: SentencePiece's)
-NETWORK_FILES = (
-    "config.json", "*.safetensors*", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*",
-    "merges.txt", "*.model", "preprocessor_config.json",
-)  # fmt: skip
+def _write_estimate(result: LLCResult, verdict: str | None, output: Path) -> None:
+    result.save(output / "rlct.json")
+    result.plot(output / "rlct.png")
+    print(f"{result.summary()}\n{'written to':22}{output}/rlct.json")
+    if verdict is not None:
+        print(f"{'published':22}{verdict}")
 
 
-def _fetched(args: RLCTArguments) -> str:
-    """The folder of --model; of a repository the cached one, each file compared with its checksum."""
-    assert args.model is not None
-    if Path(args.model).is_dir():
-        return args.model
-    from ..hub.download import fetch
-
-    prefix = f"{args.subfolder}/" if args.subfolder else ""
-    return str(fetch(args.model, [f"{prefix}{name}" for name in NETWORK_FILES], revision=args.revision))
+def _write_calibration(calibration: LLCCalibration, output: Path) -> None:
+    calibration.save(output / "rlct_calibration.json")
+    calibration.plot(output / "rlct_calibration.png")
+    calibration.result.save(output / "rlct.json")
+    calibration.result.plot(output / "rlct.png")
+    print(f"{calibration.summary()}\n{'written to':22}{output}/rlct_calibration.json")
 
 
-def _load_model(folder: str, subfolder: str) -> SelfModelingPreTrainedModel:
-    from ..models import load_model
+def _write_checkpoints(results: Mapping[Path, LLCResult], output: Path) -> None:
+    from ..trainer.saved_rlct import save_checkpoints
 
-    return load_model(folder, subfolder=subfolder, finite=False)  # a diverged network is told as such
-
-
-def _check_config(args: RLCTArguments, folder: str) -> None:
-    if not (Path(folder) / args.subfolder / "config.json").is_file():
-        within = f", --subfolder {args.subfolder}" if args.subfolder else ""
-        named = f"--checkpoints {folder}" if args.model is None else f"--model {args.model}"
-        raise UsageError(f"{named}{within}: holds no config.json")
-
-
-def _load_data(
-    spec: TaskSpec, data_args: DataArguments, folder: str, subfolder: str, model: SelfModelingPreTrainedModel
-) -> TensorData:
-    """The training set, images prepared as in training, texts as the model's own tokenizer has them."""
-    if not model.config.reads_text:
-        from ..data import network_preprocessing
-
-        preprocessing = network_preprocessing(Path(folder, subfolder), model.config)
-        return load_data(spec, data_args, preprocessing=preprocessing).train
-    from ..data.texts import load_tokenizer
-
-    other = data_args.tokenizer_name
-    tokenizer = load_tokenizer(other) if other else load_tokenizer(folder, subfolder=subfolder)
-    padded = model.config.backbone == "transformers"
-    return load_data(spec, replace(data_args, tokenizer_name=None), tokenizer=tokenizer, padded=padded).train
-
-
-def _checkpoint_folders(run_folder: str) -> list[str]:
-    from ..trainer.checkpoints import whole_checkpoints
-
-    found = whole_checkpoints(run_folder)
-    if not found:
-        raise UsageError(
-            f"--checkpoints {run_folder}: no folder checkpoint-<step> in it that was written to its end "
-            "(train with --save_total_limit)"
-        )
-    return found
-
-
-def _output_folder(args: RLCTArguments) -> Path:
-    source = args.model or args.checkpoints
-    assert source is not None
-    own, elsewhere = Path(source, args.subfolder), Path("runs/rlct")
-    if (own / "row.json").is_file():  # a sweep's: its rlct.json belongs to the row
-        own = own.resolve()
-        own = elsewhere / f"{own.parent.parent.name}--{own.name}"
-    elif not Path(source).is_dir():
-        own = elsewhere / source.replace("/", "--") / args.subfolder
-    folder = Path(args.output_dir or own)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _join_processes(args: RLCTArguments) -> None:
-    """Under a launcher of several processes, let each run its share of the chains."""
-    from accelerate import PartialState
-
-    PartialState(cpu=args.device == "cpu" or not _has_gpu())
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def _is_main() -> bool:
-    from accelerate import PartialState
-
-    return PartialState().is_main_process
-
-
-def _estimate(
-    model: SelfModelingPreTrainedModel,
-    weights: str | None,
-    data: TensorData,
-    settings: dict[str, Any],
-    output: Path,
-    published: dict[str, Any] | None,
-) -> None:
-    from ..hub.agreement import compare_with_published
-    from ..trainer import estimate_rlct
-
-    (result,) = estimate_rlct([model], data, **settings)
-    result = replace(result, weights_sha256=weights)
-    if _is_main():
-        result.save(output / "rlct.json")
-        result.plot(output / "rlct.png")
-        print(table(result) + f"\n{'written to':22}{output}/rlct.json")
-        if published is not None:
-            print(f"{'published':22}{compare_with_published(result, published).text}")
-
-
-def _calibrate(
-    model: SelfModelingPreTrainedModel,
-    weights: str | None,
-    data: TensorData,
-    settings: dict[str, Any],
-    typed: dict[str, Any],
-    output: Path,
-) -> None:
-    from ..trainer import calibrate_rlct
-
-    # chosen in place of the preset's; typed ones make the grid one line or cell
-    chosen = ("step_size", "localization", "sampler")
-    name = settings["preset"].partition(" with ")[0]
-    settings["preset"] = f"{name} with {', '.join(sorted({*typed, *chosen}))}"
-    settings = {name: value for name, value in settings.items() if name not in chosen}
-    settings |= {"sampler": typed["sampler"]} if "sampler" in typed else {}
-    grid: dict[str, Any] = {f"{name}s": [typed[name]] for name in chosen[:2] if name in typed}
-    calibration = calibrate_rlct(model, data, **settings, **grid)
-    calibration = replace(calibration, result=replace(calibration.result, weights_sha256=weights))
-    if _is_main():
-        calibration.save(output / "rlct_calibration.json")
-        calibration.plot(output / "rlct_calibration.png")
-        calibration.result.save(output / "rlct.json")
-        calibration.result.plot(output / "rlct.png")
-        print(calibration_table(calibration) + f"\n{'written to':22}{output}/rlct_calibration.json")
-
-
-def _estimate_checkpoints(
-    folders: Sequence[str],
-    models: Sequence[SelfModelingPreTrainedModel],
-    weights: Sequence[str | None],
-    data: TensorData,
-    settings: dict[str, Any],
-    output: Path,
-) -> None:
-    from ..files import write_file
-    from ..trainer import estimate_rlct
-
-    # the same noise for each, so that the curve over training is smooth
-    results = estimate_rlct(models, data, members=[0] * len(models), **settings)
-    if not _is_main():
-        return
-    results = [replace(result, weights_sha256=own) for result, own in zip(results, weights, strict=True)]
-    rows = []
-    for folder, result in zip(folders, results, strict=True):
-        result.save(Path(folder) / "rlct.json")
-        rows.append({"step": int(folder.rsplit("-", 1)[1]), "checkpoint": folder, **result.to_dict()})
-    target = output / "rlct_checkpoints.json"
-    write_file(target, json.dumps(rows, indent=2) + "\n")
     print(f"{'step':>8} {'rlct':>9} {'error':>8}  status")
-    for row, result in zip(rows, results, strict=True):
+    for row in save_checkpoints(results, output / "rlct_checkpoints.json"):
+        result = results[Path(row["checkpoint"])]
         print(f"{row['step']:>8} {result.llc:>9.3f} {result.standard_error:>8.3f}  {result.status}")
-    print(f"written to {target}")
+    print(f"written to {output / 'rlct_checkpoints.json'}")
 
 
-def table(result: LLCResult) -> str:
-    """What a person should know of an estimate."""
-    settings = result.settings
-    part = {} if settings.parameters is None else {"of": f"the parameters {settings.parameter_names} alone"}
-    rows = {
-        "RLCT": f"{result.llc:.3f} ± {result.standard_error:.3f} (standard error)",
-        **part,
-        "status": f"{result.status}: {result.status_reason}",
-        "nβ": f"{result.nbeta:.3f} ({settings.nbeta_rule})",
-        "sampler": f"{settings.sampler}, step size {settings.step_size:g}, localization {settings.localization:g}",
-        "draws": f"{settings.num_chains} chains x {settings.num_draws}, the first {settings.num_burnin_steps} left out",
-        "R-hat, ESS": f"{result.rhat:.3f}, {result.ess:.0f}",
-        "preset": str(settings.preset),
-        "data": f"{settings.data}, {settings.num_samples} samples",
-        "loss at w*": f"{result.init_loss:.5f}",
-    }
-    return "\n".join(f"{name:22}{value}" for name, value in rows.items())
+def _print_self_test(args: RLCTArguments) -> None:
+    """Print estimates of models whose learning coefficient is known, beside the truth."""
+    from ..complexity.ground_truth.self_test import self_test
 
-
-def calibration_table(calibration: LLCCalibration) -> str:
-    lines = [f"{'step size':>10} {'localization':>13} {'rlct':>9} {'error':>8}  status"]
-    for row in calibration.table:
-        mark = " <- chosen" if row["chosen"] else ""
-        lines.append(
-            f"{row['step_size']:>10.3g} {row['localization']:>13.4g} {row['llc']:>9.3f} {row['standard_error']:>8.3f}"
-            f"  {row['status']}{mark}"
-        )
-    lines.append(f"RLCT {calibration.llc:.3f} ± {calibration.standard_error:.3f}: {calibration.reason}")
-    return "\n".join(lines)
-
-
-def self_test(args: RLCTArguments) -> None:
-    """Estimate against truth, on models whose learning coefficient is known, calibrated by rule."""
-    from ..complexity import calibrate_llc
-    from ..complexity.ground_truth import deep_linear, normal_crossing, regular
-
-    cases = [
-        regular(20),
-        regular(5, 4),
-        normal_crossing(1, 2),
-        deep_linear([8, 6, 5], 3),
-        deep_linear([10, 8, 8, 6], 2),
-    ]
     print(f"{'model':36} {'truth':>8} {'estimate':>9} {'error':>8} {'difference':>10}")
-    for case in cases:
-        found = calibrate_llc(
-            case.model,
-            case.inputs,
-            case.targets,
-            loss_fn=case.loss_fn,
-            nbeta="n/log n",
-            num_draws=2000 if args.num_draws is None else args.num_draws,
-            seed=args.seed or 0,
-        )
-        truth = case.learning_coefficient
-        status = found.result.status  # an estimate that has not converged says nothing about the truth
-        difference = f"{100 * (found.llc / truth - 1):+.1f} %" if status == "ok" else status
-        print(f"{case.name:36} {truth:>8.3f} {found.llc:>9.3f} {found.standard_error:>8.3f} {difference:>10}")
+    for row in self_test(2000 if args.num_draws is None else args.num_draws, args.seed or 0):
+        truth, found, apart = row.case.learning_coefficient, row.found, row.relative_difference
+        difference = found.result.status if apart is None else f"{100 * apart:+.1f} %"
+        print(f"{row.case.name:36} {truth:>8.3f} {found.llc:>9.3f} {found.standard_error:>8.3f} {difference:>10}")

@@ -28,7 +28,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,26 +88,27 @@ class LLCCalibration:
     curvature: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the traces, ready for JSON."""
-        names = (
-            "sampler",
-            "step_size",
-            "localization",
-            "llc",
-            "standard_error",
-            "reason",
-            "table",
-            "confirmed",
-            "curvature",
-        )
+        """Return all but the traces, ready for JSON."""
+        names = [f.name for f in fields(self) if f.name not in ("result", "results")]
         return plain({name: getattr(self, name) for name in names} | {"result": self.result.to_dict()})
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write `path` as JSON, whole or not at all."""
+        """Write `path` as JSON, complete or not at all."""
         return write_file(Path(path), json.dumps(self.to_dict(), indent=2) + "\n")
 
+    def summary(self) -> str:
+        """Return a table of lines for people: all cells, and the choice."""
+        lines = [f"{'step size':>10} {'localization':>13} {'rlct':>9} {'error':>8}  status"]
+        for row in self.table:
+            setting = f"{row['step_size']:>10.3g} {row['localization']:>13.4g}"
+            estimate = f"{row['llc']:>9.3f} {row['standard_error']:>8.3f}"
+            mark = " <- chosen" if row["chosen"] else ""
+            lines.append(f"{setting} {estimate}  {row['status']}{mark}")
+        lines.append(f"RLCT {self.llc:.3f} ± {self.standard_error:.3f}: {self.reason}")
+        return "\n".join(lines)
+
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
-        """LLC over step size by localization, and the trace of every cell. Returns the matplotlib figure."""
+        """Plot LLC over step size by localization and the trace of each cell, and return the matplotlib figure."""
         from .plots import plot_calibration
 
         traces = [result.llc_trace(paired=result.settings.paired) for result in self.results]
@@ -161,7 +162,7 @@ def calibrate_llc(
 
 
 def _grid(name: str, values: Sequence[float] | None, sampler: str) -> list[float]:
-    """Rising, without doubles; none where the default is wanted."""
+    """Return `values` sorted and without duplicates. An empty list means the default grid."""
     if values is None:
         allowed = f"given with sampler={sampler!r}: the defaults are not in units of the Fisher information"
         check(name, None, not SAMPLERS[sampler].needs_fisher, allowed)
@@ -225,7 +226,7 @@ def _choose(results: list[LLCResult], curvature: float | None) -> LLCCalibration
 
 
 def _plateau(cells: list[_Cell]) -> _Cell | None:
-    """The largest step size that agrees with the next smaller one, of cells of one γ in rising order of step size."""
+    """Return the largest step size that agrees with the next smaller one, of cells of one γ by rising step size."""
     for smaller, cell in reversed(list(itertools.pairwise(cells))):
         first, second = smaller.result, cell.result
         noise = _AGREEMENT_ERRORS * math.hypot(first.standard_error, second.standard_error)
@@ -236,7 +237,7 @@ def _plateau(cells: list[_Cell]) -> _Cell | None:
 
 
 def _extrapolate(first: _Cell, cells: list[_Cell]) -> tuple[_Cell, float, float, str]:
-    """Chosen cell, estimate at γ = 0, its standard error, and why."""
+    """Return the chosen cell, the estimate at γ = 0, its standard error, and why."""
     result, settings = first.result, first.result.settings
     where = f"step size {settings.step_size:.3g} at localization {settings.localization:.3g}"
     others = [c for c in cells if c.serves and c.pull > first.pull and c.step == settings.step_size]
@@ -250,7 +251,7 @@ def _extrapolate(first: _Cell, cells: list[_Cell]) -> tuple[_Cell, float, float,
 
 
 def _least_bad(cells: list[_Cell]) -> _Cell:
-    """Finite before diverged, then the smallest step size at the strongest localization."""
+    """Return a finite cell before a diverged one, then the smallest step size at the strongest localization."""
 
     def badness(cell: _Cell) -> tuple[bool, float, float]:
         settings = cell.result.settings

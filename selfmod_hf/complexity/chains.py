@@ -21,14 +21,16 @@ from torch import Tensor
 
 from ..stacking import Replay, chunk_ranges, even_size, losses_and_gradients, part_of
 from .problem import Problem, capacity
-from .random_streams import MinibatchStream, NoiseStream
+from .random_streams import Minibatches, Noise
 from .samplers import SAMPLERS, Dynamics
 from .settings import LLCSettings
 from .traces import Traces
 
 _SMALL = 8192  # parameters; below this, threads only wait for each other
 _LANGEVIN_CHECKS = 25  # steps per chain at which the Metropolis acceptance is computed
-_TOLERANCE, _IN_LOW_PRECISION = (1e-4, 1e-6), (5e-2, 1e-3)  # relative and absolute, of a recording
+# relative and absolute tolerance of a recording
+_TOLERANCE = (1e-4, 1e-6)
+_IN_LOW_PRECISION = (5e-2, 1e-3)
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,10 @@ class Run:
         On a CPU the pieces run on as many threads as torch may use: a step is mostly operations too small to be spread
         over cores one by one. Tiny models, whose steps are mostly Python, run on one.
         """
-        spread = self.problem.device.type == "cpu" and self.problem.vectorize and self.problem.layout.size >= _SMALL
-        rows = len(self.groups) * len(self.chains)
-        if not spread or fit < 2 * rows:  # memory is short: threads keep more of it than they use
+        problem = self.problem
+        if problem.device.type != "cpu" or not problem.vectorize or problem.layout.size < _SMALL:
+            return 1
+        if fit < 2 * len(self.groups) * len(self.chains):  # memory is short: threads keep more of it than they use
             return 1
         return min(torch.get_num_threads(), len(self.chains))
 
@@ -165,16 +168,17 @@ def map_on_threads(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
         torch.set_num_threads(threads)  # what threads to come start with
 
 
-def run_piece(run: Run, piece: Piece) -> Traces:
-    """Run the chains of a piece from w* to their last draws."""
-    block, settings = _Block(run, piece, piece.replay.caller()), run.settings
-    G, C, T = len(piece.groups), len(piece.chains), settings.num_draws
-    losses = torch.empty(T, G * C, device=run.problem.device, dtype=torch.float64)
-    baseline = torch.empty(T, G, C, device=run.problem.device, dtype=torch.float64)
+def run_piece(run: Run, piece: Piece, replayed: Callable[..., tuple[Tensor, Tensor]]) -> Traces:
+    """Run the chains of a piece from w* to their last draws. `replayed` is the piece's own caller of its replay."""
+    block = _Block(run, piece, replayed)
+    G, C, T = len(piece.groups), len(piece.chains), run.settings.num_draws
+    device = run.problem.device
+    losses = torch.empty(T, G * C, device=device, dtype=torch.float64)
+    baseline = torch.empty(T, G, C, device=device, dtype=torch.float64)
     accepted: list[Tensor] = []
     every = max(1, T // _LANGEVIN_CHECKS)
     for t in range(T):
-        batch = block.next_batch()
+        batch = block.minibatches.next()
         block.evaluate(batch, losses[t], block.gradient)
         baseline[t] = block.baseline(batch)
         if block.sampler.langevin and t % every == every // 2:
@@ -182,7 +186,8 @@ def run_piece(run: Run, piece: Piece) -> Traces:
         else:
             block.advance()
         run.count(G * C)
-    distance = (block.state.position.view(G, C, -1) - block.anchor[:, None]).norm(dim=2)
+    moved = block.state.position.view(G, C, -1) - block.anchor[:, None]
+    distance = moved.norm(dim=2)
     acceptance = torch.stack(accepted).mean(0) if accepted else torch.full((G * C,), math.nan)
     return Traces(
         losses.T.reshape(G, C, T).cpu().numpy(),
@@ -199,74 +204,66 @@ class _Block:
         problem, settings = run.problem, run.settings
         groups = [run.groups[g] for g in piece.groups]
         chains = [run.chains[c] for c in piece.chains]
-        C, device = len(chains), problem.device
-        self.problem, self.num_groups, self.num_chains = problem, len(groups), C
+        self.problem = problem
         self.replayed = replayed
+        self.num_groups = len(groups)
+        self.num_chains = len(chains)
         members = [group.member for group in groups]
         self.one_group_each = members == list(range(len(problem.stack)))
-        self.member_ids = torch.tensor(members, device=device)  # (G,)
+        self.member_ids = torch.tensor(members, device=problem.device)  # (G,)
         self.anchor = problem.anchors[self.member_ids]  # (G, P)
-        position = self.anchor.repeat_interleave(C, dim=0)  # (R, P)
-        self.sampler, self.options = SAMPLERS[settings.sampler], settings.options
-        self.state = self.sampler.init(position, **self.options)
-        self.gradient = torch.empty_like(position)  # (R, P)
-        fisher = None if run.fisher is None else run.fisher[self.member_ids].repeat_interleave(C, 0)  # (R, P)
-        self.dynamics = _dynamics(groups, C, self.anchor.repeat_interleave(C, 0), fisher)
-        self.own, self.common = self._fixed_values()
-        # minibatches, (C, steps of an epoch, B)
-        self.streams = []
-        if not run.full_batch:
-            sizes = problem.num_samples, run.batch_size
-            self.streams = [MinibatchStream(settings.seed, c, *sizes) for c in chains]
-        self.epoch, self.passed = torch.empty(C, 0, run.batch_size, dtype=torch.int64), 0
-        # noise, (streams, P), and the stream of each row, (R,); None where row r uses stream r
-        keys = list(dict.fromkeys((group.stream, c) for group in groups for c in chains))
-        self.noise = [NoiseStream(settings.seed, *key, device) for key in keys]
-        self.drawn = position.new_empty(len(keys), position.shape[1])
-        place = {key: i for i, key in enumerate(keys)}
-        rows = [place[group.stream, c] for group in groups for c in chains]
-        self.noise_rows = None if rows == list(range(len(keys))) else torch.tensor(rows, device=device)
+        anchor = self._of_rows(self.anchor)
+        fisher = None if run.fisher is None else self._of_rows(run.fisher[self.member_ids])
+        self.dynamics = _dynamics(groups, self.num_chains, anchor, fisher)
+        self.sampler = SAMPLERS[settings.sampler]
+        self.options = settings.options
+        self.state = self.sampler.init(self._of_rows(self.anchor), **self.options)
+        self.gradient = torch.empty_like(anchor)  # (R, P)
+        # values that do not move: of each group, (G, *shape), or common where there is one network
+        self.own: dict[str, Tensor] = {}
+        self.common: dict[str, Tensor] = {}
+        if len(problem.stack) == 1:
+            self.common = problem.fixed_of(0)
+        else:
+            self.own = {name: value[self.member_ids] for name, value in problem.fixed.items()}
+        self.minibatches = Minibatches(settings.seed, chains, problem.num_samples, run.batch_size, problem.device)
+        rows = [(group.stream, chain) for group in groups for chain in chains]
+        self.noise = Noise(settings.seed, rows, anchor)
 
-    def _fixed_values(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the values that do not move: of each group, (G, *shape), or common where there is one network."""
-        if len(self.problem.stack) == 1:
-            return {}, self.problem.fixed_of(0)
-        return {name: value[self.member_ids] for name, value in self.problem.fixed.items()}, {}
-
-    def next_batch(self) -> Tensor | None:
-        """Return indices (C, B), or None where every batch is the complete data set."""
-        if not self.streams:
-            return None
-        if self.passed == self.epoch.shape[1]:
-            self.epoch, self.passed = torch.stack([stream.epoch() for stream in self.streams]), 0
-        self.passed += 1
-        return self.epoch[:, self.passed - 1].to(self.problem.device, non_blocking=True)
+    def _of_rows(self, values: Tensor) -> Tensor:
+        """Return values of groups, (G, P), for all rows, (R, P)."""
+        return values.repeat_interleave(self.num_chains, dim=0)
 
     def baseline(self, batch: Tensor | None) -> Tensor:
         """Return the mean loss of w* on the minibatches, (G, C)."""
-        anchor_losses = self.problem.anchor_losses
+        losses = self.problem.anchor_losses
         if batch is None:
-            means = anchor_losses.mean(0, dtype=torch.float64).expand(self.num_chains, -1)  # (C, M)
+            means = losses.mean(0, dtype=torch.float64).expand(self.num_chains, -1)  # (C, M)
         else:
-            means = part_of(anchor_losses, batch).mean(1, dtype=torch.float64)  # (C, M)
+            means = part_of(losses, batch).mean(1, dtype=torch.float64)  # (C, M)
         return means.T if self.one_group_each else means.T[self.member_ids]
 
     def evaluate(self, batch: Tensor | None, losses: Tensor, gradient: Tensor) -> None:
         """Write the losses (R,) and gradients (R, P) at the chains' positions; see `_shape_of_a_step`."""
-        C, problem = self.num_chains, self.problem
-        steps: list[tuple[slice, list[Tensor]]] = [(slice(None), [] if batch is None else [batch])]
-        if batch is not None and self.num_groups > 1:
-            steps = [(slice(c, None, C), [batch[c]]) for c in range(C)]
+        if batch is None:
+            steps = [(slice(None), list[Tensor]())]
+        elif self.num_groups == 1:
+            steps = [(slice(None), [batch])]
+        else:
+            steps = [(slice(c, None, self.num_chains), [batch[c]]) for c in range(self.num_chains)]
         for rows, samples in steps:
             losses[rows], gradient[rows] = self.replayed(
-                self.state.position[rows], samples, problem.inputs, problem.targets, self.own, self.common
+                self.state.position[rows],
+                samples,
+                self.problem.inputs,
+                self.problem.targets,
+                self.own,
+                self.common,
             )
 
     def advance(self) -> None:
-        """Draw the noise of every stream, and move all rows."""
-        for row, stream in zip(self.drawn, self.noise, strict=True):
-            stream.fill(row)
-        noise = self.drawn if self.noise_rows is None else self.drawn[self.noise_rows]  # (R, P)
+        """Move all rows by a step with new noise."""
+        noise = self.noise.draw()
         with torch.no_grad():
             self.state = self.sampler.update(self.state, self.gradient, noise, self.dynamics, **self.options)
 
@@ -277,10 +274,13 @@ class _Block:
         |s + ε/2 U'(w)|² - |-s + ε/2 U'(w')|² over 2 ε: a difference of squares, taken as a product, in which nothing
         large cancels.
         """
-        old, old_gradient = self.state.position.clone(), self.gradient.clone()
+        dynamics = self.dynamics
+        old = self.state.position.clone()
+        old_gradient = self.gradient.clone()
         self.advance()
-        dynamics, new = self.dynamics, self.state.position
-        new_gradient, new_loss = torch.empty_like(self.gradient), torch.empty_like(old_loss)
+        new = self.state.position
+        new_gradient = torch.empty_like(self.gradient)
+        new_loss = torch.empty_like(old_loss)
         self.evaluate(batch, new_loss, new_gradient)
         with torch.no_grad():
             step = new - old
@@ -289,7 +289,8 @@ class _Block:
             change = dynamics.potential_gradient(new, new_gradient).sub_(total)
             total.mul_(2).add_(change)
             proposals = (_dot(step, total) - dynamics.step_size / 4 * _dot(change, total)) / 2
-            pull = dynamics.localization / 2 * _dot(step, old.add_(new).sub_(dynamics.anchor, alpha=2))
+            middle = old.add_(new).sub_(dynamics.anchor, alpha=2)
+            pull = dynamics.localization / 2 * _dot(step, middle)
             rise = dynamics.nbeta * (new_loss - old_loss)[:, None] + pull
         return (proposals - rise).clamp(max=0).exp()[:, 0]
 
@@ -301,10 +302,16 @@ def _dynamics(groups: Sequence[Group], chains: int, anchor: Tensor, fisher: Tens
         values = [getattr(group, name) for group in groups]
         if len(set(values)) == 1:
             return values[0]
-        column = torch.tensor(values, dtype=torch.float64).repeat_interleave(chains)[:, None]
-        return column.to(anchor)
+        column = torch.tensor(values, dtype=torch.float64)
+        return column.repeat_interleave(chains)[:, None].to(anchor)
 
-    return Dynamics(anchor, constant("step_size"), constant("localization"), constant("nbeta"), fisher)
+    return Dynamics(
+        anchor,
+        constant("step_size"),
+        constant("localization"),
+        constant("nbeta"),
+        fisher,
+    )
 
 
 def _dot(first: Tensor, second: Tensor) -> Tensor:

@@ -137,9 +137,11 @@ def sample(problem: Problem, groups: Sequence[Group], settings: LLCSettings) -> 
     count = counter(settings.progress, len(groups) * len(chains) * settings.num_draws)
     run = Run(problem, settings, groups, chains, count, fisher)
     pieces, workers = cut(run)
+    callers = [piece.replay.caller() for piece in pieces]
     traces = Traces.empty(len(groups), len(chains), settings.num_draws)
     with map_on_threads(workers) as map_pieces:
-        for piece, found in zip(pieces, map_pieces(functools.partial(run_piece, run), pieces), strict=True):
+        results = map_pieces(functools.partial(run_piece, run), pieces, callers)
+        for piece, found in zip(pieces, results, strict=True):
             traces.write(found, piece.groups, piece.chains)
     traces.recorded = all(piece.replay.recorded for piece in pieces)
     traces = gather_chains(traces, settings.num_chains)
@@ -170,7 +172,15 @@ def _result(traces: Traces, g: int, group: Group, settings: LLCSettings, problem
         baseline_trace=baseline,
         init_loss=init_loss,
         nbeta=group.nbeta,
-        settings=_record(group, settings, problem),
+        settings=SamplerSettings.of(
+            settings,
+            step_size=group.step_size,
+            localization=group.localization,
+            member=group.stream,
+            num_samples=problem.num_samples,
+            layout=problem.layout,
+            dtype=problem.compute_dtype or problem.stack_dtype,
+        ),
         rhat=rhat,
         ess=ess,
         acceptance_rate=None if math.isnan(acceptance) else acceptance,
@@ -179,22 +189,4 @@ def _result(traces: Traces, g: int, group: Group, settings: LLCSettings, problem
         diverged_chains=diverged,
         distance_per_chain=traces.distances[g],
         recorded=traces.recorded,
-    )
-
-
-def _record(group: Group, settings: LLCSettings, problem: Problem) -> SamplerSettings:
-    """Return the settings as a result keeps them, with the values that were really used."""
-    return SamplerSettings.of(
-        settings,
-        step_size=group.step_size,
-        localization=group.localization,
-        nbeta_rule=settings.nbeta if isinstance(settings.nbeta, str) else "given",
-        num_burnin_steps=settings.burnin,
-        batch_size=min(settings.batch_size, problem.num_samples),
-        num_samples=problem.num_samples,
-        member=group.stream,
-        options=settings.options,
-        parameters=None if settings.parameters is None else problem.layout.names,
-        num_parameters=problem.layout.size,
-        compute_dtype=str(problem.compute_dtype or problem.stack_dtype).removeprefix("torch."),
     )

@@ -19,7 +19,7 @@ PathLike = str | os.PathLike[str]
 def plot_traces(
     trace: NDArray[np.float64],
     per_chain: NDArray[np.float64],
-    num_burnin_steps: int,
+    burnin: int,
     llc: float,
     title: str,
     path: PathLike | None = None,
@@ -29,7 +29,7 @@ def plot_traces(
     Args:
         trace: (C, T), what every draw contributes.
         per_chain: (C,), each chain's estimate, marked at the right.
-        num_burnin_steps: draws that are not kept.
+        burnin: draws that are not kept.
         llc: the estimate.
         title: of the figure.
         path: where to save it, if anywhere.
@@ -43,14 +43,14 @@ def plot_traces(
     axes = figure.subplots()
     trace = _finite(trace)
     draws = trace.shape[1]
-    axes.axvspan(num_burnin_steps, draws, color="0.92", label="kept draws")
+    axes.axvspan(burnin, draws, color="0.92", label="kept draws")
     for c, (chain, value) in enumerate(zip(trace, per_chain, strict=True)):
         line = axes.plot(chain, linewidth=0.6, alpha=0.5, label=f"chain {c}: {value:.3g}")[0]
         if math.isfinite(value):
             axes.plot(draws * 1.01, value, "<", color=line.get_color(), markersize=6, clip_on=False)
     axes.plot(trace.mean(axis=0), color="black", linewidth=1.2, label="mean over chains")
     if math.isfinite(llc):
-        axes.hlines(llc, num_burnin_steps, draws, color="black", linestyle="--", linewidth=1, label="plateau")
+        axes.hlines(llc, burnin, draws, color="black", linestyle="--", linewidth=1, label="plateau")
     axes.set(xlabel="draw", ylabel="nβ (L(w) - L(w*))")
     axes.set_title(title)
     axes.legend(fontsize="x-small", loc="lower right")

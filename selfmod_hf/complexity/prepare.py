@@ -147,8 +147,9 @@ def _check_types(problem: Problem, few_losses: Callable[..., Tensor], inputs: Ba
     floats = [name for name, value in named.items() if value.is_floating_point()]
     for names in [*([name] for name in named), floats]:
         for kind in (wanted, torch.int64):
-            others = named | {name: named[name].to(kind) for name in names}
-            changed = others if isinstance(inputs, dict) else others["inputs"]
+            changed: Any = named | {name: named[name].to(kind) for name in names}
+            if not isinstance(inputs, dict):
+                changed = changed["inputs"]
             if _succeeds(few_losses, own, changed, targets):
                 check(names[0], str(named[names[0]].dtype), False, f"{kind} for this network")
     if _succeeds(few_losses, own, inputs, targets.to(wanted)):

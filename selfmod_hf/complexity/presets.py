@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from .checks import check
@@ -32,25 +33,37 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def llc_preset(name: str, task: str = "mnist") -> dict[str, Any]:
-    """Keyword arguments for `estimate_llc`, with `preset` naming their origin.
+def llc_preset(name: str, task: str = "mnist", **changes: Any) -> dict[str, Any]:
+    """Return keyword arguments for `estimate_llc`, with `preset` naming their origin.
 
     Args:
         name: "paper", "paper-text" or "theory".
-        task: "mnist", "cifar10" or "imdb". A task the paper has not ("digits", say) takes MNIST's values, and the
-            name says so: "paper (mnist)". "theory" is the same for all.
+        task: "mnist", "cifar10" or "imdb". A task that the paper does not have ("digits", for example) takes MNIST's
+            values, and the name says so: "paper (mnist)". "theory" is the same for all.
+        changes: settings in place of the preset's. The name says which.
 
     Raises:
         ValueError: an unknown name, or a task with the letters of one of the paper's in another order.
+
+    >>> llc_preset("paper", "digits", num_draws=50)["preset"]
+    'paper (mnist) with num_draws'
     """
     check("preset", name, name in PRESETS, f"one of {', '.join(PRESETS)}")
-    tasks = PRESETS[name]
-    if "any" in tasks:
-        return tasks["any"] | {"preset": name}
+    tasks, known, origin = PRESETS[name], "any", name
+    if known not in tasks:
+        known = _known_task(tasks, task)
+        origin = f"{name} ({known})"
+    if changes:
+        origin += " with " + ", ".join(sorted(changes))
+    return tasks[known] | changes | {"preset": origin}
+
+
+def _known_task(tasks: Collection[str], task: str) -> str:
+    """Return the task of the paper whose settings a task takes."""
     check("task", task, isinstance(task, str), "a name")
     # a task's other recipe has its own training, not its own sampling
     task = task.lower().removesuffix("-paper-text").replace("-", "")
-    meant = next((known for known in tasks if sorted(known) == sorted(task)), None)  # "imbd"
-    check("task", task, meant in (None, task), f"a task of the paper or another; did you mean {meant!r}?")
-    known = task if task in tasks else "mnist"
-    return tasks[known] | {"preset": f"{name} ({known})"}
+    for known in tasks:
+        other = known != task and sorted(known) == sorted(task)  # "imbd"
+        check("task", task, not other, f"a task of the paper or another; did you mean {known!r}?")
+    return task if task in tasks else "mnist"

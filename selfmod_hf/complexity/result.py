@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..files import plain, write_files
+from ..stacking import ParameterLayout
 from .diagnostics import effective_sample_size, split_rhat, standard_error
 from .settings import DTYPES, LLCSettings
 
@@ -51,10 +53,43 @@ class SamplerSettings:
     data: str | None = None  # files from before it was kept have none
 
     @classmethod
-    def of(cls, settings: LLCSettings, **used: Any) -> SamplerSettings:
-        """Return the record of an estimate's settings; `used` holds those that stand for something else there."""
-        own = {f.name for f in dataclasses.fields(cls)} - set(used)
-        return cls(**used, **{name: getattr(settings, name) for name in own})
+    def of(
+        cls, settings: LLCSettings, *, num_samples: int, layout: ParameterLayout, dtype: torch.dtype, **used: Any
+    ) -> SamplerSettings:
+        """Return the record of an estimate's settings, with the values that were really used.
+
+        Args:
+            settings: of the estimate.
+            num_samples: n.
+            layout: of the parameters that moved.
+            dtype: type in which losses were computed.
+            used: fields of the record whose values are not those of the settings.
+        """
+        record = used | {
+            "nbeta_rule": settings.nbeta if isinstance(settings.nbeta, str) else "given",
+            "num_burnin_steps": settings.burnin,
+            "batch_size": min(settings.batch_size, num_samples),
+            "num_samples": num_samples,
+            "options": settings.options,
+            "parameters": None if settings.parameters is None else layout.names,
+            "num_parameters": layout.size,
+            "compute_dtype": str(dtype).removeprefix("torch."),
+        }
+        same = {field.name for field in dataclasses.fields(cls)} - set(record)
+        return cls(**record, **{name: getattr(settings, name) for name in same})
+
+    @classmethod
+    def wrong_entries(cls, values: Mapping[str, Any]) -> list[str]:
+        """Return the names of entries that are missing or have another type than their field."""
+        wrong = []
+        for entry in dataclasses.fields(cls):
+            required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+            if entry.name in values:
+                if not _has_type(values[entry.name], str(entry.type)):
+                    wrong.append(entry.name)
+            elif required:
+                wrong.append(entry.name)
+        return wrong
 
     def keywords(self, nbeta: float) -> dict[str, Any]:
         """Return keyword arguments of `estimate_llc_many` that repeat the estimate.
@@ -74,7 +109,7 @@ class SamplerSettings:
 
     @property
     def parameter_names(self) -> str:
-        """The parameters that were sampled, where they are a part of the network; of many the first three."""
+        """Return the parameters that were sampled, if they are a part of the network, of many the first three."""
         names = self.parameters or ()
         return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
@@ -129,13 +164,14 @@ class LLCResult:
 
     @property
     def kept(self) -> slice:
-        """The draws that enter the estimate."""
+        """Return the draws that enter the estimate."""
         return slice(self.settings.num_burnin_steps, None)
 
     def llc_trace(self, *, paired: bool = True) -> NDArray[np.float64]:
-        """(C, T): what every draw contributes, nβ times the loss above w*'s.
+        """Return the contribution of each draw, nβ times the loss above w*'s, (C, T).
 
-        paired: above w*'s loss on the same minibatch; else above its loss on the whole training set.
+        Args:
+            paired: above w*'s loss on the same minibatch, else above its loss on the whole training set.
         """
         baseline = self.baseline_trace if paired else self.init_loss
         return self.nbeta * (self.loss_trace - baseline)
@@ -148,15 +184,18 @@ class LLCResult:
         return float(kept.mean()), standard_error(kept)
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the traces, ready for JSON: numbers that are not finite become None."""
+        """Return all but the traces, ready for JSON. Numbers that are not finite become None."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del fields["loss_trace"], fields["baseline_trace"]
         fields["settings"] = dataclasses.asdict(self.settings)
         return plain(fields)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write `path` (JSON) and, beside it, the traces as safetensors. Both appear whole or not at all; where they
-        replace older ones, the JSON of one is never beside the traces of the other."""
+        """Write `path` (JSON) and, beside it, the traces as safetensors.
+
+        Both appear complete or not at all. If they replace older ones, the JSON of one is never beside the traces of
+        the other.
+        """
         from safetensors.numpy import save
 
         path = Path(path)
@@ -169,7 +208,7 @@ class LLCResult:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LLCResult:
-        """Read what `save` wrote.
+        """Read the files that `save` wrote.
 
         Raises:
             ValueError: one of the files cannot be read, or holds something else.
@@ -196,8 +235,27 @@ class LLCResult:
             raise InputError("file", str(path), problem) from error
         return result
 
+    def summary(self) -> str:
+        """Return a table of lines for people: estimate, status, settings, diagnostics."""
+        settings = self.settings
+        rows = {"RLCT": f"{self.llc:.3f} ± {self.standard_error:.3f} (standard error)"}
+        if settings.parameters is not None:
+            rows["of"] = f"the parameters {settings.parameter_names} alone"
+        first = f"the first {settings.num_burnin_steps} left out"
+        rows |= {
+            "status": f"{self.status}: {self.status_reason}",
+            "nβ": f"{self.nbeta:.3f} ({settings.nbeta_rule})",
+            "sampler": f"{settings.sampler}, step size {settings.step_size:g}, localization {settings.localization:g}",
+            "draws": f"{settings.num_chains} chains x {settings.num_draws}, {first}",
+            "R-hat, ESS": f"{self.rhat:.3f}, {self.ess:.0f}",
+            "preset": str(settings.preset),
+            "data": f"{settings.data}, {settings.num_samples} samples",
+            "loss at w*": f"{self.init_loss:.5f}",
+        }
+        return "\n".join(f"{name:22}{value}" for name, value in rows.items())
+
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
-        """The traces, the kept part shaded; saved to `path` where given. Returns the matplotlib figure."""
+        """Plot the traces, the kept part shaded, save them to `path` if given, and return the matplotlib figure."""
         from .plots import plot_traces
 
         title = f"LLC {self.llc:.4g} ± {self.standard_error:.2g}, {self.status}"
@@ -206,42 +264,54 @@ class LLCResult:
 
 
 def _check_fields(result: LLCResult) -> None:
-    """Refuse fields of other types, and traces of other shapes, than `save` writes."""
-    settings, chains = result.settings, len(result.llc_per_chain)
-    numbers = ("llc", "standard_error", "init_loss", "nbeta", "rhat", "ess")
-    wrong = [name for name in numbers if not _number(getattr(result, name))]
-    wrong += [name for name in ("step_size", "localization") if not _number(getattr(settings, name))]
-    wrong += [name for name in _COUNTS if not isinstance(getattr(settings, name), int)]
-    wrong += [name for name in ("sampler", "nbeta_rule") if not isinstance(getattr(settings, name), str)]
-    wrong += [] if isinstance(result.status_reason, str) else ["status_reason"]
-    for name in ("preset", "data"):
-        wrong += [] if isinstance(getattr(settings, name), (str, type(None))) else [name]
-    wrong += [] if isinstance(result.weights_sha256, (str, type(None))) else ["weights_sha256"]
-    wrong += [] if isinstance(result.recorded, (bool, type(None))) else ["recorded"]
-    wrong += [] if all(isinstance(name, str) for name in settings.parameters or ()) else ["parameters"]
-    wrong += [] if isinstance(settings.options, Mapping) else ["options"]
-    wrong += [] if result.status in STATUSES else ["status"]
-    others = np.delete(result.llc_per_chain, [c for c in range(chains) if c in result.diverged_chains])
-    same = settings.num_chains == chains > 0 and bool(np.isfinite(others).all())
-    wrong += [] if same else ["llc_per_chain"]
-    wrong += [] if len(result.distance_per_chain) in (0, chains) else ["distance_per_chain"]
-    numbered = all(isinstance(chain, int) and 0 <= chain < chains for chain in result.diverged_chains)
-    known = numbered and bool(result.diverged_chains) == (result.status == DIVERGED)
-    wrong += [] if known else ["diverged_chains"]
-    for name in ("loss_trace", "baseline_trace"):
-        trace = getattr(result, name)
-        wrong += [] if trace.shape == (chains, settings.num_draws) and trace.dtype.kind == "f" else [name]
+    """Raise a ValueError for fields of other types, and traces of other shapes, than `save` writes."""
+    wrong = SamplerSettings.wrong_entries(vars(result.settings))
+    wrong += [name for name, is_right in _fields_are_right(result).items() if not is_right]
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: of a wrong type or shape")
 
 
-_COUNTS = ("num_chains", "num_draws", "num_burnin_steps", "batch_size", "num_samples", "seed")
+def _fields_are_right(result: LLCResult) -> dict[str, bool]:
+    """Return whether each field has its type, and whether those that describe chains fit each other."""
+    settings, chains = result.settings, len(result.llc_per_chain)
+    right = {}
+    for name in ("llc", "standard_error", "init_loss", "nbeta", "rhat", "ess"):
+        right[name] = _number(getattr(result, name))
+    right["status_reason"] = isinstance(result.status_reason, str)
+    right["weights_sha256"] = isinstance(result.weights_sha256, (str, type(None)))
+    right["recorded"] = isinstance(result.recorded, (bool, type(None)))
+    right["status"] = result.status in STATUSES
+    diverged = [chain for chain in range(chains) if chain in result.diverged_chains]
+    finite = bool(np.isfinite(np.delete(result.llc_per_chain, diverged)).all())
+    right["llc_per_chain"] = settings.num_chains == chains > 0 and finite
+    right["distance_per_chain"] = len(result.distance_per_chain) in (0, chains)
+    numbered = all(isinstance(chain, int) and 0 <= chain < chains for chain in result.diverged_chains)
+    right["diverged_chains"] = numbered and bool(result.diverged_chains) == (result.status == DIVERGED)
+    for name in ("loss_trace", "baseline_trace"):
+        trace = getattr(result, name)
+        right[name] = trace.shape == (chains, settings.num_draws) and trace.dtype.kind == "f"
+    return right
 
 
 def _number(value: Any) -> bool:
+    """Return whether this is a number, and no truth value."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def _has_type(value: Any, annotation: str) -> bool:
+    """Return whether a value is of the type that a field of `SamplerSettings` is annotated with."""
+    if value is None:
+        return "None" in annotation
+    if annotation.startswith("Mapping"):
+        return isinstance(value, Mapping) and all(map(_number, value.values()))
+    if annotation.startswith("tuple"):
+        return isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)
+    kind = annotation.partition(" ")[0]
+    if kind in ("str", "bool"):
+        return isinstance(value, {"str": str, "bool": bool}[kind])
+    return _number(value) and (kind == "float" or isinstance(value, int))
+
+
 def summarize(kept: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """(mean, standard error, R-hat, ESS) of draws (C, T)."""
+    """Return mean, standard error, R-hat and ESS of draws (C, T)."""
     return float(kept.mean()), standard_error(kept), split_rhat(kept), effective_sample_size(kept)

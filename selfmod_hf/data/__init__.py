@@ -5,7 +5,7 @@ from .images import ImageTensors, load_images
 from .loading import EpochBatchSampler, TensorDataLoader, epoch_order
 from .preprocessing import ImagePreprocessing, backbone_preprocessing, network_preprocessing
 from .splits import resolve_task
-from .tasks import TASKS, TaskSpec, default_recipe, get_task
+from .tasks import TASKS, TaskSpec, default_recipe, get_task, make_task
 from .tensors import TaskData, TensorData
 from .texts import TextTensors, load_texts
 from .tokenizer import basic_english_tokenizer
@@ -28,6 +28,7 @@ __all__ = [
     "get_task",
     "load_images",
     "load_texts",
+    "make_task",
     "network_preprocessing",
     "resolve_task",
 ]

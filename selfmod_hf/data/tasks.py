@@ -1,7 +1,7 @@
 """The tasks: where the data lies, how it is read, and the recipe the paper trains with."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +207,30 @@ def get_task(name: str) -> TaskSpec:
     if name not in TASKS:
         raise InputError("task", name, f"allowed are {', '.join(TASKS)} (or name a data set by `dataset_name`)")
     return TASKS[name]
+
+
+def make_task(task: str | None = None, entries: Mapping[str, Any] | None = None) -> TaskSpec:
+    """Return a built-in task with other entries, or the task of a data set of one's own.
+
+    Args:
+        task: name of a built-in task. None: the data set that `entries` name, or "digits".
+        entries: fields of `TaskSpec`, such as `dataset_name` and columns, in place of the task's own.
+
+    Raises:
+        InputError: an unknown task, or entries for a task that has no data set.
+
+    >>> make_task("mnist", {"train_split": "test"}).train_data
+    'ylecun/mnist, test'
+    """
+    entries = dict(entries or {})
+    name = entries.get("dataset_name")
+    if task is None and name is not None:
+        return TaskSpec(name=Path(name).name, **entries)
+    known = get_task("digits" if task is None else task)
+    if known.dataset_name is None and name is None:
+        for field, value in entries.items():
+            if field not in ("image_mean", "image_std", "interpolation"):
+                raise InputError(field, value, f"{known.name} is built in; allowed with data of the Hub or of a folder")
+    if "test_fraction" in entries or name is not None:
+        entries.setdefault("test_split", None)  # the task's own test split belongs to its own data
+    return replace(known, **entries)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
-from ..data import TaskData, TaskSpec, TensorData
+from ..data import TaskData, TaskSpec
 from ..trainer.rlct import estimate_rlct
 from .folder import SweepFolder
 from .memory import MemoryPlan
@@ -92,29 +92,28 @@ class _Stopwatch(TrainerCallback):
 
 
 def _sampling_seconds(plan: Plan, data: TaskData, models: Sequence[Any], device: Any, per_sample: float) -> float:
-    """Of one network's RLCT: the loss over the training set and the first draws, then so much for each further one.
+    """Return the seconds of one network's RLCT: the loss over the training set, the first draws, and all others.
 
     Args:
         plan: its sampling settings are used.
         data: the task's.
         models: networks that are sampled together.
         device: where.
-        per_sample: seconds that training takes for a sample, so about what a chain takes for one.
+        per_sample: seconds that training takes for a sample, so about those that a chain takes for one.
     """
-    sampling = plan.sampling
-    draw = len(models) * sampling["num_chains"] * sampling["batch_size"] * per_sample
+    chains, batch_size, num_draws = (plan.sampling[name] for name in ("num_chains", "batch_size", "num_draws"))
+    draw = len(models) * chains * batch_size * per_sample
     draws = min(DRAWS, max(2, round(PROBE_SECONDS / draw)))
-    samples = min(len(data.train), max(sampling["batch_size"], round(PROBE_SECONDS / (len(models) * per_sample))))
-    once, twice = (
-        _timed_sampling(models, data.train.first(samples), device, {**sampling, "num_draws": n, "num_burnin_steps": 0})
-        for n in (draws, 2 * draws)
-    )
+    affordable = round(PROBE_SECONDS / (len(models) * per_sample))
+    samples = min(len(data.train), max(batch_size, affordable))
+    train = data.train.first(samples)
+    seconds = []
+    for count in (draws, 2 * draws):
+        settings = {**plan.sampling, "num_draws": count, "num_burnin_steps": 0}
+        start = time.perf_counter()
+        estimate_rlct(models, train, device=device, **settings)
+        seconds.append(time.perf_counter() - start)
+    once, twice = seconds
     per_draw = max(twice - once, 0) / draws
     over_data = max(once - draws * per_draw, 0) * len(data.train) / samples
-    return (over_data + per_draw * sampling["num_draws"]) / len(models)
-
-
-def _timed_sampling(models: Sequence[Any], train: TensorData, device: Any, sampling: dict[str, Any]) -> float:
-    start = time.perf_counter()
-    estimate_rlct(models, train, device=device, **sampling)
-    return time.perf_counter() - start
+    return (over_data + per_draw * num_draws) / len(models)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 # what must be equal for two estimates to be of the same quantity; chains, draws and seeds only decide the error
 SAME = ("sampler", "step_size", "localization", "batch_size", "num_samples", "options", "parameters", "data")
 LEVEL = 2.0  # standard errors of the difference
-COUNTS = ("batch_size", "num_samples", "num_chains", "num_draws", "num_burnin_steps", "seed")
 COLUMNS = ("image_column", "text_column", "label_column")
 SPLITS = ("train_split", "test_split", "test_fraction", "split_seed", "skip_missing")
 
@@ -53,25 +52,22 @@ def _fetch_one(
 
 
 def _wrong_entries(rlct: dict[str, Any]) -> list[str]:
+    """Return the names of entries that are missing or of a wrong type."""
+    from ..complexity.result import SamplerSettings
+
     settings = rlct.get("settings")
     if not isinstance(settings, dict):
         return ["settings"]
     wrong = [name for name in ("llc", "standard_error") if name not in rlct or not _is(rlct[name], float, type(None))]
-    wrong += [] if _is(rlct.get("nbeta"), float) else ["nbeta"]
-    wrong += [] if isinstance(rlct.get("status"), str) else ["status"]
-    wrong += [name for name in ("step_size", "localization") if not _is(settings.get(name), float)]
-    wrong += [name for name in COUNTS if not _is(settings.get(name), int)]
-    wrong += [] if isinstance(settings.get("sampler"), str) else ["sampler"]
-    wrong += [] if _is(rlct.get(KEY), str, type(None)) else [KEY]
-    # those that older files lack, or that may be null
-    wrong += [name for name in ("preset", "data") if not _is(settings.get(name), str, type(None))]
-    wrong += [] if _is(settings.get("member", 0), int) else ["member"]
-    wrong += [] if isinstance(settings.get("paired", True), bool) else ["paired"]
-    wrong += [] if isinstance(settings.get("compute_dtype", ""), str) else ["compute_dtype"]
-    options, parameters = settings.get("options") or {}, settings.get("parameters") or []
-    wrong += [] if isinstance(options, dict) and all(_is(value, float) for value in options.values()) else ["options"]
-    names = isinstance(parameters, list) and all(isinstance(name, str) for name in parameters)
-    return wrong + ([] if names else ["parameters"])
+    if not _is(rlct.get("nbeta"), float):
+        wrong.append("nbeta")
+    if not isinstance(rlct.get("status"), str):
+        wrong.append("status")
+    if not _is(rlct.get(KEY), str, type(None)):
+        wrong.append(KEY)
+    # those that older files lack may also be null
+    given = {name: value for name, value in settings.items() if value is not None}
+    return wrong + SamplerSettings.wrong_entries({"nbeta_rule": "not told"} | given)
 
 
 def _is(value: Any, *kinds: type) -> bool:
@@ -85,8 +81,11 @@ def published_settings(published: Mapping[str, Any]) -> dict[str, Any]:
     from ..complexity.result import SamplerSettings
 
     known = {field.name for field in fields(SamplerSettings)}  # a later version may have written others
-    settings = {name: value for name, value in published["settings"].items() if name in known}
-    settings.setdefault("compute_dtype", "")  # not told: the model's own
+    # not told: the type of the computation is the model's own
+    settings: dict[str, Any] = {"nbeta_rule": "not told", "compute_dtype": ""}
+    for name, value in published["settings"].items():
+        if name in known and value is not None:
+            settings[name] = value
     return SamplerSettings(**settings).keywords(published["nbeta"])
 
 

@@ -50,9 +50,12 @@ def losses_and_gradients(
         shared_batch: whether all copies have one batch.
         micro_batch_size: samples of a piece. None: all at once.
     """
-    leaves = {name: value.detach().requires_grad_() for name, value in layout.views(position).items()}
-    copies = {name: value.repeat_interleave(len(position) // len(value), 0) for name, value in own.items()}
-    copies |= leaves
+    leaves = {}
+    for name, value in layout.views(position).items():
+        leaves[name] = value.detach().requires_grad_()
+    copies = dict(leaves)
+    for name, value in own.items():
+        copies[name] = value.repeat_interleave(len(position) // len(value), 0)
     for index in samples:
         inputs, targets = part_of(inputs, index), part_of(targets, index)
     batch_size = targets.shape[0 if shared_batch else 1]
@@ -68,20 +71,30 @@ def losses_and_gradients(
             losses = losses_of(copies, common, *piece)  # (K, b)
             sums = _in_full(losses).sum(1)  # (K,)
             new = torch.autograd.grad(
-                sums.sum() / batch_size, list(leaves.values()), allow_unused=True, materialize_grads=True
+                sums.sum() / batch_size,
+                list(leaves.values()),
+                allow_unused=True,
+                materialize_grads=True,
             )
-        total = sums.detach() if total is None else total + sums.detach()
-        gradients = list(new) if not gradients else [_in_full(a) + b for a, b in zip(gradients, new, strict=True)]
+        if total is None:
+            total = sums.detach()
+            gradients = list(new)
+        else:
+            total = total + sums.detach()
+            gradients = [_in_full(a) + b for a, b in zip(gradients, new, strict=True)]
     assert total is not None
     # reshape, because flatten rejects the gradient of a single number, (K,)
-    return total / batch_size, torch.cat([part.reshape(len(position), -1) for part in gradients], dim=1)
+    parts = [part.reshape(len(position), -1) for part in gradients]
+    return total / batch_size, torch.cat(parts, dim=1)
 
 
 def _in_full(tensor: Tensor) -> Tensor:
+    """Return the tensor in float32 at least."""
     return tensor.float() if tensor.itemsize < 4 else tensor
 
 
 def _slice(batch: Any, part: slice, shared: bool) -> Any:
     """Return a part of each copy's batch."""
-    index = part if shared else (slice(None), part)
-    return {name: value[index] for name, value in batch.items()} if isinstance(batch, dict) else batch[index]
+    if isinstance(batch, dict):
+        return {name: _slice(value, part, shared) for name, value in batch.items()}
+    return batch[part] if shared else batch[:, part]

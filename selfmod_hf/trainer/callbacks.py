@@ -18,6 +18,7 @@ from ..data import TensorData
 from .adapters import classifier_weight, has_adapter
 from .collated import CollatedData, collate
 from .processes import is_sharded, share_state
+from .rlct import estimate_rlct
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -92,8 +93,6 @@ class RLCTCallback(TrainerCallback):
     ) -> None:
         if not self.is_due(state):
             return
-        from .rlct import estimate_rlct
-
         share_state(self.trainer)  # every process runs some of the chains
         model = self.trainer.accelerator.unwrap_model(kwargs["model"])
         if not isinstance(self.data, (TensorData, CollatedData)):

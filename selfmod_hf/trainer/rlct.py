@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from ..complexity import LLCCalibration, LLCResult, calibrate_llc
 from ..complexity.calibration import SAMPLER as CALIBRATION_SAMPLER
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class _OnPixels(nn.Module):
-    """The classification-only network, from uint8 pixels: a minibatch is gathered as bytes, then normalized."""
+    """Run the classification-only network on uint8 pixels: a minibatch is gathered as bytes, then normalized."""
 
     def __init__(self, model: SelfModelingPreTrainedModel, data: ImageTensors) -> None:
         super().__init__()
@@ -43,7 +45,7 @@ class _OnPixels(nn.Module):
 
 
 class _OnInputs(nn.Module):
-    """The classification-only network, from its own arguments: padded tokens, or pixels of any kind."""
+    """Run the classification-only network on its own arguments: padded tokens, or pixels of any kind."""
 
     def __init__(self, model: SelfModelingPreTrainedModel) -> None:
         super().__init__()
@@ -51,8 +53,8 @@ class _OnInputs(nn.Module):
 
     def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
         dtype = next(self.network.parameters()).dtype
-        typed = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
-        return self.network(**typed).logits
+        floats = {name: value.to(dtype) for name, value in inputs.items() if value.is_floating_point()}
+        return self.network(**(inputs | floats)).logits
 
 
 def _pruned(model: SelfModelingPreTrainedModel) -> SelfModelingPreTrainedModel:
@@ -71,11 +73,10 @@ def _pruned(model: SelfModelingPreTrainedModel) -> SelfModelingPreTrainedModel:
 
 
 def _attention_that_maps() -> str:
-    """transformers' scaled dot product attention, by the name of a variant that always builds its mask. The original
-    looks first whether anything is padded, a decision that cannot be taken for all chains at once."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-    from transformers.masking_utils import sdpa_mask
+    """Return the name of a variant of transformers' scaled dot product attention, one that always builds its mask.
+
+    The original looks first whether anything is padded, a decision that cannot be taken for all chains at once.
+    """
 
     def mask(*args: Any, **settings: Any) -> torch.Tensor | None:
         return sdpa_mask(*args, **{**settings, "allow_is_bidirectional_skip": False})
@@ -87,7 +88,7 @@ def _attention_that_maps() -> str:
 
 
 class _OnTexts(nn.Module):
-    """The classification-only network of an embedding bag, from the numbers of texts, whose lengths differ."""
+    """Run the classification-only network of an embedding bag on the numbers of texts, because their lengths differ."""
 
     def __init__(self, model: SelfModelingPreTrainedModel, data: TextTensors) -> None:
         super().__init__()
@@ -100,7 +101,7 @@ class _OnTexts(nn.Module):
 
 
 class _Texts:
-    """The data behind `_Bags`, by reference: networks that are stacked and copied share one."""
+    """Hold the data behind `_Bags` by reference, so that networks that are stacked and copied share one."""
 
     def __init__(self, data: TextTensors) -> None:
         self.data = data
@@ -110,11 +111,11 @@ class _Texts:
 
 
 class _Bags(torch.autograd.Function):
-    """Rows (B,) to the tokens (N,) and offsets (B + 1,) of these texts; mapped over chains, all get the longest N."""
+    """Gather tokens (N,) and offsets (B + 1,) of the texts in rows (B,). Mapped over chains, all get the longest N."""
 
     @staticmethod
     def forward(rows: torch.Tensor, texts: _Texts) -> tuple[torch.Tensor, torch.Tensor]:
-        batch = (texts.data.take if rows.dim() == 1 else texts.data.take_members)(rows)
+        batch = texts.data.take(rows) if rows.dim() == 1 else texts.data.take_members(rows)
         return batch["input_ids"], batch["offsets"]
 
     @staticmethod

@@ -382,7 +382,7 @@ def test_a_self_test_without_draws_is_refused(capsys):
         (["rlct", "--model=MODEL", "--augment"], "--augment True: the RLCT is that of the training set as it is"),
         (
             ["rlct", "--model=MODEL", "--sampler=fisher_sgld"],
-            "--sampler fisher_sgld: give --step_size and --localization",
+            "--sampler='fisher_sgld': give --step_size and --localization",
         ),
         (["rlct", "--self_test", "--task=mnist"], "--task mnist: has no effect on --self_test"),
         (["rlct", "--self_test", "--sampler=sghmc"], "--sampler sghmc: has no effect on --self_test"),

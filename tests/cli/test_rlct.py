@@ -16,6 +16,7 @@ from selfmod_hf.complexity import LLCResult
 from selfmod_hf.hub.agreement import compare_with_published
 from selfmod_hf.hub.model_folder import write_model_card
 from selfmod_hf.hub.results import load_results
+from selfmod_hf.hub.saved import SavedNetwork
 from selfmod_hf.models import SelfModelingForImageClassification
 
 SCRIPT = str(Path(__file__).resolve().parents[2] / "scripts" / "estimate_rlct.py")
@@ -172,12 +173,9 @@ def test_images_are_normalized_as_in_training(small_model, tmp_path):
 
 
 def test_a_typed_split_is_not_cut_to_the_size_of_the_runs_own(small_model):
-    from selfmod_hf.cli.data_flags import DataArguments
-    from selfmod_hf.cli.rlct import RLCTArguments, _published
-
-    for typed, limited in ((DataArguments(), True), (DataArguments(train_split="test"), False)):
-        _, taken = _published(RLCTArguments(model=str(small_model)), typed, str(small_model))
-        assert ("max_train_samples" in taken) == limited
+    saved = SavedNetwork(str(small_model))
+    for given, limited in (({}, True), ({"train_split": "test"}, False)):
+        assert ("max_train_samples" in saved.data_entries(given)) == limited
 
 
 def test_data_that_nothing_names_are_asked_for(small_model, tmp_path, capsys):
@@ -185,7 +183,7 @@ def test_data_that_nothing_names_are_asked_for(small_model, tmp_path, capsys):
     shutil.copytree(small_model, folder)
     (folder / "run.json").unlink()
     assert main(["rlct", "--model", str(folder)]) == 2
-    assert "--task, --dataset_name: name the training data; no run.json" in capsys.readouterr().err
+    assert "--task, --dataset_name=None: name the training data; no run.json" in capsys.readouterr().err
 
 
 def test_a_folder_of_data_that_only_its_owner_knows_must_be_named(small_model, tmp_path, capsys):

@@ -79,7 +79,7 @@ def test_threads_give_the_same_bits_whichever_comes_first(monkeypatch):
     torch.manual_seed(0)
     network = SelfModelingForImageClassification(SelfModelingConfig(hidden_sizes=[256], image_size=8, num_labels=10))
     data = load_images(TaskSpec(name="digits", dataset_name=None)).train
-    monkeypatch.setattr("selfmod_hf.complexity.chains.MinibatchStream", LateStream)
+    monkeypatch.setattr("selfmod_hf.complexity.random_streams.MinibatchStream", LateStream)
     threads, traces = torch.get_num_threads(), []
     try:
         torch.set_num_threads(2)  # chains 0 and 1 on one, 2 and 3 on the other

@@ -1,0 +1,146 @@
+"""A saved network, in a folder or in a repository of the Hub: its files, its data, its published RLCT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..data import load_images, load_texts, make_task, network_preprocessing, resolve_task
+from ..data.texts import load_tokenizer
+from ..errors import InputError
+from ..models import load_model
+from ..weights import weights_sha256
+from .agreement import data_of_folder, published_data, published_rlct
+from .download import fetch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..data import TaskSpec, TensorData
+    from ..models import SelfModelingPreTrainedModel
+
+# of a network on the Hub: itself, and of texts the tokenizer (`*.model`: SentencePiece's)
+NETWORK_FILES = (
+    "config.json", "*.safetensors*", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*",
+    "merges.txt", "*.model", "preprocessor_config.json",
+)  # fmt: skip
+
+
+OF_A_SPLIT = {"train_split", "dataset_config", "test_fraction", "split_seed", "skip_missing"}
+
+
+@dataclass(frozen=True)
+class SavedNetwork:
+    """A network in a folder, or in a repository of the Hub. Its files are read when they are asked for.
+
+    Attributes:
+        model: folder, or id of a repository.
+        revision: branch, tag or commit of the repository.
+        subfolder: of the network, such as one of a published sweep.
+    """
+
+    model: str
+    revision: str | None = None
+    subfolder: str = ""
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Return whether the network is in a repository, not in a folder of this machine."""
+        return not Path(self.model).is_dir()
+
+    @cached_property
+    def snapshot_folder(self) -> Path:
+        """Return the folder, of a repository the cached one. Each file was compared with its checksum."""
+        if not self.is_on_hub:
+            return Path(self.model)
+        prefix = f"{self.subfolder}/" if self.subfolder else ""
+        return fetch(self.model, [f"{prefix}{name}" for name in NETWORK_FILES], revision=self.revision)
+
+    @property
+    def network_folder(self) -> Path:
+        """Return the folder of the network's own files."""
+        return self.snapshot_folder / self.subfolder
+
+    @cached_property
+    def loaded_network(self) -> SelfModelingPreTrainedModel:
+        """Return the network, also one whose training has diverged."""
+        return load_model(str(self.snapshot_folder), subfolder=self.subfolder, finite=False)
+
+    @cached_property
+    def weights_digest(self) -> str | None:
+        """Return the SHA-256 of its weights."""
+        return weights_sha256(self.network_folder)
+
+    def load_files(self) -> None:
+        """Read the network and the SHA-256 of its weights, so that broken files are found now."""
+        _ = self.loaded_network, self.weights_digest
+
+    @cached_property
+    def published_rlct(self) -> dict[str, Any] | None:
+        """Return the `rlct.json` beside a network on the Hub, or None."""
+        return published_rlct(self.model, self.revision, self.subfolder) if self.is_on_hub else None
+
+    def data_entries(self, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the entries that name its training data; see `published_data`.
+
+        Args:
+            given: entries that the user names. They are left out, and the network's own that contradict them. With a
+                `task` among them there are none.
+
+        Raises:
+            InputError: no file names the data, nor does the user.
+        """
+        given = given or {}
+        if "task" in given:
+            return {}
+        name = given.get("dataset_name")
+        if self.is_on_hub:
+            entries = published_data(self.model, self.revision, self.subfolder, name)
+        else:
+            entries = data_of_folder(self.network_folder, name)
+        if not entries and name is None:
+            raise InputError("task, dataset_name", None, "name the training data; no run.json beside the network does")
+        own = {field: value for field, value in entries.items() if field not in given}
+        if OF_A_SPLIT & set(given):
+            own.pop("max_train_samples", None)  # were of another split
+        if "test_split" in given:
+            own.pop("test_fraction", None)
+        return own
+
+    @property
+    def results_folder(self) -> Path:
+        """Return the folder for an estimate: the network's own, for one of the Hub or of a sweep one in runs/rlct."""
+        own, elsewhere = Path(self.model, self.subfolder), Path("runs/rlct")
+        if (own / "row.json").is_file():  # a sweep's: its rlct.json belongs to the row
+            own = own.resolve()
+            return elsewhere / f"{own.parent.parent.name}--{own.name}"
+        return elsewhere / self.model.replace("/", "--") / self.subfolder if self.is_on_hub else own
+
+    def reading(self, tokenizer_name: str | None = None) -> dict[str, Any]:
+        """Return arguments of `load_images` or `load_texts`: samples are prepared as for this network's training.
+
+        Args:
+            tokenizer_name: in place of the network's own.
+        """
+        config = self.loaded_network.config
+        if not config.reads_text:
+            return {"preprocessing": network_preprocessing(self.network_folder, config)}
+        if tokenizer_name:
+            tokenizer = load_tokenizer(tokenizer_name)
+        else:
+            tokenizer = load_tokenizer(str(self.snapshot_folder), subfolder=self.subfolder)
+        return {"tokenizer": tokenizer, "padded": config.backbone == "transformers"}
+
+    def training_data(self) -> tuple[TaskSpec, TensorData]:
+        """Return the task and the training set that the network was trained on, as its files name them.
+
+        Raises:
+            ValueError: no file names the data, or they cannot be read.
+        """
+        entries = self.data_entries()
+        limits = {name: entries.pop(name, None) for name in ("max_train_samples", "max_test_samples")}
+        spec = resolve_task(make_task(entries.pop("task", None), entries))
+        load = load_images if spec.text_column is None else load_texts
+        return spec, load(spec, **self.reading(), **limits).train

@@ -1,0 +1,202 @@
+"""RLCTs of saved networks: replications of a published one, and those of a run's checkpoints."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..complexity import LLCCalibration, LLCResult, llc_preset
+from ..errors import InputError
+from ..files import write_file
+from ..hub.agreement import compare_with_published, published_settings
+from ..hub.saved import SavedNetwork
+from .checkpoints import whole_checkpoints
+from .rlct import calibrate_rlct, estimate_rlct
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from typing_extensions import Unpack
+
+    from ..complexity.settings import LLCOptions
+
+CHOSEN = ("step_size", "localization", "sampler")  # by a calibration
+
+
+@dataclass(frozen=True)
+class Replication:
+    """A published RLCT, estimated once more.
+
+    Attributes:
+        result: the new estimate.
+        published: the published `rlct.json`.
+        agrees: whether the two differ by at most 2 standard errors of the difference. None: that is no test, because
+            they are not comparable, one has not converged, or both were made with the same random numbers.
+        text: the verdict in one line.
+    """
+
+    result: LLCResult
+    published: Mapping[str, Any]
+    agrees: bool | None
+    text: str
+
+
+def replicate_rlct(
+    model: str | SavedNetwork,
+    *,
+    revision: str | None = None,
+    subfolder: str = "",
+    train_data: Any = None,
+    settings: Mapping[str, Any] | None = None,
+    **changes: Unpack[LLCOptions],
+) -> Replication:
+    """Estimate a published RLCT again with new random numbers, and compare the two.
+
+    Args:
+        model: id of a repository on the Hub.
+        revision: branch, tag or commit.
+        subfolder: of the network, such as one of a published sweep.
+        train_data: the training set, as for `estimate_rlct`. None: the one that the published files name.
+        settings: keywords of `estimate_rlct`. None: the published ones with the next seed.
+        changes: settings in place of these, such as `device`, `num_chains` or `seed`.
+
+    Raises:
+        ValueError: no RLCT is published there, no file names the data, or a setting cannot be used.
+
+    >>> found = replicate_rlct("me/digits-h16")  # doctest: +SKIP
+    >>> found.agrees  # doctest: +SKIP
+    True
+    """
+    saved = SavedNetwork(model, revision, subfolder) if isinstance(model, str) else model
+    published = saved.published_rlct
+    if published is None:
+        raise InputError("model", saved.model, "has no rlct.json beside it on the Hub")
+    chosen = dict(choose_settings(published, None, "", {}) if settings is None else settings) | dict(changes)
+    if train_data is None:
+        spec, train_data = saved.training_data()
+        chosen.setdefault("data", spec.train_data)
+    saved.load_files()
+    (found,) = estimate_rlct([saved.loaded_network], train_data, **chosen)
+    result = replace(found, weights_sha256=saved.weights_digest)
+    agreement = compare_with_published(result, published)
+    return Replication(result, published, agreement.agrees, agreement.text)
+
+
+def choose_settings(
+    published: Mapping[str, Any] | None, preset: str | None, task: str, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return keywords of `estimate_rlct`: the published ones, or a preset's with those given in their place.
+
+    Args:
+        published: an `rlct.json`. Its settings are used if neither a preset nor a setting is given, with the next seed:
+            the same seed would repeat the figure, and be no test of it.
+        preset: its name. None: "paper".
+        task: whose values of the preset.
+        given: settings.
+
+    Raises:
+        InputError: "fisher_sgld" is given without a step size or localization.
+    """
+    if given.get("sampler") == "fisher_sgld" and not {"step_size", "localization"} <= given.keys():
+        units = "in units of the Fisher information: the presets' are in the weights' own"
+        raise InputError("sampler", "fisher_sgld", f"give `step_size` and `localization` too, {units}")
+    if published is None or preset is not None or given:
+        return {"seed": 0, **llc_preset("paper" if preset is None else preset, task, **given)}
+    settings = published_settings(published)
+    return settings | {"seed": settings["seed"] + 1}
+
+
+def estimate_saved(saved: SavedNetwork, train_data: Any, **settings: Any) -> LLCResult:
+    """Estimate the RLCT of a saved network. The result names its weights.
+
+    Args:
+        saved: the network.
+        train_data: as for `estimate_rlct`.
+        settings: as for `estimate_rlct`.
+    """
+    saved.load_files()
+    (result,) = estimate_rlct([saved.loaded_network], train_data, **settings)
+    return replace(result, weights_sha256=saved.weights_digest)
+
+
+def calibrate_saved(
+    saved: SavedNetwork, train_data: Any, settings: Mapping[str, Any], given: Mapping[str, Any]
+) -> LLCCalibration:
+    """Calibrate the RLCT of a saved network. The result names its weights.
+
+    Args:
+        saved: the network.
+        train_data: as for `estimate_rlct`.
+        settings: of `choose_settings`. A calibration chooses step size, localization and sampler in their place.
+        given: settings that were given: a step size or localization makes the grid one line or cell.
+    """
+    name = settings["preset"].partition(" with ")[0]
+    changed = sorted({*given, *CHOSEN})
+    others = {field: value for field, value in settings.items() if field not in CHOSEN}
+    others["preset"] = f"{name} with {', '.join(changed)}"
+    if "sampler" in given:
+        others["sampler"] = given["sampler"]
+    for field in ("step_size", "localization"):
+        if field in given:
+            others[f"{field}s"] = [given[field]]
+    saved.load_files()
+    found = calibrate_rlct(saved.loaded_network, train_data, **others)
+    return replace(found, result=replace(found.result, weights_sha256=saved.weights_digest))
+
+
+def estimate_checkpoints(
+    run: str | Path | Sequence[SavedNetwork], train_data: Any, **settings: Unpack[LLCOptions]
+) -> dict[Path, LLCResult]:
+    """Estimate the RLCT of each checkpoint of a run with the same noise, so that the curve over training is smooth.
+
+    Args:
+        run: folder of `selfmod train`, with folders `checkpoint-<step>`; or the checkpoints themselves.
+        train_data: as for `estimate_rlct`.
+        settings: as for `estimate_rlct`.
+
+    Returns:
+        The checkpoints' folders in the order of their steps, each with its result.
+
+    Raises:
+        ValueError: no checkpoint is complete, or a setting cannot be used.
+    """
+    checkpoints = saved_checkpoints(run) if isinstance(run, (str, Path)) else run
+    for saved in checkpoints:
+        saved.load_files()
+    networks = [saved.loaded_network for saved in checkpoints]
+    results = estimate_rlct(networks, train_data, members=[0] * len(networks), **settings)
+    found = {}
+    for saved, result in zip(checkpoints, results, strict=True):
+        found[saved.network_folder] = replace(result, weights_sha256=saved.weights_digest)
+    return found
+
+
+def save_checkpoints(results: Mapping[Path, LLCResult], file: Path) -> list[dict[str, Any]]:
+    """Write each result into its checkpoint, and all of them into one JSON file, and return the file's rows.
+
+    Args:
+        results: of `estimate_checkpoints`.
+        file: one row a checkpoint: `step`, `checkpoint`, and the result without its traces.
+    """
+    rows = []
+    for folder, result in results.items():
+        result.save(folder / "rlct.json")
+        step = int(folder.name.rsplit("-", 1)[1])
+        rows.append({"step": step, "checkpoint": str(folder), **result.to_dict()})
+    write_file(file, json.dumps(rows, indent=2) + "\n")
+    return rows
+
+
+def saved_checkpoints(run_folder: str | Path) -> list[SavedNetwork]:
+    """Return the checkpoints of a run in the order of their steps.
+
+    Raises:
+        ValueError: none is complete.
+    """
+    found = whole_checkpoints(str(run_folder))
+    if not found:
+        problem = "no folder checkpoint-<step> in it that was written to its end (train with `save_total_limit`)"
+        raise InputError("checkpoints", str(run_folder), problem)
+    return [SavedNetwork(folder) for folder in found]

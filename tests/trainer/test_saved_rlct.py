@@ -1,0 +1,66 @@
+"""A published RLCT is replicated from Python as by the command, and a run's checkpoints are estimated."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from selfmod_hf import LLCResult, estimate_checkpoints, load_images, replicate_rlct
+from selfmod_hf.cli import main
+from selfmod_hf.data import make_task
+from selfmod_hf.hub.upload import Target, push_model
+from selfmod_hf.trainer.saved_rlct import saved_checkpoints
+
+REPLICATE = """
+import sys
+from selfmod_hf import replicate_rlct
+found = replicate_rlct("me/net", device="cpu")
+found.result.save(sys.argv[1] + "/python/rlct.json")
+print(found.text)
+print(replicate_rlct("me/net", seed=0).text)
+"""
+COMMAND = "import sys; from selfmod_hf.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def test_a_published_rlct_is_replicated_as_by_the_command(loopback_hub, small_model, tmp_path):
+    push_model(loopback_hub.api(), small_model, Target("me/net"))
+
+    def run(code: str, *arguments: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], env=loopback_hub.env(), capture_output=True, text=True, check=True
+        )
+        return done.stdout.splitlines()
+
+    verdict, of_the_same_seed = run(REPLICATE, str(tmp_path))
+    command = run(COMMAND, "rlct", "--model=me/net", "--device=cpu", f"--output_dir={tmp_path}", "--quiet")
+    assert command[-1] == f"{'published':22}{verdict}"
+    assert of_the_same_seed.startswith("same seed: repeats the figure")
+    found, by_command = (LLCResult.load(folder / "rlct.json") for folder in (tmp_path / "python", tmp_path))
+    np.testing.assert_array_equal(found.loss_trace, by_command.loss_trace)
+    assert found.settings == by_command.settings
+    assert found.weights_sha256 == LLCResult.load(small_model / "rlct.json").weights_sha256
+
+
+def test_a_network_that_was_not_published_cannot_be_replicated(small_model):
+    with pytest.raises(ValueError, match=r"has no rlct\.json beside it on the Hub$"):
+        replicate_rlct(str(small_model))
+
+
+def test_checkpoints_have_the_same_noise_and_name_their_weights(tmp_path):
+    flags = ["--task=digits", "--max_train_samples=100", "--num_train_epochs=2", "--save_total_limit=2", "--quiet"]
+    assert main(["train", *flags, f"--output_dir={tmp_path}"]) == 0
+    data = load_images(make_task("digits"), max_train_samples=100).train
+    found = estimate_checkpoints(tmp_path, data, num_draws=6, num_chains=2)
+    assert [folder.name for folder in found] == ["checkpoint-2", "checkpoint-4"]
+    assert {result.settings.member for result in found.values()} == {0}
+    digests = [result.weights_sha256 for result in found.values()]
+    assert digests == [saved.weights_digest for saved in saved_checkpoints(tmp_path)]
+    assert len(set(digests)) == 2
+
+
+def test_a_folder_without_checkpoints_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"^checkpoints=.*: no folder checkpoint-<step> in it"):
+        estimate_checkpoints(tmp_path, None)
