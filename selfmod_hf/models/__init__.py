@@ -10,12 +10,9 @@ from transformers import (
 from .configuration_self_modeling import SelfModelingConfig
 from .image_processing_self_modeling import SelfModelingImageProcessor
 from .loading import check_config, load_config, load_model, model_class_of
-from .modeling_self_modeling import (
-    SelfModelingForImageClassification,
-    SelfModelingForSequenceClassification,
-    SelfModelingOutput,
-    SelfModelingPreTrainedModel,
-)
+from .losses_self_modeling import SelfModelingOutput
+from .modeling_self_modeling import SelfModelingForImageClassification, SelfModelingForSequenceClassification
+from .pretrained_self_modeling import SelfModelingPreTrainedModel
 
 AutoConfig.register(SelfModelingConfig.model_type, SelfModelingConfig)
 AutoModelForImageClassification.register(SelfModelingConfig, SelfModelingForImageClassification)

@@ -6,11 +6,8 @@ import torch
 from safetensors import SafetensorError
 
 from .configuration_self_modeling import SelfModelingConfig
-from .modeling_self_modeling import (
-    SelfModelingForImageClassification,
-    SelfModelingForSequenceClassification,
-    SelfModelingPreTrainedModel,
-)
+from .modeling_self_modeling import SelfModelingForImageClassification, SelfModelingForSequenceClassification
+from .pretrained_self_modeling import SelfModelingPreTrainedModel
 
 
 def model_class_of(config: SelfModelingConfig) -> type[SelfModelingPreTrainedModel]:

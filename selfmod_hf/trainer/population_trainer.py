@@ -17,7 +17,7 @@ from transformers.trainer_utils import PredictionOutput
 from ..data import TensorData
 from ..data.loading import EpochBatchSampler, MemberBatchSampler, TensorDataLoader, whole_batch
 from ..models import SelfModelingPreTrainedModel
-from ..models.modeling_self_modeling import IGNORED_LABEL, classification_losses, self_modeling_losses
+from ..models.losses_self_modeling import IGNORED_LABEL, classification_losses, self_modeling_losses
 from ..stacking import chunk_ranges
 from .callbacks import RLCTCallback, WeightWidthCallback, log_aside, rlct_logs
 from .member_rates import check_schedule, rates_of, scale_steps

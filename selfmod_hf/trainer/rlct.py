@@ -21,7 +21,7 @@ from ..data import ImageTensors, TensorData, TextTensors
 from ..data.tensors import on_device
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
-from ..models.modeling_self_modeling import IGNORED_LABEL
+from ..models.losses_self_modeling import IGNORED_LABEL
 from .collated import CollatedData, collate, is_data_of_rows
 from .network import check_length, check_tokens
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import EvalPrediction, TrainerCallback
 
-from ..models.modeling_self_modeling import IGNORED_LABEL
+from ..models.losses_self_modeling import IGNORED_LABEL
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
-from ..models.modeling_self_modeling import SelfModelingOutput, classification_losses, self_modeling_losses
+from ..models.losses_self_modeling import SelfModelingOutput, classification_losses, self_modeling_losses
 from .member import Member
 from .processes import share_state
 from .saving import SavingTrainer

@@ -19,7 +19,7 @@ from ..data import EpochBatchSampler, TaskData, TaskSpec, TensorData, TensorData
 from ..data.loading import whole_batch
 from ..errors import InputError
 from ..models import SelfModelingConfig
-from ..models.modeling_self_modeling import MeanEmbeddingBag
+from ..models.embedding_bag_self_modeling import MeanEmbeddingBag
 from .adapters import check_with_adapter, has_adapter
 from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback
 from .checkpoints import check_not_pickled, is_whole, load_adapters, load_weights, newest_whole_checkpoint

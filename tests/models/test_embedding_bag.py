@@ -18,7 +18,7 @@ from selfmod_hf import (
     estimate_rlct,
 )
 from selfmod_hf.data import TextTensors
-from selfmod_hf.models.modeling_self_modeling import MeanEmbeddingBag
+from selfmod_hf.models.embedding_bag_self_modeling import MeanEmbeddingBag
 
 VOCABULARY = 23
 

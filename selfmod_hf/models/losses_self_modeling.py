@@ -1,0 +1,64 @@
+"""What a self-modeling network returns, and the terms of its loss for each sample.
+
+A copy of this file travels with every pushed model (``trust_remote_code``), so it imports nothing of the package but
+the files beside it, by flat relative imports.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+from transformers.utils import ModelOutput
+
+IGNORED_LABEL = -100  # transformers' convention: such a sample enters no loss
+
+
+@dataclass
+class SelfModelingOutput(ModelOutput):
+    """What a self-modeling network returns.
+
+    Attributes:
+        loss: scalar, ``w_c * classification_loss + w_s * self_modeling_loss``; None without labels.
+        logits: (B, num_labels).
+        classification_loss: scalar, cross-entropy, averaged over the batch; None without labels.
+        self_modeling_loss: scalar, square error averaged over the batch and the n activations; None without
+            labels (which say what samples count) and for the baseline (no target layers).
+        self_model_predictions: (B, n), the activations as the network predicts them.
+        self_model_targets: (B, n), the activations themselves, all target layers flattened and concatenated.
+        hidden_states: the encoder's own, a tuple; None unless ``output_hidden_states`` asks for them.
+        attentions: the encoder's own, a tuple; None unless ``output_attentions`` asks for them.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    classification_loss: torch.Tensor | None = None
+    self_modeling_loss: torch.Tensor | None = None
+    self_model_predictions: torch.Tensor | None = None
+    self_model_targets: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+def at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """Losses are taken in float32 at least, also under bf16 or fp16 autocast."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def classification_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each sample, (B,); zero where the label is -100.
+
+    Args:
+        logits: (B, num_labels).
+        labels: (B,), integers.
+    """
+    return F.cross_entropy(at_least_float32(logits), labels, reduction="none", ignore_index=IGNORED_LABEL)
+
+
+def self_modeling_losses(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Square error of each sample averaged over its n activations, (B,).
+
+    Args:
+        predictions: (B, n).
+        targets: (B, n).
+    """
+    return (at_least_float32(predictions) - at_least_float32(targets)).square().mean(dim=1)
