@@ -49,15 +49,18 @@ def check_model(model: nn.Module) -> None:
 def check_data(inputs: Batch, targets: Tensor) -> None:
     """Raise a ValueError unless inputs and targets are tensors of one length, of one finite sample or more."""
     check("targets", type(targets).__name__, isinstance(targets, Tensor), "a tensor")
-    check("targets", tuple(targets.shape), targets.dim() > 0 and len(targets) > 0, "of at least one sample")
+    count = len(targets) if targets.dim() > 0 else 0
+    check("targets", tuple(targets.shape), count > 0, "of at least one sample")
     named = named_inputs(inputs)
     check("inputs", inputs, bool(named), "a tensor or a dict of at least one tensor")
     for name, value in [*named.items(), ("targets", targets)]:
         check(name, type(value).__name__, isinstance(value, Tensor), "a tensor")
-        check(name, str(value.layout), value.layout is torch.strided and not value.is_nested, "dense")
-        check(name, "without numbers, on device meta", value.device.type != "meta", "a tensor that holds numbers")
-        same = value.dim() > 0 and len(value) == len(targets)
-        check(name, tuple(value.shape), same, f"of as many samples as targets, {len(targets)}")
+        dense = value.layout is torch.strided and not value.is_nested
+        check(name, str(value.layout), dense, "dense")
+        on_meta = value.device.type == "meta"
+        check(name, "without numbers, on device meta", not on_meta, "a tensor that holds numbers")
+        shape = tuple(value.shape)
+        check(name, shape, shape[:1] == (count,), f"of as many samples as targets, {count}")
         check(name, "NaN or infinity", _finite(value), "finite")
 
 

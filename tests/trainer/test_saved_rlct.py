@@ -41,6 +41,7 @@ def test_a_published_rlct_is_replicated_as_by_the_command(loopback_hub, small_mo
     found, by_command = (LLCResult.load(folder / "rlct.json") for folder in (tmp_path / "python", tmp_path))
     np.testing.assert_array_equal(found.loss_trace, by_command.loss_trace)
     assert found.settings == by_command.settings
+    assert found.settings.seed == LLCResult.load(small_model / "rlct.json").settings.seed + 1
     assert found.weights_sha256 == LLCResult.load(small_model / "rlct.json").weights_sha256
 
 
