@@ -78,7 +78,7 @@ def prepare(argv: Sequence[str]) -> Worker:
         try:
             import optuna  # noqa: F401
 
-            from ..experiments.tuning import parse_space
+            from ..experiments.space import parse_space
         except ImportError as error:
             raise UsageError("selfmod tune needs optuna: pip install 'selfmod_hf[tune]'") from error
         _check_numbers(args)
@@ -125,7 +125,8 @@ class Worker:
     def __init__(self, args: TuneArguments, fixed: list[str], space: dict[str, Any]) -> None:
         from ..complexity import llc_preset
         from ..complexity.settings import LLCSettings
-        from ..experiments.tuning import Tuning, as_train_flags
+        from ..experiments.space import as_train_flags
+        from ..experiments.tuning import Tuning
         from . import train
 
         searched = [name for name in space if any(f"--{name}" in text.split("=")[0] for text in fixed)]
@@ -175,7 +176,7 @@ class Worker:
 
     def _measure(self, path: Path, group: Group) -> list[Measured]:
         """Train the group's trials from where it stands; what came out."""
-        from ..experiments.tuning import as_train_flags
+        from ..experiments.space import as_train_flags
         from ..trainer.checkpoints import newest_whole_checkpoint
 
         flags = as_train_flags(group.shared) | {"aux_weight": 1.0}
@@ -233,7 +234,7 @@ class Worker:
 
     def command(self, trial: FrozenTrial) -> str:
         """The command that trains that network again."""
-        from ..experiments.tuning import as_train_flags
+        from ..experiments.space import as_train_flags
 
         flags = as_train_flags(trial.params) | {"seed": trial.number}
         return shlex.join(["selfmod", "train", *without_tokens(self.fixed), *as_flags(flags)])

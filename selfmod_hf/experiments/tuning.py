@@ -35,93 +35,17 @@ import numpy as np
 from ..errors import InputError
 from ..files import to_json, write_figure, write_file
 from ..trainer.member import Member
+from .journal import open_journal, try_lock
+from .space import MEMBER_PARAMETERS, only_value
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
-    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
     from ..complexity import LLCResult
 
 OBJECTIVES: dict[str, Any] = {"accuracy": "maximize", "rlct": "minimize", "weight_width": "minimize"}
 ACCURACIES = ("half_way", "accuracy")  # test accuracy after half of the epochs, and at the end
-MEMBER_PARAMETERS = ("aux_weight", "learning_rate")  # may differ within a population; the others may not
-JOINED = {"hidden_sizes": "-", "target_layers": "+"}  # the layers of one choice
-PARAMETERS = (*MEMBER_PARAMETERS, "hidden_sizes", "target_layers")
-
-
-# ---- the space ----
-
-
-def parse_space(entries: Mapping[str, Any]) -> dict[str, BaseDistribution]:
-    """Optuna's distributions from texts or lists.
-
-    `"0:20"` is a range, `"0.001:0.1:log"` one of logarithmic scale, `"16,32,32-16"` a choice. An entry of
-    `hidden_sizes` has a number for each layer, joined by "-"; one of `target_layers` has names joined by "+"; in lists,
-    an entry may be a list of these.
-
-    Raises:
-        InputError: an unknown parameter, or a value that is none of these.
-    """
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-    space: dict[str, BaseDistribution] = {}
-    for name, value in entries.items():
-        if name not in PARAMETERS:
-            raise InputError("space", name, f"allowed are {', '.join(PARAMETERS)}")
-        entries_of = value if isinstance(value, (list, tuple)) else str(value).split(",")
-        texts = [_joined(name, entry) for entry in entries_of]
-        try:
-            if len(texts) == 1 and ":" in texts[0]:
-                low, high, *rest = texts[0].split(":")
-                if rest not in ([], ["log"]) or not float(low) <= float(high):
-                    raise ValueError("allowed is LOW:HIGH or LOW:HIGH:log, LOW at most HIGH")
-                space[name] = FloatDistribution(float(low), float(high), log=bool(rest))
-            elif name in MEMBER_PARAMETERS:
-                space[name] = CategoricalDistribution([float(text) for text in texts])
-            else:
-                space[name] = CategoricalDistribution(texts)
-                [as_train_flags({name: text}) for text in texts]  # refuses what is no number
-            _check_numbers(name, space[name])
-        except ValueError as error:
-            raise InputError("space", f"{name}={value}", str(error)) from error
-        if name in ("hidden_sizes", "target_layers") and isinstance(space[name], FloatDistribution):
-            raise InputError("space", f"{name}={value}", "allowed is a list of choices")
-    return space
-
-
-def _check_numbers(name: str, range_: Any) -> None:
-    """Refuse weights and learning rates that no network can be trained with."""
-    if name not in MEMBER_PARAMETERS:
-        return
-    numbers = range_.choices if hasattr(range_, "choices") else (range_.low, range_.high)
-    if not all(math.isfinite(number) and number >= 0 for number in numbers):
-        raise ValueError("allowed are finite numbers of at least 0")
-    if name == "learning_rate" and not min(numbers) > 0:
-        raise ValueError("allowed are numbers above 0")
-
-
-def _joined(name: str, entry: Any) -> str:
-    several = isinstance(entry, (list, tuple)) and name in JOINED
-    return JOINED[name].join(map(str, entry)) if several else str(entry)
-
-
-def as_train_flags(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """A trial's parameters as flags of `selfmod train`."""
-    flags = dict(parameters)
-    if "hidden_sizes" in flags:
-        flags["hidden_sizes"] = [int(size) for size in flags["hidden_sizes"].split(JOINED["hidden_sizes"])]
-    if "target_layers" in flags:
-        flags["target_layers"] = flags["target_layers"].split(JOINED["target_layers"])
-    return flags
-
-
-def _only_value(distribution: Any) -> Any:
-    """Return the value of a range whose ends are equal, or of a list of one choice."""
-    return distribution.choices[0] if hasattr(distribution, "choices") else distribution.low
-
-
-# ---- a study ----
 
 
 @dataclass(frozen=True)
@@ -187,7 +111,7 @@ class Tuning:
         self.give_up_below, self.chance, self.aux_weight = give_up_below, chance, aux_weight
         self.groups = folder / "groups"
         self.groups.mkdir(parents=True, exist_ok=True)
-        self.storage = _journal(folder / "journal.log")
+        self.storage = open_journal(folder / "journal.log")
         with self._lock("study"):
             self.study = optuna.create_study(
                 study_name="tune",
@@ -234,7 +158,7 @@ class Tuning:
         for path in sorted(self.groups.iterdir()):
             if not (path / "group.json").is_file():
                 shutil.rmtree(path, ignore_errors=True)  # of a worker that was killed while it began or removed it
-            elif (lock := _try_lock(path / ".lock")) is not None:
+            elif (lock := try_lock(path / ".lock")) is not None:
                 if (path / "group.json").is_file():  # not finished in the meantime
                     return path, lock
                 lock.close()
@@ -259,7 +183,7 @@ class Tuning:
         members = [self._member(number, params) for number, params in trials]
         path = self.groups / f"{trials[0][0]:05d}"
         path.mkdir(exist_ok=True)
-        lock = _try_lock(path / ".lock")
+        lock = try_lock(path / ".lock")
         content = {"trials": [number for number, _ in trials], "shared": shared, "members": members}
         write_file(path / "group.json", to_json(content))
         return path, lock
@@ -284,7 +208,7 @@ class Tuning:
             if name in shared:
                 continue
             if distribution.single():  # Optuna's sampler misses it by a rounding, and its study rejects that
-                params[name] = _only_value(distribution)
+                params[name] = only_value(distribution)
             else:
                 params[name] = sampler.sample_independent(study, nothing, name, distribution)
         study.add_trial(create_trial(state=TrialState.RUNNING, params=params, distributions=self.space))
@@ -453,42 +377,3 @@ def _table(front: Sequence[FrozenTrial]) -> str:
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
-
-
-def _journal(path: Path) -> BaseStorage:
-    """Optuna's storage in a file."""
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-
-    class Lock(JournalFileOpenLock):
-        """The system lets go of it when the process ends, however it ends; Optuna's own lock stays, and is broken
-        after half a minute. And what a full disk has cut is taken off before more is written, which Optuna leaves to
-        be read as one line with what comes next."""
-
-        def acquire(self) -> bool:
-            self.file = path.with_name(f".{path.name}.lock").open("w")
-            fcntl.flock(self.file, fcntl.LOCK_EX)
-            with path.open("rb+") as journal:
-                journal.seek(max(0, path.stat().st_size - 1))
-                if journal.read() not in (b"", b"\n"):
-                    journal.truncate(path.read_bytes().rfind(b"\n") + 1)
-            return True
-
-        def release(self) -> None:
-            self.file.close()
-
-    return JournalStorage(JournalFileBackend(str(path), Lock(str(path))))
-
-
-def _try_lock(path: Path) -> Any:
-    """The locked file, or None where another process holds it or it is gone."""
-    try:
-        file = path.open("w")
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file

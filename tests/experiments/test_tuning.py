@@ -21,7 +21,8 @@ from transformers import Trainer
 from selfmod_hf.cli import main
 from selfmod_hf.complexity import estimate_llc
 from selfmod_hf.errors import InputError
-from selfmod_hf.experiments.tuning import Group, Measured, Tuning, parse_space
+from selfmod_hf.experiments.space import parse_space
+from selfmod_hf.experiments.tuning import Group, Measured, Tuning
 
 SMALL = [
     "--task=digits", "--max_train_samples=300", "--rlct_draws=40", "--num_train_epochs=4", "--stack=2", "--quiet",
