@@ -40,8 +40,17 @@ KINDS = {"detached": (True, "C0"), "attached": (False, "C1")}
 def draw_figures(results: SweepResults, output: Path) -> list[Path]:
     """Draw all figures of a sweep into a folder, and return the files."""
     output.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, figure in sweep_figures(results).items():
+        for kind in FORMATS:
+            files.append(write_figure(figure, output / f"{name}.{kind}"))
+    return files
+
+
+def sweep_figures(results: SweepResults) -> dict[str, Figure]:
+    """Return all figures of a sweep by their names."""
     note = "; another setting" if results.setting.startswith("NOT") else ""
-    figures: dict[str, Figure] = {}
+    figures = {}
     for detach in sorted_values(results.rows["detach_targets"]):
         suffix = "" if detach else "_attached"
         rows = _of_targets(results.rows, detach)
@@ -56,10 +65,7 @@ def draw_figures(results: SweepResults, output: Path) -> list[Path]:
             figures[f"weights{suffix}"] = weight_distributions(learned, results.folder)
     if not results.paired.empty:
         figures["targets"] = targets_compared(results.paired)
-    files = []
-    for name, figure in figures.items():
-        files += [write_figure(figure, output / f"{name}.{kind}") for kind in FORMATS]
-    return files
+    return figures
 
 
 def _of_targets(table: DataFrame, detach: bool) -> DataFrame:
