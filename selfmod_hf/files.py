@@ -130,8 +130,10 @@ def plain(value: Any) -> Any:
 
 
 def write_file(path: Path, content: bytes | str) -> Path:
-    """Write under a temporary name of this process, then rename: the file appears whole or not at all. Text is written
-    as UTF-8."""
+    """Write a file under a temporary name of this process, then rename it.
+
+    The file appears complete or not at all. Text is written as UTF-8.
+    """
     write_files({path: content.encode() if isinstance(content, str) else content})
     return path
 
@@ -149,8 +151,10 @@ def write_figure(figure: Any, path: Path, dpi: int = 150) -> Path:
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Write files that belong together, each as `write_file` does. The last is the one by which the others are found:
-    of several, it goes before any is replaced, and comes when all are there."""
+    """Write files that belong together, each as `write_file` does.
+
+    The others are found by the last one. It is removed before any of them is replaced, and written after all of them.
+    """
     temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in contents}
     try:
         for path, content in contents.items():

@@ -123,8 +123,10 @@ def _underscored(argument: str) -> str:
 
 
 def _leave_together() -> None:
-    """Close the process group, where there is one: a process that ends while its peers still hold connections to it
-    may be aborted."""
+    """Close the process group if there is one.
+
+    A process that ends while its peers still hold connections to it may be aborted.
+    """
     if "torch" not in sys.modules:
         return
     from torch import distributed

@@ -64,8 +64,10 @@ def make_parser(
 
 
 def as_flags(values: Mapping[str, Any]) -> list[str]:
-    """The flags that say the same: {"aux_weight": 1.0, "hidden_sizes": [8, 4]} -> --aux_weight 1.0 --hidden_sizes 8 4.
-    None says nothing."""
+    """Return values as flags: {"aux_weight": 1.0, "hidden_sizes": [8, 4]} -> --aux_weight 1.0 --hidden_sizes 8 4.
+
+    None gives no flag.
+    """
     flags = []
     for name, value in values.items():
         if value is None:
@@ -167,8 +169,10 @@ def print_note(text: str) -> None:
 
 
 def quieten(quiet: bool) -> None:
-    """Without the bars of loading and writing files, shorter than they are; with `--quiet`, and where nobody looks,
-    without any."""
+    """Hide the progress bars of loading and writing files.
+
+    With `--quiet`, or if standard error is no terminal, hide all progress bars.
+    """
     import datasets
     import transformers
 

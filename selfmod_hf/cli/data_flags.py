@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def flag(help: str, default: Any = None, **kwargs: Any) -> Any:
+    """Return a dataclass field with its help text."""
     return field(default=default, metadata={"help": help, **kwargs})
 
 

@@ -240,6 +240,11 @@ def _derived(args: Any, given: Sequence[str]) -> list[str]:
 
 
 def load_run_data(spec: TaskSpec, data_args: DataArguments, model_args: ModelArguments) -> TaskData[Any]:
+    """Load the data of a run, with the preprocessing or the tokenizer that its backbone needs.
+
+    Raises:
+        UsageError: flags that exclude each other.
+    """
     from ..data import resolve_task
 
     if model_args.backbone_name and (model_args.backbone or model_args.backbone_config):

@@ -21,8 +21,9 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class RandomAffine:
-    """Rotation and translation about the image's centre, then a mirror image: what torchvision's `RandomAffine` (with
-    its nearest-pixel resampling and black border) and `RandomHorizontalFlip` draw.
+    """Turn and shift images about their centre, then mirror some of them.
+
+    The draws are those of torchvision's `RandomAffine` (nearest pixel, black border) and `RandomHorizontalFlip`.
 
     Attributes:
         degrees: the angle is uniform in [-degrees, degrees].

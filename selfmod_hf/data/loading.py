@@ -181,8 +181,10 @@ class AugmentedBatches(Dataset):
 
 
 class TensorDataLoader(DataLoader):
-    """A DataLoader over `TensorData` that makes whole batches, each with one gather; images that have an augmentation
-    are augmented. `in_use` and `bfloat16` are those of `MemberBatches`."""
+    """Load whole batches of `TensorData`, each with one gather, and augment them if the data have an augmentation.
+
+    `in_use` and `bfloat16` are those of `MemberBatches`.
+    """
 
     def __init__(
         self,

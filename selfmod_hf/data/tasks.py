@@ -63,8 +63,10 @@ class TaskSpec:
 
     @property
     def train_data(self) -> str:
-        """The training data for people: id, configuration, split, and what was left out of it. A local folder or file
-        is shown by its name, which is no id."""
+        """Describe the training data for people: id, configuration, split, and what was left out.
+
+        A local folder or file is shown by its name, because a name is no id.
+        """
         name = self.dataset_name or self.name
         if self.is_local:
             name = f"{'folder' if Path(name).is_dir() else 'file'} {Path(name).resolve().name}"

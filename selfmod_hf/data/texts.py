@@ -56,8 +56,12 @@ class TextTensors(TensorData):
         return int(self.offsets.diff().max())
 
     def take(self, rows: torch.Tensor) -> Batch:
-        """`labels` (B,), and bags: `input_ids` (N,) int32 and `offsets` (B + 1,) int32, the last one N; or padded:
-        `input_ids` (B, T) and `attention_mask` (B, T), both int64."""
+        """Return a batch of texts, as bags or padded.
+
+        Returns:
+            `labels` (B,). Bags: `input_ids` (N,) int32 and `offsets` (B + 1,) int32, the last one N. Padded:
+            `input_ids` (B, T) and `attention_mask` (B, T), both int64.
+        """
         tokens, lengths = self._gather(rows)
         batch = {"labels": self.labels.index_select(0, rows)}
         if self.padded:

@@ -86,9 +86,11 @@ class MemoryPlan:
         return 20 * one.parameters + 2 * self.batch_size * (one.sample_bytes + one.activation_bytes)
 
     def members_at_once(self, hidden_size: int) -> int:
-        """Of all processes together; on a CPU no more than run well. 1, where not even two fit into one process, or
-        where company gains nothing: then networks are trained one by one, and the processes share each batch instead
-        of the members."""
+        """Return how many networks train at once, over all processes together.
+
+        1 means that not even two networks fit into one process, or that stacking does not help on a CPU. Then networks
+        are trained one by one, and the processes share each batch instead of the members.
+        """
         if self.members is not None:
             return self.members
         fit = copies_that_fit(self.bytes_per_member(hidden_size), self.limit)
@@ -105,8 +107,10 @@ class MemoryPlan:
         return not torch.accelerator.is_available() and activations > CPU_ACTIVATION_BYTES
 
     def sampled_at_once(self, hidden_size: int) -> int:
-        """Networks whose RLCTs are estimated together: their weights a few times over. Passes over the data, and the
-        chains themselves, are cut to size by `estimate_llc`."""
+        """Return how many networks have their RLCTs estimated together, because their weights fit a few times.
+
+        `estimate_llc` itself cuts passes over the data, and the chains, to size.
+        """
         one = self.footprints[hidden_size]
         return min(RLCT_GROUP, copies_that_fit(20 * one.parameters, self.limit))
 

@@ -26,8 +26,9 @@ SCALES = ("quick", "full")
 
 @dataclass(frozen=True)
 class TaskFlags:
-    """What a study does with a task: flags of `selfmod sweep` beside the recipe's, at each scale, and of `selfmod
-    tune`, whose search is a short one at either scale.
+    """Describe what a study does with a task.
+
+    At each scale it holds flags of `selfmod sweep` besides the recipe's. The search of `selfmod tune` is short at both.
 
     Attributes:
         quick: a first look, reduced in seeds, epochs or samples: not the paper's setting.

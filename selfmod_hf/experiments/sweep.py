@@ -291,8 +291,10 @@ class _Progress(TrainerCallback):
 
 
 class _SeldomSlowSaves(TrainerCallback):
-    """Leaves out checkpoints that are slow to write (many large networks) until they are a small share of the time.
-    What is computed does not depend on it."""
+    """Leave out checkpoints that are slow to write (many large networks) until they are a small share of the time.
+
+    What is computed does not depend on it.
+    """
 
     def __init__(self) -> None:
         self.evaluated = self.saved = time.perf_counter()

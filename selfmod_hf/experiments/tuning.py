@@ -65,8 +65,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Measured:
-    """What training tells of one trial: test accuracy after half of the epochs and at the end, weight width, and the
-    network for its RLCT."""
+    """Hold what training gives of one trial.
+
+    Attributes:
+        half_way: test accuracy after half of the epochs.
+        accuracy: test accuracy at the end.
+        weight_width: of the last layer.
+        model: the network, for its RLCT.
+    """
 
     half_way: float
     accuracy: float
@@ -141,8 +147,10 @@ class Tuning:
     # ---- work ----
 
     def work(self, num_trials: int) -> Iterator[tuple[Path, Group]]:
-        """Groups to run, until the study has so many trials: those of killed workers first, then new ones. Each is
-        held locked until the next is asked for."""
+        """Yield groups to run until the study has so many trials, those of killed workers first.
+
+        Each group stays locked until the next one is asked for.
+        """
         while True:
             with self._lock("study"):
                 found = self._orphan() or self._new_group(num_trials)
@@ -194,8 +202,13 @@ class Tuning:
         return {"seed": number, "aux_weight": self.aux_weight, **own}
 
     def _propose(self, number: int, shared: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-        """Let the sampler choose trial `number`, but for what is `shared`; one entry of the journal, so that there
-        are no half-chosen trials. Returns number and parameters."""
+        """Let the sampler choose the parameters of trial `number` except those that are `shared`.
+
+        The trial is one entry of the journal, so no trial is chosen in part.
+
+        Returns:
+            The number and all parameters.
+        """
         import optuna
         from optuna.trial import TrialState, create_trial
 

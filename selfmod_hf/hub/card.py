@@ -196,8 +196,11 @@ def finite(value: float) -> float | str:
 
 
 def rlct_name(nbeta: float, sampler: str, part: str = "") -> str:
-    """The metric's name. Two RLCTs at another nβ, or of another sampler or part, are different quantities: a table of
-    metrics, which shows names and values alone, must tell them apart."""
+    """Return the metric's name.
+
+    RLCTs at another nβ, or of another sampler or part, are different quantities. A table of metrics shows only names
+    and values, so the name must tell them apart.
+    """
     return f"RLCT at nβ = {nbeta:.4g} ({sampler})" + (f", of {part} alone" if part else "")
 
 
@@ -251,6 +254,7 @@ def rlct_lines(rlct: LLCResult) -> dict[str, str]:
 
 
 def between_markers(notes: str) -> str:
+    """Return the user's notes between the two markers of a card."""
     return f"{BEGIN}\n{notes}\n{END}" if notes else f"{BEGIN}\n{END}"
 
 

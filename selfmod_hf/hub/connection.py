@@ -29,8 +29,10 @@ def be_patient() -> None:
 
 
 class BusyHubError(ValueError):
-    """The Hub asks to wait for longer than a command does. (No OSError: callers take these for a Hub that is away, and
-    say so, or try again.)"""
+    """Raised if the Hub asks to wait for longer than a command waits.
+
+    It is no OSError, because callers take an OSError for a Hub that cannot be reached.
+    """
 
 
 class PatientClient(httpx.Client):

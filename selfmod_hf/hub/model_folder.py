@@ -73,7 +73,6 @@ def write_model_card(
     Raises:
         InputError: the folder holds no model, or a person's text that would be lost.
     """
-
     folder = Path(folder)
     card = folder / "README.md"
     notes = merged_notes(card.read_text(encoding="utf-8") if card.is_file() else "", remote_card)

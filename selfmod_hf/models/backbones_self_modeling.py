@@ -20,6 +20,7 @@ from .weights_self_modeling import check_backbone_weights
 
 
 def hidden_stack(in_features: int, sizes: list[int]) -> nn.Sequential:
+    """Return linear + ReLU layers of these sizes, named linear1, relu1, linear2, ..."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index, size in enumerate(sizes, start=1):
         layers[f"linear{index}"] = nn.Linear(in_features, size)
@@ -29,8 +30,11 @@ def hidden_stack(in_features: int, sizes: list[int]) -> nn.Sequential:
 
 
 def drop_rates(backbone: nn.Module) -> list[tuple[Any, str, str]]:
-    """Return where a backbone keeps a rate above 0 at which layers or patches are left out while it trains: the
-    module or configuration, the attribute's name, and both for a message."""
+    """Return where a backbone keeps a rate above 0 at which layers or patches are left out in training.
+
+    Returns:
+        For each rate its module or configuration, the attribute's name, and name and value for a message.
+    """
     found = []
     for module in backbone.modules():
         owners: list[Any] = [module]
@@ -53,6 +57,11 @@ def _without_pooler(encoder: Any) -> dict[str, bool]:
 
 
 def transformers_backbone(config: SelfModelingConfig) -> nn.Module:
+    """Return the encoder that `backbone_config` describes, with random weights.
+
+    Raises:
+        ValueError: transformers has no such encoder, or it has a decoder.
+    """
     fields = dict(config.backbone_config or {})
     encoder = AutoConfig.for_model(fields.pop("model_type"), **fields)
     encoder.return_dict = True  # its output is read by names
@@ -89,6 +98,11 @@ def pretrained_encoder(name: str, revision: str, encoder: Any) -> nn.Module:
 
 
 def timm_backbone(config: SelfModelingConfig, pretrained: bool = False) -> nn.Module:
+    """Return a timm model without its classifier.
+
+    Raises:
+        ValueError: timm has no such model, or it has no stem that can be made small.
+    """
     # by name, since transformers would ask a user of an MLP to install whatever this file imports
     timm = importlib.import_module("timm")
     name = config.backbone.removeprefix("timm/")

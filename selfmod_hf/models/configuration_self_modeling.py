@@ -170,7 +170,7 @@ def _without_place(encoder: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def encoder_class(model_type: str) -> Any:
-    """transformers' encoder of that type, where it has several the first; None where it has none."""
+    """Return the first encoder class that transformers has for a type. None: it has none."""
     if model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in AutoModel._model_mapping:
         return None
     found = AutoModel._model_mapping[CONFIG_MAPPING[model_type]]

@@ -16,8 +16,9 @@ def model_class_of(config: SelfModelingConfig) -> type[SelfModelingPreTrainedMod
 
 
 def check_config(config: SelfModelingConfig) -> None:
-    """Refuse a configuration that describes no network, or one larger than this machine, before memory is taken: it is
-    built on torch's meta device.
+    """Reject a configuration that describes no network, or one larger than this machine.
+
+    The network is built on torch's meta device, which takes no memory.
 
     Raises:
         ValueError: what is wrong with it.

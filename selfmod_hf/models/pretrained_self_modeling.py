@@ -56,8 +56,10 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         self.register_load_state_dict_pre_hook(use_own_names)
 
     def _build_heads(self, example: dict[str, torch.Tensor]) -> None:
-        """Add hidden layers and heads to `self.backbone`. The self-model's head comes last, so that a seed gives
-        the rest of the network the same initial weights in every arm of an experiment.
+        """Add hidden layers and heads to `self.backbone`.
+
+        The self-model's head comes last, so that a seed gives the rest of the network the same initial weights in
+        every arm of an experiment.
 
         Args:
             example: inputs of two samples, only their shapes matter.
@@ -148,8 +150,9 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         raise NotImplementedError
 
     def _asked_states(self, output_hidden_states: Any, output_attentions: bool | None) -> dict[str, Any]:
-        """Return which states of the encoder are asked for, by their names in its output. None means the
-        configuration's own value.
+        """Return which states of the encoder are asked for, by their names in its output.
+
+        None means the configuration's own value.
 
         Raises:
             ValueError: the backbone is no encoder of transformers.
@@ -237,12 +240,14 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         return terms
 
     def get_input_embeddings(self) -> nn.Module | None:
-        """The encoder's own; None for other backbones. (Accelerate asks for it, to shard it apart with FSDP2.)"""
+        """Return the encoder's input embeddings, which Accelerate shards apart with FSDP2. None: another backbone."""
         return self.backbone.get_input_embeddings() if isinstance(self.backbone, PreTrainedModel) else None
 
     def prune(self) -> "SelfModelingPreTrainedModel":
-        """The classification-only network: a copy without the self-model's head, of the same structure whatever
-        was predicted. Complexity is measured on it. Its logits are bit-identical to this model's.
+        """Return the classification-only network, a copy without the self-model's head.
+
+        Its structure does not depend on what was predicted, so complexity is measured on it. Its logits are
+        bit-identical to this model's.
 
         Raises:
             ValueError: a network in which modules were replaced after it was built, by an adapter for example.
@@ -265,8 +270,10 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """torch's and timm's own initializations stand (the paper's): the constructors have drawn them. Only
-        `from_pretrained` calls again, for what a checkpoint lacks."""
+        """Keep torch's and timm's own initializations (the paper's), which the constructors have drawn.
+
+        Only `from_pretrained` draws again, for what a checkpoint lacks.
+        """
         if not self._initialized_by_constructors:
             return
         for draw in ("init_non_persistent_buffers", "reset_parameters"):  # the first: timm's, for what no file holds
@@ -275,8 +282,11 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
                 return
 
     def initialize_weights(self) -> None:
-        """Initialize what no file holds, in the encoder first: as a part of other code, transformers skips its modules
-        that have no parameters of their own, and with them the buffers that these compute (Falcon-H1's)."""
+        """Initialize what no file holds, in the encoder first.
+
+        As a part of other code, transformers skips an encoder's modules without parameters of their own. With them it
+        would skip the buffers that these compute (Falcon-H1's).
+        """
         if isinstance(self.backbone, PreTrainedModel):
             self.backbone.initialize_weights()
         super().initialize_weights()

@@ -52,7 +52,6 @@ def report(folder: str | Path, output_dir: str | Path | None = None, *, keep_cha
         InputError: no such folder or repository, no finished network, or an unusable file.
 
     Example:
-
         from selfmod_hf import report
 
         found = report("runs/figure2")

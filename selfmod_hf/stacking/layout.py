@@ -41,7 +41,7 @@ class ParameterLayout:
         return sum(self.sizes)
 
     def flatten(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """name -> (K, *shape) to (K, P)."""
+        """Return tensors by name, each (K, *shape), as one matrix (K, P)."""
         chosen = [parameters[name] for name in self.names]
         # reshape, because flatten rejects the stacked values of a single number, (K,)
         return torch.cat([values.reshape(len(values), -1) for values in chosen], dim=1)

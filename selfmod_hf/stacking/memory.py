@@ -9,8 +9,10 @@ from torch import Tensor
 
 
 def copies_that_fit(bytes_per_copy: int, budget: int) -> int:
-    """The largest number of copies within `budget` bytes, at least one: a single copy that is over the budget is run
-    all the same, there is nothing smaller to cut it into."""
+    """Return the largest number of copies within `budget` bytes, at least one.
+
+    A single copy over the budget runs all the same, because it cannot be cut into anything smaller.
+    """
     return max(1, budget // max(1, bytes_per_copy))
 
 

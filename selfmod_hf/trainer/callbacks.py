@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class WeightWidthCallback(TrainerCallback):
-    """Logs `weight_width`, the standard deviation of the last layer's weights, after each epoch."""
+    """Log `weight_width`, the standard deviation of the last layer's weights, after each epoch."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
@@ -53,8 +53,10 @@ class WeightWidthCallback(TrainerCallback):
 
 
 class RLCTCallback(TrainerCallback):
-    """Logs `rlct` after every n-th epoch, with `rlct_standard_error`, `rlct_nbeta`, `rlct_status`, and `rlct_ok`, 1
-    where that is "ok", else 0. Training goes on as if it had not been there: samplers draw their own random numbers.
+    """Log `rlct` after every n-th epoch, with `rlct_standard_error`, `rlct_nbeta`, `rlct_status` and `rlct_ok`.
+
+    `rlct_ok` is 1 if the status is "ok", else 0. Training is not affected, because samplers draw their own random
+    numbers.
 
     Args:
         trainer: whose `log` is used; the newest estimate becomes its `rlct_result`.
@@ -103,7 +105,7 @@ class RLCTCallback(TrainerCallback):
 
 
 class FlushTinyMoments(TrainerCallback):
-    """Sets first moments to zero before they become denormal, which a CPU computes many times slower.
+    """Set first moments to zero before they become denormal, which a CPU computes many times slower.
 
     A hidden unit that is dead has gradients of exactly zero, so its momentum only decays, and ends, and stays, among
     the denormal numbers (MNIST, width 64, AW 5: a quarter of all buffers after 18 epochs). What is cut off here
@@ -124,7 +126,7 @@ class FlushTinyMoments(TrainerCallback):
 
 
 def rlct_logs(result: LLCResult) -> dict[str, float]:
-    """The figures of an estimate that go to a log."""
+    """Return the figures of an estimate that go to a log."""
     return {
         "rlct": result.llc,
         "rlct_standard_error": result.standard_error,

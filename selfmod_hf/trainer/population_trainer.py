@@ -130,7 +130,14 @@ class PopulationTrainer(SelfModelingTrainer):
         return preprocess_members
 
     def by_member(self, figures: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """name -> (this process's members,) to name -> mean, name/member -> value, of all members."""
+        """Return figures by name, of this process's members, as means and values of all members.
+
+        Args:
+            figures: name -> (members of this process,).
+
+        Returns:
+            name -> mean, name/member -> value.
+        """
         parts = self.shares.gather(dict(figures))
         figures = {name: np.concatenate([part[name] for part in parts]) for name in figures}  # (K,) each
         means = {name: float(values.mean()) for name, values in figures.items()}
@@ -220,8 +227,10 @@ class PopulationTrainer(SelfModelingTrainer):
         return self.by_member(super()._figures(means, added / len(self.model), prefix))
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
-        """Return the labels that count in each member's batches of a step, (K,). A batch that all share has one
-        count."""
+        """Return the labels that count in each member's batches of a step, (K,).
+
+        A batch that all members share has one count.
+        """
         labels = [batch["labels"] for batch in batch_samples if "labels" in batch]
         if not labels or labels[0].dim() == 1:
             return super()._get_num_items_in_batch(batch_samples, device)
@@ -313,8 +322,9 @@ class WeightWidthsCallback(TrainerCallback):
 
 
 class RLCTsCallback(RLCTCallback):
-    """Logs what `RLCTCallback` does of each member, all members x chains stacked. Members of one seed share their
-    chains' noise, so that arms are compared under common random numbers.
+    """Log what `RLCTCallback` logs for each member, all members x chains stacked.
+
+    Members of one seed share their chains' noise, so that arms are compared under common random numbers.
 
     Args:
         at_once: members whose chains are stacked; default: all.
@@ -345,15 +355,13 @@ class RLCTsCallback(RLCTCallback):
 
 
 def _check(args: SelfModelingTrainingArguments, data: Any, optimizers: Any, optimizer_class: Any) -> None:
-    """Refuse what would let members influence each other, or what a population cannot do."""
+    """Reject what would let members influence each other, or what a population cannot do."""
 
     def refuse(name: str, value: object, allowed: str) -> None:
         raise ValueError(f"{name}={value!r}: with a population {allowed}")
 
-    optimizer, schedule = (
-        str(getattr(args.optim, "value", args.optim)),
-        str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)),
-    )
+    optimizer = str(getattr(args.optim, "value", args.optim))
+    schedule = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
     if optimizer not in ELEMENTWISE_OPTIMIZERS:
         refuse("optim", optimizer, f"allowed are {', '.join(ELEMENTWISE_OPTIMIZERS)}, which treat each number alone")
     if schedule in LOSS_DEPENDENT_SCHEDULES:
@@ -364,10 +372,6 @@ def _check(args: SelfModelingTrainingArguments, data: Any, optimizers: Any, opti
         refuse("fp16", True, "allowed are no or bf16: fp16 skips a step of all where one member overflows")
     if args.data_seed is not None:
         refuse("data_seed", args.data_seed, "allowed is none: each member's order comes from its own seed")
-    if args.label_smoothing_factor:
-        refuse(
-            "label_smoothing_factor", args.label_smoothing_factor, "allowed is 0: members weigh the model's own loss"
-        )
     if args.push_to_hub:
         refuse("push_to_hub", True, "allowed is False: push population.member(k)")
     if any(given is not None for given in (*(optimizers or ()), optimizer_class)):

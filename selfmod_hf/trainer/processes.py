@@ -166,6 +166,8 @@ class SharedSamples(Dataset):
 
 
 class SharedLoader(DataLoader):
+    """Load this process's shares of batches."""
+
     def set_epoch(self, epoch: int) -> None:
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
 

@@ -48,7 +48,7 @@ class MemberShares:
         return [parts[index] for index in self.used]
 
     def gather_tensors(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """name -> (members of the share, ...) to name -> (K, ...), on the CPU."""
+        """Return tensors by name, each of the members of a share, as those of all members, (K, ...), on the CPU."""
         parts = self.gather({name: value.detach().cpu() for name, value in own.items()})
         return {name: torch.cat([part[name] for part in parts]) for name in own}
 

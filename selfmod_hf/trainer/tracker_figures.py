@@ -1,5 +1,8 @@
-"""What trackers get beside scalars: the histogram of the last layer's weights, a picture of predicted against actual
-activations, and the hyperparameters."""
+"""Figures for trackers besides scalars.
+
+These are the histogram of the last layer's weights, a picture of predicted against actual activations, and the
+hyperparameters.
+"""
 
 from __future__ import annotations
 

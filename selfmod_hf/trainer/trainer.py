@@ -81,13 +81,7 @@ class SelfModelingTrainer(TrackingTrainer):
         task: TaskSpec | None = None,
         **kwargs: Any,
     ) -> None:
-        if kwargs.get("compute_loss_func") is not None:
-            raise ValueError("compute_loss_func: allowed is None: the loss of both terms is the model's own")
-        if not isinstance(args, (SelfModelingTrainingArguments, type(None))):
-            raise ValueError(f"args={type(args).__name__}: allowed are SelfModelingTrainingArguments")
-        for name, split in (("train_dataset", "train"), ("eval_dataset", "test")):
-            if isinstance(kwargs.get(name), TaskData):
-                raise ValueError(f"{name}=TaskData: allowed is one of its splits, such as `data.{split}`")
+        _check_given(args, kwargs)
         args = copy.copy(args or SelfModelingTrainingArguments())
         backbone = getattr(getattr(model, "config", None), "backbone", None)
         if args.ddp_find_unused_parameters is None and backbone in ("mlp", "embedding_bag"):  # they use all of theirs
@@ -133,7 +127,11 @@ class SelfModelingTrainer(TrackingTrainer):
         return RLCTCallback(self, *given, data_collator=collator)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """As transformers has it; what a schedule lacks is told with its name."""
+        """Create the schedule like `Trainer.create_scheduler`.
+
+        Raises:
+            InputError: an argument that the schedule needs is missing.
+        """
         try:
             return super().create_scheduler(num_training_steps, optimizer)
         except TypeError as error:
@@ -187,11 +185,12 @@ class SelfModelingTrainer(TrackingTrainer):
 
     @staticmethod
     def get_optimizer_cls_and_kwargs(args: Any, model: Any = None) -> tuple[Any, dict[str, Any]]:
-        """transformers' choice; SGD as one fused kernel (with fp16's loss scaling, torch's default).
+        """Return the optimizer of `Trainer.get_optimizer_cls_and_kwargs`, with SGD as one fused kernel.
 
-        Plain SGD on an embedding bag takes sparse gradients instead, and so moves the touched rows alone. All that
-        would move or read the others (momentum, decay, clipping, averaging over processes) keeps them dense, as do
-        populations in blocks: torch cannot cut a sparse gradient into members.
+        With fp16's loss scaling SGD is torch's default. Plain SGD on an embedding bag takes sparse gradients instead,
+        so it moves only the rows that a batch contains. Momentum, decay, clipping and averaging over processes move or
+        read the other rows, so they keep gradients dense. So do populations in blocks, because torch cannot cut a
+        sparse gradient into members.
         """
         optimizer, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
         plain = optimizer is torch.optim.SGD and args.mixed_precision != "fp16"
@@ -210,8 +209,10 @@ class SelfModelingTrainer(TrackingTrainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
-        """As transformers has it, but resuming with True takes the newest checkpoint of the output folder that was
-        written to its end, and begins anew where there is none: a job that was killed is simply started again.
+        """Train like `Trainer.train`.
+
+        Resuming with True takes the newest complete checkpoint of the output folder. If there is none, training starts
+        from the beginning, so a killed job is simply started again.
 
         Raises:
             ValueError: a checkpoint that is named and was not written to its end.
@@ -233,7 +234,7 @@ class SelfModelingTrainer(TrackingTrainer):
         return result
 
     def floating_point_ops(self, inputs: dict[str, torch.Tensor]) -> int:
-        """transformers' estimate, its count of parameters taken once."""
+        """Return the estimate of `Trainer.floating_point_ops`, with parameters counted only once."""
         if self._num_parameters is None:
             self._num_parameters = self.model.num_parameters(exclude_embeddings=True)
         if self.model.main_input_name in inputs:
@@ -279,10 +280,24 @@ class SelfModelingTrainer(TrackingTrainer):
         return True
 
 
+def _check_given(args: Any, kwargs: dict[str, Any]) -> None:
+    """Raise a ValueError for arguments of a Trainer that this one cannot use."""
+    if kwargs.get("compute_loss_func") is not None:
+        raise ValueError("compute_loss_func: allowed is None: the loss of both terms is the model's own")
+    if not isinstance(args, (SelfModelingTrainingArguments, type(None))):
+        raise ValueError(f"args={type(args).__name__}: allowed are SelfModelingTrainingArguments")
+    for name, split in (("train_dataset", "train"), ("eval_dataset", "test")):
+        if isinstance(kwargs.get(name), TaskData):
+            raise ValueError(f"{name}=TaskData: allowed is one of its splits, such as `data.{split}`")
+
+
 @contextmanager
 def _known_to_be_absent(module: str) -> Iterator[None]:
-    """Marks a module that is not installed in Python's own way (None in `sys.modules`), so that looking for it takes
-    no time: Accelerate's optimizer looks for lomo_optim through the whole path twice a step, a tenth of our step."""
+    """Mark a module that is not installed, so that looking for it takes no time.
+
+    Python's own mark is None in `sys.modules`. Accelerate's optimizer looks for lomo_optim through the whole path twice
+    in each step, which takes a tenth of our step.
+    """
     if module in sys.modules or importlib.util.find_spec(module) is not None:
         yield
         return

@@ -114,20 +114,23 @@ class SelfModelingTrainingArguments(TrainingArguments):
             value = getattr(self, name, False)  # older versions of transformers have one name of two
             if not usable(value):
                 raise ValueError(f"{name}={value!r}: allowed {allowed}")
+        self._check_numbers()
+        check_license(self.license)
+        for name in self.report_to:
+            _check_tracker(name)
+        if self.fp16 and (self.use_cpu or not torch.accelerator.is_available()):
+            raise ValueError("fp16=True: allowed on accelerators; on a CPU take bf16")
+
+    def _check_numbers(self) -> None:
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}: allowed are integers of at least 1")
         for name in ("rlct_every_n_epochs", "tensorboard_figures_every_n_epochs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)!r}: allowed are integers of at least 0")
-        check_license(self.license)
-        for name in self.report_to:
-            _check_tracker(name)
         for name in ("num_train_epochs", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)!r}: allowed are finite numbers above 0")
-        if self.fp16 and (self.use_cpu or not torch.accelerator.is_available()):
-            raise ValueError("fp16=True: allowed on accelerators; on a CPU take bf16")
 
     @property
     def n_gpu(self) -> int:

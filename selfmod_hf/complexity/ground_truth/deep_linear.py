@@ -52,6 +52,7 @@ def _chosen_layers(excess: list[int]) -> list[int]:
 
 
 def check_rank(widths: Sequence[int], rank: int) -> None:
+    """Raise a ValueError unless a deep linear network of these widths can have this rank."""
     if len(widths) < 2 or min(widths) < 1:
         raise ValueError(f"widths={list(widths)}: at least two positive widths are needed")
     if not 0 <= rank <= min(widths):

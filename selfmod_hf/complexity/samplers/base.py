@@ -36,7 +36,7 @@ class Dynamics:
 
 
 def add_scaled_(total: Tensor, tensor: Tensor, scale: Constant) -> Tensor:
-    """total += scale * tensor, in place."""
+    """Add `scale * tensor` to `total`, in place."""
     if isinstance(scale, Tensor):
         return total.addcmul_(tensor, scale)
     return total.add_(tensor, alpha=scale)

@@ -24,6 +24,8 @@ from .base import Dynamics, Sampler
 
 
 class RMSPropSGLDState(NamedTuple):
+    """Hold the state of R chains of P parameters."""
+
     position: Tensor  # (R, P)
     square: Tensor  # (R, P), running mean of g²
     steps: int

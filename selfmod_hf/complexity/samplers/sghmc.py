@@ -26,6 +26,8 @@ from .base import Dynamics, Sampler
 
 
 class SGHMCState(NamedTuple):
+    """Hold the state of R chains of P parameters."""
+
     position: Tensor  # (R, P)
     velocity: Tensor  # (R, P)
 

@@ -23,6 +23,8 @@ from .base import Dynamics, Sampler, add_scaled_
 
 
 class SGLDState(NamedTuple):
+    """Hold the state of R chains of P parameters."""
+
     position: Tensor  # (R, P)
 
 

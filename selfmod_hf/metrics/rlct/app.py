@@ -1,3 +1,5 @@
+"""Show the metric as a Space."""
+
 import evaluate
 from evaluate.utils import launch_gradio_widget
 
