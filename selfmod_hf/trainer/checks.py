@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import TensorData, TextTensors
 from ..errors import InputError
 from ..models.positions_self_modeling import most_tokens
-from .network import check_length
+from .network import check_labels, check_length
 from .shares import smallest_share
 
 if TYPE_CHECKING:
@@ -21,14 +21,27 @@ if TYPE_CHECKING:
 
 
 def check_before_training(trainer: TrackingTrainer) -> None:
-    """Reject texts that are too long for the encoder, and batches that are too small for BatchNorm.
+    """Reject labels of no class, texts too long for the encoder, and batches too small for BatchNorm.
 
     Raises:
         InputError: what the network could not train on.
     """
     with torch.random.fork_rng(devices=[]):  # a data set may draw numbers for its samples
+        check_classes(trainer)
         check_texts(trainer)
         check_smallest_batch(trainer)
+
+
+# ---- labels ----
+
+
+def check_classes(trainer: TrackingTrainer) -> None:
+    """Reject labels in memory that belong to no class of the network, which torch would reject without their names."""
+    model: Any = trainer.model
+    if isinstance(trainer.train_dataset, TensorData):
+        check_labels("train_dataset.labels", trainer.train_dataset.labels, model.config.num_labels)
+    if isinstance(trainer.eval_dataset, TensorData):
+        check_labels("eval_dataset.labels", trainer.eval_dataset.labels, model.config.num_labels)
 
 
 # ---- lengths ----

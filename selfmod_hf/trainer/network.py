@@ -11,6 +11,7 @@ import torch
 from ..data import ImagePreprocessing, ImageTensors, TaskData, TaskSpec, TensorData, TextTensors
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
+from ..models.losses_self_modeling import IGNORED_LABEL
 from ..models.positions_self_modeling import most_tokens
 
 # entries of a task's recipe that describe its network
@@ -91,3 +92,22 @@ def check_tokens(model: SelfModelingPreTrainedModel, longest: int) -> None:
     most = most_tokens(model.backbone)
     if most is not None and longest > most:
         raise InputError("max_length", None, f"the longest text has {longest} tokens; allowed are at most {most}")
+
+
+def check_labels(field: str, labels: torch.Tensor, num_labels: int) -> None:
+    """Reject labels that belong to no class of a network.
+
+    Args:
+        field: that holds the labels, for the error.
+        labels: (N,), -100 where a sample has none.
+        num_labels: of the network.
+
+    Raises:
+        InputError: names the label.
+    """
+    counted = labels[labels != IGNORED_LABEL]
+    if not len(counted):
+        return
+    for label in (int(counted.min()), int(counted.max())):
+        if not 0 <= label < num_labels:
+            raise InputError(field, label, f"the model has {num_labels} classes")

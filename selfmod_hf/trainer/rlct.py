@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
 from ..models.losses_self_modeling import IGNORED_LABEL
 from .collated import CollatedData, collate, is_data_of_rows
-from .network import check_length, check_tokens
+from .network import check_labels, check_length, check_tokens
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -235,7 +235,9 @@ def _check_kinds(models: Any, data: Any) -> None:
 
 def _check_fit(model: SelfModelingPreTrainedModel, data: Any) -> None:
     config = model.config
-    _check_labels(data.labels, config.num_labels)
+    if not bool((data.labels != IGNORED_LABEL).any()):
+        raise InputError("train_data.labels", IGNORED_LABEL, "no sample has a label")
+    check_labels("train_data.labels", data.labels, config.num_labels)
     if isinstance(data, CollatedData):  # it was collated for this network
         if "input_ids" in data.inputs:
             check_tokens(model, data.inputs["input_ids"].shape[1])
@@ -251,12 +253,3 @@ def _check_fit(model: SelfModelingPreTrainedModel, data: Any) -> None:
     if isinstance(data, TextTensors) and data.padded != (config.backbone == "transformers"):
         raise InputError("train_data.padded", data.padded, "encoders take padded texts, embedding bags bags")
     check_length(model, data)
-
-
-def _check_labels(labels: torch.Tensor, num_labels: int) -> None:
-    counted = labels[labels != IGNORED_LABEL]
-    if not len(counted):
-        raise InputError("train_data.labels", IGNORED_LABEL, "no sample has a label")
-    for label in (int(counted.min()), int(counted.max())):
-        if not 0 <= label < num_labels:
-            raise InputError("train_data.labels", label, f"the model has {num_labels} classes")

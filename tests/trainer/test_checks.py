@@ -55,6 +55,16 @@ def training(folder, data, *, members: int = 0, side: int = 32, **settings) -> S
     return SelfModelingTrainer(model=model, args=arguments(folder, **settings), train_dataset=data)
 
 
+@pytest.mark.parametrize("members", [0, 2])
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_a_label_of_no_class_is_named(tmp_path, members, split):
+    trainer = training(tmp_path, images(8), members=members)
+    trainer.eval_dataset = images(4)
+    getattr(trainer, f"{split}_dataset").labels[1] = 7
+    with pytest.raises(InputError, match=rf"{split}_dataset\.labels=7: the model has 3 classes"):
+        trainer.train()
+
+
 @pytest.mark.parametrize(
     ("count", "settings"),
     [(9, {}), (5, {"members": 2}), (1, {}), (8, {"per_device_train_batch_size": 1})],
