@@ -44,7 +44,8 @@ def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
     """
     folder = SweepFolder(path)
     # all of this rejects before anything is made on the Hub
-    check_links([*networks_of(folder).values(), *(path / name for name in (*TABLES, REPORT))], path)
+    tables = [path / name for name in (*TABLES, REPORT)]
+    check_links([*networks_of(folder).values(), *tables], path)
     check_weights(folder)
     with files_of_user("folder", path), entries_of(path / "run.json"):
         results = read_results(folder)
@@ -58,21 +59,28 @@ def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
             license = chosen_license(target.license, license_in(before), None)
             staged = Path(temporary, kind)
             staged.mkdir()
-            _stage(
-                kind,
-                results,
-                staged,
-                name,
-                merged_notes("", before),
-                license,
-                api,
-            )
+            notes = merged_notes("", before)
+            if kind == "model":
+                figures = stage_networks(results, staged)
+                card = sweep_card(
+                    results,
+                    name,
+                    notes,
+                    has_figure=any(file.stem == "figure2" for file in figures),
+                    license=license,
+                    api=api,
+                )
+            else:
+                stage_tables(folder, staged)
+                card = dataset_card(results, name, notes, license=license)
+            card.save(staged / "README.md")
         addresses = []
         for kind, name in names.items():
+            staged = Path(temporary, kind)
             addresses.append(
                 upload(
                     api,
-                    Path(temporary, kind),
+                    staged,
                     name,
                     kind,
                     target,
@@ -139,33 +147,6 @@ def check_weights(folder: SweepFolder) -> None:
 
 
 # ---- what a repository is to hold ----
-
-
-def _stage(
-    kind: str,
-    results: SweepResults,
-    staged: Path,
-    repo_id: str,
-    notes: str,
-    license: Mapping[str, Any],
-    api: HfApi,
-) -> None:
-    """Put the files of a repository, its card among them, into a folder."""
-    if kind == "model":
-        figures = stage_networks(results, staged)
-        has_figure = any(file.stem == "figure2" for file in figures)
-        card = sweep_card(
-            results,
-            repo_id,
-            notes,
-            has_figure=has_figure,
-            license=license,
-            api=api,
-        )
-    else:
-        stage_tables(results.folder, staged)
-        card = dataset_card(results, repo_id, notes, license=license)
-    card.save(staged / "README.md")
 
 
 def stage_networks(results: SweepResults, staged: Path) -> list[Path]:
