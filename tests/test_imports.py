@@ -52,6 +52,10 @@ def test_imports_point_down(files):
     assert wrong == []
 
 
+def test_no_file_is_longer_than_400_lines(files):
+    assert [file.module for file in files if len(file.text.splitlines()) > 400] == []
+
+
 def test_every_room_has_a_floor(files):
     assert {room(file.module) for file in files} - {""} == set.union(*FLOORS)
 

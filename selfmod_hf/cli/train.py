@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import as_flags, check_output_dir, make_parser, parse, print_note, quieten, read_config_file
 from .data_flags import DataArguments, flag, load_data, note_unseen_classes, task_spec
 from .errors import UsageError, hub_in_one_line, one_line
+from .folder_names import default_folder
 
 if TYPE_CHECKING:
     from transformers import HfArgumentParser
@@ -172,41 +170,6 @@ def parse_flags(
     if metric is not None and metric.removeprefix("eval_") not in METRICS:
         raise UsageError(f"--metric_for_best_model {metric}: allowed are {', '.join(METRICS)}")
     return (spec, *parse(parser, [*flags, *_derived(joined, given)]))
-
-
-def default_folder(args: Any) -> str:
-    """Return the output folder of a run for which none is given. It names data, network, self-model weight and seed.
-
-    Args:
-        args: all flags of the run, by name.
-    """
-    parts = [_data_name(args)]
-    backbone = args.backbone_name or (args.backbone if args.backbone not in (None, "mlp", "embedding_bag") else None)
-    if backbone is not None:
-        parts.append(Path(backbone).name)
-    if args.backbone_config is not None:
-        parts.append(_short_hash(args.backbone_config))
-    if args.hidden_sizes:
-        parts.append("h" + "x".join(map(str, args.hidden_sizes)))
-    parts.append(f"aw{args.aux_weight:g}" + ("" if args.detach_targets else "-attached"))
-    parts.append(f"seed{args.seed}")
-    return str(Path("runs", re.sub(r"[^\w.+-]", "_", "-".join(parts))))
-
-
-def _data_name(args: Any) -> str:
-    """Return a folder's name for the data. Data sets of the same last name get different ones."""
-    if args.dataset_name is None:
-        return args.task or "digits"
-    name = args.dataset_name.replace("/", "--")
-    if Path(args.dataset_name).exists():
-        place = Path(args.dataset_name).resolve()
-        name = f"{place.name}-{_short_hash(str(place))}"
-    named = (args.task, name, args.dataset_config)
-    return "-".join(part for part in named if part is not None)
-
-
-def _short_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def _recipe(spec: TaskSpec, typed: Any) -> Mapping[str, Any]:

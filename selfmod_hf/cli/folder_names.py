@@ -1,0 +1,43 @@
+"""The output folder of a run for which none is given."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+
+def default_folder(args: Any) -> str:
+    """Return the output folder of a run for which none is given. It names data, network, self-model weight and seed.
+
+    Args:
+        args: all flags of the run, by name.
+    """
+    parts = [_data_name(args)]
+    backbone = args.backbone_name or (args.backbone if args.backbone not in (None, "mlp", "embedding_bag") else None)
+    if backbone is not None:
+        parts.append(Path(backbone).name)
+    if args.backbone_config is not None:
+        parts.append(_short_hash(args.backbone_config))
+    if args.hidden_sizes:
+        parts.append("h" + "x".join(map(str, args.hidden_sizes)))
+    parts.append(f"aw{args.aux_weight:g}" + ("" if args.detach_targets else "-attached"))
+    parts.append(f"seed{args.seed}")
+    return str(Path("runs", re.sub(r"[^\w.+-]", "_", "-".join(parts))))
+
+
+def _data_name(args: Any) -> str:
+    """Return a folder's name for the data. Data sets of the same last name get different ones."""
+    if args.dataset_name is None:
+        return args.task or "digits"
+    name = args.dataset_name.replace("/", "--")
+    if Path(args.dataset_name).exists():
+        place = Path(args.dataset_name).resolve()
+        name = f"{place.name}-{_short_hash(str(place))}"
+    named = (args.task, name, args.dataset_config)
+    return "-".join(part for part in named if part is not None)
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
