@@ -25,6 +25,7 @@ _EXPORTS: dict[str, str] = {
     "load_images": ".data",
     "load_results": ".hub.results",
     "load_texts": ".data",
+    "push": ".reports.push",
     "report": ".reports.report",
     "LLCCalibration": ".complexity",
     "LLCResult": ".complexity",

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .arguments import make_parser, parse, quieten
 from .data_flags import flag
-from .errors import hub_in_one_line, one_line
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from huggingface_hub import HfApi
-
-    from ..hub.upload import Target
+from .errors import UsageError, hub_in_one_line
 
 
 @dataclass
@@ -50,36 +41,22 @@ def run(argv: Sequence[str]) -> None:
     """
     (args,) = parse(make_parser("push", *flag_classes()), argv, positional="folder")
     quieten(args.quiet)
-    with one_line(hub=f"--repo {args.repo}"):
-        from huggingface_hub import HfApi
+    for name in ("folder", "repo"):
+        if getattr(args, name) is None:
+            raise UsageError(f"--{name}=None: must be given (selfmod push FOLDER --repo user/name)")
+    with hub_in_one_line(f"--repo {args.repo}"):
         from huggingface_hub.utils import disable_progress_bars
 
-        from ..errors import InputError
-        from ..hub.upload import Target
+        from ..reports.push import push
 
         if args.quiet:
             disable_progress_bars()
-        for name in ("folder", "repo"):
-            if getattr(args, name) is None:
-                raise InputError(f"{name}", None, "must be given (selfmod push FOLDER --repo user/name)")
-        folder = Path(args.folder)
-        push = _push_of(folder)
-        target = Target(args.repo, args.private, args.create_pr, args.revision, args.license)
-    with hub_in_one_line(f"--repo {args.repo}"):
-        addresses = push(HfApi(), folder, target)
+        addresses = push(
+            args.folder,
+            args.repo,
+            private=args.private,
+            create_pr=args.create_pr,
+            revision=args.revision,
+            license=args.license,
+        )
     print("\n".join(addresses))
-
-
-def _push_of(folder: Path) -> Callable[[HfApi, Path, Target], list[str]]:
-    from ..errors import InputError
-    from ..hub.upload import push_model, push_space
-    from ..reports.on_hub import push_sweep
-
-    if (folder / "cells").is_dir():
-        return push_sweep
-    if (folder / "config.json").is_file():
-        return push_model
-    if (folder / "app.py").is_file() and (folder / "README.md").is_file():
-        return push_space
-    allowed = "allowed are folders of a model (config.json), a sweep (cells/) or a Space (app.py, README.md)"
-    raise InputError("folder", str(folder), allowed)
