@@ -14,6 +14,7 @@ from ..models import load_model
 from ..weights import weights_sha256
 from .agreement import data_of_folder, published_data, published_rlct
 from .download import fetch
+from .records import RUN_FILE, stale_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,10 +99,13 @@ class SavedNetwork:
         name = given.get("dataset_name")
         if self.is_on_hub:
             entries = published_data(self.model, self.revision, self.subfolder, name)
+        elif RUN_FILE in stale_files(self.network_folder):
+            entries = {}
         else:
             entries = data_of_folder(self.network_folder, name)
         if not entries and name is None:
-            raise InputError("task, dataset_name", None, "name the training data; no run.json beside the network does")
+            problem = "name the training data; no run.json beside the network, of its own weights, does"
+            raise InputError("task, dataset_name", None, problem)
         own = {field: value for field, value in entries.items() if field not in given}
         if OF_A_SPLIT & set(given):
             own.pop("max_train_samples", None)  # were of another split

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 
 from selfmod_hf.cli import main
 from selfmod_hf.complexity import LLCResult
@@ -184,6 +185,16 @@ def test_data_that_nothing_names_are_asked_for(small_model, tmp_path, capsys):
     (folder / "run.json").unlink()
     assert main(["rlct", "--model", str(folder)]) == 2
     assert "--task, --dataset_name=None: name the training data; no run.json" in capsys.readouterr().err
+
+
+def test_data_of_other_weights_are_not_taken(run_folder, tmp_path, capsys):
+    """Weights were put into the folder of another run, whose run.json names other data perhaps."""
+    folder = tmp_path / "net"
+    shutil.copytree(run_folder, folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: 2 * value for name, value in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    assert main(["rlct", f"--model={folder}", "--quiet"]) == 2
+    assert "no run.json beside the network, of its own weights, does" in capsys.readouterr().err
 
 
 def test_a_folder_of_data_that_only_its_owner_knows_must_be_named(small_model, tmp_path, capsys):
