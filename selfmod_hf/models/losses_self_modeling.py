@@ -60,5 +60,13 @@ def self_modeling_losses(predictions: torch.Tensor, targets: torch.Tensor) -> to
     Args:
         predictions: (B, n).
         targets: (B, n).
+
+    Raises:
+        ValueError: targets of another size than the predictions, as images of another size than the network's give.
     """
+    if predictions.shape != targets.shape:
+        raise ValueError(
+            f"target_layers: give {targets.shape[1]} activations of this batch, expected {predictions.shape[1]}; "
+            "allowed are inputs of the size that the network was built for (image_size)"
+        )
     return (at_least_float32(predictions) - at_least_float32(targets)).square().mean(dim=1)

@@ -47,8 +47,9 @@ class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
         self, pixel_values: torch.Tensor, states: dict[str, Any] | None = None
     ) -> torch.Tensor:
         if self.config.num_channels == 1 and pixel_values.shape[1] == 3:
-            # transformers' pipelines turn every picture into RGB; a grey one has three equal channels then
-            pixel_values = pixel_values.mean(dim=1, keepdim=True)
+            # transformers' pipelines turn every picture into RGB; the weights are those of Pillow's grey (ITU-R 601)
+            red, green, blue = pixel_values.unbind(dim=1)
+            pixel_values = (0.299 * red + 0.587 * green + 0.114 * blue).unsqueeze(1)
         if self.config.backbone == "transformers" and pixel_values.shape[1] == 1:
             # an encoder of RGB pictures sees a grey one as RGB
             channels = getattr(self.backbone.config, "num_channels", 1)
@@ -58,10 +59,21 @@ class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
             # (B, T, n), or (B, n, height, width) of a convolutional encoder
             features = features.mean(dim=(2, 3)) if features.dim() == 4 else features
         else:
+            self._check_images(pixel_values)
             features = self.backbone(pixel_values)
             if features.dim() > 2:  # a timm model that does not pool
                 raise ValueError(f"backbone={self.config.backbone!r}: gives {tuple(features.shape)}, not (samples, n)")
         return self.hidden(pooled(features, self.config.feature_pooling, None))
+
+    def _check_images(self, pixel_values: torch.Tensor) -> None:
+        """Raise a ValueError if the images have other channels than the network, or another size than an MLP."""
+        found = list(pixel_values.shape[1:])
+        expected = [self.config.num_channels, *self.config.image_size]
+        compared = slice(None) if self.config.backbone == "mlp" else slice(1)  # convolutions take several sizes
+        if found[compared] != expected[compared]:
+            raise ValueError(
+                f"pixel_values: images of {found}; allowed are images of {expected} (channels, height, width)"
+            )
 
     def forward(
         self,

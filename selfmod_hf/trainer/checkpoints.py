@@ -80,7 +80,7 @@ def load_weights(model: nn.Module, checkpoint: str | Path, *, assign: bool = Fal
         raise ValueError(
             f"holds {sharded[0]}, of a sharded training (FSDP); allowed are checkpoints of other trainings"
         )
-    stored = _read_weights(Path(checkpoint))
+    stored = read_weights(Path(checkpoint))
     theirs, own = _widest_type(stored), _widest_type(model.state_dict())
     if not assign and torch.promote_types(theirs, own) != own:
         raise ValueError(f"holds weights of {theirs}, which would be rounded to the network's {own}")
@@ -113,7 +113,8 @@ def load_adapters(model: Any, checkpoint: str | Path) -> None:
         peft.set_peft_model_state_dict(model, stored, adapter_name=name)
 
 
-def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights in a folder by their names, from one file or from all parts of an index."""
     files, index = [folder / SAFE_WEIGHTS_NAME], folder / SAFE_WEIGHTS_INDEX_NAME
     if not files[0].is_file() and index.is_file():
         with entries_of(index):

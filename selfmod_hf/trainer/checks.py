@@ -59,7 +59,7 @@ def check_texts(trainer: TrackingTrainer) -> None:
     for data in _data_sets(trainer):
         if isinstance(data, TextTensors):
             check_length(model, data)
-        elif isinstance(data, datasets.Dataset) and "input_ids" in data.column_names:
+        elif _holds_texts(data):
             given = _collated(trainer, data, _longest(data)).get("input_ids")
             if given is not None and given.shape[1] > most:
                 raise InputError("input_ids", f"{given.shape[1]} tokens", f"allowed are at most {most} in a text")
@@ -72,8 +72,16 @@ def _data_sets(trainer: TrackingTrainer) -> Iterable[Any]:
     return [trainer.train_dataset, evaluated]
 
 
-def _longest(data: datasets.Dataset) -> int:
+def _holds_texts(data: Any) -> bool:
+    if isinstance(data, list):  # of samples in memory
+        return len(data) > 0 and all(isinstance(row, dict) and "input_ids" in row for row in data)
+    return isinstance(data, datasets.Dataset) and "input_ids" in data.column_names
+
+
+def _longest(data: Any) -> int:
     """Return the row of the longest text."""
+    if isinstance(data, list):
+        return max(range(len(data)), key=lambda row: len(data[row]["input_ids"]))
     lengths: list[int] = []
     for table in data.select_columns(["input_ids"]).with_format("arrow").iter(batch_size=10_000):
         lengths += table["input_ids"].combine_chunks().value_lengths().to_pylist()

@@ -52,6 +52,8 @@ def recipe_config(spec: TaskSpec, data: TaskData[Any], **changes: Any) -> SelfMo
 def check_forward(model: SelfModelingPreTrainedModel, data: TensorData) -> None:
     """Run the network on the first sample, so that one that cannot read these data is found before training.
 
+    The sample has no label, because an error in a loss is no error of the data.
+
     Raises:
         InputError: what the network says.
     """
@@ -59,7 +61,8 @@ def check_forward(model: SelfModelingPreTrainedModel, data: TensorData) -> None:
     model.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a data set may draw numbers for its samples
-            model(**data.take(torch.arange(1)))
+            sample = data.take(torch.arange(1))
+            model(**{name: values for name, values in sample.items() if name != "labels"})
     except (RuntimeError, ValueError) as error:
         problem = f"cannot read these samples ({' '.join(str(error).split())[:300]})"
         raise InputError("backbone", model.config.backbone, problem) from error

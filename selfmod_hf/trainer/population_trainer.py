@@ -16,6 +16,7 @@ from transformers.trainer_utils import PredictionOutput
 
 from ..data import TensorData
 from ..data.loading import EpochBatchSampler, MemberBatchSampler, TensorDataLoader, whole_batch
+from ..errors import InputError
 from ..models import SelfModelingPreTrainedModel
 from ..models.losses_self_modeling import IGNORED_LABEL, classification_losses, self_modeling_losses
 from ..stacking import chunk_ranges
@@ -273,6 +274,11 @@ class PopulationTrainer(SelfModelingTrainer):
         return output._replace(predictions=np.concatenate(self.shares.gather(output.predictions), axis=1))
 
     # ---- files ----
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise a ValueError, because each member belongs in a repository of its own."""
+        problem = "each network has a repository of its own; allowed is population.member(k).push_to_hub(repo_id)"
+        raise InputError("push_to_hub", f"{len(self.population)} members", problem)
 
     def _tell_model(self, token: str) -> None:
         super()._tell_model(token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,7 @@ from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
 from ..models.losses_self_modeling import IGNORED_LABEL
 from .collated import CollatedData, collate, is_data_of_rows
+from .measured import saved_sha256
 from .network import check_labels, check_length, check_tokens
 
 if TYPE_CHECKING:
@@ -178,7 +180,7 @@ def estimate_rlct(
             Parameters are named as the pruned network's, after `network.`.
 
     Returns:
-        One result a network, in their order.
+        One result a network, in their order. Each names the weights it was measured on by `weights_sha256`.
 
     Raises:
         ValueError: no network, one of another kind, data that do not fit the networks (kind, size, labels), or a
@@ -188,7 +190,9 @@ def estimate_rlct(
     chosen = LLCSettings(**settings)
     check_members(members, len(modules))
     problem = make_problem(modules, inputs, targets, chosen)
-    return sample(problem, one_group_each(problem, chosen, members), chosen)
+    results = sample(problem, one_group_each(problem, chosen, members), chosen)
+    pairs = zip(results, models, strict=True)
+    return [replace(result, weights_sha256=saved_sha256(model)) for result, model in pairs]
 
 
 @shows_settings(CalibrationOptions, sampler=CALIBRATION_SAMPLER)
@@ -217,7 +221,8 @@ def calibrate_rlct(
             used.
     """
     (module,), inputs, targets = _modules_and_data([model], train_data, data_collator, settings.get("device"))
-    return calibrate_llc(module, inputs, targets, step_sizes=step_sizes, localizations=localizations, **settings)
+    found = calibrate_llc(module, inputs, targets, step_sizes=step_sizes, localizations=localizations, **settings)
+    return replace(found, result=replace(found.result, weights_sha256=saved_sha256(model)))
 
 
 def _check_kinds(models: Any, data: Any) -> None:

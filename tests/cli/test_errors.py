@@ -152,3 +152,12 @@ def test_below_the_command_line_no_error_names_a_flag():
     files = [path for path in package.rglob("*.py") if not path.is_relative_to(package / "cli")]
     assert len(files) > 50
     assert [(path.name, text) for path in files for text in raised_texts(path) if "--" in text] == []
+
+
+def test_a_bug_in_the_loss_is_no_wrong_flag(tmp_path, monkeypatch):
+    def broken(*args):
+        raise ValueError("shapes (3,) and (4,) are not aligned")
+
+    monkeypatch.setattr("selfmod_hf.models.pretrained_self_modeling.self_modeling_losses", broken)
+    with pytest.raises(ValueError, match="are not aligned"):
+        main(["train", *SMALL["train"], f"--output_dir={tmp_path}"])

@@ -6,10 +6,12 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForImageClassification
@@ -366,3 +368,30 @@ def test_a_model_without_that_stem_refuses_it():
         cifar10_network(backbone="timm/vit_tiny_patch16_224", target_layers=["hidden.relu1"], image_size=224)
     with pytest.raises(ValueError, match="small_image_stem"):
         mlp(small_image_stem=True)
+
+
+def test_a_grey_network_reads_colours_as_pillow_does():
+    model = mlp(num_channels=1)
+    colours = torch.randint(0, 256, (5, 5, 3), dtype=torch.uint8)
+    grey = torch.from_numpy(np.array(Image.fromarray(colours.numpy()).convert("L")))
+    found = model(pixel_values=colours.permute(2, 0, 1)[None] / 255).logits
+    expected = model(pixel_values=grey[None, None] / 255).logits
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-3)  # Pillow rounds to 1 / 255
+
+
+@pytest.mark.parametrize(("channels", "side"), [(1, 5), (3, 5), (2, 6)])
+def test_images_of_another_shape_are_rejected_by_name(channels, side):
+    with pytest.raises(ValueError, match=rf"pixel_values: images of \[{channels}, {side}, {side}\]; .*\[2, 5, 5\]"):
+        mlp()(**batch(channels=channels, side=side))
+
+
+def test_targets_of_another_size_are_rejected_by_name():
+    encoder = AutoConfig.for_model(
+        "resnet", num_channels=1, embedding_size=4, hidden_sizes=[4], depths=[1], layer_type="basic"
+    )
+    config = SelfModelingConfig(
+        backbone_config=encoder, image_size=32, num_labels=4, target_layers=["backbone.encoder.stages.0"]
+    )
+    model = SelfModelingForImageClassification(config)
+    with pytest.raises(ValueError, match=r"target_layers: give 16 activations of this batch, expected 256"):
+        model(**batch(channels=1, side=8))

@@ -199,6 +199,9 @@ def test_a_text_that_is_too_long_is_found_before_training(tmp_path, split):
     run = SelfModelingTrainer(model=model, args=arguments(tmp_path), data_collator=collate, **data)
     with pytest.raises(InputError, match=rf"^input_ids='{most + 1} tokens': allowed are at most {most} in a text$"):
         run.train()
+    data[split] = list(data[split])  # samples in memory
+    with pytest.raises(InputError, match=rf"^input_ids='{most + 1} tokens'"):
+        SelfModelingTrainer(model=model, args=arguments(tmp_path), data_collator=collate, **data).train()
     data[split] = texts(2, most + 1)
     with pytest.raises(InputError, match=rf"^max_length=None: the longest text has {most + 1} tokens"):
         SelfModelingTrainer(model=model, args=arguments(tmp_path), data_collator=collate, **data).train()

@@ -408,3 +408,10 @@ def test_moments_of_dead_units_do_not_become_denormal(tmp_path):
     run.train()
     moments = torch.cat([moments["momentum_buffer"].flatten() for moments in run.optimizer.state.values()])
     assert (moments == 0).sum() >= 3 * 17  # 16 weights and a bias each; 1e-3 * 0.5^120 is no zero of its own
+
+
+def test_a_population_is_not_pushed_as_one_network(tmp_path):
+    population = SelfModelingPopulation(SelfModelingConfig(**FIELDS), MEMBERS)
+    arguments = SelfModelingTrainingArguments(str(tmp_path), report_to="none", use_cpu=True)
+    with pytest.raises(ValueError, match=r"push_to_hub='5 members': .*population\.member\(k\)\.push_to_hub"):
+        SelfModelingTrainer(model=population, args=arguments).push_to_hub()

@@ -24,6 +24,7 @@ from selfmod_hf.data import ImageTensors, TaskData
 from selfmod_hf.trainer.callbacks import RLCTCallback
 from selfmod_hf.trainer.population import Member
 from selfmod_hf.trainer.population_trainer import RLCTsCallback
+from selfmod_hf.weights import weights_sha256
 from tests.trainer import test_population, test_trainer
 
 NETWORK = SelfModelingForImageClassification(SelfModelingConfig(hidden_sizes=[4], image_size=4, num_labels=3))
@@ -170,3 +171,23 @@ def test_a_training_that_goes_on_within_an_epoch_estimates_after_whole_epochs(tm
     resumed = test_trainer.trainer(tmp_path, **settings)
     # the first is that of the checkpoint's own log
     assert followed(resumed, 1, str(tmp_path / "checkpoint-3")) == epochs
+
+
+def test_estimates_name_the_weights_they_were_measured_on(tmp_path):
+    torch.manual_seed(0)
+    others = SelfModelingForImageClassification(NETWORK.config)
+    NETWORK.save_pretrained(tmp_path / "one")
+    others.save_pretrained(tmp_path / "other")
+    expected = [weights_sha256(tmp_path / name) for name in ("one", "other")]
+    assert [result.weights_sha256 for result in estimate_rlct([NETWORK, others], IMAGES, **FEW)] == expected
+    assert calibrate_rlct(others, IMAGES, step_sizes=[1e-4], **FEW).result.weights_sha256 == expected[1]
+
+
+def test_estimates_name_the_files_that_the_weights_were_read_from(tmp_path):
+    NETWORK.save_pretrained(tmp_path, max_shard_size=100)  # several files
+    model = SelfModelingForImageClassification.from_pretrained(tmp_path)
+    (result,) = estimate_rlct([model], IMAGES, **FEW)
+    assert result.weights_sha256 == weights_sha256(tmp_path)
+    nn.init.ones_(model.classifier.weight)
+    (result,) = estimate_rlct([model], IMAGES, **FEW)
+    assert result.weights_sha256 not in (None, weights_sha256(tmp_path))
