@@ -40,6 +40,8 @@ class Classes:
     @property
     def allowed(self) -> str:
         """The labels that are allowed, for errors."""
+        if self.numbers is None and not self.names:  # of fractions, or of numbers below zero
+            return "whole numbers from 0, or strings"
         if self.numbers is None:
             return f"0 to {len(self.names) - 1}"
         return listed(self.names)

@@ -43,6 +43,9 @@ WRONG = {
     "a truth value": (BOOL, [True, False], [True, None], "row 1 of split 'test' holds no label"),
     "a fraction": (FLOAT, [0.0, 1.0], [1.0, 0.5], "row 1 of split 'test' has label 0.5, allowed are 0 to 1"),
     "a fraction of the training rows": (FLOAT, [0.5, 1.0, 0.0], [1.0], "row 0 of split 'train' has label 0.5, allowed"),
+    "only fractions": (
+        FLOAT, [1.5, 2.5], [1.5], "row 0 of split 'train' has label 1.5, allowed are whole numbers from 0, or strings"
+    ),
     "no number": (FLOAT, [0.0, 1.0, float("nan")], [1.0], "row 2 of split 'train' has label nan, allowed are 0 to 1"),
     "no number at all": (FLOAT, [float("inf"), 1.0, 0.0], [1.0], "row 0 of split 'train' has label inf, allowed"),
     "no class of a ClassLabel": (
