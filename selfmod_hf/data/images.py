@@ -78,7 +78,7 @@ class ImageTensors(TensorData):
 
     def all(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Every sample at once: (N, channels, height, width) float32 and (N,)."""
-        batch = self.__getitems__(torch.arange(len(self)))
+        batch = self.batch(torch.arange(len(self)))
         return batch["pixel_values"], batch["labels"]
 
     def first(self, count: int) -> ImageTensors:

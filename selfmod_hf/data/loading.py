@@ -139,6 +139,20 @@ class MemberBatches(Dataset):
         return self._buffers[0][:count]
 
 
+class WholeBatches(Dataset):
+    """Batches of `TensorData`, each made with one gather. A DataLoader of the data themselves collates samples."""
+
+    def __init__(self, data: TensorData) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitems__(self, indices: torch.Tensor | Sequence[int]) -> dict[str, torch.Tensor]:
+        """Return the batch of indices (B,)."""
+        return self.data.batch(indices)
+
+
 class AugmentedBatches(Dataset):
     """Batches of training images, each image moved as its own draw of this epoch says.
 
@@ -156,7 +170,7 @@ class AugmentedBatches(Dataset):
         return len(self.data)
 
     def __getitems__(self, indices: torch.Tensor) -> dict[str, torch.Tensor]:
-        """As `ImageTensors.__getitems__` for indices (B,); with members for (K, B)."""
+        """Return the batch of indices (B,), or with members those of indices (K, B)."""
         maps = self._maps()  # (samplers, N, 2, 3)
         rows = indices.clamp(min=0).to(maps.device)
         if not self.members:
@@ -194,7 +208,7 @@ class TensorDataLoader(DataLoader):
         bfloat16: bool = False,
     ) -> None:
         members = isinstance(batch_sampler, MemberBatchSampler)
-        batches: Dataset = dataset
+        batches: Dataset = WholeBatches(dataset)
         if isinstance(dataset, ImageTensors) and dataset.augmentation is not None:
             samplers = batch_sampler.samplers if isinstance(batch_sampler, MemberBatchSampler) else [batch_sampler]
             batches = AugmentedBatches(dataset, samplers, members)

@@ -51,8 +51,8 @@ class TensorData(Dataset):
         """Return the sample that a batch of one holds."""
         return {name: values[0] for name, values in batch.items()}
 
-    def __getitems__(self, indices: torch.Tensor | Sequence[int]) -> Batch:
-        """The batch of these samples, as the model's forward takes it, with `labels` (B,).
+    def batch(self, indices: torch.Tensor | Sequence[int]) -> Batch:
+        """Return the batch of these samples, as the model's forward takes it, with `labels` (B,).
 
         The index -1 alone stands for no sample: a batch of one whose label is -100, so that it enters no loss.
         """

@@ -15,7 +15,7 @@ from transformers import EvalPrediction, TrainerCallback
 from transformers.trainer_utils import PredictionOutput
 
 from ..data import TensorData
-from ..data.loading import EpochBatchSampler, MemberBatchSampler, TensorDataLoader, whole_batch
+from ..data.loading import EpochBatchSampler, MemberBatchSampler, TensorDataLoader, WholeBatches, whole_batch
 from ..errors import InputError
 from ..models import SelfModelingPreTrainedModel
 from ..models.losses_self_modeling import IGNORED_LABEL, classification_losses, self_modeling_losses
@@ -195,7 +195,8 @@ class PopulationTrainer(SelfModelingTrainer):
 
     def _in_order(self, dataset: TensorData) -> DataLoader:
         # every process evaluates its members on all samples
-        return DataLoader(dataset.to(self.args.device), batch_size=self.args.eval_batch_size, collate_fn=whole_batch)
+        batches = WholeBatches(dataset.to(self.args.device))
+        return DataLoader(batches, batch_size=self.args.eval_batch_size, collate_fn=whole_batch)
 
     def get_train_dataloader(self) -> DataLoader:
         count = len(self.train_dataset)

@@ -16,7 +16,7 @@ from transformers.trainer_utils import TrainOutput
 
 from ..complexity import llc_preset
 from ..data import EpochBatchSampler, TaskData, TaskSpec, TensorData, TensorDataLoader
-from ..data.loading import whole_batch
+from ..data.loading import WholeBatches, whole_batch
 from ..errors import InputError
 from ..models import SelfModelingConfig
 from ..models.embedding_bag_self_modeling import MeanEmbeddingBag
@@ -178,7 +178,8 @@ class SelfModelingTrainer(TrackingTrainer):
         return self._in_order(test_dataset)
 
     def _in_order(self, dataset: TensorData) -> DataLoader:
-        loader = DataLoader(dataset.to(self.args.device), batch_size=self.args.eval_batch_size, collate_fn=whole_batch)
+        batches = WholeBatches(dataset.to(self.args.device))
+        loader = DataLoader(batches, batch_size=self.args.eval_batch_size, collate_fn=whole_batch)
         return self.accelerator.prepare(loader)
 
     # ---- what transformers' step spends beside the network: half a millisecond on a small one ----

@@ -67,7 +67,7 @@ def test_images_are_decoded_once(tmp_path, monkeypatch):
 def test_a_batch_is_normalized_as_the_image_processor_does(tmp_path):
     pixels = write_dataset(tmp_path, mode="RGB")
     train = load_images(spec(tmp_path, image_mean=0.4, image_std=0.3)).train
-    batch = train.__getitems__([3, 1])
+    batch = train.batch([3, 1])
     pictures = [PILImage.fromarray(pixels["train"][row]) for row in (3, 1)]
     expected = train.processor()(pictures, return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(batch["pixel_values"], expected)
@@ -87,7 +87,7 @@ def test_samples_are_counted_from_either_end():
 
 def test_index_minus_one_is_no_sample():
     data = ImageTensors(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.arange(4))
-    assert data.__getitems__(torch.tensor([-1]))["labels"].tolist() == [-100]
+    assert data.batch(torch.tensor([-1]))["labels"].tolist() == [-100]
 
 
 def test_labels_as_strings_and_integers(tmp_path):

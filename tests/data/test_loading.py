@@ -59,5 +59,5 @@ def test_the_loader_gathers_whole_batches():
     order = epoch_order(6, seed=0, epoch=3)
     batches = list(loader)
     assert torch.equal(torch.cat([batch["labels"] for batch in batches]), order)
-    expected = data.__getitems__(order[:4])["pixel_values"]
+    expected = data.batch(order[:4])["pixel_values"]
     assert torch.equal(batches[0]["pixel_values"], expected)

@@ -84,11 +84,11 @@ def test_batches_hold_each_texts_own_tokens(lengths, rows):
     data = texts(lengths)
     rows = torch.tensor([row % len(lengths) for row in rows])
     expected = [data.tokens[data.offsets[row] : data.offsets[row + 1]].tolist() for row in rows]
-    bags = data.__getitems__(rows)
+    bags = data.batch(rows)
     ends = bags["offsets"].tolist()
     assert [bags["input_ids"][a:b].tolist() for a, b in itertools.pairwise(ends)] == expected
     assert ends[-1] == len(bags["input_ids"])  # nothing wasted
-    padded = texts(lengths, padded=True).__getitems__(rows)
+    padded = texts(lengths, padded=True).batch(rows)
     kept = [ids[mask.bool()].tolist() for ids, mask in zip(padded["input_ids"], padded["attention_mask"], strict=True)]
     assert kept == expected
     assert padded["input_ids"].shape[1] == max(1, *(len(tokens) for tokens in expected))
@@ -117,7 +117,7 @@ def test_members_batches_are_their_own_with_filler_behind():
 
 
 def test_index_minus_one_is_no_sample():
-    assert texts([2, 3]).__getitems__(torch.tensor([-1]))["labels"].tolist() == [-100]
+    assert texts([2, 3]).batch(torch.tensor([-1]))["labels"].tolist() == [-100]
 
 
 def test_one_sample_has_its_own_tokens():

@@ -6,8 +6,13 @@ import torch
 from torch.nn import functional as F
 from transformers import Trainer, TrainingArguments
 
-from selfmod_hf import SelfModelingTrainer, SelfModelingTrainingArguments
-from selfmod_hf.data import TextTensors
+from selfmod_hf import (
+    SelfModelingConfig,
+    SelfModelingForImageClassification,
+    SelfModelingTrainer,
+    SelfModelingTrainingArguments,
+)
+from selfmod_hf.data import ImageTensors, TextTensors
 from selfmod_hf.trainer.population_trainer import PopulationTrainer
 from tests.models import test_encoders as encoders
 
@@ -232,6 +237,21 @@ def test_transformers_own_trainer_trains_evaluates_and_predicts(tmp_path, name, 
     assert run.evaluate()["eval_loss"] == pytest.approx(expected.loss.item(), rel=1e-5)
     found = run.predict(rows).predictions
     np.testing.assert_allclose(found, expected.logits.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_transformers_own_trainer_takes_images_in_memory(tmp_path):
+    """It collates samples, where this package's Trainer gathers whole batches."""
+    pixels = torch.randint(0, 256, (10, 1, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    data = ImageTensors(pixels, torch.arange(10) % 3)
+    config = SelfModelingConfig(
+        hidden_sizes=[4], target_layers=["hidden.relu1"], aux_weight=1.0, image_size=4, num_labels=3
+    )
+    model = SelfModelingForImageClassification(config)
+    args = TrainingArguments(str(tmp_path), num_train_epochs=1, save_strategy="no", report_to="none", disable_tqdm=True)
+    run = Trainer(model=model, args=args, train_dataset=data, eval_dataset=data)
+    run.train()
+    expected = model.eval()(**data.batch(range(10)))
+    assert run.evaluate()["eval_loss"] == pytest.approx(expected.loss.item(), rel=1e-5)
 
 
 def test_embeddings_train_what_their_tokens_train(tmp_path):

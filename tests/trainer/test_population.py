@@ -30,8 +30,8 @@ MEMBERS = [Member(1, 10), Member(2, 0), Member(2, 10, False), Member(1, 10, Fals
 class Doubles(ImageTensors):
     """Batches in float64."""
 
-    def __getitems__(self, indices):
-        batch = super().__getitems__(indices)
+    def batch(self, indices):
+        batch = super().batch(indices)
         return {**batch, "pixel_values": batch["pixel_values"].double()}
 
 
@@ -249,8 +249,8 @@ def test_batch_statistics_are_each_members_own(tmp_path):
     fields = {"backbone": "timm/resnet10t", "image_size": 32, "num_labels": 3, "target_layers": ["layer4"]}
 
     class Bigger(Doubles):
-        def __getitems__(self, indices):
-            batch = super().__getitems__(indices)
+        def batch(self, indices):
+            batch = super().batch(indices)
             return {**batch, "pixel_values": torch.nn.functional.interpolate(batch["pixel_values"], 32)}
 
     members = [Member(1, 1.0), Member(2, 0.5)]
