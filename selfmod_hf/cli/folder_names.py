@@ -17,7 +17,7 @@ def default_folder(args: Any) -> str:
     parts = [_data_name(args)]
     backbone = args.backbone_name or (args.backbone if args.backbone not in (None, "mlp", "embedding_bag") else None)
     if backbone is not None:
-        parts.append(Path(backbone).name)
+        parts.append(_name_of(backbone.removeprefix("timm/")))
     if args.backbone_config is not None:
         parts.append(_short_hash(args.backbone_config))
     if args.hidden_sizes:
@@ -28,15 +28,18 @@ def default_folder(args: Any) -> str:
 
 
 def _data_name(args: Any) -> str:
-    """Return a folder's name for the data. Data sets of the same last name get different ones."""
     if args.dataset_name is None:
         return args.task or "digits"
-    name = args.dataset_name.replace("/", "--")
-    if Path(args.dataset_name).exists():
-        place = Path(args.dataset_name).resolve()
-        name = f"{place.name}-{_short_hash(str(place))}"
-    named = (args.task, name, args.dataset_config)
+    named = (args.task, _name_of(args.dataset_name), args.dataset_config)
     return "-".join(part for part in named if part is not None)
+
+
+def _name_of(place: str) -> str:
+    """Return a name for a repository of the Hub or a local path. Those of the same last name get different ones."""
+    if not Path(place).exists():
+        return place.replace("/", "--")
+    path = Path(place).resolve()
+    return f"{path.name}-{_short_hash(str(path))}"
 
 
 def _short_hash(text: str) -> str:
