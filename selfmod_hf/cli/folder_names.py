@@ -28,10 +28,12 @@ def default_folder(args: Any) -> str:
 
 
 def _data_name(args: Any) -> str:
-    if args.dataset_name is None:
-        return args.task or "digits"
-    named = (args.task, _name_of(args.dataset_name), args.dataset_config)
-    return "-".join(part for part in named if part is not None)
+    parts = [args.task, args.dataset_config]
+    if args.dataset_name is not None:
+        parts.insert(1, _name_of(args.dataset_name))
+    elif args.task is None:
+        parts.insert(0, "digits")
+    return "-".join(part for part in parts if part is not None)
 
 
 def _name_of(place: str) -> str:
