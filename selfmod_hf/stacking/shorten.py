@@ -45,10 +45,9 @@ def shorten(graph: Graph) -> None:
         _share_a_factor(graph, node)
     for node in graph.find_nodes(op="call_function", target=_ATEN.clone.default):
         _drop_if_idle(node)  # a copy into a layout that the rules have produced already
-    for node in graph.find_nodes(op="call_function", target=_ATEN.view.default):
-        node.target = _ATEN.reshape.default  # what a rule produced may lie in memory in another order
-    for node in graph.find_nodes(op="call_function", target=_ATEN._unsafe_view.default):
-        node.target = _ATEN.reshape.default
+    for target in (_ATEN.view.default, _ATEN._unsafe_view.default):
+        for node in graph.find_nodes(op="call_function", target=target):
+            node.target = _ATEN.reshape.default  # what a rule produced may lie in memory in another order
     graph.eliminate_dead_code()
     for node in graph.nodes:
         _call_torch(node)
