@@ -60,6 +60,13 @@ def test_every_room_has_a_floor(files):
     assert {room(file.module) for file in files} - {""} == set.union(*FLOORS)
 
 
+def test_no_two_files_have_the_same_name(files):
+    """Exceptions: a command in `cli/` and a module in `metrics/` are named like what they run."""
+    names = [file.path.name for file in files if room(file.module) not in ("cli", "metrics")]
+    names = [name for name in names if name != "__init__.py"]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_modeling_files_import_each_other_alone(files):
     """A copy of them travels with every pushed model."""
     for file in files:

@@ -1,7 +1,8 @@
 """The command line: `selfmod <command> ...`, the same entry points as the files of `scripts/`.
 
-A command is a module with `run(argv)` and `flag_classes()`, imported when it is asked for. Exit codes: 0; 2 after one
-line about what the user can mend (`errors.py`); 1 after a traceback, for an error while working; 130 after Ctrl-C.
+A command is a module with `run(argv)` and `flag_classes()`. It is imported when it is asked for.
+
+Exit codes: 0 for success, 2 after one line about input (`usage_errors.py`), 1 after a traceback, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, NoReturn
 
-from .errors import UsageError
+from .usage_errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"\nselfmod: interrupted: {COMMANDS[argv[0]].go_on}", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        from .errors import expected_line, print_rejection, with_flags
+        from .usage_errors import expected_line, print_rejection, with_flags
 
         line = expected_line(error)
         if line is None:

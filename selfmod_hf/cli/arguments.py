@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..files import read_yaml
-from .errors import UsageError, one_line
+from .usage_errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from transformers import HfArgumentParser

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .arguments import make_parser, parse, quieten
 from .data_flags import flag
-from .errors import UsageError, hub_in_one_line
+from .usage_errors import UsageError, hub_in_one_line
 
 
 @dataclass

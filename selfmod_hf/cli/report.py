@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .arguments import check_output_dir, make_parser, parse
 from .data_flags import flag
-from .errors import UsageError, hub_in_one_line
+from .usage_errors import UsageError, hub_in_one_line
 
 
 @dataclass

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..tokens import without_tokens
 from .arguments import as_flags, check_output_dir, make_parser, parse, quieten
 from .data_flags import flag
-from .errors import UsageError, one_line
+from .usage_errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from ..experiments.study import StudyFolder

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import check_output_dir, make_parser, parse, quieten
 from .data_flags import DataArguments, flag, is_typed, load_data, task_spec
-from .errors import UsageError, one_line
+from .usage_errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from ..complexity import LLCCalibration, LLCResult

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from .arguments import check_output_dir, make_parser, parse, quieten
 from .data_flags import DataArguments, flag, load_data, note_unseen_classes
-from .errors import UsageError, one_line
+from .usage_errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from ..data import TaskData, TaskSpec
     from ..experiments.folder import SweepFolder
-    from ..experiments.memory import MemoryPlan
+    from ..experiments.footprint import MemoryPlan
     from ..experiments.plan import Plan
 
 
@@ -115,9 +115,9 @@ def prepare(args: SweepArguments) -> Sweep:
         UsageError, ValueError: input that cannot be used.
     """
     from ..experiments.folder import SweepFolder
-    from ..experiments.memory import MemoryPlan, measure_footprint
+    from ..experiments.footprint import MemoryPlan, measure_footprint
     from ..experiments.sweep import from_main, join_processes
-    from ..trainer.network import recipe_config
+    from ..trainer.recipe_network import recipe_config
 
     spec = _spec(args)
     plan = make_plan(args, spec)
@@ -193,7 +193,7 @@ def make_plan(args: SweepArguments, spec: TaskSpec) -> Plan:
 
 def _memory_limit(args: SweepArguments, num_processes: int) -> int:
     """Bytes that training may take in each process."""
-    from ..experiments.memory import free_memory
+    from ..experiments.footprint import free_memory
 
     return free_memory(num_processes) // 2 if args.memory_gib is None else int(args.memory_gib * 2**30)
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import as_flags, check_output_dir, make_parser, parse, print_note, quieten, read_config_file
 from .data_flags import DataArguments, flag, load_data, note_unseen_classes, task_spec
-from .errors import UsageError, hub_in_one_line, one_line
 from .folder_names import default_folder
+from .usage_errors import UsageError, hub_in_one_line, one_line
 
 if TYPE_CHECKING:
     from transformers import HfArgumentParser
@@ -143,7 +143,7 @@ def parse_flags(
     argv: Sequence[str],
 ) -> tuple[TaskSpec, DataArguments, ModelArguments, RunArguments, SelfModelingTrainingArguments]:
     """Recipe, `--config` file and typed flags, joined."""
-    from ..trainer.network import NETWORK_FIELDS
+    from ..trainer.recipe_network import NETWORK_FIELDS
 
     parser = _parser()
     typed, _ = parser.parse_known_args(list(argv))
@@ -245,7 +245,7 @@ def build_model(args: ModelArguments, data: TaskData[Any]) -> SelfModelingPreTra
         SelfModelingForSequenceClassification,
         check_config,
     )
-    from ..trainer.network import check_forward, check_length, network_fields
+    from ..trainer.recipe_network import check_forward, check_length, network_fields
 
     texts = isinstance(data.train, TextTensors)
     model_class: type[SelfModelingPreTrainedModel] = (

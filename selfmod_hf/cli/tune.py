@@ -17,7 +17,7 @@ from ..files import read_yaml
 from ..tokens import without_tokens
 from .arguments import as_flags, check_finite, check_output_dir, make_parser, quieten
 from .data_flags import flag, note_unseen_classes
-from .errors import UsageError, one_line
+from .usage_errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

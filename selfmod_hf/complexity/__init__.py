@@ -17,10 +17,10 @@ _EXPORTS: dict[str, str] = {
     "LLCResult": ".result",
     "PRESETS": ".presets",
     "calibrate_llc": ".calibration",
-    "cross_entropy": ".losses",
+    "cross_entropy": ".sample_losses",
     "estimate_llc": ".llc",
     "estimate_llc_many": ".llc",
-    "half_squared_error": ".losses",
+    "half_squared_error": ".sample_losses",
     "llc_preset": ".presets",
 }
 

@@ -38,8 +38,8 @@ from torch import Tensor, nn
 from ..files import plain, write_file
 from ..stacking import Batch
 from .chains import Group
-from .checks import check, positive
 from .curvature import largest_curvature
+from .input_checks import check, positive
 from .llc import sample
 from .prepare import check_finite, make_problem
 from .result import DIVERGED, NOT_AT_MINIMUM, LLCResult

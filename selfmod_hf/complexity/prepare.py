@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ..stacking import Batch, ModuleStack, ParameterLayout, part_of, stack_modules
-from .checks import check, check_data, check_labels, check_model, named_inputs
-from .losses import cross_entropy
+from .input_checks import check, check_data, check_labels, check_model, named_inputs
 from .modes import ordinary_tensors
 from .problem import Problem
+from .sample_losses import cross_entropy
 from .settings import LLCSettings
 
 

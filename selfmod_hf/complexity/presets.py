@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from .checks import check
+from .input_checks import check
 
 # Premakumar et al. 2024 (arXiv 2407.10188). The figures come from the published recipe ("paper"); the supplement's
 # text ("paper-text") differs in the localization. Both take nβ = B / log B, with B the sampling batch size.

@@ -17,8 +17,8 @@ from typing import Any, TypedDict, TypeVar
 import torch
 
 from ..stacking import LossFunction
-from .checks import check, is_integer, positive
-from .losses import cross_entropy
+from .input_checks import check, is_integer, positive
+from .sample_losses import cross_entropy
 from .samplers import SAMPLERS
 
 DEFAULT_MEMORY_BUDGET = 2 << 30  # bytes

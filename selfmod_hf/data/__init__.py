@@ -1,8 +1,8 @@
 """Data sets as tensors."""
 
 from .augmentation import RandomAffine
+from .batches import EpochBatchSampler, TensorDataLoader, epoch_order
 from .images import ImageTensors, load_images
-from .loading import EpochBatchSampler, TensorDataLoader, epoch_order
 from .preprocessing import ImagePreprocessing, backbone_preprocessing, network_preprocessing
 from .splits import resolve_task
 from .tasks import TASKS, TaskSpec, default_recipe, get_task, make_task

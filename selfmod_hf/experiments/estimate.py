@@ -15,7 +15,7 @@ from transformers import PrinterCallback, TrainerCallback
 from ..data import TaskData, TaskSpec
 from ..trainer.rlct import estimate_rlct
 from .folder import SweepFolder
-from .memory import MemoryPlan
+from .footprint import MemoryPlan
 from .plan import Cell, Plan
 from .sweep import make_trainer, populations_to_open
 

@@ -36,12 +36,12 @@ from ..tokens import without_tokens
 from ..trainer import RLCTCallback, SelfModelingTrainer, SelfModelingTrainingArguments
 from ..trainer.checkpoints import newest_whole_checkpoint
 from ..trainer.member import Member
-from ..trainer.network import recipe_config
 from ..trainer.population import SelfModelingPopulation
 from ..trainer.population_trainer import RLCTsCallback
+from ..trainer.recipe_network import recipe_config
 from ..trainer.rlct import estimate_rlct
 from .folder import CURVE_RLCT_COLUMNS, SweepFolder
-from .memory import MemoryPlan
+from .footprint import MemoryPlan
 from .plan import Cell, Plan
 
 if TYPE_CHECKING:

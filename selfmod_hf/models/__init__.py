@@ -28,7 +28,7 @@ SelfModelingForImageClassification.register_for_auto_class("AutoModelForImageCla
 SelfModelingForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
 SelfModelingImageProcessor.register_for_auto_class()
 # by name, because `hub` stands above this package and is imported when something is pushed
-SelfModelingPreTrainedModel.pushed_by = "selfmod_hf.hub.network"
+SelfModelingPreTrainedModel.pushed_by = "selfmod_hf.hub.push_network"
 
 __all__ = [
     "SelfModelingConfig",

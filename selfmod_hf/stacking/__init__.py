@@ -5,14 +5,14 @@
     losses = losses_of(stack.parameters | stack.buffers, {}, x, y)  # (K, B)
 
 `stack.py` gathers the copies, `layout.py` lays their parameters out as one matrix (K, P), `mapping.py` calls the module
-for all of them at once, `losses.py` computes their losses and gradients, `memory.py` says how many copies fit into a
+for all of them at once, `gradients.py` computes their losses and gradients, `chunks.py` says how many copies fit into a
 budget, `replay.py` strips a repeated step of its Python overhead, `shorten.py` rewrites what it recorded.
 """
 
+from .chunks import chunk_ranges, copies_that_fit, even_size, saved_bytes_per_copy
+from .gradients import LossFunction, losses_and_gradients
 from .layout import ParameterLayout
-from .losses import LossFunction, losses_and_gradients
 from .mapping import ONE_BATCH, OWN_BATCHES, Batch, Mapped, Values, map_copies, part_of
-from .memory import chunk_ranges, copies_that_fit, even_size, saved_bytes_per_copy
 from .replay import Replay
 from .stack import ModuleStack, stack_modules
 

@@ -15,7 +15,7 @@ from transformers import EvalPrediction, TrainerCallback
 from transformers.trainer_utils import PredictionOutput
 
 from ..data import TensorData
-from ..data.loading import EpochBatchSampler, MemberBatchSampler, TensorDataLoader, WholeBatches, whole_batch
+from ..data.batches import EpochBatchSampler, MemberBatchSampler, TensorDataLoader, WholeBatches, whole_batch
 from ..errors import InputError
 from ..models import SelfModelingPreTrainedModel
 from ..models.losses_self_modeling import IGNORED_LABEL, classification_losses, self_modeling_losses

@@ -14,7 +14,7 @@ from transformers.masking_utils import sdpa_mask
 
 from ..complexity import LLCCalibration, LLCResult, calibrate_llc
 from ..complexity.calibration import SAMPLER as CALIBRATION_SAMPLER
-from ..complexity.checks import check
+from ..complexity.input_checks import check
 from ..complexity.llc import check_members, one_group_each, sample
 from ..complexity.prepare import make_problem
 from ..complexity.settings import CalibrationOptions, LLCOptions, LLCSettings, shows_settings
@@ -25,7 +25,7 @@ from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
 from ..models.losses_self_modeling import IGNORED_LABEL
 from .collated import CollatedData, collate, is_data_of_rows
 from .measured import saved_sha256
-from .network import check_labels, check_length, check_tokens
+from .recipe_network import check_labels, check_length, check_tokens
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -16,18 +16,18 @@ from transformers.trainer_utils import TrainOutput
 
 from ..complexity import llc_preset
 from ..data import EpochBatchSampler, TaskData, TaskSpec, TensorData, TensorDataLoader
-from ..data.loading import WholeBatches, whole_batch
+from ..data.batches import WholeBatches, whole_batch
 from ..errors import InputError
 from ..models import SelfModelingConfig
 from ..models.embedding_bag_self_modeling import MeanEmbeddingBag
 from .adapters import check_with_adapter, has_adapter
 from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback
 from .checkpoints import check_not_pickled, is_whole, load_adapters, load_weights, newest_whole_checkpoint
-from .checks import check_before_training
 from .collated import is_data_of_rows
-from .network import check_preprocessing
 from .population import SelfModelingPopulation
 from .processes import forget_evaluation, is_sharded, share_batches, share_state
+from .recipe_network import check_preprocessing
+from .sample_checks import check_before_training
 from .saving import default_processor
 from .terms import accuracy
 from .tracker_figures import TrackerFigures

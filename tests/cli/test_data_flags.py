@@ -16,7 +16,7 @@ from selfmod_hf.cli import main
 from selfmod_hf.complexity import LLCResult
 from selfmod_hf.data.texts import load_tokenizer
 from selfmod_hf.models import SelfModelingForSequenceClassification, load_model
-from selfmod_hf.trainer.network import recipe_config
+from selfmod_hf.trainer.recipe_network import recipe_config
 
 QUICK = ["--num_draws=4", "--num_chains=1", "--batch_size=8", "--quiet"]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from selfmod_hf.data import EpochBatchSampler, ImageTensors, RandomAffine, TensorDataLoader
 from selfmod_hf.data.augmentation import affine_maps, warp
-from selfmod_hf.data.loading import MemberBatchSampler
+from selfmod_hf.data.batches import MemberBatchSampler
 
 
 @settings(max_examples=30, deadline=None)

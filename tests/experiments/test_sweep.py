@@ -16,7 +16,8 @@ import torch
 from selfmod_hf import SelfModelingForImageClassification, weight_width
 from selfmod_hf.cli import main
 from selfmod_hf.data import get_task, load_images
-from selfmod_hf.experiments import memory, sweep
+from selfmod_hf.experiments import footprint as memory
+from selfmod_hf.experiments import sweep
 from selfmod_hf.experiments.folder import CURVE_COLUMNS, RESULT_COLUMNS, WEIGHTS_COLUMN, SweepFolder
 from selfmod_hf.experiments.plan import make_cells
 

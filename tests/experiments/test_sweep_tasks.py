@@ -11,9 +11,9 @@ import torch
 from selfmod_hf import SelfModelingForImageClassification, SelfModelingForSequenceClassification
 from selfmod_hf.cli import main
 from selfmod_hf.data import ImageTensors, TaskData, get_task
-from selfmod_hf.experiments.memory import MemoryPlan, measure_footprint
+from selfmod_hf.experiments.footprint import MemoryPlan, measure_footprint
 from selfmod_hf.models import model_class_of
-from selfmod_hf.trainer.network import recipe_config
+from selfmod_hf.trainer.recipe_network import recipe_config
 from tests.conftest import generate_seed
 
 LIMITS = ["--num_chains=2", "--num_draws=20", "--quiet"]

@@ -13,8 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from selfmod_hf import get_task, load_images
 from selfmod_hf.cli import main
 from selfmod_hf.trainer import SelfModelingTrainer, SelfModelingTrainingArguments
-from selfmod_hf.trainer.network import recipe_config
 from selfmod_hf.trainer.population import Member, SelfModelingPopulation
+from selfmod_hf.trainer.recipe_network import recipe_config
 
 SMALL = [
     "train", "--task=digits", "--hidden_sizes=8", "--aux_weight=3", "--seed=5", "--max_train_samples=200",

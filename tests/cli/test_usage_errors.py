@@ -14,7 +14,7 @@ from transformers.trainer import DEFAULT_CALLBACKS
 
 import selfmod_hf
 from selfmod_hf.cli import main
-from selfmod_hf.cli.errors import with_flags
+from selfmod_hf.cli.usage_errors import with_flags
 from selfmod_hf.complexity.samplers import SAMPLERS
 from selfmod_hf.experiments import study
 
@@ -74,14 +74,14 @@ def test_a_bug_while_sampling_keeps_its_traceback(small_model, tmp_path, monkeyp
 
 def test_the_exit_code_of_a_bug_is_1(tmp_path):
     program = (
-        "import sys\nimport transformers.trainer\nfrom tests.cli.test_errors import UsersBug\n"
+        "import sys\nimport transformers.trainer\nfrom tests.cli.test_usage_errors import UsersBug\n"
         "from selfmod_hf.cli import entry\ntransformers.trainer.DEFAULT_CALLBACKS.append(UsersBug)\nentry()"
     )
     command = [sys.executable, "-c", program, "train", *SMALL["train"], f"--output_dir={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "ValueError: shapes (3,) and (4,) are not aligned"
-    assert "test_errors.py" in done.stderr  # where it happened
+    assert "test_usage_errors.py" in done.stderr  # where it happened
 
 
 @pytest.mark.parametrize("command", SMALL)

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import TensorData, TextTensors
 from ..errors import InputError
 from ..models.positions_self_modeling import most_tokens
-from .network import check_labels, check_length
+from .recipe_network import check_labels, check_length
 from .shares import smallest_share
 
 if TYPE_CHECKING:
