@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ...stacking import LossFunction
-from ..losses import half_squared_error
+from ..sample_losses import half_squared_error
 
 
 @dataclass(frozen=True)
