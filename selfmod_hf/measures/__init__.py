@@ -1,0 +1,22 @@
+"""Further measures of a trained network, beside accuracy, weight width and RLCT. docs/measures.md defines each.
+
+The functions of arrays are pure. `measure_network` runs a network once over its data and calls them.
+"""
+
+from .hidden import dead_units, effective_rank, mean_square
+from .last_layer import prunable_share, unit_free_width
+from .measure_network import MEASURES, measure_network
+from .modelability import modelability
+from .predictions import calibration_error
+
+__all__ = [
+    "MEASURES",
+    "calibration_error",
+    "dead_units",
+    "effective_rank",
+    "mean_square",
+    "measure_network",
+    "modelability",
+    "prunable_share",
+    "unit_free_width",
+]

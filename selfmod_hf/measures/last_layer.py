@@ -1,0 +1,68 @@
+"""Measures of the last layer's weights that read the features in front of it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+GRID = 100  # shares of pruned weights that are tried
+
+
+def unit_free_width(weight: Tensor, features: Tensor) -> float:
+    """Return the standard deviation of the last layer's weights, in units of the features' own size.
+
+    A ReLU unit may be scaled by any c > 0 if its outgoing weights are divided by c: the function stays the same, while
+    the width of the weights changes. Here each unit is first rescaled so that its root mean square over the samples
+    is 1.
+
+    Args:
+        weight: (C, F), of the last layer.
+        features: (N, F), what the last layer reads.
+
+    Example:
+        >>> import torch
+        >>> features = torch.tensor([[1.0, 2.0], [1.0, 2.0]])
+        >>> unit_free_width(torch.tensor([[2.0, 1.0], [-2.0, -1.0]]), features)
+        2.0
+    """
+    sizes = features.double().square().mean(dim=0).sqrt()  # (F,)
+    rescaled = weight.detach().double().cpu() * sizes.cpu()  # (C, F)
+    return float(rescaled.std(correction=0))
+
+
+def prunable_share(weight: Tensor, bias: Tensor, features: Tensor, labels: Tensor, loss: float = 0.01) -> float:
+    """Return the share of the last layer's weights that can be set to zero at a small loss of accuracy.
+
+    The weights of smallest magnitude go first, one percent of all after another (magnitude pruning, Han et al. 2015,
+    arXiv 1506.02626). The result is the largest share up to which each step keeps the accuracy within `loss`.
+
+    Args:
+        weight: (C, F), of the last layer.
+        bias: (C,), of the last layer.
+        features: (N, F), what the last layer reads.
+        labels: (N,), classes.
+        loss: of accuracy that is allowed, from 0 to 1.
+
+    Example:
+        >>> import torch
+        >>> weight, bias = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.zeros(2)
+        >>> prunable_share(weight, bias, torch.tensor([[1.0, 5.0], [-1.0, 5.0]]), torch.tensor([0, 1]))
+        0.75
+    """
+    weight = weight.detach().to(features)
+    bias = bias.detach().to(features)
+    order = weight.abs().flatten().argsort()
+    least = _accuracy(weight, bias, features, labels) - loss
+    share = 0.0
+    for step in range(1, GRID + 1):
+        count = weight.numel() * step // GRID
+        pruned = weight.flatten().clone()
+        pruned[order[:count]] = 0
+        if _accuracy(pruned.view_as(weight), bias, features, labels) < least:
+            break
+        share = count / weight.numel()
+    return share
+
+
+def _accuracy(weight: Tensor, bias: Tensor, features: Tensor, labels: Tensor) -> float:
+    logits = features @ weight.T + bias  # (N, C)
+    return float((logits.argmax(dim=1) == labels).double().mean())

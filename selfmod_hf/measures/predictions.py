@@ -1,0 +1,28 @@
+"""Measures of what a network predicts."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """Return the expected calibration error: the mean distance between confidence and accuracy.
+
+    Guo et al. 2017 (arXiv 1706.04599), equation 3, by torchmetrics.
+
+    Args:
+        logits: (N, C).
+        labels: (N,), classes.
+        bins: of equal width over the confidence from 0 to 1.
+
+    Example:
+        >>> import torch
+        >>> calibration_error(torch.tensor([[0.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))
+        0.0
+    """
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    error = multiclass_calibration_error(
+        logits.double().softmax(dim=1), labels, num_classes=logits.shape[1], n_bins=bins, norm="l1"
+    )
+    return float(error)
