@@ -250,10 +250,10 @@ def network_preprocessing(folder: Path, config: SelfModelingConfig) -> ImagePrep
     Raises:
         InputError: entries of the file that are missing or of a wrong type.
     """
-    height, width = config.image_size
-    found = ImagePreprocessing(
-        image_size=(height, width), num_channels=config.num_channels if config.num_channels in (1, 3) else None
-    )
+    channels, height, width = config.input_shape
+    found = ImagePreprocessing(image_size=(height, width))
+    if channels in (1, 3):
+        found = replace(found, num_channels=channels)
     file = folder / "preprocessor_config.json"
     if not file.is_file():
         return found

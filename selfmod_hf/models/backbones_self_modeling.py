@@ -9,6 +9,7 @@ import importlib
 import inspect
 import os
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from .configuration_self_modeling import SelfModelingConfig, encoder_class
 from .weights_self_modeling import check_backbone_weights
 
 
-def hidden_stack(in_features: int, sizes: list[int]) -> nn.Sequential:
+def hidden_stack(in_features: int, sizes: Sequence[int]) -> nn.Sequential:
     """Return linear + ReLU layers of these sizes, named linear1, relu1, linear2, ..."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index, size in enumerate(sizes, start=1):

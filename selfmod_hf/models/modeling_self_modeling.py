@@ -40,7 +40,7 @@ class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
             self.backbone = transformers_backbone(config)
         else:
             self.backbone = timm_backbone(config) if config.backbone != "mlp" else nn.Flatten()
-        self._build_heads({"pixel_values": torch.zeros(2, config.num_channels, *config.image_size)})
+        self._build_heads({"pixel_values": torch.zeros(2, *config.input_shape)})
         self.post_init()
 
     def _features(  # type: ignore[override]
@@ -68,7 +68,7 @@ class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
     def _check_images(self, pixel_values: torch.Tensor) -> None:
         """Raise a ValueError if the images have other channels than the network, or another size than an MLP."""
         found = list(pixel_values.shape[1:])
-        expected = [self.config.num_channels, *self.config.image_size]
+        expected = list(self.config.input_shape)
         compared = slice(None) if self.config.backbone == "mlp" else slice(1)  # convolutions take several sizes
         if found[compared] != expected[compared]:
             raise ValueError(

@@ -6,6 +6,7 @@ the files beside it, by flat relative imports.
 
 import fnmatch
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ def matches(name: str, pattern: str) -> bool:
     )
 
 
-def find_target_layers(network: nn.Module, patterns: list[str]) -> list[str]:
+def find_target_layers(network: nn.Module, patterns: Sequence[str]) -> list[str]:
     """Return the names of the modules that fit the patterns.
 
     Raises:
@@ -101,7 +102,7 @@ def hook_target_layers(network: nn.Module, layers: list[str]) -> None:
 
 def layers_that_give(
     layers: list[str],
-    patterns: list[str],
+    patterns: Sequence[str],
     activations: dict[str, torch.Tensor],
     tokens: torch.Tensor | None,
 ) -> list[str]:

@@ -170,7 +170,7 @@ def _add_image_processor(run: Mapping[str, Any], cell: Path, staged: Path) -> No
     given = {}
     if spec is not None:
         given = {name: getattr(spec, name) for name in ("image_mean", "image_std", "interpolation")}
-    values = ImagePreprocessing().changed(**given).for_images(config.num_channels, *config.image_size)
+    values = ImagePreprocessing().changed(**given).for_images(*config.input_shape)
     values.processor().save_pretrained(staged)
     for name in CODE:  # lies at the top
         (staged / name).unlink(missing_ok=True)

@@ -251,7 +251,7 @@ def _check_fit(model: SelfModelingPreTrainedModel, data: Any) -> None:
     if model.main_input_name != kind:
         raise InputError("train_data", kind, f"the model takes {model.main_input_name}")
     if isinstance(data, ImageTensors):
-        expected, found = [config.num_channels, *config.image_size], list(data.pixels.shape[1:])
+        expected, found = list(config.input_shape), list(data.pixels.shape[1:])
         if expected != found:
             problem = f"the model takes images of {expected} (channels, height, width)"
             raise InputError("train_data", found, problem)

@@ -1,6 +1,7 @@
 """Configurations and weights from strangers: refused by name, before memory is taken, and nothing of theirs is run."""
 
 import json
+import re
 import resource
 import shutil
 import struct
@@ -78,6 +79,22 @@ def test_wrong_fields_are_refused_by_name(case):
     message = refused(name, fields)
     known = (name, "backbone", "config", "model", "hidden size")
     assert any(word in message for word in known), message
+
+
+def test_messages_name_field_value_and_what_is_allowed():
+    """In one line, for a wrong type and for a value out of range, in a new configuration and in a changed one."""
+    config = SelfModelingConfig(**FIELDS)
+    for name, value, allowed in [
+        ("aux_weight", "1", "is int | float"),
+        ("aux_weight", -1, "are finite numbers of at least 0"),
+        ("hidden_sizes", [4, "8"], "is list[int] | tuple[int, ...]"),
+        ("image_size", [8, 0], "are integers from 1 to 16384, one or height and width"),
+    ]:
+        message = f"^{re.escape(f'{name}={value!r}: allowed {allowed}')}$"
+        with pytest.raises(ValueError, match=message):
+            SelfModelingConfig(**{**FIELDS, name: value})
+        with pytest.raises(ValueError, match=message):
+            setattr(config, name, value)
 
 
 @pytest.mark.parametrize(
