@@ -1,8 +1,11 @@
 """Complexity of trained networks: the local learning coefficient (RLCT) and the width of the weights.
 
-Plain torch: any `nn.Module`, any loss; nothing of Hugging Face. Start at `estimate_llc` (llc.py); `samplers/`
-holds the dynamics, `chains.py` runs them stacked, `diagnostics.py` says how far they can be trusted,
-`calibration.py` chooses a step size and a localization, `ground_truth/` has models of known answer.
+Plain torch: any `nn.Module`, any loss, and nothing of Hugging Face. Start at `estimate_llc` (llc.py).
+
+* `samplers/` holds the dynamics, and `chains.py` runs them stacked.
+* `diagnostics.py` measures how far they can be trusted.
+* `calibration.py` chooses a step size and a localization.
+* `ground_truth/` has models of known answer.
 """
 
 from importlib import import_module
@@ -11,7 +14,7 @@ from typing import Any
 # at once: a lazy name equal to its module's would be shadowed by the module
 from .weight_width import WeightWidth, weight_width
 
-# public name -> module that defines it; resolved on first use, so that weight_width alone loads no sampler
+# public name -> its module, imported on first use, so that weight_width alone loads no sampler
 _EXPORTS: dict[str, str] = {
     "LLCCalibration": ".calibration",
     "LLCResult": ".result",

@@ -2,23 +2,23 @@
 
 Three errors are to be balanced:
 
-* too large a step: discretization and minibatch noise make the estimate too high, in proportion to ε;
-* too small a step: the chains have not arrived within the draws given, and the trace still rises;
-* too strong a localization: a direction of curvature nβ h counts as nβ h / (2 (nβ h + γ)) in place of 1/2.
+* Too large a step: discretization and minibatch noise make the estimate too high, in proportion to ε.
+* Too small a step: the chains have not arrived within the draws given, and the trace still rises.
+* Too strong a localization: a direction of curvature nβ h counts as nβ h / (2 (nβ h + γ)) in place of 1/2.
 
 The rule, for every localization γ:
 
-1. A cell *serves* if it is neither diverged nor not_at_minimum, its acceptance (where it has one) is at least 0.1,
-   and its trace has stopped rising: the last quarter of all draws is over the second quarter by at most 4 % of the
-   estimate, or by 2 errors of the difference where those are below 10 %; its standard error is at most 10 %.
+1. A cell *serves* if all of these hold. It is neither diverged nor not_at_minimum. Its acceptance, if it has one, is
+   at least 0.1. Its standard error is at most 10 %. Its trace has stopped rising: the last quarter of all draws is over
+   the second quarter by at most 4 % of the estimate, or by 2 errors of the difference if those are below 10 %.
 2. The *plateau* is the largest step size that serves and agrees with the next smaller one (which may still rise, but
-   not be diverged): by at most 2 %, or by 2 errors of the difference where those are below 5 %. Two step sizes that
-   agree show that ε is small enough.
+   not be diverged): by at most 2 %, or by 2 errors of the difference if those are below 5 %. Two step sizes that agree
+   show that ε is small enough.
 
-Then the chosen cell is the plateau of the smallest γ that has one. (Where none has, it is the smallest step size that
-serves at the smallest γ, and `confirmed` is false.) The estimate is extrapolated to γ = 0 along the straight line
-through it and the cell of the same step size at the next γ where that serves:
-`llc = l1 + (l1 - l2) γ1 / (γ2 - γ1)`. Both cells have the same noise, which partly cancels.
+Then the chosen cell is the plateau of the smallest γ with a plateau. Without any plateau it is the smallest step size
+that serves at the smallest γ, and `confirmed` is false. The estimate is extrapolated to γ = 0 along the straight line
+through it and the cell of the same step size at the next γ, if that serves: `llc = l1 + (l1 - l2) γ1 / (γ2 - γ1)`. Both
+cells have the same noise, which partly cancels.
 """
 
 from __future__ import annotations
@@ -39,20 +39,22 @@ from ..files import plain, write_file
 from ..stacking import Batch
 from .chains import Group
 from .curvature import largest_curvature
+from .diagnostics import standard_error
 from .input_checks import check, positive
 from .llc import sample
+from .plots import plot_calibration
 from .prepare import check_finite, make_problem
 from .result import DIVERGED, NOT_AT_MINIMUM, LLCResult
 from .samplers import SAMPLERS
 from .settings import CalibrationOptions, LLCSettings, shows_settings
-from .status import MAX_RELATIVE_ERROR, difference
+from .status import MAX_RELATIVE_ERROR
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 SAMPLER = "sghmc"
-STEP_FRACTIONS = (0.04, 0.1)  # of 1/a, a the largest curvature; SGLD's error there is at most ε a/4
-LOCALIZATION_FRACTIONS = (1 / 2000, 1 / 600, 1 / 200, 1 / 60)  # of nβ: what a curvature h must exceed to count
+STEP_FRACTIONS = (0.04, 0.1)  # of 1/a, a the largest curvature: SGLD's error is then at most ε a/4
+LOCALIZATION_FRACTIONS = (1 / 2000, 1 / 600, 1 / 200, 1 / 60)  # of nβ: a curvature h counts if it exceeds this
 _RISE, _RISE_ERRORS, _LARGE_RISE = 0.04, 2.0, 0.1
 _AGREEMENT, _AGREEMENT_ERRORS, _LARGE_DISAGREEMENT = 0.02, 2.0, 0.05
 _MIN_ACCEPTANCE = 0.1
@@ -60,19 +62,21 @@ _MIN_ACCEPTANCE = 0.1
 
 @dataclass(frozen=True)
 class LLCCalibration:
-    """A grid of estimates, the cell chosen, and why.
+    """Hold a grid of estimates, the chosen cell, and the reason for the choice.
 
     Attributes:
-        step_size, localization: of the chosen cell; `sampler` they hold for.
-        llc: the estimate, extrapolated to no localization where two localizations serve; else the cell's.
+        sampler: of all cells.
+        step_size: of the chosen cell.
+        localization: of the chosen cell.
+        llc: the estimate, extrapolated to no localization if two localizations serve, else the chosen cell's.
         standard_error: of `llc`.
         reason: one line.
-        result: the estimate at the chosen cell, localization and all.
+        result: the estimate at the chosen cell, localization included.
         table: one row per cell: step_size, localization, llc, standard_error, rhat, ess, acceptance_rate, rise,
             status, serves, chosen.
         results: one per cell, in the order of the table.
         confirmed: whether two step sizes agree at the chosen localization.
-        curvature: the largest curvature of U found, where the step sizes were derived from it; else None.
+        curvature: the largest curvature of U found, if the step sizes were derived from it, else None.
     """
 
     sampler: str
@@ -88,13 +92,18 @@ class LLCCalibration:
     curvature: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all but the traces, ready for JSON."""
-        names = [f.name for f in fields(self) if f.name not in ("result", "results")]
-        return plain({name: getattr(self, name) for name in names} | {"result": self.result.to_dict()})
+        """Return all fields except the traces, ready for JSON."""
+        values: dict[str, Any] = {}
+        for entry in fields(self):
+            if entry.name not in ("result", "results"):
+                values[entry.name] = getattr(self, entry.name)
+        values["result"] = self.result.to_dict()
+        return plain(values)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write `path` as JSON, complete or not at all."""
-        return write_file(Path(path), json.dumps(self.to_dict(), indent=2) + "\n")
+        text = json.dumps(self.to_dict(), indent=2)
+        return write_file(Path(path), text + "\n")
 
     def summary(self) -> str:
         """Return a table of lines for people: all cells, and the choice."""
@@ -109,8 +118,6 @@ class LLCCalibration:
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Plot LLC over step size by localization and the trace of each cell, and return the matplotlib figure."""
-        from .plots import plot_calibration
-
         traces = [result.llc_trace(paired=result.settings.paired) for result in self.results]
         chosen = (self.step_size, self.result.llc)
         return plot_calibration(self.table, traces, chosen, self.llc, path)
@@ -136,12 +143,19 @@ def calibrate_llc(
         targets: as for `estimate_llc`.
         step_sizes: values of ε. None: 0.04 and 0.1 over the largest curvature of U near w*.
         localizations: values of γ. None: nβ/2000, nβ/600, nβ/200 and nβ/60.
-        settings: as for `estimate_llc`, except for the two that are chosen. The default sampler is "sghmc": it has no
-            discretization error on quadratics and moves faster.
+        settings: as for `estimate_llc`, except for the two that are chosen. The default sampler is "sghmc", because it
+            has no discretization error on quadratics and moves faster.
 
     Raises:
-        ValueError: an argument that cannot be used, or "fisher_sgld" without step sizes or localizations, whose
+        ValueError: an argument that cannot be used, or "fisher_sgld" without step sizes or localizations. Their
             defaults are in the weights' own units.
+
+    Example:
+        >>> import torch
+        >>> x, labels = torch.randn(200, 2), torch.arange(200) % 3
+        >>> found = calibrate_llc(nn.Linear(2, 3), x, labels, step_sizes=[1e-5], localizations=[1.0], num_draws=40)
+        >>> len(found.results), found.sampler
+        (1, 'sghmc')
     """
     given: dict[str, Any] = {"sampler": SAMPLER, **settings}
     for name in ("step_size", "localization"):
@@ -152,12 +166,16 @@ def calibrate_llc(
     problem = make_problem([model], inputs, targets, chosen)
     nbeta = chosen.inverse_temperature(problem.num_samples)
     check_finite(problem)
-    pulls = pulls or [fraction * nbeta for fraction in LOCALIZATION_FRACTIONS]
+    if not pulls:
+        pulls = [fraction * nbeta for fraction in LOCALIZATION_FRACTIONS]
     curvature = None
     if not steps:
         curvature = largest_curvature(problem, nbeta=nbeta, localization=pulls[-1], seed=chosen.seed)
         steps = [fraction / curvature for fraction in STEP_FRACTIONS]
-    cells = [Group(0, 0, step, pull, nbeta) for pull in pulls for step in steps]
+    cells = []
+    for pull in pulls:
+        for step in steps:
+            cells.append(Group(0, 0, step, pull, nbeta))
     return _choose(sample(problem, cells, chosen), curvature)
 
 
@@ -167,104 +185,146 @@ def _grid(name: str, values: Sequence[float] | None, sampler: str) -> list[float
         allowed = f"given with sampler={sampler!r}: the defaults are not in units of the Fisher information"
         check(name, None, not SAMPLERS[sampler].needs_fisher, allowed)
         return []
-    values = values.tolist() if isinstance(values, (np.ndarray, Tensor)) else values
+    if isinstance(values, (np.ndarray, Tensor)):
+        values = values.tolist()
     several = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
     check(name, values, several, "a list of one positive number or more")
-    values = [float(value) if isinstance(value, np.floating) else value for value in values]
+    unique = set()
     for value in values:
-        check(name, value, positive(value), "positive numbers")
-    return sorted(set(values))
+        number = float(value) if isinstance(value, np.floating) else value
+        check(name, number, positive(number), "positive numbers")
+        unique.add(number)
+    return sorted(unique)
 
 
 @dataclass(frozen=True)
 class _Cell:
+    """Hold one estimate of the grid.
+
+    Attributes:
+        result: the estimate.
+        rise: mean of the last quarter of the trace minus that of the second, NaN if the cell is of no use.
+        serves: rule 1.
+    """
+
     result: LLCResult
     rise: float
     serves: bool
 
     @classmethod
     def of(cls, result: LLCResult) -> _Cell:
+        """Return the cell of an estimate, judged by rule 1."""
         if result.status in (DIVERGED, NOT_AT_MINIMUM):
             return cls(result, math.nan, False)
         trace = result.llc_trace(paired=result.settings.paired)
         quarter = trace.shape[1] // 4
-        rise, error = difference(trace[:, quarter : 2 * quarter], trace[:, -quarter:])
-        noise = min(_RISE_ERRORS * error, _LARGE_RISE * abs(result.llc))
-        risen = rise > max(_RISE * abs(result.llc), noise)
-        risen |= not result.standard_error <= MAX_RELATIVE_ERROR * abs(result.llc)  # too few draws to tell
+        second, last = trace[:, quarter : 2 * quarter], trace[:, -quarter:]
+        rise = float(last.mean() - second.mean())
+        error = math.hypot(standard_error(second), standard_error(last))
+        size = abs(result.llc)
+        noise = min(_RISE_ERRORS * error, _LARGE_RISE * size)
+        risen = rise > max(_RISE * size, noise)
+        precise = result.standard_error <= MAX_RELATIVE_ERROR * size  # else too few draws to judge
         acceptance = result.acceptance_rate
         accepted = acceptance is None or acceptance >= _MIN_ACCEPTANCE
-        return cls(result, rise, accepted and not risen)
+        return cls(result, rise, accepted and precise and not risen)
 
     @property
     def pull(self) -> float:
+        """Return γ."""
         return self.result.settings.localization
 
     @property
     def step(self) -> float:
+        """Return ε."""
         return self.result.settings.step_size
 
 
 def _choose(results: list[LLCResult], curvature: float | None) -> LLCCalibration:
+    """Return the calibration of a grid of estimates, ordered by localization, then by step size."""
     cells = [_Cell.of(result) for result in results]
-    pulls = sorted({cell.pull for cell in cells})
-    plateaus = [p for pull in pulls if (p := _plateau([c for c in cells if c.pull == pull]))]
+    by_pull: dict[float, list[_Cell]] = {}
+    for cell in cells:
+        by_pull.setdefault(cell.pull, []).append(cell)
+    plateaus = []
+    for pull in sorted(by_pull):
+        plateau = _plateau(by_pull[pull])
+        if plateau is not None:
+            plateaus.append(plateau)
     serving = [cell for cell in cells if cell.serves]
-    if plateaus or serving:
-        chosen, llc, error, reason = _extrapolate((plateaus or serving)[0], cells)
-        if not plateaus:
-            reason = f"unconfirmed, no two step sizes agree: {reason}"
+    if plateaus:
+        chosen = plateaus[0]
+        llc, error, reason = _extrapolate(chosen, cells)
+    elif serving:
+        chosen = serving[0]
+        llc, error, reason = _extrapolate(chosen, cells)
+        reason = f"unconfirmed, no two step sizes agree: {reason}"
     else:
         chosen = _least_bad(cells)
         llc, error = chosen.result.llc, chosen.result.standard_error
         reason = f"no cell serves; the least bad one is {chosen.result.status}: {chosen.result.status_reason}"
-    settings = chosen.result.settings
     return LLCCalibration(
-        settings.sampler, settings.step_size, settings.localization, llc, error, reason, chosen.result,
-        [_row(cell, cell is chosen) for cell in cells], results, bool(plateaus), curvature,
-    )  # fmt: skip
+        sampler=chosen.result.sampler,
+        step_size=chosen.step,
+        localization=chosen.pull,
+        llc=llc,
+        standard_error=error,
+        reason=reason,
+        result=chosen.result,
+        table=[_row(cell, cell is chosen) for cell in cells],
+        results=results,
+        confirmed=bool(plateaus),
+        curvature=curvature,
+    )
 
 
 def _plateau(cells: list[_Cell]) -> _Cell | None:
     """Return the largest step size that agrees with the next smaller one, of cells of one γ by rising step size."""
-    for smaller, cell in reversed(list(itertools.pairwise(cells))):
+    pairs = list(itertools.pairwise(cells))
+    for smaller, cell in reversed(pairs):
         first, second = smaller.result, cell.result
+        size = abs(first.llc)
         noise = _AGREEMENT_ERRORS * math.hypot(first.standard_error, second.standard_error)
-        allowed = max(_AGREEMENT * abs(first.llc), min(noise, _LARGE_DISAGREEMENT * abs(first.llc)))
+        allowed = max(_AGREEMENT * size, min(noise, _LARGE_DISAGREEMENT * size))
         if abs(second.llc - first.llc) <= allowed and cell.serves:
             return cell
     return None
 
 
-def _extrapolate(first: _Cell, cells: list[_Cell]) -> tuple[_Cell, float, float, str]:
-    """Return the chosen cell, the estimate at γ = 0, its standard error, and why."""
-    result, settings = first.result, first.result.settings
-    where = f"step size {settings.step_size:.3g} at localization {settings.localization:.3g}"
-    others = [c for c in cells if c.serves and c.pull > first.pull and c.step == settings.step_size]
-    if not others:
-        return first, result.llc, result.standard_error, f"{where}; no second localization to extrapolate with"
-    second = min(others, key=lambda cell: cell.pull)
+def _extrapolate(first: _Cell, cells: list[_Cell]) -> tuple[float, float, str]:
+    """Return the estimate at γ = 0, its standard error, and the reason for the chosen cell, `first`."""
+    result = first.result
+    where = f"step size {first.step:.3g} at localization {first.pull:.3g}"
+    second: _Cell | None = None
+    for cell in cells:
+        if not cell.serves or cell.pull <= first.pull or cell.step != first.step:
+            continue
+        if second is None or cell.pull < second.pull:
+            second = cell
+    if second is None:
+        return result.llc, result.standard_error, f"{where}; no second localization to extrapolate with"
     share = first.pull / (second.pull - first.pull)
     llc = result.llc + share * (result.llc - second.result.llc)
     error = math.hypot((1 + share) * result.standard_error, share * second.result.standard_error)
-    return first, llc, error, f"{where}; extrapolated to none with {second.pull:.3g}: {result.llc:.4g} -> {llc:.4g}"
+    return llc, error, f"{where}; extrapolated to none with {second.pull:.3g}: {result.llc:.4g} -> {llc:.4g}"
 
 
 def _least_bad(cells: list[_Cell]) -> _Cell:
     """Return a finite cell before a diverged one, then the smallest step size at the strongest localization."""
 
     def badness(cell: _Cell) -> tuple[bool, float, float]:
-        settings = cell.result.settings
-        return cell.result.status == DIVERGED, settings.step_size, -settings.localization
+        diverged = cell.result.status == DIVERGED
+        return diverged, cell.step, -cell.pull
 
     return min(cells, key=badness)
 
 
 def _row(cell: _Cell, chosen: bool) -> dict[str, Any]:
+    """Return the cell's row of the table."""
     result = cell.result
     return {
-        "step_size": result.settings.step_size,
-        "localization": result.settings.localization,
+        "step_size": cell.step,
+        "localization": cell.pull,
         "llc": result.llc,
         "standard_error": result.standard_error,
         "rhat": result.rhat,

@@ -20,22 +20,32 @@ import torch
 from torch import Tensor
 
 from ..stacking import Replay, chunk_ranges, even_size, losses_and_gradients, part_of
-from .problem import Problem, capacity
+from .problem import Capacity, Problem
 from .random_streams import Minibatches, Noise
 from .samplers import SAMPLERS, Dynamics
 from .settings import LLCSettings
 from .traces import Traces
 
-_SMALL = 8192  # parameters; below this, threads only wait for each other
+_SMALL = 8192  # parameters: below this, threads only wait for each other
 _LANGEVIN_CHECKS = 25  # steps per chain at which the Metropolis acceptance is computed
 # relative and absolute tolerance of a recording
 _TOLERANCE = (1e-4, 1e-6)
 _IN_LOW_PRECISION = (5e-2, 1e-3)
 
+Step = Callable[..., tuple[Tensor, Tensor]]  # `losses_and_gradients` or its replay
+
 
 @dataclass(frozen=True)
 class Group:
-    """One network and one setting: `member` is its place in the stack, `stream` the name of its noise."""
+    """Describe one network and one setting.
+
+    Attributes:
+        member: place of the network in the stack.
+        stream: number of its noise.
+        step_size: ε.
+        localization: γ.
+        nbeta: nβ.
+    """
 
     member: int
     stream: int
@@ -46,15 +56,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Run:
-    """All that the pieces of a run have in common.
+    """Hold the values that are common to the pieces of a run.
 
     Attributes:
-        problem: what is sampled.
-        settings: how.
+        problem: networks, data and loss.
+        settings: of the estimate.
         groups: all of them.
         chains: the chains' own numbers.
-        count: is told how many steps of chains are done.
-        fisher: (M, P), for the samplers that need it; see `fisher_diagonal`.
+        count: function that is called with the number of chain steps done.
+        fisher: (M, P), for the samplers that need it, see `fisher_diagonal`.
     """
 
     problem: Problem
@@ -69,33 +79,30 @@ class Run:
         """Return the samples that are drawn for a step."""
         return min(self.settings.batch_size, self.problem.num_samples)
 
-    @property
-    def full_batch(self) -> bool:
-        """Return whether every batch is the complete data set."""
-        return self.batch_size == self.problem.num_samples
-
     def num_workers(self, fit: int) -> int:
         """Return how many threads run pieces, if `fit` rows fit into memory at once.
 
-        On a CPU the pieces run on as many threads as torch may use: a step is mostly operations too small to be spread
-        over cores one by one. Tiny models, whose steps are mostly Python, run on one.
+        On a CPU the pieces run on as many threads as torch may use, because most operations of a step are too small to
+        be spread over cores one by one. Tiny models run on one thread, because their steps are mostly Python.
         """
         problem = self.problem
         if problem.device.type != "cpu" or not problem.vectorize or problem.layout.size < _SMALL:
             return 1
-        if fit < 2 * len(self.groups) * len(self.chains):  # memory is short: threads keep more of it than they use
+        rows = len(self.groups) * len(self.chains)
+        if fit < 2 * rows:  # memory is short: threads keep more of it than they use
             return 1
         return min(torch.get_num_threads(), len(self.chains))
 
 
 def counter(report: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
-    """Return a function that adds up steps, of all threads, and reports them out of `total`."""
-    if report is None:
-        return lambda steps: None
-    done, lock = 0, threading.Lock()
+    """Return a function that adds up steps of all threads and reports them out of `total`."""
+    done = 0
+    lock = threading.Lock()
 
     def count(steps: int) -> None:
         nonlocal done
+        if report is None:
+            return
         with lock:
             done += steps
             report(done, total)
@@ -103,82 +110,111 @@ def counter(report: Callable[[int, int], None] | None, total: int) -> Callable[[
     return count
 
 
+# ---- pieces ----
+
+
 @dataclass(frozen=True)
 class Piece:
-    """Groups and chains that run together, as places in those of the run, and the step that they replay."""
+    """Describe groups and chains that run together.
+
+    Attributes:
+        groups: places in the groups of the run.
+        chains: places in the chains of the run.
+        replay: the step that they replay.
+    """
 
     groups: range
     chains: range
     replay: Replay
 
 
-def cut(run: Run) -> tuple[list[Piece], int]:
-    """Return all groups x chains in as few pieces as the memory budget allows, and how many threads run them."""
-    groups, chains = len(run.groups), len(run.chains)
-    if not chains:  # of fewer chains than processes, the last processes run none
+def cut(run: Run, capacity: Capacity) -> tuple[list[Piece], int]:
+    """Return all groups x chains in as few pieces as memory allows, and how many threads run them."""
+    num_groups, num_chains = len(run.groups), len(run.chains)
+    if num_chains == 0:  # the last processes run none if there are fewer chains than processes
         return [], 1
-    fit, micro_batch_size = capacity(run.problem, run.settings)
-    workers = run.num_workers(fit)
-    at_once = min(fit, groups * -(-chains // workers))
+    workers = run.num_workers(capacity.rows)
+    chains_per_worker = -(-num_chains // workers)  # rounded up
+    at_once = min(capacity.rows, num_groups * chains_per_worker)
     replays: dict[tuple[bool, int], Replay] = {}  # pieces of one shape replay the same recording
     pieces = []
-    for some_groups in chunk_ranges(groups, even_size(groups, at_once)):
-        for some in chunk_ranges(chains, even_size(chains, at_once // len(some_groups))):
-            shared, rows = _shape_of_a_step(run, len(some_groups), len(some))
-            if (shared, rows) not in replays:
-                replays[shared, rows] = _replay(run.problem, shared, micro_batch_size)
-            pieces.append(Piece(some_groups, some, replays[shared, rows]))
+    for groups in chunk_ranges(num_groups, even_size(num_groups, at_once)):
+        chains_at_once = even_size(num_chains, at_once // len(groups))
+        for chains in chunk_ranges(num_chains, chains_at_once):
+            shape = _shape_of_a_step(run, len(groups), len(chains))
+            if shape not in replays:
+                shared_batch, _ = shape
+                replays[shape] = _replay(run.problem, shared_batch, capacity.micro_batch_size)
+            pieces.append(Piece(groups, chains, replays[shape]))
     return pieces, workers
 
 
 def _shape_of_a_step(run: Run, groups: int, chains: int) -> tuple[bool, int]:
-    """Return whether the rows of a computation share their batch, and how many there are.
+    """Return whether the rows of a computation share their batch, and how many rows it has.
 
-    There are three ways to map, with the same numbers: the complete data for all rows, one network with a batch per
-    chain, or, with several groups, chain by chain, the batch gathered once and shared by all groups.
+    The numbers are the same in all three cases. With the complete data all rows share one batch. One network has a
+    batch per chain. Several groups run chain by chain, because they share the batch of a chain.
     """
-    if run.full_batch:
+    if run.batch_size == run.problem.num_samples:
         return True, groups * chains
-    return (False, chains) if groups == 1 else (True, groups)
+    if groups == 1:
+        return False, chains
+    return True, groups
 
 
-def _replay(problem: Problem, shared: bool, micro_batch_size: int | None) -> Replay:
+def _replay(problem: Problem, shared_batch: bool, micro_batch_size: int | None) -> Replay:
     """Return the replay of the step that gives losses and gradients."""
+    losses_of = problem.losses_of_own_batches
+    if shared_batch:
+        losses_of = problem.losses_of_one_batch
     step = functools.partial(
         losses_and_gradients,
-        problem.losses_of(shared=shared),
+        losses_of,
         problem.layout,
-        shared_batch=shared,
+        shared_batch=shared_batch,
         micro_batch_size=micro_batch_size,
     )
-    return Replay(step, _TOLERANCE if problem.compute_dtype is None else _IN_LOW_PRECISION)
+    tolerance = _TOLERANCE if problem.compute_dtype is None else _IN_LOW_PRECISION
+    return Replay(step, tolerance)
 
 
 @contextlib.contextmanager
 def map_on_threads(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """Give a `map` that runs on so many threads, which share those that torch may use."""
+    """Provide a `map` that runs on this number of threads. They share the threads that torch may use."""
     if workers == 1:
         yield map
         return
     threads = torch.get_num_threads()
+    each = threads // workers
     try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(each,)) as pool:
             yield pool.map
     finally:
-        torch.set_num_threads(threads)  # what threads to come start with
+        torch.set_num_threads(threads)  # the default of later threads
 
 
-def run_piece(run: Run, piece: Piece, replayed: Callable[..., tuple[Tensor, Tensor]]) -> Traces:
-    """Run the chains of a piece from w* to their last draws. `replayed` is the piece's own caller of its replay."""
-    block = _Block(run, piece, replayed)
-    G, C, T = len(piece.groups), len(piece.chains), run.settings.num_draws
-    device = run.problem.device
-    losses = torch.empty(T, G * C, device=device, dtype=torch.float64)
-    baseline = torch.empty(T, G, C, device=device, dtype=torch.float64)
-    accepted: list[Tensor] = []
+# ---- steps ----
+
+
+def run_piece(run: Run, piece: Piece, step: Step) -> Traces:
+    """Run the chains of a piece from w* to their last draws.
+
+    Args:
+        run: the run.
+        piece: the groups and chains.
+        step: the piece's own caller of its replay.
+    """
+    problem, settings = run.problem, run.settings
+    chains = [run.chains[place] for place in piece.chains]
+    minibatches = Minibatches(settings.seed, chains, problem.num_samples, run.batch_size, problem.device)
+    block = _Block(run, piece, step)
+    G, C, T = len(piece.groups), len(piece.chains), settings.num_draws
+    losses = torch.empty(T, G * C, device=problem.device, dtype=torch.float64)
+    baseline = torch.empty(T, G, C, device=problem.device, dtype=torch.float64)
+    accepted: list[Tensor] = []  # (R,) each
     every = max(1, T // _LANGEVIN_CHECKS)
     for t in range(T):
-        batch = block.minibatches.next()
+        batch = minibatches.next()
         block.evaluate(batch, losses[t], block.gradient)
         baseline[t] = block.baseline(batch)
         if block.sampler.langevin and t % every == every // 2:
@@ -186,11 +222,15 @@ def run_piece(run: Run, piece: Piece, replayed: Callable[..., tuple[Tensor, Tens
         else:
             block.advance()
         run.count(G * C)
-    moved = block.state.position.view(G, C, -1) - block.anchor[:, None]
+
+    moved = block.state.position.view(G, C, -1) - block.anchor[:, None]  # (G, C, P)
     distance = moved.norm(dim=2)
-    acceptance = torch.stack(accepted).mean(0) if accepted else torch.full((G * C,), math.nan)
+    acceptance = torch.full((G * C,), math.nan)
+    if accepted:
+        acceptance = torch.stack(accepted).mean(0)  # (R,)
+    by_chain = losses.T.reshape(G, C, T)
     return Traces(
-        losses.T.reshape(G, C, T).cpu().numpy(),
+        by_chain.cpu().numpy(),
         baseline.permute(1, 2, 0).cpu().numpy(),
         distance.double().cpu().numpy(),
         acceptance.view(G, C).double().cpu().numpy(),
@@ -198,35 +238,39 @@ def run_piece(run: Run, piece: Piece, replayed: Callable[..., tuple[Tensor, Tens
 
 
 class _Block:
-    """The state of one piece's chains, R = G x C rows, and one step of them."""
+    """Hold the state of one piece's chains, R = G x C rows, and run one step of them."""
 
-    def __init__(self, run: Run, piece: Piece, replayed: Callable[..., tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, run: Run, piece: Piece, step: Step) -> None:
         problem, settings = run.problem, run.settings
-        groups = [run.groups[g] for g in piece.groups]
-        chains = [run.chains[c] for c in piece.chains]
+        groups = [run.groups[place] for place in piece.groups]
+        chains = [run.chains[place] for place in piece.chains]
+        members = [group.member for group in groups]
         self.problem = problem
-        self.replayed = replayed
+        self.step = step
         self.num_groups = len(groups)
         self.num_chains = len(chains)
-        members = [group.member for group in groups]
         self.one_group_each = members == list(range(len(problem.stack)))
         self.member_ids = torch.tensor(members, device=problem.device)  # (G,)
         self.anchor = problem.anchors[self.member_ids]  # (G, P)
-        anchor = self._of_rows(self.anchor)
-        fisher = None if run.fisher is None else self._of_rows(run.fisher[self.member_ids])
+
+        anchor = self._of_rows(self.anchor)  # (R, P)
+        fisher = None
+        if run.fisher is not None:
+            fisher = self._of_rows(run.fisher[self.member_ids])  # (R, P)
         self.dynamics = _dynamics(groups, self.num_chains, anchor, fisher)
         self.sampler = SAMPLERS[settings.sampler]
         self.options = settings.options
         self.state = self.sampler.init(self._of_rows(self.anchor), **self.options)
         self.gradient = torch.empty_like(anchor)  # (R, P)
-        # values that do not move: of each group, (G, *shape), or common where there is one network
+
+        # values that do not move: of each group, (G, *shape), or common to all if there is one network
         self.own: dict[str, Tensor] = {}
         self.common: dict[str, Tensor] = {}
         if len(problem.stack) == 1:
             self.common = problem.fixed_of(0)
         else:
-            self.own = {name: value[self.member_ids] for name, value in problem.fixed.items()}
-        self.minibatches = Minibatches(settings.seed, chains, problem.num_samples, run.batch_size, problem.device)
+            for name, values in problem.fixed.items():
+                self.own[name] = values[self.member_ids]
         rows = [(group.stream, chain) for group in groups for chain in chains]
         self.noise = Noise(settings.seed, rows, anchor)
 
@@ -236,29 +280,30 @@ class _Block:
 
     def baseline(self, batch: Tensor | None) -> Tensor:
         """Return the mean loss of w* on the minibatches, (G, C)."""
-        losses = self.problem.anchor_losses
+        losses = self.problem.anchor_losses  # (n, M)
         if batch is None:
-            means = losses.mean(0, dtype=torch.float64).expand(self.num_chains, -1)  # (C, M)
+            means = losses.mean(0, dtype=torch.float64)  # (M,)
+            means = means.expand(self.num_chains, -1)  # (C, M)
         else:
-            means = part_of(losses, batch).mean(1, dtype=torch.float64)  # (C, M)
-        return means.T if self.one_group_each else means.T[self.member_ids]
+            chosen = part_of(losses, batch)  # (C, B, M)
+            means = chosen.mean(1, dtype=torch.float64)  # (C, M)
+        if self.one_group_each:
+            return means.T
+        return means.T[self.member_ids]
 
     def evaluate(self, batch: Tensor | None, losses: Tensor, gradient: Tensor) -> None:
-        """Write the losses (R,) and gradients (R, P) at the chains' positions; see `_shape_of_a_step`."""
+        """Write the losses (R,) and gradients (R, P) at the chains' positions. See `_shape_of_a_step`."""
         if batch is None:
-            steps = [(slice(None), list[Tensor]())]
+            parts = [(slice(None), list[Tensor]())]
         elif self.num_groups == 1:
-            steps = [(slice(None), [batch])]
+            parts = [(slice(None), [batch])]
         else:
-            steps = [(slice(c, None, self.num_chains), [batch[c]]) for c in range(self.num_chains)]
-        for rows, samples in steps:
-            losses[rows], gradient[rows] = self.replayed(
-                self.state.position[rows],
-                samples,
-                self.problem.inputs,
-                self.problem.targets,
-                self.own,
-                self.common,
+            parts = [(slice(c, None, self.num_chains), [batch[c]]) for c in range(self.num_chains)]
+        problem = self.problem
+        for rows, samples in parts:
+            position = self.state.position[rows]
+            losses[rows], gradient[rows] = self.step(
+                position, samples, problem.inputs, problem.targets, self.own, self.common
             )
 
     def advance(self) -> None:
@@ -271,49 +316,49 @@ class _Block:
         """Advance, and return the step's Metropolis acceptance probability on the same minibatch, (R,).
 
         It is min(1, p(w') q(w|w') / (p(w) q(w'|w))). With s = w' - w and U' the gradient of U, the proposals' part is
-        |s + ε/2 U'(w)|² - |-s + ε/2 U'(w')|² over 2 ε: a difference of squares, taken as a product, in which nothing
-        large cancels.
+        |s + ε/2 U'(w)|² - |-s + ε/2 U'(w')|² over 2 ε. This difference of squares is computed as a product, because
+        nothing large cancels there:
+
+            (|f|² - |b|²) / (2 ε) = (f + b).(f - b) / (2 ε)
+            f + b = ε/2 (U'(w) + U'(w'))        f - b = 2 s - ε/2 (U'(w') - U'(w))
         """
         dynamics = self.dynamics
-        old = self.state.position.clone()
+        old = self.state.position.clone()  # w, (R, P)
         old_gradient = self.gradient.clone()
         self.advance()
-        new = self.state.position
+        new = self.state.position  # w', (R, P)
         new_gradient = torch.empty_like(self.gradient)
         new_loss = torch.empty_like(old_loss)
         self.evaluate(batch, new_loss, new_gradient)
         with torch.no_grad():
-            step = new - old
-            # (|f|² - |b|²) / (2 ε) = (f + b).(f - b) / (2 ε), f + b = ε/2 (U'(w) + U'(w')), f - b = 2 s - ε/2 change
-            total = dynamics.potential_gradient(old, old_gradient)
-            change = dynamics.potential_gradient(new, new_gradient).sub_(total)
-            total.mul_(2).add_(change)
-            proposals = (_dot(step, total) - dynamics.step_size / 4 * _dot(change, total)) / 2
-            middle = old.add_(new).sub_(dynamics.anchor, alpha=2)
-            pull = dynamics.localization / 2 * _dot(step, middle)
-            rise = dynamics.nbeta * (new_loss - old_loss)[:, None] + pull
-        return (proposals - rise).clamp(max=0).exp()[:, 0]
+            moved = new - old  # s
+            total = dynamics.potential_gradient(old, old_gradient)  # U'(w)
+            change = dynamics.potential_gradient(new, new_gradient)
+            change.sub_(total)  # U'(w') - U'(w)
+            total.mul_(2).add_(change)  # U'(w) + U'(w')
+            proposals = (_dot(moved, total) - dynamics.step_size / 4 * _dot(change, total)) / 2  # (R, 1)
+            middle = old.add_(new).sub_(dynamics.anchor, alpha=2)  # w + w' - 2 w*
+            pull = dynamics.localization / 2 * _dot(moved, middle)  # (R, 1)
+            rise = dynamics.nbeta * (new_loss - old_loss)[:, None] + pull  # U(w') - U(w), (R, 1)
+            log_ratio = proposals - rise
+        return log_ratio.clamp(max=0).exp()[:, 0]
 
 
 def _dynamics(groups: Sequence[Group], chains: int, anchor: Tensor, fisher: Tensor | None) -> Dynamics:
-    """Return the constants of all rows: each a number where all groups share it, which is faster, else (R, 1)."""
-
-    def constant(name: str) -> float | Tensor:
+    """Return the constants of all rows. A constant is a number if all groups share it, because that is faster."""
+    constants: dict[str, float | Tensor] = {}
+    for name in ("step_size", "localization", "nbeta"):
         values = [getattr(group, name) for group in groups]
         if len(set(values)) == 1:
-            return values[0]
-        column = torch.tensor(values, dtype=torch.float64)
-        return column.repeat_interleave(chains)[:, None].to(anchor)
-
-    return Dynamics(
-        anchor,
-        constant("step_size"),
-        constant("localization"),
-        constant("nbeta"),
-        fisher,
-    )
+            constants[name] = values[0]
+        else:
+            column = torch.tensor(values, dtype=torch.float64)  # (G,)
+            of_rows = column.repeat_interleave(chains)[:, None]  # (R, 1)
+            constants[name] = of_rows.to(anchor)
+    return Dynamics(anchor, fisher=fisher, **constants)
 
 
 def _dot(first: Tensor, second: Tensor) -> Tensor:
     """Return the products of the rows, (R, 1)."""
-    return torch.bmm(first[:, None], second[:, :, None])[:, 0]
+    products = torch.bmm(first[:, None], second[:, :, None])  # (R, 1, 1)
+    return products[:, 0]

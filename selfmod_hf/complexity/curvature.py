@@ -25,24 +25,34 @@ def largest_curvature(problem: Problem, *, nbeta: float, localization: float, se
     generator = torch.Generator().manual_seed(seed)
     anchor = problem.anchors[:1]  # (1, P)
     start = torch.randn(anchor.shape, generator=generator).to(anchor)
-    at_anchor = nbeta * _power_iteration(problem, anchor, start) + localization
-    nearby = nbeta * _power_iteration(problem, anchor + start / at_anchor**0.5, start) + localization
+    curvature = _power_iteration(problem, anchor, start)  # of L
+    at_anchor = nbeta * curvature + localization
+    near = anchor + start / at_anchor**0.5
+    curvature_nearby = _power_iteration(problem, near, start)
+    nearby = nbeta * curvature_nearby + localization
     return max(at_anchor, nearby)
 
 
 def _power_iteration(problem: Problem, point: Tensor, start: Tensor) -> float:
     """Return the absolute value of the largest eigenvalue of the mean loss's Hessian at `point` (1, P)."""
-    losses_of, fixed = problem.losses_of(shared=True), problem.fixed_of(0)
     few = slice(0, _SAMPLES)
-    data = part_of(problem.inputs, few), problem.targets[few]
+    inputs = part_of(problem.inputs, few)
+    targets = problem.targets[few]
+    fixed = problem.fixed_of(0)
 
     def gradient(position: Tensor) -> Tensor:
-        return losses_and_gradients(losses_of, problem.layout, position, [], *data, {}, fixed, shared_batch=True)[1]
+        losses_of = problem.losses_of_one_batch
+        _, gradients = losses_and_gradients(
+            losses_of, problem.layout, position, [], inputs, targets, {}, fixed, shared_batch=True
+        )
+        return gradients  # (1, P)
 
-    direction, value = start / start.norm(), 0.0
     base = gradient(point)
+    direction = start / start.norm()
+    value = 0.0
     for _ in range(_ITERATIONS):
-        product = (gradient(point + _DISTANCE * direction) - base) / _DISTANCE
+        moved = point + _DISTANCE * direction
+        product = (gradient(moved) - base) / _DISTANCE  # Hessian times direction, (1, P)
         value = float(product.norm())
         if value == 0:
             break
@@ -53,43 +63,47 @@ def _power_iteration(problem: Problem, point: Tensor, start: Tensor) -> float:
 def fisher_diagonal(problem: Problem) -> Tensor:
     """Return F, the diagonal of each network's empirical Fisher information at w*, damped, (M, P).
 
-    It is s, the mean over the first samples of the squared gradient of a sample's loss, plus 0.1 times the mean of s in
-    the parameter's own tensor: a weight whose inputs are nearly always 0 is held like a tenth of its neighbours, and
-    rescaling a layer rescales all of its F. A tensor without any gradient gets a millionth of the mean of all.
+    s is the mean over the first samples of the squared gradient of a sample's loss. F is s plus 0.1 times the mean of s
+    in the parameter's own tensor. A weight with inputs that are nearly always 0 is held like a tenth of its neighbours,
+    and rescaling a layer rescales all of its F. A tensor without any gradient gets a millionth of the mean of all.
 
     Raises:
-        ValueError: the loss of no sample has a gradient, as where the network fits its targets exactly.
+        ValueError: the loss of no sample has a gradient, for example because the network fits its targets exactly.
     """
     count = min(_SAMPLES, problem.num_samples)
     anchors = problem.anchors  # (M, P)
-    at_once = copies_that_fit(4 * anchors[0].nbytes, problem.memory_budget)
-    losses_of = problem.losses_of(shared=False)
+    bytes_per_copy = 4 * anchors[0].nbytes
+    at_once = copies_that_fit(bytes_per_copy, problem.memory_budget)
+    losses_of = problem.losses_of_own_batches
+    inputs, targets = problem.inputs, problem.targets
     rows = []
     for member, anchor in enumerate(anchors):
-        total = torch.zeros_like(anchor)
+        total = torch.zeros_like(anchor)  # (P,)
         fixed = problem.fixed_of(member)
         for samples in chunk_ranges(count, at_once):
             # each sample as a copy of the network with a batch of its own
-            copies = anchor.expand(len(samples), -1)
-            index = torch.arange(samples.start, samples.stop, device=anchor.device)[:, None]
-            data = problem.inputs, problem.targets
+            copies = anchor.expand(len(samples), -1)  # (S, P)
+            index = torch.arange(samples.start, samples.stop, device=anchor.device)[:, None]  # (S, 1)
             _, gradients = losses_and_gradients(
-                losses_of, problem.layout, copies, [index], *data, {}, fixed, shared_batch=False
+                losses_of, problem.layout, copies, [index], inputs, targets, {}, fixed, shared_batch=False
             )
-            total += gradients.float().square().sum(0)
+            squares = gradients.float().square()  # (S, P)
+            total += squares.sum(0)
         rows.append(_damped(problem, total / count, member))
     return torch.stack(rows)
 
 
 def _damped(problem: Problem, squares: Tensor, member: int) -> Tensor:
     """Return one network's mean squared gradients (P,), none of them near zero."""
-    floor = _FLOOR * squares.mean()
-    if not squares.mean() > _ROUNDING:
+    mean = squares.mean()
+    if not mean > _ROUNDING:
         raise ValueError(
             f"sampler='fisher_sgld': network {member} has no gradient on any sample, so no Fisher information; "
             "allowed are the other samplers"
         )
+    floor = _FLOOR * mean
     damped = []
     for part in squares.split(problem.layout.sizes):
-        damped.append((part + _DAMPING * part.mean()).clamp(min=floor))
+        raised = part + _DAMPING * part.mean()
+        damped.append(raised.clamp(min=floor))
     return torch.cat(damped)

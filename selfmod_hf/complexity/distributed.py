@@ -1,4 +1,4 @@
-"""Chains over processes, where torch.distributed runs (`torchrun`, `accelerate launch`), else nothing happens."""
+"""Spread chains over processes under torch.distributed (`torchrun`, `accelerate launch`). One process runs them all."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .traces import Traces
 
 
 def _world() -> tuple[int, int]:
-    """Return this process's number and how many there are."""
+    """Return this process's number and the number of processes."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 
 def my_chains(num_chains: int) -> Sequence[int]:
-    """Return the numbers of the chains that this process runs: every world-size-th."""
+    """Return the numbers of this process's chains: every world-size-th."""
     rank, world = _world()
     return range(rank, num_chains, world)
 
@@ -33,5 +33,6 @@ def gather_chains(traces: Traces, num_chains: int) -> Traces:
     complete = Traces.empty(groups, num_chains, draws)
     for rank, part in enumerate(parts):
         assert part is not None
-        complete.write(part, range(groups), range(rank, num_chains, world))
+        chains = range(rank, num_chains, world)
+        complete.write(part, range(groups), chains)
     return complete

@@ -1,4 +1,4 @@
-"""Check the input of an estimate before any work starts. Errors name the argument, its value and what is allowed."""
+"""Check the input of an estimate before any work starts. Errors name the argument, its value and the allowed values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from ..stacking import Batch
 
 
 def check(name: str, value: object, condition: bool, allowed: str) -> None:
-    """Raise an InputError of one line, naming the argument, its value and what is allowed."""
+    """Raise an InputError of one line that names the argument, its value and the allowed values.
+
+    Example:
+        >>> check("num_chains", 0, condition=False, allowed="at least 1")
+        Traceback (most recent call last):
+        selfmod_hf.errors.InputError: num_chains=0: must be at least 1
+    """
     if not condition:
         raise InputError(name, value, f"must be {allowed}")
 
@@ -22,7 +28,9 @@ def positive(value: Any, zero: bool = False) -> bool:
     """Return whether this is a finite number above 0, or with `zero` of at least 0."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
-    return math.isfinite(value) and (value > 0 or (zero and value == 0))
+    if zero and value == 0:
+        return True
+    return math.isfinite(value) and value > 0
 
 
 def is_integer(value: Any, least: int = 0) -> bool:
@@ -31,16 +39,17 @@ def is_integer(value: Any, least: int = 0) -> bool:
 
 
 def check_model(model: nn.Module) -> None:
-    """Raise a ValueError for anything but a module with real parameters that can be sampled."""
+    """Raise a ValueError unless this is a module with real parameters that can be sampled."""
     name = type(model).__name__
     check("model", name, isinstance(model, nn.Module), "a torch.nn.Module")
     parameters = dict(model.named_parameters())
     check("model", name, bool(parameters), "a module with parameters")
     movable = 0
     for key, value in parameters.items():
-        kind = f"{name}, whose {key} is {value.dtype} on {value.device.type}"
+        place = value.device.type
+        kind = f"{name}, whose {key} is {value.dtype} on {place}"
         check("model", kind, not value.is_complex(), "a module of real parameters")
-        check("model", kind, value.device.type != "meta", "a module whose weights are loaded")
+        check("model", kind, place != "meta", "a module whose weights are loaded")
         if value.is_floating_point():
             movable += value.numel()
     check("model", f"{name}, of {movable} floating-point numbers", movable > 0, "a module of one number or more")
@@ -49,42 +58,54 @@ def check_model(model: nn.Module) -> None:
 def check_data(inputs: Batch, targets: Tensor) -> None:
     """Raise a ValueError unless inputs and targets are tensors of one length, of one finite sample or more."""
     check("targets", type(targets).__name__, isinstance(targets, Tensor), "a tensor")
-    count = len(targets) if targets.dim() > 0 else 0
+    count = 0
+    if targets.dim() > 0:
+        count = len(targets)
     check("targets", tuple(targets.shape), count > 0, "of at least one sample")
     named = named_inputs(inputs)
     check("inputs", inputs, bool(named), "a tensor or a dict of at least one tensor")
-    for name, value in [*named.items(), ("targets", targets)]:
-        check(name, type(value).__name__, isinstance(value, Tensor), "a tensor")
-        dense = value.layout is torch.strided and not value.is_nested
-        check(name, str(value.layout), dense, "dense")
-        on_meta = value.device.type == "meta"
-        check(name, "without numbers, on device meta", not on_meta, "a tensor that holds numbers")
-        shape = tuple(value.shape)
-        check(name, shape, shape[:1] == (count,), f"of as many samples as targets, {count}")
-        check(name, "NaN or infinity", _finite(value), "finite")
+    for name, value in named.items():
+        _check_tensor(name, value, count)
+    _check_tensor("targets", targets, count)
+
+
+def _check_tensor(name: str, value: Tensor, count: int) -> None:
+    """Raise a ValueError unless this is a dense tensor of `count` finite samples."""
+    check(name, type(value).__name__, isinstance(value, Tensor), "a tensor")
+    dense = value.layout is torch.strided and not value.is_nested
+    check(name, str(value.layout), dense, "dense")
+    on_meta = value.device.type == "meta"
+    check(name, "without numbers, on device meta", not on_meta, "a tensor that holds numbers")
+    shape = tuple(value.shape)
+    check(name, shape, shape[:1] == (count,), f"of as many samples as targets, {count}")
+    finite = True
+    if value.is_floating_point():
+        # the sum is fast, but may overflow
+        finite = bool(value.sum().isfinite()) or bool(value.isfinite().all())
+    check(name, "NaN or infinity", finite, "finite")
 
 
 def named_inputs(inputs: Batch) -> dict[str, Tensor]:
     """Return the inputs by name. A tensor has the name of the argument."""
-    return dict(inputs) if isinstance(inputs, dict) else {"inputs": inputs}
+    if isinstance(inputs, dict):
+        return dict(inputs)
+    return {"inputs": inputs}
 
 
 def check_labels(outputs: Any, targets: Tensor) -> None:
     """Raise a ValueError unless cross-entropy can be taken of these outputs and of all targets."""
     logits = getattr(outputs, "logits", outputs)
-    found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    scores = isinstance(logits, Tensor) and logits.dim() == 2
+    found: object = type(logits).__name__
+    scores = False
+    if isinstance(logits, Tensor):
+        found = tuple(logits.shape)
+        scores = logits.dim() == 2
     check("model", f"outputs {found}", scores, "a classifier, with logits (samples, classes), or take another loss_fn")
     kind = f"{tuple(targets.shape)}, {targets.dtype}"
     labels = targets.dim() == 1 and targets.dtype in (torch.int64, torch.int32)
     check("targets", kind, labels, "class labels (n,) of type int64 for cross_entropy, or take another loss_fn")
-    low, high, most = int(targets.min()), int(targets.max()), logits.shape[1] - 1
+    low = int(targets.min())
+    high = int(targets.max())
+    most = logits.shape[1] - 1
     known = low >= 0 and high <= most
     check("targets", f"labels from {low} to {high}", known, f"from 0 to {most}, the model's classes")
-
-
-def _finite(value: Tensor) -> bool:
-    """Return whether all numbers are finite: by the sum, which is quick, and one by one where that overflows."""
-    if not value.is_floating_point():
-        return True
-    return bool(value.sum().isfinite()) or bool(value.isfinite().all())

@@ -1,4 +1,4 @@
-"""The local learning coefficient by sampling around trained weights.
+"""Estimate the local learning coefficient by sampling around trained weights.
 
     llc = nβ ( E[ L(w) ] - L(w*) ),    w ~ exp( -nβ L(w) - (γ/2) ||w - w*||² )
 
@@ -23,7 +23,7 @@ from .independence import check_first_draws, check_independent
 from .input_checks import check, is_integer
 from .modes import ordinary_tensors
 from .prepare import check_finite, make_problem
-from .problem import Problem
+from .problem import Problem, capacity
 from .result import LLCResult, SamplerSettings, summarize
 from .samplers import SAMPLERS
 from .settings import LLCOptions, LLCSettings, shows_settings
@@ -45,22 +45,23 @@ def estimate_llc(
 
     Args:
         model: any module at its trained weights w*. It is not changed. Runs in eval mode.
-        inputs: the training set, (n, ...), or a dict of such tensors, passed on by keyword. They have the type that
-            the network takes. Half precision is converted, as the network is.
+        inputs: the training set, (n, ...), or a dict of such tensors, passed on by keyword. Their type is that of the
+            network's arguments. Half precision is converted, like the network.
         targets: (n, ...).
         member: number of this network's noise. `estimate_llc_many` gives its k-th network member k.
-        settings: sampler, step size, localization, number of chains and draws, and all others; see `LLCSettings`.
+        settings: sampler, step size, localization, number of chains and draws, and all others. See `LLCSettings`.
 
     Raises:
-        ValueError: an argument that cannot be used. The message names it, its value and what is allowed. A model whose
-            loss of a sample depends on the other samples of its batch, or on random numbers, is one of them.
+        ValueError: an argument that cannot be used. The message names it, its value and the allowed values. One such
+            argument is a model whose loss of a sample depends on the other samples of its batch, or on random numbers.
 
-    >>> import torch
-    >>> from selfmod_hf.complexity import half_squared_error
-    >>> x = torch.randn(200, 2)
-    >>> result = estimate_llc(torch.nn.Linear(2, 1), x, x[:, :1], loss_fn=half_squared_error, num_draws=40)
-    >>> result.loss_trace.shape
-    (4, 40)
+    Example:
+        >>> import torch
+        >>> from selfmod_hf.complexity import half_squared_error
+        >>> x = torch.randn(200, 2)
+        >>> result = estimate_llc(torch.nn.Linear(2, 1), x, x[:, :1], loss_fn=half_squared_error, num_draws=40)
+        >>> result.loss_trace.shape
+        (4, 40)
     """
     chosen = LLCSettings(**settings)
     check("member", member, is_integer(member), "an integer of at least 0")
@@ -81,18 +82,25 @@ def estimate_llc_many(
 ) -> list[LLCResult]:
     """Estimate the LLC of M networks of one architecture on the same data, M x C chains stacked.
 
-    Result k equals that of `estimate_llc(models[k], ..., member=k)` to rounding. A network whose own loss is not finite
-    is "diverged", and leaves the others as they are.
+    Result k equals that of `estimate_llc(models[k], ..., member=k)` to rounding. If the loss of a network is not
+    finite, its result is "diverged". The other results do not change.
 
     Args:
         models: M modules, equal in class and shapes.
-        inputs: the training set that they share.
+        inputs: the training set, shared by all.
         targets: (n, ...).
         members: numbers of the networks' noise, default 0, 1, ... Equal numbers give equal noise.
         settings: as for `estimate_llc`.
 
     Raises:
         ValueError: an argument that cannot be used, or networks of different architectures.
+
+    Example:
+        >>> import torch
+        >>> networks, x = [torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)], torch.randn(200, 2)
+        >>> results = estimate_llc_many(networks, x, torch.arange(200) % 3, num_draws=40)
+        >>> [result.settings.member for result in results]
+        [0, 1]
     """
     several = isinstance(models, (Sequence, nn.ModuleList))
     check("models", type(models).__name__, several, "a list of modules, of one module too")
@@ -104,7 +112,7 @@ def estimate_llc_many(
 
 
 def check_members(members: Sequence[int] | None, count: int) -> None:
-    """Raise a ValueError unless these are numbers of the noise of so many networks."""
+    """Raise a ValueError unless these are numbers of the noise of `count` networks."""
     if members is None:
         return
     ids = list(members)
@@ -116,9 +124,12 @@ def check_members(members: Sequence[int] | None, count: int) -> None:
 def one_group_each(problem: Problem, settings: LLCSettings, members: Sequence[int] | None) -> list[Group]:
     """Return a group for each network. `members` are the numbers of their noise, by default 0, 1, ..."""
     nbeta = settings.inverse_temperature(problem.num_samples)
+    if members is None:
+        members = range(len(problem.stack))
     groups = []
-    for k, member in enumerate(range(len(problem.stack)) if members is None else members):
-        groups.append(Group(k, member, settings.step_size, settings.localization, nbeta))
+    for place, member in enumerate(members):
+        group = Group(place, member, settings.step_size, settings.localization, nbeta)
+        groups.append(group)
     return groups
 
 
@@ -132,38 +143,58 @@ def sample(problem: Problem, groups: Sequence[Group], settings: LLCSettings) -> 
         ValueError: a network whose loss of a sample depends on the other samples of its batch, or on random numbers.
     """
     chains = my_chains(settings.num_chains)
-    check_independent(problem, settings)
-    fisher = fisher_diagonal(problem) if SAMPLERS[settings.sampler].needs_fisher else None
-    count = counter(settings.progress, len(groups) * len(chains) * settings.num_draws)
-    run = Run(problem, settings, groups, chains, count, fisher)
-    pieces, workers = cut(run)
+    fits = capacity(problem, settings)
+    check_independent(problem, settings, fits.micro_batch_size)
+    fisher = None
+    if SAMPLERS[settings.sampler].needs_fisher:
+        fisher = fisher_diagonal(problem)
+    steps = len(groups) * len(chains) * settings.num_draws
+    run = Run(problem, settings, groups, chains, counter(settings.progress, steps), fisher)
+    pieces, workers = cut(run, fits)
     callers = [piece.replay.caller() for piece in pieces]
     traces = Traces.empty(len(groups), len(chains), settings.num_draws)
     with map_on_threads(workers) as map_pieces:
-        results = map_pieces(functools.partial(run_piece, run), pieces, callers)
-        for piece, found in zip(pieces, results, strict=True):
-            traces.write(found, piece.groups, piece.chains)
+        found = map_pieces(functools.partial(run_piece, run), pieces, callers)
+        for piece, of_piece in zip(pieces, found, strict=True):
+            traces.write(of_piece, piece.groups, piece.chains)
     traces.recorded = all(piece.replay.recorded for piece in pieces)
     traces = gather_chains(traces, settings.num_chains)
     check_first_draws(problem, traces)
-    return [_result(traces, g, group, settings, problem) for g, group in enumerate(groups)]
+    anchor_means = problem.anchor_means
+    results = []
+    for place, group in enumerate(groups):
+        init_loss = anchor_means[group.member]
+        results.append(_result(run, traces, place, init_loss))
+    return results
 
 
-def _result(traces: Traces, g: int, group: Group, settings: LLCSettings, problem: Problem) -> LLCResult:
-    """Return the result of group g."""
-    burnin, init_loss = settings.burnin, problem.anchor_means[group.member]
-    losses, baseline = traces.losses[g], traces.baseline[g]  # (C, T)
+def _result(run: Run, traces: Traces, place: int, init_loss: float) -> LLCResult:
+    """Return the result of the group at `place`. `init_loss` is the loss of its network at w*."""
+    problem, settings, group = run.problem, run.settings, run.groups[place]
+    burnin = settings.burnin
+    losses, baseline = traces.losses[place], traces.baseline[place]  # (C, T)
     with np.errstate(invalid="ignore", over="ignore"):
-        llc_trace = group.nbeta * (losses - (baseline if settings.paired else init_loss))
-        per_chain = llc_trace[:, burnin:].mean(axis=1)
-        llc, error, rhat, ess = summarize(llc_trace[:, burnin:])
-        acceptance = float(traces.acceptance[g].mean())
+        excess = losses - (baseline if settings.paired else init_loss)
+        llc_trace = group.nbeta * excess
+        kept = llc_trace[:, burnin:]
+        per_chain = kept.mean(axis=1)  # (C,)
+        llc, error, rhat, ess = summarize(kept)
+        acceptance = float(traces.acceptance[place].mean())
     diverged = diverged_chains(llc_trace, problem.layout.size, burnin)
     status, reason = judge(llc_trace, burnin, diverged)
     if not math.isfinite(init_loss):
         reason = "the loss at w* is not finite: the network itself has diverged"
     if diverged:
         llc = error = math.nan  # never averaged away
+    used = SamplerSettings.of(
+        settings,
+        step_size=group.step_size,
+        localization=group.localization,
+        member=group.stream,
+        num_samples=problem.num_samples,
+        layout=problem.layout,
+        dtype=problem.compute_dtype or problem.stack_dtype,
+    )
     return LLCResult(
         llc=llc,
         standard_error=error,
@@ -172,21 +203,13 @@ def _result(traces: Traces, g: int, group: Group, settings: LLCSettings, problem
         baseline_trace=baseline,
         init_loss=init_loss,
         nbeta=group.nbeta,
-        settings=SamplerSettings.of(
-            settings,
-            step_size=group.step_size,
-            localization=group.localization,
-            member=group.stream,
-            num_samples=problem.num_samples,
-            layout=problem.layout,
-            dtype=problem.compute_dtype or problem.stack_dtype,
-        ),
+        settings=used,
         rhat=rhat,
         ess=ess,
         acceptance_rate=None if math.isnan(acceptance) else acceptance,
         status=status,
         status_reason=reason,
         diverged_chains=diverged,
-        distance_per_chain=traces.distances[g],
+        distance_per_chain=traces.distances[place],
         recorded=traces.recorded,
     )

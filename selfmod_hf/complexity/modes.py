@@ -1,4 +1,4 @@
-"""Modes of torch in which an estimate runs, whatever mode it is called in."""
+"""Set the modes of torch in which an estimate runs, whatever the caller's modes are."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import torch
 def ordinary_tensors() -> Iterator[None]:
     """Let a computation take gradients and keep its types, whatever mode it is called in.
 
-    Threads of their own know nothing of the caller's inference mode or autocast, so neither may decide the numbers.
+    Threads know nothing of the caller's inference mode or autocast, so neither may decide the numbers.
     """
+    kinds = {"cpu"}
     accelerator = torch.accelerator.current_accelerator()
-    kinds = {"cpu"} if accelerator is None else {"cpu", accelerator.type}
+    if accelerator is not None:
+        kinds.add(accelerator.type)
     with contextlib.ExitStack() as modes:
         modes.enter_context(torch.inference_mode(False))
         for kind in kinds:

@@ -16,7 +16,7 @@ from ..files import write_figure
 PathLike = str | os.PathLike[str]
 
 
-def plot_traces(
+def plot_traces(  # noqa: PLR0913 - arrays, because `LLCResult` imports this file
     trace: NDArray[np.float64],
     per_chain: NDArray[np.float64],
     burnin: int,
@@ -27,12 +27,12 @@ def plot_traces(
     """Plot the LLC trace of every chain and their mean, with the kept part shaded.
 
     Args:
-        trace: (C, T), what every draw contributes.
+        trace: (C, T), the contribution of every draw.
         per_chain: (C,), each chain's estimate, marked at the right.
         burnin: draws that are not kept.
         llc: the estimate.
         title: of the figure.
-        path: where to save it, if anywhere.
+        path: file to save it in, if any.
 
     Returns:
         The matplotlib figure.
@@ -41,14 +41,16 @@ def plot_traces(
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    trace = _finite(trace)
-    draws = trace.shape[1]
+    drawn = _finite(trace)
+    draws = drawn.shape[1]
     axes.axvspan(burnin, draws, color="0.92", label="kept draws")
-    for c, (chain, value) in enumerate(zip(trace, per_chain, strict=True)):
-        line = axes.plot(chain, linewidth=0.6, alpha=0.5, label=f"chain {c}: {value:.3g}")[0]
+    for c, (chain, value) in enumerate(zip(drawn, per_chain, strict=True)):
+        lines = axes.plot(chain, linewidth=0.6, alpha=0.5, label=f"chain {c}: {value:.3g}")
         if math.isfinite(value):
-            axes.plot(draws * 1.01, value, "<", color=line.get_color(), markersize=6, clip_on=False)
-    axes.plot(trace.mean(axis=0), color="black", linewidth=1.2, label="mean over chains")
+            color = lines[0].get_color()
+            axes.plot(draws * 1.01, value, "<", color=color, markersize=6, clip_on=False)
+    mean = drawn.mean(axis=0)
+    axes.plot(mean, color="black", linewidth=1.2, label="mean over chains")
     if math.isfinite(llc):
         axes.hlines(llc, burnin, draws, color="black", linestyle="--", linewidth=1, label="plateau")
     axes.set(xlabel="draw", ylabel="nβ (L(w) - L(w*))")
@@ -69,9 +71,9 @@ def plot_calibration(
     Args:
         table: of each cell its step_size, localization, llc, standard_error and status.
         traces: of each cell (C, T).
-        chosen: step size and LLC of the chosen cell, which gets a ring.
+        chosen: step size and LLC of the chosen cell. It gets a ring.
         llc: the estimate.
-        path: where to save the figure, if anywhere.
+        path: file to save the figure in, if any.
 
     Returns:
         The matplotlib figure.
@@ -79,16 +81,18 @@ def plot_calibration(
     from matplotlib.figure import Figure
 
     pulls = sorted({row["localization"] for row in table})
-    figure = Figure(figsize=(3.2 * max(2, len(pulls)), 7), layout="constrained")
+    width = 3.2 * max(2, len(pulls))
+    figure = Figure(figsize=(width, 7), layout="constrained")
     halves: Any = figure.subfigures(2, 1)
     upper, lower = halves
     _plot_grid(upper.subplots(), table, pulls, chosen, llc)
     columns = lower.subplots(1, len(pulls), sharey=True, squeeze=False)[0]
     for axes, pull in zip(columns, pulls, strict=True):
         for row, trace in zip(table, traces, strict=True):
-            if row["localization"] == pull:
-                mean = _finite(trace).mean(axis=0)
-                axes.plot(_smooth(mean), linewidth=0.9, label=f"ε {row['step_size']:.1e}, {row['status']}")
+            if row["localization"] != pull:
+                continue
+            mean = _finite(trace).mean(axis=0)
+            axes.plot(_smooth(mean), linewidth=0.9, label=f"ε {row['step_size']:.1e}, {row['status']}")
         axes.set(title=f"γ = {pull:.3g}", xlabel="draw")
         axes.legend(fontsize="xx-small")
     columns[0].set_ylabel("nβ (L(w) - L(w*))")
@@ -96,13 +100,20 @@ def plot_calibration(
 
 
 def _plot_grid(
-    axes: Any, table: Sequence[Mapping[str, Any]], pulls: list[float], chosen: tuple[float, float], llc: float
+    axes: Any,
+    table: Sequence[Mapping[str, Any]],
+    pulls: list[float],
+    chosen: tuple[float, float],
+    llc: float,
 ) -> None:
+    """Plot the LLC over step size, one line per localization."""
     for pull in pulls:
-        rows = [row for row in table if row["localization"] == pull and math.isfinite(row["llc"])]
-        steps = [row["step_size"] for row in rows]
-        values = [row["llc"] for row in rows]
-        errors = [row["standard_error"] for row in rows]
+        steps, values, errors = [], [], []
+        for row in table:
+            if row["localization"] == pull and math.isfinite(row["llc"]):
+                steps.append(row["step_size"])
+                values.append(row["llc"])
+                errors.append(row["standard_error"])
         axes.errorbar(steps, values, errors, marker="o", capsize=2, label=f"γ = {pull:.3g}")
     if math.isfinite(chosen[1]):
         axes.plot(*chosen, "o", markersize=14, fillstyle="none", color="black")
@@ -113,17 +124,21 @@ def _plot_grid(
 
 
 def _finite(trace: np.ndarray) -> np.ndarray:
-    """Replace what cannot be drawn by a gap."""
-    return np.where(np.isfinite(trace) & (np.abs(trace) < 1e12), trace, np.nan)
+    """Replace numbers that cannot be drawn by a gap."""
+    drawable = np.isfinite(trace) & (np.abs(trace) < 1e12)
+    return np.where(drawable, trace, np.nan)
 
 
 def _smooth(trace: np.ndarray) -> np.ndarray:
-    """Return at most 200 points, each a mean, so that the line can be read."""
+    """Return a line of at most 200 levels, each a mean of adjacent draws, so that it can be read."""
     size = max(1, len(trace) // 200)
-    return np.repeat(trace[: len(trace) // size * size].reshape(-1, size).mean(axis=1), size)
+    complete = len(trace) // size * size
+    means = trace[:complete].reshape(-1, size).mean(axis=1)
+    return np.repeat(means, size)
 
 
 def _saved(figure: Any, path: PathLike | None) -> Any:
+    """Return the figure, saved to `path` if given."""
     if path is not None:
         write_figure(figure, Path(path))
     return figure

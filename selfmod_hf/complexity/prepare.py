@@ -13,7 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..stacking import Batch, ModuleStack, ParameterLayout, part_of, stack_modules
+from ..stacking import (
+    ONE_BATCH,
+    OWN_BATCHES,
+    Batch,
+    LossFunction,
+    Mapped,
+    ModuleStack,
+    ParameterLayout,
+    map_copies,
+    part_of,
+    stack_modules,
+)
 from .input_checks import check, check_data, check_labels, check_model, named_inputs
 from .modes import ordinary_tensors
 from .problem import Problem
@@ -23,7 +34,7 @@ from .settings import LLCSettings
 
 @ordinary_tensors()
 def make_problem(models: Sequence[nn.Module], inputs: Batch, targets: Tensor, settings: LLCSettings) -> Problem:
-    """Stack the models and move the data beside them.
+    """Stack the models and move the data to their device.
 
     Raises:
         ValueError: a model, data or a loss that cannot be used, or that do not fit each other.
@@ -31,32 +42,43 @@ def make_problem(models: Sequence[nn.Module], inputs: Batch, targets: Tensor, se
     for model in models:
         check_model(model)
     check_data(inputs, targets)
-    low = settings.dtype is torch.bfloat16
-    own_dtype = None if low else settings.dtype
+    own_dtype = settings.dtype
+    compute_dtype = None
+    if settings.dtype is torch.bfloat16:
+        own_dtype = None
+        compute_dtype = torch.bfloat16
+
     stack = _in_one_type(stack_modules(models, settings.device), own_dtype)
     movable = [name for name, value in stack.parameters.items() if value.is_floating_point()]
     names = match_parameters(movable, settings.parameters)
+    first = stack.parameters[movable[0]]
     device = next(iter(stack.parameters.values())).device
-    full = stack.parameters[movable[0]].dtype
+    mapped = functools.partial(map_copies, stack.skeleton, settings.loss_fn, compute_dtype=compute_dtype)
     problem = Problem(
         stack=stack,
         layout=ParameterLayout.of(stack.parameters, names),
-        inputs=_moved(inputs, device, settings.dtype, full),
-        targets=_moved(targets, device, own_dtype, full),
-        loss_fn=settings.loss_fn,
+        inputs=_moved(inputs, device, settings.dtype, first.dtype),
+        targets=_moved(targets, device, own_dtype, first.dtype),
+        losses_of_one_batch=mapped(dims=ONE_BATCH, vectorize=settings.vectorize),
+        losses_of_own_batches=mapped(dims=OWN_BATCHES, vectorize=settings.vectorize),
         memory_budget=settings.memory_budget,
-        compute_dtype=torch.bfloat16 if low else None,
+        compute_dtype=compute_dtype,
         vectorize=settings.vectorize,
     )
-    check_loss(problem)
-    if problem.vectorize and not maps(problem):
-        return dataclasses.replace(problem, vectorize=False)
-    return problem
+    check_loss(problem, settings.loss_fn)
+    if not settings.vectorize or maps(problem):
+        return problem
+    return dataclasses.replace(
+        problem,
+        losses_of_one_batch=mapped(dims=ONE_BATCH, vectorize=False),
+        losses_of_own_batches=mapped(dims=OWN_BATCHES, vectorize=False),
+        vectorize=False,
+    )
 
 
 @ordinary_tensors()
 def check_finite(problem: Problem) -> None:
-    """Raise a ValueError where the loss of a network at w* is not finite."""
+    """Raise a ValueError if the loss of a network at w* is not finite."""
     for loss in problem.anchor_means:
         check("model", loss, math.isfinite(loss), "a finite mean loss over the data at its own weights")
 
@@ -64,13 +86,19 @@ def check_finite(problem: Problem) -> None:
 def _in_one_type(stack: ModuleStack, dtype: torch.dtype | None) -> ModuleStack:
     """Return the stack in `dtype`, by default its own widest type and at least float32.
 
-    A chain's steps are far smaller than the rounding of half precision, so chains would not move in it as they should.
+    Chains in half precision would not move as they should, because their steps are far smaller than its rounding.
     """
     if dtype is not None:
         return stack.to(dtype)
-    own = {value.dtype for value in stack.parameters.values() if value.is_floating_point()}
-    widest = functools.reduce(torch.promote_types, own, torch.float32)
-    return stack if own == {widest} else stack.to(widest)
+    own = set()
+    widest = torch.float32
+    for value in stack.parameters.values():
+        if value.is_floating_point():
+            own.add(value.dtype)
+            widest = torch.promote_types(widest, value.dtype)
+    if own == {widest}:
+        return stack
+    return stack.to(widest)
 
 
 def _moved(data: Any, device: torch.device, dtype: torch.dtype | None, full: torch.dtype) -> Any:
@@ -82,13 +110,18 @@ def _moved(data: Any, device: torch.device, dtype: torch.dtype | None, full: tor
         data = data.clone()
     if not data.is_floating_point():
         return data.to(device=device)
-    half = data.dtype in (torch.float16, torch.bfloat16)
-    own = full if half else data.dtype
-    return data.to(device=device, dtype=dtype or own)
+    wanted = dtype or data.dtype
+    if dtype is None and data.dtype in (torch.float16, torch.bfloat16):
+        wanted = full
+    return data.to(device=device, dtype=wanted)
 
 
 def match_parameters(names: Sequence[str], patterns: Sequence[str] | None) -> list[str]:
-    """Return the names that match one of the patterns (`fnmatch`), in their own order, all of them without patterns."""
+    """Return the names that match one of the patterns (`fnmatch`), in their own order. None matches all.
+
+    Raises:
+        ValueError: patterns of another type, or a pattern without a match.
+    """
     if patterns is None:
         return list(names)
     several = isinstance(patterns, (str, Sequence, Set))
@@ -107,23 +140,32 @@ def match_parameters(names: Sequence[str], patterns: Sequence[str] | None) -> li
 # ---- whether networks, data and loss fit each other ----
 
 
-def check_loss(problem: Problem) -> None:
-    """Raise a ValueError where inputs, targets and loss do not fit what the first network gives for a few samples."""
+def check_loss(problem: Problem, loss_fn: LossFunction) -> None:
+    """Raise a ValueError if inputs, targets and loss do not fit the first network, tried on a few samples."""
     few = slice(0, min(problem.num_samples, 2))
-    inputs, targets = part_of(problem.inputs, few), problem.targets[few]
+    inputs = part_of(problem.inputs, few)
+    targets = problem.targets[few]
+    name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
     shape = (len(targets),)
-    name = getattr(problem.loss_fn, "__name__", type(problem.loss_fn).__name__)
 
     def checked(outputs: Any, targets: Tensor) -> Tensor:
-        if problem.loss_fn is cross_entropy:
+        if loss_fn is cross_entropy:
             check_labels(outputs, problem.targets)
-        losses = problem.loss_fn(outputs, targets)
-        found = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        losses = loss_fn(outputs, targets)
+        found: object = type(losses).__name__
+        if isinstance(losses, Tensor):
+            found = tuple(losses.shape)
         allowed = f"one loss per sample, {shape} for {len(targets)} samples, and no mean over them"
         check("loss_fn", f"{name}, giving {found}", found == shape, allowed)
         return losses
 
-    few_losses = functools.partial(_losses_of_first, dataclasses.replace(problem, loss_fn=checked, vectorize=False))
+    def few_losses(compute_dtype: torch.dtype | None, inputs: Batch, targets: Tensor) -> Tensor:
+        losses_of: Mapped = map_copies(
+            problem.stack.skeleton, checked, dims=ONE_BATCH, vectorize=False, compute_dtype=compute_dtype
+        )
+        with torch.enable_grad():
+            return losses_of(problem.first_with_gradients(), {}, inputs, targets)
+
     try:
         losses = few_losses(problem.compute_dtype, inputs, targets)
     except Exception:
@@ -133,25 +175,23 @@ def check_loss(problem: Problem) -> None:
     check("parameters", first, losses.requires_grad, f"such that {name} has a gradient by one of them")
 
 
-def _losses_of_first(problem: Problem, compute_dtype: torch.dtype | None, inputs: Batch, targets: Tensor) -> Tensor:
-    """Return the losses of the first network, computed in a type."""
-    chosen = dataclasses.replace(problem, compute_dtype=compute_dtype)
-    with torch.enable_grad():
-        return chosen.losses_of(shared=True)(problem.first_with_gradients(), {}, inputs, targets)
-
-
 def _check_types(problem: Problem, few_losses: Callable[..., Tensor], inputs: Batch, targets: Tensor) -> None:
-    """Raise a ValueError that names what has the wrong type, where the losses exist once that has another."""
-    named, own = named_inputs(inputs), problem.compute_dtype
+    """Raise a ValueError that names a tensor of a wrong type, if the losses exist with another type."""
+    own = problem.compute_dtype
     wanted = own or problem.stack_dtype
-    floats = [name for name, value in named.items() if value.is_floating_point()]
-    for names in [*([name] for name in named), floats]:
+    named = named_inputs(inputs)
+    groups = [[name] for name in named]
+    groups.append([name for name, value in named.items() if value.is_floating_point()])
+    for names in groups:
         for kind in (wanted, torch.int64):
-            changed: Any = named | {name: named[name].to(kind) for name in names}
+            changed: Any = dict(named)
+            for name in names:
+                changed[name] = named[name].to(kind)
             if not isinstance(inputs, dict):
                 changed = changed["inputs"]
             if _succeeds(few_losses, own, changed, targets):
-                check(names[0], str(named[names[0]].dtype), False, f"{kind} for this network")
+                first = names[0]
+                check(first, str(named[first].dtype), False, f"{kind} for this network")
     if _succeeds(few_losses, own, inputs, targets.to(wanted)):
         check("targets", str(targets.dtype), False, f"{wanted} for this network and loss_fn")
     if _succeeds(few_losses, torch.bfloat16, inputs, targets):
@@ -162,19 +202,23 @@ def _succeeds(function: Callable[..., Tensor], *arguments: Any) -> bool:
     """Return whether a function returns."""
     try:
         function(*arguments)
-    except Exception:  # whatever a module raises; the first error is the one that is shown
+    except Exception:  # a module may raise anything, and the first error is the one that is shown
         return False
     return True
 
 
 def maps(problem: Problem) -> bool:
-    """Return whether `vmap` can map the networks over copies with a batch each, and warn where it cannot."""
+    """Return whether `vmap` can map the networks over copies with a batch each. Warn if it cannot."""
     size = min(2, problem.num_samples)  # BatchNorm without running statistics takes no batch of one
     index = torch.zeros(2, size, dtype=torch.int64, device=problem.device)
-    copies = {name: value[:1].expand(2, *value.shape[1:]) for name, value in problem.stack.state.items()}
+    inputs = part_of(problem.inputs, index)
+    targets = problem.targets[index]
+    copies = {}
+    for name, values in problem.stack.state.items():
+        copies[name] = values[:1].expand(2, *values.shape[1:])
     try:
         with torch.no_grad():
-            problem.losses_of(shared=False)(copies, {}, part_of(problem.inputs, index), problem.targets[index])
+            problem.losses_of_own_batches(copies, {}, inputs, targets)
     except Exception as error:  # vmap's own are RuntimeErrors and ValueErrors, and a module may catch and wrap them
         text = f"torch.vmap cannot map {problem.name}, so chains run in a loop: {error}"
         warnings.warn(text, stacklevel=5)

@@ -8,21 +8,47 @@ from torch import Tensor
 
 
 def cross_entropy(outputs: Any, targets: Tensor) -> Tensor:
-    """Cross-entropy of logits (B, classes), or of an output that has `.logits`, with class labels (B,)."""
-    logits = outputs if isinstance(outputs, Tensor) else outputs.logits
-    logits = logits.float() if logits.itemsize < 4 else logits
+    """Return the cross-entropy of each sample, (B,).
+
+    Args:
+        outputs: logits (B, classes), or an output with an attribute `logits`.
+        targets: class labels (B,).
+
+    Example:
+        >>> import torch
+        >>> cross_entropy(torch.zeros(2, 4), torch.tensor([0, 3]))
+        tensor([1.3863, 1.3863])
+    """
+    logits = outputs
+    if not isinstance(outputs, Tensor):
+        logits = outputs.logits
+    if logits.itemsize < 4:
+        logits = logits.float()
     # classes first: on a CPU torch's softmax is ten times slower over a short last dimension, as most are
-    log_probabilities = logits.t().contiguous().log_softmax(0)  # (classes, B)
-    return -log_probabilities.gather(0, targets[None])[0]
+    by_class = logits.t().contiguous()  # (classes, B)
+    log_probabilities = by_class.log_softmax(0)
+    chosen = log_probabilities.gather(0, targets[None])  # (1, B)
+    return -chosen[0]
 
 
 def half_squared_error(outputs: Any, targets: Tensor) -> Tensor:
-    """(1/2) ||outputs - targets||² summed over all but the first dimension: Gaussian noise of unit variance.
+    """Return (1/2) ||outputs - targets||² of each sample, (B,): Gaussian noise of unit variance.
+
+    Args:
+        outputs: (B, ...), or an output with an attribute `logits`.
+        targets: (B, ...).
 
     Raises:
         ValueError: outputs and targets of different shapes.
+
+    Example:
+        >>> import torch
+        >>> half_squared_error(torch.tensor([[1.0, 2.0]]), torch.zeros(1, 2))
+        tensor([2.5000])
     """
-    outputs = outputs if isinstance(outputs, Tensor) else outputs.logits
+    if not isinstance(outputs, Tensor):
+        outputs = outputs.logits
     if outputs.shape != targets.shape:  # (B, 1) and (B,) would be broadcast to (B, B)
         raise ValueError(f"targets={tuple(targets.shape)}: must be of the outputs' shape, {tuple(outputs.shape)}")
-    return (outputs - targets).square().flatten(1).sum(1) / 2
+    squares = (outputs - targets).square()
+    return squares.flatten(1).sum(1) / 2

@@ -1,8 +1,8 @@
 """The settings of an estimate, in one place: names, types, defaults and checks.
 
 Every function that estimates takes them as keywords, `**settings: Unpack[LLCOptions]`, and makes one `LLCSettings` of
-them. Type checkers read their names and types from `LLCOptions`, `help()` and notebooks from the signature that
-`shows_settings` gives, both with the defaults of `LLCSettings`. A test compares the two.
+them. Type checkers read their names and types from `LLCOptions`. `help()` and notebooks read them from the signature
+that `shows_settings` gives. Defaults are those of `LLCSettings`. A test compares the two.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class CalibrationOptions(TypedDict, total=False):
-    """The settings as keywords, those left out that a calibration chooses; see `LLCSettings`."""
+    """List the settings as keywords, except for those that a calibration chooses. See `LLCSettings`."""
 
     loss_fn: LossFunction
     sampler: str
@@ -53,7 +53,7 @@ class CalibrationOptions(TypedDict, total=False):
 
 
 class LLCOptions(CalibrationOptions, total=False):
-    """All settings as keywords; see `LLCSettings`."""
+    """List all settings as keywords. See `LLCSettings`."""
 
     step_size: float
     localization: float
@@ -61,17 +61,17 @@ class LLCOptions(CalibrationOptions, total=False):
 
 @dataclass(frozen=True)
 class LLCSettings:
-    """Settings of an estimate.
+    """Hold and check the settings of an estimate.
 
     Attributes:
         loss_fn: `loss_fn(outputs, targets)` -> one loss per sample, (B,), in nats.
-        sampler: "sgld", "fisher_sgld" (the one whose estimates do not change when layers are rescaled; its step size
-            and localization are in units of the Fisher information), "rmsprop_sgld" or "sghmc".
-        step_size: ε. Its default, and those of localization and nbeta, are a place to start from and fit no network:
-            take them from `llc_preset`, or have them chosen by `calibrate_llc`.
+        sampler: "sgld", "fisher_sgld", "rmsprop_sgld" or "sghmc". Estimates of "fisher_sgld" alone do not change when
+            layers are rescaled. Its step size and localization are in units of the Fisher information.
+        step_size: ε. Its default, and those of localization and nbeta, are a starting point and fit no network. Take
+            them from `llc_preset`, or let `calibrate_llc` choose them.
         localization: γ, the strength of the pull to w*.
         nbeta: nβ, a number, or "n/log n" (theory), or "batch/log batch" (the published recipe), with the natural
-            logarithm. The batch is the one that is drawn: n where batch_size is larger.
+            logarithm. The batch is the one that is drawn: n if batch_size is larger.
         num_chains: C.
         num_draws: T, draws per chain, one per step. Draw 0 is w* itself.
         num_burnin_steps: draws of the T that are left out of the estimate. None: the first half.
@@ -79,7 +79,7 @@ class LLCSettings:
         seed: of all random numbers. Chain c's depend on (seed, member, c) and nothing else.
         parameters: names of the parameters to sample, with wildcards (`"fc.*"`). None: all, frozen ones too. The
             others stay at w*: the LLC of a layer, with the rest of the network as it is.
-        device: where to compute. None: where the model is.
+        device: device of the computation. None: the model's.
         dtype: float32 and float64 set the type of everything. bfloat16 is for forward and backward alone: at every
             step inputs, weights and buffers are rounded to it, while the chains' own weights, updates and losses stay
             as they are. None: the model's own, and float32 for weights in half precision, because the steps of a
@@ -88,14 +88,19 @@ class LLCSettings:
             library keeps after it was freed comes on top.
         micro_batch_size: accumulate gradients over pieces of this many samples. None: as the budget asks.
         sampler_options: the sampler's own settings, such as `{"momentum": 0.9}`.
-        paired: compare every draw with w* on the same minibatch, else with the whole training set.
-        vectorize: False runs chains in a loop, as do modules that `torch.vmap` cannot map, after a warning.
-        preset: a name to be kept in the result's settings; see `llc_preset`.
+        paired: compare every draw with w* on the same minibatch, else with the complete training set.
+        vectorize: False runs chains in a loop. So do modules that `torch.vmap` cannot map, after a warning.
+        preset: a name to be kept in the result's settings, see `llc_preset`.
         data: a description of the inputs for people, kept likewise: id, configuration, split ("ylecun/mnist, train").
         progress: called with (chain steps done, chain steps in all) of this process.
 
     Raises:
-        ValueError: a setting that cannot be used. The message names it, its value and what is allowed.
+        ValueError: a setting that cannot be used. The message names it, its value and the allowed values.
+
+    Example:
+        >>> LLCSettings(num_draws=1).num_draws
+        Traceback (most recent call last):
+        selfmod_hf.errors.InputError: num_draws=1: must be an integer of at least 2
     """
 
     loss_fn: LossFunction = cross_entropy
@@ -126,7 +131,8 @@ class LLCSettings:
         check("step_size", self.step_size, positive(self.step_size), "a positive number")
         check("localization", self.localization, positive(self.localization, zero=True), "zero or positive")
         self._check_counts()
-        check("dtype", self.dtype, self.dtype in (None, *DTYPES.values()), "None, float32, float64 or bfloat16")
+        known = self.dtype is None or self.dtype in DTYPES.values()
+        check("dtype", self.dtype, known, "None, float32, float64 or bfloat16")
         for name in ("paired", "vectorize"):
             value = getattr(self, name)
             check(name, value, isinstance(value, bool), "True or False")
@@ -140,12 +146,14 @@ class LLCSettings:
         self._check_nbeta()
 
     def _check_counts(self) -> None:
+        """Raise a ValueError for a number of samples, chains, draws or bytes that cannot be used."""
         for name, least in (("num_chains", 1), ("num_draws", 2), ("batch_size", 1), ("memory_budget", 1)):
             value = getattr(self, name)
             check(name, value, is_integer(value, least), f"an integer of at least {least}")
-        traces = 2 * 8 * self.num_chains * self.num_draws  # bytes: all draws are kept
-        fits = traces <= machine_memory()
-        check("num_chains x num_draws", self.num_chains * self.num_draws, fits, f"at most {machine_memory() // 16}")
+        draws = self.num_chains * self.num_draws
+        bytes_per_draw = 2 * 8  # two traces in float64: all draws are kept
+        most = machine_memory() // bytes_per_draw
+        check("num_chains x num_draws", draws, draws <= most, f"at most {most}")
         check("seed", self.seed, is_integer(self.seed), "an integer of at least 0")
         burnin = self.num_burnin_steps
         usable = burnin is None or (is_integer(burnin) and burnin < self.num_draws)
@@ -154,32 +162,47 @@ class LLCSettings:
         check("micro_batch_size", micro, micro is None or is_integer(micro, 1), "None or at least 1")
 
     def _check_sampler_options(self) -> None:
+        """Raise a ValueError for an option that the sampler does not have, or a value out of its range."""
         options = self.sampler_options
-        check("sampler_options", options, isinstance(options, (Mapping, type(None))), "None or a dict of numbers")
+        check("sampler_options", options, options is None or isinstance(options, Mapping), "None or a dict of numbers")
         ranges = SAMPLERS[self.sampler].ranges
-        known = f"one of {', '.join(ranges)}" if ranges else f"absent: {self.sampler} has none"
+        known = f"absent: {self.sampler} has none"
+        if ranges:
+            known = f"one of {', '.join(ranges)}"
         for option, value in (options or {}).items():
             check("sampler_options", option, option in ranges, known)
-            usable, allowed = ranges[option]
-            check(f"sampler_options[{option!r}]", value, positive(value, zero=True) and usable(value), allowed)
+            in_range, allowed = ranges[option]
+            usable = positive(value, zero=True) and in_range(value)
+            check(f"sampler_options[{option!r}]", value, usable, allowed)
 
     def _check_nbeta(self) -> None:
-        allowed = f"a positive number or one of {', '.join(map(repr, NBETA_RULES))}"
-        usable = self.nbeta in NBETA_RULES if isinstance(self.nbeta, str) else positive(self.nbeta)
-        check("nbeta", self.nbeta, usable, allowed)
+        """Raise a ValueError unless nbeta is a number or a rule."""
+        rules = ", ".join(map(repr, NBETA_RULES))
+        usable = positive(self.nbeta)
+        if isinstance(self.nbeta, str):
+            usable = self.nbeta in NBETA_RULES
+        check("nbeta", self.nbeta, usable, f"a positive number or one of {rules}")
 
     @property
     def burnin(self) -> int:
         """Return how many draws of each chain are left out."""
-        return self.num_draws // 2 if self.num_burnin_steps is None else self.num_burnin_steps
+        if self.num_burnin_steps is None:
+            return self.num_draws // 2
+        return self.num_burnin_steps
 
     @property
     def options(self) -> dict[str, float]:
-        """Return the sampler's own settings, its defaults among them."""
-        return SAMPLERS[self.sampler].options | dict(self.sampler_options or {})
+        """Return the sampler's own settings, its defaults included."""
+        defaults = SAMPLERS[self.sampler].options
+        return defaults | dict(self.sampler_options or {})
 
     def inverse_temperature(self, num_samples: int) -> float:
-        """Return nβ, by number or by rule (natural logarithm). "batch" is the number of samples really drawn."""
+        """Return nβ, by number or by rule (natural logarithm). "batch" is the number of samples really drawn.
+
+        Example:
+            >>> round(LLCSettings(nbeta="n/log n").inverse_temperature(num_samples=1000), 2)
+            144.76
+        """
         if not isinstance(self.nbeta, str):
             return float(self.nbeta)
         name, size = "n", num_samples
@@ -196,16 +219,24 @@ def shows_settings(options: type, **defaults: Any) -> Callable[[Function], Funct
         options: `LLCOptions`, or some of them.
         defaults: those that differ from the defaults of `LLCSettings`.
     """
-    keyword = inspect.Parameter.KEYWORD_ONLY
     shown = []
     for setting in fields(LLCSettings):
-        if setting.name in options.__annotations__:
-            default = defaults.get(setting.name, setting.default)
-            shown.append(inspect.Parameter(setting.name, keyword, default=default, annotation=setting.type))
+        if setting.name not in options.__annotations__:
+            continue
+        parameter = inspect.Parameter(
+            setting.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=defaults.get(setting.name, setting.default),
+            annotation=setting.type,
+        )
+        shown.append(parameter)
 
     def decorate(function: Function) -> Function:
         signature = inspect.signature(function)
-        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        own = []
+        for parameter in signature.parameters.values():
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+                own.append(parameter)
         function.__signature__ = signature.replace(parameters=[*own, *shown])  # type: ignore[attr-defined]
         return function
 
@@ -214,11 +245,12 @@ def shows_settings(options: type, **defaults: Any) -> Callable[[Function], Funct
 
 def machine_memory() -> int:
     """Return the bytes of memory of this machine."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    pages = os.sysconf("SC_PHYS_PAGES")
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _is_device(device: torch.device | str | None) -> bool:
-    """Return whether numbers can be held there."""
+    """Return whether a device can hold numbers."""
     if device is None:
         return True
     try:

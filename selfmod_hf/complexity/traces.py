@@ -1,4 +1,4 @@
-"""The traces that chains leave behind."""
+"""The traces of chains."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 @dataclass
 class Traces:
-    """What the chains leave behind, of G groups and C chains.
+    """Hold the traces of G groups and C chains.
 
     Attributes:
         losses: (G, C, T), mean loss of draw t on its minibatch.
         baseline: (G, C, T), mean loss of w* on the same minibatch.
         distances: (G, C), |w - w*| at the last draw.
-        acceptance: (G, C), mean Metropolis acceptance probability, NaN where the sampler has none.
+        acceptance: (G, C), mean Metropolis acceptance probability, NaN if the sampler has none.
         recorded: whether every step from the third on was the replay of a recorded step, which is faster.
     """
 
@@ -29,18 +29,19 @@ class Traces:
 
     @classmethod
     def empty(cls, groups: int, chains: int, draws: int) -> Traces:
-        """Return traces that are still to be written."""
-        shape = (groups, chains)
+        """Return traces without values (NaN)."""
         return cls(
-            np.full((*shape, draws), np.nan),
-            np.full((*shape, draws), np.nan),
-            np.full(shape, np.nan),
-            np.full(shape, np.nan),
+            losses=np.full((groups, chains, draws), np.nan),
+            baseline=np.full((groups, chains, draws), np.nan),
+            distances=np.full((groups, chains), np.nan),
+            acceptance=np.full((groups, chains), np.nan),
         )
 
     def write(self, other: Traces, groups: range, chains: Sequence[int]) -> None:
         """Copy the traces of some groups and chains into these."""
         rows = np.ix_(list(groups), list(chains))
-        for name in ("losses", "baseline", "distances", "acceptance"):
-            getattr(self, name)[rows] = getattr(other, name)
+        self.losses[rows] = other.losses
+        self.baseline[rows] = other.baseline
+        self.distances[rows] = other.distances
+        self.acceptance[rows] = other.acceptance
         self.recorded = self.recorded and other.recorded

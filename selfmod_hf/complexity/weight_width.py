@@ -1,4 +1,4 @@
-"""How wide the weights of the final classification layer are spread: the paper's first measure."""
+"""Measure how wide the weights of the final classification layer are spread: the paper's first measure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class WeightWidth:
-    """The distribution of one layer's weights (biases left out).
+    """Describe the distribution of one layer's weights (biases left out).
 
     Attributes:
         sd: standard deviation (of the whole population of weights: divided by their number).
@@ -22,6 +22,11 @@ class WeightWidth:
         bin_edges: (bins + 1,).
         num_weights: their number.
         layer: name of the layer.
+
+    Example:
+        >>> width = weight_width_of(torch.tensor([[1.0, -1.0], [1.0, -1.0]]))
+        >>> width.num_weights, float(width)
+        (4, 1.0)
     """
 
     sd: float
@@ -34,6 +39,7 @@ class WeightWidth:
         return self.sd
 
     def to_dict(self) -> dict[str, Any]:
+        """Return all fields, ready for JSON."""
         return {
             "sd": self.sd,
             "layer": self.layer,
@@ -44,18 +50,23 @@ class WeightWidth:
 
 
 def weight_width(model: nn.Module, *, layer: str | None = None, bins: int | Sequence[float] = 100) -> WeightWidth:
-    """Standard deviation and histogram of the final classification layer's weights.
+    """Return the standard deviation and histogram of the final classification layer's weights.
 
     Premakumar et al. 2024 (arXiv 2407.10188), section 2. Prune the self-model first.
 
     Args:
         model: any module.
-        layer: name of the layer, as `named_modules()` spells it; default: `classifier` where that is an
-            `nn.Linear`, else the last `nn.Linear`. A `classifier` with an adapter is rejected.
+        layer: name of the layer, as `named_modules()` spells it. None: `classifier` if that is an `nn.Linear`, else the
+            last `nn.Linear`. A `classifier` with an adapter is rejected.
         bins: number of equal bins between the smallest and the largest weight, or their edges.
 
     Raises:
         ValueError: no such layer, a layer without weights, or weights that are not finite.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> weight_width(model).layer
+        '2'
     """
     name, module = _final_layer(model, layer)
     weight = getattr(module, "weight", None)
@@ -65,37 +76,51 @@ def weight_width(model: nn.Module, *, layer: str | None = None, bins: int | Sequ
 
 
 def weight_width_of(weight: Tensor, *, layer: str = "weight", bins: int | Sequence[float] = 100) -> WeightWidth:
-    """The same for a weight tensor in hand: an entry of a state dict."""
+    """Return the same for a weight tensor, for example an entry of a state dict."""
     values = weight.detach().to("cpu", torch.float64).numpy().ravel()
-    if not np.isfinite(values).all():
-        raise ValueError(f"layer={layer!r}: weights must be finite, {int((~np.isfinite(values)).sum())} are not")
+    finite = np.isfinite(values)
+    if not finite.all():
+        count = int((~finite).sum())
+        raise ValueError(f"layer={layer!r}: weights must be finite, {count} are not")
     counts, edges = histogram(values, bins)
-    return WeightWidth(float(values.std()), counts, edges, values.size, layer)
+    sd = float(values.std())
+    return WeightWidth(sd, counts, edges, values.size, layer)
 
 
 def histogram(values: NDArray[Any], bins: int | Sequence[float]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """(counts, bin edges) as `numpy.histogram`, of large values that are all the same, too."""
-    values = values.astype(np.float64)  # in which the range of float32's largest numbers is finite
-    spread = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
-    if spread[1] - spread[0] < 1e-9 * abs(spread[1]):
-        spread = (spread[0] - 1e-6 * abs(spread[0]), spread[1] + 1e-6 * abs(spread[1]))
-    edges = np.histogram_bin_edges(values, bins, spread)
-    return np.histogram(values, edges)[0], edges
+    """Return (counts, bin edges) like `numpy.histogram`. Large values that are all the same are allowed too."""
+    values = values.astype(np.float64)  # the range of float32's largest numbers is finite in it
+    low, high = 0.0, 1.0
+    if values.size:
+        low = float(values.min())
+        high = float(values.max())
+    if high - low < 1e-9 * abs(high):
+        low -= 1e-6 * abs(low)
+        high += 1e-6 * abs(high)
+    edges = np.histogram_bin_edges(values, bins, (low, high))
+    counts, _ = np.histogram(values, edges)
+    return counts, edges
 
 
 def _final_layer(model: nn.Module, layer: str | None) -> tuple[str, nn.Module]:
+    """Return the name and the module of a layer, by default of the final classification layer."""
     modules = dict(model.named_modules())
     if layer is not None:
         if layer not in modules:
-            raise ValueError(f"layer={layer!r}: no such module; known: {', '.join(n for n in modules if n)}")
+            known = ", ".join(filter(None, modules))
+            raise ValueError(f"layer={layer!r}: no such module; known: {known}")
         return layer, modules[layer]
     for name in ("classifier", "base_model.model.classifier"):  # the second: peft's wrapper of a network
-        if isinstance(modules.get(name), nn.Linear):
-            return name, modules[name]
-        if hasattr(modules.get(name), "in_features"):
-            kind = type(modules[name]).__name__
+        module = modules.get(name)
+        if isinstance(module, nn.Linear):
+            return name, module
+        if hasattr(module, "in_features"):
+            kind = type(module).__name__
             raise ValueError(f"layer={name!r}: has become a {kind}; merge the adapter first, or name another layer")
-    linear = [(name, module) for name, module in modules.items() if isinstance(module, nn.Linear)]
-    if not linear:
+    last = None
+    for name, module in modules.items():
+        if isinstance(module, nn.Linear):
+            last = name, module
+    if last is None:
         raise ValueError("layer=None: the model has no nn.Linear; name the layer whose weights are meant")
-    return linear[-1]
+    return last

@@ -4,9 +4,13 @@
     losses_of = map_copies(stack.skeleton, cross_entropy, dims=ONE_BATCH)
     losses = losses_of(stack.parameters | stack.buffers, {}, x, y)  # (K, B)
 
-`stack.py` gathers the copies, `layout.py` lays their parameters out as one matrix (K, P), `mapping.py` calls the module
-for all of them at once, `gradients.py` computes their losses and gradients, `chunks.py` says how many copies fit into a
-budget, `replay.py` strips a repeated step of its Python overhead, `shorten.py` rewrites what it recorded.
+* `stack.py` gathers the copies.
+* `layout.py` lays their parameters out as one matrix (K, P).
+* `mapping.py` calls the module for all of them at once.
+* `gradients.py` computes their losses and gradients.
+* `chunks.py` computes how many copies fit into a budget.
+* `replay.py` strips a repeated step of its Python overhead.
+* `shorten.py` rewrites the recording of such a step.
 """
 
 from .chunks import chunk_ranges, copies_that_fit, even_size, saved_bytes_per_copy

@@ -1,18 +1,23 @@
 """Shorten a recorded computation: the same numbers, to rounding, by fewer and larger operations.
 
-What `vmap` records is full of views that change nothing, computes some products transposed, and multiplies an input
-that all copies share once per copy. These rules put that right:
+The recording of a `vmap` has three faults. It is full of views that change nothing, it computes some products
+transposed, and it multiplies an input that all copies share once per copy. These rules repair that:
 
-* an operation whose result is its argument (a view to the same shape, a copy in the same layout, a product with 1)
-  goes;
-* `(A B)^T` becomes `B^T A^T`, so that a gradient comes out in its parameter's own layout;
-* `A B_k` for all copies k, with one A, becomes one product `A [B_1 ... B_K]`; likewise `A_k B`;
-* an operation is called by its function in `torch` where there is one.
+* An operation whose result is its argument is removed (a view to the same shape, a copy in the same layout, a product
+  with 1).
+* `(A B)^T` becomes `B^T A^T`. A gradient is then computed in the layout of its parameter.
+* `A B_k` for all copies k, with one A, becomes one product `A [B_1 ... B_K]`. `A_k B` is treated alike.
+* An operation is called by its function in `torch`, if one exists.
+
+A rule that rewrites an operation is a function (node, emit) -> new node. `emit` adds an operation to the graph. The
+result None means that the rule does not apply.
 """
 
 from __future__ import annotations
 
+import functools
 import operator
+from collections.abc import Callable
 from types import BuiltinFunctionType
 from typing import Any
 
@@ -22,130 +27,164 @@ from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
 _ATEN = torch.ops.aten
-_VIEWS = {_ATEN.alias.default, _ATEN.view.default, _ATEN._unsafe_view.default, _ATEN.expand.default}
-_SAME_NUMBERS = {*_VIEWS, _ATEN.clone.default}
-_MUL = {_ATEN.mul.Scalar, _ATEN.mul.Tensor}
+_BMM, _MM = _ATEN.bmm.default, _ATEN.mm.default
+_CLONE = _ATEN.clone.default
+_PERMUTE = _ATEN.permute.default
+_RESHAPE = _ATEN.reshape.default
+_SELECT = _ATEN.select.int
+_TRANSPOSE = _ATEN.transpose.int
+_VIEW, _UNSAFE_VIEW = _ATEN.view.default, _ATEN._unsafe_view.default
+_SAME_NUMBERS = {_ATEN.alias.default, _ATEN.expand.default, _CLONE, _VIEW, _UNSAFE_VIEW}
+_PRODUCTS = {_ATEN.mul.Scalar, _ATEN.mul.Tensor}
+_MATRIX = {1, 2}  # dimensions of the matrices in a batch (K, m, n)
+
+Emit = Callable[..., Node]  # (operation, *arguments) -> node
+Rule = Callable[[Node, Emit], Node | None]
 
 
 def shorten(graph: Graph) -> None:
-    """Apply the rules to a graph of make_fx, in place; its nodes carry `meta["val"]`.
+    """Apply the rules to a graph of make_fx, in place. Its nodes have a tensor in `meta["val"]`.
 
-    A graph that writes into its tensors is left as it is: there two names for one tensor are no matter of taste.
+    A graph that writes into its tensors does not change, because it may read a tensor by another name.
     """
     calls = [node for node in graph.nodes if node.op == "call_function"]
-    if any(_writes(node) for node in calls):
-        return
+    for node in calls:
+        if node.target is not operator.getitem and node.target._schema.is_mutable:
+            return
     for node in graph.nodes:
         _keep_the_layout(node)
     for node in calls:
         _drop_if_idle(node)
-    for node in graph.find_nodes(op="call_function", target=_ATEN.transpose.int):
-        _transpose_the_factors(graph, node)
-    for node in graph.find_nodes(op="call_function", target=_ATEN.bmm.default):
-        _share_a_factor(graph, node)
-    for node in graph.find_nodes(op="call_function", target=_ATEN.clone.default):
-        _drop_if_idle(node)  # a copy into a layout that the rules have produced already
-    for target in (_ATEN.view.default, _ATEN._unsafe_view.default):
+
+    emit = functools.partial(_emit, graph)
+    _rewrite(graph, _TRANSPOSE, _transpose_the_factors, emit)
+    _rewrite(graph, _BMM, _share_a_factor, emit)
+    for node in graph.find_nodes(op="call_function", target=_CLONE):
+        _drop_if_idle(node)  # a copy into a layout that the rules have already produced
+    for target in (_VIEW, _UNSAFE_VIEW):
         for node in graph.find_nodes(op="call_function", target=target):
-            node.target = _ATEN.reshape.default  # what a rule produced may lie in memory in another order
+            node.target = _RESHAPE  # the result of a rule may lie in memory in another order
     graph.eliminate_dead_code()
     for node in graph.nodes:
         _call_torch(node)
 
 
-def _writes(node: Node) -> bool:
-    return node.target is not operator.getitem and node.target._schema.is_mutable  # type: ignore[union-attr]
+def _rewrite(graph: Graph, target: Any, rule: Rule, emit: Emit) -> None:
+    """Replace each operation of one kind by the result of a rule."""
+    for node in graph.find_nodes(op="call_function", target=target):
+        with graph.inserting_before(node):
+            replacement = rule(node, emit)
+        if replacement is not None:
+            node.replace_all_uses_with(replacement)
+            graph.erase_node(node)
 
 
 def _keep_the_layout(node: Node) -> None:
-    """Of each value keep shape, strides and type: a tensor without memory, which operations accept."""
+    """Replace the node's tensor by one without memory, of equal shape, strides and type. Operations accept it."""
     value = node.meta.get("val")
     if isinstance(value, torch.Tensor):
-        node.meta["val"] = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+        strides = value.stride()
+        layout = torch.empty_strided(value.shape, strides, dtype=value.dtype, device="meta")
+        node.meta["val"] = layout
 
 
 def _drop_if_idle(node: Node) -> None:
-    source, after = node.args[0] if node.args else None, node.meta.get("val")
-    before = source.meta.get("val") if isinstance(source, Node) else None
-    if not isinstance(source, Node) or not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor):
+    """Remove an operation whose result is its first argument."""
+    if node.target not in _SAME_NUMBERS and node.target not in _PRODUCTS:
         return
-    same = (before.shape, before.dtype) == (after.shape, after.dtype)
-    times_one = node.target in _MUL and node.args[1] == 1
-    if same and (times_one or (node.target in _SAME_NUMBERS and before.stride() == after.stride())):
+    source: Any = node.args[0]
+    before = source.meta.get("val")
+    if not isinstance(before, torch.Tensor):
+        return
+    after = node.meta["val"]
+    if before.shape != after.shape or before.dtype != after.dtype:
+        return
+    idle = before.stride() == after.stride()
+    if node.target in _PRODUCTS:
+        idle = node.args[1] == 1
+    if idle:
         node.replace_all_uses_with(source)
         node.graph.erase_node(node)
 
 
-def _transpose_the_factors(graph: Graph, node: Node) -> None:
-    product, *dims = node.args
-    assert isinstance(product, Node)
-    if product.target is not _ATEN.bmm.default or len(product.users) > 1 or {d % 3 for d in dims} != {1, 2}:  # type: ignore[operator]
-        return
-    with graph.inserting_before(product):
-        left, right = (_transposed(graph, factor) for factor in product.args)
-        _replace(node, _call(graph, _ATEN.bmm.default, right, left))
+def _transpose_the_factors(node: Node, emit: Emit) -> Node | None:
+    """Return B^T A^T for (A B)^T. A and B are batches of matrices."""
+    product: Any
+    product, first_dim, second_dim = node.args
+    dims = {first_dim % 3, second_dim % 3}  # type: ignore[operator]
+    if product.target is not _BMM or len(product.users) > 1 or dims != _MATRIX:
+        return None
+    transposed = []
+    for factor in product.args:
+        if factor.target is _TRANSPOSE and {dim % 3 for dim in factor.args[1:]} == _MATRIX:
+            transposed.append(factor.args[0])
+        else:
+            transposed.append(emit(_TRANSPOSE, factor, 1, 2))
+    left, right = transposed
+    return emit(_BMM, right, left)
 
 
-def _transposed(graph: Graph, factor: Any) -> Node:
-    if factor.target is _ATEN.transpose.int and {d % 3 for d in factor.args[1:]} == {1, 2}:
-        return factor.args[0]
-    return _call(graph, _ATEN.transpose.int, factor, 1, 2)
-
-
-def _share_a_factor(graph: Graph, node: Node) -> None:
+def _share_a_factor(node: Node, emit: Emit) -> Node | None:
+    """Return one product in place of K products, if a factor is the same matrix for all copies."""
     left: Any
     right: Any
     left, right = node.args
-    (K, m, k), n = left.meta["val"].shape, right.meta["val"].shape[2]
-    with graph.inserting_before(node):
-        if _is_shared(left):
-            wide = _call(
-                graph, _ATEN.reshape.default, _call(graph, _ATEN.permute.default, right, [1, 0, 2]), [k, K * n]
-            )
-            product = _call(graph, _ATEN.mm.default, _call(graph, _ATEN.select.int, left, 0, 0), wide)  # (m, K n)
-            parts = _call(graph, _ATEN.reshape.default, product, [m, K, n])
-            _replace(node, _call(graph, _ATEN.permute.default, parts, [1, 0, 2]))
-        elif _is_shared(right):
-            tall = _call(graph, _ATEN.reshape.default, left, [K * m, k])
-            product = _call(graph, _ATEN.mm.default, tall, _call(graph, _ATEN.select.int, right, 0, 0))  # (K m, n)
-            _replace(node, _call(graph, _ATEN.reshape.default, product, [K, m, n]))
+    left_value = left.meta["val"]  # (K, m, k)
+    right_value = right.meta["val"]  # (K, k, n)
+    K, m, k = left_value.shape
+    n = right_value.shape[2]
+    if K == 1:
+        return None
+    if left_value.stride()[0] == 0:
+        shared = emit(_SELECT, left, 0, 0)  # (m, k)
+        rows_first = emit(_PERMUTE, right, [1, 0, 2])  # (k, K, n)
+        wide = emit(_RESHAPE, rows_first, [k, K * n])
+        product = emit(_MM, shared, wide)  # (m, K n)
+        parts = emit(_RESHAPE, product, [m, K, n])
+        return emit(_PERMUTE, parts, [1, 0, 2])  # (K, m, n)
+    if right_value.stride()[0] == 0:
+        shared = emit(_SELECT, right, 0, 0)  # (k, n)
+        tall = emit(_RESHAPE, left, [K * m, k])
+        product = emit(_MM, tall, shared)  # (K m, n)
+        return emit(_RESHAPE, product, [K, m, n])
+    return None
 
 
-def _is_shared(factor: Node) -> bool:
-    value = factor.meta["val"]
-    return value.shape[0] > 1 and value.stride()[0] == 0
-
-
-def _call(graph: Graph, target: Any, *args: Any) -> Node:
-    """A new node, and its value's shape and strides."""
-    node = graph.call_function(target, args)
-    node.meta["val"] = target(*(arg.meta["val"] if isinstance(arg, Node) else arg for arg in args))
+def _emit(graph: Graph, target: Any, *arguments: Any) -> Node:
+    """Add an operation to a graph, with its result's shape and strides."""
+    values = []
+    for argument in arguments:
+        value = argument
+        if isinstance(argument, Node):
+            value = argument.meta["val"]
+        values.append(value)
+    node = graph.call_function(target, arguments)
+    node.meta["val"] = target(*values)
     return node
 
 
-def _replace(old: Node, new: Node) -> None:
-    old.replace_all_uses_with(new)
-    old.graph.erase_node(old)
-
-
 def _call_torch(node: Node) -> None:
-    """Call an operation by its function in `torch`, which takes about half as long to begin as `torch.ops`."""
+    """Call an operation by its function in `torch`, because `torch.ops` takes about twice as long to start."""
     if not isinstance(node.target, OpOverload) or node.target.namespace != "aten":
         return
     name = node.target._schema.name.removeprefix("aten::")
     function = getattr(torch, name, None)
     if not isinstance(function, BuiltinFunctionType):
-        return  # a method, an operation that autograd alone uses, or a Python function that means something else
-    given = node.meta.get("val")
+        return  # a method, an operation of autograd alone, or a Python function with another meaning
+
+    def value_of(argument: Node) -> Any:
+        return argument.meta["val"]
+
+    arguments: Any = map_arg(node.args, value_of)
+    keywords: Any = map_arg(node.kwargs, value_of)
     try:
-        found = function(*_values(node.args), **_values(node.kwargs))
+        found = function(*arguments, **keywords)
     except (TypeError, RuntimeError, NotImplementedError):  # it takes other arguments
         return
-    if isinstance(given, torch.Tensor) and (found.shape, found.dtype) != (given.shape, given.dtype):
+    expected: Any = node.meta.get("val")
+    is_tensor = isinstance(expected, torch.Tensor)
+    if is_tensor and found.shape != expected.shape:
+        return
+    if is_tensor and found.dtype != expected.dtype:
         return
     node.target = function
-
-
-def _values(arguments: Any) -> Any:
-    """Return arguments of a node, each other node replaced by its value's layout."""
-    return map_arg(arguments, lambda node: node.meta["val"])

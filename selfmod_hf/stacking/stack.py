@@ -13,10 +13,10 @@ from torch.func import stack_module_state
 
 @dataclass(frozen=True)
 class ModuleStack:
-    """K copies of one architecture.
+    """Hold K copies of one architecture.
 
     Attributes:
-        skeleton: a copy of the architecture, in eval mode, whose own values are never used.
+        skeleton: a copy of the architecture in eval mode. Its own values are never used.
         parameters: name -> (K, *shape), detached.
         buffers: name -> (K, *shape), detached (BatchNorm's running statistics, for example).
     """
@@ -26,8 +26,9 @@ class ModuleStack:
     buffers: dict[str, Tensor]
 
     def __len__(self) -> int:
-        states = [*self.parameters.values(), *self.buffers.values()]
-        return len(states[0]) if states else 0
+        for values in self.state.values():
+            return len(values)
+        return 0
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -35,55 +36,97 @@ class ModuleStack:
         return self.parameters | self.buffers
 
     def to(self, dtype: torch.dtype) -> ModuleStack:
-        """The stack with all floating-point values in `dtype`."""
-
-        def cast(values: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: v.to(dtype) if v.is_floating_point() else v for name, v in values.items()}
-
-        return ModuleStack(self.skeleton.to(dtype), cast(self.parameters), cast(self.buffers))
+        """Return the stack with all floating-point values in `dtype`."""
+        skeleton = self.skeleton.to(dtype)
+        parameters = _cast(self.parameters, dtype)
+        buffers = _cast(self.buffers, dtype)
+        return ModuleStack(skeleton, parameters, buffers)
 
     def member(self, index: int) -> nn.Module:
-        """A copy of the architecture with the values of copy `index`."""
+        """Return a copy of the architecture with the values of copy `index`."""
+        values = {}
+        for name, stacked in self.state.items():
+            values[name] = stacked[index]
         module = copy.deepcopy(self.skeleton)
-        state = {name: value[index] for name, value in (self.parameters | self.buffers).items()}
-        module.load_state_dict(state, strict=False)  # tied parameters and non-persistent buffers are left out
+        module.load_state_dict(values, strict=False)  # tied parameters and non-persistent buffers are left out
         return module
 
 
 def stack_modules(modules: nn.Module | Sequence[nn.Module], device: torch.device | str | None = None) -> ModuleStack:
-    """Stack modules of one architecture, in eval mode. The modules themselves are left as they are.
+    """Stack modules of one architecture, in eval mode. The modules themselves do not change.
 
     Args:
         modules: one module or K of them, equal in class and in the shape of every parameter and buffer.
-        device: where the stack lives; default: where the first module's parameters are.
+        device: device of the stack. None: that of the first module's parameters.
 
     Raises:
         ValueError: no module, or modules of different architectures.
+
+    Example:
+        >>> stack = stack_modules([nn.Linear(2, 3), nn.Linear(2, 3)])
+        >>> len(stack), stack.parameters["weight"].shape
+        (2, torch.Size([2, 3, 2]))
     """
-    members = [modules] if isinstance(modules, nn.Module) else list(modules)
+    if isinstance(modules, nn.Module):
+        modules = [modules]
+    members = list(modules)
     if not members:
         raise ValueError("modules=[]: at least one module is needed")
-    for index, module in enumerate(members[1:], start=1):
-        _check_same_architecture(members[0], module, index)
-    parameters, buffers = stack_module_state(members)
-    skeleton = copy.deepcopy(members[0]).eval().requires_grad_(False)
+    first = members[0]
+    for index, module in enumerate(members):
+        _check_same_architecture(first, module, index)
+
+    skeleton = copy.deepcopy(first)
+    skeleton.eval()
+    skeleton.requires_grad_(False)
     for part in skeleton.modules():
         if isinstance(part, (nn.Embedding, nn.EmbeddingBag)):
             part.sparse = False  # stacked weights have no sparse gradients
-    device = device or next((value.device for value in parameters.values()), torch.device("cpu"))
-    return ModuleStack(
-        skeleton.to(device),
-        {name: value.detach().to(device) for name, value in parameters.items()},
-        {name: value.detach().to(device) for name, value in buffers.items()},
-    )
+
+    parameters, buffers = stack_module_state(members)
+    if device is None and parameters:
+        first_value = next(iter(parameters.values()))
+        device = first_value.device
+    device = device or torch.device("cpu")
+    for values in (parameters, buffers):
+        for name, value in values.items():
+            detached = value.detach()
+            values[name] = detached.to(device)
+    return ModuleStack(skeleton.to(device), parameters, buffers)
 
 
 def _check_same_architecture(first: nn.Module, other: nn.Module, index: int) -> None:
-    def shapes(module: nn.Module) -> dict[str, torch.Size]:
-        return {name: value.shape for name, value in [*module.named_parameters(), *module.named_buffers()]}
+    """Raise a ValueError if two modules differ in class, or in name or shape of a parameter or buffer."""
+    expected = _shapes(first)
+    found = _shapes(other)
+    different = []
+    for name in expected.keys() | found.keys():
+        if expected.get(name) != found.get(name):
+            different.append(name)
+    where = ""
+    if different:
+        where = f" (first difference: {min(different)})"
+    if different or type(first) is not type(other):
+        name = type(other).__name__
+        raise ValueError(f"modules[{index}]={name}: not of the architecture of modules[0]{where}")
 
-    expected, found = shapes(first), shapes(other)
-    different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-    if type(first) is not type(other) or different:
-        where = f" (first difference: {different[0]})" if different else ""
-        raise ValueError(f"modules[{index}]={type(other).__name__}: not of the architecture of modules[0]{where}")
+
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    """Return the shape of each parameter and buffer by name."""
+    shapes = {}
+    for name, parameter in module.named_parameters():
+        shapes[name] = parameter.shape
+    for name, buffer in module.named_buffers():
+        shapes[name] = buffer.shape
+    return shapes
+
+
+def _cast(values: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the values by name, those of floating point in `dtype`."""
+    converted = {}
+    for name, value in values.items():
+        if value.is_floating_point():
+            converted[name] = value.to(dtype)
+        else:
+            converted[name] = value
+    return converted

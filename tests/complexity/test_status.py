@@ -11,7 +11,7 @@ from torch import nn
 
 from selfmod_hf.complexity import estimate_llc
 from selfmod_hf.complexity.diagnostics import standard_error
-from selfmod_hf.complexity.status import difference, diverged_chains, judge, outlying_chains
+from selfmod_hf.complexity.status import diverged_chains, judge, outlying_chains
 
 from .scenarios import DUMMY, Quadratic, digits, given_loss, trained_digits_net
 
@@ -136,12 +136,17 @@ def test_the_rise_is_that_from_the_first_to_the_last_third():
     assert reason.startswith("the trace still rises, by 10 over the kept draws")
 
 
-def test_the_error_of_a_difference():
-    first, last = np.random.default_rng(0).standard_normal((2, 4, 500)) * [[[1.0]], [[3.0]]]
-    rise, error = difference(first, last)
-    assert rise == pytest.approx(last.mean() - first.mean())
-    assert error == pytest.approx(math.sqrt(standard_error(first) ** 2 + standard_error(last) ** 2))
-    assert error == pytest.approx(math.sqrt(10 / 2000), rel=0.15)  # nearly independent draws, of variance 1 and 9
+def test_a_plateau_names_the_move_of_the_trace_and_its_error():
+    """Nearly independent draws, of variance 1 in the first third and 9 in the last."""
+    trace = np.random.default_rng(0).standard_normal((4, 1500))
+    trace[:, -500:] *= 3
+    trace += 100
+    first, last = trace[:, :500], trace[:, -500:]
+    status, reason = judge(trace, 0, ())
+    assert status == "ok"
+    error = math.sqrt(standard_error(first) ** 2 + standard_error(last) ** 2)
+    assert error == pytest.approx(math.sqrt(10 / 2000), rel=0.15)
+    assert reason.endswith(f"the trace moves by {last.mean() - first.mean():.2g} ± {error:.2g}")
 
 
 @pytest.mark.parametrize("level", [-10.0, 60.0])

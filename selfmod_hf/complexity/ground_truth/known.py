@@ -12,7 +12,7 @@ from ..sample_losses import half_squared_error
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """A model at w*, its data and its λ.
+    """Hold a model at w*, its data and its λ.
 
     Attributes:
         name: one line.
@@ -32,4 +32,8 @@ class GroundTruth:
 
     @property
     def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        """Return d."""
+        count = 0
+        for parameter in self.model.parameters():
+            count += parameter.numel()
+        return count

@@ -9,7 +9,7 @@ from .known import GroundTruth
 
 
 class Crossing(nn.Module):
-    """f(x) = w1^a w2^b x, with w1 = w2 = 0."""
+    """Compute f(x) = w1^a w2^b x, with w1 = w2 = 0."""
 
     def __init__(self, a: int, b: int) -> None:
         super().__init__()
@@ -18,31 +18,37 @@ class Crossing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.powers
-        return self.w[0] ** a * self.w[1] ** b * x
+        w1, w2 = self.w[0], self.w[1]
+        return w1**a * w2**b * x
 
 
 def crossing_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """(B,): square error."""
-    return (outputs - targets).square().flatten(1).sum(1)
+    """Return the square error of each sample, (B,)."""
+    squares = (outputs - targets).square()
+    return squares.flatten(1).sum(1)
 
 
 def normal_crossing(a: int = 1, b: int = 1, *, num_samples: int = 1000) -> GroundTruth:
-    """Loss (w1^a w2^b)² at the origin: λ = min(1/(2a), 1/(2b)) (Watanabe 2009, section 3; Lau et al., example 1).
+    """Return the loss (w1^a w2^b)² at the origin, λ = min(1/(2a), 1/(2b)).
 
-    All inputs are 1, so that the loss is the polynomial itself. Where a = b its multiplicity is 2, and what
-    a finite nβ shows is lower by about 1/log(nβ).
+    Watanabe 2009, section 3, and Lau et al., example 1. All inputs are 1, so that the loss is the polynomial itself. If
+    a = b its multiplicity is 2, and an estimate at a finite nβ is lower by about 1/log(nβ).
 
     Raises:
         ValueError: a power below 1.
+
+    Example:
+        >>> normal_crossing(1, 2).learning_coefficient
+        0.25
     """
     if a < 1 or b < 1:
         raise ValueError(f"a, b={a, b!r}: must be positive integers")
     inputs = torch.ones(num_samples, 1)
     return GroundTruth(
-        f"normal crossing, a = {a}, b = {b}",
-        Crossing(a, b),
-        inputs,
-        torch.zeros_like(inputs),
-        min(1 / (2 * a), 1 / (2 * b)),
-        crossing_loss,
+        name=f"normal crossing, a = {a}, b = {b}",
+        model=Crossing(a, b),
+        inputs=inputs,
+        targets=torch.zeros_like(inputs),
+        learning_coefficient=min(1 / (2 * a), 1 / (2 * b)),
+        loss_fn=crossing_loss,
     )

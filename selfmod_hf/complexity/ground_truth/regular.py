@@ -9,7 +9,14 @@ from .known import GroundTruth
 
 
 def regular(num_inputs: int, num_outputs: int = 1, *, num_samples: int = 20_000, seed: int = 0) -> GroundTruth:
-    """Linear regression with standard normal inputs and a bias: d = outputs * (inputs + 1) parameters, λ = d/2."""
+    """Return a linear regression with standard normal inputs and a bias, λ = d/2.
+
+    It has d = outputs * (inputs + 1) parameters.
+
+    Example:
+        >>> regular(3, 2).learning_coefficient
+        4.0
+    """
     generator = torch.Generator().manual_seed(seed)
     model = nn.Linear(num_inputs, num_outputs)
     with torch.no_grad():
@@ -18,4 +25,10 @@ def regular(num_inputs: int, num_outputs: int = 1, *, num_samples: int = 20_000,
         inputs = torch.randn(num_samples, num_inputs, generator=generator)
         targets = model(inputs)
     size = num_outputs * (num_inputs + 1)
-    return GroundTruth(f"regular, {size} parameters", model, inputs, targets, size / 2)
+    return GroundTruth(
+        name=f"regular, {size} parameters",
+        model=model,
+        inputs=inputs,
+        targets=targets,
+        learning_coefficient=size / 2,
+    )

@@ -14,7 +14,7 @@ from .regular import regular
 
 @dataclass(frozen=True)
 class SelfTest:
-    """One model's estimate beside the truth."""
+    """Hold one model's estimate and the truth."""
 
     case: GroundTruth
     found: LLCCalibration
@@ -43,6 +43,11 @@ def self_test(num_draws: int = 2000, seed: int = 0) -> Iterator[SelfTest]:
     ]
     for case in cases:
         found = calibrate_llc(
-            case.model, case.inputs, case.targets, loss_fn=case.loss_fn, num_draws=num_draws, seed=seed
+            case.model,
+            case.inputs,
+            case.targets,
+            loss_fn=case.loss_fn,
+            num_draws=num_draws,
+            seed=seed,
         )
         yield SelfTest(case, found)

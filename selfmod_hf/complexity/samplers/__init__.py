@@ -1,10 +1,10 @@
 """Samplers of the localized posterior, one per file, each pure: `init(position) -> State`, `update(...) -> State`.
 
-All of them sample from, or near to,
+All of them sample from this distribution, or near to it:
 
-    p(w) ∝ exp(-U(w)),    U(w) = nβ L(w) + (γ/2) ||w - w*||²,
+    p(w) ∝ exp(-U(w)),    U(w) = nβ L(w) + (γ/2) ||w - w*||²
 
-for R chains at once, one row of a matrix (R, P) each. Random numbers come in from outside: an update is a
+They do so for R chains at once, one row of a matrix (R, P) each. Random numbers come in from outside, so an update is a
 function of its arguments alone.
 """
 

@@ -1,4 +1,4 @@
-"""What the samplers share: the constants of the dynamics, and the shape of a sampler."""
+"""The common parts of all samplers: the constants of the dynamics, and the shape of a sampler."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Constant = float | Tensor
 
 @dataclass(frozen=True)
 class Dynamics:
-    """Constants of R chains. Each is a number, or a tensor (R, 1) with one value per chain.
+    """Hold the constants of R chains. Each is a number, or a tensor (R, 1) with one value per chain.
 
     Attributes:
-        anchor: w*, (R, P), where the localization pulls to.
+        anchor: w*, (R, P), the centre of the localization.
         step_size: ε.
         localization: γ.
         nbeta: nβ.
@@ -30,8 +30,14 @@ class Dynamics:
     fisher: Tensor | None = None
 
     def potential_gradient(self, position: Tensor, gradient: Tensor) -> Tensor:
-        """∇U = nβ g + γ (w - w*), with g the gradient of the mean loss; (R, P), a new tensor."""
-        force = (position - self.anchor).mul_(self.localization)
+        """Return ∇U = nβ g + γ (w - w*), a new tensor (R, P).
+
+        Args:
+            position: w, (R, P).
+            gradient: g, (R, P), the gradient of the mean loss.
+        """
+        moved = position - self.anchor
+        force = moved.mul_(self.localization)
         return add_scaled_(force, gradient, self.nbeta)
 
 
@@ -44,16 +50,16 @@ def add_scaled_(total: Tensor, tensor: Tensor, scale: Constant) -> Tensor:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A sampler by its two functions.
+    """Define a sampler by its two functions.
 
     Attributes:
-        init: (position, **options) -> state. States are NamedTuples of (R, P) tensors whose first field is
-            `position`, so that they can be split by columns; numbers in them belong to the whole.
+        init: (position, **options) -> state. States are NamedTuples of (R, P) tensors with `position` as the first
+            field. Numbers in them are common to all chains.
         update: (state, gradient, noise, dynamics, **options) -> state.
         options: names and defaults of its own settings.
-        ranges: of each of these, whether a number can be used, and in words which can.
-        needs_fisher: whether `dynamics.fisher` must be there.
-        langevin: whether a step is a plain Langevin proposal, so that a Metropolis acceptance rate can be told.
+        ranges: of each of these, a test of a number, and the allowed numbers in words.
+        needs_fisher: whether `dynamics.fisher` is required.
+        langevin: whether a step is a plain Langevin proposal, so that it has a Metropolis acceptance rate.
     """
 
     init: Callable[..., Any]

@@ -4,13 +4,13 @@
     w <- w - (ε/2) * G * ( nβ g + γ (w - w*) ) + sqrt(ε G) ξ
 
 Li, Chen, Carlson, Carin 2016, "Preconditioned Stochastic Gradient Langevin Dynamics for Deep Neural Networks",
-eq. 4-5, without the term Γ (the drift of G), as in Hitchcock, Hoogland 2025 (arXiv 2507.21449), who find it
-the most faithful of the local samplers.
+eq. 4-5, without the term Γ (the drift of G), as in Hitchcock, Hoogland 2025 (arXiv 2507.21449). They find it the most
+faithful of the local samplers.
 
     α: decay      δ: damping      v: state.square      t: state.steps      others as in `sgld.py`
 
-The step adapts to each coordinate. That alone makes no estimate invariant under rescaling of neurons (w1 c, w2/c):
-G answers as c where invariance asks for c², and the localization γ ||w - w*||² measures in the old units.
+The step adapts to each coordinate. This alone makes no estimate invariant under rescaling of neurons (w1 c, w2/c): G
+changes by c, but invariance requires c², and the localization γ ||w - w*||² measures in the old units.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def init(position: Tensor, *, decay: float = 0.99, damping: float = 0.1) -> RMSP
     return RMSPropSGLDState(position, torch.zeros_like(position), 0)
 
 
-def update(
+def update(  # noqa: PLR0913 - the form of all samplers, and their options
     state: RMSPropSGLDState,
     gradient: Tensor,
     noise: Tensor,
@@ -45,14 +45,17 @@ def update(
     decay: float = 0.99,
     damping: float = 0.1,
 ) -> RMSPropSGLDState:
-    """One step of all chains; every tensor (R, P)."""
+    """Move all chains by one step. Every tensor is (R, P)."""
     steps = state.steps + 1
-    square = (state.square * decay).addcmul_(gradient, gradient, value=1 - decay)
-    metric = (square / (1 - decay**steps)).sqrt_().add_(damping).reciprocal_()  # G
+    square = state.square * decay
+    square.addcmul_(gradient, gradient, value=1 - decay)  # v
+    metric = square / (1 - decay**steps)  # v̂
+    metric.sqrt_().add_(damping).reciprocal_()  # G
     metric.mul_(dynamics.step_size)  # ε G
     force = dynamics.potential_gradient(state.position, gradient)
     moved = torch.addcmul(state.position, force, metric, value=-0.5)
-    return RMSPropSGLDState(moved.addcmul_(noise, metric.sqrt_()), square, steps)
+    moved.addcmul_(noise, metric.sqrt_())
+    return RMSPropSGLDState(moved, square, steps)
 
 
 SAMPLER = Sampler(
