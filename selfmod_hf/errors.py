@@ -1,4 +1,4 @@
-"""The one exception the package adds: input that cannot be used."""
+"""The only exception of the package: `InputError`, for input that cannot be used."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """A field, column or file that cannot be used.
+    """Report a field, column or file that cannot be used.
 
-    The message is one line: the name, its value, what is wrong or allowed. Within `problem`, another field's name
-    stands in backquotes. The command line turns the names of fields into its flags, prints the line and exits with
-    code 2.
+    The message is one line: the name, its value, and the problem or the allowed values. Names of other fields stand
+    in backquotes within `problem`. The command line turns the names of fields into its flags, prints the line and
+    exits with code 2.
 
     Attributes:
-        name: of the field; of several, joined by a comma.
-        value: of the field, as it was given.
-        problem: what is wrong or allowed.
+        name: name of the field. Several names are joined by a comma.
+        value: value of the field, as it was given.
+        problem: the problem, or the allowed values.
+
+    Example:
+        >>> raise InputError("max_length", 0, "allowed are integers of at least 1")
+        Traceback (most recent call last):
+        selfmod_hf.errors.InputError: max_length=0: allowed are integers of at least 1
     """
 
     def __init__(self, name: str, value: object, problem: str) -> None:
@@ -25,5 +30,5 @@ class InputError(ValueError):
         self.problem = problem
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # an exception is pickled with its message alone, and one process sends this to the others
+        # needed because an exception is pickled with its message only, and one process sends this to the others
         return type(self), (self.name, str(self.value), self.problem)

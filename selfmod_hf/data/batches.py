@@ -1,44 +1,58 @@
-"""Which samples come when: seeded, the same for any number of processes and any accumulation."""
+"""The order of samples and their division into batches, the same for any number of processes and any accumulation."""
+
+from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..errors import InputError
+from .augmentation import mixed_generator
 from .images import ImageTensors
-from .tensors import IGNORED_LABEL, TensorData
+from .tensors import IGNORED_LABEL, Batch, TensorData, unflattened
+
+NORMALIZED_BYTES = 1 << 30  # up to this size the normalized images are kept
 
 
-def epoch_order(num_samples: int, seed: int, epoch: int) -> torch.Tensor:
-    """The order of the samples in one epoch, (num_samples,): a function of the seed and the epoch alone."""
-    mixed = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0]
-    return torch.randperm(num_samples, generator=torch.Generator().manual_seed(int(mixed)))
+def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
+    """Return the order of the samples in one epoch, (num_samples,), a function of the seed and the epoch only.
+
+    Example:
+        >>> sorted(epoch_order(4, seed=0, epoch=1).tolist())
+        [0, 1, 2, 3]
+    """
+    return torch.randperm(num_samples, generator=mixed_generator(seed, epoch))
 
 
-class EpochBatchSampler(Sampler[torch.Tensor]):
-    """Each process's share of each global batch, as index tensors.
+class EpochBatchSampler(Sampler[Tensor]):
+    """Yield each process's share of each global batch, as index tensors.
 
-    Every process draws the same order and takes its slice of each batch, the last one of an epoch too, however
-    few samples are left: the union over processes is what one process with the whole batch sees. A process whose
-    slice is empty gets the index -1, which `TensorData` turns into a sample that enters no loss.
+    Every process draws the same order and takes its slice of each batch. This includes the last batch of an epoch,
+    however few samples are left, so that the union over processes is the batch of a single process. A process with an
+    empty slice gets the index -1. `TensorData` turns it into a sample that enters no loss.
 
     Args:
         num_samples: N.
-        batch_size: samples a process takes of a full batch.
-        seed: of the order; each epoch has its own.
-        num_processes: P; a global batch has P * batch_size samples.
-        process_index: which of them this is.
-        drop_last: leave out a last batch that is not full.
+        batch_size: samples per process in a full batch.
+        seed: seed of the order. Each epoch has its own order.
+        num_processes: P. A global batch has P * batch_size samples.
+        process_index: index of this process.
+        drop_last: leave out a last batch with fewer samples.
 
     Raises:
         ValueError: with drop_last, fewer samples than one batch has.
+
+    Example:
+        >>> sampler = EpochBatchSampler(num_samples=5, batch_size=2, seed=0)
+        >>> [len(batch) for batch in sampler]
+        [2, 2, 1]
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - public, and each is one number of the same division
         self,
         num_samples: int,
         batch_size: int,
@@ -47,9 +61,9 @@ class EpochBatchSampler(Sampler[torch.Tensor]):
         process_index: int = 0,
         drop_last: bool = False,
     ) -> None:
-        if drop_last and num_samples < batch_size * num_processes:
-            batch = batch_size * num_processes
-            problem = f"allowed with at least one full batch of {batch}, not with {num_samples} samples"
+        global_batch = batch_size * num_processes
+        if drop_last and num_samples < global_batch:
+            problem = f"allowed with at least one full batch of {global_batch}, not with {num_samples} samples"
             raise InputError("dataloader_drop_last", True, problem)
         self.num_samples = num_samples
         self.batch_size = batch_size
@@ -64,18 +78,24 @@ class EpochBatchSampler(Sampler[torch.Tensor]):
 
     def __len__(self) -> int:
         global_batch = self.batch_size * self.num_processes
-        return self.num_samples // global_batch if self.drop_last else -(-self.num_samples // global_batch)
+        full_batches, left_over = divmod(self.num_samples, global_batch)
+        if left_over and not self.drop_last:
+            return full_batches + 1
+        return full_batches
 
-    def __iter__(self) -> Iterator[torch.Tensor]:
+    def __iter__(self) -> Iterator[Tensor]:
         order = epoch_order(self.num_samples, self.seed, self.epoch)
+        global_batch = self.batch_size * self.num_processes
+        batches = order.split(global_batch)
         nothing = torch.tensor([-1])
-        for batch in order.split(self.batch_size * self.num_processes)[: len(self)]:
-            share = batch.tensor_split(self.num_processes)[self.process_index]
+        for batch in batches[: len(self)]:
+            shares = batch.tensor_split(self.num_processes)
+            share = shares[self.process_index]
             yield share if len(share) else nothing
 
 
-class MemberBatchSampler(Sampler[torch.Tensor]):
-    """The batches of K samplers of equal length side by side: index tensors (K, B)."""
+class MemberBatchSampler(Sampler[Tensor]):
+    """Yield the batches of K samplers of equal length side by side, as index tensors (K, B)."""
 
     def __init__(self, samplers: Sequence[EpochBatchSampler]) -> None:
         self.samplers = samplers
@@ -87,50 +107,55 @@ class MemberBatchSampler(Sampler[torch.Tensor]):
     def __len__(self) -> int:
         return len(self.samplers[0])
 
-    def __iter__(self) -> Iterator[torch.Tensor]:
+    def __iter__(self) -> Iterator[Tensor]:
         for batches in zip(*self.samplers, strict=True):
             yield torch.stack(batches)
 
 
-NORMALIZED_BYTES = 1 << 30  # up to this size the normalized images are kept
-
-
 class MemberBatches(Dataset):
-    """Batches of `TensorData` for K networks at once, each with one gather.
+    """Gather batches of `TensorData` for K networks at once.
 
-    Every image is read K times an epoch, so it is normalized once and for all, where memory allows it: on a CPU the
+    Every image is read K times an epoch, so all images are normalized once if memory allows it. On a CPU the
     conversion of each batch took longer than the networks' arithmetic.
 
     Args:
-        data: what is gathered from.
-        in_use: how many batches are in use at once. The next one takes the oldest one's memory: fresh memory for
-            every batch cost a fifth to a quarter of a step on a CPU. None: every batch gets its own.
-        bfloat16: images in bfloat16, for a model that would round them so itself (autocast); half the bytes to read.
+        data: the samples.
+        in_use: number of batches in use at once. The next batch takes the memory of the oldest one, because fresh
+            memory for every batch cost a fifth to a quarter of a step on a CPU. None: every batch gets its own.
+        bfloat16: give images in bfloat16, for a model that would round them so itself (autocast). This halves the
+            bytes to read.
     """
 
     def __init__(self, data: TensorData, in_use: int | None = None, bfloat16: bool = False) -> None:
         self.data = data
-        small = isinstance(data, ImageTensors) and 4 * data.pixels.numel() <= NORMALIZED_BYTES
-        self.normalized = data.all() if isinstance(data, ImageTensors) and small else None  # (N, C, H, W), (N,)
-        if self.normalized is not None and bfloat16:
-            self.normalized = self.normalized[0].bfloat16(), self.normalized[1]
-        self._buffers: deque[torch.Tensor] = deque([torch.empty(0)] * (in_use or 0))
+        self.normalized: tuple[Tensor, Tensor] | None = None  # (N, C, H, W), (N,)
+        if isinstance(data, ImageTensors) and 4 * data.pixels.numel() <= NORMALIZED_BYTES:
+            pixels, labels = data.all()
+            if bfloat16:
+                pixels = pixels.bfloat16()
+            self.normalized = pixels, labels
+        self._buffers: deque[Tensor] = deque()
+        for _ in range(in_use or 0):
+            self._buffers.append(torch.empty(0))
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitems__(self, indices: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The members' batches of indices (K, B), each tensor with a leading dimension of K."""
+    def __getitems__(self, indices: Tensor) -> Batch:
+        """Return the members' batches of indices (K, B), each tensor with a leading dimension of K."""
         if self.normalized is None:
-            return self.data.take_members(indices.to(self.data.labels.device))
+            rows = indices.to(self.data.labels.device)
+            return self.data.take_members(rows)
         pixels, labels = self.normalized
         rows = indices.flatten().to(labels.device)
-        pixels = torch.index_select(pixels, 0, rows, out=self._buffer(pixels, len(rows)))
-        batch = {"pixel_values": pixels, "labels": labels.index_select(0, rows)}
-        return {name: values.unflatten(0, indices.shape) for name, values in batch.items()}
+        buffer = self._buffer(pixels, len(rows))
+        pixels = torch.index_select(pixels, 0, rows, out=buffer)
+        labels = labels.index_select(0, rows)
+        batch = {"pixel_values": pixels, "labels": labels}
+        return unflattened(batch, indices.shape)
 
-    def _buffer(self, pixels: torch.Tensor, count: int) -> torch.Tensor | None:
-        """Where the next batch of `count` images goes."""
+    def _buffer(self, pixels: Tensor, count: int) -> Tensor | None:
+        """Return the memory for the next batch of `count` images."""
         if not self._buffers:
             return None
         self._buffers.rotate()
@@ -140,7 +165,7 @@ class MemberBatches(Dataset):
 
 
 class WholeBatches(Dataset):
-    """Batches of `TensorData`, each made with one gather. A DataLoader of the data themselves collates samples."""
+    """Make each batch of `TensorData` with one gather. A DataLoader of the data themselves collates samples."""
 
     def __init__(self, data: TensorData) -> None:
         self.data = data
@@ -148,54 +173,65 @@ class WholeBatches(Dataset):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitems__(self, indices: torch.Tensor | Sequence[int]) -> dict[str, torch.Tensor]:
+    def __getitems__(self, indices: Tensor | Sequence[int]) -> Batch:
         """Return the batch of indices (B,)."""
         return self.data.batch(indices)
 
 
 class AugmentedBatches(Dataset):
-    """Batches of training images, each image moved as its own draw of this epoch says.
+    """Make batches of training images, each image mapped by its own draw of this epoch.
 
     Args:
-        data: with an augmentation.
-        samplers: whose seeds and epochs decide the draws; several: the members of a population.
+        data: images with an augmentation.
+        samplers: their seeds and epochs decide the draws. One per member of a population, else one.
         members: whether indices are (K, B).
     """
 
     def __init__(self, data: ImageTensors, samplers: Sequence[EpochBatchSampler], members: bool) -> None:
-        self.data, self.samplers, self.members = data, samplers, members
-        self._drawn: tuple[int, torch.Tensor] | None = None
+        self.data = data
+        self.samplers = samplers
+        self.members = members
+        self._epoch = -1  # epoch of the maps drawn last
+        self._drawn = torch.empty(0)
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitems__(self, indices: torch.Tensor) -> dict[str, torch.Tensor]:
+    def __getitems__(self, indices: Tensor) -> Batch:
         """Return the batch of indices (B,), or with members those of indices (K, B)."""
         maps = self._maps()  # (samplers, N, 2, 3)
         rows = indices.clamp(min=0).to(maps.device)
+        samples = rows.flatten()
+        samples = samples.to(self.data.labels.device)
         if not self.members:
-            batch = self.data.take(rows.to(self.data.labels.device), maps[0, rows])
-            nobody = (indices < 0).to(batch["labels"].device)
-            return {**batch, "labels": batch["labels"].masked_fill(nobody, IGNORED_LABEL)}
-        own = maps[torch.arange(len(rows), device=maps.device)[:, None], rows]  # (K, B, 2, 3)
-        batch = self.data.take(rows.flatten().to(self.data.labels.device), own.flatten(0, 1))
-        return {name: values.unflatten(0, indices.shape) for name, values in batch.items()}
+            batch = self.data.take(samples, maps[0, rows])
+            labels = batch["labels"]
+            missing = (indices < 0).to(labels.device)
+            batch["labels"] = labels.masked_fill(missing, IGNORED_LABEL)
+            return batch
+        members = torch.arange(len(rows), device=maps.device)
+        own_maps = maps[members.unsqueeze(1), rows]  # (K, B, 2, 3)
+        batch = self.data.take(samples, own_maps.flatten(0, 1))
+        return unflattened(batch, indices.shape)
 
-    def _maps(self) -> torch.Tensor:
-        """This epoch's maps."""
+    def _maps(self) -> Tensor:
+        """Return this epoch's maps."""
         epoch = self.samplers[0].epoch
-        if self._drawn is None or self._drawn[0] != epoch:
-            assert self.data.augmentation is not None
+        if epoch != self._epoch:
+            augmentation = self.data.augmentation
+            assert augmentation is not None
             count, _, height, width = self.data.pixels.shape
-            draws = [
-                self.data.augmentation.draw(count, height, width, sampler.seed, epoch) for sampler in self.samplers
-            ]
-            self._drawn = epoch, torch.stack(draws).to(self.data.device)
-        return self._drawn[1]
+            draws = []
+            for sampler in self.samplers:
+                maps = augmentation.draw(count, height, width, sampler.seed, epoch)
+                draws.append(maps)
+            self._epoch = epoch
+            self._drawn = torch.stack(draws).to(self.data.device)
+        return self._drawn
 
 
 class TensorDataLoader(DataLoader):
-    """Load whole batches of `TensorData`, each with one gather, and augment them if the data have an augmentation.
+    """Load batches of `TensorData`, each with one gather, and augment them if the data have an augmentation.
 
     `in_use` and `bfloat16` are those of `MemberBatches`.
     """
@@ -207,10 +243,10 @@ class TensorDataLoader(DataLoader):
         in_use: int | None = None,
         bfloat16: bool = False,
     ) -> None:
-        members = isinstance(batch_sampler, MemberBatchSampler)
         batches: Dataset = WholeBatches(dataset)
+        members = isinstance(batch_sampler, MemberBatchSampler)
+        samplers = batch_sampler.samplers if isinstance(batch_sampler, MemberBatchSampler) else [batch_sampler]
         if isinstance(dataset, ImageTensors) and dataset.augmentation is not None:
-            samplers = batch_sampler.samplers if isinstance(batch_sampler, MemberBatchSampler) else [batch_sampler]
             batches = AugmentedBatches(dataset, samplers, members)
         elif members:
             batches = MemberBatches(dataset, in_use, bfloat16)
@@ -222,5 +258,5 @@ class TensorDataLoader(DataLoader):
 
 
 def whole_batch(batch: Any) -> Any:
-    """A collate function for data that comes as batches already."""
+    """Return a batch as it is. This is the collate function for data that come as batches."""
     return batch

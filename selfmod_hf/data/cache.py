@@ -1,9 +1,9 @@
 """Work that is done once per data set: decoded images, tokens and vocabularies in the cache of `datasets`.
 
 An entry's name is a digest of everything that its content depends on: the rows, the settings, the package's source that
-reads data, and the versions of the libraries that decode and tokenize. An entry counts once its seal is there: a second
-file with its size and checksum, written last. So what a killed run, a full disk or another program left behind is
-made again.
+reads data, and the versions of the libraries for decoding and tokenizing. An entry counts once its seal exists. The
+seal is a second file with the entry's size and checksum, written last. So an incomplete entry of a killed run, a full
+disk or another program is made again.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import datasets
-    import pyarrow as pa
+import datasets
+import PIL
+import pyarrow as pa
+from datasets.fingerprint import Hasher, generate_random_fingerprint
+from PIL import features as pillow_features
 
 CHUNK = 1 << 20
 
@@ -34,13 +36,13 @@ def cached_table(
     features: datasets.Features,
     **settings: Any,
 ) -> pa.Table:
-    """Return what `function` makes of the rows, from the cache where it is there.
+    """Return the result of `function` for the rows, from the cache if it has the result.
 
     Args:
         data: the rows.
         function: maps a batch of rows to the new columns.
-        key: what the result depends on, in addition to the rows, as a value with a stable `repr`.
-        features: of the new columns.
+        key: everything that the result depends on in addition to the rows, as a value with a stable `repr`.
+        features: types of the new columns.
         settings: further arguments of `Dataset.map`.
     """
     entry = entry_path(data, key, ".arrow")
@@ -62,18 +64,17 @@ def cached_table(
 
 
 def entry_path(data: datasets.Dataset, key: Any, suffix: str) -> Path | None:
-    """Return where the cache keeps what is made of these rows, or None for rows that have no cache.
+    """Return the path of the cache's entry for these rows, or None for rows without a cache.
 
     Args:
         data: the rows.
         key: as for `cached_table`.
-        suffix: of the file.
+        suffix: ending of the file.
     """
-    import datasets
-
     if not data.cache_files or not datasets.is_caching_enabled():
         return None
-    return Path(data.cache_files[0]["filename"]).parent / f"selfmod-{_digest(data, key)}{suffix}"
+    folder = Path(data.cache_files[0]["filename"]).parent
+    return folder / f"selfmod-{_digest(data, key)}{suffix}"
 
 
 def is_sealed(entry: Path) -> bool:
@@ -86,7 +87,7 @@ def is_sealed(entry: Path) -> bool:
 
 def seal(entry: Path) -> None:
     """Write an entry's seal."""
-    with suppress(FileNotFoundError):  # another process may have removed the entry, to make it again
+    with suppress(FileNotFoundError):  # another process may have removed the entry to make it again
         _seal_of(entry).write_text(_checksum(entry))
 
 
@@ -113,59 +114,56 @@ def _digest(data: datasets.Dataset, key: Any) -> str:
 
 @cache
 def code_version() -> str:
-    """Return a digest of the source that reads data and of the versions of what decodes and tokenizes."""
-    import PIL
-    from PIL import features
-
+    """Return a digest of the source for reading data and of the versions of the decoding and tokenizing libraries."""
     digest = hashlib.sha256()
     package = Path(__file__).parent.parent
     for pattern in ("data/*.py", "models/image_processing*.py"):
         for source in sorted(package.glob(pattern)):
             digest.update(source.name.encode() + source.read_bytes())
-    # Pillow decodes by libraries of their own versions
-    codecs = [features.version(name) for name in ("jpg", "zlib", "libtiff", "webp")]
+    # Pillow decodes with libraries that have their own versions
+    codecs = [pillow_features.version(name) for name in ("jpg", "zlib", "libtiff", "webp")]
     packages = [version(name) for name in ("selfmod_hf", "datasets", "transformers", "tokenizers")]
     digest.update(repr((PIL.__version__, codecs, packages)).encode())
     return digest.hexdigest()
 
 
 def tokenizer_key(tokenizer: Any) -> str:
-    """Return a digest of a tokenizer's whole state: equal for two that give equal tokens, in any process.
+    """Return a digest of a tokenizer's complete state: equal for two tokenizers of equal tokens, in any process.
 
-    The hash of `datasets` reads every attribute and leaves out the truncation that the latest call has set. Where the
-    tokenizer was loaded from does not count. A tokenizer that cannot be hashed gets a number of its own.
+    The hash of `datasets` reads every attribute except the truncation of the latest call. The folder or repository of
+    the tokenizer does not count. A tokenizer that cannot be hashed gets a random key.
     """
-    from datasets.fingerprint import Hasher, generate_random_fingerprint
-
     state = copy.copy(tokenizer)
     _forget_history(state)
+    sources = _own_sources(type(tokenizer))
     try:
-        return Hasher.hash([state, tokenizer.get_vocab(), *_own_sources(type(tokenizer))])
-    except Exception:  # of whatever a tokenizer holds that cannot be pickled
+        return Hasher.hash([state, tokenizer.get_vocab(), *sources])
+    except Exception:  # of any kind, from an attribute that cannot be pickled
         return generate_random_fingerprint()
 
 
 def _forget_history(tokenizer: Any) -> None:
-    """Remove what a tokenizer knows about how it was made, which is another after saving and loading."""
+    """Remove a tokenizer's knowledge of its own making, because saving and loading change it."""
     tokenizer.name_or_path = ""
     if hasattr(tokenizer, "backend_tokenizer"):  # in Rust: its own JSON has the arguments and the special tokens' kinds
         tokenizer.init_kwargs = {}
         tokenizer._special_tokens_map = {name: str(token) for name, token in tokenizer._special_tokens_map.items()}
         tokenizer._should_update_post_processor = False
     else:
-        places = ("name_or_path", "is_local", "local_files_only", "tokenizer_file", "cache_dir", "token")
-        tokenizer.init_kwargs = {name: value for name, value in tokenizer.init_kwargs.items() if name not in places}
+        tokenizer.init_kwargs = dict(tokenizer.init_kwargs)
+        for name in ("name_or_path", "is_local", "local_files_only", "tokenizer_file", "cache_dir", "token"):
+            tokenizer.init_kwargs.pop(name, None)
     for name in list(vars(tokenizer)):
         if inspect.isroutine(getattr(type(tokenizer), name, None)):
-            delattr(tokenizer, name)  # a method that somebody watches by a wrapper of their own
+            delattr(tokenizer, name)  # a method under somebody's own wrapper
 
 
 def _own_sources(kind: type) -> Iterator[str]:
-    """Yield the source of each class of a tokenizer that is not transformers' own."""
+    """Yield the source of each class of a tokenizer, except transformers' own classes."""
     for part in kind.__mro__:
         if part.__module__.partition(".")[0] in ("transformers", "builtins", "typing", "collections", "abc"):
             continue
         try:
             yield inspect.getsource(part)
-        except (OSError, TypeError):  # typed at a prompt: the hash reads the bytecode of such a class itself
+        except (OSError, TypeError):  # typed at a prompt. The hash reads the bytecode of such a class itself
             continue

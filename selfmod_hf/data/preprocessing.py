@@ -1,4 +1,4 @@
-"""Preprocessing of images: what a pretrained backbone, a trained network, a task or its user asks for."""
+"""Preprocessing of images, as a pretrained backbone, a trained network, a task or its user asks for."""
 
 from __future__ import annotations
 
@@ -8,39 +8,43 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
+from transformers import AutoConfig, AutoImageProcessor
+from transformers.models.auto.image_processing_auto import get_image_processor_config
 
 from ..errors import InputError
 from ..files import entries_of, read_json
+from ..models.configuration_self_modeling import SelfModelingConfig
 from ..models.image_processing_self_modeling import SelfModelingImageProcessor
-
-if TYPE_CHECKING:
-    from ..models import SelfModelingConfig
 
 INTERPOLATIONS = tuple(method.name.lower() for method in Image.Resampling)
 FIELDS = ("image_size", "image_mean", "image_std", "interpolation")
-# settings of transformers' image processors that change pixels in ways that are not followed here
+# settings of transformers' image processors that change pixels in unsupported ways
 _NOT_FOLLOWED = ("do_flip_channel_order", "do_color_quantize", "do_grayscale", "rescale_offset")
 
 
 @dataclass(frozen=True)
 class ImagePreprocessing:
-    """Says how a picture becomes the input of a network.
+    """Describe how a picture becomes the input of a network.
 
-    The whole picture is resized to `image_size`. Nothing is cropped, and the ratio of its sides is not kept.
+    The complete picture is resized to `image_size`. Nothing is cropped, and the ratio of its sides is not kept.
 
     Attributes:
         image_size: height and width in pixels. None: every image keeps its size.
         image_mean: subtracted from pixel / 255: one number, or one per channel.
         image_std: divides afterwards: one number, or one per channel.
         interpolation: filter of the resizing, named as in `PIL.Image.Resampling`, in lower case.
-        num_channels: 1 (grey) or 3 (RGB). None: 3 where any image of the data has colours, else 1.
-        source: where the values come from, for people.
+        num_channels: 1 (grey) or 3 (RGB). None: 3 if any image of the data has colours, else 1.
+        source: origin of the values, for people.
 
     Raises:
         InputError: a value of a wrong type or outside its range.
+
+    Example:
+        >>> ImagePreprocessing(image_size=32, image_mean=[0.5, 0.5, 0.5]).changed(interpolation="nearest").source
+        'package default; as given: interpolation'
     """
 
     image_size: tuple[int, int] | None = None
@@ -61,27 +65,28 @@ class ImagePreprocessing:
             object.__setattr__(self, "image_size", _sides(self.image_size))
 
     def changed(self, **given: Any) -> ImagePreprocessing:
-        """Return these values with those of `given` that are not None in their place."""
-        given = {name: value for name, value in given.items() if value is not None}
-        if not given:
+        """Return a copy with the given values in place. A None changes nothing."""
+        changes = {name: value for name, value in given.items() if value is not None}
+        if not changes:
             return self
-        return replace(self, **given, source=f"{self.source}; as given: {', '.join(given)}")
+        source = f"{self.source}; as given: {', '.join(changes)}"
+        return replace(self, **changes, source=source)
 
     def for_images(self, channels: int, height: int, width: int) -> ImagePreprocessing:
         """Return the values for images of this shape.
 
         Raises:
-            InputError: as many means or deviations as the images have no channels.
+            InputError: a number of means or deviations that does not match the channels.
         """
         for name in ("image_mean", "image_std"):
             values = getattr(self, name)
             if isinstance(values, tuple) and len(values) != channels:
-                allowed = f"has {len(values)} numbers; allowed are 1 and {channels}, because the images have {channels}"
-                raise InputError(name, values, f"{allowed} channels")
+                problem = f"has {len(values)} numbers; allowed are 1 and {channels}"
+                raise InputError(name, values, f"{problem}, because the images have {channels} channels")
         return replace(self, image_size=(height, width), num_channels=channels)
 
     def processor(self) -> SelfModelingImageProcessor:
-        """Return the image processor that follows these values. `image_size` and `num_channels` must be known."""
+        """Return the image processor for these values. `image_size` and `num_channels` must be known."""
         assert self.image_size is not None
         assert self.num_channels is not None
         height, width = self.image_size
@@ -95,48 +100,60 @@ class ImagePreprocessing:
 
     def _per_channel(self, values: float | tuple[float, ...]) -> list[float]:
         assert self.num_channels is not None
-        return list(values) if isinstance(values, tuple) else [values] * self.num_channels
+        if isinstance(values, tuple):
+            return list(values)
+        return [values] * self.num_channels
 
     def facts(self) -> dict[str, Any]:
-        """Return the values as JSON can hold them."""
+        """Return the values in a form for JSON."""
         return asdict(self)
 
 
 def _numbers(name: str, values: Any) -> float | tuple[float, ...]:
-    """Return one number, where the values of all channels are equal, or the tuple of them."""
-    numbers = tuple(values) if isinstance(values, Sequence) and not isinstance(values, str) else (values,)
+    """Return one number if the values of all channels are equal, else the tuple of them."""
+    numbers = (values,)
+    if isinstance(values, Sequence) and not isinstance(values, str):
+        numbers = tuple(values)
     allowed = "finite numbers above 0" if name == "image_std" else "finite numbers"
     for number in numbers:
-        usable = isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number)
+        is_number = isinstance(number, Real) and not isinstance(number, bool)
+        usable = is_number and math.isfinite(number)
         if not usable or (name == "image_std" and number <= 0):
             raise InputError(name, values, f"allowed are {allowed}")
     if len(numbers) not in (1, 3):
         raise InputError(name, values, "allowed are one number or three (red, green, blue)")
-    return float(numbers[0]) if len(set(numbers)) == 1 else tuple(map(float, numbers))
+    if len(set(numbers)) == 1:
+        return float(numbers[0])
+    return tuple(map(float, numbers))
 
 
 def _sides(size: Any) -> tuple[int, int]:
+    """Return height and width. A single number is both."""
     sides = tuple(size) if isinstance(size, Sequence) else (size, size)
-    usable = all(isinstance(side, Integral) and not isinstance(side, bool) and int(side) >= 1 for side in sides)
-    if len(sides) != 2 or not usable:
+    usable = len(sides) == 2
+    for side in sides:
+        is_integer = isinstance(side, Integral) and not isinstance(side, bool)
+        usable = usable and is_integer and side >= 1
+    if not usable:
         raise InputError("image_size", size, "allowed are height and width, integers of at least 1")
-    return int(sides[0]), int(sides[1])
+    height, width = sides
+    return int(height), int(width)
 
 
 # ---- of a pretrained backbone ----
 
 
 def backbone_preprocessing(name: str, *, revision: str = "main") -> ImagePreprocessing:
-    """Return the preprocessing that a pretrained backbone was trained with.
+    """Return the preprocessing from the training of a pretrained backbone.
 
-    A backbone that crops is given the whole picture, resized to the size that its crop has.
+    A backbone with cropping gets the complete picture, resized to the size of its crop.
 
     Args:
-        name: Hub id or folder of a transformers encoder, or ``"timm/<name>"``, as `from_backbone_pretrained` takes it.
-        revision: of the encoder's repository.
+        name: Hub id or folder of a transformers encoder, or ``"timm/<name>"``, as for `from_backbone_pretrained`.
+        revision: branch, tag or commit of the encoder's repository.
 
     Raises:
-        InputError: preprocessing that cannot be followed, or an unknown timm model.
+        InputError: unsupported preprocessing, or an unknown timm model.
         OSError: no such repository or folder.
 
     Example:
@@ -146,8 +163,6 @@ def backbone_preprocessing(name: str, *, revision: str = "main") -> ImagePreproc
     """
     if name.startswith("timm/"):
         return _of_timm(name)
-    from transformers.models.auto.image_processing_auto import get_image_processor_config
-
     if not get_image_processor_config(name, revision=revision):
         warnings.warn(
             f"{name}: has no preprocessor_config.json; images keep their size, with mean 0.5 and deviation 0.5",
@@ -177,8 +192,6 @@ def _of_timm(name: str) -> ImagePreprocessing:
 
 
 def _of_transformers(name: str, revision: str) -> ImagePreprocessing:
-    from transformers import AutoConfig, AutoImageProcessor
-
     try:
         processor = AutoImageProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
     except ValueError as error:
@@ -202,25 +215,35 @@ def _of_transformers(name: str, revision: str) -> ImagePreprocessing:
 
 
 def _normalization(processor: Any) -> tuple[Any, Any]:
-    """Return mean and deviation of pixel / 255 that do what the processor does with its own scale.
+    """Return mean and deviation of pixel / 255 with the same effect as the processor's own scale.
 
     The processor gives (factor * pixel - mean) / std.
     With s = 255 * factor this is (pixel / 255 - mean / s) / (std / s).
     """
-    scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0
-    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
+    scale = 255.0
+    if processor.do_rescale:
+        scale = 255 * processor.rescale_factor
+    mean, std = 0.0, 1.0
+    if processor.do_normalize:
+        mean, std = processor.image_mean, processor.image_std
     if math.isclose(scale, 1):
         return mean, std
-    means, deviations = (values if isinstance(values, Sequence) else [values] for values in (mean, std))
-    return [value / scale for value in means], [value / scale for value in deviations]
+    return _divided(mean, scale), _divided(std, scale)
+
+
+def _divided(values: float | Sequence[float], scale: float) -> list[float]:
+    numbers = values if isinstance(values, Sequence) else [values]
+    return [number / scale for number in numbers]
 
 
 def _size_of(processor: Any) -> tuple[int, int] | None:
-    """Return height and width of what the processor gives. None: every image keeps its size."""
-    cropped = getattr(processor, "do_center_crop", None) and getattr(processor, "crop_size", None)
-    if not cropped and not getattr(processor, "do_resize", True):
+    """Return height and width of the processor's results. None: every image keeps its size."""
+    if getattr(processor, "do_center_crop", None) and getattr(processor, "crop_size", None):
+        size = dict(processor.crop_size)
+    elif getattr(processor, "do_resize", True):
+        size = dict(processor.size)
+    else:
         return None
-    size = dict(processor.crop_size if cropped else processor.size)
     if size.get("height") and size.get("width"):
         return size["height"], size["width"]
     if size.get("shortest_edge"):
@@ -241,11 +264,11 @@ def _interpolation_of(processor: Any) -> str:
 
 
 def network_preprocessing(folder: Path, config: SelfModelingConfig) -> ImagePreprocessing:
-    """Return the preprocessing that a saved network was trained with.
+    """Return the preprocessing from the training of a saved network.
 
     Args:
-        folder: of the network. Without a `preprocessor_config.json` the values are the package's defaults.
-        config: of the network. It decides size and channels.
+        folder: folder of the network. Without a `preprocessor_config.json` the values are the package's defaults.
+        config: configuration of the network. It decides size and channels.
 
     Raises:
         InputError: entries of the file that are missing or of a wrong type.
@@ -259,9 +282,10 @@ def network_preprocessing(folder: Path, config: SelfModelingConfig) -> ImagePrep
         return found
     with entries_of(file):
         values = read_json(file)
-        # version 0.1.0 wrote "bilinear" (transformers' default) beside networks that were trained on bicubic images
-        own = values.get("image_processor_type") == SelfModelingImageProcessor.__name__
-        interpolation = Image.Resampling(values["resample"]).name.lower() if own else found.interpolation
+        # version 0.1.0 wrote "bilinear" (transformers' default) beside networks trained on bicubic images
+        interpolation = found.interpolation
+        if values.get("image_processor_type") == SelfModelingImageProcessor.__name__:
+            interpolation = Image.Resampling(values["resample"]).name.lower()
         return replace(
             found,
             image_mean=values["image_mean"],

@@ -5,20 +5,21 @@ from __future__ import annotations
 import glob
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import datasets
+import pyarrow as pa
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from ..errors import InputError
 from .tasks import TaskSpec
-
-if TYPE_CHECKING:
-    import datasets
 
 EMPTY = "the split is empty; at least one sample is needed"
 UNREACHABLE = (
     "the Hub cannot be reached and no cached copy was found ({}); use `task` digits, "
     "a local folder in Hub layout as `dataset_name`, or set HF_ENDPOINT"
 )
-# of a single file: what reads it, and with which settings
+# ending of a single file -> builder of `datasets` for it, and the builder's settings
 FILES: dict[str, tuple[str, dict[str, Any]]] = {
     ".csv": ("csv", {}),
     ".tsv": ("csv", {"sep": "\t"}),
@@ -34,11 +35,11 @@ def load_split(spec: TaskSpec, field: str, split: str) -> datasets.Dataset:
 
     Args:
         spec: the task.
-        field: of the task, which names the split; for errors.
-        split: its name.
+        field: the task's field for this split, for errors.
+        split: name of the split.
 
     Raises:
-        InputError: no such data set, configuration or split, one that cannot be read, or no row.
+        InputError: a data set, configuration or split that is missing or cannot be read, or a split without rows.
     """
     source = _source(spec)
     try:
@@ -60,11 +61,12 @@ def check_column(data: datasets.Dataset, field: str, column: str) -> None:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _source(spec: TaskSpec) -> dict[str, Any]:
-    """Return the arguments of `load_dataset` that name the data set."""
+    """Return the arguments of `load_dataset` for the task's data set."""
     name = spec.dataset_name
     assert name is not None
     if not name.strip():
@@ -72,21 +74,20 @@ def _source(spec: TaskSpec) -> dict[str, Any]:
     path = Path(name)
     if not path.is_file():
         return {"path": name, "name": spec.dataset_config}
-    kind = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
-    if kind.suffix.lower() not in FILES:
+    suffix = path.suffix.lower()
+    if suffix in COMPRESSED:
+        suffix = path.with_suffix("").suffix.lower()
+    if suffix not in FILES:
         problem = f"allowed are files that end with {', '.join(FILES)}, compressed ones ({', '.join(COMPRESSED)}) too"
         raise InputError("dataset_name", name, problem)
     if spec.dataset_config is not None:
         raise InputError("dataset_config", spec.dataset_config, "a single file has no configurations")
-    builder, settings = FILES[kind.suffix.lower()]
+    builder, settings = FILES[suffix]
     return {"path": builder, "data_files": {"train": glob.escape(name)}, **settings}
 
 
 def _load(source: dict[str, Any], split: str) -> datasets.Dataset:
-    """Return the split. Where the cache holds a damaged copy, it is prepared anew."""
-    import datasets
-    import pyarrow as pa
-
+    """Return the split. If the cache has a damaged copy, prepare the split again."""
     try:
         data = datasets.load_dataset(**source, split=split)
         if _is_complete(data, split):
@@ -95,15 +96,13 @@ def _load(source: dict[str, Any], split: str) -> datasets.Dataset:
         raise
     except json.JSONDecodeError:
         _remove_damaged_infos()
-    except (OSError, pa.ArrowException):  # perhaps of a damaged file; any other error comes again
+    except (OSError, pa.ArrowException):  # perhaps a damaged file. Any other error is raised again below
         pass
     return datasets.load_dataset(**source, split=split, download_mode="reuse_cache_if_exists")
 
 
 def _remove_damaged_infos() -> None:
-    """Remove descriptions of prepared data sets that are no JSON. `datasets` itself reads them before anything else."""
-    import datasets
-
+    """Remove broken descriptions of prepared data sets, because `datasets` reads them before anything else."""
     for path in Path(datasets.config.HF_DATASETS_CACHE).rglob("dataset_info.json"):
         try:
             json.loads(path.read_text(encoding="utf-8"))
@@ -112,16 +111,15 @@ def _remove_damaged_infos() -> None:
 
 
 def _is_complete(data: datasets.Dataset, split: str) -> bool:
-    """Return whether a split has as many rows as were prepared; so is a part of one, such as train[:100]."""
-    known = data.info.splits or {}
-    return split not in known or known[split].num_examples == len(data)
+    """Return whether a split has as many rows as were prepared. A part of a split, such as train[:100], is complete."""
+    known = data.info.splits
+    if known is None or split not in known:
+        return True
+    return known[split].num_examples == len(data)
 
 
 def _explained(error: Exception, spec: TaskSpec, field: str, split: str) -> InputError:
-    """Return the one line that says what is wrong with a data set."""
-    import datasets
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
+    """Return the error of one line for an error of `datasets`."""
     name = spec.dataset_name
     if isinstance(error, datasets.exceptions.DatasetNotFoundError):
         return InputError("dataset_name", name, f"no such data set ({first_line(error)})")
@@ -132,22 +130,24 @@ def _explained(error: Exception, spec: TaskSpec, field: str, split: str) -> Inpu
         return InputError("dataset_name", name, problem)
     if isinstance(error, ValueError):
         return _explained_value(error, spec, field, split)
-    # files that are not what they seem: what reads them raises anything
-    problem = f"cannot be read as a data set ({' '.join(str(error.__cause__ or error).split())[:300]})"
-    return InputError("dataset_name", name, problem)
+    # readers of broken files raise errors of any kind
+    words = str(error.__cause__ or error).split()
+    reason = " ".join(words)[:300]
+    return InputError("dataset_name", name, f"cannot be read as a data set ({reason})")
 
 
 def _explained_value(error: ValueError, spec: TaskSpec, field: str, split: str) -> InputError:
-    """Likewise of an unknown split or configuration, or of a name that cannot be one."""
+    """Return the error of one line for an unknown split or configuration, or for an impossible name."""
     message = str(error)
     if "corresponds to no data" in message:
         return InputError(field, split, EMPTY)
     if message.startswith("Config name is missing"):
         _, _, configs = message.partition("available configs: ")
-        problem = f"the data set has several configurations; allowed are {first_line(ValueError(configs)).strip('[]')}"
-        return InputError("dataset_config", None, problem)
+        allowed = first_line(ValueError(configs)).strip("[]")
+        return InputError("dataset_config", None, f"the data set has several configurations; allowed are {allowed}")
+    problem = first_line(error)
     if "BuilderConfig" in message:
-        return InputError("dataset_config", spec.dataset_config, first_line(error))
+        return InputError("dataset_config", spec.dataset_config, problem)
     if "split" in message:
-        return InputError(field, split, first_line(error))
-    return InputError("dataset_name", spec.dataset_name, first_line(error))
+        return InputError(field, split, problem)
+    return InputError("dataset_name", spec.dataset_name, problem)

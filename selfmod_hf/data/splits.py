@@ -1,11 +1,12 @@
-"""The rows that a task trains and tests on: which columns, which splits, and which rows of them."""
+"""The training rows and test rows of a task: the columns, the splits, and the rows taken from them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from datasets import ClassLabel, Dataset, Image
 
 from ..errors import InputError
 from .labels import check_label_type, is_number, is_text
@@ -14,10 +15,7 @@ from .rows import Rows
 from .tasks import TaskSpec
 from .tensors import spread
 
-if TYPE_CHECKING:
-    import datasets
-
-# what a split to test on is called, the first that is there
+# usual names of the test split. The first one in a data set counts
 TEST_SPLITS = ("test", "validation", "dev", "valid", "val", "eval")
 
 
@@ -28,34 +26,38 @@ def read_splits(
 
     Args:
         spec: the task.
-        texts: whether it is read as one of texts, or of images.
-        max_train_samples: of the training rows, spread evenly over them.
-        max_test_samples: likewise of the test rows.
+        texts: whether the samples are texts, not images.
+        max_train_samples: number of training rows, spread evenly over the split. None: all.
+        max_test_samples: number of test rows, spread evenly over the split. None: all.
 
     Raises:
-        InputError: a column or split that is missing or ambiguous, no row, a sample that is missing.
+        InputError: a missing or ambiguous column or split, no row, or a missing sample.
     """
     train = _all_rows(spec, "train_split", spec.train_split)
     spec = _resolved(spec, train.data, texts)
-    content = spec.text_column if texts else spec.image_column
+    field = "text_column" if texts else "image_column"
+    content = getattr(spec, field)
     assert content is not None
     assert spec.label_column is not None
-    field = "text_column" if texts else "image_column"
-    parts = [train] if spec.test_split is None else [train, _all_rows(spec, "test_split", spec.test_split)]
+    parts = [train]
+    if spec.test_split is not None:
+        parts.append(_all_rows(spec, "test_split", spec.test_split))
     for part in parts:
         check_column(part.data, field, content)
         check_column(part.data, "label_column", spec.label_column)
-        check_label_type(spec.label_column, part.data.features[spec.label_column])
+        feature = part.data.features[spec.label_column]
+        check_label_type(spec.label_column, feature)
     if spec.skip_missing:
         parts = [_without_missing(part, content, spec.label_column) for part in parts]
     if spec.test_fraction is not None:
         parts = _held_out(parts[0], spec.label_column, spec.test_fraction, spec.split_seed)
-    train, test = (
-        part.take(spread(len(part), most))
-        for part, most in zip(parts, (max_train_samples, max_test_samples), strict=True)
-    )
-    for part in (train, test):
-        _check_missing(part, field, content)
+    used = []
+    for part, most in zip(parts, (max_train_samples, max_test_samples), strict=True):
+        places = spread(len(part), most)
+        rows = part.take(places)
+        _check_missing(rows, field, content)
+        used.append(rows)
+    train, test = used
     return spec, train, test
 
 
@@ -63,94 +65,117 @@ def resolve_task(spec: TaskSpec) -> TaskSpec:
     """Return the task with its columns and its test split named, as its data set has them.
 
     Args:
-        spec: the task. Where it names neither an image nor a text column, a data set with a column of images is one
-            of images, and any other with a column of strings one of texts.
+        spec: the task. If it names neither an image nor a text column, a data set with a column of images is read as
+            images, and any other with a column of strings as texts.
 
     Raises:
-        InputError: a data set that cannot be read, a column or split that is missing or ambiguous.
+        InputError: a data set that cannot be read, or a missing or ambiguous column or split.
+
+    Example:
+        >>> resolve_task(TaskSpec(name="digits", dataset_name=None)).name
+        'digits'
     """
-    content = spec.text_column or spec.image_column
-    named = content and spec.label_column and (spec.test_split or spec.test_fraction is not None)
-    if spec.dataset_name is None or named:
+    content_named = spec.text_column is not None or spec.image_column is not None
+    test_named = spec.test_split is not None or spec.test_fraction is not None
+    all_named = content_named and test_named and spec.label_column is not None
+    if spec.dataset_name is None or all_named:
         return spec
     train = load_split(spec, "train_split", spec.train_split)
     texts = spec.text_column is not None
-    if content is None:
+    if not content_named:
         images = _image_columns(train)
-        texts = not images and bool(_text_columns(train, spec.label_column))
-        if not images and not texts:
+        texts = not images
+        if texts and not _text_columns(train, spec.label_column):
             problem = f"no column holds images or texts; the data set has {_described(train)}"
             raise InputError("dataset_name", spec.dataset_name, problem)
     return _resolved(spec, train, texts)
 
 
-# ---- columns and splits that are not named ----
+# ---- columns and splits without a name ----
 
 
-def _resolved(spec: TaskSpec, train: datasets.Dataset, texts: bool) -> TaskSpec:
+def _resolved(spec: TaskSpec, train: Dataset, texts: bool) -> TaskSpec:
+    """Return the task with names for the columns and the test split that it does not name."""
+    changes: dict[str, Any] = {}
     if texts and spec.text_column is None:
         found = _text_columns(train, spec.label_column)
-        spec = replace(spec, text_column=_only(train, "text_column", "strings", "text", found))
+        changes["text_column"] = _only(train, "text_column", "strings", found)
     elif not texts and spec.image_column is None:
         found = _image_columns(train)
-        spec = replace(spec, image_column=_only(train, "image_column", "images", "image", found))
+        changes["image_column"] = _only(train, "image_column", "images", found)
     if spec.label_column is None:
-        spec = replace(spec, label_column=_label_column(train))
+        changes["label_column"] = _label_column(train)
     if spec.test_split is None and spec.test_fraction is None:
-        spec = replace(spec, test_split=_test_split(spec, train))
-    return spec
+        changes["test_split"] = _test_split(spec, train)
+    return replace(spec, **changes)
 
 
-def _image_columns(data: datasets.Dataset) -> list[str]:
-    import datasets
-
-    return [name for name, feature in data.features.items() if isinstance(feature, datasets.Image)]
-
-
-def _text_columns(data: datasets.Dataset, label_column: str | None) -> list[str]:
-    labels = label_column or "label"
-    return [name for name, feature in data.features.items() if is_text(feature) and name != labels]
+def _image_columns(data: Dataset) -> list[str]:
+    columns = []
+    for name, feature in data.features.items():
+        if isinstance(feature, Image):
+            columns.append(name)
+    return columns
 
 
-def _label_column(data: datasets.Dataset) -> str:
+def _text_columns(data: Dataset, label_column: str | None) -> list[str]:
+    columns = []
+    for name, feature in data.features.items():
+        if is_text(feature):
+            columns.append(name)
+    label_column = label_column or "label"
+    if label_column in columns:
+        columns.remove(label_column)
+    return columns
+
+
+def _label_column(data: Dataset) -> str:
     """Return the column `label`, else the only ClassLabel, else the only column of integers."""
-    import datasets
-
     if "label" in data.column_names:
         return "label"
-    found = [name for name, feature in data.features.items() if isinstance(feature, datasets.ClassLabel)]
-    if not found:
-        numbers = [name for name, feature in data.features.items() if is_number(feature)]
-        found = [name for name in numbers if "float" not in data.features[name].dtype]
-    return _only(data, "label_column", "class labels", "label", found)
+    class_labels = []
+    integers = []
+    for name, feature in data.features.items():
+        if isinstance(feature, ClassLabel):
+            class_labels.append(name)
+        elif is_number(feature) and not feature.dtype.startswith("float"):
+            integers.append(name)
+    return _only(data, "label_column", "class labels", class_labels or integers)
 
 
-def _only(data: datasets.Dataset, field: str, kind: str, usual: str, found: list[str]) -> str:
+def _only(data: Dataset, field: str, kind: str, found: list[str]) -> str:
     """Return the column of the usual name among those found, else the only one."""
+    usual = field.removesuffix("_column")
     if usual in found:
         return usual
     if len(found) == 1:
         return found[0]
-    if not found:
-        raise InputError(field, None, f"no column holds {kind}; the data set has {_described(data)}")
-    raise InputError(field, None, f"several columns hold {kind}: {', '.join(found)}; name one of them")
+    problem = f"no column holds {kind}; the data set has {_described(data)}"
+    if found:
+        columns = ", ".join(found)
+        problem = f"several columns hold {kind}: {columns}; name one of them"
+    raise InputError(field, None, problem)
 
 
-def _described(data: datasets.Dataset) -> str:
-    kinds = {name: getattr(feature, "dtype", type(feature).__name__) for name, feature in data.features.items()}
-    return ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+def _described(data: Dataset) -> str:
+    columns = []
+    for name, feature in data.features.items():
+        kind = getattr(feature, "dtype", type(feature).__name__)
+        columns.append(f"{name} ({kind})")
+    return ", ".join(columns)
 
 
-def _test_split(spec: TaskSpec, train: datasets.Dataset) -> str:
-    if train.info.splits is None:
+def _test_split(spec: TaskSpec, train: Dataset) -> str:
+    splits = train.info.splits
+    if splits is None:
         return TEST_SPLITS[0]
-    there = [name for name in train.info.splits if name != spec.train_split]
     for name in TEST_SPLITS:
-        if name in there:
+        if name in splits and name != spec.train_split:
             return name
+    *usual, last = TEST_SPLITS
     problem = (
-        f"the data set has no split called {', '.join(TEST_SPLITS[:-1])} or {TEST_SPLITS[-1]}, but "
-        f"{', '.join(train.info.splits)}; name one, or hold out a share of {spec.train_split} by `test_fraction`"
+        f"the data set has no split called {', '.join(usual)} or {last}, but {', '.join(splits)}; "
+        f"name one, or hold out a share of {spec.train_split} by `test_fraction`"
     )
     raise InputError("test_split", None, problem)
 
@@ -164,29 +189,32 @@ def _all_rows(spec: TaskSpec, field: str, split: str) -> Rows:
 
 
 def _without_missing(part: Rows, *columns: str) -> Rows:
-    """Return the rows that have a value in each of these columns."""
-    there = np.ones(len(part), dtype=bool)
+    """Return the rows with a value in each of these columns."""
+    complete = np.ones(len(part), dtype=bool)
     for name in columns:
-        there &= part.column(name).is_valid().to_numpy()
-    if not there.any():
-        problem = f"leaves no row of split {part.split!r}: each lacks {' or '.join(columns)}"
+        complete &= part.column(name).is_valid().to_numpy()
+    if not complete.any():
+        either = " or ".join(columns)
+        problem = f"leaves no row of split {part.split!r}: each lacks {either}"
         raise InputError("skip_missing", True, problem)
-    return part.take(np.flatnonzero(there))
+    return part.take(np.flatnonzero(complete))
 
 
 def _check_missing(part: Rows, field: str, column: str) -> None:
-    missing = np.flatnonzero(part.column(column).is_null().to_numpy())
+    """Raise an InputError for rows without a sample."""
+    is_missing = part.column(column).is_null().to_numpy()
+    missing = np.flatnonzero(is_missing)
     if not len(missing):
         return
+    row = part.numbers[missing[0]]
     kind = field.removesuffix("_column")
-    problem = (
-        f"row {part.numbers[missing[0]]} holds no {kind} (split {part.split!r}, {len(missing)} of {len(part)} rows"
-    )
-    raise InputError(field, column, f"{problem}; `skip_missing` leaves such rows out)")
+    share = f"split {part.split!r}, {len(missing)} of {len(part)} rows"
+    problem = f"row {row} holds no {kind} ({share}; `skip_missing` leaves such rows out)"
+    raise InputError(field, column, problem)
 
 
 def _held_out(part: Rows, label_column: str, fraction: float, seed: int) -> list[Rows]:
-    """Return the rows to train on and the rows to test on, each class shared out by the fraction.
+    """Return training rows and test rows, with each class divided by the fraction.
 
     A class of one row stays in training.
     """
@@ -194,11 +222,14 @@ def _held_out(part: Rows, label_column: str, fraction: float, seed: int) -> list
 
     places, distinct = part.encoded(label_column)
     counts = np.bincount(places, minlength=len(distinct))
-    shared = np.flatnonzero(counts[places] > 1)
+    divisible = np.flatnonzero(counts[places] > 1)
+    classes = places[divisible]
     try:
-        _, test = train_test_split(shared, test_size=fraction, random_state=seed, stratify=places[shared])
+        _, test = train_test_split(divisible, test_size=fraction, random_state=seed, stratify=classes)
     except ValueError as error:  # too few rows for a test row of each class
-        problem = f"{len(part)} rows of {np.count_nonzero(counts)} classes cannot be shared out so ({error})"
+        found = np.count_nonzero(counts)
+        problem = f"{len(part)} rows of {found} classes cannot be shared out so ({error})"
         raise InputError("test_fraction", fraction, problem) from error
-    test = np.sort(test)
-    return [part.take(np.setdiff1d(np.arange(len(part)), test)), part.take(test)]
+    everything = np.arange(len(part))
+    train = np.setdiff1d(everything, test)
+    return [part.take(train), part.take(np.sort(test))]

@@ -1,4 +1,4 @@
-"""The tasks: where the data lies, how it is read, and the recipe the paper trains with."""
+"""The tasks: their data sets, how these are read, and the recipes of the paper."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,29 +10,33 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A classification task, of images or, with a text column, of texts.
+    """Describe a classification task of images or, with a text column, of texts.
 
     Attributes:
-        name: of the task.
+        name: name of the task.
         dataset_name: Hub id, local folder in Hub layout, or a single CSV, TSV, JSON, JSONL or parquet file. None is
-            scikit-learn's digits, which need no network.
-        dataset_config: configuration of the data set, where it has several.
+            scikit-learn's digits, available without the Hub.
+        dataset_config: configuration of the data set, if it has several.
         image_column: column of images. None: `image`, else the only one of that type.
         text_column: column of texts. `load_texts` takes None for `text`, else the only column of strings.
         label_column: column of class labels (ClassLabel, integers or strings). None: `label`, else the only one of
             that type.
         train_split: split to train on.
         test_split: split to evaluate on. None: the first of test, validation, dev, valid, val and eval.
-        test_fraction: share of the training split, within (0, 1), that is held out as the test split, the same of each
-            class. None: the data set has a split for it.
-        split_seed: of the random numbers that choose the rows held out.
-        skip_missing: leave out rows without a sample or a label. Such rows are an error otherwise.
+        test_fraction: share of the training split, within (0, 1), to be held out as the test split, with the same
+            share of each class. None: the data set has a test split.
+        split_seed: seed of the random choice of held-out rows.
+        skip_missing: leave out rows without a sample or a label. Otherwise such rows are an error.
         image_mean: subtracted from pixel / 255: one number, or one per channel. None: the backbone's, else 0.5.
         image_std: divides afterwards: one number, or one per channel. None: the backbone's, else 0.5.
         interpolation: filter of the resizing, such as "bicubic". None: the backbone's, else "bicubic".
         recipe: default of each flag of `selfmod train`, by its name. `train_batch_size` is the batch of one
             optimizer step over all processes.
-        source: what the recipe comes from.
+        source: origin of the recipe.
+
+    Example:
+        >>> TaskSpec(name="mine", dataset_name="me/pictures", test_fraction=0.2).train_data
+        'me/pictures, train, without a test fraction of 0.2 (seed 0)'
     """
 
     name: str
@@ -53,23 +57,27 @@ class TaskSpec:
     interpolation: str | None = None
 
     def __post_init__(self) -> None:
-        fraction, seed = self.test_fraction, self.split_seed
-        if fraction is not None and not (isinstance(fraction, float) and 0 < fraction < 1):
-            raise InputError("test_fraction", fraction, "allowed are numbers between 0 and 1")
-        if fraction is not None and self.test_split is not None:
-            raise InputError("test_fraction", fraction, f"allowed without `test_split`, which is {self.test_split!r}")
-        if not (isinstance(seed, int) and 0 <= seed < 2**32):
+        fraction = self.test_fraction
+        seed = self.split_seed
+        if fraction is not None:
+            if not isinstance(fraction, float) or not 0 < fraction < 1:
+                raise InputError("test_fraction", fraction, "allowed are numbers between 0 and 1")
+            if self.test_split is not None:
+                problem = f"allowed without `test_split`, which is {self.test_split!r}"
+                raise InputError("test_fraction", fraction, problem)
+        if not isinstance(seed, int) or not 0 <= seed < 2**32:
             raise InputError("split_seed", seed, "allowed are integers from 0 to 4294967295")
 
     @property
     def train_data(self) -> str:
-        """Describe the training data for people: id, configuration, split, and what was left out.
+        """Describe the training data for people: id, configuration, split, and the rows left out.
 
         A local folder or file is shown by its name, because a name is no id.
         """
         name = self.dataset_name or self.name
         if self.is_local:
-            name = f"{'folder' if Path(name).is_dir() else 'file'} {Path(name).resolve().name}"
+            kind = "folder" if Path(name).is_dir() else "file"
+            name = f"{kind} {Path(name).resolve().name}"
         parts = [name, self.dataset_config, self.train_split]
         if self.test_fraction is not None:
             parts.append(f"without a test fraction of {self.test_fraction:g} (seed {self.split_seed})")
@@ -79,7 +87,7 @@ class TaskSpec:
 
     @property
     def is_local(self) -> bool:
-        """Whether the data set is a folder or file of this machine, which means nothing elsewhere."""
+        """Return whether the data set is a folder or file of this machine. Such a name means nothing elsewhere."""
         return self.dataset_name is not None and Path(self.dataset_name).exists()
 
 
@@ -182,15 +190,16 @@ TASKS: Mapping[str, TaskSpec] = {
 
 
 def default_recipe(hidden_sizes: Sequence[int] = (128,)) -> dict[str, Any]:
-    """Return the recipe for a data set of one's own: a small network that predicts its last hidden layer.
+    """Return the recipe for other data sets: a small network predicting its last hidden layer.
 
-    It is a plain default, no experiment of the paper: AdamW at 1e-3, weight 1 of the self-modeling loss.
+    It is a plain default, no experiment of the paper: AdamW at 1e-3, and a self-model weight of 1.
 
     Args:
         hidden_sizes: widths of the hidden layers, one or more.
 
-    >>> default_recipe([64, 32])["target_layers"]
-    ['hidden.relu2']
+    Example:
+        >>> default_recipe([64, 32])["target_layers"]
+        ['hidden.relu2']
     """
     return {
         "hidden_sizes": list(hidden_sizes),
@@ -201,10 +210,14 @@ def default_recipe(hidden_sizes: Sequence[int] = (128,)) -> dict[str, Any]:
 
 
 def get_task(name: str) -> TaskSpec:
-    """The built-in task of that name.
+    """Return the built-in task of that name.
 
     Raises:
-        InputError: there is none; the message lists those there are.
+        InputError: an unknown name. The message lists the known ones.
+
+    Example:
+        >>> get_task("mnist").dataset_name
+        'ylecun/mnist'
     """
     if name not in TASKS:
         raise InputError("task", name, f"allowed are {', '.join(TASKS)} (or name a data set by `dataset_name`)")
@@ -212,17 +225,18 @@ def get_task(name: str) -> TaskSpec:
 
 
 def make_task(task: str | None = None, entries: Mapping[str, Any] | None = None) -> TaskSpec:
-    """Return a built-in task with other entries, or the task of a data set of one's own.
+    """Return a built-in task with other entries, or the task of another data set.
 
     Args:
-        task: name of a built-in task. None: the data set that `entries` name, or "digits".
+        task: name of a built-in task. None: the data set named in `entries`, or "digits".
         entries: fields of `TaskSpec`, such as `dataset_name` and columns, in place of the task's own.
 
     Raises:
-        InputError: an unknown task, or entries for a task that has no data set.
+        InputError: an unknown task, or entries for a task without a data set.
 
-    >>> make_task("mnist", {"train_split": "test"}).train_data
-    'ylecun/mnist, test'
+    Example:
+        >>> make_task("mnist", {"train_split": "test"}).train_data
+        'ylecun/mnist, test'
     """
     entries = dict(entries or {})
     name = entries.get("dataset_name")
@@ -230,9 +244,9 @@ def make_task(task: str | None = None, entries: Mapping[str, Any] | None = None)
         return TaskSpec(name=Path(name).name, **entries)
     known = get_task("digits" if task is None else task)
     if known.dataset_name is None and name is None:
-        for field, value in entries.items():
-            if field not in ("image_mean", "image_std", "interpolation"):
-                raise InputError(field, value, f"{known.name} is built in; allowed with data of the Hub or of a folder")
+        for entry, value in entries.items():
+            if entry not in ("image_mean", "image_std", "interpolation"):
+                raise InputError(entry, value, f"{known.name} is built in; allowed with data of the Hub or of a folder")
     if "test_fraction" in entries or name is not None:
         entries.setdefault("test_split", None)  # the task's own test split belongs to its own data
     return replace(known, **entries)

@@ -1,11 +1,14 @@
-"""The paper's tokenizer: "basic English" words, every word of the training texts in the vocabulary."""
+"""The paper's tokenizer: "basic English" words, with every word of the training texts in the vocabulary."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-# What torchtext's "basic_english" replaces, in this order, after lower-casing; then it splits at white space.
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+# The replacements of torchtext's "basic_english", in its order. It lower-cases first, and splits at white space last.
 BASIC_ENGLISH = (
     ("'", " '  "),
     ('"', ""),
@@ -23,16 +26,23 @@ UNKNOWN = "<unk>"
 
 
 def basic_english_tokenizer(texts: Iterable[str]) -> Any:
-    """A `PreTrainedTokenizerFast` of words, its vocabulary all words of `texts` and `<unk>`, the most frequent first.
+    """Return a `PreTrainedTokenizerFast` of words. Its vocabulary is `<unk>` and all words, the most frequent first.
 
-    It is saved and pushed with the model, and `AutoTokenizer.from_pretrained` reads it. There is no padding token of
-    its own: `<unk>` pads, and the attention mask tells them apart.
+    It is saved and pushed with the model, and `AutoTokenizer.from_pretrained` reads it. It has no padding token of
+    its own: `<unk>` pads, and the attention mask distinguishes the two.
+
+    Args:
+        texts: the training texts.
+
+    Example:
+        >>> basic_english_tokenizer(["Good film.", "A film!"]).tokenize("A GOOD, bad film")
+        ['a', 'good', '<unk>', '<unk>', 'film']
     """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-
     words = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-    replacements = [normalizers.Replace(old, new) for old, new in BASIC_ENGLISH]
-    words.normalizer = normalizers.Sequence([normalizers.Lowercase(), *replacements])
+    steps: list[Any] = [normalizers.Lowercase()]
+    for old, new in BASIC_ENGLISH:
+        steps.append(normalizers.Replace(old, new))
+    words.normalizer = normalizers.Sequence(steps)
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     every_word = trainers.WordLevelTrainer(
         vocab_size=2**31, min_frequency=0, special_tokens=[UNKNOWN], show_progress=False
@@ -41,10 +51,8 @@ def basic_english_tokenizer(texts: Iterable[str]) -> Any:
     return as_pretrained(words)
 
 
-def as_pretrained(words: Any) -> Any:
-    """Return the `PreTrainedTokenizerFast` around a `tokenizers.Tokenizer` of words."""
-    from transformers import PreTrainedTokenizerFast
-
+def as_pretrained(words: Tokenizer) -> PreTrainedTokenizerFast:
+    """Wrap a `tokenizers.Tokenizer` of words in a `PreTrainedTokenizerFast`."""
     return PreTrainedTokenizerFast(
         tokenizer_object=words,
         unk_token=UNKNOWN,
