@@ -29,6 +29,7 @@ _NOT_ARCHITECTURE = (
     "exportable", "no_jit", "num_classes", "in_chans", "features_only",
 )  # fmt: skip
 _DTYPES = ("float32", "float64", "bfloat16", "float16")
+NETWORK_SOURCE = "network:"  # begins a target_source that names another network
 _SIZES = f"allowed are integers from 1 to {MOST}"
 
 
@@ -69,6 +70,13 @@ def _label_names(value: dict[int, str] | dict[str, str] | None) -> None:
     expected = {str(number) for number in range(len(value))}
     if not 0 < len(value) <= MOST_CLASSES or set(map(str, value)) != expected:
         raise ValueError(f"allowed are mappings of the numbers from 0 to the classes' names, at most {MOST_CLASSES}")
+
+
+@as_validated_field
+def _source(value: str) -> None:
+    is_network = value.startswith(NETWORK_SOURCE) and len(value) > len(NETWORK_SOURCE)
+    if value not in ("own", "shuffled", "random") and not is_network:
+        raise ValueError(f"allowed are own, shuffled, random, {NETWORK_SOURCE}<folder or Hub id>")
 
 
 @as_validated_field
@@ -203,6 +211,14 @@ class SelfModelingConfig(PreTrainedConfig):
         classification_weight: weight w_c of the classification loss, >= 0.
         detach_targets: whether the targets are constants for the gradient. True is the recipe behind the paper's
             figures. With False, training can change predictions and targets, as in the paper's text.
+        target_source: the activations that are predicted. ``"own"``: those of the target layers. The others are
+            controls: ``"shuffled"`` (those of the previous sample of the batch), ``"random"`` (a fixed random
+            projection of the input), ``"network:<folder or Hub id>"`` (another trained network's). The last two are
+            given to `forward` as `self_model_targets`, by the Trainer.
+        target_normalization: ``"rms"`` divides the targets of each sample by their root mean square. Shrinking
+            activations then does not lower the square error.
+        activation_penalty: weight w_a of the mean square of the target layers' activations, >= 0. It needs no
+            self-model: the control of plain activation regularization.
 
     Raises:
         ValueError: if a value has a wrong type or is outside its range. The message has the field's name, the value
@@ -240,6 +256,9 @@ class SelfModelingConfig(PreTrainedConfig):
     aux_weight: int | float = _weight(default=0.0)
     classification_weight: int | float = _weight(default=1.0)
     detach_targets: bool = True
+    target_source: str = _source(default="own")
+    target_normalization: Literal["none", "rms"] = "none"
+    activation_penalty: int | float = _weight(default=0.0)
     # fields of PreTrainedConfig, which checks less
     dtype: Any = _floating_point(default=None)
     id2label: dict[int, str] | dict[str, str] | None = _label_names(default=None)
@@ -348,9 +367,13 @@ class SelfModelingConfig(PreTrainedConfig):
             raise ValueError(f"small_image_stem=True: backbone {self.backbone!r} has no such stem; allowed with timm")
 
     def validate_target_layers(self) -> None:
-        """Raise a ValueError for a self-model weight without a layer to predict."""
+        """Raise a ValueError for the weight of a term without a layer."""
         if self.aux_weight > 0 and not self.target_layers:
             raise ValueError(f"aux_weight={self.aux_weight!r} without target_layers: name a layer to predict, or use 0")
+        if self.activation_penalty > 0 and not self.target_layers:
+            raise ValueError(
+                f"activation_penalty={self.activation_penalty!r} without target_layers: name a layer, or use 0"
+            )
 
 
 def _without_place(encoder: Mapping[str, Any]) -> dict[str, Any]:

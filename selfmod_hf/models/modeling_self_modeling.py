@@ -83,6 +83,7 @@ class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
         return_dict: bool | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        self_model_targets: torch.Tensor | None = None,
     ) -> SelfModelingOutput | tuple[Any, ...]:
         """Classify a batch and predict its activations.
 
@@ -94,13 +95,17 @@ class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
             return_dict: False gives a plain tuple.
             output_hidden_states: return those of an encoder of transformers too; default: the configuration's value.
             output_attentions: likewise.
+            self_model_targets: (B, n), predicted in place of the network's own activations, for a `target_source`
+                outside of the network.
 
         Raises:
             ValueError: states that the backbone does not give.
         """
         states = self._asked_states(output_hidden_states, output_attentions)
         features, activations = self._observe(pixel_values=pixel_values, states=states)
-        return self._heads(features, activations, labels, num_items_in_batch, return_dict, states)
+        return self._heads(
+            features, activations, labels, num_items_in_batch, return_dict, states, None, self_model_targets
+        )
 
 
 class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
@@ -186,6 +191,7 @@ class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        self_model_targets: torch.Tensor | None = None,
     ) -> SelfModelingOutput | tuple[Any, ...]:
         """Classify a batch and predict its activations.
 
@@ -203,6 +209,8 @@ class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
                 here too.
             output_hidden_states: return those of an encoder of transformers too; default: the configuration's value.
             output_attentions: likewise.
+            self_model_targets: (B, n), predicted in place of the network's own activations, for a `target_source`
+                outside of the network.
 
         Raises:
             ValueError: both of `input_ids` and `inputs_embeds` or neither, embeddings that the backbone does not take,
@@ -217,4 +225,5 @@ class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
             inputs_embeds=inputs_embeds,
             states=states,
         )
-        return self._heads(features, activations, labels, num_items_in_batch, return_dict, states, attention_mask)
+        given = (attention_mask, self_model_targets)
+        return self._heads(features, activations, labels, num_items_in_batch, return_dict, states, *given)

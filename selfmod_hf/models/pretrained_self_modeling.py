@@ -16,10 +16,11 @@ from transformers import AutoConfig, PreTrainedModel
 
 from .backbones_self_modeling import check_memory, drop_rates, hidden_stack, pretrained_encoder, timm_backbone
 from .configuration_self_modeling import SelfModelingConfig
-from .losses_self_modeling import IGNORED_LABEL, SelfModelingOutput, classification_losses, self_modeling_losses
+from .losses_self_modeling import SelfModelingOutput, loss_terms
 from .targets_self_modeling import (
     CALL,
     check_same_in_training,
+    choose_targets,
     find_target_layers,
     hook_target_layers,
     layers_that_give,
@@ -29,6 +30,8 @@ from .weights_self_modeling import check_weights, copy_buffers, use_own_names
 
 # arguments of `from_pretrained` that say where a configuration is
 _PLACE = ("revision", "subfolder", "token", "cache_dir", "local_files_only")
+# fields of a network without a self-model
+_TASK_ONLY = {"target_layers": [], "aux_weight": 0.0, "target_source": "own", "activation_penalty": 0.0}
 _NEW_HEAD = {"self_model_head.weight", "self_model_head.bias"}
 
 
@@ -203,41 +206,21 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         return_dict: bool | None,
         states: dict[str, Any],
         mask: torch.Tensor | None = None,
+        given_targets: torch.Tensor | None = None,
     ) -> SelfModelingOutput | tuple[Any, ...]:
         logits = self.classifier(features)  # (B, num_labels)
-        predictions, targets = None, None
+        own, predictions, targets = None, None, None
         if self.self_model_head is not None:
+            own = self._targets(activations, mask)  # (B, n)
             predictions = self.self_model_head(features)  # (B, n)
-            targets = self._targets(activations, mask)  # (B, n)
-            targets = targets.detach() if self.config.detach_targets else targets
-        terms: dict[str, Any] = self._losses(logits, labels, predictions, targets, num_items_in_batch)
+            targets = choose_targets(self.config, own, given_targets, needed=labels is not None)
+        terms: dict[str, Any] = {}
+        if labels is not None:
+            terms = loss_terms(self.config, logits, labels, predictions, targets, own, num_items_in_batch)
         output = SelfModelingOutput(
             logits=logits, self_model_predictions=predictions, self_model_targets=targets, **terms, **states
         )
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
-
-    def _losses(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor | None,
-        predictions: torch.Tensor | None,
-        targets: torch.Tensor | None,
-        num_items_in_batch: torch.Tensor | int | None,
-    ) -> dict[str, torch.Tensor]:
-        """The named terms of L = w_c * CE + w_s * mean((predicted - actual activation)^2), arXiv 2407.10188."""
-        if labels is None:
-            return {}
-        terms = {}
-        counted = labels != IGNORED_LABEL  # (B,)
-        items = counted.sum() if num_items_in_batch is None else num_items_in_batch
-        items = items + (items == 0)  # without any label the sums are zero, and so is the loss
-        terms["classification_loss"] = classification_losses(logits, labels).sum() / items
-        terms["loss"] = self.config.classification_weight * terms["classification_loss"]
-        if predictions is not None and targets is not None:
-            self_modeling = self_modeling_losses(predictions, targets)  # (B,)
-            terms["self_modeling_loss"] = (self_modeling * counted).sum() / items
-            terms["loss"] = terms["loss"] + self.config.aux_weight * terms["self_modeling_loss"]
-        return terms
 
     def get_input_embeddings(self) -> nn.Module | None:
         """Return the encoder's input embeddings, which Accelerate shards apart with FSDP2. None: another backbone."""
@@ -252,7 +235,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: a network in which modules were replaced after it was built, by an adapter for example.
         """
-        config = type(self.config).from_dict({**self.config.to_dict(), "target_layers": [], "aux_weight": 0.0})
+        config = type(self.config).from_dict({**self.config.to_dict(), **_TASK_ONLY})
         with torch.random.fork_rng():  # the weights drawn here are overwritten; the caller's generator stays as it is
             pruned = type(self)(config).to(device=self.device)
         kept = {k: v.clone() for k, v in self.state_dict().items() if not k.startswith("self_model_head.")}

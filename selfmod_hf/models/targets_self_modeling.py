@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .configuration_self_modeling import SelfModelingConfig
 from .losses_self_modeling import at_least_float32
 
 # The activations of the forward call that runs now in this thread. Several threads may call one network at once.
@@ -166,3 +167,59 @@ def check_same_in_training(
                 f"target_layers: {layer!r} is skipped or cut in some training steps, because the backbone has "
                 f"{given}; allowed are 0 there, or layers that give all their activations in every step"
             )
+
+
+def choose_targets(
+    config: SelfModelingConfig, own: torch.Tensor, given: torch.Tensor | None, needed: bool
+) -> torch.Tensor | None:
+    """Return what the self-model predicts, (B, n), by `config.target_source`. None: it is neither given nor needed.
+
+    Args:
+        config: of the network.
+        own: (B, n), activations of the target layers.
+        given: (B, n), of a source outside of the network.
+        needed: whether a loss is computed.
+
+    Raises:
+        ValueError: given targets that are missing, of another size, or that the source does not take. A batch of one
+            sample, whose targets cannot be shuffled.
+    """
+    source = config.target_source
+    takes_given = source not in ("own", "shuffled")
+    if given is not None and (not takes_given or given.shape != own.shape):
+        raise ValueError(
+            f"self_model_targets: of shape {tuple(given.shape)} with target_source={source!r}; allowed are "
+            f"{tuple(own.shape)} with 'random' and 'network:...', and None with the other sources"
+        )
+    if not needed and source != "own" and given is None:
+        return None
+    if source == "own":
+        chosen = own
+    elif source == "shuffled":
+        chosen = of_previous_samples(own)
+    elif given is not None:
+        chosen = given.to(own.dtype)
+    else:
+        raise ValueError(f"target_source={source!r}: a loss needs `self_model_targets`; the Trainer gives them")
+    if config.target_normalization == "rms":
+        chosen = with_unit_rms(chosen)
+    return chosen.detach() if config.detach_targets else chosen
+
+
+def of_previous_samples(targets: torch.Tensor) -> torch.Tensor:
+    """Return the targets of the previous sample of the batch for each sample, (B, n).
+
+    A training batch is a random draw. So this pairs samples at random, and it draws no random number itself.
+
+    Raises:
+        ValueError: a batch of one sample.
+    """
+    if len(targets) < 2:
+        raise ValueError("target_source='shuffled': a batch of one sample; allowed are at least 2")
+    return targets.roll(1, dims=0)
+
+
+def with_unit_rms(targets: torch.Tensor) -> torch.Tensor:
+    """Divide the targets of each sample, (B, n), by their root mean square. Zeros stay zeros."""
+    mean_square = targets.square().mean(dim=1, keepdim=True)  # (B, 1)
+    return targets * (mean_square + torch.finfo(targets.dtype).eps).rsqrt()
