@@ -1,10 +1,10 @@
-"""Measures of the last layer's weights that read the features in front of it."""
+"""Measures of the last layer's weights, together with its inputs, the features."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-GRID = 100  # shares of pruned weights that are tried
+GRID = 100  # steps from no pruned weight to all
 
 
 def unit_free_width(weight: Tensor, features: Tensor) -> float:
@@ -16,7 +16,7 @@ def unit_free_width(weight: Tensor, features: Tensor) -> float:
 
     Args:
         weight: (C, F), of the last layer.
-        features: (N, F), what the last layer reads.
+        features: (N, F), the inputs of the last layer.
 
     Example:
         >>> import torch
@@ -30,7 +30,7 @@ def unit_free_width(weight: Tensor, features: Tensor) -> float:
 
 
 def prunable_share(weight: Tensor, bias: Tensor, features: Tensor, labels: Tensor, loss: float = 0.01) -> float:
-    """Return the share of the last layer's weights that can be set to zero at a small loss of accuracy.
+    """Return the share of prunable weights in the last layer, at a small loss of accuracy.
 
     The weights of smallest magnitude go first, one percent of all after another (magnitude pruning, Han et al. 2015,
     arXiv 1506.02626). The result is the largest share up to which each step keeps the accuracy within `loss`.
@@ -38,9 +38,9 @@ def prunable_share(weight: Tensor, bias: Tensor, features: Tensor, labels: Tenso
     Args:
         weight: (C, F), of the last layer.
         bias: (C,), of the last layer.
-        features: (N, F), what the last layer reads.
+        features: (N, F), the inputs of the last layer.
         labels: (N,), classes.
-        loss: of accuracy that is allowed, from 0 to 1.
+        loss: of accuracy, from 0 to 1.
 
     Example:
         >>> import torch
@@ -65,4 +65,5 @@ def prunable_share(weight: Tensor, bias: Tensor, features: Tensor, labels: Tenso
 
 def _accuracy(weight: Tensor, bias: Tensor, features: Tensor, labels: Tensor) -> float:
     logits = features @ weight.T + bias  # (N, C)
-    return float((logits.argmax(dim=1) == labels).double().mean())
+    correct = logits.argmax(dim=1) == labels  # (N,)
+    return float(correct.double().mean())

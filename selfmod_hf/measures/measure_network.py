@@ -1,4 +1,4 @@
-"""Run a network over a task's data, and compute the further measures from what it gives."""
+"""Run a network over a task's data, and compute the further measures from its features and logits."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ BATCH = 500  # samples in one forward
 
 @dataclass(frozen=True)
 class Observed:
-    """What a network gives for N samples, on the CPU.
+    """Hold the features and logits of N samples, on the CPU.
 
     Attributes:
-        features: (N, F), what the last layer reads.
+        features: (N, F), the inputs of the last layer.
         logits: (N, C).
         labels: (N,).
     """
@@ -52,7 +52,8 @@ class Observed:
 
     def accuracy(self) -> float:
         """Return the share of the samples that are classified correctly."""
-        return float((self.logits.argmax(dim=1) == self.labels).double().mean())
+        correct = self.logits.argmax(dim=1) == self.labels  # (N,)
+        return float(correct.double().mean())
 
 
 @torch.no_grad()
@@ -65,11 +66,14 @@ def observe(
         model: the network.
         data: the samples.
         rows: their numbers. Default: all.
-        noise: standard deviation of normal noise that is added to each pixel, in the network's units. The noise is the
-            same in each call.
+        noise: standard deviation of normal noise on each pixel, in the network's units. It is the same in each call.
     """
     features: list[Tensor] = []
-    handle = model.classifier.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float().cpu()))
+
+    def keep(_: Any, inputs: tuple[Tensor, ...]) -> None:
+        features.append(inputs[0].float().cpu())
+
+    handle = model.classifier.register_forward_pre_hook(keep)
     rows = range(len(data)) if rows is None else rows
     generator = torch.Generator().manual_seed(0)
     was_training = model.training
@@ -81,7 +85,8 @@ def observe(
             labels.append(batch.pop("labels").cpu())
             if noise:
                 pixels = batch["pixel_values"]
-                batch["pixel_values"] = pixels + noise * torch.randn(pixels.shape, generator=generator).to(pixels)
+                drawn = torch.randn(pixels.shape, generator=generator)
+                batch["pixel_values"] = pixels + noise * drawn.to(pixels)
             logits.append(_forward(model, batch))
     finally:
         handle.remove()
@@ -92,9 +97,11 @@ def observe(
 def _forward(model: SelfModelingPreTrainedModel, batch: Batch) -> Tensor:
     inputs = {}
     for name, value in batch.items():
-        value = value.to(model.device)
-        inputs[name] = value.to(model.dtype) if value.is_floating_point() else value
-    return model(**inputs, return_dict=True).logits.float().cpu()  # (B, C)
+        inputs[name] = value.to(model.device)
+        if value.is_floating_point():
+            inputs[name] = inputs[name].to(model.dtype)
+    output = model(**inputs, return_dict=True)
+    return output.logits.float().cpu()  # (B, C)
 
 
 def measure_network(
@@ -106,7 +113,7 @@ def measure_network(
 ) -> dict[str, float | None]:
     """Return measures of a trained network. docs/measures.md defines them, with their sources.
 
-    All are computed on the test split, of the features that the last layer reads. `modelability` is fitted to at most
+    All are computed on the test split, from the inputs of the last layer. `modelability` is fitted to at most
     5,000 samples of the training split.
 
     Args:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import r2_score
 
 ALPHAS = tuple(10.0**power for power in range(-4, 7))  # strengths of the ridge penalty that are tried
 
@@ -31,9 +33,6 @@ def modelability(inputs: Any, activations: Any, held_out_inputs: Any, held_out_a
         >>> round(modelability(x, 3 * x + 1, x[:9] + 0.01, 3 * (x[:9] + 0.01) + 1), 4)
         1.0
     """
-    from sklearn.linear_model import RidgeCV
-    from sklearn.metrics import r2_score
-
     fitted = np.asarray(activations, dtype=np.float64)
     wanted = np.asarray(held_out_activations, dtype=np.float64)
     varies: NDArray[np.bool_] = np.ptp(wanted, axis=0) > 0

@@ -1,8 +1,9 @@
-"""Measures of what a network predicts."""
+"""Measures of a network's predictions."""
 
 from __future__ import annotations
 
 from torch import Tensor
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 
 def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
@@ -20,9 +21,7 @@ def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
         >>> calibration_error(torch.tensor([[0.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))
         0.0
     """
-    from torchmetrics.functional.classification import multiclass_calibration_error
-
-    error = multiclass_calibration_error(
-        logits.double().softmax(dim=1), labels, num_classes=logits.shape[1], n_bins=bins, norm="l1"
-    )
+    probabilities = logits.double().softmax(dim=1)  # (N, C)
+    classes = logits.shape[1]
+    error = multiclass_calibration_error(probabilities, labels, num_classes=classes, n_bins=bins, norm="l1")
     return float(error)
