@@ -1,19 +1,18 @@
 """Measure how dense, deep and readable the package's code and docstrings are.
 
-    python scripts/code_metrics.py [--package selfmod_hf] [--json]
+    python scripts/code_metrics.py [--package selfmod_hf] [--json | --rooms]
 
 Definitions:
 
 * A code line is neither blank, a comment, nor part of a docstring. Syntax nodes are all nodes of `ast.walk`.
 * The longest call chain follows each use of a function that can be resolved without running anything, calls and
   functions that are passed on: functions of the same file, imported functions and classes of the package, methods of
-  `self`, and `x.method` where just one class of the package has a method of that name, no object of the package has an
-  attribute of that name, and neither Python's own types nor torch's tensors and modules have it.
+  `self`, and `x.method` if just one class of the package has a method of that name. Names of other attributes in the
+  package, and of methods of Python's own types and of torch's tensors and modules, are left out.
 * Frames of an RLCT are the package's own stack frames from `estimate_rlct` to the network's forward, both included.
 * Imports inside functions leave out `cli/` and the package's `__init__.py` files, where they are the design.
-* A docstring begins with a verb when its first word is in `VERBS`, in its base form or its third person.
-* A relative clause is counted for each "which", "who", "whose", "whom", "what" and "where", and for each "that" behind
-  a noun-like word (no verb of saying, no comma).
+* A docstring begins with a verb if its first word is in `VERBS`, in its base form or its third person.
+* Relative clauses: each "which", "who", "whose", "whom", "what" and "where", and each "that" behind a noun-like word.
 """
 
 from __future__ import annotations
@@ -23,14 +22,15 @@ import ast
 import json
 import re
 import sys
+import traceback
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-LONG_FILE = 400  # lines
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 _VERBS = """
 accept add allow answer append apply ask assign average begin bind bound bring build call cast check choose clear
@@ -52,8 +52,8 @@ RELATIVE_THAT = re.compile(r"\b(?!(?:so|say|says|said|know|knows|see|sees|show|s
 
 
 @dataclass(frozen=True)
-class Metrics:
-    """The figures of one package. Shares are from 0 to 1, rates are per 1,000 code lines or words."""
+class Density:
+    """Hold the figures of some files. Shares are from 0 to 1, rates are per 1,000 code lines or words."""
 
     files: int
     code_lines: int
@@ -61,20 +61,26 @@ class Metrics:
     comprehensions_per_1000_lines: float
     conditional_expressions_per_1000_lines: float
     local_imports_per_1000_lines: float
-    longest_call_chain: int
-    rlct_frames: int
     files_over_400_lines: int
     longest_function_lines: int
     verb_first_docstrings: float
     docstrings_with_example: float
     relative_clauses_per_1000_words: float
     semicolons_per_1000_words: float
+
+
+@dataclass(frozen=True)
+class Metrics(Density):
+    """Hold the figures of a package: those of its files, and those of its calls and imports."""
+
+    longest_call_chain: int
+    rlct_frames: int
     import_circles: int
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One parsed file: its path, its dotted module name, its text and its syntax tree."""
+    """Hold one parsed file: its path, its dotted module name, its text and its syntax tree."""
 
     path: Path
     module: str
@@ -96,25 +102,27 @@ def read_package(folder: Path) -> list[SourceFile]:
 # ---- lines and nodes ----
 
 
-def docstring_nodes(tree: ast.Module) -> Iterator[ast.Expr]:
-    """Yield the expression statement of each docstring."""
+def lines_of(node: ast.stmt) -> range:
+    """Return the numbers of a statement's lines."""
+    return range(node.lineno, (node.end_lineno or node.lineno) + 1)
+
+
+def docstring_lines(tree: ast.Module) -> set[int]:
+    """Return the numbers of all lines of docstrings."""
+    lines: set[int] = set()
     for node in ast.walk(tree):
-        if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            continue
-        first = node.body[0] if node.body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            yield first
+        if isinstance(node, (ast.Module, ast.ClassDef, *FUNCTIONS)) and ast.get_docstring(node) is not None:
+            lines.update(lines_of(node.body[0]))
+    return lines
 
 
 def count_code_lines(file: SourceFile) -> int:
     """Count the lines that are neither blank, a comment nor part of a docstring."""
-    docstring_lines: set[int] = set()
-    for node in docstring_nodes(file.tree):
-        docstring_lines.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    prose = docstring_lines(file.tree)
     count = 0
     for number, line in enumerate(file.text.splitlines(), start=1):
         stripped = line.strip()
-        if stripped and not stripped.startswith("#") and number not in docstring_lines:
+        if stripped and not stripped.startswith("#") and number not in prose:
             count += 1
     return count
 
@@ -131,7 +139,7 @@ def count_local_imports(files: list[SourceFile]) -> int:
         if ".cli" in file.module or file.path.name == "__init__.py":
             continue
         for function in ast.walk(file.tree):
-            if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            if not isinstance(function, FUNCTIONS):
                 continue
             for node in ast.walk(function):
                 if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -139,21 +147,14 @@ def count_local_imports(files: list[SourceFile]) -> int:
     return len(found)
 
 
-def count_lines(node: ast.stmt) -> int:
-    """Count the lines that a statement covers."""
-    return (node.end_lineno or node.lineno) - node.lineno + 1
-
-
 def longest_function(files: list[SourceFile]) -> int:
-    """Return the number of lines of the longest function, its docstring left out."""
+    """Return the number of lines of the longest function, docstrings left out."""
     longest = 0
     for file in files:
-        docstrings = {node.lineno: node for node in docstring_nodes(file.tree)}
+        prose = docstring_lines(file.tree)
         for node in ast.walk(file.tree):
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                docstring = docstrings.get(node.body[0].lineno)
-                docstring_lines = count_lines(docstring) if docstring else 0
-                longest = max(longest, count_lines(node) - docstring_lines)
+            if isinstance(node, FUNCTIONS):
+                longest = max(longest, len(set(lines_of(node)) - prose))
     return longest
 
 
@@ -228,20 +229,18 @@ def call_graph(files: list[SourceFile]) -> dict[str, set[str]]:
     functions = dict(all_functions(files))
     exported = exported_names(files, set(functions))
     methods = unique_methods(functions, attributes(files))
-    graph: dict[str, set[str]] = defaultdict(set)
+    graph: dict[str, set[str]] = {}
     for file in files:
         names = names_of_module(file, exported)
-        for name, node in functions.items():
-            if not name.startswith(f"{file.module}.") or node not in set(ast.walk(file.tree)):
-                continue
+        for name, node in all_functions([file]):
             owner = name.rsplit(".", 1)[0]
+            graph[name] = set()
             called = {id(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
             for used in ast.walk(node):
                 target = resolve(used, names | methods, owner, functions)
                 is_class = target is not None and target.endswith(".__init__")
                 if target and target != name and (id(used) in called or not is_class):
                     graph[name].add(target)
-            graph[name]  # also functions that call nothing
     return graph
 
 
@@ -249,16 +248,16 @@ def all_functions(files: list[SourceFile]) -> Iterator[tuple[str, ast.AST]]:
     """Yield each top-level function and each method with its dotted name."""
     for file in files:
         for node in file.tree.body:
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            if isinstance(node, FUNCTIONS):
                 yield f"{file.module}.{node.name}", node
             elif isinstance(node, ast.ClassDef):
                 for method in node.body:
-                    if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                    if isinstance(method, FUNCTIONS):
                         yield f"{file.module}.{node.name}.{method.name}", method
 
 
 def attributes(files: list[SourceFile]) -> set[str]:
-    """Return the names of all annotated fields of classes, and of all that is assigned to `self`."""
+    """Return the names of all annotated fields of classes, and of all attributes with an assignment."""
     names: set[str] = set()
     for file in files:
         for node in ast.walk(file.tree):
@@ -270,12 +269,7 @@ def attributes(files: list[SourceFile]) -> set[str]:
 
 
 def unique_methods(functions: dict[str, ast.AST], others: set[str]) -> dict[str, str]:
-    """Return `.method` -> dotted name for methods that can be told by their name alone.
-
-    Args:
-        functions: of the package.
-        others: names that attributes of some objects have, too.
-    """
+    """Return `.method` -> dotted name, for methods with a name that no foreign type and none of `others` has."""
     import torch
 
     foreign = set(others)
@@ -293,29 +287,20 @@ def unique_methods(functions: dict[str, ast.AST], others: set[str]) -> dict[str,
 
 
 def exported_names(files: list[SourceFile], functions: set[str]) -> dict[str, str]:
-    """Return what each `module.name` of the package stands for, through the imports of packages."""
+    """Return the meaning of each `module.name` of the package, through the imports of packages."""
     exported = {name: name for name in functions}
     exported |= {f"{name.rsplit('.', 1)[0]}": f"{name}" for name in functions if name.endswith(".__init__")}
     for _ in range(3):  # a name may be re-exported by a package and by its parent
         for file in files:
-            for node in file.tree.body:
-                if isinstance(node, ast.ImportFrom):
-                    base = absolute_name(file, node)
-                    for alias in node.names:
-                        source = exported.get(f"{base}.{alias.name}")
-                        if source:
-                            exported.setdefault(f"{file.module}.{alias.asname or alias.name}", source)
+            for name, source in imported_names(file, file.tree.body, exported).items():
+                exported.setdefault(f"{file.module}.{name}", source)
     return exported
 
 
-def names_of_module(file: SourceFile, exported: dict[str, str]) -> dict[str, str]:
-    """Return what each bare name in a file stands for: its own functions and classes, and imported ones."""
-    prefix = f"{file.module}."
+def imported_names(file: SourceFile, nodes: Iterable[ast.AST], exported: dict[str, str]) -> dict[str, str]:
+    """Return the meaning of each name that some nodes import from the package."""
     names = {}
-    for name, target in exported.items():
-        if name.startswith(prefix) and "." not in name[len(prefix) :]:
-            names[name[len(prefix) :]] = target
-    for node in ast.walk(file.tree):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom):
             base = absolute_name(file, node)
             for alias in node.names:
@@ -325,8 +310,18 @@ def names_of_module(file: SourceFile, exported: dict[str, str]) -> dict[str, str
     return names
 
 
+def names_of_module(file: SourceFile, exported: dict[str, str]) -> dict[str, str]:
+    """Return the meaning of each bare name in a file: its own functions and classes, and imported ones."""
+    prefix = f"{file.module}."
+    names = {}
+    for name, target in exported.items():
+        if name.startswith(prefix) and "." not in name[len(prefix) :]:
+            names[name[len(prefix) :]] = target
+    return names | imported_names(file, ast.walk(file.tree), exported)
+
+
 def resolve(node: ast.AST, names: dict[str, str], owner: str, functions: dict[str, ast.AST]) -> str | None:
-    """Return the dotted name of the function that a name or an attribute stands for, or None when that is unknown."""
+    """Return the dotted name of the function behind a name or an attribute, None if it is unknown."""
     if isinstance(node, ast.Name):
         return names.get(node.id)
     if not isinstance(node, ast.Attribute):
@@ -356,8 +351,7 @@ def longest_chain(graph: dict[str, set[str]]) -> list[str]:
                     best = other if len(other) > len(best) else best
         return [*component, *best]
 
-    chains = [chain(component) for component in set(component_of.values())]
-    return max(chains, key=len)
+    return max(map(chain, set(component_of.values())), key=len)
 
 
 # ---- frames ----
@@ -375,13 +369,10 @@ def count_rlct_frames() -> int:
     class Network(SelfModelingForImageClassification):
         def forward(self, *args: object, **kwargs: object) -> object:
             nonlocal deepest
-            frame, count, inside = sys._getframe(), 0, False
-            while frame is not None:
-                count += "selfmod_hf" in frame.f_code.co_filename
-                inside = inside or frame.f_code.co_name == "estimate_rlct"
-                frame = frame.f_back  # type: ignore[assignment]
-            if inside:
-                deepest = max(deepest, count + 1)  # this forward stands for the network's own
+            codes = [frame.f_code for frame, _ in traceback.walk_stack(sys._getframe())]
+            if "estimate_rlct" in [code.co_name for code in codes]:
+                own = [code for code in codes if "selfmod_hf" in code.co_filename]
+                deepest = max(deepest, len(own) + 1)  # this forward stands for the network's own
             return super().forward(*args, **kwargs)
 
     torch.manual_seed(0)
@@ -399,11 +390,9 @@ def docstrings(files: list[SourceFile]) -> list[str]:
     found = []
     for file in files:
         for node in ast.walk(file.tree):
-            if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-                text = ast.get_docstring(node)
-                if text:
-                    found.append(text)
-    return found
+            if isinstance(node, (ast.ClassDef, *FUNCTIONS)):
+                found.append(ast.get_docstring(node) or "")
+    return list(filter(None, found))
 
 
 def begins_with_verb(text: str) -> bool:
@@ -418,56 +407,87 @@ def count_relative_clauses(text: str) -> int:
     return len(RELATIVE.findall(text)) + len(RELATIVE_THAT.findall(text))
 
 
-def measure(folder: Path, with_frames: bool = True) -> Metrics:
-    """Measure a package.
+def per_1000(count: int, total: int) -> float:
+    """Return how many of 1,000 these are."""
+    return round(1000 * count / total, 1)
 
-    Args:
-        folder: the package's folder.
-        with_frames: whether to run a tiny RLCT and count its frames.
-    """
-    files = read_package(folder)
-    lines = sum(count_code_lines(file) for file in files)
+
+def measure_density(files: list[SourceFile]) -> Density:
+    """Measure the density and the prose of some files."""
+    lines = max(sum(count_code_lines(file) for file in files), 1)
     texts = docstrings(files)
+    num_texts = max(len(texts), 1)
     prose = "\n".join(texts)
     words = max(len(prose.split()), 1)
-    per_1000_lines = 1000 / lines
-    per_1000_words = 1000 / words
     comprehensions = count_nodes(files, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-    long_files = [file for file in files if len(file.text.splitlines()) > LONG_FILE]
-    return Metrics(
+    file_lines = [len(file.text.splitlines()) for file in files]
+    verb_first = sum(map(begins_with_verb, texts)) / num_texts
+    with_example = sum(">>>" in text for text in texts) / num_texts
+    return Density(
         files=len(files),
         code_lines=lines,
         nodes_per_line=round(count_nodes(files, ast.AST) / lines, 2),
-        comprehensions_per_1000_lines=round(comprehensions * per_1000_lines, 1),
-        conditional_expressions_per_1000_lines=round(count_nodes(files, ast.IfExp) * per_1000_lines, 1),
-        local_imports_per_1000_lines=round(count_local_imports(files) * per_1000_lines, 1),
+        comprehensions_per_1000_lines=per_1000(comprehensions, lines),
+        conditional_expressions_per_1000_lines=per_1000(count_nodes(files, ast.IfExp), lines),
+        local_imports_per_1000_lines=per_1000(count_local_imports(files), lines),
+        files_over_400_lines=sum(count > 400 for count in file_lines),
+        longest_function_lines=longest_function(files),
+        verb_first_docstrings=round(verb_first, 3),
+        docstrings_with_example=round(with_example, 3),
+        relative_clauses_per_1000_words=per_1000(count_relative_clauses(prose), words),
+        semicolons_per_1000_words=per_1000(prose.count(";"), words),
+    )
+
+
+def measure(folder: Path, with_frames: bool = True) -> Metrics:
+    """Measure a package. `with_frames` runs a tiny RLCT and counts its frames."""
+    files = read_package(folder)
+    return Metrics(
+        **asdict(measure_density(files)),
         longest_call_chain=len(longest_chain(call_graph(files))),
         rlct_frames=count_rlct_frames() if with_frames else 0,
-        files_over_400_lines=len(long_files),
-        longest_function_lines=longest_function(files),
-        verb_first_docstrings=round(sum(map(begins_with_verb, texts)) / len(texts), 3),
-        docstrings_with_example=round(sum(">>>" in text for text in texts) / len(texts), 3),
-        relative_clauses_per_1000_words=round(count_relative_clauses(prose) * per_1000_words, 1),
-        semicolons_per_1000_words=round(prose.count(";") * per_1000_words, 1),
         import_circles=len(import_circles(files)),
     )
+
+
+def measure_rooms(folder: Path) -> dict[str, Density]:
+    """Measure the files of each folder of a package. Files outside of them are the room "(top)"."""
+    rooms: dict[str, list[SourceFile]] = defaultdict(list)
+    for file in read_package(folder):
+        parts = file.path.relative_to(folder).parts
+        room = parts[0] if len(parts) > 1 else "(top)"
+        rooms[room].append(file)
+    return {room: measure_density(files) for room, files in sorted(rooms.items())}
+
+
+def print_rooms(rooms: dict[str, Density]) -> None:
+    """Print a table with a line for each room, and above it the figure of each column."""
+    columns = fields(Density)
+    for number, column in enumerate(columns, start=1):
+        print(f"{number:>2} {column.name.replace('_', ' ')}")
+    print(f"{'':12}", *(f"{number + 1:>7}" for number in range(len(columns))))
+    for room, density in rooms.items():
+        print(f"{room:12}", *(f"{value:>7}" for value in asdict(density).values()))
 
 
 def main() -> int:
     """Print the figures of a package, and where the longest chain and the circles are."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--package", type=Path, default=CHECKOUT / "selfmod_hf", help="folder of the package")
+    parser.add_argument("--rooms", action="store_true", help="print density and prose of each folder, a room")
     parser.add_argument("--json", action="store_true", help="print JSON only")
-    parser.add_argument("--no-frames", action="store_true", help="do not run an RLCT to count its frames")
     arguments = parser.parse_args()
-    metrics = measure(arguments.package, with_frames=not arguments.no_frames)
-    if arguments.json:
-        print(json.dumps(asdict(metrics), indent=2))
+    if arguments.rooms:
+        print_rooms(measure_rooms(arguments.package))
         return 0
-    for name, value in asdict(metrics).items():
+    metrics = asdict(measure(arguments.package))
+    if arguments.json:
+        print(json.dumps(metrics, indent=2))
+        return 0
+    for name, value in metrics.items():
         print(f"{name.replace('_', ' '):45} {value}")
     files = read_package(arguments.package)
-    print("\nlongest chain of calls:\n  " + "\n  ".join(longest_chain(call_graph(files))))
+    print("\nlongest chain of calls:", *longest_chain(call_graph(files)), sep="\n  ")
     for circle in import_circles(files):
         print(f"circle of imports: {', '.join(circle)}")
     return 0
