@@ -177,14 +177,14 @@ class Worker:
     def _measure(self, path: Path, group: Group) -> list[Measured]:
         """Train the group's trials from where it stands; what came out."""
         from ..experiments.space import as_train_flags
-        from ..trainer.checkpoints import newest_whole_checkpoint
+        from ..trainer.checkpoints import newest_complete_checkpoint
 
         flags = as_train_flags(group.shared) | {"aux_weight": 1.0}
         rates = [member.learning_rate for member in group.members if member.learning_rate is not None]
         if rates:
             flags["learning_rate"] = max(rates)  # a single network's own; a population takes its members'
         trainer = self._trainer(path, flags, group)
-        trainer.train(resume_from_checkpoint=newest_whole_checkpoint(path / "training"))
+        trainer.train(resume_from_checkpoint=newest_complete_checkpoint(path / "training"))
         return _measured(trainer)
 
     def _trainer(self, path: Path, flags: dict[str, Any], group: Group) -> Any:

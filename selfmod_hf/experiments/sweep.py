@@ -34,10 +34,10 @@ from ..hub.model_folder import run_facts
 from ..stacking import chunk_ranges
 from ..tokens import without_tokens
 from ..trainer import RLCTCallback, SelfModelingTrainer, SelfModelingTrainingArguments
-from ..trainer.checkpoints import newest_whole_checkpoint
+from ..trainer.callbacks import RLCTsCallback
+from ..trainer.checkpoints import newest_complete_checkpoint
 from ..trainer.member import Member
 from ..trainer.population import SelfModelingPopulation
-from ..trainer.population_trainer import RLCTsCallback
 from ..trainer.recipe_network import recipe_config
 from ..trainer.rlct import estimate_rlct
 from .folder import CURVE_RLCT_COLUMNS, SweepFolder
@@ -184,7 +184,7 @@ def _run_population(
     if plan.rlct_every_n_epochs:
         trainer.add_callback(_rlct_callback(plan, data, trainer, cells, sampled_at_once))
     trainer.add_callback(_SeldomSlowSaves)
-    trainer.train(resume_from_checkpoint=from_main(lambda: newest_whole_checkpoint(path / "training")))
+    trainer.train(resume_from_checkpoint=from_main(lambda: newest_complete_checkpoint(path / "training")))
     trained = time.perf_counter()
     networks = trainer.networks()
     curves = [_curve(network.figures) for network in networks]

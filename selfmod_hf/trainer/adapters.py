@@ -19,7 +19,7 @@ def has_adapter(model: Any) -> bool:
 
 
 def check_with_adapter(args: SelfModelingTrainingArguments) -> None:
-    """Reject what needs a complete network, before an adapter is trained.
+    """Reject arguments that need a complete network, before an adapter is trained.
 
     Raises:
         InputError: the RLCT is to be estimated while training, or the network is to be pushed.
@@ -31,26 +31,25 @@ def check_with_adapter(args: SelfModelingTrainingArguments) -> None:
         raise InputError("push_to_hub", True, problem)
 
 
+@torch.no_grad()
 def classifier_weight(model: Any) -> Tensor:
-    """Return the weights of the final classification layer as they act, adapters included, (num_labels, F).
+    """Return the weights of the final classification layer in effect, adapters included, (num_labels, F).
 
     Args:
         model: a self-modeling network, or peft's wrapper of one.
     """
-    network = model.get_base_model() if hasattr(model, "get_base_model") else model
-    classifier = network.classifier
-    if isinstance(classifier, nn.Linear):
-        return classifier.weight.detach()
-    return _weight_of(classifier)
-
-
-@torch.no_grad()
-def _weight_of(layer: Any) -> Tensor:
-    """Return W of a layer that computes x W^T + b by whatever parts: its response to each unit vector."""
+    network = model
+    if hasattr(model, "get_base_model"):
+        network = model.get_base_model()
+    layer = network.classifier
+    if isinstance(layer, nn.Linear):
+        return layer.weight.detach()
+    # The parts of the layer compute x W^T + b together, so W is its response to each unit vector, without b.
     example = next(layer.parameters())
     basis = torch.eye(layer.in_features, dtype=example.dtype, device=example.device)
     training = layer.training
     layer.eval()  # an adapter may drop inputs while it trains
-    weight = (layer(basis) - layer(torch.zeros_like(basis[:1]))).T
+    bias = layer(torch.zeros_like(basis[:1]))
+    weight = (layer(basis) - bias).T
     layer.train(training)
     return weight

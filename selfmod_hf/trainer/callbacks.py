@@ -1,7 +1,6 @@
 """Callbacks that follow a network's complexity while it trains.
 
-What a callback finds goes through `Trainer.log`, the only way by which it reaches the log history, TensorBoard and
-the model card alike.
+Their results go through `Trainer.log`, because only `log` reaches the log history, TensorBoard and the model card.
 """
 
 from __future__ import annotations
@@ -9,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from transformers import TrainerCallback
 
 from ..complexity import weight_width
 from ..complexity.weight_width import weight_width_of
 from ..data import TensorData
+from ..stacking import chunk_ranges
 from .adapters import classifier_weight, has_adapter
 from .collated import CollatedData, collate
 from .processes import is_sharded, share_state
@@ -25,9 +26,15 @@ if TYPE_CHECKING:
 
     from ..complexity import LLCResult
 
+# ---- weight width ----
+
 
 class WeightWidthCallback(TrainerCallback):
-    """Log `weight_width`, the standard deviation of the last layer's weights, after each epoch."""
+    """Log `weight_width`, the standard deviation of the last layer's weights, after each epoch.
+
+    Args:
+        trainer: of one network.
+    """
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
@@ -43,13 +50,35 @@ class WeightWidthCallback(TrainerCallback):
 
     def _width(self, model: torch.nn.Module) -> float:
         accelerator = self.trainer.accelerator
-        if not is_sharded(self.trainer):
-            plain = accelerator.unwrap_model(model)
-            if has_adapter(plain):
-                return weight_width_of(classifier_weight(plain)).sd
-            return weight_width(plain).sd
-        whole = accelerator.get_state_dict(model)  # all processes take part, the main one gets it
-        return weight_width_of(whole["classifier.weight"]).sd if accelerator.is_main_process else float("nan")
+        if is_sharded(self.trainer):
+            gathered = accelerator.get_state_dict(model)  # all processes take part, the main one gets it
+            if not accelerator.is_main_process:
+                return float("nan")
+            return weight_width_of(gathered["classifier.weight"]).sd
+        plain = accelerator.unwrap_model(model)
+        if has_adapter(plain):
+            return weight_width_of(classifier_weight(plain)).sd
+        return weight_width(plain).sd
+
+
+class WeightWidthsCallback(TrainerCallback):
+    """Log `weight_width` of each member after each epoch.
+
+    Args:
+        trainer: a `PopulationTrainer`.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        widths = self.trainer.model.weight_widths().cpu().numpy()
+        log_aside(self.trainer, control, self.trainer.by_member({"weight_width": widths}))
+
+
+# ---- RLCT ----
 
 
 class RLCTCallback(TrainerCallback):
@@ -59,15 +88,17 @@ class RLCTCallback(TrainerCallback):
     numbers.
 
     Args:
-        trainer: whose `log` is used; the newest estimate becomes its `rlct_result`.
-        data: the training set, as `estimate_rlct` takes it. Rows are collated before the first estimate.
+        trainer: its `log` is used. Its `rlct_result` becomes the newest estimate.
+        data: the training set, in a form for `estimate_rlct`. Rows are collated before the first estimate.
         every_n_epochs: n.
         settings: of `estimate_llc_many`.
-        last_epoch: none is made after it; default: no limit.
+        last_epoch: no estimate is made after it. None: no limit.
         data_collator: makes a batch of rows.
     """
 
-    def __init__(
+    trainer: Any
+
+    def __init__(  # noqa: PLR0913 - public
         self,
         trainer: Trainer,
         data: Any,
@@ -84,11 +115,13 @@ class RLCTCallback(TrainerCallback):
         self.data_collator = data_collator
 
     def is_due(self, state: TrainerState) -> bool:
-        """Return whether an n-th epoch is complete: a training may also end, or be stopped, within an epoch."""
+        """Return whether an n-th epoch is complete. A training may also end, or be stopped, within an epoch."""
         epoch = state.epoch or 0.0
-        complete = epoch >= 1 and epoch == int(epoch)
-        within = self.last_epoch is None or epoch <= self.last_epoch
-        return complete and epoch % self.every_n_epochs == 0 and within
+        if epoch < 1 or epoch != int(epoch):
+            return False
+        if self.last_epoch is not None and epoch > self.last_epoch:
+            return False
+        return epoch % self.every_n_epochs == 0
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -101,15 +134,71 @@ class RLCTCallback(TrainerCallback):
             self.data = collate(self.data, self.data_collator, model)
         (result,) = estimate_rlct([model], self.data, device=args.device, **self.settings)
         self.trainer.rlct_result = result
-        log_aside(self.trainer, control, {**rlct_logs(result), "rlct_status": result.status})
+        log_aside(self.trainer, control, {**_figures(result), "rlct_status": result.status})
+
+
+class RLCTsCallback(RLCTCallback):
+    """Log the figures of `RLCTCallback` for each member, all members x chains stacked.
+
+    Members of one seed share their chains' noise, so arms are compared under common random numbers.
+
+    Args:
+        args: of `RLCTCallback`, for a `PopulationTrainer`.
+        at_once: number of members with stacked chains. None: all.
+    """
+
+    def __init__(self, *args: Any, at_once: int | None = None) -> None:
+        super().__init__(*args)
+        self.at_once = at_once
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not self.is_due(state):
+            return
+        self.trainer.gather_weights()  # every process runs some chains of every member
+        population = self.trainer.population
+        results: list[LLCResult] = []
+        for part in chunk_ranges(len(population), self.at_once or len(population)):
+            models = [population.member(k) for k in part]
+            seeds = [population.members[k].seed for k in part]
+            results += estimate_rlct(models, self.data, members=seeds, device=args.device, **self.settings)
+        own = [_figures(results[k]) for k in self.trainer.shares.own]
+        figures = {}
+        for name in own[0]:
+            figures[name] = np.array([of_member[name] for of_member in own])
+        logs: dict[str, Any] = self.trainer.by_member(figures)
+        for member, result in zip(population.members, results, strict=True):
+            logs[f"rlct_status/{member.name}"] = result.status
+        log_aside(self.trainer, control, logs)
+
+
+def _figures(result: LLCResult) -> dict[str, float]:
+    """Return the numbers of an estimate for a log."""
+    return {
+        "rlct": result.llc,
+        "rlct_standard_error": result.standard_error,
+        "rlct_nbeta": result.nbeta,
+        "rlct_ok": float(result.status == "ok"),
+    }
+
+
+def log_aside(trainer: Trainer, control: TrainerControl, logs: dict[str, Any]) -> None:
+    """Log from within a callback. A log marks the pending one (of the losses) as done. Here it stays pending."""
+    pending = control.should_log
+    trainer.log(logs)
+    control.should_log = pending
+
+
+# ---- speed ----
 
 
 class FlushTinyMoments(TrainerCallback):
-    """Set first moments to zero before they become denormal, which a CPU computes many times slower.
+    """Set first moments to zero before they become denormal, because a CPU computes denormals many times slower.
 
-    A hidden unit that is dead has gradients of exactly zero, so its momentum only decays, and ends, and stays, among
-    the denormal numbers (MNIST, width 64, AW 5: a quarter of all buffers after 18 epochs). What is cut off here
-    (1e-30 in float32) is below the rounding of any weight that it could still change. GPUs lose no time on these.
+    A dead hidden unit has gradients of exactly zero. Its momentum only decays until it stays among the denormal
+    numbers (MNIST, width 64, AW 5: a quarter of all buffers after 18 epochs). A value below the threshold (1e-30 in
+    float32) is smaller than the rounding of any weight that it could still change. GPUs lose no time on these.
     """
 
     MOMENTS = ("momentum_buffer", "exp_avg")
@@ -120,23 +209,7 @@ class FlushTinyMoments(TrainerCallback):
             return
         for moments in kwargs["optimizer"].state.values():
             for name in self.MOMENTS:
-                if (moment := moments.get(name)) is not None:
+                moment = moments.get(name)
+                if moment is not None:
                     threshold = 1e8 * torch.finfo(moment.dtype).tiny
                     moment.masked_fill_(moment.abs() < threshold, 0)
-
-
-def rlct_logs(result: LLCResult) -> dict[str, float]:
-    """Return the figures of an estimate that go to a log."""
-    return {
-        "rlct": result.llc,
-        "rlct_standard_error": result.standard_error,
-        "rlct_nbeta": result.nbeta,
-        "rlct_ok": float(result.status == "ok"),
-    }
-
-
-def log_aside(trainer: Trainer, control: TrainerControl, logs: dict[str, Any]) -> None:
-    """Log from within a callback. A log marks the pending one (of the losses) as done; here it stays pending."""
-    pending = control.should_log
-    trainer.log(logs)
-    control.should_log = pending

@@ -1,16 +1,19 @@
-"""Which checkpoints can be resumed from, and how their weights are loaded.
+"""The weights in files: complete checkpoints, their loading, and the SHA-256 of a network's weights.
 
-A run that was killed may have left a checkpoint half-written. transformers' own Trainer loads weights with
-`strict=False`: what a checkpoint lacks stays as it was drawn. Here every weight must come back.
+A killed run may have left an incomplete checkpoint. transformers' own Trainer loads weights with `strict=False`, so
+missing weights keep their random values. Here every weight must be in the file.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils.constants import FSDP_MODEL_NAME
@@ -23,34 +26,49 @@ from transformers.utils import (
     SAFE_WEIGHTS_NAME,
     WEIGHTS_INDEX_NAME,
     WEIGHTS_NAME,
+    logging,
 )
 
 from ..files import entries_of, read_json
+from ..weights import state_digest, weights_sha256
+
+if TYPE_CHECKING:
+    from ..models import SelfModelingPreTrainedModel
+
+State = dict[str, torch.Tensor]  # weights by name
+
+# ---- which checkpoints are complete ----
 
 
-def is_whole(checkpoint: str | Path) -> bool:
-    """Whether a checkpoint was written to its end: the Trainer's state is the last of its files."""
+def is_complete(checkpoint: str | Path) -> bool:
+    """Return whether a checkpoint is complete. The Trainer's state is the last of its files."""
     try:
-        json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+        text = Path(checkpoint, "trainer_state.json").read_text(encoding="utf-8")
+        json.loads(text)
     except (OSError, ValueError):
         return False
     return True
 
 
-def whole_checkpoints(folder: str | Path) -> list[str]:
-    """Each `checkpoint-<step>` in `folder` that was written to its end, by step."""
-    steps = {
-        int(path.name.removeprefix("checkpoint-")): path
-        for path in Path(folder).glob("checkpoint-*")
-        if path.name.removeprefix("checkpoint-").isdecimal() and is_whole(path)
-    }
-    return [str(path) for _, path in sorted(steps.items())]
+def complete_checkpoints(folder: str | Path) -> list[str]:
+    """Return each complete `checkpoint-<step>` in `folder`, by step."""
+    by_step = {}
+    for path in Path(folder).glob("checkpoint-*"):
+        step = path.name.removeprefix("checkpoint-")
+        if step.isdecimal() and is_complete(path):
+            by_step[int(step)] = str(path)
+    return [by_step[step] for step in sorted(by_step)]
 
 
-def newest_whole_checkpoint(folder: str | Path) -> str | None:
-    """The last of `whole_checkpoints`, or None."""
-    found = whole_checkpoints(folder)
-    return found[-1] if found else None
+def newest_complete_checkpoint(folder: str | Path) -> str | None:
+    """Return the last of `complete_checkpoints`, or None."""
+    found = complete_checkpoints(folder)
+    if not found:
+        return None
+    return found[-1]
+
+
+# ---- loading ----
 
 
 def check_not_pickled(checkpoint: str | Path) -> None:
@@ -73,15 +91,17 @@ def load_weights(model: nn.Module, checkpoint: str | Path, *, assign: bool = Fal
         assign: take the stored tensors themselves, on the CPU, with their own types.
 
     Raises:
-        ValueError: there are no such weights, they cannot be read, they are not the model's, or they are of a wider
-            type, so that they would be rounded; a checkpoint of a sharded training, whose optimizer has another form.
+        ValueError: the weights are missing, cannot be read, or are not the model's. They are of a wider type, so they
+            would be rounded. The checkpoint is of a sharded training, and its optimizer has another form.
     """
-    if sharded := sorted(path.name for path in Path(checkpoint).glob(f"{FSDP_MODEL_NAME}*")):
+    sharded = sorted(path.name for path in Path(checkpoint).glob(f"{FSDP_MODEL_NAME}*"))
+    if sharded:
         raise ValueError(
             f"holds {sharded[0]}, of a sharded training (FSDP); allowed are checkpoints of other trainings"
         )
     stored = read_weights(Path(checkpoint))
-    theirs, own = _widest_type(stored), _widest_type(model.state_dict())
+    theirs = _widest_type(stored)
+    own = _widest_type(model.state_dict())
     if not assign and torch.promote_types(theirs, own) != own:
         raise ValueError(f"holds weights of {theirs}, which would be rounded to the network's {own}")
     try:
@@ -92,39 +112,45 @@ def load_weights(model: nn.Module, checkpoint: str | Path, *, assign: bool = Fal
 
 
 def load_adapters(model: Any, checkpoint: str | Path) -> None:
-    """Load the weights of every adapter. PEFT would leave what is missing as it was drawn.
+    """Load the weights of every adapter.
 
-    transformers would leave an adapter of a name of its own as it is where the best model is loaded.
+    PEFT would leave missing weights unchanged. transformers would ignore an adapter with its own name when it loads
+    the best model.
 
     Args:
         model: a `peft.PeftModel`, changed in place.
-        checkpoint: a folder that the Trainer wrote.
+        checkpoint: a folder of the Trainer.
 
     Raises:
         ValueError: an adapter's weights cannot be read, or they are not the model's.
     """
-    peft = importlib.import_module("peft")  # whoever has such a model has installed it
+    peft = importlib.import_module("peft")  # it is installed, because the model is of it
     for name in model.peft_config:
-        folder = Path(checkpoint) if name == "default" else Path(checkpoint, name)
+        folder = Path(checkpoint)
+        if name != "default":
+            folder = folder / name
         stored = _read_files([folder / ADAPTER_SAFE_WEIGHTS_NAME])
         own = peft.get_peft_model_state_dict(model, adapter_name=name)
-        if different := sorted(stored.keys() ^ own.keys()):
+        different = sorted(stored.keys() ^ own.keys())
+        if different:
             raise ValueError(f"holds another adapter ({different[0]}, {len(different)} in all)")
         peft.set_peft_model_state_dict(model, stored, adapter_name=name)
 
 
-def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+def read_weights(folder: Path) -> State:
     """Return the weights in a folder by their names, from one file or from all parts of an index."""
-    files, index = [folder / SAFE_WEIGHTS_NAME], folder / SAFE_WEIGHTS_INDEX_NAME
-    if not files[0].is_file() and index.is_file():
-        with entries_of(index):
-            names = set(read_json(index)["weight_map"].values())
-            files = [folder / Path(name).name for name in sorted(names)]
+    single = folder / SAFE_WEIGHTS_NAME
+    index = folder / SAFE_WEIGHTS_INDEX_NAME
+    if single.is_file() or not index.is_file():
+        return _read_files([single])
+    with entries_of(index):
+        names = set(read_json(index)["weight_map"].values())
+        files = [folder / Path(name).name for name in sorted(names)]
     return _read_files(files)
 
 
-def _read_files(files: list[Path]) -> dict[str, torch.Tensor]:
-    weights: dict[str, torch.Tensor] = {}
+def _read_files(files: list[Path]) -> State:
+    weights: State = {}
     for file in files:
         try:
             weights |= load_file(file)
@@ -133,7 +159,46 @@ def _read_files(files: list[Path]) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _widest_type(weights: dict[str, torch.Tensor]) -> torch.dtype:
+def _widest_type(weights: State) -> torch.dtype:
     """Return the type that holds all of these numbers, integers left out."""
     types = [value.dtype for value in weights.values() if value.is_floating_point()]
-    return reduce(torch.promote_types, types) if types else torch.float16
+    if not types:
+        return torch.float16
+    return reduce(torch.promote_types, types)
+
+
+# ---- the SHA-256 of weights ----
+
+
+def saved_sha256(model: SelfModelingPreTrainedModel) -> str | None:
+    """Return the SHA-256 that the weights of a network have in a file.
+
+    It is that of the folder the network was read from, if the weights are still the same. Else it is that of the file
+    that `save_pretrained` writes.
+    """
+    source = None
+    if model.loaded_from:
+        source = Path(model.loaded_from["name"], model.loaded_from["subfolder"])
+    if source is not None and source.is_dir():
+        try:
+            same = state_digest(read_weights(source)) == state_digest(model.state_dict())
+        except ValueError:  # the folder has no weights any more
+            same = False
+        if same:
+            return weights_sha256(source)
+    with tempfile.TemporaryDirectory() as folder:
+        with _without_bars():
+            model.save_pretrained(folder)
+        return weights_sha256(folder)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Write files without transformers' progress bars."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -25,7 +25,7 @@ _INPUTS = ("pixel_values", "input_ids", "attention_mask", "token_type_ids", "inp
 
 @dataclass(frozen=True)
 class CollatedData:
-    """A complete training set as one batch.
+    """Hold a complete training set as one batch.
 
     Attributes:
         inputs: name -> (N, ...), arguments of the network.
@@ -37,7 +37,7 @@ class CollatedData:
 
 
 def is_data_of_rows(data: Any) -> bool:
-    """Return whether these are rows with a length, such as a `datasets.Dataset` or a list, that a collator can take."""
+    """Return whether these are rows with a length for a collator, such as a `datasets.Dataset` or a list."""
     if isinstance(data, (Tensor, np.ndarray, Mapping, str, TaskData)):
         return False
     return hasattr(data, "__len__") and hasattr(data, "__getitem__")
@@ -46,14 +46,14 @@ def is_data_of_rows(data: Any) -> bool:
 def collate(data: Any, data_collator: Callable[[Any], Any] | None, model: SelfModelingPreTrainedModel) -> CollatedData:
     """Return all rows of a data set as one batch.
 
-    Rows are read once, with random numbers of their own: what a transform draws here changes no training. All of them
-    are in memory at once. Columns that the network does not take are left out, as transformers' Trainer does. If the
-    network's input is no column, then all columns go to the collator, which must make it.
+    Rows are read once, with separate random numbers, so a transform that draws numbers here changes no training. All
+    rows are in memory at once. Columns that are no arguments of the network are left out, like in transformers'
+    Trainer. If the network's input is no column, then all columns go to the collator, which must make it.
 
     Args:
-        data: for which `is_data_of_rows` holds.
-        data_collator: makes a batch of a list of rows; default: transformers' `default_data_collator`.
-        model: whose arguments are kept.
+        data: `is_data_of_rows` is true for it.
+        data_collator: makes a batch of a list of rows. None: transformers' `default_data_collator`.
+        model: its arguments are kept.
 
     Raises:
         InputError: no row, a batch without labels or without the network's input, or texts one after another.
@@ -61,14 +61,18 @@ def collate(data: Any, data_collator: Callable[[Any], Any] | None, model: SelfMo
     if len(data) == 0:
         raise InputError("train_data", type(data).__name__, "has no row")
     collator = data_collator or default_data_collator
-    taken = [name for name in inspect.signature(model.forward).parameters if name in _INPUTS]
+    arguments = inspect.signature(model.forward).parameters
+    taken = [name for name in _INPUTS if name in arguments]
 
     def collate_rows(rows: Any) -> Any:
         return collator(_without_other_columns(rows, taken))
 
+    loader = DataLoader(data, batch_size=len(data), collate_fn=collate_rows)
     with _own_random_numbers():
-        batch = next(iter(DataLoader(data, batch_size=len(data), collate_fn=collate_rows)))
-    labels = batch.get("labels") if isinstance(batch, Mapping) else None
+        batch = next(iter(loader))
+    labels = None
+    if isinstance(batch, Mapping):
+        labels = batch.get("labels")
     if not isinstance(labels, Tensor) or labels.dim() != 1 or labels.is_floating_point():
         raise InputError("data_collator", type(batch).__name__, "must give a dict with integer labels (N,)")
     if "offsets" in batch:
@@ -80,18 +84,23 @@ def collate(data: Any, data_collator: Callable[[Any], Any] | None, model: SelfMo
 
 
 def _without_other_columns(rows: Any, taken: list[str]) -> Any:
-    """Return rows with those columns alone that the network takes, if its input is among them."""
-    first = rows[0] if isinstance(rows, list) else None
-    if not isinstance(first, Mapping) or not any(name in first for name in taken):
+    """Return rows with the network's arguments and labels alone, if its input is among the columns."""
+    if not isinstance(rows, list) or not isinstance(rows[0], Mapping):
+        return rows
+    if rows[0].keys().isdisjoint(taken):
         return rows
     kept = {*taken, *_LABELS}
-    return [{name: value for name, value in row.items() if name in kept} for row in rows]
+    shortened = []
+    for row in rows:
+        shortened.append({name: value for name, value in row.items() if name in kept})
+    return shortened
 
 
 @contextmanager
 def _own_random_numbers() -> Iterator[None]:
-    """Draw random numbers of a fixed seed, and leave all generators as they were."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    """Draw random numbers of a fixed seed, and leave all generators unchanged."""
+    python = random.getstate()
+    numpy = np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             set_seed(0)

@@ -1,4 +1,4 @@
-"""Several processes that train one network: the numbers are those of one process, in whatever order things are called.
+"""Several processes that train one network: the numbers are those of one process, in any order of calls.
 
 Populations are cut by their members instead, see `shares.py`.
 """
@@ -22,11 +22,16 @@ from .population import SelfModelingPopulation
 if TYPE_CHECKING:
     from transformers import Trainer
 
-# what a loader of shares takes over from the loader that transformers has made
+# arguments that a loader of shares takes over from transformers' loader
 _KEPT = (
-    "num_workers", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context", "prefetch_factor",
+    "num_workers",
+    "pin_memory",
+    "timeout",
+    "worker_init_fn",
+    "multiprocessing_context",
+    "prefetch_factor",
     "persistent_workers",
-)  # fmt: skip
+)
 
 
 def is_sharded(trainer: Trainer) -> bool:
@@ -38,15 +43,15 @@ def is_sharded(trainer: Trainer) -> bool:
 def own_class(model: Any) -> Iterator[None]:
     """Give a sharded network its own class back for a while.
 
-    FSDP2 replaces the class by one that it makes. transformers copies the code of a network's class beside its
-    weights: it would be FSDP's, and no Auto class could load the network.
+    FSDP2 replaces the class by its own one. transformers copies the code of a network's class beside its weights. It
+    would be FSDP's code, and no Auto class could load the network.
     """
-    changed = type(model)
     if not isinstance(model, FSDPModule):
         yield
         return
-    own: Any = next(kind for kind in changed.__mro__ if not issubclass(kind, FSDPModule))
-    model.__class__ = own
+    changed = type(model)
+    own = [kind for kind in changed.__mro__ if not issubclass(kind, FSDPModule)]
+    model.__class__ = own[0]  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -57,10 +62,10 @@ def own_class(model: Any) -> Iterator[None]:
 
 
 def forget_evaluation(trainer: Trainer) -> None:
-    """Let a network that was evaluated first be prepared for training.
+    """Let an evaluated network be prepared for training.
 
-    Accelerate marks a network that it has prepared for evaluation alone, and never wraps a marked one. Its processes
-    would train apart, without exchanging gradients.
+    Accelerate marks a network after preparing it for evaluation alone, and never wraps a marked one. Its processes
+    would train separately, without exchanging gradients.
     """
     if trainer.args.world_size == 1 or is_sharded(trainer) or _is_wrapped(trainer):
         return
@@ -71,12 +76,14 @@ def forget_evaluation(trainer: Trainer) -> None:
 
 @torch.no_grad()
 def share_state(trainer: Trainer) -> None:
-    """Give every process what the first one has: the buffers, and before the first training the parameters too.
+    """Give every process the buffers of the first one, and before the first training its parameters too.
 
-    BatchNorm's running statistics follow each process's own samples between two steps. What is evaluated, measured
-    and saved is one network. All processes call this together.
+    BatchNorm's running statistics follow each process's own samples between two steps, but one network is evaluated,
+    measured and saved. All processes call this together.
     """
-    if trainer.args.world_size == 1 or is_sharded(trainer) or isinstance(trainer.model, SelfModelingPopulation):
+    if trainer.args.world_size == 1 or is_sharded(trainer):
+        return
+    if isinstance(trainer.model, SelfModelingPopulation):
         return
     tensors = list(trainer.model.buffers())
     if not _is_wrapped(trainer):  # DistributedDataParallel shares the parameters when it wraps a network
@@ -88,6 +95,7 @@ def share_state(trainer: Trainer) -> None:
 
 
 def _is_wrapped(trainer: Trainer) -> bool:
+    """Return whether DistributedDataParallel wraps the network."""
     return any(isinstance(module, DistributedDataParallel) for module in trainer.model_wrapped.modules())
 
 
@@ -95,16 +103,16 @@ def _is_wrapped(trainer: Trainer) -> bool:
 
 
 def share_batches(loader: DataLoader, trainer: Trainer) -> DataLoader:
-    """Return a loader by which the processes split each batch of one process, the last one too.
+    """Return a loader for splitting each batch of one process over all processes, the last one too.
 
-    Accelerate fills the last batch with samples from the beginning, so that these count twice.
+    Accelerate fills the last batch with samples from the beginning, so these samples would count twice.
 
     Args:
-        loader: what transformers has made of the training set for this process.
-        trainer: whose loader it is.
+        loader: transformers' loader of the training set for this process.
+        trainer: owns the loader.
 
     Returns:
-        `loader` itself where it is not cut by batches: one process, a data set without a length.
+        `loader` itself if it is not cut by batches: one process, or a data set without a length.
     """
     shard = loader.batch_sampler
     if not isinstance(shard, BatchSamplerShard) or shard.split_batches:
@@ -112,16 +120,36 @@ def share_batches(loader: DataLoader, trainer: Trainer) -> DataLoader:
     own = shard.batch_sampler
     batch_size = own.batch_size * shard.num_processes
     batches = BatchSampler(own.sampler, batch_size, drop_last=own.drop_last)
+    settings = {name: getattr(loader, name) for name in _KEPT}
     return SharedLoader(
         SharedSamples(loader.dataset),
         batch_sampler=SharesOfBatches(batches, shard.num_processes, shard.process_index),
         collate_fn=_CollateShare(loader.collate_fn, trainer.label_names),
-        **{name: getattr(loader, name) for name in _KEPT},
+        **settings,
     )
 
 
+def smallest_share(num_samples: int, batch_size: int, num_processes: int, drop_last: bool) -> int:
+    """Return the smallest number of samples that a process gets in a batch of an epoch. One stands in for none.
+
+    Args:
+        num_samples: N.
+        batch_size: of each process.
+        num_processes: P. Each batch of P * batch_size samples is split as evenly as possible.
+        drop_last: whether a last batch that is not full is left out.
+
+    Example:
+        >>> smallest_share(num_samples=70, batch_size=32, num_processes=2, drop_last=False)
+        3
+    """
+    rest = num_samples % (batch_size * num_processes)
+    if rest == 0 or drop_last:
+        return batch_size
+    return max(1, rest // num_processes)
+
+
 class SharesOfBatches(Sampler[list[int]]):
-    """This process's share of each batch, as even as possible. An empty share becomes the index -1.
+    """Yield this process's share of each batch, as even as possible. An empty share becomes the index -1.
 
     Args:
         batches: of all processes together.
@@ -143,12 +171,13 @@ class SharesOfBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in self.batches:
-            share = torch.tensor(batch).tensor_split(self.num_processes)[self.process_index]
-            yield share.tolist() or [-1]
+            shares = torch.tensor(batch).tensor_split(self.num_processes)
+            own = shares[self.process_index].tolist()
+            yield own or [-1]
 
 
 class SharedSamples(Dataset):
-    """A data set whose samples come by the share, with a mark of an empty share."""
+    """Give the samples of a data set by the share, with a mark of an empty share."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -157,9 +186,11 @@ class SharedSamples(Dataset):
         return len(self.dataset)
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[list[Any], bool]:
-        """The samples of a share, and whether it is empty: then the first sample stands in."""
+        """Return the samples of a share, and whether it is empty. The first sample stands in for an empty share."""
         empty = indices[0] < 0
-        rows = [0] if empty else list(indices)
+        rows = list(indices)
+        if empty:
+            rows = [0]
         if hasattr(self.dataset, "__getitems__"):
             return self.dataset.__getitems__(rows), empty
         return [self.dataset[row] for row in rows], empty
@@ -173,7 +204,7 @@ class SharedLoader(DataLoader):
 
 
 class _CollateShare:
-    """Collates a share. The labels of an empty one are -100, so that its stand-in enters no loss."""
+    """Collate a share. The labels of an empty one are -100, so its stand-in enters no loss."""
 
     def __init__(self, collate: Callable[[list[Any]], Any], label_names: Sequence[str]) -> None:
         self.collate = collate

@@ -1,4 +1,4 @@
-"""The network for a task: what its recipe or the user says, and what the data decide (classes, shapes, vocabulary)."""
+"""The network for a task, from its recipe, the user's fields and the data, and checks that network and data fit."""
 
 from __future__ import annotations
 
@@ -19,59 +19,76 @@ NETWORK_FIELDS = ("backbone", "backbone_kwargs", "small_image_stem", "hidden_siz
 
 
 def network_fields(data: TaskData[Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of `SelfModelingConfig`.
+    """Return fields of `SelfModelingConfig`.
 
     Args:
-        data: the task's.
+        data: the task's. It decides the classes, the shape of images and the vocabulary.
         given: fields that do not follow from the data. Without a backbone, images get an MLP and texts an embedding
-            bag (of 64 dimensions where `backbone_kwargs` has none).
+            bag (of 64 dimensions, if `backbone_kwargs` has none).
     """
+    labels = dict(enumerate(data.label_names))
     fields = {
-        "id2label": dict(enumerate(data.label_names)),
-        "label2id": {name: number for number, name in enumerate(data.label_names)},
+        "id2label": labels,
+        "label2id": {name: number for number, name in labels.items()},
         **given,
     }
     if isinstance(data.train, TextTensors):
         fields.setdefault("backbone", "embedding_bag")
         if fields["backbone"] == "embedding_bag" and not data.train.padded:
-            own = {"num_embeddings": len(data.train.tokenizer), "embedding_dim": 64}
-            fields["backbone_kwargs"] = own | dict(fields.get("backbone_kwargs") or {})
+            kwargs = {"num_embeddings": len(data.train.tokenizer), "embedding_dim": 64}
+            kwargs.update(fields.get("backbone_kwargs") or {})
+            fields["backbone_kwargs"] = kwargs
     elif isinstance(data.train, ImageTensors):
         fields.setdefault("backbone", "mlp")
         _, channels, height, width = data.train.pixels.shape
-        fields |= {"image_size": (height, width), "num_channels": channels}
+        fields["image_size"] = (height, width)
+        fields["num_channels"] = channels
     return fields
 
 
 def recipe_config(spec: TaskSpec, data: TaskData[Any], **changes: Any) -> SelfModelingConfig:
-    """The network of a task's recipe, but for these fields."""
+    """Return the configuration of a task's recipe.
+
+    Args:
+        spec: the task.
+        data: the task's.
+        changes: fields in place of the recipe's.
+
+    Example:
+        >>> from selfmod_hf import get_task, load_images
+        >>> task = get_task("digits")
+        >>> recipe_config(task, load_images(task), hidden_sizes=[8]).hidden_sizes
+        [8]
+    """
     given = {name: spec.recipe[name] for name in NETWORK_FIELDS if name in spec.recipe}
-    return SelfModelingConfig(**network_fields(data, {**given, **changes}))
+    given.update(changes)
+    return SelfModelingConfig(**network_fields(data, given))
 
 
 def check_forward(model: SelfModelingPreTrainedModel, data: TensorData) -> None:
-    """Run the network on the first sample, so that one that cannot read these data is found before training.
+    """Run the network on the first sample, to find a network that cannot read these data before training.
 
     The sample has no label, because an error in a loss is no error of the data.
 
     Raises:
-        InputError: what the network says.
+        InputError: the network's own error.
     """
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a data set may draw numbers for its samples
             sample = data.take(torch.arange(1))
-            model(**{name: values for name, values in sample.items() if name != "labels"})
+            sample.pop("labels", None)
+            model(**sample)
     except (RuntimeError, ValueError) as error:
-        problem = f"cannot read these samples ({' '.join(str(error).split())[:300]})"
-        raise InputError("backbone", model.config.backbone, problem) from error
+        message = " ".join(str(error).split())[:300]
+        raise InputError("backbone", model.config.backbone, f"cannot read these samples ({message})") from error
     finally:
         model.train(was_training)
 
 
 def check_preprocessing(config: SelfModelingConfig, data: Any) -> None:
-    """Warn where a pretrained backbone is given images that were not prepared as it was trained."""
+    """Warn if a pretrained backbone gets images with another preprocessing than in its own training."""
     plain = isinstance(data, ImageTensors) and data.source == ImagePreprocessing().source
     if config.base_model is not None and plain:
         warnings.warn(
@@ -87,7 +104,11 @@ def check_length(model: SelfModelingPreTrainedModel, *texts: TensorData) -> None
     Raises:
         InputError: the longest has too many tokens.
     """
-    check_tokens(model, max((data.longest for data in texts if isinstance(data, TextTensors)), default=0))
+    longest = 0
+    for data in texts:
+        if isinstance(data, TextTensors):
+            longest = max(longest, data.longest)
+    check_tokens(model, longest)
 
 
 def check_tokens(model: SelfModelingPreTrainedModel, longest: int) -> None:
@@ -101,16 +122,21 @@ def check_labels(field: str, labels: torch.Tensor, num_labels: int) -> None:
     """Reject labels that belong to no class of a network.
 
     Args:
-        field: that holds the labels, for the error.
-        labels: (N,), -100 where a sample has none.
+        field: of the labels, for the error.
+        labels: (N,), -100 for a sample without a label.
         num_labels: of the network.
 
     Raises:
         InputError: names the label.
+
+    Example:
+        >>> check_labels("labels", torch.tensor([0, 1, -100]), num_labels=2)
     """
     counted = labels[labels != IGNORED_LABEL]
     if not len(counted):
         return
-    for label in (int(counted.min()), int(counted.max())):
+    smallest = int(counted.min())
+    largest = int(counted.max())
+    for label in (smallest, largest):
         if not 0 <= label < num_labels:
             raise InputError(field, label, f"the model has {num_labels} classes")

@@ -1,4 +1,4 @@
-"""The RLCT of this package's networks on this package's data: `estimate_llc` with the pieces joined."""
+"""The RLCT of this package's networks on this package's data: `estimate_llc` with modules, inputs and targets made."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ from ..data.tensors import on_device
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
 from ..models.losses_self_modeling import IGNORED_LABEL
+from .checkpoints import saved_sha256
 from .collated import CollatedData, collate, is_data_of_rows
-from .measured import saved_sha256
-from .recipe_network import check_labels, check_length, check_tokens
+from .recipe_network import check_labels, check_tokens
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+Models = Sequence[SelfModelingPreTrainedModel]
+Collator = Callable[[Any], Any]  # rows -> a batch
 
 
 class _OnPixels(nn.Module):
@@ -40,10 +43,12 @@ class _OnPixels(nn.Module):
         self.scale, self.shift = data.scale_and_shift()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        scale, shift = on_device(self.scale, pixels.device), on_device(self.shift, pixels.device)
+        scale = on_device(self.scale, pixels.device)
+        shift = on_device(self.shift, pixels.device)
         values = pixels.mul(scale).sub(shift)  # (B, C, H, W)
         # to the weights' type, which a run in bfloat16 has rounded
-        return self.network(pixel_values=values.to(next(self.network.parameters()).dtype)).logits
+        dtype = next(self.network.parameters()).dtype
+        return self.network(pixel_values=values.to(dtype)).logits
 
 
 class _OnInputs(nn.Module):
@@ -55,8 +60,10 @@ class _OnInputs(nn.Module):
 
     def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
         dtype = next(self.network.parameters()).dtype
-        floats = {name: value.to(dtype) for name, value in inputs.items() if value.is_floating_point()}
-        return self.network(**(inputs | floats)).logits
+        for name, value in inputs.items():
+            if value.is_floating_point():
+                inputs[name] = value.to(dtype)
+        return self.network(**inputs).logits
 
 
 def _pruned(model: SelfModelingPreTrainedModel) -> SelfModelingPreTrainedModel:
@@ -64,7 +71,8 @@ def _pruned(model: SelfModelingPreTrainedModel) -> SelfModelingPreTrainedModel:
     network = model.prune().eval()
     config = network.config
     config.return_dict = True
-    config.output_hidden_states = config.output_attentions = False
+    config.output_hidden_states = False
+    config.output_attentions = False
     if isinstance(network.backbone, PreTrainedModel):
         if network.main_input_name == "input_ids":
             network.backbone.set_attn_implementation(_attention_that_maps())
@@ -75,13 +83,14 @@ def _pruned(model: SelfModelingPreTrainedModel) -> SelfModelingPreTrainedModel:
 
 
 def _attention_that_maps() -> str:
-    """Return the name of a variant of transformers' scaled dot product attention, one that always builds its mask.
+    """Return the name of a variant of transformers' scaled dot product attention that always builds its mask.
 
-    The original looks first whether anything is padded, a decision that cannot be taken for all chains at once.
+    The original first checks whether any token is padding. This decision cannot be made for all chains at once.
     """
 
     def mask(*args: Any, **settings: Any) -> torch.Tensor | None:
-        return sdpa_mask(*args, **{**settings, "allow_is_bidirectional_skip": False})
+        settings["allow_is_bidirectional_skip"] = False
+        return sdpa_mask(*args, **settings)
 
     name = "selfmod_sdpa_with_mask"
     AttentionInterface.register(name, sdpa_attention_forward)
@@ -103,7 +112,7 @@ class _OnTexts(nn.Module):
 
 
 class _Texts:
-    """Hold the data behind `_Bags` by reference, so that networks that are stacked and copied share one."""
+    """Hold the data behind `_Bags` by reference, so that stacked and copied networks share one."""
 
     def __init__(self, data: TextTensors) -> None:
         self.data = data
@@ -117,7 +126,10 @@ class _Bags(torch.autograd.Function):
 
     @staticmethod
     def forward(rows: torch.Tensor, texts: _Texts) -> tuple[torch.Tensor, torch.Tensor]:
-        batch = texts.data.take(rows) if rows.dim() == 1 else texts.data.take_members(rows)
+        take = texts.data.take
+        if rows.dim() > 1:
+            take = texts.data.take_members
+        batch = take(rows)
         return batch["input_ids"], batch["offsets"]
 
     @staticmethod
@@ -133,36 +145,41 @@ class _Bags(torch.autograd.Function):
         return _Bags.apply(rows.movedim(in_dims[0], 0), texts), (0, 0)
 
 
-def _modules_and_data(
-    models: Sequence[SelfModelingPreTrainedModel], data: Any, collator: Callable[[Any], Any] | None, device: Any
-) -> tuple[list[nn.Module], Any, torch.Tensor]:
-    """Return modules, inputs and targets, as `estimate_llc` takes them, of the samples that have a label."""
-    _check_kinds(models, data)
-    if is_data_of_rows(data) and not isinstance(data, TensorData):
-        data = collate(data, collator, models[0])
-    _check_fit(models[0], data)
-    rows = torch.arange(len(data.labels))[data.labels.cpu() != IGNORED_LABEL]
+def _modules_and_data(models: Models, data: Any, device: Any) -> tuple[list[nn.Module], Any, torch.Tensor]:
+    """Return modules, inputs and targets for `estimate_llc`, of the samples with a label.
+
+    Args:
+        models: networks of one architecture.
+        data: of `_checked_data`.
+        device: of the computation. None: that of the networks.
+    """
+    counted = data.labels.cpu() != IGNORED_LABEL
+    rows = torch.arange(len(data.labels))[counted]
     labels = data.labels[rows]
     if isinstance(data, ImageTensors):
-        pixels = data.pixels if len(rows) == len(data) else data.pixels[rows]
+        pixels = data.pixels
+        if len(rows) < len(data):
+            pixels = pixels[rows]
         return [_OnPixels(model, data) for model in models], pixels, labels
     if isinstance(data, CollatedData):
         inputs = {name: value[rows] for name, value in data.inputs.items()}
         return [_OnInputs(model) for model in models], inputs, labels
     if data.padded:
         batch = data.take(rows)
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
         return [_OnInputs(model) for model in models], inputs, labels
-    near = data.to(models[0].device if device is None else device)
+    if device is None:
+        device = models[0].device
+    near = data.to(device)
     return [_OnTexts(model, near) for model in models], rows, labels
 
 
 @shows_settings(LLCOptions)
 def estimate_rlct(
-    models: Sequence[SelfModelingPreTrainedModel],
+    models: Models,
     train_data: Any,
     /,
-    data_collator: Callable[[Any], Any] | None = None,
+    data_collator: Collator | None = None,
     *,
     members: Sequence[int] | None = None,
     **settings: Unpack[LLCOptions],
@@ -171,28 +188,40 @@ def estimate_rlct(
 
     Args:
         models: networks of one architecture at their trained weights. They are not changed.
-        train_data: the training set. `ImageTensors` or `TextTensors`: `load_images(...).train`, images as they are,
-            without augmentation. Or rows with a length, such as a `datasets.Dataset`, which are read into memory.
-            Samples with the label -100 are left out.
-        data_collator: makes a batch of rows, as the Trainer's does. None: transformers' `default_data_collator`.
+        train_data: the training set. `ImageTensors` or `TextTensors`: `load_images(...).train`, images without
+            augmentation. Or rows with a length, such as a `datasets.Dataset`, which are read into memory. Samples with
+            the label -100 are left out.
+        data_collator: makes a batch of rows, like the Trainer's. None: transformers' `default_data_collator`.
         members: numbers of the networks' noise, as for `estimate_llc_many`.
-        settings: as for `estimate_llc`, but for the loss, for example from `llc_preset("paper", "mnist")`.
-            Parameters are named as the pruned network's, after `network.`.
+        settings: as for `estimate_llc` except the loss, for example from `llc_preset("paper", "mnist")`. Parameters
+            have the pruned network's names, after `network.`.
 
     Returns:
-        One result a network, in their order. Each names the weights it was measured on by `weights_sha256`.
+        One result per network, in the same order. Each names its weights by `weights_sha256`.
 
     Raises:
-        ValueError: no network, one of another kind, data that do not fit the networks (kind, size, labels), or a
+        ValueError: no network, a network of another kind, data that do not fit the networks (kind, size, labels), or a
             setting that cannot be used.
+
+    Example:
+        >>> from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification
+        >>> config = SelfModelingConfig(hidden_sizes=[4], image_size=8, num_labels=2)
+        >>> network = SelfModelingForImageClassification(config)
+        >>> images = ImageTensors(torch.randint(0, 256, (32, 1, 8, 8), dtype=torch.uint8), torch.arange(32) % 2)
+        >>> (result,) = estimate_rlct([network], images, num_chains=2, num_draws=40, batch_size=16)
+        >>> result.loss_trace.shape
+        (2, 40)
     """
-    modules, inputs, targets = _modules_and_data(models, train_data, data_collator, settings.get("device"))
+    data = _checked_data(models, train_data, data_collator)
+    modules, inputs, targets = _modules_and_data(models, data, settings.get("device"))
     chosen = LLCSettings(**settings)
     check_members(members, len(modules))
     problem = make_problem(modules, inputs, targets, chosen)
-    results = sample(problem, one_group_each(problem, chosen, members), chosen)
-    pairs = zip(results, models, strict=True)
-    return [replace(result, weights_sha256=saved_sha256(model)) for result, model in pairs]
+    groups = one_group_each(problem, chosen, members)
+    results = []
+    for result, model in zip(sample(problem, groups, chosen), models, strict=True):
+        results.append(replace(result, weights_sha256=saved_sha256(model)))
+    return results
 
 
 @shows_settings(CalibrationOptions, sampler=CALIBRATION_SAMPLER)
@@ -200,13 +229,13 @@ def calibrate_rlct(
     model: SelfModelingPreTrainedModel,
     train_data: Any,
     /,
-    data_collator: Callable[[Any], Any] | None = None,
+    data_collator: Collator | None = None,
     *,
     step_sizes: Sequence[float] | None = None,
     localizations: Sequence[float] | None = None,
     **settings: Unpack[CalibrationOptions],
 ) -> LLCCalibration:
-    """Calibrate the RLCT of one network, pruned, with cross-entropy on `train_data`; see `calibrate_llc`.
+    """Calibrate the RLCT of one network, pruned, with cross-entropy on `train_data`, like `calibrate_llc`.
 
     Args:
         model: a network at its trained weights. It is not changed.
@@ -214,47 +243,68 @@ def calibrate_rlct(
         data_collator: as for `estimate_rlct`.
         step_sizes: as for `calibrate_llc`.
         localizations: as for `calibrate_llc`.
-        settings: as for `calibrate_llc`, but for the loss.
+        settings: as for `calibrate_llc` except the loss.
 
     Raises:
         ValueError: a network of another kind, data that do not fit it (kind, size, labels), or a setting that cannot be
             used.
     """
-    (module,), inputs, targets = _modules_and_data([model], train_data, data_collator, settings.get("device"))
+    data = _checked_data([model], train_data, data_collator)
+    (module,), inputs, targets = _modules_and_data([model], data, settings.get("device"))
     found = calibrate_llc(module, inputs, targets, step_sizes=step_sizes, localizations=localizations, **settings)
-    return replace(found, result=replace(found.result, weights_sha256=saved_sha256(model)))
+    result = replace(found.result, weights_sha256=saved_sha256(model))
+    return replace(found, result=result)
+
+
+def _checked_data(models: Any, data: Any, collator: Collator | None) -> Any:
+    """Return a training set as tensors that fit the networks.
+
+    Raises:
+        InputError: networks or data of another kind, or data that do not fit.
+    """
+    _check_kinds(models, data)
+    model = models[0]
+    if is_data_of_rows(data) and not isinstance(data, TensorData):
+        data = collate(data, collator, model)
+    if not bool((data.labels != IGNORED_LABEL).any()):
+        raise InputError("train_data.labels", IGNORED_LABEL, "no sample has a label")
+    check_labels("train_data.labels", data.labels, model.config.num_labels)
+    if isinstance(data, ImageTensors):
+        _check_images(model, data)
+    elif isinstance(data, TextTensors):
+        _check_input_name(model, "input_ids")
+        if data.padded != (model.config.backbone == "transformers"):
+            raise InputError("train_data.padded", data.padded, "encoders take padded texts, embedding bags bags")
+        check_tokens(model, data.longest)
+    elif "input_ids" in data.inputs:  # it was collated for this network
+        check_tokens(model, data.inputs["input_ids"].shape[1])
+    return data
 
 
 def _check_kinds(models: Any, data: Any) -> None:
+    """Raise an InputError unless these are self-modeling networks, and data of a kind that they take."""
     several = isinstance(models, (Sequence, nn.ModuleList))
     check("models", type(models).__name__, several, "a list of networks, of one network too")
     check("models", models, len(models) > 0, "one network or more")
     for model in models:
-        kind = getattr(getattr(model, "config", None), "model_type", None)
-        ours = kind == SelfModelingConfig.model_type
+        config = getattr(model, "config", None)
+        ours = getattr(config, "model_type", None) == SelfModelingConfig.model_type
         check("model", type(model).__name__, ours, "a self-modeling network; for others there is estimate_llc")
     usable = isinstance(data, (ImageTensors, TextTensors, CollatedData)) or is_data_of_rows(data)
     allowed = "ImageTensors or TextTensors, such as load_images(...).train, or rows with a length and a data_collator"
     check("train_data", type(data).__name__, usable, allowed)
 
 
-def _check_fit(model: SelfModelingPreTrainedModel, data: Any) -> None:
-    config = model.config
-    if not bool((data.labels != IGNORED_LABEL).any()):
-        raise InputError("train_data.labels", IGNORED_LABEL, "no sample has a label")
-    check_labels("train_data.labels", data.labels, config.num_labels)
-    if isinstance(data, CollatedData):  # it was collated for this network
-        if "input_ids" in data.inputs:
-            check_tokens(model, data.inputs["input_ids"].shape[1])
-        return
-    kind = "pixel_values" if isinstance(data, ImageTensors) else "input_ids"
-    if model.main_input_name != kind:
-        raise InputError("train_data", kind, f"the model takes {model.main_input_name}")
-    if isinstance(data, ImageTensors):
-        expected, found = list(config.input_shape), list(data.pixels.shape[1:])
-        if expected != found:
-            problem = f"the model takes images of {expected} (channels, height, width)"
-            raise InputError("train_data", found, problem)
-    if isinstance(data, TextTensors) and data.padded != (config.backbone == "transformers"):
-        raise InputError("train_data.padded", data.padded, "encoders take padded texts, embedding bags bags")
-    check_length(model, data)
+def _check_images(model: SelfModelingPreTrainedModel, data: ImageTensors) -> None:
+    """Raise an InputError unless these images have the network's size."""
+    _check_input_name(model, "pixel_values")
+    expected = list(model.config.input_shape)
+    found = list(data.pixels.shape[1:])
+    if expected != found:
+        raise InputError("train_data", found, f"the model takes images of {expected} (channels, height, width)")
+
+
+def _check_input_name(model: SelfModelingPreTrainedModel, name: str) -> None:
+    """Raise an InputError unless the network's main input has this name."""
+    if model.main_input_name != name:
+        raise InputError("train_data", name, f"the model takes {model.main_input_name}")

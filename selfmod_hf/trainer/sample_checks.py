@@ -1,8 +1,7 @@
-"""What is checked before the first step of a training: samples that the network could not train on."""
+"""Checks before the first step of a training: samples that the network could not train on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import datasets
@@ -13,18 +12,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..data import TensorData, TextTensors
 from ..errors import InputError
 from ..models.positions_self_modeling import most_tokens
-from .recipe_network import check_labels, check_length
-from .shares import smallest_share
+from .processes import smallest_share
+from .recipe_network import check_labels, check_tokens
 
 if TYPE_CHECKING:
-    from .tracking import TrackingTrainer
+    from .terms_trainer import TermsTrainer
 
 
-def check_before_training(trainer: TrackingTrainer) -> None:
+def check_before_training(trainer: TermsTrainer) -> None:
     """Reject labels of no class, texts too long for the encoder, and batches too small for BatchNorm.
 
     Raises:
-        InputError: what the network could not train on.
+        InputError: names the samples that the network could not train on.
     """
     with torch.random.fork_rng(devices=[]):  # a data set may draw numbers for its samples
         check_classes(trainer)
@@ -35,22 +34,22 @@ def check_before_training(trainer: TrackingTrainer) -> None:
 # ---- labels ----
 
 
-def check_classes(trainer: TrackingTrainer) -> None:
-    """Reject labels in memory that belong to no class of the network, which torch would reject without their names."""
+def check_classes(trainer: TermsTrainer) -> None:
+    """Reject labels in memory that belong to no class. torch would reject them without their names."""
     model: Any = trainer.model
-    if isinstance(trainer.train_dataset, TensorData):
-        check_labels("train_dataset.labels", trainer.train_dataset.labels, model.config.num_labels)
-    if isinstance(trainer.eval_dataset, TensorData):
-        check_labels("eval_dataset.labels", trainer.eval_dataset.labels, model.config.num_labels)
+    for name in ("train_dataset", "eval_dataset"):
+        data = getattr(trainer, name)
+        if isinstance(data, TensorData):
+            check_labels(f"{name}.labels", data.labels, model.config.num_labels)
 
 
 # ---- lengths ----
 
 
-def check_texts(trainer: TrackingTrainer) -> None:
+def check_texts(trainer: TermsTrainer) -> None:
     """Reject texts with more tokens than the encoder has positions.
 
-    Texts of `datasets.Dataset` are looked at as the collator gives them, since it may cut them.
+    Texts of `datasets.Dataset` are measured after the collator, because it may cut them.
     """
     model: Any = getattr(trainer.model, "stacked", trainer.model)  # a population's members are alike
     most = most_tokens(model.backbone)
@@ -58,14 +57,15 @@ def check_texts(trainer: TrackingTrainer) -> None:
         return
     for data in _data_sets(trainer):
         if isinstance(data, TextTensors):
-            check_length(model, data)
+            check_tokens(model, data.longest)
         elif _holds_texts(data):
             given = _collated(trainer, data, _longest(data)).get("input_ids")
             if given is not None and given.shape[1] > most:
                 raise InputError("input_ids", f"{given.shape[1]} tokens", f"allowed are at most {most} in a text")
 
 
-def _data_sets(trainer: TrackingTrainer) -> Iterable[Any]:
+def _data_sets(trainer: TermsTrainer) -> list[Any]:
+    """Return the training set and all evaluation sets."""
     evaluated = trainer.eval_dataset
     if isinstance(evaluated, dict):
         return [trainer.train_dataset, *evaluated.values()]
@@ -73,23 +73,30 @@ def _data_sets(trainer: TrackingTrainer) -> Iterable[Any]:
 
 
 def _holds_texts(data: Any) -> bool:
-    if isinstance(data, list):  # of samples in memory
-        return len(data) > 0 and all(isinstance(row, dict) and "input_ids" in row for row in data)
-    return isinstance(data, datasets.Dataset) and "input_ids" in data.column_names
+    """Return whether these are samples in memory, or a `datasets.Dataset`, with tokens."""
+    if isinstance(data, datasets.Dataset):
+        return "input_ids" in data.column_names
+    if not isinstance(data, list):
+        return False
+    return len(data) > 0 and all(isinstance(row, dict) and "input_ids" in row for row in data)
 
 
 def _longest(data: Any) -> int:
     """Return the row of the longest text."""
-    if isinstance(data, list):
-        return max(range(len(data)), key=lambda row: len(data[row]["input_ids"]))
     lengths: list[int] = []
-    for table in data.select_columns(["input_ids"]).with_format("arrow").iter(batch_size=10_000):
-        lengths += table["input_ids"].combine_chunks().value_lengths().to_pylist()
-    return max(range(len(lengths)), key=lambda row: lengths[row] or 0)
+    if isinstance(data, list):
+        for row in data:
+            lengths.append(len(row["input_ids"]))
+    else:
+        tokens = data.select_columns(["input_ids"]).with_format("arrow")
+        for table in tokens.iter(batch_size=10_000):
+            column = table["input_ids"].combine_chunks()
+            lengths += column.value_lengths().fill_null(0).to_pylist()
+    return lengths.index(max(lengths))
 
 
-def _collated(trainer: TrackingTrainer, data: Any, row: int) -> dict[str, Any]:
-    """Return a batch of one sample, as the network would get it."""
+def _collated(trainer: TermsTrainer, data: Any, row: int) -> dict[str, Any]:
+    """Return a batch of one sample, in the form for the network."""
     if isinstance(data, TensorData):
         return data.take(torch.tensor([row]))
     collate = trainer.data_collator
@@ -103,20 +110,24 @@ def _collated(trainer: TrackingTrainer, data: Any, row: int) -> dict[str, Any]:
 # ---- batches ----
 
 
-def check_smallest_batch(trainer: TrackingTrainer) -> None:
-    """Reject a batch of one sample where BatchNorm would see a single value per channel: it has no deviation."""
-    data, args = trainer.train_dataset, trainer.args
-    if not hasattr(data, "__len__") or not any(isinstance(m, _BatchNorm) for m in trainer.model.modules()):
+def check_smallest_batch(trainer: TermsTrainer) -> None:
+    """Reject a batch of one sample if BatchNorm would get a single value per channel, because it has no deviation."""
+    data = trainer.train_dataset
+    args = trainer.args
+    normalizing = [module for module in trainer.model.modules() if isinstance(module, _BatchNorm)]
+    if not normalizing or not hasattr(data, "__len__"):
         return
-    processes = 1 if hasattr(trainer, "shares") else args.world_size  # a population's processes split its members
+    processes = args.world_size
+    if hasattr(trainer, "shares"):  # a population's processes split its members
+        processes = 1
     size = trainer._train_batch_size
     if smallest_share(len(data), size, processes, args.dataloader_drop_last) > 1:
         return
     layer = _layer_of_single_values(trainer.model, trainer._prepare_inputs(_collated(trainer, data, 0)))
     if layer is None:
         return
-    where = layer.removeprefix("stacked.")  # of a population
-    problem = f"of {len(data)} samples a batch gets one alone, on which BatchNorm ({where}) cannot be trained; "
+    name = layer.removeprefix("stacked.")  # of a population
+    problem = f"of {len(data)} samples a batch gets one alone, on which BatchNorm ({name}) cannot be trained; "
     if size == 1:
         problem += "allowed are batches of two samples or more"
     else:
@@ -127,7 +138,7 @@ def check_smallest_batch(trainer: TrackingTrainer) -> None:
 def _layer_of_single_values(model: nn.Module, batch: dict[str, Any]) -> str | None:
     """Return the first BatchNorm that this batch would give one value per channel.
 
-    Runs the network in eval mode, in which no statistics are taken and no numbers are drawn.
+    The network runs in eval mode, so it updates no statistics and draws no numbers.
     """
     found: list[str] = []
     handles = []
@@ -148,4 +159,6 @@ def _layer_of_single_values(model: nn.Module, batch: dict[str, Any]) -> str | No
         model.train(was_training)
         for handle in handles:
             handle.remove()
-    return found[0] if found else None
+    if not found:
+        return None
+    return found[0]

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..files import write_file
 from ..hub.agreement import compare_with_published, published_settings
 from ..hub.saved import SavedNetwork
-from .checkpoints import whole_checkpoints
+from .checkpoints import complete_checkpoints
 from .rlct import calibrate_rlct, estimate_rlct
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ CHOSEN = ("step_size", "localization", "sampler")  # by a calibration
 
 @dataclass(frozen=True)
 class Replication:
-    """A published RLCT, estimated once more.
+    """Hold a published RLCT and its repeated estimate.
 
     Attributes:
         result: the new estimate.
         published: the published `rlct.json`.
-        agrees: whether the two differ by at most 2 standard errors of the difference. None: that is no test, because
-            they are not comparable, one has not converged, or both were made with the same random numbers.
+        agrees: whether the two differ by at most 2 standard errors of the difference. None: this is no test, because
+            they are not comparable, one has not converged, or both have the same random numbers.
         text: the verdict in one line.
     """
 
@@ -64,16 +64,14 @@ def replicate_rlct(
 
     Raises:
         ValueError: no RLCT is published there, no file names the data, or a setting cannot be used.
-
-    >>> found = replicate_rlct("me/digits-h16")  # doctest: +SKIP
-    >>> found.agrees  # doctest: +SKIP
-    True
     """
     saved = SavedNetwork(model, revision, subfolder) if isinstance(model, str) else model
     published = saved.published_rlct
     if published is None:
         raise InputError("model", saved.model, "has no rlct.json beside it on the Hub")
-    chosen = dict(choose_settings(published, None, "", {}) if settings is None else settings) | dict(changes)
+    if settings is None:
+        settings = choose_settings(published, None, "", {})
+    chosen: dict[str, Any] = {**settings, **changes}
     if train_data is None:
         spec, train_data = saved.training_data()
         chosen.setdefault("data", spec.train_data)
@@ -93,7 +91,7 @@ def choose_settings(
         published: an `rlct.json`. Its settings are used if neither a preset nor a setting is given, with the next seed:
             the same seed would repeat the figure, and be no test of it.
         preset: its name. None: "paper".
-        task: whose values of the preset.
+        task: its values of the preset.
         given: settings.
 
     Raises:
@@ -130,11 +128,13 @@ def calibrate_saved(
         saved: the network.
         train_data: as for `estimate_rlct`.
         settings: of `choose_settings`. A calibration chooses step size, localization and sampler in their place.
-        given: settings that were given: a step size or localization makes the grid one line or cell.
+        given: the user's settings. A step size or localization makes the grid one line or cell.
     """
+    others = dict(settings)
+    for field in CHOSEN:
+        others.pop(field, None)
     name = settings["preset"].partition(" with ")[0]
     changed = sorted({*given, *CHOSEN})
-    others = {field: value for field, value in settings.items() if field not in CHOSEN}
     others["preset"] = f"{name} with {', '.join(changed)}"
     if "sampler" in given:
         others["sampler"] = given["sampler"]
@@ -143,7 +143,8 @@ def calibrate_saved(
             others[f"{field}s"] = [given[field]]
     saved.load_files()
     found = calibrate_rlct(saved.loaded_network, train_data, **others)
-    return replace(found, result=replace(found.result, weights_sha256=saved.weights_digest))
+    result = replace(found.result, weights_sha256=saved.weights_digest)
+    return replace(found, result=result)
 
 
 def estimate_checkpoints(
@@ -152,7 +153,7 @@ def estimate_checkpoints(
     """Estimate the RLCT of each checkpoint of a run with the same noise, so that the curve over training is smooth.
 
     Args:
-        run: folder of `selfmod train`, with folders `checkpoint-<step>`; or the checkpoints themselves.
+        run: folder of `selfmod train`, with folders `checkpoint-<step>`, or the checkpoints themselves.
         train_data: as for `estimate_rlct`.
         settings: as for `estimate_rlct`.
 
@@ -162,10 +163,14 @@ def estimate_checkpoints(
     Raises:
         ValueError: no checkpoint is complete, or a setting cannot be used.
     """
-    checkpoints = saved_checkpoints(run) if isinstance(run, (str, Path)) else run
+    if isinstance(run, (str, Path)):
+        checkpoints: Sequence[SavedNetwork] = saved_checkpoints(run)
+    else:
+        checkpoints = run
+    networks = []
     for saved in checkpoints:
         saved.load_files()
-    networks = [saved.loaded_network for saved in checkpoints]
+        networks.append(saved.loaded_network)
     results = estimate_rlct(networks, train_data, members=[0] * len(networks), **settings)
     found = {}
     for saved, result in zip(checkpoints, results, strict=True):
@@ -178,7 +183,7 @@ def save_checkpoints(results: Mapping[Path, LLCResult], file: Path) -> list[dict
 
     Args:
         results: of `estimate_checkpoints`.
-        file: one row a checkpoint: `step`, `checkpoint`, and the result without its traces.
+        file: one row per checkpoint: `step`, `checkpoint`, and the result without its traces.
     """
     rows = []
     for folder, result in results.items():
@@ -195,7 +200,7 @@ def saved_checkpoints(run_folder: str | Path) -> list[SavedNetwork]:
     Raises:
         ValueError: none is complete.
     """
-    found = whole_checkpoints(str(run_folder))
+    found = complete_checkpoints(str(run_folder))
     if not found:
         problem = "no folder checkpoint-<step> in it that was written to its end (train with `save_total_limit`)"
         raise InputError("checkpoints", str(run_folder), problem)

@@ -1,7 +1,7 @@
-"""What a Trainer writes: the network, what was measured of it, its card; and how these go to the Hub.
+"""The files of a Trainer: the network, its settings and its figures.
 
-Every file that records a figure names the weights that it was measured on. What describes former weights is moved
-aside when the folder gets new ones.
+Every file with a figure names the measured weights. When a folder gets new weights, files that describe former ones
+are moved aside.
 """
 
 from __future__ import annotations
@@ -13,16 +13,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import CommitInfo, HfApi
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, TrainOutput
-from transformers.utils import PushInProgress
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from ..complexity import LLCResult
 from ..data import TaskSpec, TensorData
@@ -31,60 +28,68 @@ from ..files import read_json, write_file
 from ..hub.card import BEGIN, between_markers, notes_in
 from ..hub.companions import Companions, Measured
 from ..hub.license import base_license
-from ..hub.model_folder import run_facts, write_model_card
-from ..hub.records import BASE_LICENSE, RUN_FILE, former_files, move_aside, stale_files, weight_files
-from ..hub.upload import Target, check_links, commit, files_of, remote_card, selected
+from ..hub.model_folder import run_facts
+from ..hub.records import BASE_LICENSE, RUN_FILE, former_files, move_aside, weight_files
 from ..weights import KEY, belongs, state_digest, weights_sha256
-from .checkpoints import whole_checkpoints
-from .processes import own_class
+from .checkpoints import complete_checkpoints
+from .processes import is_sharded, own_class
 from .training_args import SelfModelingTrainingArguments
 
 logger = logging.getLogger(__name__)
 
-_UNFINISHED = ".saving-"
+UNFINISHED = ".saving-"  # prefix of folders with incomplete files
 CARD = "README.md"
+RLCTS_FILE = "rlct_checkpoints.json"
 
 
 class SavingTrainer(Trainer):
-    """Write files that appear complete or not at all, each figure with the weights it belongs to."""
+    """Write files that appear complete or not at all, and record each figure with its weights."""
 
     args: SelfModelingTrainingArguments
-    push_in_progress: Any
     task: TaskSpec | None = None
-    _rlct: tuple[LLCResult, str] | None = None  # the newest estimate, and the weights it is of
-    _evaluations: dict[str, Measured] | None = None  # by the token of the weights; the best ones may not be the last
+    _rlct: tuple[LLCResult, str] | None = None  # the newest estimate, and the token of its weights
+    _evaluations: dict[str, Measured] | None = None  # by the token of the weights: the best ones may not be the last
     _saved: tuple[str, str] | None = None  # weights in the output folder: their token and their SHA-256
     _trained: str | None = None
-    _previous: Path | None = None  # where this training moves what a former one left
+    _previous: Path | None = None  # the folder for files of a former training
 
     # ---- which weights ----
 
     def weights_token(self, state_dict: Mapping[str, torch.Tensor] | None = None) -> str:
-        """Return what tells the present weights from others: a digest, or the step where no process holds them all."""
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        """Return a token of the present weights: a digest, or the step if each process holds only a part of them."""
+        if is_sharded(self):
             return f"step {self.state.global_step}"
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        return state_digest(model.state_dict() if state_dict is None else state_dict)
+        if state_dict is None:
+            state_dict = self._plain_model().state_dict()
+        return state_digest(state_dict)
+
+    def _plain_model(self) -> Any:
+        """Return the network without the wrappers of processes and of torch.compile."""
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
 
     def _sha256_of_weights(self) -> str | None:
         """Return the SHA-256 that the present weights have in a file. None: sharded ones that are not saved."""
         token = self.weights_token()
         if self._saved is not None and self._saved[0] == token:
             return self._saved[1]
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if is_sharded(self):
             return None
-        with tempfile.TemporaryDirectory(prefix=_UNFINISHED) as folder:
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED) as folder:
             self._write_network(folder, None)
             return weights_sha256(folder)
 
     @property
     def rlct_result(self) -> LLCResult | None:
-        """The newest estimate of the RLCT."""
-        return None if self._rlct is None else self._rlct[0]
+        """Return the newest estimate of the RLCT."""
+        if self._rlct is None:
+            return None
+        return self._rlct[0]
 
     @rlct_result.setter
     def rlct_result(self, result: LLCResult | None) -> None:
-        self._rlct = None if result is None else (result, self.weights_token())
+        self._rlct = None
+        if result is not None:
+            self._rlct = (result, self.weights_token())
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -93,11 +98,13 @@ class SavingTrainer(Trainer):
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         if eval_dataset is None and metric_key_prefix == "eval":
             token = self.weights_token()
-            self._evaluations = (self._evaluations or {}) | {token: Measured(token, dict(metrics))}
+            evaluations = dict(self._evaluations or {})
+            evaluations[token] = Measured(token, dict(metrics))
+            self._evaluations = evaluations
             self._tell_model(token)
         return metrics
 
-    # ---- training into a folder that was used before ----
+    # ---- training into the folder of a former training ----
 
     def train(
         self,
@@ -115,14 +122,16 @@ class SavingTrainer(Trainer):
         return output
 
     def _move_checkpoints_aside(self) -> None:
-        """Move former checkpoints. A later `resume_from_checkpoint=True` would take up the wrong training."""
-        folder = Path(self.args.output_dir)
-        if self.is_world_process_zero() and (found := whole_checkpoints(folder)):
-            names = [Path(checkpoint).name for checkpoint in found]
-            names += [name for name in ("rlct_checkpoints.json",) if (folder / name).is_file()]
-            self._previous = move_aside(folder, names)
-            where = f"the checkpoints of the former one are now in {self._previous}"
-            logger.warning(f"{folder}: a new training; {where}")
+        """Move former checkpoints, because a later `resume_from_checkpoint=True` would resume the wrong training."""
+        if self.is_world_process_zero():
+            folder = Path(self.args.output_dir)
+            names = [Path(checkpoint).name for checkpoint in complete_checkpoints(folder)]
+            if names and (folder / RLCTS_FILE).is_file():
+                names.append(RLCTS_FILE)
+            if names:
+                self._previous = move_aside(folder, names)
+                moved = f"the checkpoints of the former one are now in {self._previous}"
+                logger.warning(f"{folder}: a new training; {moved}")
         self.accelerator.wait_for_everyone()
 
     # ---- the network ----
@@ -131,36 +140,39 @@ class SavingTrainer(Trainer):
         """Save the network. Files appear complete or not at all, the weights last."""
         if not self.args.should_save:
             return super()._save(output_dir, state_dict)
-        plain = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        plain = self._plain_model()
         if state_dict is None and plain is not self.model:
             state_dict = plain.state_dict()  # the names of a compiled network begin with "_orig_mod."
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        for left_over in folder.glob(f"{_UNFINISHED}*"):  # of a run that was killed here
+        for left_over in folder.glob(f"{UNFINISHED}*"):  # of a run that was killed here
             shutil.rmtree(left_over, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=_UNFINISHED) as name:
-            self._write_network(name, state_dict)
-            self._save_settings(Path(name), self.weights_token(state_dict))
-            self._take_over(Path(name), folder, self.weights_token(state_dict))
+        token = self.weights_token(state_dict)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as unfinished:
+            self._write_network(unfinished, state_dict)
+            self._save_settings(Path(unfinished), token)
+            self._take_over(Path(unfinished), folder, token)
 
     def _write_network(self, folder: str, state_dict: dict[str, torch.Tensor] | None) -> None:
         with own_class(self.model):
             super()._save(folder, state_dict)
-        Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, which no one here would load
+        Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, and the package loads none
 
     def _save_settings(self, folder: Path, token: str) -> None:
+        """Write the settings beside the network. A population adds its own file."""
         self._companions(token).write(folder, token)
 
     def _companions(self, token: str) -> Companions:
-        """Return what is known of the network besides these weights."""
-        # tokens are left out by transformers
-        arguments = {**json.loads(self.args.to_json_string()), "mixed_precision": self.args.mixed_precision}
-        arguments |= _names_alone(arguments, ("output_dir", "resume_from_checkpoint"))
+        """Return the facts about the network besides these weights."""
+        arguments = json.loads(self.args.to_json_string())  # transformers leaves out the Hub's tokens
+        arguments["mixed_precision"] = self.args.mixed_precision
+        arguments.update(_names_alone(arguments, ("output_dir", "resume_from_checkpoint")))
         batch = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         run = run_facts(self.task, self.train_dataset, self.eval_dataset, batch)
         if self.args.license is not None:
             run["license"] = self.args.license
-        if fields := base_license(getattr(self.model, "pretrained_folder", None)):
+        fields = base_license(getattr(self.model, "pretrained_folder", None))
+        if fields:
             run[BASE_LICENSE] = fields
         return Companions(
             processor=self.processing_class,
@@ -173,29 +185,28 @@ class SavingTrainer(Trainer):
         )
 
     def _epoch(self) -> float | None:
-        """Return how many epochs the present weights were trained for."""
+        """Return the number of epochs that the present weights were trained for."""
         state = self.state
-        best = state.best_global_step if self.args.load_best_model_at_end and self._trained else None
-        if best and state.max_steps and state.epoch:
-            return state.epoch * best / max(state.global_step, 1)
+        if not (self.args.load_best_model_at_end and self._trained):
+            return state.epoch
+        if state.best_global_step and state.max_steps and state.epoch:
+            return state.epoch * state.best_global_step / max(state.global_step, 1)
         return state.epoch
 
     def _tell_model(self, token: str) -> None:
-        """Give the model what goes beside these weights, for `model.push_to_hub`."""
+        """Give the model the facts that go beside these weights, for `model.push_to_hub`."""
         if self.model is not None:  # a search builds a network for each trial
-            self.accelerator.unwrap_model(self.model, keep_torch_compile=False).companions = self._companions(token)
+            self._plain_model().companions = self._companions(token)
 
     def _take_over(self, source: Path, folder: Path, token: str) -> None:
-        """Move the files of a complete network into a folder. What described other weights leaves it."""
-        sha256 = weights_sha256(source)  # None: an adapter alone
-        former = [] if sha256 is None else former_files(folder, sha256)
-        if folder.name.startswith(PREFIX_CHECKPOINT_DIR):
-            for name in former:
-                (folder / name).unlink()
-        elif set(former) - {RUN_FILE}:
-            self._move_former(folder, former)
+        """Move the files of a complete network into a folder. Files that describe other weights leave it."""
         files = [path for path in source.rglob("*") if path.is_file()]
-        outdated = set() if sha256 is None else set(weight_files(folder)) - {path.name for path in files}
+        outdated: set[str] = set()
+        sha256 = weights_sha256(source)  # None: an adapter alone
+        if sha256 is not None:
+            self._remove_former(folder, former_files(folder, sha256))
+            new = {path.name for path in files}
+            outdated = set(weight_files(folder)) - new
         for path in sorted(files, key=lambda path: (path.suffix == ".safetensors", path)):
             target = folder / path.relative_to(source)
             target.parent.mkdir(exist_ok=True)
@@ -203,21 +214,33 @@ class SavingTrainer(Trainer):
         for name in outdated:  # transformers would load them in place of the new ones
             (folder / name).unlink()
         if folder == Path(self.args.output_dir) and sha256 is not None:
-            self._saved = token, sha256
+            self._saved = (token, sha256)
+
+    def _remove_former(self, folder: Path, names: list[str]) -> None:
+        """Delete files that describe former weights of a checkpoint. Move them aside in other folders."""
+        if folder.name.startswith(PREFIX_CHECKPOINT_DIR):
+            for name in names:
+                (folder / name).unlink()
+        elif set(names) - {RUN_FILE}:
+            self._move_former(folder, names)
 
     def _move_former(self, folder: Path, names: list[str]) -> None:
-        """Move what describes former weights aside. A person's text in the card stays."""
-        card, notes = folder / CARD, ""
-        if card.is_file() and BEGIN in (text := card.read_text(encoding="utf-8")):
+        """Move files that describe former weights aside. A person's text in the card stays."""
+        card = folder / CARD
+        text = ""
+        notes = ""
+        if card.is_file():
+            text = card.read_text(encoding="utf-8")
+        if BEGIN in text:
             names = [*names, CARD]
-            with suppress(InputError):  # its markers are broken: it is kept complete where it goes
+            with suppress(InputError):  # its markers are broken: the moved card keeps the text
                 notes = notes_in(text)
         self._previous = move_aside(folder, names, self._previous)
         if notes:
             write_file(card, between_markers(notes) + "\n")
         logger.warning(f"{folder}: what described the former weights is now in {self._previous} ({', '.join(names)})")
 
-    # ---- what was measured ----
+    # ---- figures ----
 
     def save_state(self) -> None:
         """Write the log, with a last entry that names the weights. The file appears complete or not at all."""
@@ -227,9 +250,11 @@ class SavingTrainer(Trainer):
         part = path.with_name(f".{path.name}.part")
         self.state.save_to_json(str(part))
         content = read_json(part)
-        content |= _names_alone(content, ("best_model_checkpoint",))
-        if (sha256 := self._sha256_of_weights()) is not None:
-            content["log_history"].append({"epoch": self.state.epoch, "step": self.state.global_step, KEY: sha256})
+        content.update(_names_alone(content, ("best_model_checkpoint",)))
+        sha256 = self._sha256_of_weights()
+        if sha256 is not None:
+            last = {"epoch": self.state.epoch, "step": self.state.global_step, KEY: sha256}
+            content["log_history"].append(last)
         write_file(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
         part.unlink()
 
@@ -237,128 +262,53 @@ class SavingTrainer(Trainer):
         """Write metrics with the checksum of the present weights. Files appear complete or not at all."""
         if not self.is_world_process_zero():
             return
+        folder = Path(self.args.output_dir)
+        named: dict[str, Any] = dict(metrics)
         sha256 = self._sha256_of_weights()
-        named = {} if sha256 is None else {KEY: sha256}
-        files = {f"{split}_results.json": metrics | named}
+        if sha256 is not None:
+            named[KEY] = sha256
+        files = {f"{split}_results.json": named}
         if combined:
-            everything = Path(self.args.output_dir, "all_results.json")
-            before = read_json(everything) if everything.is_file() else {}
+            name = "all_results.json"
+            before = {}
+            if (folder / name).is_file():
+                before = read_json(folder / name)
             if belongs(before.get(KEY), sha256) is False:
-                self._move_former(everything.parent, [everything.name])
+                self._move_former(folder, [name])
                 before = {}
-            files[everything.name] = before | metrics | named
+            files[name] = before | named
         for name, content in files.items():
             text = json.dumps(content, indent=4, sort_keys=True)
-            write_file(Path(self.args.output_dir, name), text)
+            write_file(folder / name, text)
 
     def _save_rlct(self, folder: Path) -> None:
         """Write the newest estimate beside the weights, if it is theirs."""
         if self._rlct is None:
             return
         result, token = self._rlct
+        file = folder / "rlct.json"
         if self._saved is not None and self._saved[0] == token:
-            replace(result, weights_sha256=self._saved[1]).save(folder / "rlct.json")
-        elif not (folder / "rlct.json").is_file():
+            result = replace(result, weights_sha256=self._saved[1])
+            result.save(file)
+        elif not file.is_file():
             logger.warning(f"{folder}: the newest RLCT is of other weights than those saved, and is left out")
-
-    # ---- the Hub ----
-
-    def create_model_card(
-        self, license: str | None = None, tags: str | Sequence[str] | None = None, **ignored: Any
-    ) -> None:
-        """Write the package's own card from the files of the run.
-
-        Args:
-            license: identifier of the Hub. Default: `args.license`, else that of the card on the Hub, else that of the
-                pretrained backbone.
-            tags: more tags of its metadata.
-            ignored: what transformers takes for its card.
-        """
-        if not self.is_world_process_zero():
-            return
-        folder = Path(self.args.output_dir)
-        self.save_state()
-        self._save_rlct(folder)
-        if outdated := stale_files(folder):
-            self._move_former(folder, outdated)
-        repo_id = self.hub_model_id or folder.absolute().name
-        api = HfApi(token=self.args.hub_token) if self.hub_model_id else None
-        before = remote_card(api, repo_id, "model") if api else ""
-        more = [tags] if isinstance(tags, str) else tags or ()
-        write_model_card(folder, repo_id, before, license=license, tags=more, api=api)
-
-    def push_to_hub(
-        self,
-        commit_message: str | None = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        **card: Any,
-    ) -> Any:
-        """Push the network like `Trainer.push_to_hub`, as one commit with what `selfmod push` sends.
-
-        Args:
-            card: arguments of `create_model_card`, such as `license`.
-
-        Returns:
-            The commit, or a future of it if `blocking` is False. None in processes other than the main one.
-        """
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        if self.hub_model_id is None:
-            self.init_hf_repo(token=token, private=private)
-        self.save_model(_internal_call=True)
-        if not self.is_world_process_zero():
-            return None
-        self.create_model_card(**card)
-        self._finish_current_push()
-        send = self._commit(commit_message or "End of training", token, revision)
-        return send() if blocking else HfApi().run_as_future(send)
-
-    def _commit(self, message: str, token: str | None = None, revision: str | None = None) -> partial[CommitInfo]:
-        """Return the call that sends the output folder."""
-        folder = Path(self.args.output_dir)
-        check_links(files_of(folder).values(), folder)
-        target = Target(str(self.hub_model_id), revision=revision or self.args.hub_revision)
-        api = HfApi(token=token or self.args.hub_token)
-        return partial(commit, api, folder, target.repo_id, "model", target, message)
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push the network of a checkpoint while training goes on, as complete as at the end."""
-        strategy = self.args.hub_strategy
-        if not self.is_world_process_zero() or strategy == HubStrategy.END:
-            return
-        working = self.push_in_progress is not None and not self.push_in_progress.is_done()
-        if working and not self.args.hub_always_push:
-            return
-        self._finish_current_push()  # the files that it reads are replaced now
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        checkpoint, folder = Path(checkpoint_folder), Path(self.args.output_dir)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=_UNFINISHED) as name:
-            for file in selected({path.name: path for path in checkpoint.iterdir() if path.is_file()}).values():
-                if file.name != TRAINER_STATE_NAME:
-                    shutil.copy(file, name)
-            self._take_over(Path(name), folder, self.weights_token())
-        self.create_model_card()
-        message = f"Training in progress, step {self.state.global_step}"
-        jobs = [HfApi().run_as_future(self._commit(message))]
-        if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
-            name = "last-checkpoint" if strategy == HubStrategy.CHECKPOINT else checkpoint.name
-            jobs.append(
-                HfApi(token=self.args.hub_token).upload_folder(
-                    repo_id=str(self.hub_model_id), folder_path=checkpoint, path_in_repo=name, run_as_future=True,
-                    commit_message=f"{message}, checkpoint", revision=self.args.hub_revision,
-                )
-            )  # fmt: skip
-        self.push_in_progress = PushInProgress(jobs)
 
 
 def _names_alone(content: Mapping[str, Any], fields: Sequence[str]) -> dict[str, str]:
-    """Return the last part of each path in these fields. The rest of a path is of this machine alone."""
-    return {name: Path(content[name]).name for name in fields if isinstance(content.get(name), str)}
+    """Return the last part of each path in these fields, because the rest of a path is of this machine alone."""
+    names = {}
+    for field in fields:
+        path = content.get(field)
+        if isinstance(path, str):
+            names[field] = Path(path).name
+    return names
 
 
 def default_processor(*datasets: Any) -> Any:
-    """Return the image processor or tokenizer of the first data set that has one which can be saved."""
-    own = [data.processor() for data in datasets if isinstance(data, TensorData)]
-    return next((processor for processor in own if hasattr(processor, "save_pretrained")), None)
+    """Return the first image processor or tokenizer of these data sets, if it can be saved."""
+    for data in datasets:
+        if isinstance(data, TensorData):
+            processor = data.processor()
+            if hasattr(processor, "save_pretrained"):
+                return processor
+    return None

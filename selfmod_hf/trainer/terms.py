@@ -1,4 +1,4 @@
-"""The terms of the loss: their sums while training, and those of each sample while evaluating."""
+"""The terms of the loss: their sums while training, and the terms of each sample while evaluating."""
 
 from __future__ import annotations
 
@@ -22,10 +22,14 @@ def accuracy(prediction: EvalPrediction) -> dict[str, float]:
     """Return the share of samples whose largest logit is their label. Samples without a label (-100) do not count.
 
     Args:
-        prediction: with logits (N, num_labels) or classes (N,). Of a tuple the first counts.
+        prediction: with logits (N, num_labels) or classes (N,). In a tuple, only the first entry counts.
 
     Returns:
-        `accuracy`, or nothing where no sample has a label.
+        `accuracy`, or nothing if no sample has a label.
+
+    Example:
+        >>> accuracy(EvalPrediction(predictions=np.array([[0.1, 0.9], [0.2, 0.8]]), label_ids=np.array([1, 0])))
+        {'accuracy': 0.5}
     """
     classes = prediction.predictions
     if isinstance(classes, tuple):
@@ -36,15 +40,17 @@ def accuracy(prediction: EvalPrediction) -> dict[str, float]:
     counted = labels != IGNORED_LABEL
     if not counted.any():
         return {}
-    return {"accuracy": float((classes == labels)[counted].mean())}
+    correct = (classes == labels)[counted]
+    return {"accuracy": float(correct.mean())}
 
 
 class TermSums(TrainerCallback):
-    """Sums of the terms since the last log. They stay on the device until then.
+    """Sum the terms since the last log. The sums stay on the device until then.
 
-    transformers keeps the sum of the loss likewise. It starts at zero whenever training begins: in a second `train()`,
-    in each trial of a search, and when `auto_find_batch_size` tries a smaller batch. These sums must do so too, or
-    else the logged terms do not add up to the logged loss. As a callback they know when training begins.
+    transformers keeps the sum of the loss in the same way. It starts at zero whenever training begins: in a second
+    `train()`, in each trial of a search, and when `auto_find_batch_size` tries a smaller batch. These sums must start
+    again too, or the logged terms do not add up to the logged loss. As a callback, this class knows when training
+    begins.
     """
 
     def __init__(self) -> None:
@@ -63,26 +69,27 @@ class TermSums(TrainerCallback):
             self._sums[name] = self._sums.get(name, 0) + term
 
     def add_mean(self, step: int) -> None:
-        """Add the mean of what was added so far, in place of a loss that is not finite.
+        """Add the mean of the previous terms, in place of a loss that is not finite.
 
-        Follows what transformers does with `logging_nan_inf_filter`.
+        transformers does the same for the loss with `logging_nan_inf_filter`.
         """
         for name, total in self._sums.items():
             self._sums[name] = total + total / (1 + step - self._since)
 
     def drain(self, step: int) -> tuple[dict[str, Tensor], int]:
-        """Return the sums and over how many optimizer steps they were taken, and start again."""
-        sums, steps = self._sums, max(step - self._since, 1)
+        """Return the sums and their number of optimizer steps, and start again."""
+        sums = self._sums
+        steps = max(step - self._since, 1)
         self._sums = {}
         self._since = step
         return sums, steps
 
 
 class SampleTerms:
-    """The terms of each sample of a split, collected while it is evaluated.
+    """Collect the terms of each sample of a split while it is evaluated.
 
-    transformers weighs the loss of each batch by the nominal batch size. Means of these are means over the samples
-    that have a label.
+    transformers weighs the loss of each batch by the nominal batch size. The means here are means over the samples
+    with a label.
     """
 
     def __init__(self) -> None:
@@ -99,15 +106,15 @@ class SampleTerms:
 
         Args:
             terms: (B, terms) or (B, terms, K).
-            added: (B,), what a subclass's `compute_loss` adds to the batch's loss.
-            labels: (B,), -100 where a sample has none.
+            added: (B,), the part of the batch's loss that comes from a subclass's `compute_loss`.
+            labels: (B,), -100 for a sample without a label.
         """
         self._terms.append(terms)
         self._added.append(added)
         self._labels.append(labels)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Return the terms and labels of each batch."""
+        """Yield the terms and labels of each batch."""
         return zip(self._terms, self._labels, strict=True)
 
     def means(self) -> dict[str, Any] | None:
@@ -115,9 +122,10 @@ class SampleTerms:
         return means_over_labels(torch.cat(self._terms), torch.cat(self._labels))
 
     def mean_added(self) -> float:
-        """Return the mean of what was added, over the same samples."""
+        """Return the mean of the added losses over the samples with a label."""
         counted = torch.cat(self._labels) != IGNORED_LABEL  # (N,)
-        return torch.cat(self._added)[counted].double().mean().item()
+        added = torch.cat(self._added)[counted]
+        return added.double().mean().item()
 
 
 def means_over_labels(terms: Tensor, labels: Tensor) -> dict[str, Any] | None:
@@ -134,6 +142,5 @@ def means_over_labels(terms: Tensor, labels: Tensor) -> dict[str, Any] | None:
     if not counted.any():
         return None
     rows = terms[counted].cpu().numpy()
-    if rows.ndim == 2:
-        return dict(zip(TERMS, rows.mean(axis=0).tolist(), strict=False))
-    return dict(zip(TERMS, rows.mean(axis=0, dtype=np.float64), strict=False))
+    means: Any = rows.mean(axis=0).tolist() if rows.ndim == 2 else rows.mean(axis=0, dtype=np.float64)
+    return dict(zip(TERMS, means, strict=False))  # a baseline has the first term alone

@@ -1,7 +1,7 @@
 """The trackers' runs: one for each training, named after the output folder, in a project named after the task.
 
-Left to themselves, transformers' callbacks name neither: trackio then opens a second run for the evaluation after the
-training, and all are in the project "huggingface".
+transformers' callbacks name neither by themselves. trackio then opens a second run for the evaluation after the
+training, and all runs are in the project "huggingface".
 """
 
 from __future__ import annotations
@@ -14,30 +14,29 @@ from typing import TYPE_CHECKING, Any
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
 from ..files import write_file
-from .tracker_figures import hyperparameters
-from .trackers import LikeWandb
+from .trackers import LikeWandb, hyperparameters
 
 if TYPE_CHECKING:
     from ..data import TaskSpec
-    from .tracking import TrackingTrainer
+    from .terms_trainer import TermsTrainer
     from .training_args import SelfModelingTrainingArguments
 
 DEFAULT_PROJECT = "huggingface"  # of transformers
 WANDB_ID_FILE = "wandb_run.txt"
-_OPENED_HERE: set[str] = set()  # runs of wandb that a Trainer of this process has opened
+_OPENED_HERE: set[str] = set()  # ids of wandb's runs, opened by a Trainer of this process
 
 
 class NamedTrackio(TrackioCallback):
-    """transformers' callback, whose every run has the Trainer's hyperparameters.
+    """Give every run of transformers' callback the Trainer's hyperparameters.
 
-    It opens the run again for the evaluation after the training, and then trackio keeps the settings of that moment
-    alone.
+    The callback opens the run again for the evaluation after the training, and then trackio keeps only the settings
+    given at this moment.
 
     Args:
         trainer: a `SelfModelingTrainer`.
     """
 
-    def __init__(self, trainer: TrackingTrainer) -> None:
+    def __init__(self, trainer: TermsTrainer) -> None:
         super().__init__()
         self.trainer = trainer
 
@@ -48,14 +47,14 @@ class NamedTrackio(TrackioCallback):
 
 
 class TrackerRuns:
-    """Names the runs of one Trainer.
+    """Name the runs of one Trainer.
 
     Args:
-        trainer: whose arguments get `run_name` and `project`, where they are not given.
+        trainer: its arguments get `run_name` and `project`, unless they are given.
         task: its name is the project's.
     """
 
-    def __init__(self, trainer: TrackingTrainer, task: TaskSpec | None) -> None:
+    def __init__(self, trainer: TermsTrainer, task: TaskSpec | None) -> None:
         self.trainer = trainer
         self.named_by_user = trainer.args.run_name is not None
         callbacks = trainer.callback_handler.callbacks
@@ -69,30 +68,36 @@ class TrackerRuns:
         self._set_name(args.run_name or self.folder_name)
 
     def begin(self, resumed: bool) -> None:
-        """Name the run of the training that is about to begin, and let go of the one before.
+        """Name the run of the training that is about to begin, and close the previous one.
 
-        A folder's second training is not its first one's continuation: `-2` is added to its name.
+        A folder's second training does not continue its first one, so `-2` is added to its name.
 
         Args:
-            resumed: whether it goes on from a checkpoint, and in the run of that training.
+            resumed: whether the training continues from a checkpoint, and in the run of that training.
         """
         if not self.trainer.is_world_process_zero():
             return
-        trackers = [callback for callback in self.trainer.callback_handler.callbacks if _is_tracker(callback)]
+        kinds = (TensorBoardCallback, WandbCallback, TrackioCallback)
+        trackers = [callback for callback in self.trainer.callback_handler.callbacks if isinstance(callback, kinds)]
+        taken: set[str] = set()
         for callback in trackers:
-            _let_go(callback)
+            _close(callback)
+            if not self.named_by_user:
+                taken.update(_runs(callback, self.trainer.args))
         if not self.named_by_user:
-            taken = {name for callback in trackers for name in _runs(callback, self.trainer.args)}
             self._set_name(_choose(self.folder_name, taken, newest=resumed))
         for callback in trackers:
             if isinstance(callback, WandbCallback):
                 self._open_wandb(callback, resumed)
 
     def _set_name(self, name: str) -> None:
+        """Give this name to the runs to come."""
         args = self.trainer.args
         args.run_name = name
+        if "TENSORBOARD_LOGGING_DIR" in os.environ:
+            return
         for callback in self.trainer.callback_handler.callbacks:
-            if isinstance(callback, TensorBoardCallback) and "TENSORBOARD_LOGGING_DIR" not in os.environ:
+            if isinstance(callback, TensorBoardCallback):
                 callback.logging_dir = str(_tensorboard_folder(args) / name)
 
     def _open_wandb(self, callback: Any, resumed: bool) -> None:
@@ -100,26 +105,28 @@ class TrackerRuns:
 
         The run's id is kept in the output folder, so that a resumed training goes on in the same run.
         """
-        wandb, args = callback._wandb, self.trainer.args
+        wandb = callback._wandb
+        args = self.trainer.args
         if wandb.run is not None:  # the user's own
             return
         kept = Path(args.output_dir, WANDB_ID_FILE)
-        same = {"id": kept.read_text(encoding="utf-8"), "resume": "allow"} if resumed and kept.is_file() else {}
-        run = wandb.init(project=os.environ.get("WANDB_PROJECT", args.project), name=args.run_name, **same)
+        same = {}
+        if resumed and kept.is_file():
+            same["id"] = kept.read_text(encoding="utf-8")
+            same["resume"] = "allow"
+        project = os.environ.get("WANDB_PROJECT", args.project)
+        run = wandb.init(project=project, name=args.run_name, **same)
         _OPENED_HERE.add(run.id)
         write_file(kept, run.id)
 
 
-def _is_tracker(callback: Any) -> bool:
-    return isinstance(callback, (TensorBoardCallback, WandbCallback, TrackioCallback))
-
-
-def _let_go(callback: Any) -> None:
-    """Close the run of this process's training before."""
+def _close(callback: Any) -> None:
+    """Close the run of this process's previous training."""
     if isinstance(callback, TensorBoardCallback):
         callback.on_train_end(None, None, None)
     elif isinstance(callback, WandbCallback):
-        if callback._wandb.run is not None and callback._wandb.run.id in _OPENED_HERE:
+        run = callback._wandb.run
+        if run is not None and run.id in _OPENED_HERE:
             callback._wandb.finish()
         callback._initialized = False
     elif callback._initialized:
@@ -128,10 +135,9 @@ def _let_go(callback: Any) -> None:
 
 
 def _runs(callback: Any, args: SelfModelingTrainingArguments) -> list[str]:
-    """Return the names of the runs that a tracker keeps where it can be asked: here."""
+    """Return the names of a tracker's runs on this machine."""
     if isinstance(callback, TensorBoardCallback):
-        folder = _tensorboard_folder(args)
-        return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        return [path.name for path in _tensorboard_folder(args).glob("*")]
     if not isinstance(callback, TrackioCallback) or args.trackio_space_id is not None:
         return []
     try:
@@ -141,18 +147,24 @@ def _runs(callback: Any, args: SelfModelingTrainingArguments) -> list[str]:
 
 
 def _tensorboard_folder(args: SelfModelingTrainingArguments) -> Path:
+    """Return the folder of all runs of TensorBoard."""
     return Path(args.output_dir, "runs")
 
 
 def _choose(name: str, taken: Collection[str], newest: bool) -> str:
-    """Return the first of `name`, `name-2`, `name-3`, ... that is free, or the last that is not.
+    """Return the first free name of `name`, `name-2`, `name-3`, ..., or the last one in use.
 
-    >>> _choose("digits", ["digits", "digits-2"], newest=False), _choose("digits", ["digits"], newest=True)
-    ('digits-3', 'digits')
+    Example:
+        >>> _choose("digits", ["digits", "digits-2"], newest=False), _choose("digits", ["digits"], newest=True)
+        ('digits-3', 'digits')
     """
-    last, number = name, 1
+    last = name
     candidate = name
+    number = 1
     while candidate in taken:
         number += 1
-        last, candidate = candidate, f"{name}-{number}"
-    return last if newest else candidate
+        last = candidate
+        candidate = f"{name}-{number}"
+    if newest:
+        return last
+    return candidate

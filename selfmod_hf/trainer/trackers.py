@@ -1,27 +1,41 @@
-"""Trackers that take more than scalars: TensorBoard, wandb, trackio.
+"""Histograms, pictures and hyperparameters for trackers: TensorBoard, wandb, trackio.
 
-Scalars go through `Trainer.log` to every tracker that `report_to` names. Histograms, pictures and hyperparameters have
-no such way in transformers, so each tracker here is given them in its own form, through the callback that transformers
-has for it. The names are the same in all.
+Scalars go through `Trainer.log` to every tracker in `report_to`. transformers has no such way for histograms, pictures
+and hyperparameters. So each tracker here gets them in its own form, through transformers' callback for it. The names
+are the same in all trackers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
+
+from ..data import TensorData
+from .adapters import classifier_weight
+from .population import SelfModelingPopulation
+from .training_args import name_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from transformers import Trainer
+    from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 Setting = str | int | float | bool | list[Any]
 
+SAMPLES = 64  # of an image of activations
+BINS = 80
+
+# ---- one form for each tracker ----
+
 
 class TensorBoard:
-    """A TensorBoard run.
+    """Write to a TensorBoard run.
 
     Args:
         writer: `torch.utils.tensorboard.SummaryWriter`.
@@ -42,15 +56,18 @@ class TensorBoard:
         """Write the hyperparameters of the run, for the tab HPARAMS."""
         from torch.utils.tensorboard.summary import hparams
 
-        # SummaryWriter.add_hparams would make a run of its own
+        values: dict[str, Any] = dict(settings)
+        for name, value in settings.items():
+            if isinstance(value, list):  # TensorBoard takes none
+                values[name] = " ".join(map(str, value))
         metrics = {"eval/accuracy": 0.0, "train/weight_width": 0.0}
-        values = {name: _without_lists(value) for name, value in settings.items()}
+        # SummaryWriter.add_hparams would make a run of its own
         for summary in hparams(values, metrics):
             self.writer.file_writer.add_summary(summary)
 
 
 class LikeWandb:
-    """The current run of wandb, or of trackio, whose interface is wandb's.
+    """Write to the current run of wandb, or of trackio, because its interface is wandb's.
 
     Args:
         module: `wandb` or `trackio`.
@@ -65,7 +82,12 @@ class LikeWandb:
 
     def picture(self, name: str, figure: Figure, step: int) -> None:
         """Log a figure as an image."""
-        self._log(name, self.module.Image(_pixels(figure)), step)
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # (height, width, 3), uint8
+        self._log(name, self.module.Image(pixels), step)
 
     def settings(self, settings: Mapping[str, Setting]) -> None:
         """Add hyperparameters to the run's configuration."""
@@ -76,10 +98,10 @@ class LikeWandb:
 
 
 def trackers_of(trainer: Trainer) -> Iterator[TensorBoard | LikeWandb]:
-    """Yield the trackers that take histograms and pictures and have a run. Processes that do not log have none.
+    """Yield the trackers with a run that take histograms and pictures. Processes that do not log have none.
 
     Args:
-        trainer: whose callbacks report to trackers.
+        trainer: its callbacks report to trackers.
     """
     if not trainer.is_world_process_zero():
         return
@@ -92,15 +114,143 @@ def trackers_of(trainer: Trainer) -> Iterator[TensorBoard | LikeWandb]:
             yield LikeWandb(callback._trackio)
 
 
-def _without_lists(value: Setting) -> str | int | float | bool:
-    """Return a list as text, since TensorBoard takes none."""
-    return " ".join(map(str, value)) if isinstance(value, list) else value
+# ---- the histogram, the picture and the hyperparameters ----
 
 
-def _pixels(figure: Figure) -> np.ndarray:
-    """Return a figure as an image, (height, width, 3), uint8."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+class TrackerFigures(TrainerCallback):
+    """Give trackers hyperparameters, histograms and pictures, if the Trainer reports to a tracker that takes them.
 
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    When the training begins: the hyperparameters. After every n-th epoch: `classifier.weight`, the histogram of the
+    last layer's weights, and `activations`, a picture of predicted against actual activations. The picture shows the
+    evaluation set's first samples, or the training set's if there is no evaluation set. A population has a histogram
+    for each of the process's members, and no picture.
+
+    Args:
+        trainer: its callbacks report to trackers.
+        every_n_epochs: n. 0: no histogram and no picture.
+    """
+
+    def __init__(self, trainer: Trainer, every_n_epochs: int) -> None:
+        self.trainer = trainer
+        self.every_n_epochs = every_n_epochs
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        for tracker in trackers_of(self.trainer):
+            tracker.settings(hyperparameters(self.trainer))
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not self.every_n_epochs or round(state.epoch or 0) % self.every_n_epochs:
+            return
+        trackers = list(trackers_of(self.trainer))
+        if not trackers:
+            return
+        model = self.trainer.accelerator.unwrap_model(kwargs["model"])
+        for name, weights in _final_weights(model).items():
+            if weights.isfinite().all():  # a run that diverged has no histogram
+                values = weights.flatten().float().cpu().numpy()
+                for tracker in trackers:
+                    tracker.histogram(name, values, state.global_step)
+        if getattr(model, "self_model_head", None) is None:
+            return
+        predicted, actual = self._activations(model)
+        if np.isfinite(predicted).all() and np.isfinite(actual).all():
+            for tracker in trackers:
+                tracker.picture("activations", activations_image(predicted, actual), state.global_step)
+
+    def _activations(self, model: nn.Module) -> tuple[np.ndarray, np.ndarray]:
+        """Return predicted and actual activations, (B, n) each. The training is not affected."""
+        was_training = model.training
+        model.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a data set may draw numbers for its samples
+            output = model(**self._batch(), return_dict=True)
+        model.train(was_training)
+        predicted = output["self_model_predictions"].float().cpu()
+        actual = output["self_model_targets"].float().cpu()
+        return predicted.numpy(), actual.numpy()
+
+    def _batch(self) -> dict[str, Tensor]:
+        """Return the first samples of the evaluation set, or of the training set if there is none."""
+        data = self.trainer.eval_dataset
+        if data is None:
+            data = self.trainer.train_dataset
+        if isinstance(data, dict):
+            data = next(iter(data.values()))
+        if isinstance(data, TensorData):
+            batch = data.take(torch.arange(min(SAMPLES, len(data)), device=data.labels.device))
+        else:  # without a DataLoader, because Accelerate would make all processes take part in it
+            collate = self.trainer._get_collator_with_removed_columns(self.trainer.data_collator)
+            batch = collate(list(islice(data, SAMPLES)))
+        return self.trainer._prepare_inputs(batch)
+
+
+def hyperparameters(trainer: Any) -> dict[str, Setting]:
+    """Return the settings that distinguish one training from another, for the trackers.
+
+    Args:
+        trainer: a `SelfModelingTrainer`.
+    """
+    args = trainer.args
+    config = trainer.accelerator.unwrap_model(trainer.model).config
+    found: dict[str, Setting] = {
+        "hidden_sizes": list(config.hidden_sizes),
+        "target_layers": list(config.target_layers),
+        "learning_rate": args.learning_rate,
+        "batch_size": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "num_train_epochs": float(args.num_train_epochs),
+        "optim": name_of(args.optim),
+        "weight_decay": args.weight_decay,
+        "backbone": config.backbone,
+    }
+    if trainer.task is not None:
+        found["task"] = trainer.task.name
+        found["data"] = trainer.task.train_data
+    population = getattr(trainer, "population", None)
+    if population is not None:
+        found["members"] = [member.name for member in population.members]
+        return found
+    found["aux_weight"] = float(config.aux_weight)
+    found["detach_targets"] = config.detach_targets
+    found["seed"] = args.seed
+    return found
+
+
+def _final_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return the last layer's weights by the name of their histogram."""
+    if not isinstance(model, SelfModelingPopulation):
+        return {"classifier.weight": classifier_weight(model)}
+    stacked = model.stacked.get_parameter("classifier.weight").detach()  # (K, num_labels, F)
+    by_name = {}
+    for member, weight in zip(model.members, stacked, strict=True):
+        by_name[f"classifier.weight/{member.name}"] = weight
+    return by_name
+
+
+def activations_image(predicted: np.ndarray, actual: np.ndarray) -> Figure:
+    """Return a histogram of predicted against actual activations. Right predictions are on the diagonal.
+
+    Args:
+        predicted: (B, n).
+        actual: (B, n).
+
+    Example:
+        >>> actual = np.random.default_rng(0).normal(size=(64, 3))
+        >>> activations_image(actual + 0.1, actual).axes[0].get_title()
+        '3 activations, MSE 0.01'
+    """
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4, 4), dpi=100, layout="constrained")
+    axis = figure.subplots()
+    smallest = float(min(predicted.min(), actual.min()))
+    largest = float(max(predicted.max(), actual.max()))
+    ends = [smallest, largest]
+    axis.hist2d(actual.ravel(), predicted.ravel(), bins=BINS, range=[ends, ends], norm=LogNorm(), cmap="viridis_r")
+    axis.plot(ends, ends, ":", color="grey", linewidth=1)
+    error = np.mean((predicted - actual) ** 2)
+    axis.set(xlabel="actual", ylabel="predicted", title=f"{predicted.shape[1]} activations, MSE {error:.3g}")
+    return figure

@@ -22,7 +22,7 @@ from ..models import SelfModelingConfig
 from ..models.embedding_bag_self_modeling import MeanEmbeddingBag
 from .adapters import check_with_adapter, has_adapter
 from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback
-from .checkpoints import check_not_pickled, is_whole, load_adapters, load_weights, newest_whole_checkpoint
+from .checkpoints import check_not_pickled, is_complete, load_adapters, load_weights, newest_complete_checkpoint
 from .collated import is_data_of_rows
 from .population import SelfModelingPopulation
 from .processes import forget_evaluation, is_sharded, share_batches, share_state
@@ -30,41 +30,50 @@ from .recipe_network import check_preprocessing
 from .sample_checks import check_before_training
 from .saving import default_processor
 from .terms import accuracy
-from .tracker_figures import TrackerFigures
+from .terms_trainer import TermsTrainer
 from .tracker_runs import TrackerRuns
-from .tracking import TrackingTrainer
-from .training_args import SelfModelingTrainingArguments
+from .trackers import TrackerFigures
+from .training_args import SelfModelingTrainingArguments, name_of
 
 
-class SelfModelingTrainer(TrackingTrainer):
-    """transformers' Trainer for self-modeling networks.
+class SelfModelingTrainer(TermsTrainer):
+    """Train self-modeling networks with transformers' Trainer.
 
-    The model's forward returns the named terms of its loss; this class sums nothing anew, it tracks them: each log
-    holds `classification_loss` and `self_modeling_loss`, raw, and the same with the prefix `weighted_`, as they
-    enter `loss`. Evaluation logs them with the prefix `eval_`. What a subclass's `compute_loss` adds is in `loss` and
-    in `eval_loss`, but in no term.
+    The model's forward returns the named terms of its loss, and this class logs them. Each log holds
+    `classification_loss` and `self_modeling_loss`, and the same with the prefix `weighted_`, times their weights in
+    `loss`. Evaluation logs them with the prefix `eval_`. The part of a subclass's `compute_loss` is in `loss` and in
+    `eval_loss`, but in no term.
 
-    `train_dataset` and `eval_dataset` may be `TensorData`, images or texts in memory (batches are then made on the
-    device, in an order that depends on the seed and the epoch alone), or anything that transformers' Trainer takes.
+    `train_dataset` and `eval_dataset` may be `TensorData`, images or texts in memory. Batches are then made on the
+    device, in an order that depends on the seed and the epoch alone. They may also be any data for transformers'
+    Trainer.
 
-    Accumulating micro-batches and splitting batches over processes leave the gradient what it is with one large
-    batch: the model divides its sums by the number of samples in the whole of it.
+    Accumulating micro-batches and splitting batches over processes give the same gradient as one large batch, because
+    the model divides its sums by the number of samples in the complete batch.
 
     Args:
-        model: a self-modeling network.
-        args: defaults to `SelfModelingTrainingArguments()`.
-        compute_metrics: from logits and labels, as transformers has it; default: accuracy over the samples that have
-            a label.
-        task: what the data is, for the model card; default: the task that `train_dataset` was read for.
+        model: a self-modeling network, or a population of them.
+        args: None: `SelfModelingTrainingArguments()`.
+        compute_metrics: from logits and labels, as for transformers. Default: accuracy over the samples with a label.
+        task: the task of the data, for the model card. None: the task of `train_dataset`.
         kwargs: further arguments of `transformers.Trainer`.
 
     Raises:
         ValueError: a model of another kind, plain `TrainingArguments`, a `TaskData` in place of one of its splits, a
-            loss of one's own, or `rlct_every_n_epochs` where it cannot be: sharded weights, data of another kind.
+            custom loss, or `rlct_every_n_epochs` with sharded weights or with data of another kind.
+
+    Example:
+        >>> from selfmod_hf import SelfModelingForImageClassification, get_task, load_images
+        >>> digits = load_images(get_task("digits"))
+        >>> network = SelfModelingForImageClassification(SelfModelingConfig(hidden_sizes=[4], image_size=8))
+        >>> args = SelfModelingTrainingArguments(report_to="none", per_device_train_batch_size=64)
+        >>> trainer = SelfModelingTrainer(network, args, train_dataset=digits.train, eval_dataset=digits.test)
+        >>> trainer.task.name
+        'digits'
     """
 
     args: SelfModelingTrainingArguments
-    for_populations: type[SelfModelingTrainer]  # `PopulationTrainer`, which says so itself
+    for_populations: type[SelfModelingTrainer]  # `PopulationTrainer`, set in its own file
 
     def __new__(cls, model: Any = None, *args: Any, **kwargs: Any) -> SelfModelingTrainer:
         if not isinstance(model, SelfModelingPopulation) or issubclass(cls, cls.for_populations):
@@ -83,23 +92,25 @@ class SelfModelingTrainer(TrackingTrainer):
     ) -> None:
         _check_given(args, kwargs)
         args = copy.copy(args or SelfModelingTrainingArguments())
-        backbone = getattr(getattr(model, "config", None), "backbone", None)
-        if args.ddp_find_unused_parameters is None and backbone in ("mlp", "embedding_bag"):  # they use all of theirs
-            args.ddp_find_unused_parameters = False  # before Accelerate is told
+        config = getattr(model, "config", None)
+        backbone = getattr(config, "backbone", None)
+        if args.ddp_find_unused_parameters is None and backbone in ("mlp", "embedding_bag"):
+            args.ddp_find_unused_parameters = False  # these use all of their parameters; Accelerate reads it next
         if has_adapter(model):
             check_with_adapter(args)
-        data = [kwargs.get(name) for name in ("train_dataset", "eval_dataset")]
+        train_data = kwargs.get("train_dataset")
+        eval_data = kwargs.get("eval_dataset")
         if kwargs.get("processing_class") is None:
-            kwargs["processing_class"] = default_processor(*data)
+            kwargs["processing_class"] = default_processor(train_data, eval_data)
         super().__init__(model=model, args=args, compute_metrics=compute_metrics, **kwargs)
-        kind = getattr(getattr(self.model, "config", None), "model_type", None)
-        if kind != SelfModelingConfig.model_type:
+        config = getattr(self.model, "config", None)
+        if getattr(config, "model_type", None) != SelfModelingConfig.model_type:
             raise ValueError(
                 f"model={type(self.model).__name__}: allowed are self-modeling networks, such as "
                 "SelfModelingForImageClassification or, of a pretrained encoder, its from_backbone_pretrained(...)"
             )
         check_preprocessing(self.model.config, self.train_dataset)
-        self.task = task or next((found for split in data if (found := getattr(split, "task", None))), None)
+        self.task = task or getattr(train_data, "task", None) or getattr(eval_data, "task", None)
         self._tell_model("")  # nothing was measured yet
         if self.args.device.type == "cpu":
             self.add_callback(FlushTinyMoments)
@@ -112,6 +123,7 @@ class SelfModelingTrainer(TrackingTrainer):
         self._num_parameters: int | None = None
 
     def _rlct_callback(self) -> RLCTCallback:
+        """Return the callback for `rlct_every_n_epochs`."""
         if not isinstance(self.train_dataset, TensorData) and not is_data_of_rows(self.train_dataset):
             kind = type(self.train_dataset).__name__
             raise ValueError(f"rlct_every_n_epochs: allowed with a train_dataset that has a length, not with {kind}")
@@ -119,12 +131,18 @@ class SelfModelingTrainer(TrackingTrainer):
             raise ValueError(
                 "rlct_every_n_epochs: allowed without FSDP or DeepSpeed; estimate that of the checkpoints afterwards"
             )
-        settings = llc_preset(self.args.rlct_preset, self.task.name if self.task else "mnist")
-        if self.task is not None:
+        if self.task is None:
+            settings = llc_preset(self.args.rlct_preset, "mnist")
+        else:
+            settings = llc_preset(self.args.rlct_preset, self.task.name)
             settings["data"] = self.task.train_data
-        collator = self._get_collator_with_removed_columns(self.data_collator)
-        given = (self.train_dataset, self.args.rlct_every_n_epochs, settings)
-        return RLCTCallback(self, *given, data_collator=collator)
+        return RLCTCallback(
+            self,
+            self.train_dataset,
+            self.args.rlct_every_n_epochs,
+            settings,
+            data_collator=self._get_collator_with_removed_columns(self.data_collator),
+        )
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """Create the schedule like `Trainer.create_scheduler`.
@@ -139,7 +157,7 @@ class SelfModelingTrainer(TrackingTrainer):
             raise InputError("lr_scheduler_type", self.args.lr_scheduler_type.value, problem) from error
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Like `Trainer.create_optimizer`.
+        """Create the optimizer like `Trainer.create_optimizer`.
 
         Raises:
             InputError: an optimizer that is not installed, or arguments that it does not take.
@@ -148,17 +166,20 @@ class SelfModelingTrainer(TrackingTrainer):
             return super().create_optimizer(model)
         except (ValueError, TypeError, ImportError) as error:
             problem = f"with optim_args={self.args.optim_args!r}: {error}"
-            raise InputError("optim", str(getattr(self.args.optim, "value", self.args.optim)), problem) from error
+            raise InputError("optim", name_of(self.args.optim), problem) from error
 
     # ---- data ----
 
     def get_train_dataloader(self) -> DataLoader:
         if not isinstance(self.train_dataset, TensorData):
             return share_batches(super().get_train_dataloader(), self)
+        seed = self.args.data_seed
+        if seed is None:
+            seed = self.args.seed
         sampler = EpochBatchSampler(
             len(self.train_dataset),
             self._train_batch_size,
-            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            seed=seed,
             num_processes=self.args.world_size,
             process_index=self.args.process_index,
             drop_last=self.args.dataloader_drop_last,
@@ -166,8 +187,11 @@ class SelfModelingTrainer(TrackingTrainer):
         return TensorDataLoader(self.train_dataset.to(self.args.device), sampler)
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        dataset = self.eval_dataset[dataset] if isinstance(dataset, str) else dataset
+        dataset = eval_dataset
+        if dataset is None:
+            dataset = self.eval_dataset
+        elif isinstance(dataset, str):
+            dataset = self.eval_dataset[dataset]
         if not isinstance(dataset, TensorData):
             return super().get_eval_dataloader(eval_dataset)
         return self._in_order(dataset)
@@ -178,30 +202,35 @@ class SelfModelingTrainer(TrackingTrainer):
         return self._in_order(test_dataset)
 
     def _in_order(self, dataset: TensorData) -> DataLoader:
+        """Return a loader for evaluation."""
         batches = WholeBatches(dataset.to(self.args.device))
         loader = DataLoader(batches, batch_size=self.args.eval_batch_size, collate_fn=whole_batch)
         return self.accelerator.prepare(loader)
 
-    # ---- what transformers' step spends beside the network: half a millisecond on a small one ----
+    # ---- time of transformers' step besides the network: half a millisecond on a small one ----
 
     @staticmethod
     def get_optimizer_cls_and_kwargs(args: Any, model: Any = None) -> tuple[Any, dict[str, Any]]:
         """Return the optimizer of `Trainer.get_optimizer_cls_and_kwargs`, with SGD as one fused kernel.
 
         With fp16's loss scaling SGD is torch's default. Plain SGD on an embedding bag takes sparse gradients instead,
-        so it moves only the rows that a batch contains. Momentum, decay, clipping and averaging over processes move or
-        read the other rows, so they keep gradients dense. So do populations in blocks, because torch cannot cut a
-        sparse gradient into members.
+        so it moves only the rows of a batch. Momentum, decay, clipping and averaging over processes move or read the
+        other rows, so they keep gradients dense. So do populations in blocks, because torch cannot cut a sparse
+        gradient into members.
         """
         optimizer, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
         plain = optimizer is torch.optim.SGD and args.mixed_precision != "fp16"
-        modules = [] if model is None else model.modules()
-        bags = [module for module in modules if isinstance(module, MeanEmbeddingBag)]
         moving = settings.get("momentum") or args.weight_decay or args.max_grad_norm or args.world_size > 1
-        for bag in bags:
-            bag.sparse = plain and not moving and getattr(model, "num_blocks", 1) == 1
+        one_block = getattr(model, "num_blocks", 1) == 1
+        sparse = plain and one_block and not moving
+        has_bag = False
+        if model is not None:
+            for module in model.modules():
+                if isinstance(module, MeanEmbeddingBag):
+                    module.sparse = sparse
+                    has_bag = True
         if plain:
-            settings["fused"] = not any(bag.sparse for bag in bags)  # the fused kernel has no sparse form
+            settings["fused"] = not (sparse and has_bag)  # the fused kernel has no sparse form
         return optimizer, settings
 
     def train(
@@ -216,11 +245,11 @@ class SelfModelingTrainer(TrackingTrainer):
         from the beginning, so a killed job is simply started again.
 
         Raises:
-            ValueError: a checkpoint that is named and was not written to its end.
+            ValueError: a named checkpoint is not complete.
         """
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = newest_whole_checkpoint(self.args.output_dir)
-        elif resume_from_checkpoint and not is_whole(resume_from_checkpoint):
+            resume_from_checkpoint = newest_complete_checkpoint(self.args.output_dir)
+        elif resume_from_checkpoint and not is_complete(resume_from_checkpoint):
             problem = "no checkpoint that was written to its end (its trainer_state.json cannot be read)"
             raise InputError("resume_from_checkpoint", resume_from_checkpoint, problem)
         if self.model is not None and self.train_dataset is not None:  # a search builds a network for each trial
@@ -238,15 +267,16 @@ class SelfModelingTrainer(TrackingTrainer):
         """Return the estimate of `Trainer.floating_point_ops`, with parameters counted only once."""
         if self._num_parameters is None:
             self._num_parameters = self.model.num_parameters(exclude_embeddings=True)
-        if self.model.main_input_name in inputs:
-            items = inputs[self.model.main_input_name].numel()
-        else:
-            items = inputs["inputs_embeds"][..., 0].numel()  # tokens
+        name = self.model.main_input_name
+        given = inputs[name] if name in inputs else inputs["inputs_embeds"][..., 0]
+        items = given.numel()  # of texts: tokens
         return 6 * items * self._num_parameters
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor | None:
-        # transformers takes the norm for the log alone where nothing is clipped; max_grad_norm=inf asks for that
-        return super()._get_grad_norm(model, grad_norm) if self.args.max_grad_norm > 0 else None
+        # without clipping, transformers takes the norm for the log alone: only max_grad_norm=inf asks for that
+        if self.args.max_grad_norm > 0:
+            return super()._get_grad_norm(model, grad_norm)
+        return None
 
     # ---- files: see also saving.py ----
 
@@ -269,11 +299,13 @@ class SelfModelingTrainer(TrackingTrainer):
             super()._load_best_model()
 
     def _load_by_name(self, checkpoint: Any, model: torch.nn.Module | None = None) -> bool:
-        """Load every weight. Return False for sharded networks: they are left to torch, which loads strictly."""
+        """Load every weight. Return False for sharded networks, because torch itself loads them strictly."""
         if is_sharded(self):
             return False
+        if model is None:
+            model = self.model
         # a compiled network has other names than its checkpoint
-        plain = self.accelerator.unwrap_model(self.model if model is None else model, keep_torch_compile=False)
+        plain = self.accelerator.unwrap_model(model, keep_torch_compile=False)
         if hasattr(plain, "get_base_model"):  # PEFT's wrapper
             load_adapters(plain, checkpoint)
         else:
@@ -287,7 +319,8 @@ def _check_given(args: Any, kwargs: dict[str, Any]) -> None:
         raise ValueError("compute_loss_func: allowed is None: the loss of both terms is the model's own")
     if not isinstance(args, (SelfModelingTrainingArguments, type(None))):
         raise ValueError(f"args={type(args).__name__}: allowed are SelfModelingTrainingArguments")
-    for name, split in (("train_dataset", "train"), ("eval_dataset", "test")):
+    splits = {"train_dataset": "train", "eval_dataset": "test"}
+    for name, split in splits.items():
         if isinstance(kwargs.get(name), TaskData):
             raise ValueError(f"{name}=TaskData: allowed is one of its splits, such as `data.{split}`")
 

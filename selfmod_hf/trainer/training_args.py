@@ -1,7 +1,7 @@
-"""Arguments of `SelfModelingTrainer`: those of transformers, and what self-modeling adds."""
+"""Arguments of `SelfModelingTrainer`: those of transformers, and those of self-modeling."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,96 +10,125 @@ from transformers import TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
 from ..complexity import PRESETS
+from ..errors import InputError
 from ..hub.license import check_license
 
 _COMPILE_MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-# arguments of transformers that these models or torch would refuse in the middle of the work: what can be used
+
+
+def _is_off(value: Any) -> bool:
+    return not value
+
+
+def _is_seed(value: Any) -> bool:
+    return 0 <= value < 2**32
+
+
+def _is_assignments(value: Any) -> bool:
+    return not value or all(entry.count("=") == 1 for entry in value.split(","))
+
+
+# Arguments of transformers that fail later in these models or in torch: a test of the value, and the allowed ones.
 _USABLE: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "bf16_full_eval": (lambda value: not value, "is False; mixed_precision is for evaluation too"),
-    "fp16_full_eval": (lambda value: not value, "is False; mixed_precision is for evaluation too"),
+    "bf16_full_eval": (_is_off, "is False; mixed_precision is for evaluation too"),
+    "fp16_full_eval": (_is_off, "is False; mixed_precision is for evaluation too"),
     # its name up to transformers 5.23 was gradient_checkpointing, which later versions keep as an alias
-    "activation_checkpointing": (lambda value: not value, "is False, and so for gradient_checkpointing"),
-    "gradient_checkpointing": (lambda value: not value, "is False: targets are taken in the one forward pass"),
+    "activation_checkpointing": (_is_off, "is False, and so for gradient_checkpointing"),
+    "gradient_checkpointing": (_is_off, "is False: targets are taken in the one forward pass"),
     "label_smoothing_factor": (lambda value: value == 0, "is 0: the loss of both terms is the model's own"),
     "train_sampling_strategy": (lambda value: value == "random", "is random: the order follows from the seed alone"),
     "neftune_noise_alpha": (lambda value: value is None, "is None: no noise is added to embeddings"),
-    "use_liger_kernel": (lambda value: not value, "is False: Liger has no kernels for self-modeling networks"),
-    "batch_eval_metrics": (lambda value: not value, "is False: metrics are taken over the whole split"),
-    "eval_do_concat_batches": (lambda value: value, "is True: metrics are taken over the whole split"),
+    "use_liger_kernel": (_is_off, "is False: Liger has no kernels for self-modeling networks"),
+    "batch_eval_metrics": (_is_off, "is False: metrics are taken over the whole split"),
+    "eval_do_concat_batches": (bool, "is True: metrics are taken over the whole split"),
     "eval_accumulation_steps": (lambda value: value is None or value >= 1, "are None and integers of at least 1"),
-    "seed": (lambda value: 0 <= value < 2**32, "are integers from 0 to 2**32 - 1"),
-    "data_seed": (lambda value: value is None or 0 <= value < 2**32, "are integers from 0 to 2**32 - 1"),
-    "optim_args": (
-        lambda value: not value or all(entry.count("=") == 1 for entry in value.split(",")),
-        "are NAME=VALUE, joined by commas",
-    ),
-    "rlct_preset": (lambda value: value in PRESETS, f"are {', '.join(PRESETS)}"),
-    "torch_compile_mode": (lambda value: value in _COMPILE_MODES, f"are {', '.join(map(str, _COMPILE_MODES))}"),
+    "seed": (_is_seed, "are integers from 0 to 2**32 - 1"),
+    "data_seed": (lambda value: value is None or _is_seed(value), "are integers from 0 to 2**32 - 1"),
+    "optim_args": (_is_assignments, "are NAME=VALUE, joined by commas"),
+    "rlct_preset": (PRESETS.__contains__, f"are {', '.join(PRESETS)}"),
+    "torch_compile_mode": (_COMPILE_MODES.__contains__, f"are {', '.join(map(str, _COMPILE_MODES))}"),
 }
+
+# These update each number from its own gradient alone, so members do not influence each other.
+ELEMENTWISE_OPTIMIZERS = ("sgd", "adamw_torch", "adamw_torch_fused", "rmsprop", "adagrad")
+LOSS_DEPENDENT_SCHEDULES = ("reduce_lr_on_plateau", "greedy")
+# polynomial decay ends at a rate of its own, 1e-7, which is not proportional to the first one
+_ABSOLUTE_SCHEDULES = ("polynomial",)
+_ABSOLUTE_ENTRY = "min_lr"
 
 
 @dataclass
 class SelfModelingTrainingArguments(TrainingArguments):
-    """As `transformers.TrainingArguments`, with these differences.
+    """Hold the arguments of `transformers.TrainingArguments`, with these differences.
+
+    With several GPUs, use `accelerate launch`, one process each. A single process uses one GPU, because torch's
+    DataParallel would run one model's hooks in several threads.
 
     Attributes:
         log_weight_width: log the standard deviation of the last layer's weights after each epoch.
-        tensorboard_figures_every_n_epochs: where `report_to` has TensorBoard, wandb or trackio, log the histogram of
-            the last layer's weights and a picture of predicted against actual activations after every n-th epoch; 0:
+        tensorboard_figures_every_n_epochs: with TensorBoard, wandb or trackio in `report_to`, log the histogram of the
+            last layer's weights and a picture of predicted against actual activations after every n-th epoch. 0:
             never.
-        run_name: of the trackers' run; default: the output folder's name.
-        project: of the trackers; default: the task's name, where the Trainer has one.
-        rlct_every_n_epochs: estimate and log the RLCT after every n-th epoch; 0: never.
-        rlct_preset: its settings, a name that `selfmod_hf.complexity.llc_preset` knows.
+        run_name: of the trackers' run. Default: the output folder's name.
+        project: of the trackers. Default: the task's name, if the Trainer has a task.
+        rlct_every_n_epochs: estimate and log the RLCT after every n-th epoch. 0: never.
+        rlct_preset: its settings, a name for `selfmod_hf.complexity.llc_preset`.
         use_cpu: True on a machine without an accelerator.
-        license: of the network in its card, an identifier of the Hub such as ``apache-2.0``; None: that of the card on
-            the Hub, else that of the pretrained backbone, else none.
-        logging_nan_inf_filter: False here: a loss that is NaN or infinite is logged as it is.
-        ddp_find_unused_parameters: None: of transformers' encoders and timm's models, some of which have parameters
-            that nothing uses; the package's own networks have none.
-
-    Several GPUs are used under `accelerate launch`, one process each; a single process uses one (torch's
-    DataParallel would run one model's hooks in several threads).
+        license: of the network in its card, an identifier of the Hub such as ``apache-2.0``. None: the license of the
+            card on the Hub, else that of the pretrained backbone, else none.
+        logging_nan_inf_filter: False here, so a loss of NaN or infinity is logged unchanged.
+        ddp_find_unused_parameters: None: True for transformers' encoders and timm's models, because some of them have
+            unused parameters. The package's own networks have none.
 
     Raises:
-        ValueError: a batch size, an accumulation, a number of epochs or a learning rate that is not positive; an
-            interval of RLCTs or figures below 0; an unknown `rlct_preset`; a seed outside 0 to 2**32 - 1; fp16 on a
-            CPU, where Accelerate (1.15) would train in float32 without a word; what these models or torch cannot use
-            (half precision for evaluation alone, label smoothing, another order of samples, NEFTune's noise, metrics by
-            batch, an evaluation's batches kept apart, fewer than one of them accumulated, an unknown mode of
-            torch.compile); a wrong entry within transformers' own dicts (`accelerator_config`, `fsdp_config`).
+        ValueError: a batch size, an accumulation, a number of epochs or a learning rate that is not positive. An
+            interval of RLCTs or figures below 0. An unknown `rlct_preset`. A seed outside 0 to 2**32 - 1. fp16 on a
+            CPU, because Accelerate (1.15) would train in float32 without a message. Features that these models or
+            torch cannot use: half precision for evaluation alone, label smoothing, another order of samples, NEFTune's
+            noise, metrics by batch, separate batches of an evaluation, fewer than one accumulated batch, an unknown
+            mode of torch.compile. A wrong entry in transformers' own dicts (`accelerator_config`, `fsdp_config`).
+
+    Example:
+        >>> SelfModelingTrainingArguments("runs/mine", rlct_every_n_epochs=5).rlct_preset
+        'paper'
     """
 
     log_weight_width: bool = field(
-        default=True, metadata={"help": "Log the standard deviation of the last layer's weights after each epoch."}
+        default=True,
+        metadata={"help": "Log the standard deviation of the last layer's weights after each epoch."},
     )
     tensorboard_figures_every_n_epochs: int = field(
         default=1,
         metadata={
             "help": "With --report_to tensorboard, wandb or trackio: a histogram of the last layer's weights and a "
-            "picture of predicted against actual activations after every n-th epoch; 0: never."
+            "picture of predicted against actual activations after every n-th epoch. 0: never."
         },
     )
     ddp_find_unused_parameters: bool | None = field(
         default=None,
         metadata={
-            "help": "DDP looks for parameters without a gradient, at some cost a step; default: with transformers' "
+            "help": "DDP looks for parameters without a gradient, at some cost a step. Default: with transformers' "
             "encoders and timm's models, which may have some."
         },
     )
     rlct_every_n_epochs: int = field(
-        default=0, metadata={"help": "Estimate and log the RLCT on the training set after every n-th epoch; 0: never."}
+        default=0,
+        metadata={"help": "Estimate and log the RLCT on the training set after every n-th epoch. 0: never."},
     )
-    rlct_preset: str = field(default="paper", metadata={"help": "Its settings: paper, paper-text or theory."})
+    rlct_preset: str = field(
+        default="paper",
+        metadata={"help": "Its settings: paper, paper-text or theory."},
+    )
     license: str | None = field(
         default=None,
         metadata={
-            "help": "License in the card of what is pushed, by the Hub's identifier (apache-2.0, mit, ...); default: "
+            "help": "License in the card of what is pushed, by the Hub's identifier (apache-2.0, mit, ...). Default: "
             "that of the card on the Hub, else that of the pretrained backbone, else none."
         },
     )
     logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Replace NaN and infinite losses by an average when logging."}
+        default=False,
+        metadata={"help": "Replace NaN and infinite losses by an average when logging."},
     )
 
     def __post_init__(self) -> None:
@@ -111,7 +140,9 @@ class SelfModelingTrainingArguments(TrainingArguments):
         except (TypeError, AttributeError, KeyError) as error:  # of an entry within accelerator_config, fsdp, ...
             raise ValueError(f"training arguments: {error}") from error
         for name, (usable, allowed) in _USABLE.items():
-            value = getattr(self, name, False)  # older versions of transformers have one name of two
+            if not hasattr(self, name):  # older versions of transformers have one name of two
+                continue
+            value = getattr(self, name)
             if not usable(value):
                 raise ValueError(f"{name}={value!r}: allowed {allowed}")
         self._check_numbers()
@@ -123,14 +154,17 @@ class SelfModelingTrainingArguments(TrainingArguments):
 
     def _check_numbers(self) -> None:
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r}: allowed are integers of at least 1")
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(f"{name}={value!r}: allowed are integers of at least 1")
         for name in ("rlct_every_n_epochs", "tensorboard_figures_every_n_epochs"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)!r}: allowed are integers of at least 0")
+            value = getattr(self, name)
+            if value < 0:
+                raise ValueError(f"{name}={value!r}: allowed are integers of at least 0")
         for name in ("num_train_epochs", "learning_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)!r}: allowed are finite numbers above 0")
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name}={value!r}: allowed are finite numbers above 0")
 
     @property
     def n_gpu(self) -> int:
@@ -142,3 +176,48 @@ def _check_tracker(name: str) -> None:
         get_reporting_integration_callbacks([name])
     except ValueError as error:
         raise ValueError(f"report_to={name!r}: {error}") from error
+
+
+def name_of(choice: Any) -> str:
+    """Return the text of an optimizer or a schedule, from the text itself or from an entry of transformers' lists.
+
+    Example:
+        >>> from transformers.training_args import OptimizerNames
+        >>> name_of(OptimizerNames.SGD), name_of("sgd")
+        ('sgd', 'sgd')
+    """
+    return str(getattr(choice, "value", choice))
+
+
+def check_for_population(args: SelfModelingTrainingArguments, rates: Sequence[float]) -> None:
+    """Reject arguments through which members would influence each other, and those that a population cannot use.
+
+    Args:
+        args: of the training.
+        rates: learning rates of the members.
+
+    Raises:
+        ValueError: names the argument.
+    """
+
+    def reject(name: str, value: object, allowed: str) -> None:
+        raise ValueError(f"{name}={value!r}: with a population {allowed}")
+
+    optimizer = name_of(args.optim)
+    schedule = name_of(args.lr_scheduler_type)
+    if optimizer not in ELEMENTWISE_OPTIMIZERS:
+        reject("optim", optimizer, f"allowed are {', '.join(ELEMENTWISE_OPTIMIZERS)}, which treat each number alone")
+    if schedule in LOSS_DEPENDENT_SCHEDULES:
+        reject("lr_scheduler_type", schedule, "allowed are schedules that do not depend on the loss")
+    if args.load_best_model_at_end:
+        reject("load_best_model_at_end", True, "allowed is False: members have their best epochs at different times")
+    if args.fp16:
+        reject("fp16", True, "allowed are no or bf16: fp16 skips a step of all where one member overflows")
+    if args.data_seed is not None:
+        reject("data_seed", args.data_seed, "allowed is none: each member's order comes from its own seed")
+    if args.push_to_hub:
+        reject("push_to_hub", True, "allowed is False: push population.member(k)")
+    absolute = schedule in _ABSOLUTE_SCHEDULES or _ABSOLUTE_ENTRY in (args.lr_scheduler_kwargs or {})
+    if absolute and len(set(rates)) > 1:
+        problem = "members have learning rates of their own; allowed are schedules that end at a share of the first"
+        raise InputError("lr_scheduler_type", schedule, problem)

@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from selfmod_hf import Member, SelfModelingPopulation, SelfModelingTrainer, SelfModelingTrainingArguments
 from selfmod_hf.data import ImageTensors, TextTensors
 from selfmod_hf.models import load_model
-from selfmod_hf.trainer.checkpoints import check_not_pickled, newest_whole_checkpoint, whole_checkpoints
+from selfmod_hf.trainer.checkpoints import check_not_pickled, complete_checkpoints, newest_complete_checkpoint
 from tests.models.test_encoders import texts
 from tests.models.test_weights_self_modeling import CONFIGS, OTHERS, assert_same, network, side
 
@@ -123,9 +123,9 @@ def test_checkpoints_come_in_the_order_of_their_steps(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "trainer_state.json").write_text("{}")
     (tmp_path / "checkpoint-11").mkdir()
-    assert whole_checkpoints(tmp_path) == [str(tmp_path / name) for name in ("checkpoint-9", "checkpoint-10")]
-    assert newest_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
-    assert newest_whole_checkpoint(tmp_path / "checkpoint-9") is None
+    assert complete_checkpoints(tmp_path) == [str(tmp_path / name) for name in ("checkpoint-9", "checkpoint-10")]
+    assert newest_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert newest_complete_checkpoint(tmp_path / "checkpoint-9") is None
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json"])

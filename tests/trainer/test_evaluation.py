@@ -16,7 +16,7 @@ from selfmod_hf.data import ImageTensors, TextTensors
 from selfmod_hf.trainer.population_trainer import PopulationTrainer
 from tests.models import test_encoders as encoders
 
-from .test_tracking import MEMBERS, population
+from .test_terms_trainer import MEMBERS, population
 from .test_trainer import images, losses, network, trainer
 
 

@@ -131,8 +131,8 @@ def test_a_trainer_gives_each_network_with_what_was_logged_of_it(tmp_path):
             for name in ("eval_accuracy", "eval_loss", "weight_width", "classification_loss"):
                 assert own[name] == pytest.approx(theirs[name], rel=1e-5)
         assert_same(network.model(), run.population.member(k), 0.0)
-    assert run.figures_of()[3]["eval_loss"] == pytest.approx(
-        np.mean([run.figures_of(member)[3]["eval_loss"] for member in MEMBERS[:2]])
+    assert run.figures()[3]["eval_loss"] == pytest.approx(
+        np.mean([run.figures_by_member()[member.name][3]["eval_loss"] for member in MEMBERS[:2]])
     )
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from selfmod_hf import SelfModelingTrainer, SelfModelingTrainingArguments
 from tests.models import test_encoders
-from tests.trainer import test_population, test_tracking, test_trainer
+from tests.trainer import test_population, test_terms_trainer, test_trainer
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
 CODE = """
@@ -168,7 +168,7 @@ def test_two_processes_give_what_one_gives(tmp_path, folder_of, kind, order):
     if kind == "means of each process":  # a last batch that is cut unevenly weighs its samples unevenly
         logged = [entry for entry in numbers(first.with_suffix(".json")) if "loss" in entry]
         assert len(logged) == 12
-        test_tracking.assert_terms_add_up(logged)
+        test_terms_trainer.assert_terms_add_up(logged)
         return
     if kind == "batch statistics":  # each process has those of its own samples while it trains
         return

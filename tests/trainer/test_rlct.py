@@ -21,9 +21,8 @@ from selfmod_hf import (
 )
 from selfmod_hf.complexity.random_streams import MinibatchStream
 from selfmod_hf.data import ImageTensors, TaskData
-from selfmod_hf.trainer.callbacks import RLCTCallback
+from selfmod_hf.trainer.callbacks import RLCTCallback, RLCTsCallback
 from selfmod_hf.trainer.population import Member
-from selfmod_hf.trainer.population_trainer import RLCTsCallback
 from selfmod_hf.weights import weights_sha256
 from tests.trainer import test_population, test_trainer
 

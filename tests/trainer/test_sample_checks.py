@@ -18,9 +18,8 @@ from selfmod_hf import (
 from selfmod_hf.data import EpochBatchSampler, ImageTensors, TextTensors
 from selfmod_hf.errors import InputError
 from selfmod_hf.trainer.population import Member, SelfModelingPopulation
-from selfmod_hf.trainer.processes import SharesOfBatches
+from selfmod_hf.trainer.processes import SharesOfBatches, smallest_share
 from selfmod_hf.trainer.recipe_network import check_length
-from selfmod_hf.trainer.shares import smallest_share
 from tests.models.test_encoders import Tokenizer
 
 RESNET = {

@@ -315,7 +315,7 @@ def test_no_histogram_of_what_is_not_finite_and_no_image_of_a_baseline(tmp_path)
 
 
 def test_nothing_is_drawn_for_nobody(tmp_path, monkeypatch):
-    monkeypatch.setattr("selfmod_hf.trainer.tracker_figures.TrackerFigures._activations", None)  # fails if called
+    monkeypatch.setattr("selfmod_hf.trainer.trackers.TrackerFigures._activations", None)  # fails if called
     trainer(tmp_path).train()
 
 

@@ -1,4 +1,4 @@
-"""The loss of training and of evaluation, and the terms it is made of."""
+"""The Trainer that logs the terms of the loss beside the loss, while training and after evaluation."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..models.losses_self_modeling import SelfModelingOutput, classification_losses, self_modeling_losses
-from .member import Member
 from .processes import share_state
-from .saving import SavingTrainer
+from .pushing import PushingTrainer
 from .terms import TERMS, SampleTerms, TermSums, means_over_labels
+
+Figures = dict[int, dict[str, Any]]  # epoch -> name -> logged value
 
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """One network that a Trainer has trained.
+    """Hold one network that a Trainer has trained.
 
     Attributes:
         model: makes the network, on the CPU and in eval mode.
-        figures: epoch -> name -> what was logged of it.
+        figures: its logged figures: epoch -> name -> value.
     """
 
     model: Callable[[], Any]
-    figures: dict[int, dict[str, Any]]
+    figures: Figures
 
 
-class TrackingTrainer(SavingTrainer):
+class TermsTrainer(PushingTrainer):
     """Log the terms of the loss beside the loss, while training and after evaluation."""
 
     # A network may be configured to give tuples, but its terms are read by their names.
@@ -41,9 +42,9 @@ class TrackingTrainer(SavingTrainer):
         super().__init__(*args, **kwargs)
         self._term_sums = TermSums()
         self.add_callback(self._term_sums)
-        self._step_terms: dict[str, torch.Tensor] | None = None  # of the micro-batch that is trained on now
-        self._own_loss: torch.Tensor | None = None  # of the batch that is evaluated now, before a subclass adds to it
-        self._evaluated: SampleTerms | None = None  # of the split that is evaluated now
+        self._step_terms: dict[str, torch.Tensor] | None = None  # of the present micro-batch of the training
+        self._own_loss: torch.Tensor | None = None  # of the present evaluated batch, before a subclass adds to it
+        self._evaluated: SampleTerms | None = None  # of the present evaluated split
 
     # ---- training ----
 
@@ -58,73 +59,82 @@ class TrackingTrainer(SavingTrainer):
         loss, outputs = super().compute_loss(model, given, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if self._step_terms is not None:
             for name in TERMS:
-                if (term := outputs.get(name)) is not None:
+                term = outputs.get(name)
+                if term is not None:
                     self._step_terms[name] = self._step_terms.get(name, 0) + term.detach()
         if self._evaluated is not None:
             self._own_loss = loss.detach().clone()  # a subclass may add to it in place
-        return (loss, outputs) if return_outputs else loss
+        if return_outputs:
+            return loss, outputs
+        return loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         self._step_terms = {}
         try:
             loss = super().training_step(*args, **kwargs)
-            self._track(self._step_terms, loss)
+            # transformers adds the loss to the sum for its log under the same condition
+            if self.args.logging_nan_inf_filter and not loss.isfinite():
+                self._term_sums.add_mean(self.state.global_step)
+            else:
+                self._term_sums.add(self._step_terms)
         finally:
             self._step_terms = None
         return loss
 
-    def _track(self, terms: dict[str, torch.Tensor], loss: torch.Tensor) -> None:
-        """Add the terms of a micro-batch to their sums, as transformers adds its loss to the sum that it logs."""
-        if self.args.logging_nan_inf_filter and not loss.isfinite():
-            self._term_sums.add_mean(self.state.global_step)
-        else:
-            self._term_sums.add(terms)
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs and (means := self._mean_terms()):
-            logs.update({**self._figures(means), "loss": logs["loss"]})  # with what a subclass has added to it
+        if "loss" in logs:
+            means = self._mean_terms()
+            if means:
+                loss = logs["loss"]  # with the part of a subclass
+                logs.update(self._figures(means))
+                logs["loss"] = loss
         super().log(logs, start_time)
 
     def networks(self) -> list[TrainedNetwork]:
         """Return the trained network, or each member of a population in its order."""
-        return [TrainedNetwork(lambda: self.model.cpu().eval(), self.figures_of())]
+        return [TrainedNetwork(lambda: self.model.cpu().eval(), self.figures())]
 
-    def figures_of(self, member: Member | None = None) -> dict[int, dict[str, Any]]:
-        """Return what was logged of one network: epoch -> name -> value.
+    def figures(self) -> Figures:
+        """Return the logged figures of each epoch: epoch -> name -> value.
 
-        Args:
-            member: of a population. None: the single network, or the means over a population.
+        Figures of a population's member have names such as `eval_loss/aw10-seed1`.
         """
-        figures: dict[int, dict[str, Any]] = {}
+        figures: Figures = {}
         for entry in self.state.log_history:
-            figures.setdefault(round(entry["epoch"]), {}).update(entry)
-        if member is None:
-            return figures
-        suffix = f"/{member.name}"
-        return {
-            epoch: {name.removesuffix(suffix): value for name, value in logged.items() if name.endswith(suffix)}
-            for epoch, logged in figures.items()
-        }
+            of_epoch = figures.setdefault(round(entry["epoch"]), {})
+            of_epoch.update(entry)
+        return figures
 
     def _mean_terms(self) -> dict[str, float]:
         """Return the mean of each term over the optimizer steps since the last log."""
         sums, steps = self._term_sums.drain(self.state.global_step)
         # Each process has summed its own samples. If it has divided by the count over all processes, then the sum over
         # processes is the mean. Else it is the mean of the processes' means.
-        shares = 1 if self.args.average_tokens_across_devices else self.args.world_size
-        return {name: self.accelerator.reduce(total, "sum").item() / shares / steps for name, total in sums.items()}
+        shares = self.args.world_size
+        if self.args.average_tokens_across_devices:
+            shares = 1
+        means = {}
+        for name, total in sums.items():
+            of_all_processes = self.accelerator.reduce(total, "sum").item()
+            means[name] = of_all_processes / shares / steps
+        return means
 
     def _term_weights(self) -> dict[str, Any]:
+        """Return the factor of each term in the loss."""
         config = self.accelerator.unwrap_model(self.model).config
-        return dict(zip(TERMS, (config.classification_weight, config.aux_weight), strict=True))
+        weights = (config.classification_weight, config.aux_weight)
+        return dict(zip(TERMS, weights, strict=True))
 
     def _total(self, means: dict[str, Any]) -> Any:
         """Return the sum of the weighted terms."""
-        weights = self._term_weights()
-        return sum(weights[name] * means[name] for name in TERMS if name in means)
+        total: Any = 0
+        for name, weight in self._term_weights().items():
+            if name in means:
+                total = total + weight * means[name]
+        return total
 
     def _figures(self, means: dict[str, Any], added: float = 0.0, prefix: str = "") -> dict[str, Any]:
-        """Return terms, weighted terms and the loss, by the names under which they are logged.
+        """Return terms, weighted terms and the loss, by their names in the log.
 
         Args:
             means: of the terms.
@@ -132,9 +142,13 @@ class TrackingTrainer(SavingTrainer):
             prefix: of the names.
         """
         weights = self._term_weights()
-        raw = {f"{prefix}{name}": mean for name, mean in means.items()}
-        weighted = {f"{prefix}weighted_{name}": weights[name] * mean for name, mean in means.items()}
-        return raw | weighted | {f"{prefix}loss": self._total(means) + added}
+        raw = {}
+        weighted = {}
+        for name, mean in means.items():
+            raw[f"{prefix}{name}"] = mean
+            weighted[f"{prefix}weighted_{name}"] = weights[name] * mean
+        loss = self._total(means) + added
+        return {**raw, **weighted, f"{prefix}loss": loss}
 
     # ---- evaluation ----
 
@@ -145,7 +159,7 @@ class TrackingTrainer(SavingTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor | None, Any, torch.Tensor | None]:
-        """Like `Trainer.prediction_step`, and collect the terms of each sample.
+        """Predict like `Trainer.prediction_step`, and collect the terms of each sample.
 
         Raises:
             ValueError: metrics ask for inputs, and these are the tokens of all texts one after another.
@@ -155,7 +169,8 @@ class TrackingTrainer(SavingTrainer):
         inputs = self._prepare_inputs(inputs)
         labels = inputs.get("labels")
         given = {**inputs, **self._forward_arguments}
-        loss, self._own_loss = None, None
+        loss = None
+        self._own_loss = None
         with torch.no_grad(), self.compute_loss_context_manager():
             if labels is None:
                 outputs = model(**given)
@@ -170,14 +185,17 @@ class TrackingTrainer(SavingTrainer):
         return loss, self._predictions(outputs, ignore_keys), labels
 
     def _predictions(self, outputs: Any, ignore_keys: list[str] | None) -> Any:
-        """Return the logits, and what else of the outputs is not to be ignored, as transformers does."""
+        """Return the logits, and the other outputs that are not to be ignored, like transformers."""
         if ignore_keys is None:
             ignore_keys = self.model.config.keys_to_ignore_at_inference
         if isinstance(outputs, dict):
-            kept = tuple(value for name, value in outputs.items() if name not in (*ignore_keys, "loss"))
+            ignored = {*ignore_keys, "loss"}
+            kept = tuple(value for name, value in outputs.items() if name not in ignored)
         else:
             kept = tuple(outputs[1:])
-        return kept[0] if len(kept) == 1 else kept
+        if len(kept) == 1:
+            return kept[0]
+        return kept
 
     def _collect(self, loss: torch.Tensor, outputs: Any, labels: torch.Tensor) -> None:
         """Collect the terms of a batch while a split is evaluated."""
@@ -186,16 +204,20 @@ class TrackingTrainer(SavingTrainer):
         terms = self._sample_terms(outputs, labels)  # (B, terms)
         own: Any = self._own_loss
         if own is None:  # a subclass computes the loss without this class
+            own = 0.0
             means = means_over_labels(terms, labels)
-            own = 0.0 if means is None else float(np.sum(self._total(means)))
+            if means is not None:
+                own = float(np.sum(self._total(means)))
         added = (loss - own).expand(len(labels))
-        self._evaluated.add(*self.gather_function((terms, added, labels)))
+        gathered = self.gather_function((terms, added, labels))
+        self._evaluated.add(*gathered)
 
     def _sample_terms(self, outputs: Any, labels: torch.Tensor) -> torch.Tensor:
         """Return the terms of each sample, (B, terms)."""
         terms = [classification_losses(outputs["logits"], labels)]  # each (B,)
-        if outputs.get("self_model_predictions") is not None:
-            terms.append(self_modeling_losses(outputs["self_model_predictions"], outputs["self_model_targets"]))
+        predictions = outputs.get("self_model_predictions")
+        if predictions is not None:
+            terms.append(self_modeling_losses(predictions, outputs["self_model_targets"]))
         return torch.stack(terms, dim=1)
 
     def evaluation_loop(
@@ -206,21 +228,27 @@ class TrackingTrainer(SavingTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Like `Trainer.evaluation_loop`, with the terms of the loss, and means over the samples that have a label.
+        """Evaluate like `Trainer.evaluation_loop`, with the terms of the loss, and means over the labelled samples.
 
         Without any label there is no loss.
         """
         share_state(self)
-        self._evaluated = evaluated = SampleTerms()
+        evaluated = SampleTerms()
+        self._evaluated = evaluated
         try:
             output = super().evaluation_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+                dataloader,
+                description,
+                prediction_loss_only,
+                ignore_keys,
+                metric_key_prefix,
             )
         finally:
             self._evaluated = None
         if not len(evaluated):
             return output
-        means, added = evaluated.means(), evaluated.mean_added()
+        means = evaluated.means()
+        added = evaluated.mean_added()
         if means is None:
             output.metrics.pop(f"{metric_key_prefix}_loss", None)
         else:

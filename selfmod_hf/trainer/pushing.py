@@ -1,0 +1,129 @@
+"""How a Trainer's network goes to the Hub: its card, and the commits at the end and during training."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitInfo, HfApi
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import HubStrategy
+from transformers.utils import PushInProgress
+
+from ..hub.model_folder import write_model_card
+from ..hub.records import stale_files
+from ..hub.upload import Target, check_links, commit, files_of, remote_card, selected
+from .saving import UNFINISHED, SavingTrainer
+
+
+class PushingTrainer(SavingTrainer):
+    """Push a network with the package's own card, as complete during training as at the end."""
+
+    push_in_progress: Any
+
+    def create_model_card(
+        self, license: str | None = None, tags: str | Sequence[str] | None = None, **ignored: Any
+    ) -> None:
+        """Write the package's own card from the files of the run.
+
+        Args:
+            license: identifier of the Hub. None: `args.license`, else that of the card on the Hub, else that of the
+                pretrained backbone.
+            tags: more tags of its metadata.
+            ignored: further arguments of transformers' card.
+        """
+        if not self.is_world_process_zero():
+            return
+        folder = Path(self.args.output_dir)
+        self.save_state()
+        self._save_rlct(folder)
+        outdated = stale_files(folder)
+        if outdated:
+            self._move_former(folder, outdated)
+        if isinstance(tags, str):
+            tags = [tags]
+        api = None
+        card_on_hub = ""
+        repo_id = self.hub_model_id or folder.absolute().name
+        if self.hub_model_id:
+            api = HfApi(token=self.args.hub_token)
+            card_on_hub = remote_card(api, repo_id, "model")
+        write_model_card(folder, repo_id, card_on_hub, license=license, tags=tags or (), api=api)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **card: Any,
+    ) -> Any:
+        """Push the network like `Trainer.push_to_hub`, as one commit with the files of `selfmod push`.
+
+        Args:
+            card: arguments of `create_model_card`, such as `license`.
+
+        Returns:
+            The commit, or a future of it if `blocking` is False. None in processes other than the main one.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card(**card)
+        self._finish_current_push()
+        send = self._commit(commit_message or "End of training", token, revision)
+        if blocking:
+            return send()
+        return HfApi().run_as_future(send)
+
+    def _commit(self, message: str, token: str | None = None, revision: str | None = None) -> partial[CommitInfo]:
+        """Return the call that sends the output folder."""
+        folder = Path(self.args.output_dir)
+        check_links(files_of(folder).values(), folder)
+        target = Target(str(self.hub_model_id), revision=revision or self.args.hub_revision)
+        api = HfApi(token=token or self.args.hub_token)
+        return partial(commit, api, folder, target.repo_id, "model", target, message)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push the network of a checkpoint while training continues, as complete as at the end."""
+        strategy = self.args.hub_strategy
+        if not self.is_world_process_zero() or strategy == HubStrategy.END:
+            return
+        working = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        if working and not self.args.hub_always_push:
+            return
+        self._finish_current_push()  # the files that it reads are replaced now
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        checkpoint = Path(checkpoint_folder)
+        folder = Path(self.args.output_dir)
+        files = {path.name: path for path in checkpoint.iterdir() if path.is_file()}
+        with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as copies:
+            for file in selected(files).values():
+                if file.name != TRAINER_STATE_NAME:
+                    shutil.copy(file, copies)
+            self._take_over(Path(copies), folder, self.weights_token())
+        self.create_model_card()
+        message = f"Training in progress, step {self.state.global_step}"
+        jobs = [HfApi().run_as_future(self._commit(message))]
+        if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            name = checkpoint.name
+            if strategy == HubStrategy.CHECKPOINT:
+                name = "last-checkpoint"
+            job = HfApi(token=self.args.hub_token).upload_folder(
+                repo_id=str(self.hub_model_id),
+                folder_path=checkpoint,
+                path_in_repo=name,
+                run_as_future=True,
+                commit_message=f"{message}, checkpoint",
+                revision=self.args.hub_revision,
+            )
+            jobs.append(job)
+        self.push_in_progress = PushInProgress(jobs)
