@@ -1,4 +1,4 @@
-"""Callbacks that follow a network's complexity while it trains.
+"""Callbacks for a network's complexity while it trains.
 
 Their results go through `Trainer.log`, because only `log` reaches the log history, TensorBoard and the model card.
 """
@@ -198,7 +198,7 @@ class FlushTinyMoments(TrainerCallback):
 
     A dead hidden unit has gradients of exactly zero. Its momentum only decays until it stays among the denormal
     numbers (MNIST, width 64, AW 5: a quarter of all buffers after 18 epochs). A value below the threshold (1e-30 in
-    float32) is smaller than the rounding of any weight that it could still change. GPUs lose no time on these.
+    float32) is smaller than the rounding of any weight in its reach. GPUs lose no time on these.
     """
 
     MOMENTS = ("momentum_buffer", "exp_avg")

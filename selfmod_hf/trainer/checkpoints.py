@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 State = dict[str, torch.Tensor]  # weights by name
 
-# ---- which checkpoints are complete ----
+# ---- complete checkpoints ----
 
 
 def is_complete(checkpoint: str | Path) -> bool:
@@ -160,7 +160,7 @@ def _read_files(files: list[Path]) -> State:
 
 
 def _widest_type(weights: State) -> torch.dtype:
-    """Return the type that holds all of these numbers, integers left out."""
+    """Return the smallest type for all of these numbers, integers left out."""
     types = [value.dtype for value in weights.values() if value.is_floating_point()]
     if not types:
         return torch.float16
@@ -171,10 +171,10 @@ def _widest_type(weights: State) -> torch.dtype:
 
 
 def saved_sha256(model: SelfModelingPreTrainedModel) -> str | None:
-    """Return the SHA-256 that the weights of a network have in a file.
+    """Return the SHA-256 of a network's weights in a file.
 
-    It is that of the folder the network was read from, if the weights are still the same. Else it is that of the file
-    that `save_pretrained` writes.
+    A network with the unchanged weights of a folder has the folder's SHA-256. Any other network has the SHA-256 of the
+    file of `save_pretrained`.
     """
     source = None
     if model.loaded_from:

@@ -46,9 +46,9 @@ def is_data_of_rows(data: Any) -> bool:
 def collate(data: Any, data_collator: Callable[[Any], Any] | None, model: SelfModelingPreTrainedModel) -> CollatedData:
     """Return all rows of a data set as one batch.
 
-    Rows are read once, with separate random numbers, so a transform that draws numbers here changes no training. All
-    rows are in memory at once. Columns that are no arguments of the network are left out, like in transformers'
-    Trainer. If the network's input is no column, then all columns go to the collator, which must make it.
+    Rows are read once, with separate random numbers, so random transforms here change no training. All rows are
+    in memory at once. Like in transformers' Trainer, only columns with names of the network's arguments are kept. If
+    the network's input is no column, then all columns go to the collator, and the collator must make the input.
 
     Args:
         data: `is_data_of_rows` is true for it.
@@ -77,7 +77,11 @@ def collate(data: Any, data_collator: Callable[[Any], Any] | None, model: SelfMo
         raise InputError("data_collator", type(batch).__name__, "must give a dict with integer labels (N,)")
     if "offsets" in batch:
         raise InputError("data_collator", "offsets", "must give padded texts with an attention_mask")
-    inputs = {name: batch[name] for name in taken if isinstance(batch.get(name), Tensor)}
+    inputs = {}
+    for name in taken:
+        value = batch.get(name)
+        if isinstance(value, Tensor):
+            inputs[name] = value
     if model.main_input_name not in inputs and "inputs_embeds" not in inputs:
         raise InputError("data_collator", sorted(batch), f"must give {model.main_input_name}, which the model takes")
     return CollatedData(inputs, labels.long())
@@ -92,7 +96,8 @@ def _without_other_columns(rows: Any, taken: list[str]) -> Any:
     kept = {*taken, *_LABELS}
     shortened = []
     for row in rows:
-        shortened.append({name: value for name, value in row.items() if name in kept})
+        own = {name: row[name] for name in row if name in kept}
+        shortened.append(own)
     return shortened
 
 

@@ -1,4 +1,4 @@
-"""`Member`: the numbers that differ between the networks of a population, and how a learning rate can be one of them.
+"""`Member`: the numbers of one network of a population, its own learning rate among them.
 
 An optimizer of torch has one learning rate for a complete parameter, and a population keeps all members in one
 parameter of shape (K, ...). The optimizers of a population take steps proportional to the learning rate, because
@@ -33,7 +33,7 @@ class Member:
         learning_rate: its own, > 0. None: the learning rate of the training arguments.
 
     Raises:
-        InputError: a learning rate that is not a finite number above 0.
+        InputError: the learning rate is not a finite number above 0.
 
     Example:
         >>> Member(seed=1, aux_weight=10.0).name
@@ -124,7 +124,7 @@ def scale_steps(optimizer: torch.optim.Optimizer, shares: Sequence[float]) -> No
 
 
 def along_first(numbers: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """Return a number per member in a shape that broadcasts along a parameter.
+    """Return a number per member in a shape for broadcasting along a parameter.
 
     Args:
         numbers: (K,).

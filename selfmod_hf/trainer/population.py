@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import groupby
@@ -62,7 +63,7 @@ class SelfModelingPopulation(nn.Module):
         stacked: the plain architecture, each parameter and buffer of shape (K, *shape). Do not call it directly.
 
     Raises:
-        ValueError: no member, two equal members, a member that the configuration does not allow, or a block size
+        ValueError: no member, two equal members, a member outside the configuration's limits, or a block size
             below 1.
 
     Example:
@@ -87,10 +88,10 @@ class SelfModelingPopulation(nn.Module):
         model_class: type[SelfModelingPreTrainedModel] | None = None,
     ) -> None:
         super().__init__()
-        names = [member.name for member in members]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        counts = Counter(member.name for member in members)
+        twice = sorted(name for name, count in counts.items() if count > 1)
         if not members or twice:
-            raise ValueError(f"members={twice or names!r}: allowed are one or more, different from each other")
+            raise ValueError(f"members={twice!r}: allowed are one or more, different from each other")
         if block_size is not None and (not isinstance(block_size, int) or block_size < 1):
             raise ValueError(f"block_size={block_size!r}: allowed are None and integers of at least 1")
         self.config = config
@@ -123,7 +124,7 @@ class SelfModelingPopulation(nn.Module):
     # ---- from and to ordinary models ----
 
     def config_of(self, member: Member) -> SelfModelingConfig:
-        """Return the configuration of that member alone."""
+        """Return the configuration of one member alone."""
         content = self.config.to_dict()
         content["aux_weight"] = member.aux_weight
         content["detach_targets"] = member.detach_targets
@@ -200,7 +201,10 @@ class SelfModelingPopulation(nn.Module):
             "attention_mask": attention_mask,
             "offsets": offsets,
         }
-        batch = {name: value for name, value in given.items() if value is not None}
+        batch = {}
+        for name, value in given.items():
+            if value is not None:
+                batch[name] = value
         shared = _is_shared(batch)
         items = self._items_by_member(num_items_in_batch, shared)
         with nullcontext() if torch.compiler.is_compiling() else _LENT:
@@ -211,7 +215,8 @@ class SelfModelingPopulation(nn.Module):
         output = parts[0]
         if len(parts) > 1:
             for name in output:
-                output[name] = torch.cat([part[name] for part in parts])
+                values = [part[name] for part in parts]
+                output[name] = torch.cat(values)
         if "classification_loss" in output:
             losses = self.config.classification_weight * output["classification_loss"]  # (K,)
             if "self_modeling_loss" in output:
@@ -243,7 +248,8 @@ class SelfModelingPopulation(nn.Module):
         for detach, run in groupby(self.members, key=attrgetter("detach_targets")):
             count = len(list(run))
             for chunk in chunk_ranges(count, self.block_size or count):
-                yield range(start + chunk.start, start + chunk.stop), detach
+                first = start + chunk.start
+                yield range(first, first + len(chunk)), detach
             start += count
 
     def _map(self, members: range, batch: Tensors, shared: bool, items: Tensor | None) -> dict[str, Tensor]:
@@ -325,7 +331,7 @@ class SelfModelingPopulation(nn.Module):
             kwargs: arguments of the constructor besides configuration and members.
 
         Raises:
-            ValueError: weights that cannot be read, or that are not those of the members in `population.json`.
+            ValueError: the weights cannot be read, or they are not those of the members in `population.json`.
         """
         text = Path(folder, MEMBERS_FILE).read_text(encoding="utf-8")
         described = json.loads(text)

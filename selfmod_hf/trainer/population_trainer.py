@@ -20,17 +20,18 @@ from ..errors import InputError
 from ..models import SelfModelingPreTrainedModel
 from ..models.losses_self_modeling import IGNORED_LABEL, classification_losses, self_modeling_losses
 from .callbacks import RLCTCallback, RLCTsCallback, WeightWidthCallback, WeightWidthsCallback
+from .checkpoints import State
 from .member import rates_of, scale_steps
 from .population import SelfModelingPopulation
 from .processes import is_sharded
 from .shares import MemberShares
-from .terms import TERMS, accuracy, means_over_labels
+from .terms import TERMS, ByName, accuracy, means_over_labels
 from .terms_trainer import Figures, TrainedNetwork
 from .trainer import SelfModelingTrainer
 from .training_args import SelfModelingTrainingArguments, check_for_population
 
 Metrics = Callable[[EvalPrediction], dict[str, float]]
-Preprocess = Callable[[Any, Any], Any]  # (logits, labels) -> what is kept for the metrics
+Preprocess = Callable[[Any, Any], Any]  # (logits, labels) -> predictions for the metrics
 
 
 class PopulationTrainer(SelfModelingTrainer):
@@ -49,11 +50,11 @@ class PopulationTrainer(SelfModelingTrainer):
         model: the members of this process.
 
     Raises:
-        ValueError: an argument through which members would influence each other, or data that are no `TensorData`.
+        ValueError: with an argument, members would influence each other, or the data are no `TensorData`.
     """
 
     model: SelfModelingPopulation
-    _forward_arguments: ClassVar[dict[str, Any]] = {}  # a population gives a dict in any case
+    _forward_arguments: ClassVar[ByName] = {}  # a population gives a dict in any case
 
     def __init__(
         self,
@@ -91,16 +92,17 @@ class PopulationTrainer(SelfModelingTrainer):
     # ---- metrics ----
 
     def _of_members(self, compute_metrics: Metrics) -> Metrics:
-        """Return a `compute_metrics` for the population from that of a single network."""
+        """Return a `compute_metrics` for the population from the one for a single network."""
 
         def compute(prediction: EvalPrediction) -> dict[str, float]:
             rows = []
             for k in range(len(self.model)):
-                row = compute_metrics(self._of_member(prediction, k))
-                rows.append(row)
+                own = self._of_member(prediction, k)
+                rows.append(compute_metrics(own))
             figures = {}
             for name in rows[0]:
-                figures[name] = np.array([row[name] for row in rows])
+                values = [row[name] for row in rows]
+                figures[name] = np.array(values)
             return self.by_member(figures)
 
         return compute
@@ -115,7 +117,12 @@ class PopulationTrainer(SelfModelingTrainer):
         losses = prediction.losses
         if losses is not None:
             losses = self._batch_losses()[:, k]
-        return EvalPrediction(own, prediction.label_ids, inputs=prediction.inputs, losses=losses)
+        return EvalPrediction(
+            predictions=own,
+            label_ids=prediction.label_ids,
+            inputs=prediction.inputs,
+            losses=losses,
+        )
 
     def _batch_losses(self) -> np.ndarray:
         """Return the loss of each evaluated sample's batch, (N, members of this process)."""
@@ -126,7 +133,8 @@ class PopulationTrainer(SelfModelingTrainer):
             means = means_over_labels(terms, labels)
             if means is not None:
                 loss = self._total(means)
-            rows.append(np.tile(loss, (len(labels), 1)))
+            block = np.tile(loss, (len(labels), 1))
+            rows.append(block)
         return np.concatenate(rows)
 
     def _each_member(self, preprocess: Preprocess) -> Preprocess:
@@ -134,11 +142,14 @@ class PopulationTrainer(SelfModelingTrainer):
 
         def preprocess_members(logits: torch.Tensor, labels: torch.Tensor) -> Any:
             results = []
-            for k in range(len(self.model)):
-                results.append(preprocess(logits[:, k], labels))
+            for own in logits.unbind(dim=1):  # (B, num_labels)
+                results.append(preprocess(own, labels))
             if not isinstance(results[0], (tuple, list)):
                 return torch.stack(results, dim=1)  # (B, K, ...)
-            return tuple(torch.stack(parts, dim=1) for parts in zip(*results, strict=True))
+            stacked = []
+            for parts in zip(*results, strict=True):
+                stacked.append(torch.stack(parts, dim=1))
+            return tuple(stacked)
 
         return preprocess_members
 
@@ -157,8 +168,8 @@ class PopulationTrainer(SelfModelingTrainer):
         for name in figures:
             values = np.concatenate([part[name] for part in parts])  # (K,)
             means[name] = float(values.mean())
-            for member, value in zip(self.population.members, values, strict=True):
-                single[f"{name}/{member.name}"] = float(value)
+            for member, value in zip(self.population.members, values.tolist(), strict=True):
+                single[f"{name}/{member.name}"] = value
         return means | single
 
     # ---- trained networks ----
@@ -167,20 +178,22 @@ class PopulationTrainer(SelfModelingTrainer):
         figures = self.figures_by_member()
         found = []
         for k, member in enumerate(self.population.members):
-            network = partial(self._network, k)
-            found.append(TrainedNetwork(network, figures[member.name]))
+            network = TrainedNetwork(partial(self._network, k), figures[member.name])
+            found.append(network)
         return found
 
     def figures_by_member(self) -> dict[str, Figures]:
         """Return the logged figures of each member: its name -> epoch -> name -> value."""
-        found: dict[str, Figures] = {member.name: {} for member in self.population.members}
+        found: dict[str, Figures] = {}
+        for member in self.population.members:
+            found[member.name] = {}
         for epoch, logged in self.figures().items():
             for figures in found.values():
                 figures[epoch] = {}
             for name, value in logged.items():
-                figure, _, member = name.rpartition("/")
-                if member in found:
-                    found[member][epoch][figure] = value
+                figure, _, owner = name.rpartition("/")
+                if owner in found:
+                    found[owner][epoch][figure] = value
         return found
 
     def _network(self, k: int) -> SelfModelingPreTrainedModel:
@@ -203,8 +216,11 @@ class PopulationTrainer(SelfModelingTrainer):
         optimizer = super().create_optimizer(model)
         if kept:
             return optimizer
-        largest = self.args.learning_rate
-        scale_steps(optimizer, [self._rates[member] / largest for member in self.model.members])
+        shares = []
+        for member in self.model.members:
+            rate = self._rates[member]
+            shares.append(rate / self.args.learning_rate)
+        scale_steps(optimizer, shares)
         if self.shares.split:
             optimizer.register_load_state_dict_pre_hook(lambda _, state: self.shares.take_optimizer(state))
         return optimizer
@@ -246,19 +262,20 @@ class PopulationTrainer(SelfModelingTrainer):
 
     # ---- the terms of the loss, (K,) each ----
 
-    def _mean_terms(self) -> dict[str, Any]:
+    def _mean_terms(self) -> ByName:
         sums, steps = self._term_sums.drain(self.state.global_step)
         means = {}
         for name, total in sums.items():
-            means[name] = total.double().cpu().numpy() / steps
+            values = total.double().cpu().numpy()
+            means[name] = values / steps
         return means
 
-    def _term_weights(self) -> dict[str, Any]:
-        aux_weights = np.array([member.aux_weight for member in self.model.members])
-        weights = (self.population.config.classification_weight, aux_weights)
-        return dict(zip(TERMS, weights, strict=True))
+    def _term_weights(self) -> ByName:
+        classification_weight = self.population.config.classification_weight
+        aux_weights = [member.aux_weight for member in self.model.members]
+        return dict(zip(TERMS, (classification_weight, np.array(aux_weights)), strict=True))
 
-    def _figures(self, means: dict[str, Any], added: float = 0.0, prefix: str = "") -> dict[str, Any]:
+    def _figures(self, means: ByName, added: float = 0.0, prefix: str = "") -> ByName:
         """Return terms, weighted terms and the loss of each member, and their means over the members.
 
         `added` belongs to the sum over members, so each member gets an equal share of it.
@@ -274,14 +291,18 @@ class PopulationTrainer(SelfModelingTrainer):
         labels = [batch["labels"] for batch in batch_samples if "labels" in batch]
         if not labels or labels[0].dim() == 1:
             return super()._get_num_items_in_batch(batch_samples, device)
-        counts = [own.ne(IGNORED_LABEL).sum(dim=1) for own in labels]  # each (K,)
+        counts = []
+        for own in labels:
+            counted = own != IGNORED_LABEL  # (K, B)
+            counts.append(counted.sum(dim=1))
         return torch.stack(counts).sum(dim=0).to(device)
 
     # ---- a step ----
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         # The result is for the log alone, as the mean over processes: here the mean over members.
-        return super().training_step(*args, **kwargs) * self.shares.weight_of_sum
+        loss = super().training_step(*args, **kwargs)
+        return loss * self.shares.weight_of_sum
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
         self._grad_norms = self.model.clip_grad_norms(self.args.max_grad_norm)  # (members,)
@@ -301,13 +322,14 @@ class PopulationTrainer(SelfModelingTrainer):
 
     def _sample_terms(self, outputs: Any, labels: torch.Tensor) -> torch.Tensor:
         """Return the terms of each sample, (B, terms, K)."""
-        logits = outputs["logits"]  # (K, B, num_labels)
-        terms = [classification_losses(logits.flatten(0, 1), labels.repeat(len(logits)))]  # each (K * B,)
+        members = len(self.model)
+        logits = outputs["logits"].flatten(0, 1)  # (K * B, num_labels)
+        terms = [classification_losses(logits, labels.repeat(members))]  # each (K * B,)
         if "self_model_predictions" in outputs:
             predictions = outputs["self_model_predictions"].flatten(0, 1)
             targets = outputs["self_model_targets"].flatten(0, 1)
             terms.append(self_modeling_losses(predictions, targets))
-        losses = torch.stack(terms).unflatten(1, logits.shape[:2])  # (terms, K, B)
+        losses = torch.stack(terms).unflatten(1, (members, -1))  # (terms, K, B)
         return losses.permute(2, 0, 1)
 
     def predict(self, *args: Any, **kwargs: Any) -> PredictionOutput:
@@ -339,7 +361,7 @@ class PopulationTrainer(SelfModelingTrainer):
         super()._save_optimizer_and_scheduler(output_dir)
         hook.remove()
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: State | None = None) -> None:
         super()._save(output_dir, self.population.state_dict())
 
     def _save_settings(self, folder: Path, token: str) -> None:
@@ -359,9 +381,10 @@ def _unchanged(tensor: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _check_given(given: dict[str, Any]) -> None:
-    """Raise a ValueError for arguments of a Trainer that a population cannot use."""
-    optimizers = [*(given.get("optimizers") or ()), given.get("optimizer_cls_and_kwargs")]
-    if any(optimizer is not None for optimizer in optimizers):
+    """Raise a ValueError for a Trainer's arguments without a meaning for a population."""
+    optimizers = [given.get("optimizer_cls_and_kwargs")]
+    optimizers += given.get("optimizers") or ()
+    if optimizers.count(None) < len(optimizers):
         raise ValueError("optimizers='given': with a population allowed are those that `optim` names")
     data = given.get("train_dataset")
     if data is not None and not isinstance(data, TensorData):

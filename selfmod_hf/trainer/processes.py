@@ -1,4 +1,4 @@
-"""Several processes that train one network: the numbers are those of one process, in any order of calls.
+"""Training of one network by several processes: the numbers are those of one process, in any order of calls.
 
 Populations are cut by their members instead, see `shares.py`.
 """
@@ -22,7 +22,7 @@ from .population import SelfModelingPopulation
 if TYPE_CHECKING:
     from transformers import Trainer
 
-# arguments that a loader of shares takes over from transformers' loader
+# arguments of transformers' loader for a loader of shares
 _KEPT = (
     "num_workers",
     "pin_memory",
@@ -130,13 +130,13 @@ def share_batches(loader: DataLoader, trainer: Trainer) -> DataLoader:
 
 
 def smallest_share(num_samples: int, batch_size: int, num_processes: int, drop_last: bool) -> int:
-    """Return the smallest number of samples that a process gets in a batch of an epoch. One stands in for none.
+    """Return a process's smallest number of samples in a batch of an epoch. One stands in for none.
 
     Args:
         num_samples: N.
         batch_size: of each process.
         num_processes: P. Each batch of P * batch_size samples is split as evenly as possible.
-        drop_last: whether a last batch that is not full is left out.
+        drop_last: whether an incomplete last batch is left out.
 
     Example:
         >>> smallest_share(num_samples=70, batch_size=32, num_processes=2, drop_last=False)

@@ -31,8 +31,8 @@ class PushingTrainer(SavingTrainer):
         """Write the package's own card from the files of the run.
 
         Args:
-            license: identifier of the Hub. None: `args.license`, else that of the card on the Hub, else that of the
-                pretrained backbone.
+            license: identifier of the Hub. None: `args.license`, else the license of the card on the Hub, else the
+                pretrained backbone's.
             tags: more tags of its metadata.
             ignored: further arguments of transformers' card.
         """
@@ -85,7 +85,7 @@ class PushingTrainer(SavingTrainer):
         return HfApi().run_as_future(send)
 
     def _commit(self, message: str, token: str | None = None, revision: str | None = None) -> partial[CommitInfo]:
-        """Return the call that sends the output folder."""
+        """Return a call for sending the output folder."""
         folder = Path(self.args.output_dir)
         check_links(files_of(folder).values(), folder)
         target = Target(str(self.hub_model_id), revision=revision or self.args.hub_revision)
@@ -100,7 +100,7 @@ class PushingTrainer(SavingTrainer):
         working = self.push_in_progress is not None and not self.push_in_progress.is_done()
         if working and not self.args.hub_always_push:
             return
-        self._finish_current_push()  # the files that it reads are replaced now
+        self._finish_current_push()  # its files are replaced now
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         checkpoint = Path(checkpoint_folder)
         folder = Path(self.args.output_dir)

@@ -14,7 +14,7 @@ from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
 from ..models.losses_self_modeling import IGNORED_LABEL
 from ..models.positions_self_modeling import most_tokens
 
-# entries of a task's recipe that describe its network
+# entries of a task's recipe for its network
 NETWORK_FIELDS = ("backbone", "backbone_kwargs", "small_image_stem", "hidden_sizes", "target_layers")
 
 
@@ -23,19 +23,21 @@ def network_fields(data: TaskData[Any], given: Mapping[str, Any]) -> dict[str, A
 
     Args:
         data: the task's. It decides the classes, the shape of images and the vocabulary.
-        given: fields that do not follow from the data. Without a backbone, images get an MLP and texts an embedding
+        given: fields that the data do not decide. Without a backbone, images get an MLP and texts an embedding
             bag (of 64 dimensions, if `backbone_kwargs` has none).
     """
-    labels = dict(enumerate(data.label_names))
-    fields = {
-        "id2label": labels,
-        "label2id": {name: number for number, name in labels.items()},
-        **given,
+    fields: dict[str, Any] = {
+        "id2label": dict(enumerate(data.label_names)),
+        "label2id": {name: number for number, name in enumerate(data.label_names)},
     }
+    fields.update(given)
     if isinstance(data.train, TextTensors):
         fields.setdefault("backbone", "embedding_bag")
         if fields["backbone"] == "embedding_bag" and not data.train.padded:
-            kwargs = {"num_embeddings": len(data.train.tokenizer), "embedding_dim": 64}
+            kwargs = {
+                "num_embeddings": len(data.train.tokenizer),
+                "embedding_dim": 64,
+            }
             kwargs.update(fields.get("backbone_kwargs") or {})
             fields["backbone_kwargs"] = kwargs
     elif isinstance(data.train, ImageTensors):
@@ -60,13 +62,17 @@ def recipe_config(spec: TaskSpec, data: TaskData[Any], **changes: Any) -> SelfMo
         >>> recipe_config(task, load_images(task), hidden_sizes=[8]).hidden_sizes
         [8]
     """
-    given = {name: spec.recipe[name] for name in NETWORK_FIELDS if name in spec.recipe}
+    given = {}
+    for name in NETWORK_FIELDS:
+        if name in spec.recipe:
+            given[name] = spec.recipe[name]
     given.update(changes)
-    return SelfModelingConfig(**network_fields(data, given))
+    fields = network_fields(data, given)
+    return SelfModelingConfig(**fields)
 
 
 def check_forward(model: SelfModelingPreTrainedModel, data: TensorData) -> None:
-    """Run the network on the first sample, to find a network that cannot read these data before training.
+    """Run the network on the first sample, to find a wrong kind of data before training.
 
     The sample has no label, because an error in a loss is no error of the data.
 
@@ -82,7 +88,8 @@ def check_forward(model: SelfModelingPreTrainedModel, data: TensorData) -> None:
             model(**sample)
     except (RuntimeError, ValueError) as error:
         message = " ".join(str(error).split())[:300]
-        raise InputError("backbone", model.config.backbone, f"cannot read these samples ({message})") from error
+        problem = f"cannot read these samples ({message})"
+        raise InputError("backbone", model.config.backbone, problem) from error
     finally:
         model.train(was_training)
 
@@ -115,11 +122,12 @@ def check_tokens(model: SelfModelingPreTrainedModel, longest: int) -> None:
     """Raise an InputError if the encoder's table has fewer positions than the longest text has tokens."""
     most = most_tokens(model.backbone)
     if most is not None and longest > most:
-        raise InputError("max_length", None, f"the longest text has {longest} tokens; allowed are at most {most}")
+        problem = f"the longest text has {longest} tokens; allowed are at most {most}"
+        raise InputError("max_length", None, problem)
 
 
 def check_labels(field: str, labels: torch.Tensor, num_labels: int) -> None:
-    """Reject labels that belong to no class of a network.
+    """Reject labels outside of a network's classes.
 
     Args:
         field: of the labels, for the error.

@@ -37,16 +37,16 @@ Collator = Callable[[Any], Any]  # rows -> a batch
 class _OnPixels(nn.Module):
     """Run the classification-only network on uint8 pixels: a minibatch is gathered as bytes, then normalized."""
 
-    def __init__(self, model: SelfModelingPreTrainedModel, data: ImageTensors) -> None:
+    def __init__(self, network: SelfModelingPreTrainedModel, data: ImageTensors) -> None:
         super().__init__()
-        self.network = _pruned(model)
+        self.network = network
         self.scale, self.shift = data.scale_and_shift()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         scale = on_device(self.scale, pixels.device)
         shift = on_device(self.shift, pixels.device)
         values = pixels.mul(scale).sub(shift)  # (B, C, H, W)
-        # to the weights' type, which a run in bfloat16 has rounded
+        # to the weights' type, because a run in bfloat16 has rounded them
         dtype = next(self.network.parameters()).dtype
         return self.network(pixel_values=values.to(dtype)).logits
 
@@ -54,9 +54,9 @@ class _OnPixels(nn.Module):
 class _OnInputs(nn.Module):
     """Run the classification-only network on its own arguments: padded tokens, or pixels of any kind."""
 
-    def __init__(self, model: SelfModelingPreTrainedModel) -> None:
+    def __init__(self, network: SelfModelingPreTrainedModel) -> None:
         super().__init__()
-        self.network = _pruned(model)
+        self.network = network
 
     def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
         dtype = next(self.network.parameters()).dtype
@@ -67,7 +67,7 @@ class _OnInputs(nn.Module):
 
 
 def _pruned(model: SelfModelingPreTrainedModel) -> SelfModelingPreTrainedModel:
-    """Return the classification-only network, with attention that several chains can compute at once."""
+    """Return the classification-only network, with attention for several chains at once."""
     network = model.prune().eval()
     config = network.config
     config.return_dict = True
@@ -83,7 +83,7 @@ def _pruned(model: SelfModelingPreTrainedModel) -> SelfModelingPreTrainedModel:
 
 
 def _attention_that_maps() -> str:
-    """Return the name of a variant of transformers' scaled dot product attention that always builds its mask.
+    """Return the name of a variant of transformers' scaled dot product attention. It always builds its mask.
 
     The original first checks whether any token is padding. This decision cannot be made for all chains at once.
     """
@@ -101,9 +101,9 @@ def _attention_that_maps() -> str:
 class _OnTexts(nn.Module):
     """Run the classification-only network of an embedding bag on the numbers of texts, because their lengths differ."""
 
-    def __init__(self, model: SelfModelingPreTrainedModel, data: TextTensors) -> None:
+    def __init__(self, network: SelfModelingPreTrainedModel, data: TextTensors) -> None:
         super().__init__()
-        self.network = _pruned(model)
+        self.network = network
         self.texts = _Texts(data)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
@@ -141,8 +141,9 @@ class _Bags(torch.autograd.Function):
         return None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, rows: torch.Tensor, texts: _Texts) -> tuple[Any, tuple[int, int]]:
-        return _Bags.apply(rows.movedim(in_dims[0], 0), texts), (0, 0)
+    def vmap(info: Any, in_dims: Any, rows: torch.Tensor, texts: _Texts) -> Any:
+        rows = rows.movedim(in_dims[0], 0)  # (chains, B)
+        return _Bags.apply(rows, texts), (0, 0)
 
 
 def _modules_and_data(models: Models, data: Any, device: Any) -> tuple[list[nn.Module], Any, torch.Tensor]:
@@ -153,25 +154,28 @@ def _modules_and_data(models: Models, data: Any, device: Any) -> tuple[list[nn.M
         data: of `_checked_data`.
         device: of the computation. None: that of the networks.
     """
-    counted = data.labels.cpu() != IGNORED_LABEL
-    rows = torch.arange(len(data.labels))[counted]
+    rows = (data.labels.cpu() != IGNORED_LABEL).nonzero().flatten()
     labels = data.labels[rows]
+    networks = [_pruned(model) for model in models]
+    modules: list[nn.Module]
+    inputs: Any
     if isinstance(data, ImageTensors):
-        pixels = data.pixels
+        modules = [_OnPixels(network, data) for network in networks]
+        inputs = data.pixels
         if len(rows) < len(data):
-            pixels = pixels[rows]
-        return [_OnPixels(model, data) for model in models], pixels, labels
-    if isinstance(data, CollatedData):
+            inputs = inputs[rows]
+    elif isinstance(data, CollatedData):
+        modules = [_OnInputs(network) for network in networks]
         inputs = {name: value[rows] for name, value in data.inputs.items()}
-        return [_OnInputs(model) for model in models], inputs, labels
-    if data.padded:
-        batch = data.take(rows)
-        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-        return [_OnInputs(model) for model in models], inputs, labels
-    if device is None:
-        device = models[0].device
-    near = data.to(device)
-    return [_OnTexts(model, near) for model in models], rows, labels
+    elif data.padded:
+        modules = [_OnInputs(network) for network in networks]
+        inputs = data.take(rows)
+        del inputs["labels"]
+    else:
+        near = data.to(models[0].device if device is None else device)
+        modules = [_OnTexts(network, near) for network in networks]
+        inputs = rows
+    return modules, inputs, labels
 
 
 @shows_settings(LLCOptions)
@@ -189,7 +193,7 @@ def estimate_rlct(
     Args:
         models: networks of one architecture at their trained weights. They are not changed.
         train_data: the training set. `ImageTensors` or `TextTensors`: `load_images(...).train`, images without
-            augmentation. Or rows with a length, such as a `datasets.Dataset`, which are read into memory. Samples with
+            augmentation. Or rows with a length, such as a `datasets.Dataset`. They are read into memory. Samples with
             the label -100 are left out.
         data_collator: makes a batch of rows, like the Trainer's. None: transformers' `default_data_collator`.
         members: numbers of the networks' noise, as for `estimate_llc_many`.
@@ -200,8 +204,8 @@ def estimate_rlct(
         One result per network, in the same order. Each names its weights by `weights_sha256`.
 
     Raises:
-        ValueError: no network, a network of another kind, data that do not fit the networks (kind, size, labels), or a
-            setting that cannot be used.
+        ValueError: no network, a network of another kind, data of another kind, size or number of classes than the
+            networks', or an unusable setting.
 
     Example:
         >>> from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification
@@ -215,12 +219,12 @@ def estimate_rlct(
     data = _checked_data(models, train_data, data_collator)
     modules, inputs, targets = _modules_and_data(models, data, settings.get("device"))
     chosen = LLCSettings(**settings)
-    check_members(members, len(modules))
+    check_members(members, len(models))
     problem = make_problem(modules, inputs, targets, chosen)
     groups = one_group_each(problem, chosen, members)
-    results = []
-    for result, model in zip(sample(problem, groups, chosen), models, strict=True):
-        results.append(replace(result, weights_sha256=saved_sha256(model)))
+    results = sample(problem, groups, chosen)
+    for k, model in enumerate(models):
+        results[k] = replace(results[k], weights_sha256=saved_sha256(model))
     return results
 
 
@@ -246,21 +250,28 @@ def calibrate_rlct(
         settings: as for `calibrate_llc` except the loss.
 
     Raises:
-        ValueError: a network of another kind, data that do not fit it (kind, size, labels), or a setting that cannot be
-            used.
+        ValueError: a network of another kind, data of another kind, size or number of classes than the network's, or
+            an unusable setting.
     """
     data = _checked_data([model], train_data, data_collator)
-    (module,), inputs, targets = _modules_and_data([model], data, settings.get("device"))
-    found = calibrate_llc(module, inputs, targets, step_sizes=step_sizes, localizations=localizations, **settings)
+    modules, inputs, targets = _modules_and_data([model], data, settings.get("device"))
+    found = calibrate_llc(
+        modules[0],
+        inputs,
+        targets,
+        step_sizes=step_sizes,
+        localizations=localizations,
+        **settings,
+    )
     result = replace(found.result, weights_sha256=saved_sha256(model))
     return replace(found, result=result)
 
 
 def _checked_data(models: Any, data: Any, collator: Collator | None) -> Any:
-    """Return a training set as tensors that fit the networks.
+    """Return a training set as tensors, and check their kind, size and labels.
 
     Raises:
-        InputError: networks or data of another kind, or data that do not fit.
+        InputError: networks or data of another kind, size or number of classes.
     """
     _check_kinds(models, data)
     model = models[0]
@@ -277,12 +288,13 @@ def _checked_data(models: Any, data: Any, collator: Collator | None) -> Any:
             raise InputError("train_data.padded", data.padded, "encoders take padded texts, embedding bags bags")
         check_tokens(model, data.longest)
     elif "input_ids" in data.inputs:  # it was collated for this network
-        check_tokens(model, data.inputs["input_ids"].shape[1])
+        tokens = data.inputs["input_ids"]
+        check_tokens(model, tokens.shape[1])
     return data
 
 
 def _check_kinds(models: Any, data: Any) -> None:
-    """Raise an InputError unless these are self-modeling networks, and data of a kind that they take."""
+    """Raise an InputError unless these are self-modeling networks, and data of a usable kind."""
     several = isinstance(models, (Sequence, nn.ModuleList))
     check("models", type(models).__name__, several, "a list of networks, of one network too")
     check("models", models, len(models) > 0, "one network or more")

@@ -1,4 +1,4 @@
-"""Checks before the first step of a training: samples that the network could not train on."""
+"""Checks of the samples before the first step of a training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_before_training(trainer: TermsTrainer) -> None:
     """Reject labels of no class, texts too long for the encoder, and batches too small for BatchNorm.
 
     Raises:
-        InputError: names the samples that the network could not train on.
+        InputError: names the unusable samples.
     """
     with torch.random.fork_rng(devices=[]):  # a data set may draw numbers for its samples
         check_classes(trainer)
@@ -35,7 +35,7 @@ def check_before_training(trainer: TermsTrainer) -> None:
 
 
 def check_classes(trainer: TermsTrainer) -> None:
-    """Reject labels in memory that belong to no class. torch would reject them without their names."""
+    """Reject labels in memory of no class. torch would reject them without their names."""
     model: Any = trainer.model
     for name in ("train_dataset", "eval_dataset"):
         data = getattr(trainer, name)
@@ -59,9 +59,12 @@ def check_texts(trainer: TermsTrainer) -> None:
         if isinstance(data, TextTensors):
             check_tokens(model, data.longest)
         elif _holds_texts(data):
-            given = _collated(trainer, data, _longest(data)).get("input_ids")
-            if given is not None and given.shape[1] > most:
-                raise InputError("input_ids", f"{given.shape[1]} tokens", f"allowed are at most {most} in a text")
+            batch = _collated(trainer, data, _longest(data))
+            if "input_ids" not in batch:
+                continue
+            count = batch["input_ids"].shape[1]
+            if count > most:
+                raise InputError("input_ids", f"{count} tokens", f"allowed are at most {most} in a text")
 
 
 def _data_sets(trainer: TermsTrainer) -> list[Any]:
@@ -78,7 +81,10 @@ def _holds_texts(data: Any) -> bool:
         return "input_ids" in data.column_names
     if not isinstance(data, list):
         return False
-    return len(data) > 0 and all(isinstance(row, dict) and "input_ids" in row for row in data)
+    for row in data:
+        if not isinstance(row, dict) or "input_ids" not in row:
+            return False
+    return len(data) > 0
 
 
 def _longest(data: Any) -> int:
@@ -123,7 +129,8 @@ def check_smallest_batch(trainer: TermsTrainer) -> None:
     size = trainer._train_batch_size
     if smallest_share(len(data), size, processes, args.dataloader_drop_last) > 1:
         return
-    layer = _layer_of_single_values(trainer.model, trainer._prepare_inputs(_collated(trainer, data, 0)))
+    batch = trainer._prepare_inputs(_collated(trainer, data, 0))
+    layer = _layer_of_single_values(trainer.model, batch)
     if layer is None:
         return
     name = layer.removeprefix("stacked.")  # of a population
@@ -136,7 +143,7 @@ def check_smallest_batch(trainer: TermsTrainer) -> None:
 
 
 def _layer_of_single_values(model: nn.Module, batch: dict[str, Any]) -> str | None:
-    """Return the first BatchNorm that this batch would give one value per channel.
+    """Return the first BatchNorm with only one value per channel from this batch.
 
     The network runs in eval mode, so it updates no statistics and draws no numbers.
     """

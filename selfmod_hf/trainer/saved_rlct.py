@@ -58,7 +58,7 @@ def replicate_rlct(
         model: id of a repository on the Hub.
         revision: branch, tag or commit.
         subfolder: of the network, such as one of a published sweep.
-        train_data: the training set, as for `estimate_rlct`. None: the one that the published files name.
+        train_data: the training set, as for `estimate_rlct`. None: the data of the published files.
         settings: keywords of `estimate_rlct`. None: the published ones with the next seed.
         changes: settings in place of these, such as `device`, `num_chains` or `seed`.
 
@@ -174,7 +174,8 @@ def estimate_checkpoints(
     results = estimate_rlct(networks, train_data, members=[0] * len(networks), **settings)
     found = {}
     for saved, result in zip(checkpoints, results, strict=True):
-        found[saved.network_folder] = replace(result, weights_sha256=saved.weights_digest)
+        result = replace(result, weights_sha256=saved.weights_digest)
+        found[saved.network_folder] = result
     return found
 
 
@@ -188,8 +189,9 @@ def save_checkpoints(results: Mapping[Path, LLCResult], file: Path) -> list[dict
     rows = []
     for folder, result in results.items():
         result.save(folder / "rlct.json")
-        step = int(folder.name.rsplit("-", 1)[1])
-        rows.append({"step": step, "checkpoint": str(folder), **result.to_dict()})
+        _, _, step = folder.name.rpartition("-")
+        row = {"step": int(step), "checkpoint": str(folder)}
+        rows.append(row | result.to_dict())
     write_file(file, json.dumps(rows, indent=2) + "\n")
     return rows
 

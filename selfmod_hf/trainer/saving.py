@@ -1,7 +1,7 @@
 """The files of a Trainer: the network, its settings and its figures.
 
-Every file with a figure names the measured weights. When a folder gets new weights, files that describe former ones
-are moved aside.
+Every file with a figure names the measured weights. When a folder gets new weights, files about former ones are moved
+aside.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
@@ -31,7 +30,7 @@ from ..hub.license import base_license
 from ..hub.model_folder import run_facts
 from ..hub.records import BASE_LICENSE, RUN_FILE, former_files, move_aside, weight_files
 from ..weights import KEY, belongs, state_digest, weights_sha256
-from .checkpoints import complete_checkpoints
+from .checkpoints import State, complete_checkpoints
 from .processes import is_sharded, own_class
 from .training_args import SelfModelingTrainingArguments
 
@@ -43,7 +42,7 @@ RLCTS_FILE = "rlct_checkpoints.json"
 
 
 class SavingTrainer(Trainer):
-    """Write files that appear complete or not at all, and record each figure with its weights."""
+    """Write complete files or none, and record each figure with its weights."""
 
     args: SelfModelingTrainingArguments
     task: TaskSpec | None = None
@@ -53,9 +52,9 @@ class SavingTrainer(Trainer):
     _trained: str | None = None
     _previous: Path | None = None  # the folder for files of a former training
 
-    # ---- which weights ----
+    # ---- the present weights ----
 
-    def weights_token(self, state_dict: Mapping[str, torch.Tensor] | None = None) -> str:
+    def weights_token(self, state_dict: State | None = None) -> str:
         """Return a token of the present weights: a digest, or the step if each process holds only a part of them."""
         if is_sharded(self):
             return f"step {self.state.global_step}"
@@ -68,10 +67,10 @@ class SavingTrainer(Trainer):
         return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
 
     def _sha256_of_weights(self) -> str | None:
-        """Return the SHA-256 that the present weights have in a file. None: sharded ones that are not saved."""
-        token = self.weights_token()
-        if self._saved is not None and self._saved[0] == token:
-            return self._saved[1]
+        """Return the SHA-256 of the present weights in a file. None: sharded ones, if they are not saved."""
+        saved, sha256 = self._saved or (None, None)
+        if saved == self.weights_token():
+            return sha256
         if is_sharded(self):
             return None
         with tempfile.TemporaryDirectory(prefix=UNFINISHED) as folder:
@@ -136,7 +135,7 @@ class SavingTrainer(Trainer):
 
     # ---- the network ----
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: State | None = None) -> None:
         """Save the network. Files appear complete or not at all, the weights last."""
         if not self.args.should_save:
             return super()._save(output_dir, state_dict)
@@ -145,7 +144,7 @@ class SavingTrainer(Trainer):
             state_dict = plain.state_dict()  # the names of a compiled network begin with "_orig_mod."
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        for left_over in folder.glob(f"{UNFINISHED}*"):  # of a run that was killed here
+        for left_over in folder.glob(f"{UNFINISHED}*"):  # by a killed run
             shutil.rmtree(left_over, ignore_errors=True)
         token = self.weights_token(state_dict)
         with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as unfinished:
@@ -153,7 +152,7 @@ class SavingTrainer(Trainer):
             self._save_settings(Path(unfinished), token)
             self._take_over(Path(unfinished), folder, token)
 
-    def _write_network(self, folder: str, state_dict: dict[str, torch.Tensor] | None) -> None:
+    def _write_network(self, folder: str, state_dict: State | None) -> None:
         with own_class(self.model):
             super()._save(folder, state_dict)
         Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, and the package loads none
@@ -185,21 +184,22 @@ class SavingTrainer(Trainer):
         )
 
     def _epoch(self) -> float | None:
-        """Return the number of epochs that the present weights were trained for."""
+        """Return the number of epochs until the present weights."""
         state = self.state
         if not (self.args.load_best_model_at_end and self._trained):
             return state.epoch
-        if state.best_global_step and state.max_steps and state.epoch:
-            return state.epoch * state.best_global_step / max(state.global_step, 1)
+        best = state.best_global_step
+        if best and state.max_steps and state.epoch:
+            return state.epoch * best / max(state.global_step, 1)
         return state.epoch
 
     def _tell_model(self, token: str) -> None:
-        """Give the model the facts that go beside these weights, for `model.push_to_hub`."""
+        """Give the model the facts about these weights, for `model.push_to_hub`."""
         if self.model is not None:  # a search builds a network for each trial
             self._plain_model().companions = self._companions(token)
 
     def _take_over(self, source: Path, folder: Path, token: str) -> None:
-        """Move the files of a complete network into a folder. Files that describe other weights leave it."""
+        """Move the files of a complete network into a folder. Files about other weights leave it."""
         files = [path for path in source.rglob("*") if path.is_file()]
         outdated: set[str] = set()
         sha256 = weights_sha256(source)  # None: an adapter alone
@@ -207,7 +207,9 @@ class SavingTrainer(Trainer):
             self._remove_former(folder, former_files(folder, sha256))
             new = {path.name for path in files}
             outdated = set(weight_files(folder)) - new
-        for path in sorted(files, key=lambda path: (path.suffix == ".safetensors", path)):
+        weights = [path for path in files if path.suffix == ".safetensors"]
+        others = [path for path in files if path not in weights]
+        for path in [*sorted(others), *sorted(weights)]:
             target = folder / path.relative_to(source)
             target.parent.mkdir(exist_ok=True)
             path.replace(target)
@@ -217,7 +219,7 @@ class SavingTrainer(Trainer):
             self._saved = (token, sha256)
 
     def _remove_former(self, folder: Path, names: list[str]) -> None:
-        """Delete files that describe former weights of a checkpoint. Move them aside in other folders."""
+        """Delete files about former weights from a checkpoint. Move them aside in other folders."""
         if folder.name.startswith(PREFIX_CHECKPOINT_DIR):
             for name in names:
                 (folder / name).unlink()
@@ -225,7 +227,7 @@ class SavingTrainer(Trainer):
             self._move_former(folder, names)
 
     def _move_former(self, folder: Path, names: list[str]) -> None:
-        """Move files that describe former weights aside. A person's text in the card stays."""
+        """Move files about former weights aside. A person's text in the card stays."""
         card = folder / CARD
         text = ""
         notes = ""
@@ -238,12 +240,13 @@ class SavingTrainer(Trainer):
         self._previous = move_aside(folder, names, self._previous)
         if notes:
             write_file(card, between_markers(notes) + "\n")
-        logger.warning(f"{folder}: what described the former weights is now in {self._previous} ({', '.join(names)})")
+        moved = ", ".join(names)
+        logger.warning(f"{folder}: what described the former weights is now in {self._previous} ({moved})")
 
     # ---- figures ----
 
     def save_state(self) -> None:
-        """Write the log, with a last entry that names the weights. The file appears complete or not at all."""
+        """Write the log, and the weights' SHA-256 as its last entry. The file appears complete or not at all."""
         if not self.is_world_process_zero():
             return
         path = Path(self.args.output_dir, TRAINER_STATE_NAME)
@@ -287,8 +290,9 @@ class SavingTrainer(Trainer):
             return
         result, token = self._rlct
         file = folder / "rlct.json"
-        if self._saved is not None and self._saved[0] == token:
-            result = replace(result, weights_sha256=self._saved[1])
+        saved, sha256 = self._saved or (None, None)
+        if saved == token:
+            result = replace(result, weights_sha256=sha256)
             result.save(file)
         elif not file.is_file():
             logger.warning(f"{folder}: the newest RLCT is of other weights than those saved, and is left out")

@@ -54,7 +54,8 @@ class MemberShares:
         """Return the value of each share's process, in the order of the members. All processes call this together."""
         if not self.split:
             return [own]
-        parts: list[Any] = [None] * dist.get_world_size()
+        count = dist.get_world_size()
+        parts: list[Any] = [None] * count
         dist.all_gather_object(parts, own)
         return [parts[index] for index in self.used]
 
@@ -69,14 +70,14 @@ class MemberShares:
 
     def gather_optimizer(self, own: Values) -> Values:
         """Return the `state_dict` of an optimizer of all members, from those of the shares' optimizers."""
-        near = {}
-        for index, values in own["state"].items():
+        near = dict(own["state"])
+        for index, values in near.items():
             near[index] = _on_cpu(values)
         parts = self.gather(near)
         state = {}
         for index, values in near.items():
-            of_parameter = [part[index] for part in parts]
-            state[index] = {name: _joined(of_parameter, name) for name in values}
+            shares = [part[index] for part in parts]
+            state[index] = {name: _joined(shares, name) for name in values}
         return {**own, "state": state}
 
     def take(self, everything: Values) -> Values:
@@ -90,8 +91,8 @@ class MemberShares:
 
     def take_optimizer(self, everything: Values) -> Values:
         """Return this process's part of the `state_dict` of an optimizer of all members."""
-        state = {}
-        for index, values in everything["state"].items():
+        state = dict(everything["state"])
+        for index, values in state.items():
             state[index] = self.take(values)
         return {**everything, "state": state}
 
@@ -101,11 +102,13 @@ def _has_members(value: Any) -> bool:
 
     An element-wise optimizer keeps numbers (steps), and tensors of its parameter's shape (K, ...).
     """
-    return torch.is_tensor(value) and value.dim() > 0
+    if not torch.is_tensor(value):
+        return False
+    return value.dim() > 0
 
 
 def _joined(parts: list[Values], name: str) -> Any:
-    """Return one value for all members from that of each share. Numbers are the same in all shares."""
+    """Return one value for all members from the shares' values. Numbers are the same in all shares."""
     values = [part[name] for part in parts]
     if _has_members(values[0]):
         return torch.cat(values)

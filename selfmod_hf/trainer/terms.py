@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
 TERMS = ("classification_loss", "self_modeling_loss")
 
+Tensors = dict[str, Tensor]  # by the names of the terms
+ByName = dict[str, Any]  # figures, such as the means of the terms: a number, or (K,) of a population
+
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """Return the share of samples whose largest logit is their label. Samples without a label (-100) do not count.
+    """Return the share of samples with their label as the largest logit. Samples without a label (-100) do not count.
 
     Args:
         prediction: with logits (N, num_labels) or classes (N,). In a tuple, only the first entry counts.
@@ -54,7 +57,7 @@ class TermSums(TrainerCallback):
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
+        self._sums: Tensors = {}
         self._since = 0  # the step of the last log
 
     def on_train_begin(
@@ -63,26 +66,28 @@ class TermSums(TrainerCallback):
         self._sums = {}
         self._since = state.global_step
 
-    def add(self, terms: Mapping[str, Tensor]) -> None:
+    def add(self, terms: Tensors) -> None:
         """Add the terms of one micro-batch."""
         for name, term in terms.items():
-            self._sums[name] = self._sums.get(name, 0) + term
+            before = self._sums.get(name, 0)
+            self._sums[name] = before + term
 
     def add_mean(self, step: int) -> None:
-        """Add the mean of the previous terms, in place of a loss that is not finite.
+        """Add the mean of the previous terms, in place of an infinite or undefined loss.
 
         transformers does the same for the loss with `logging_nan_inf_filter`.
         """
+        steps = 1 + step - self._since
         for name, total in self._sums.items():
-            self._sums[name] = total + total / (1 + step - self._since)
+            self._sums[name] = total + total / steps
 
-    def drain(self, step: int) -> tuple[dict[str, Tensor], int]:
+    def drain(self, step: int) -> tuple[Tensors, int]:
         """Return the sums and their number of optimizer steps, and start again."""
         sums = self._sums
-        steps = max(step - self._since, 1)
+        steps = step - self._since
         self._sums = {}
         self._since = step
-        return sums, steps
+        return sums, max(steps, 1)
 
 
 class SampleTerms:
@@ -106,7 +111,7 @@ class SampleTerms:
 
         Args:
             terms: (B, terms) or (B, terms, K).
-            added: (B,), the part of the batch's loss that comes from a subclass's `compute_loss`.
+            added: (B,), the part of a subclass's `compute_loss` in the batch's loss.
             labels: (B,), -100 for a sample without a label.
         """
         self._terms.append(terms)
@@ -117,18 +122,21 @@ class SampleTerms:
         """Yield the terms and labels of each batch."""
         return zip(self._terms, self._labels, strict=True)
 
-    def means(self) -> dict[str, Any] | None:
+    def means(self) -> ByName | None:
         """Return the mean of each term over the samples with a label. None: no sample has a label."""
-        return means_over_labels(torch.cat(self._terms), torch.cat(self._labels))
+        terms = torch.cat(self._terms)
+        labels = torch.cat(self._labels)
+        return means_over_labels(terms, labels)
 
     def mean_added(self) -> float:
         """Return the mean of the added losses over the samples with a label."""
-        counted = torch.cat(self._labels) != IGNORED_LABEL  # (N,)
-        added = torch.cat(self._added)[counted]
-        return added.double().mean().item()
+        labels = torch.cat(self._labels)  # (N,)
+        added = torch.cat(self._added)
+        counted = added[labels != IGNORED_LABEL]
+        return counted.double().mean().item()
 
 
-def means_over_labels(terms: Tensor, labels: Tensor) -> dict[str, Any] | None:
+def means_over_labels(terms: Tensor, labels: Tensor) -> ByName | None:
     """Return the mean of each term over the samples with a label: a number, or (K,) of a population.
 
     Args:
@@ -142,5 +150,8 @@ def means_over_labels(terms: Tensor, labels: Tensor) -> dict[str, Any] | None:
     if not counted.any():
         return None
     rows = terms[counted].cpu().numpy()
-    means: Any = rows.mean(axis=0).tolist() if rows.ndim == 2 else rows.mean(axis=0, dtype=np.float64)
+    # of one network: numbers, summed up in the terms' own precision
+    means = rows.mean(axis=0).tolist()
+    if rows.ndim > 2:
+        means = rows.mean(axis=0, dtype=np.float64)
     return dict(zip(TERMS, means, strict=False))  # a baseline has the first term alone

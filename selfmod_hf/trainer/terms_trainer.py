@@ -1,4 +1,4 @@
-"""The Trainer that logs the terms of the loss beside the loss, while training and after evaluation."""
+"""A Trainer for the terms of the loss: it logs them beside the loss, while training and after evaluation."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from transformers.trainer_utils import EvalLoopOutput
 from ..models.losses_self_modeling import SelfModelingOutput, classification_losses, self_modeling_losses
 from .processes import share_state
 from .pushing import PushingTrainer
-from .terms import TERMS, SampleTerms, TermSums, means_over_labels
+from .terms import TERMS, ByName, SampleTerms, Tensors, TermSums, means_over_labels
 
-Figures = dict[int, dict[str, Any]]  # epoch -> name -> logged value
+Figures = dict[int, ByName]  # logged values by epoch
 
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """Hold one network that a Trainer has trained.
+    """Hold one network of a finished training.
 
     Attributes:
         model: makes the network, on the CPU and in eval mode.
@@ -42,7 +42,7 @@ class TermsTrainer(PushingTrainer):
         super().__init__(*args, **kwargs)
         self._term_sums = TermSums()
         self.add_callback(self._term_sums)
-        self._step_terms: dict[str, torch.Tensor] | None = None  # of the present micro-batch of the training
+        self._step_terms: Tensors | None = None  # of the present micro-batch of the training
         self._own_loss: torch.Tensor | None = None  # of the present evaluated batch, before a subclass adds to it
         self._evaluated: SampleTerms | None = None  # of the present evaluated split
 
@@ -61,7 +61,8 @@ class TermsTrainer(PushingTrainer):
             for name in TERMS:
                 term = outputs.get(name)
                 if term is not None:
-                    self._step_terms[name] = self._step_terms.get(name, 0) + term.detach()
+                    before = self._step_terms.get(name, 0)
+                    self._step_terms[name] = before + term.detach()
         if self._evaluated is not None:
             self._own_loss = loss.detach().clone()  # a subclass may add to it in place
         if return_outputs:
@@ -85,14 +86,15 @@ class TermsTrainer(PushingTrainer):
         if "loss" in logs:
             means = self._mean_terms()
             if means:
-                loss = logs["loss"]  # with the part of a subclass
-                logs.update(self._figures(means))
-                logs["loss"] = loss
+                figures = self._figures(means)
+                figures["loss"] = logs["loss"]  # with the part of a subclass
+                logs.update(figures)
         super().log(logs, start_time)
 
     def networks(self) -> list[TrainedNetwork]:
         """Return the trained network, or each member of a population in its order."""
-        return [TrainedNetwork(lambda: self.model.cpu().eval(), self.figures())]
+        figures = self.figures()
+        return [TrainedNetwork(lambda: self.model.cpu().eval(), figures)]
 
     def figures(self) -> Figures:
         """Return the logged figures of each epoch: epoch -> name -> value.
@@ -105,7 +107,7 @@ class TermsTrainer(PushingTrainer):
             of_epoch.update(entry)
         return figures
 
-    def _mean_terms(self) -> dict[str, float]:
+    def _mean_terms(self) -> ByName:
         """Return the mean of each term over the optimizer steps since the last log."""
         sums, steps = self._term_sums.drain(self.state.global_step)
         # Each process has summed its own samples. If it has divided by the count over all processes, then the sum over
@@ -119,13 +121,13 @@ class TermsTrainer(PushingTrainer):
             means[name] = of_all_processes / shares / steps
         return means
 
-    def _term_weights(self) -> dict[str, Any]:
+    def _term_weights(self) -> ByName:
         """Return the factor of each term in the loss."""
         config = self.accelerator.unwrap_model(self.model).config
         weights = (config.classification_weight, config.aux_weight)
         return dict(zip(TERMS, weights, strict=True))
 
-    def _total(self, means: dict[str, Any]) -> Any:
+    def _total(self, means: ByName) -> Any:
         """Return the sum of the weighted terms."""
         total: Any = 0
         for name, weight in self._term_weights().items():
@@ -133,7 +135,7 @@ class TermsTrainer(PushingTrainer):
                 total = total + weight * means[name]
         return total
 
-    def _figures(self, means: dict[str, Any], added: float = 0.0, prefix: str = "") -> dict[str, Any]:
+    def _figures(self, means: ByName, added: float = 0.0, prefix: str = "") -> ByName:
         """Return terms, weighted terms and the loss, by their names in the log.
 
         Args:
@@ -185,12 +187,14 @@ class TermsTrainer(PushingTrainer):
         return loss, self._predictions(outputs, ignore_keys), labels
 
     def _predictions(self, outputs: Any, ignore_keys: list[str] | None) -> Any:
-        """Return the logits, and the other outputs that are not to be ignored, like transformers."""
+        """Return the logits, and the other outputs except the ignored ones, like transformers."""
         if ignore_keys is None:
             ignore_keys = self.model.config.keys_to_ignore_at_inference
         if isinstance(outputs, dict):
-            ignored = {*ignore_keys, "loss"}
-            kept = tuple(value for name, value in outputs.items() if name not in ignored)
+            named = dict(outputs)
+            for name in (*ignore_keys, "loss"):
+                named.pop(name, None)
+            kept = tuple(named.values())
         else:
             kept = tuple(outputs[1:])
         if len(kept) == 1:
@@ -199,7 +203,9 @@ class TermsTrainer(PushingTrainer):
 
     def _collect(self, loss: torch.Tensor, outputs: Any, labels: torch.Tensor) -> None:
         """Collect the terms of a batch while a split is evaluated."""
-        if self._evaluated is None or not isinstance(outputs, dict) or "logits" not in outputs:
+        if self._evaluated is None or not isinstance(outputs, dict):
+            return
+        if "logits" not in outputs:
             return
         terms = self._sample_terms(outputs, labels)  # (B, terms)
         own: Any = self._own_loss
@@ -252,5 +258,6 @@ class TermsTrainer(PushingTrainer):
         if means is None:
             output.metrics.pop(f"{metric_key_prefix}_loss", None)
         else:
-            output.metrics.update(self._figures(means, added, prefix=f"{metric_key_prefix}_"))
+            figures = self._figures(means, added, prefix=f"{metric_key_prefix}_")
+            output.metrics.update(figures)
         return output

@@ -68,7 +68,7 @@ class TrackerRuns:
         self._set_name(args.run_name or self.folder_name)
 
     def begin(self, resumed: bool) -> None:
-        """Name the run of the training that is about to begin, and close the previous one.
+        """Name the run of the next training, and close the previous one.
 
         A folder's second training does not continue its first one, so `-2` is added to its name.
 

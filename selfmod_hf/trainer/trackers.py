@@ -78,7 +78,8 @@ class LikeWandb:
 
     def histogram(self, name: str, values: np.ndarray, step: int) -> None:
         """Log the histogram of `values`, (n,)."""
-        self._log(name, self.module.Histogram(values), step)
+        histogram = self.module.Histogram(values)
+        self._log(name, histogram, step)
 
     def picture(self, name: str, figure: Figure, step: int) -> None:
         """Log a figure as an image."""
@@ -86,8 +87,9 @@ class LikeWandb:
 
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
-        pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # (height, width, 3), uint8
-        self._log(name, self.module.Image(pixels), step)
+        pixels = np.asarray(canvas.buffer_rgba())  # (height, width, 4), uint8
+        image = self.module.Image(pixels[..., :3].copy())
+        self._log(name, image, step)
 
     def settings(self, settings: Mapping[str, Setting]) -> None:
         """Add hyperparameters to the run's configuration."""
@@ -98,7 +100,7 @@ class LikeWandb:
 
 
 def trackers_of(trainer: Trainer) -> Iterator[TensorBoard | LikeWandb]:
-    """Yield the trackers with a run that take histograms and pictures. Processes that do not log have none.
+    """Yield the trackers for histograms and pictures, if they have a run. Only the main process has trackers.
 
     Args:
         trainer: its callbacks report to trackers.
@@ -118,7 +120,7 @@ def trackers_of(trainer: Trainer) -> Iterator[TensorBoard | LikeWandb]:
 
 
 class TrackerFigures(TrainerCallback):
-    """Give trackers hyperparameters, histograms and pictures, if the Trainer reports to a tracker that takes them.
+    """Give trackers hyperparameters, histograms and pictures, if the Trainer reports to a tracker for them.
 
     When the training begins: the hyperparameters. After every n-th epoch: `classifier.weight`, the histogram of the
     last layer's weights, and `activations`, a picture of predicted against actual activations. The picture shows the
@@ -143,23 +145,26 @@ class TrackerFigures(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if not self.every_n_epochs or round(state.epoch or 0) % self.every_n_epochs:
+        epoch = round(state.epoch or 0)
+        if not self.every_n_epochs or epoch % self.every_n_epochs:
             return
         trackers = list(trackers_of(self.trainer))
         if not trackers:
             return
         model = self.trainer.accelerator.unwrap_model(kwargs["model"])
         for name, weights in _final_weights(model).items():
-            if weights.isfinite().all():  # a run that diverged has no histogram
+            if weights.isfinite().all():  # a diverged run has no histogram
                 values = weights.flatten().float().cpu().numpy()
                 for tracker in trackers:
                     tracker.histogram(name, values, state.global_step)
         if getattr(model, "self_model_head", None) is None:
             return
         predicted, actual = self._activations(model)
-        if np.isfinite(predicted).all() and np.isfinite(actual).all():
+        finite = np.isfinite(predicted) & np.isfinite(actual)
+        if finite.all():
             for tracker in trackers:
-                tracker.picture("activations", activations_image(predicted, actual), state.global_step)
+                image = activations_image(predicted, actual)
+                tracker.picture("activations", image, state.global_step)
 
     def _activations(self, model: nn.Module) -> tuple[np.ndarray, np.ndarray]:
         """Return predicted and actual activations, (B, n) each. The training is not affected."""
@@ -180,7 +185,8 @@ class TrackerFigures(TrainerCallback):
         if isinstance(data, dict):
             data = next(iter(data.values()))
         if isinstance(data, TensorData):
-            batch = data.take(torch.arange(min(SAMPLES, len(data)), device=data.labels.device))
+            count = min(SAMPLES, len(data))
+            batch = data.take(torch.arange(count, device=data.labels.device))
         else:  # without a DataLoader, because Accelerate would make all processes take part in it
             collate = self.trainer._get_collator_with_removed_columns(self.trainer.data_collator)
             batch = collate(list(islice(data, SAMPLES)))
@@ -188,7 +194,7 @@ class TrackerFigures(TrainerCallback):
 
 
 def hyperparameters(trainer: Any) -> dict[str, Setting]:
-    """Return the settings that distinguish one training from another, for the trackers.
+    """Return the settings of a training for the trackers.
 
     Args:
         trainer: a `SelfModelingTrainer`.
@@ -246,11 +252,21 @@ def activations_image(predicted: np.ndarray, actual: np.ndarray) -> Figure:
 
     figure = Figure(figsize=(4, 4), dpi=100, layout="constrained")
     axis = figure.subplots()
-    smallest = float(min(predicted.min(), actual.min()))
-    largest = float(max(predicted.max(), actual.max()))
-    ends = [smallest, largest]
-    axis.hist2d(actual.ravel(), predicted.ravel(), bins=BINS, range=[ends, ends], norm=LogNorm(), cmap="viridis_r")
+    smallest = min(predicted.min(), actual.min())
+    largest = max(predicted.max(), actual.max())
+    ends = [float(smallest), float(largest)]
+    axis.hist2d(
+        actual.ravel(),
+        predicted.ravel(),
+        bins=BINS,
+        range=[ends, ends],
+        norm=LogNorm(),
+        cmap="viridis_r",
+    )
     axis.plot(ends, ends, ":", color="grey", linewidth=1)
+    axis.set_xlabel("actual")
+    axis.set_ylabel("predicted")
     error = np.mean((predicted - actual) ** 2)
-    axis.set(xlabel="actual", ylabel="predicted", title=f"{predicted.shape[1]} activations, MSE {error:.3g}")
+    count = predicted.shape[1]
+    axis.set_title(f"{count} activations, MSE {error:.3g}")
     return figure

@@ -95,7 +95,7 @@ class SelfModelingTrainer(TermsTrainer):
         config = getattr(model, "config", None)
         backbone = getattr(config, "backbone", None)
         if args.ddp_find_unused_parameters is None and backbone in ("mlp", "embedding_bag"):
-            args.ddp_find_unused_parameters = False  # these use all of their parameters; Accelerate reads it next
+            args.ddp_find_unused_parameters = False  # these use all of their parameters
         if has_adapter(model):
             check_with_adapter(args)
         train_data = kwargs.get("train_dataset")
@@ -148,7 +148,7 @@ class SelfModelingTrainer(TermsTrainer):
         """Create the schedule like `Trainer.create_scheduler`.
 
         Raises:
-            InputError: an argument that the schedule needs is missing.
+            InputError: an argument of the schedule is missing.
         """
         try:
             return super().create_scheduler(num_training_steps, optimizer)
@@ -160,7 +160,7 @@ class SelfModelingTrainer(TermsTrainer):
         """Create the optimizer like `Trainer.create_optimizer`.
 
         Raises:
-            InputError: an optimizer that is not installed, or arguments that it does not take.
+            InputError: the optimizer is not installed, or it has no such arguments.
         """
         try:
             return super().create_optimizer(model)
@@ -273,7 +273,7 @@ class SelfModelingTrainer(TermsTrainer):
         return 6 * items * self._num_parameters
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor | None:
-        # without clipping, transformers takes the norm for the log alone: only max_grad_norm=inf asks for that
+        # without clipping, transformers takes the norm for the log alone: only max_grad_norm=inf asks for it
         if self.args.max_grad_norm > 0:
             return super()._get_grad_norm(model, grad_norm)
         return None
@@ -314,7 +314,7 @@ class SelfModelingTrainer(TermsTrainer):
 
 
 def _check_given(args: Any, kwargs: dict[str, Any]) -> None:
-    """Raise a ValueError for arguments of a Trainer that this one cannot use."""
+    """Raise a ValueError for a Trainer's arguments without a meaning here."""
     if kwargs.get("compute_loss_func") is not None:
         raise ValueError("compute_loss_func: allowed is None: the loss of both terms is the model's own")
     if not isinstance(args, (SelfModelingTrainingArguments, type(None))):
@@ -327,10 +327,10 @@ def _check_given(args: Any, kwargs: dict[str, Any]) -> None:
 
 @contextmanager
 def _known_to_be_absent(module: str) -> Iterator[None]:
-    """Mark a module that is not installed, so that looking for it takes no time.
+    """Mark a missing module, so that looking for it takes no time.
 
     Python's own mark is None in `sys.modules`. Accelerate's optimizer looks for lomo_optim through the whole path twice
-    in each step, which takes a tenth of our step.
+    in each step. This would take a tenth of our step.
     """
     if module in sys.modules or importlib.util.find_spec(module) is not None:
         yield

@@ -28,11 +28,11 @@ def _is_assignments(value: Any) -> bool:
     return not value or all(entry.count("=") == 1 for entry in value.split(","))
 
 
-# Arguments of transformers that fail later in these models or in torch: a test of the value, and the allowed ones.
+# Arguments with values that would fail later, in these models or in torch: a test of the value, and the allowed ones.
 _USABLE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bf16_full_eval": (_is_off, "is False; mixed_precision is for evaluation too"),
     "fp16_full_eval": (_is_off, "is False; mixed_precision is for evaluation too"),
-    # its name up to transformers 5.23 was gradient_checkpointing, which later versions keep as an alias
+    # its name up to transformers 5.23 was gradient_checkpointing, and later versions keep it as an alias
     "activation_checkpointing": (_is_off, "is False, and so for gradient_checkpointing"),
     "gradient_checkpointing": (_is_off, "is False: targets are taken in the one forward pass"),
     "label_smoothing_factor": (lambda value: value == 0, "is 0: the loss of both terms is the model's own"),
@@ -52,7 +52,7 @@ _USABLE: dict[str, tuple[Callable[[Any], bool], str]] = {
 # These update each number from its own gradient alone, so members do not influence each other.
 ELEMENTWISE_OPTIMIZERS = ("sgd", "adamw_torch", "adamw_torch_fused", "rmsprop", "adagrad")
 LOSS_DEPENDENT_SCHEDULES = ("reduce_lr_on_plateau", "greedy")
-# polynomial decay ends at a rate of its own, 1e-7, which is not proportional to the first one
+# polynomial decay ends at a rate of its own, 1e-7. It is not proportional to the first one.
 _ABSOLUTE_SCHEDULES = ("polynomial",)
 _ABSOLUTE_ENTRY = "min_lr"
 
@@ -81,7 +81,7 @@ class SelfModelingTrainingArguments(TrainingArguments):
             unused parameters. The package's own networks have none.
 
     Raises:
-        ValueError: a batch size, an accumulation, a number of epochs or a learning rate that is not positive. An
+        ValueError: a batch size, an accumulation, a number of epochs or a learning rate of 0 or less. An
             interval of RLCTs or figures below 0. An unknown `rlct_preset`. A seed outside 0 to 2**32 - 1. fp16 on a
             CPU, because Accelerate (1.15) would train in float32 without a message. Features that these models or
             torch cannot use: half precision for evaluation alone, label smoothing, another order of samples, NEFTune's
@@ -190,7 +190,7 @@ def name_of(choice: Any) -> str:
 
 
 def check_for_population(args: SelfModelingTrainingArguments, rates: Sequence[float]) -> None:
-    """Reject arguments through which members would influence each other, and those that a population cannot use.
+    """Reject arguments with an influence of members on each other, and those without a meaning for a population.
 
     Args:
         args: of the training.
