@@ -101,10 +101,10 @@ class SelfModelingPopulation(nn.Module):
         self.main_input_name = self.model_class.main_input_name
         networks = []
         for member in members:
+            config_of_member = self.config_of(member)
             with torch.random.fork_rng():
                 set_seed(member.seed)
-                network = self.model_class(self.config_of(member))
-            networks.append(network)
+                networks.append(self.model_class(config_of_member))
         self.stacked = _stack(networks)
         self.register_buffer("aux_weights", self._exact_weights(), persistent=False)  # (K,)
 
@@ -115,7 +115,8 @@ class SelfModelingPopulation(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> SelfModelingPopulation:
         """Move or cast all tensors, like `nn.Module._apply`. The self-model weights keep their precision."""
         super()._apply(fn, recurse)
-        self.aux_weights = self._exact_weights().to(self.aux_weights.device)
+        device = self.aux_weights.device
+        self.aux_weights = self._exact_weights().to(device)
         return self
 
     def __len__(self) -> int:
@@ -137,7 +138,8 @@ class SelfModelingPopulation(nn.Module):
             model = self.model_class(config)
         reference = next(self.stacked.parameters())
         model.to(device=reference.device, dtype=reference.dtype)
-        model.load_state_dict(_at(index, self.stacked.state_dict()))
+        own = _at(index, self.stacked.state_dict())
+        model.load_state_dict(own)
         model.companions = None
         if self.companions is not None:
             model.companions = self.companions.of_other_weights()
@@ -167,8 +169,10 @@ class SelfModelingPopulation(nn.Module):
 
     def num_parameters(self, **kwargs: Any) -> int:
         """Return the number of parameters of one member."""
-        total = sum(parameter.numel() for parameter in self.parameters())
-        return total // len(self)
+        total = 0
+        for parameter in self.parameters():
+            total += parameter[0].numel()
+        return total
 
     # ---- the computation ----
 
@@ -211,7 +215,8 @@ class SelfModelingPopulation(nn.Module):
             parts = []
             for block, detach in self._blocks():
                 self.stacked.config.detach_targets = detach  # the plain forward reads it there
-                parts.append(self._map(block, batch, shared, items))
+                part = self._map(block, batch, shared, items)
+                parts.append(part)
         output = parts[0]
         if len(parts) > 1:
             for name in output:
@@ -255,7 +260,7 @@ class SelfModelingPopulation(nn.Module):
     def _map(self, members: range, batch: Tensors, shared: bool, items: Tensor | None) -> dict[str, Tensor]:
         """Return the plain model's output for a block of members."""
         part = slice(members.start, members.stop)
-        state: dict[str, Tensor] = dict(self.stacked.named_parameters())
+        state: dict[str, Any] = dict(self.stacked.named_parameters())
         state.update(self.stacked.named_buffers())
         if len(members) < len(self):
             state = _at(part, state)
@@ -320,7 +325,8 @@ class SelfModelingPopulation(nn.Module):
     def save_members(self, folder: str | Path) -> None:
         """Write `population.json`."""
         text = json.dumps(self.describe(), indent=2)
-        Path(folder, MEMBERS_FILE).write_text(text + "\n", encoding="utf-8")
+        path = Path(folder, MEMBERS_FILE)
+        path.write_text(f"{text}\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path, **kwargs: Any) -> SelfModelingPopulation:
@@ -361,8 +367,8 @@ class SelfModelingPopulation(nn.Module):
 
 def _is_shared(batch: Tensors) -> bool:
     """Return whether a batch is one for all members."""
-    found = {name: batch[name].dim() for name in _DIMENSIONS if name in batch}
-    return bool(found.items() & _DIMENSIONS.items())
+    dimensions = {name: value.dim() for name, value in batch.items()}
+    return bool(dimensions.items() & _DIMENSIONS.items())
 
 
 def _at(index: int | slice, tensors: Tensors) -> dict[str, Tensor]:

@@ -168,8 +168,8 @@ class PopulationTrainer(SelfModelingTrainer):
         for name in figures:
             values = np.concatenate([part[name] for part in parts])  # (K,)
             means[name] = float(values.mean())
-            for member, value in zip(self.population.members, values.tolist(), strict=True):
-                single[f"{name}/{member.name}"] = value
+            for k, member in enumerate(self.population.members):
+                single[f"{name}/{member.name}"] = float(values[k])
         return means | single
 
     # ---- trained networks ----
@@ -240,8 +240,11 @@ class PopulationTrainer(SelfModelingTrainer):
 
     def _in_order(self, dataset: TensorData) -> DataLoader:
         # every process evaluates its members on all samples
-        batches = WholeBatches(dataset.to(self.args.device))
-        return DataLoader(batches, batch_size=self.args.eval_batch_size, collate_fn=whole_batch)
+        return DataLoader(
+            WholeBatches(dataset.to(self.args.device)),
+            batch_size=self.args.eval_batch_size,
+            collate_fn=whole_batch,
+        )
 
     def get_train_dataloader(self) -> DataLoader:
         samplers = []
@@ -273,7 +276,8 @@ class PopulationTrainer(SelfModelingTrainer):
     def _term_weights(self) -> ByName:
         classification_weight = self.population.config.classification_weight
         aux_weights = [member.aux_weight for member in self.model.members]
-        return dict(zip(TERMS, (classification_weight, np.array(aux_weights)), strict=True))
+        weights = (classification_weight, np.array(aux_weights))
+        return dict(zip(TERMS, weights, strict=True))
 
     def _figures(self, means: ByName, added: float = 0.0, prefix: str = "") -> ByName:
         """Return terms, weighted terms and the loss of each member, and their means over the members.
@@ -336,7 +340,8 @@ class PopulationTrainer(SelfModelingTrainer):
         """Predict like `Trainer.predict`, for all members: predictions (N, K, num_labels)."""
         output = super().predict(*args, **kwargs)
         parts = self.shares.gather(output.predictions)
-        return output._replace(predictions=np.concatenate(parts, axis=1))
+        predictions = np.concatenate(parts, axis=1)
+        return output._replace(predictions=predictions)
 
     # ---- files ----
 

@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -97,9 +97,9 @@ class SavingTrainer(Trainer):
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         if eval_dataset is None and metric_key_prefix == "eval":
             token = self.weights_token()
-            evaluations = dict(self._evaluations or {})
-            evaluations[token] = Measured(token, dict(metrics))
-            self._evaluations = evaluations
+            if self._evaluations is None:
+                self._evaluations = {}
+            self._evaluations[token] = Measured(token, dict(metrics))
             self._tell_model(token)
         return metrics
 
@@ -166,7 +166,8 @@ class SavingTrainer(Trainer):
         arguments = json.loads(self.args.to_json_string())  # transformers leaves out the Hub's tokens
         arguments["mixed_precision"] = self.args.mixed_precision
         arguments.update(_names_alone(arguments, ("output_dir", "resume_from_checkpoint")))
-        batch = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        batch = self._train_batch_size * self.args.gradient_accumulation_steps
+        batch *= self.args.world_size
         run = run_facts(self.task, self.train_dataset, self.eval_dataset, batch)
         if self.args.license is not None:
             run["license"] = self.args.license
@@ -207,9 +208,7 @@ class SavingTrainer(Trainer):
             self._remove_former(folder, former_files(folder, sha256))
             new = {path.name for path in files}
             outdated = set(weight_files(folder)) - new
-        weights = [path for path in files if path.suffix == ".safetensors"]
-        others = [path for path in files if path not in weights]
-        for path in [*sorted(others), *sorted(weights)]:
+        for path in sorted(files, key=_last_if_weights):
             target = folder / path.relative_to(source)
             target.parent.mkdir(exist_ok=True)
             path.replace(target)
@@ -256,7 +255,11 @@ class SavingTrainer(Trainer):
         content.update(_names_alone(content, ("best_model_checkpoint",)))
         sha256 = self._sha256_of_weights()
         if sha256 is not None:
-            last = {"epoch": self.state.epoch, "step": self.state.global_step, KEY: sha256}
+            last = {
+                "epoch": self.state.epoch,
+                "step": self.state.global_step,
+                KEY: sha256,
+            }
             content["log_history"].append(last)
         write_file(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
         part.unlink()
@@ -298,7 +301,13 @@ class SavingTrainer(Trainer):
             logger.warning(f"{folder}: the newest RLCT is of other weights than those saved, and is left out")
 
 
-def _names_alone(content: Mapping[str, Any], fields: Sequence[str]) -> dict[str, str]:
+def _last_if_weights(path: Path) -> tuple[bool, Path]:
+    """Return a key that sorts weights behind all other files."""
+    is_weights = path.suffix == ".safetensors"
+    return is_weights, path
+
+
+def _names_alone(content: dict[str, Any], fields: Sequence[str]) -> dict[str, str]:
     """Return the last part of each path in these fields, because the rest of a path is of this machine alone."""
     names = {}
     for field in fields:

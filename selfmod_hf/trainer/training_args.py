@@ -108,7 +108,7 @@ class SelfModelingTrainingArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "DDP looks for parameters without a gradient, at some cost a step. Default: with transformers' "
-            "encoders and timm's models, which may have some."
+            "encoders and timm's models, because they may have some."
         },
     )
     rlct_every_n_epochs: int = field(
@@ -122,7 +122,7 @@ class SelfModelingTrainingArguments(TrainingArguments):
     license: str | None = field(
         default=None,
         metadata={
-            "help": "License in the card of what is pushed, by the Hub's identifier (apache-2.0, mit, ...). Default: "
+            "help": "License in the card of a pushed network, by the Hub's identifier (apache-2.0, mit, ...). Default: "
             "that of the card on the Hub, else that of the pretrained backbone, else none."
         },
     )
