@@ -45,8 +45,7 @@ class PopulationTrainer(SelfModelingTrainer):
     The numbers are those of one process. Logs, checkpoints and, after `train`, `population` hold all members.
 
     Attributes:
-        population: all members. With several processes it is updated at the end of `train`, with each checkpoint, and
-            by `gather_weights`.
+        population: all members, up to date after `train`, after each checkpoint and after `gather_weights`.
         model: the members of this process.
 
     Raises:
@@ -117,12 +116,7 @@ class PopulationTrainer(SelfModelingTrainer):
         losses = prediction.losses
         if losses is not None:
             losses = self._batch_losses()[:, k]
-        return EvalPrediction(
-            predictions=own,
-            label_ids=prediction.label_ids,
-            inputs=prediction.inputs,
-            losses=losses,
-        )
+        return EvalPrediction(own, prediction.label_ids, inputs=prediction.inputs, losses=losses)
 
     def _batch_losses(self) -> np.ndarray:
         """Return the loss of each evaluated sample's batch, (N, members of this process)."""

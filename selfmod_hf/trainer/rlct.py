@@ -252,6 +252,15 @@ def calibrate_rlct(
     Raises:
         ValueError: a network of another kind, data of another kind, size or number of classes than the network's, or
             an unusable setting.
+
+    Example:
+        >>> from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification
+        >>> config = SelfModelingConfig(hidden_sizes=[4], image_size=8, num_labels=2)
+        >>> network = SelfModelingForImageClassification(config)
+        >>> images = ImageTensors(torch.randint(0, 256, (32, 1, 8, 8), dtype=torch.uint8), torch.arange(32) % 2)
+        >>> found = calibrate_rlct(network, images, step_sizes=[0.01], localizations=[1.0], num_draws=40, batch_size=16)
+        >>> found.result.settings.step_size
+        0.01
     """
     data = _checked_data([model], train_data, data_collator)
     modules, inputs, targets = _modules_and_data([model], data, settings.get("device"))
