@@ -193,7 +193,7 @@ def _print_taken(args: RLCTArguments, settings: Mapping[str, Any], taken: Mappin
         print(f"taken from {source}: {'; '.join(parts)}; seed {settings['seed']}", flush=True)
 
 
-def _settings(args: RLCTArguments, task: str, published: Mapping[str, Any] | None) -> dict[str, Any]:
+def _settings(args: RLCTArguments, task: str, published: LLCResult | None) -> dict[str, Any]:
     """Return the settings of the estimate; see `choose_settings`."""
     import torch
 

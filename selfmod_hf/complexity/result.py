@@ -9,21 +9,40 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import AfterValidator, BeforeValidator, GetPydanticSchema, TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 
 from ..errors import InputError
-from ..files import plain, write_files
+from ..files import plain, read_json, write_files
+from ..json_records import problem_of
 from ..stacking import ParameterLayout
 from .diagnostics import effective_sample_size, split_rhat, standard_error
 from .settings import DTYPES, LLCSettings
 
 STATUSES = OK, NOT_AT_MINIMUM, NOT_CONVERGED, DIVERGED = "ok", "not_at_minimum", "not_converged", "diverged"
 
+TRACES = ("loss_trace", "baseline_trace")
 TRACES_SUFFIX = ".safetensors"
+
+
+def _nan_of_null(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+def _array(values: list[float]) -> NDArray[np.float64]:
+    return np.array(values, dtype=np.float64)
+
+
+# how rlct.json is read: its null is NaN, and its lists of numbers are arrays
+MaybeNaN = Annotated[float, BeforeValidator(_nan_of_null)]
+_Numbers = Annotated[list[MaybeNaN], AfterValidator(_array)]
+Numbers = Annotated[NDArray[np.float64], GetPydanticSchema(lambda _, schema_of: schema_of(_Numbers))]
 
 
 @dataclass(frozen=True)
@@ -78,19 +97,6 @@ class SamplerSettings:
         same = {field.name for field in dataclasses.fields(cls)} - set(record)
         return cls(**record, **{name: getattr(settings, name) for name in same})
 
-    @classmethod
-    def wrong_entries(cls, values: Mapping[str, Any]) -> list[str]:
-        """Return the names of entries that are missing or have another type than their field."""
-        wrong = []
-        for entry in dataclasses.fields(cls):
-            required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
-            if entry.name in values:
-                if not _has_type(values[entry.name], str(entry.type)):
-                    wrong.append(entry.name)
-            elif required:
-                wrong.append(entry.name)
-        return wrong
-
     def keywords(self, nbeta: float) -> dict[str, Any]:
         """Return keyword arguments of `estimate_llc_many` that repeat the estimate.
 
@@ -140,21 +146,21 @@ class LLCResult:
             None in files of version 0.1.0.
     """
 
-    llc: float
-    standard_error: float
-    llc_per_chain: NDArray[np.float64]
-    loss_trace: NDArray[np.float64] = field(repr=False)
-    baseline_trace: NDArray[np.float64] = field(repr=False)
-    init_loss: float
+    llc: MaybeNaN
+    standard_error: MaybeNaN
+    llc_per_chain: Numbers
+    loss_trace: Numbers = field(repr=False)
+    baseline_trace: Numbers = field(repr=False)
+    init_loss: MaybeNaN
     nbeta: float
     settings: SamplerSettings
-    rhat: float
-    ess: float
+    rhat: MaybeNaN
+    ess: MaybeNaN
     acceptance_rate: float | None
     status: str
     status_reason: str
     diverged_chains: tuple[int, ...] = ()
-    distance_per_chain: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False)
+    distance_per_chain: Numbers = field(default_factory=lambda: np.empty(0), repr=False)
     weights_sha256: str | None = None
     recorded: bool | None = None
 
@@ -185,8 +191,8 @@ class LLCResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the traces, ready for JSON. Numbers that are not finite become None."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        del fields["loss_trace"], fields["baseline_trace"]
+        names = [entry.name for entry in dataclasses.fields(self)]
+        fields = {name: getattr(self, name) for name in names if name not in TRACES}
         fields["settings"] = dataclasses.asdict(self.settings)
         return plain(fields)
 
@@ -196,14 +202,12 @@ class LLCResult:
         Both appear complete or not at all. If they replace older ones, the JSON of one is never beside the traces of
         the other.
         """
-        from safetensors.numpy import save
-
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        traces = {"loss_trace": self.loss_trace, "baseline_trace": self.baseline_trace}
-        content = save({name: np.ascontiguousarray(t) for name, t in traces.items()})
-        text = json.dumps(self.to_dict() | {"traces": path.with_suffix(TRACES_SUFFIX).name}, indent=2)
-        write_files({path.with_suffix(TRACES_SUFFIX): content, path: (text + "\n").encode()})
+        traces = {name: np.ascontiguousarray(getattr(self, name)) for name in TRACES}
+        traces_path = path.with_suffix(TRACES_SUFFIX)
+        text = json.dumps(self.to_dict() | {"traces": traces_path.name}, indent=2)
+        write_files({traces_path: save(traces), path: f"{text}\n".encode()})
         return path
 
     @classmethod
@@ -211,28 +215,53 @@ class LLCResult:
         """Read the files that `save` wrote.
 
         Raises:
-            ValueError: one of the files cannot be read, or holds something else.
+            InputError: one of the files cannot be read, or a field is missing, unknown or has a wrong type.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
         path = Path(path)
+        values = read_json(path)
+        name = values.pop("traces", None)
+        if not isinstance(name, str):
+            raise InputError("file", str(path), f"traces={name!r}: allowed is the name of a file beside it")
+        traces = path.parent / Path(name).name  # beside it, whatever folder it names
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-            traces = load_file(path.parent / Path(fields.pop("traces")).name)  # beside it, wherever it says
-            settings = fields.pop("settings")
-            if settings["parameters"] is not None:
-                settings["parameters"] = tuple(settings["parameters"])
-            for name in ("llc", "standard_error", "init_loss", "rhat", "ess"):
-                fields[name] = math.nan if fields[name] is None else fields[name]
-            for name in ("llc_per_chain", "distance_per_chain"):
-                fields[name] = np.array([math.nan if x is None else x for x in fields[name]], dtype=np.float64)
-            fields["diverged_chains"] = tuple(fields["diverged_chains"])
-            result = cls(settings=SamplerSettings(**settings), **fields, **dict[str, Any](traces))
-            _check_fields(result)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError) as error:
-            problem = f"no LLC result with its traces ({type(error).__name__}: {error})"
-            raise InputError("file", str(path), problem) from error
+            return cls.from_dict(values, path, load_file(traces))
+        except (OSError, SafetensorError) as error:
+            raise InputError("file", str(traces), f"cannot be read ({error})") from error
+
+    @classmethod
+    def from_dict(
+        cls,
+        values: Mapping[str, Any],
+        path: str | os.PathLike[str],
+        traces: Mapping[str, NDArray[np.float64]] | None = None,
+    ) -> LLCResult:
+        """Return the result whose `to_dict` is given.
+
+        Args:
+            values: content of rlct.json. Without traces, unknown fields are ignored: a later version may have written
+                them. With traces they are rejected.
+            path: the file of the values, for errors.
+            traces: `loss_trace` and `baseline_trace`. None: both are empty.
+
+        Raises:
+            InputError: a field is missing or has a wrong type.
+        """
+        fields = {name: value for name, value in values.items() if name != "traces"}
+        extra: Literal["forbid", "ignore"] = "ignore" if traces is None else "forbid"
+        fields |= {name: [] for name in TRACES}
+        try:
+            result = _READER.validate_json(json.dumps(fields), strict=True, extra=extra)
+        except ValidationError as error:
+            raise InputError("file", str(path), problem_of(error)) from error
+        if traces is None:
+            return result
+        if set(traces) != set(TRACES):
+            raise InputError("file", str(path), f"has traces {', '.join(traces)}; allowed are {', '.join(TRACES)}")
+        loss, baseline = (traces[name] for name in TRACES)
+        result = dataclasses.replace(result, loss_trace=loss, baseline_trace=baseline)
+        wrong = _wrong_fields(result)
+        if wrong:
+            raise InputError("file", str(path), f"{', '.join(wrong)}: of a wrong type or shape")
         return result
 
     def summary(self) -> str:
@@ -263,53 +292,29 @@ class LLCResult:
         return plot_traces(trace, self.llc_per_chain, self.settings.num_burnin_steps, self.llc, title, path)
 
 
-def _check_fields(result: LLCResult) -> None:
-    """Raise a ValueError for fields of other types, and traces of other shapes, than `save` writes."""
-    wrong = SamplerSettings.wrong_entries(vars(result.settings))
-    wrong += [name for name, is_right in _fields_are_right(result).items() if not is_right]
-    if wrong:
-        raise ValueError(f"{', '.join(wrong)}: of a wrong type or shape")
+_READER = TypeAdapter(LLCResult)
 
 
-def _fields_are_right(result: LLCResult) -> dict[str, bool]:
-    """Return whether each field has its type, and whether those that describe chains fit each other."""
+def _wrong_fields(result: LLCResult) -> list[str]:
+    """Return the names of the fields that do not fit the number of chains and draws, or each other."""
     settings, chains = result.settings, len(result.llc_per_chain)
-    right = {}
-    for name in ("llc", "standard_error", "init_loss", "nbeta", "rhat", "ess"):
-        right[name] = _number(getattr(result, name))
-    right["status_reason"] = isinstance(result.status_reason, str)
-    right["weights_sha256"] = isinstance(result.weights_sha256, (str, type(None)))
-    right["recorded"] = isinstance(result.recorded, (bool, type(None)))
-    right["status"] = result.status in STATUSES
+    wrong = []
+    if result.status not in STATUSES:
+        wrong.append("status")
     diverged = [chain for chain in range(chains) if chain in result.diverged_chains]
     finite = bool(np.isfinite(np.delete(result.llc_per_chain, diverged)).all())
-    right["llc_per_chain"] = settings.num_chains == chains > 0 and finite
-    right["distance_per_chain"] = len(result.distance_per_chain) in (0, chains)
-    numbered = all(isinstance(chain, int) and 0 <= chain < chains for chain in result.diverged_chains)
-    right["diverged_chains"] = numbered and bool(result.diverged_chains) == (result.status == DIVERGED)
-    for name in ("loss_trace", "baseline_trace"):
+    if chains == 0 or chains != settings.num_chains or not finite:
+        wrong.append("llc_per_chain")
+    if len(result.distance_per_chain) not in (0, chains):
+        wrong.append("distance_per_chain")
+    numbered = len(diverged) == len(result.diverged_chains)
+    if not numbered or bool(diverged) != (result.status == DIVERGED):
+        wrong.append("diverged_chains")
+    for name in TRACES:
         trace = getattr(result, name)
-        right[name] = trace.shape == (chains, settings.num_draws) and trace.dtype.kind == "f"
-    return right
-
-
-def _number(value: Any) -> bool:
-    """Return whether this is a number, and no truth value."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _has_type(value: Any, annotation: str) -> bool:
-    """Return whether a value is of the type that a field of `SamplerSettings` is annotated with."""
-    if value is None:
-        return "None" in annotation
-    if annotation.startswith("Mapping"):
-        return isinstance(value, Mapping) and all(map(_number, value.values()))
-    if annotation.startswith("tuple"):
-        return isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)
-    kind = annotation.partition(" ")[0]
-    if kind in ("str", "bool"):
-        return isinstance(value, {"str": str, "bool": bool}[kind])
-    return _number(value) and (kind == "float" or isinstance(value, int))
+        if trace.shape != (chains, settings.num_draws) or trace.dtype.kind != "f":
+            wrong.append(name)
+    return wrong
 
 
 def summarize(kept: NDArray[np.float64]) -> tuple[float, float, float, float]:

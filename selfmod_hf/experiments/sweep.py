@@ -30,7 +30,9 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from ..data import TaskData, TaskSpec
 from ..errors import InputError
+from ..files import plain
 from ..hub.model_folder import run_facts
+from ..json_records import CurvePoint, NetworkRow, PopulationSeconds, Session, SweepRun, SweepSettings
 from ..stacking import chunk_ranges
 from ..tokens import without_tokens
 from ..trainer import RLCTCallback, SelfModelingTrainer, SelfModelingTrainingArguments
@@ -103,19 +105,18 @@ def run_sweep(
     with ExitStack() as stack:
         from_main(lambda: stack.enter_context(folder.locked()))
         from_main(lambda: folder.check_settings(plan.settings))
-        session: dict[str, Any] = {
-            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "command": without_tokens(sys.argv[1:]),
-            "seconds": {},
-        }
-        facts = {
-            "local_data": bool(spec.dataset_name) and Path(str(spec.dataset_name)).is_dir(),  # it may go some day
-            "train_samples": len(data.train),
-            "test_samples": len(data.test),
-            "largest_class_share": float(data.test.labels.bincount().max() / len(data.test)),
-        }
-        sessions = [*folder.read_run()["sessions"], session]
-        run = {"settings": plan.settings, **facts, **surroundings(), "sessions": sessions}
+        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        session = Session(started=started, command=without_tokens(sys.argv[1:]), seconds={})
+        before = folder.read_run()
+        run = SweepRun(
+            settings=SweepSettings.model_validate(plan.settings),
+            local_data=bool(spec.dataset_name) and Path(str(spec.dataset_name)).is_dir(),  # it may go some day
+            train_samples=len(data.train),
+            test_samples=len(data.test),
+            largest_class_share=float(data.test.labels.bincount().max() / len(data.test)),
+            **surroundings(),
+            sessions=[session] if before is None else [*before.sessions, session],
+        )
         if main:
             folder.write_run(run)
         todo = _populations(plan, folder, memory)
@@ -123,7 +124,7 @@ def run_sweep(
             path, cells = population
             at_once = memory.sampled_at_once(cells[0].hidden_size)
             seconds = _run_population(plan, spec, data, folder, path, cells, at_once, say if main else _silent)
-            session["seconds"][path.name] = {"networks": len(cells), **seconds}
+            session.seconds[path.name] = PopulationSeconds(networks=len(cells), **seconds)
             if main:
                 folder.write_tables()
                 folder.write_run(run)
@@ -204,9 +205,9 @@ def _run_population(
         for k, model, estimate in zip(group, models, estimates, strict=True):
             if k in missing and state.is_main_process:
                 row = _row(plan, cells[k], curves[k][-1], estimate)
-                curve = [_keys(plan, cells[k]) | entry for entry in curves[k]]
+                curve = [CurvePoint.model_validate(plain(_keys(plan, cells[k]) | entry)) for entry in curves[k]]
                 if plan.rlct_every_n_epochs:
-                    curve[-1] |= {name: row[name] for name in CURVE_RLCT_COLUMNS}
+                    curve[-1] = curve[-1].with_fields(**{name: getattr(row, name) for name in CURVE_RLCT_COLUMNS})
                 folder.finish(cells[k], model, estimate, row, curve, processor, facts)
     from_main(lambda: folder.close_population(path))
     return {"training": trained - start, "rlct": time.perf_counter() - trained}
@@ -345,8 +346,8 @@ def _keys(plan: Plan, cell: Cell) -> dict[str, Any]:
     return {"task": plan.task, **vars(cell)}
 
 
-def _row(plan: Plan, cell: Cell, last: dict[str, float], rlct: LLCResult) -> dict[str, Any]:
-    return _keys(plan, cell) | {
+def _row(plan: Plan, cell: Cell, last: dict[str, float], rlct: LLCResult) -> NetworkRow:
+    values = _keys(plan, cell) | {
         "accuracy": last["accuracy"],
         "weight_width": last["weight_width"],
         "rlct": rlct.llc,
@@ -362,6 +363,7 @@ def _row(plan: Plan, cell: Cell, last: dict[str, float], rlct: LLCResult) -> dic
         "batch_size": plan.training["per_device_train_batch_size"],
         "learning_rate": plan.training["learning_rate"],
     }
+    return NetworkRow.model_validate(plain(values))
 
 
 # ---- what ran where ----

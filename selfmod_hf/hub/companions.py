@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..json_records import NetworkRun
 from ..weights import KEY, weights_sha256
 from .records import RUN_FILE, STATE_FILE
 
@@ -30,8 +31,8 @@ class Companions:
     """What a Trainer knows of its network. It stays with the model, so that `model.push_to_hub` can send it.
 
     Attributes:
+        run: content of run.json, without the fields that describe one state of the weights.
         processor: image processor or tokenizer, if any.
-        run: content of run.json, except what belongs to one state of the weights.
         arguments: content of training_args.json.
         epoch: epochs trained.
         history: the Trainer's log.
@@ -39,8 +40,8 @@ class Companions:
         trained: names the weights at the end of training.
     """
 
+    run: NetworkRun
     processor: Any = None
-    run: dict[str, Any] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
     epoch: float | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -54,10 +55,10 @@ class Companions:
             folder: holds the weights.
             weights: names them, as `SavingTrainer.weights_token` does.
         """
-        run = self.run | {KEY: weights_sha256(folder), "epoch": self.epoch}
+        run = self.run.with_fields(weights_sha256=weights_sha256(folder), epoch=self.epoch)
         if self.measured is not None and self.measured.weights == weights:
-            run["results"] = _without_times(self.measured.metrics)
-        write_json(folder / RUN_FILE, run)
+            run = run.with_fields(results=_without_times(self.measured.metrics))
+        write_json(folder / RUN_FILE, run.to_dict())
         if self.arguments:
             write_json(folder / "training_args.json", self.arguments)
 

@@ -9,12 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data import ImageTensors
 from ..errors import InputError
-from ..files import entries_of, read_json, write_figure, write_file
+from ..files import entries_of, plain, read_json, write_figure, write_file
+from ..json_records import NetworkRun, PreprocessingFields, TaskFields
 from ..weights import KEY, belongs, files_with_weights, weights_sha256
 from .card import METRICS, CardFacts, merged_notes, model_card
 from .license import chosen_license, license_fields, license_in
-from .records import BASE_LICENSE, RESULT_FILES, RUN_FILE, STATE_FILE, recorded_weights
+from .records import RESULT_FILES, RUN_FILE, STATE_FILE, recorded_weights
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from ..data import TaskSpec
     from ..models import SelfModelingConfig
 
+PACKAGES = ("torch", "transformers", "selfmod_hf")
+UNNAMED = TaskFields(name="an unnamed data set", dataset_name=None)
 CURVES = {
     "loss, nats": {"classification_loss": "training", "eval_classification_loss": "test"},
     "self-modeling loss": {"self_modeling_loss": "training", "eval_self_modeling_loss": "test"},
@@ -31,24 +35,37 @@ CURVES = {
 }
 
 
-def run_facts(task: TaskSpec | None, train_data: Any, test_data: Any, batch_size: int) -> dict[str, Any]:
-    """Return the content of `run.json`: what neither the configuration nor the Trainer's files say."""
-    from ..data import ImageTensors
+def run_facts(task: TaskSpec | None, train_data: Any, test_data: Any, batch_size: int) -> NetworkRun:
+    """Return the content of `run.json`, without the fields that describe one state of the weights.
 
-    columns = ("image_column", "text_column", "label_column")
-    splits = ("train_split", "test_split", "test_fraction", "split_seed", "skip_missing")
-    names = ("name", "dataset_name", "dataset_config", *columns, *splits, "source")
-    about = None if task is None else {name: getattr(task, name) for name in names}
-    if task is not None and about is not None and task.is_local:
-        about["dataset_name"] = None  # a folder of this machine means nothing elsewhere
-    return {
-        "task": about,
-        "train_samples": len(train_data) if hasattr(train_data, "__len__") else None,
-        "test_samples": len(test_data) if hasattr(test_data, "__len__") else None,
-        "batch_size": batch_size,
-        "preprocessing": train_data.preprocessing().facts() if isinstance(train_data, ImageTensors) else None,
-        "versions": {name: version(name) for name in ("torch", "transformers", "selfmod_hf")},
-    }
+    Args:
+        task: the network's task, if any.
+        train_data: the training set, of any type.
+        test_data: the test set, of any type, or None.
+        batch_size: samples of a training step.
+    """
+    preprocessing = None
+    if isinstance(train_data, ImageTensors):
+        preprocessing = PreprocessingFields.model_validate(plain(train_data.preprocessing().facts()))
+    return NetworkRun(
+        task=None if task is None else _task_fields(task),
+        train_samples=_size_of(train_data),
+        test_samples=_size_of(test_data),
+        batch_size=batch_size,
+        preprocessing=preprocessing,
+        versions={name: version(name) for name in PACKAGES},
+    )
+
+
+def _task_fields(task: TaskSpec) -> TaskFields:
+    fields = {name: getattr(task, name) for name in TaskFields.model_fields}
+    if task.is_local:  # a folder of this machine means nothing elsewhere
+        fields["dataset_name"] = None
+    return TaskFields.model_validate(fields)
+
+
+def _size_of(data: Any) -> int | None:
+    return len(data) if hasattr(data, "__len__") else None
 
 
 def write_model_card(
@@ -86,10 +103,10 @@ def write_model_card(
         rlct.plot(folder / "rlct.png")
     facts = facts_of(folder, repo_id)
     dataset = facts.dataset if facts.dataset and (api is None or is_data_set(api, facts.dataset)) else None
-    run = _json(folder / RUN_FILE)
-    given = license if license is not None else run.get("license")
+    run = _run_of(folder)
+    given = license if license is not None else run.license
     own = chosen_license(given, license_in(remote_card), facts.config.base_model, api)
-    own = own or license_fields(run.get(BASE_LICENSE))
+    own = own or license_fields(run.base_license)
     facts = replace(facts, dataset=dataset, license=own, tags=tags)
     # whole or not at all: a person's text in it is read again by the next push
     return write_file(card, str(model_card(facts, notes)))
@@ -122,11 +139,11 @@ def facts_of(folder: Path, repo_id: str) -> CardFacts:
 
 def _facts(folder: Path, repo_id: str, config: SelfModelingConfig, rlct: LLCResult | None) -> CardFacts:
     weights = weights_sha256(folder)
-    run, state = _json(folder / RUN_FILE), _json(folder / STATE_FILE)
+    run, state = _run_of(folder), _json(folder / STATE_FILE)
     arguments = _json(folder / "training_args.json")
     if _describes(folder / RUN_FILE, weights) is False:  # of another training, perhaps on other data
-        run, arguments = {}, {}
-    task = run.get("task") or {"name": "an unnamed data set"}
+        run, arguments = NetworkRun(task=None), {}
+    task = run.task or UNNAMED
     evaluation, checked = _evaluation(folder, run, state, weights)
     metrics = {name: evaluation[name] for name in METRICS if name in evaluation}
     if (width := _weight_width(folder)) is not None:
@@ -135,11 +152,11 @@ def _facts(folder: Path, repo_id: str, config: SelfModelingConfig, rlct: LLCResu
     return CardFacts(
         repo_id=repo_id,
         config=config,
-        dataset=task.get("dataset_name"),
-        dataset_title=task["name"],
-        dataset_config=task.get("dataset_config"),
+        dataset=task.dataset_name,
+        dataset_title=task.name,
+        dataset_config=task.dataset_config,
         split=_test_split(task),
-        train_split=task.get("train_split", "train"),
+        train_split=task.train_split or "train",
         epochs=_epochs(folder, run, state, weights),
         metrics=metrics,
         recipe=_recipe(config, arguments, run),
@@ -152,29 +169,29 @@ def _facts(folder: Path, repo_id: str, config: SelfModelingConfig, rlct: LLCResu
     )
 
 
-def _epochs(folder: Path, run: dict[str, Any], state: dict[str, Any], weights: str | None) -> float | None:
+def _epochs(folder: Path, run: NetworkRun, state: dict[str, Any], weights: str | None) -> float | None:
     """Return how many epochs these weights were trained for. None: it is not recorded."""
-    if run.get("epoch") is not None:
-        return run["epoch"]
+    if run.epoch is not None:
+        return run.epoch
     return state.get("epoch") if _describes(folder / STATE_FILE, weights) is not False else None
 
 
-def _test_split(task: dict[str, Any]) -> str:
+def _test_split(task: TaskFields) -> str:
     """Return what the test samples are: a split, or a share of the training split."""
-    if task.get("test_fraction") is None:
-        return task.get("test_split") or "test"
-    return f"{task.get('train_split', 'train')} (held-out share {task['test_fraction']})"
+    if task.test_fraction is None:
+        return task.test_split or "test"
+    return f"{task.train_split or 'train'} (held-out share {task.test_fraction})"
 
 
 def _evaluation(
-    folder: Path, run: dict[str, Any], state: dict[str, Any], weights: str | None
+    folder: Path, run: NetworkRun, state: dict[str, Any], weights: str | None
 ) -> tuple[dict[str, Any], bool]:
     """Return the newest figures of an evaluation of these weights, and whether they are known to be theirs.
 
     A folder of version 0.1.0 records no weights. Of such a folder the log's newest figures are taken.
     """
     results = [_json(folder / name) for name in RESULT_FILES]
-    found = [run.get("results", {}) | {KEY: run.get(KEY)}, *results]
+    found = [{**(run.results or {}), KEY: run.weights_sha256}, *results]
     for figures in found:
         if "eval_accuracy" in figures and belongs(figures.get(KEY), weights):
             return _without_prefix(figures), True
@@ -215,34 +232,34 @@ def _has_processor(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("preprocessor_config.json", "tokenizer_config.json"))
 
 
-def _recipe(config: Any, args: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
+def _recipe(config: Any, args: dict[str, Any], run: NetworkRun) -> dict[str, Any]:
     recipe = {"backbone": config.backbone, "hidden sizes": ", ".join(map(str, config.hidden_sizes)) or "none"}
     if not args:
         return recipe | {"training": "not recorded"}
     precision = args.get("mixed_precision", "no")
     return recipe | {
-        "training samples": run.get("train_samples"),
-        "test samples": run.get("test_samples"),
-        **_images_line(run.get("preprocessing")),
+        "training samples": run.train_samples,
+        "test samples": run.test_samples,
+        **_images_line(run.preprocessing),
         "optimizer": f"{args['optim']} ({args['optim_args']})" if args.get("optim_args") else args["optim"],
         "learning rate": f"{args['learning_rate']:g} ({args['lr_scheduler_type']})",
-        "batch size": run.get("batch_size"),
+        "batch size": run.batch_size,
         "epochs": f"{args['num_train_epochs']:g}",
         "weight decay": f"{args['weight_decay']:g}",
         "precision": precision if precision != "no" else "float32",
         "seed": args["seed"],
-        "versions": ", ".join(f"{name} {number}" for name, number in run.get("versions", {}).items()),
+        "versions": ", ".join(f"{name} {number}" for name, number in run.versions.items()),
     }
 
 
-def _images_line(preprocessing: dict[str, Any] | None) -> dict[str, str]:
+def _images_line(preprocessing: PreprocessingFields | None) -> dict[str, str]:
     """Return how pictures become inputs, as a row of the recipe. Runs of version 0.1.0 do not say."""
     if preprocessing is None:
         return {}
-    height, width = preprocessing["image_size"]
-    mean, std = (_numbers(preprocessing[name]) for name in ("image_mean", "image_std"))
-    size = f"{height}x{width} (others are resized, {preprocessing['interpolation']}, without a crop)"
-    return {"images": f"{size}, mean {mean}, deviation {std}; from: {preprocessing['source']}"}
+    height, width = preprocessing.image_size or (None, None)
+    size = f"{height}x{width} (others are resized, {preprocessing.interpolation}, without a crop)"
+    mean, std = _numbers(preprocessing.image_mean), _numbers(preprocessing.image_std)
+    return {"images": f"{size}, mean {mean}, deviation {std}; from: {preprocessing.source}"}
 
 
 def _numbers(values: float | list[float]) -> str:
@@ -258,6 +275,12 @@ def read_rlct(folder: Path) -> LLCResult | None:
         return None
     result = LLCResult.load(folder / "rlct.json")
     return None if belongs(result.weights_sha256, weights_sha256(folder)) is False else result
+
+
+def _run_of(folder: Path) -> NetworkRun:
+    """Return the content of a folder's run.json. An empty one stands for a missing file."""
+    path = folder / RUN_FILE
+    return NetworkRun.read(path) if path.is_file() else NetworkRun(task=None)
 
 
 def _json(path: Path) -> dict[str, Any]:

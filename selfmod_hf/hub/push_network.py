@@ -14,6 +14,7 @@ from huggingface_hub.utils import filter_repo_objects
 
 from ..errors import InputError
 from ..files import read_json
+from ..json_records import NetworkRun
 from ..models import image_processing_self_modeling
 from ..weights import KEY, state_digest, weights_sha256
 from .companions import write_json
@@ -116,8 +117,9 @@ def add_companions(model: Any, folder: Path) -> None:
             shutil.copy(source / name, folder / name)
     _add_code(folder)
     if not same and (source / RUN_FILE).is_file():  # the task is the same, what was found is not
-        run = read_json(source / RUN_FILE)
-        write_json(folder / RUN_FILE, {key: run[key] for key in run if key not in (KEY, "results", "epoch")})
+        run = NetworkRun.read(source / RUN_FILE)
+        of_task = run.model_dump(exclude_unset=True, exclude={KEY, "results", "epoch"})
+        write_json(folder / RUN_FILE, of_task)
 
 
 def _add_code(folder: Path) -> None:

@@ -12,7 +12,6 @@ from ..files import read_json
 from ..weights import INDEX, KEY, WEIGHTS, belongs, is_shard, weights_sha256
 
 RUN_FILE = "run.json"  # task, samples, batch size, versions, and what evaluation found
-BASE_LICENSE = "base_license"  # in RUN_FILE: fields of the license of a backbone that was read from a folder
 STATE_FILE = "trainer_state.json"
 RESULT_FILES = ("all_results.json", "eval_results.json", "train_results.json")
 # a file that records figures -> what is made from it

@@ -1,4 +1,4 @@
-"""Reading published RLCTs back as a table, from the Hub or from a folder."""
+"""Read published RLCTs back as a table, from the Hub or from a folder."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+
+from ..complexity import LLCResult
+from ..data import TASKS
 from ..errors import InputError
 from ..files import read_json
+from ..json_records import SweepRun
 from ..weights import KEY, belongs, weights_sha256
-
-if TYPE_CHECKING:
-    import pandas as pd
+from .download import fetch, published_weights
 
 logger = logging.getLogger(__name__)
 
@@ -21,50 +25,48 @@ SAMPLER = (
     "sampler", "step_size", "localization", "batch_size", "num_chains", "num_draws", "num_burnin_steps", "seed",
     "preset",
 )  # fmt: skip
-MORE = ("nbeta_rule", "num_samples", "data", "compute_dtype", "options", "parameters")  # older files lack some
+MORE = ("nbeta_rule", "num_samples", "data", "compute_dtype", "options", "parameters")
+SWEEP_COLUMNS = ("hidden_size", "aux_weight", "detach_targets", "seed", "rlct")  # that a sweep's table must have
+KINDS = {"dataset": ["results.parquet", "run.json"], "model": ["rlct.json"]}  # kind of repository -> files
 
 
 def load_results(repo_id: str, *, revision: str | None = None, token: str | bool | None = None) -> pd.DataFrame:
-    """Every RLCT that a repository publishes, one row each, with its settings.
+    """Return a table of every RLCT that a repository publishes, one row each, with its settings.
 
     Args:
-        repo_id: ``user/name`` of what `selfmod push` made of a model or a sweep; or a local folder of either.
+        repo_id: ``user/name`` of a model or a sweep that `selfmod push` pushed, or a local folder of either.
         revision: branch, tag or commit.
-        token: of the Hub, where it is private.
+        token: of the Hub, if the repository is private.
 
     Returns:
         Columns `rlct`, `rlct_standard_error`, `rlct_status`, `nbeta`, and the sampler's settings with the prefix
-        `rlct_` (`rlct_sampler`, `rlct_step_size`, ...). For a sweep, besides, all columns of its results table, and
-        `network`, the subfolder of the model; for a model `network` is empty. `weights_sha256` names the weights that
-        the figures are of. `weights_checked` is True where these are the published weights, and False where that
-        could not be checked: version 0.1.0 recorded no checksum, or the weights cannot be reached. A network of a
-        sweep whose weights are others is left out, and one line says so.
+        `rlct_` (`rlct_sampler`, `rlct_step_size`, ...). For a sweep also all columns of its results table, and
+        `network`, the subfolder of the model. For a model `network` is empty. `weights_sha256` is the checksum of the
+        weights that were measured. `weights_checked` is True if these are the published weights. It is False if that
+        cannot be checked: version 0.1.0 recorded no checksum, or the weights cannot be reached. A network of a sweep
+        with other weights is left out, and one line of the log names it.
 
     Raises:
-        InputError: nothing is there, no RLCT, or an RLCT of other weights than those of the model.
+        InputError: the repository is missing, has no RLCT, or has an RLCT of other weights than those of the model.
         OSError: nothing of it is in the cache, and the Hub cannot be reached.
     """
-    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
-
-    from .download import fetch, published_weights
-
     if Path(repo_id).is_dir():
         return _of_folder(Path(repo_id))
-    away = None
-    for repo_type, files in (("dataset", ["results.parquet", "run.json"]), ("model", ["rlct.json"])):
+    unreachable = None
+    for kind, files in KINDS.items():
         try:
-            folder = fetch(repo_id, files, repo_type=repo_type, revision=revision, token=token)
+            folder = fetch(repo_id, files, repo_type=kind, revision=revision, token=token)
         except RepositoryNotFoundError:
             continue
-        except LocalEntryNotFoundError as error:  # off line, and not in the cache; the other kind may be there
-            away = error
+        except LocalEntryNotFoundError as error:  # off line, and not in the cache; the other kind may be in it
+            unreachable = error
             continue
         if (folder / files[0]).is_file():
-            # of a model the same commit, of a sweep the head: its tables and networks are two repositories
-            commit = folder.name if repo_type == "model" else revision
+            # a model's weights have the same commit; a sweep's tables and networks are two repositories
+            commit = folder.name if kind == "model" else revision
             return _of_folder(folder, published_weights(repo_id, revision=commit, token=token))
-    if away is not None:
-        raise away
+    if unreachable is not None:
+        raise unreachable
     problem = "has neither a data set with results.parquet nor a model with rlct.json (selfmod push writes them)"
     raise InputError("repo_id", repo_id, problem)
 
@@ -82,31 +84,65 @@ def _of_folder(folder: Path, weights: Mapping[str, str] | None = None) -> pd.Dat
             weights = _weights_of(folder / "cells", table["network"])
         return _checked_sweep(folder, table, weights)
     if (folder / "rlct.json").is_file():
-        own = _weights_of(folder, [""]) if weights is None else weights
-        return _checked_model(folder, _of_model(read_json(folder / "rlct.json")), own.get(""))
+        if weights is None:
+            weights = _weights_of(folder, [""])
+        return _checked_model(folder / "rlct.json", weights.get(""))
     raise InputError("repo_id", str(folder), "holds neither results.parquet (of a sweep) nor rlct.json (of a model)")
 
 
 def _weights_of(folder: Path, networks: Iterable[str]) -> dict[str, str]:
-    found = {network: weights_sha256(folder / network) for network in networks}
-    return {network: sha256 for network, sha256 in found.items() if sha256 is not None}
+    digests = {}
+    for network in networks:
+        digest = weights_sha256(folder / network)
+        if digest is not None:
+            digests[network] = digest
+    return digests
 
 
-def _checked_model(folder: Path, table: pd.DataFrame, weights: str | None) -> pd.DataFrame:
-    own = belongs(table.loc[0, KEY], weights)
+# ---- a model ----
+
+
+def _checked_model(path: Path, weights: str | None) -> pd.DataFrame:
+    rlct = LLCResult.from_dict(read_json(path), path)
+    own = belongs(rlct.weights_sha256, weights)
     if own is False:
         problem = "describes other weights than those of the model; estimate it again (selfmod rlct)"
-        raise InputError("file", str(folder / "rlct.json"), problem)
-    return table.assign(weights_checked=own is True)
+        raise InputError("file", str(path), problem)
+    return pd.DataFrame([_row_of(rlct) | {"weights_checked": own is True}])
+
+
+def _row_of(rlct: LLCResult) -> dict[str, Any]:
+    values = rlct.to_dict()
+    row = {
+        "network": "",
+        "rlct": values["llc"],
+        "rlct_standard_error": values["standard_error"],
+        "rlct_status": rlct.status,
+        "rlct_status_reason": rlct.status_reason,
+        "nbeta": rlct.nbeta,
+        "rlct_rhat": values["rhat"],
+        "rlct_ess": values["ess"],
+        "train_loss": values["init_loss"],
+    }
+    for name in (*SAMPLER, *MORE):
+        row[f"rlct_{name}"] = values["settings"][name]
+    row[KEY] = rlct.weights_sha256
+    return row
+
+
+# ---- a sweep ----
 
 
 def _checked_sweep(folder: Path, table: pd.DataFrame, weights: Mapping[str, str]) -> pd.DataFrame:
     if KEY not in table:
         table[KEY] = None
-    recorded = zip(table["network"], table[KEY], strict=True)
-    own = [belongs(sha256, weights.get(network)) for network, sha256 in recorded]
-    table["weights_checked"] = [answer is True for answer in own]
-    others = [network for network, answer in zip(table["network"], own, strict=True) if answer is False]
+    checked, others = [], []
+    for network, recorded in zip(table["network"], table[KEY], strict=True):
+        own = belongs(recorded, weights.get(network))
+        checked.append(own is True)
+        if own is False:
+            others.append(network)
+    table["weights_checked"] = checked
     if others:
         names = ", ".join(others)
         logger.warning(f"{folder}: left out, because their figures are of other weights: {names}")
@@ -114,24 +150,16 @@ def _checked_sweep(folder: Path, table: pd.DataFrame, weights: Mapping[str, str]
 
 
 def _of_sweep(results: Path, run: Path) -> pd.DataFrame:
-    import pandas as pd
-
     try:
         table = pd.read_parquet(results)
-        missing = [
-            name for name in ("hidden_size", "aux_weight", "detach_targets", "seed", "rlct") if name not in table
-        ]
     except (ValueError, OSError) as error:  # pyarrow's errors are among them
         raise InputError("file", str(results), f"cannot be read as parquet ({error})") from error
-    if missing:
-        raise InputError("file", str(results), f"lacks the column {missing[0]!r}")
-    settings = read_json(run).get("settings")
-    settings = settings.get("sampling") if isinstance(settings, dict) else None
-    if not isinstance(settings, dict):
-        raise InputError("file", str(run), "settings.sampling is missing or of a wrong type; allowed is dict")
-    for name, value in _of_all(read_json(run), settings).items():
+    for name in SWEEP_COLUMNS:
+        if name not in table:
+            raise InputError("file", str(results), f"lacks the column {name!r}")
+    for name, value in _shared_settings(SweepRun.read(run)).items():
         if f"rlct_{name}" not in table:
-            table[f"rlct_{name}"] = [value] * len(table)  # one by one: a value may be a dict
+            table[f"rlct_{name}"] = [value] * len(table)  # one by one, because a value may be a dict
     weights = table["aux_weight"].map("{:g}".format)
     attached = table["detach_targets"].map({True: "", False: "-attached"})
     names = "h" + table["hidden_size"].astype(str) + "-aw" + weights + attached + "-seed" + table["seed"].astype(str)
@@ -139,55 +167,27 @@ def _of_sweep(results: Path, run: Path) -> pd.DataFrame:
     return table
 
 
-def _of_all(run: dict[str, Any], sampling: dict[str, Any]) -> dict[str, Any]:
-    """The settings that all RLCTs of a sweep share: those that its run.json has, and what follows from them."""
-    rule, draws, data = sampling.get("nbeta"), sampling.get("num_draws"), run["settings"].get("data")
-    return {
-        **{name: sampling[name] for name in SAMPLER if name in sampling},
-        "num_burnin_steps": sampling.get("num_burnin_steps", draws // 2 if isinstance(draws, int) else None),
+def _shared_settings(run: SweepRun) -> dict[str, Any]:
+    """Return the settings that all RLCTs of a sweep share: those in its run.json, and defaults of the others."""
+    sampling = run.settings.sampling
+    draws, rule = sampling.get("num_draws"), sampling.get("nbeta")
+    burnin = draws // 2 if isinstance(draws, int) else None
+    settings = {name: sampling[name] for name in SAMPLER if name in sampling}
+    return settings | {
+        "num_burnin_steps": sampling.get("num_burnin_steps", burnin),
         "seed": sampling.get("seed", 0),
         "nbeta_rule": rule if isinstance(rule, str) else "given",
-        "num_samples": run.get("train_samples"),
-        "data": _train_data(run["settings"].get("task"), data if isinstance(data, dict) else {}),
-        "compute_dtype": "float32",  # in which a sweep's networks are sampled
+        "num_samples": run.train_samples,
+        "data": _train_data(run),
+        "compute_dtype": "float32",  # a sweep's networks are sampled in it
         "options": {},
         "parameters": None,
     }
 
 
-def _train_data(task: Any, data: dict[str, Any]) -> str | None:
-    """A sweep's training data, as `TaskSpec.train_data` has them; None of a task that is not known here."""
-    from ..data import TASKS
-
-    name = data.get("dataset_name")
-    if not isinstance(task, str) or task not in TASKS or not isinstance(name, (str, type(None))):
+def _train_data(run: SweepRun) -> str | None:
+    """Return a sweep's training data like `TaskSpec.train_data`. None: the task is unknown to this version."""
+    task = TASKS.get(run.settings.task)
+    if task is None:
         return None
-    return replace(TASKS[task], dataset_name=name).train_data
-
-
-_OF_RLCT = ("llc", "standard_error", "status", "status_reason", "nbeta", "rhat", "ess", "init_loss", "settings")
-
-
-def _of_model(rlct: dict[str, Any]) -> pd.DataFrame:
-    import pandas as pd
-
-    if missing := [name for name in _OF_RLCT if name not in rlct]:
-        raise InputError("file", "rlct.json", f"lacks {missing[0]!r}")
-    if not isinstance(rlct["settings"], dict) or (
-        missing := [name for name in SAMPLER if name not in rlct["settings"]]
-    ):
-        raise InputError("file", "rlct.json", f"settings: lacks {', '.join(missing) or 'its entries'}")
-    row = {
-        "network": "",
-        "rlct": rlct["llc"],
-        "rlct_standard_error": rlct["standard_error"],
-        "rlct_status": rlct["status"],
-        "rlct_status_reason": rlct["status_reason"],
-        "nbeta": rlct["nbeta"],
-        "rlct_rhat": rlct["rhat"],
-        "rlct_ess": rlct["ess"],
-        "train_loss": rlct["init_loss"],
-        **{f"rlct_{name}": rlct["settings"].get(name) for name in (*SAMPLER, *MORE)},
-        KEY: rlct.get(KEY),
-    }
-    return pd.DataFrame([row])
+    return replace(task, dataset_name=run.settings.data.dataset_name).train_data

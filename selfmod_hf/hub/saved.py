@@ -19,6 +19,7 @@ from .records import RUN_FILE, stale_files
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ..complexity import LLCResult
     from ..data import TaskSpec, TensorData
     from ..models import SelfModelingPreTrainedModel
 
@@ -79,8 +80,8 @@ class SavedNetwork:
         _ = self.loaded_network, self.weights_digest
 
     @cached_property
-    def published_rlct(self) -> dict[str, Any] | None:
-        """Return the `rlct.json` beside a network on the Hub, or None."""
+    def published_rlct(self) -> LLCResult | None:
+        """Return the estimate beside a network on the Hub, without its traces, or None."""
         return published_rlct(self.model, self.revision, self.subfolder) if self.is_on_hub else None
 
     def data_entries(self, given: Mapping[str, Any] | None = None) -> dict[str, Any]:

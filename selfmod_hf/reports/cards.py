@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ..data import TASKS, TaskSpec
+from ..errors import InputError
 from ..experiments.plan import can_be_hub_id
 from ..hub.card import CITATION, TAGS, UNKNOWN_DATA, between_markers, plain_text, rlct_name, template
 from ..hub.model_folder import is_data_set
+from ..json_records import SweepRun
 from ..models import load_config
 from ..weights import KEY
 from .statistics import ARM, LEVEL
@@ -77,7 +79,7 @@ def sweep_card(
     """
     from huggingface_hub import ModelCard
 
-    run = results.run
+    run = run_of(results)
     first = results.folder.networks()[0]
     config = load_config(first).to_dict()
     data = _data(run)
@@ -169,7 +171,7 @@ def dataset_card(
         name=name,
         repo_id=repo_id,
         networks=len(results.rows),
-        dataset=_dataset_text(_data(results.run)),
+        dataset=_dataset_text(_data(run_of(results))),
         result_columns=_meanings(results.rows),
         curve_columns=_meanings(results.curves),
         notes=between_markers(notes),
@@ -182,22 +184,32 @@ def _meanings(table: pd.DataFrame) -> dict[str, str]:
     return {column: MEANINGS.get(column, "") for column in table.columns.drop("at_chance")}
 
 
-def task_of(run: Mapping[str, Any]) -> TaskSpec | None:
+def run_of(results: SweepResults) -> SweepRun:
+    """Return the content of a sweep's run.json.
+
+    Raises:
+        InputError: the file is missing.
+    """
+    if results.run is None:
+        raise InputError("file", str(results.folder.path / "run.json"), "is missing")
+    return results.run
+
+
+def task_of(run: SweepRun) -> TaskSpec | None:
     """Return the task of a sweep, or None for a task unknown to this version of the package."""
-    return TASKS.get(run["settings"]["task"])
+    return TASKS.get(run.settings.task)
 
 
-def _data(run: Mapping[str, Any]) -> dict[str, Any]:
+def _data(run: SweepRun) -> dict[str, Any]:
     """Return id (None for data outside of the Hub), title, configuration and splits of the data."""
-    settings = run["settings"]
-    name = settings["data"].get("dataset_name")
-    on_hub = bool(name) and not run.get("local_data") and can_be_hub_id(name)
+    name = run.settings.data.dataset_name
+    on_hub = name is not None and not run.local_data and can_be_hub_id(name)
     found: dict[str, Any] = {"dataset_config": None, "train_split": "train", "test_split": "test"}
     spec = task_of(run)
     if spec is not None:
         found = {key: getattr(spec, key) for key in found}
     found["id"] = name if on_hub else None
-    found["title"] = settings["task"]
+    found["title"] = run.settings.task
     return found
 
 
@@ -219,7 +231,7 @@ def _evaluations(results: SweepResults, data: dict[str, Any], task_type: str) ->
     """Return the mean of each arm and measure. An arm without a usable RLCT has no entry for it."""
     from huggingface_hub import EvalResult
 
-    sampling = _plain(results.run["settings"]["sampling"])
+    sampling = _plain(run_of(results).settings.sampling)
     evaluations = []
     for arm in results.arms.to_dict("records"):
         if arm["count"] == 0:
@@ -271,24 +283,23 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 # ---- settings for people ----
 
 
-def _sampling(run: Mapping[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
-    settings = dict(run["settings"]["sampling"])
+def _sampling(run: SweepRun, rows: pd.DataFrame) -> dict[str, Any]:
+    settings = dict(run.settings.sampling)
     values = ", ".join(f"{value:.4g}" for value in sorted(rows["nbeta"].unique()))
     rule = settings.pop("nbeta", "n/log n")
     return {"nβ": f"{values} ({rule})", **_spaced(settings)}
 
 
-def _recipe(run: Mapping[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    settings = run["settings"]
-    data = {name: value for name, value in settings["data"].items() if value is not None}
-    versions = ", ".join(f"{name} {number}" for name, number in run.get("versions", {}).items())
+def _recipe(run: SweepRun, config: dict[str, Any]) -> dict[str, Any]:
+    data = run.settings.data.model_dump(exclude_none=True)
+    versions = ", ".join(f"{name} {number}" for name, number in run.versions.items())
     return {
         "backbone": config["backbone"],
         "target layers": ", ".join(config["target_layers"]),
         **_spaced(data),
-        **_spaced(settings["training"]),
+        **_spaced(run.settings.training),
         "versions": versions,
-        "git commit": run.get("git_commit") or "none",
+        "git commit": run.git_commit or "none",
     }
 
 

@@ -22,7 +22,8 @@ from plotly.offline import get_plotlyjs
 from .. import __version__
 from ..complexity import LLCResult
 from ..complexity.weight_width import histogram
-from ..files import entries_of, to_json, write_file
+from ..files import to_json, write_file
+from ..json_records import SweepRun
 from .panels import TITLES
 from .published import published_value
 from .statistics import MEASURES
@@ -61,8 +62,7 @@ def write_html_report(results: SweepResults, tables: Mapping[str, Table], path: 
         InputError: a network's weights or trace, or an entry of run.json, cannot be used.
     """
     networks = _networks(results)
-    with entries_of(results.folder.path / "run.json"):
-        of_run = {"settings": _settings_table(results.run), "sessions": _sessions_table(results.run)}
+    of_run = {"settings": _settings_table(results.run), "sessions": _sessions_table(results.run)}
     of_networks = {"warnings": _warnings_table(networks), "networks": _networks_table(networks)}
     page = (
         environment()
@@ -284,36 +284,31 @@ def _networks_table(networks: list[dict[str, Any]]) -> Table:
     return Table("All networks", header, lines)
 
 
-def _settings_table(run: Mapping[str, Any]) -> Table:
+def _settings_table(run: SweepRun | None) -> Table:
     lines = []
-    for group, values in (run.get("settings") or {}).items():
-        pairs = values.items() if isinstance(values, dict) else [("", values)]
-        for name, value in pairs:
-            setting = f"{group} {name}".strip()
-            lines.append([setting.replace("_", " "), f"{value}"])
-    for group in ("versions", "machine"):
-        for name, value in run.get(group, {}).items():
-            lines.append([f"{group}: {name}", f"{value}"])
-    lines.append(["git commit", f"{run.get('git_commit') or 'none'}"])
+    if run is not None:
+        for group, values in run.settings.to_dict().items():
+            pairs = values.items() if isinstance(values, dict) else [("", values)]
+            for name, value in pairs:
+                setting = f"{group} {name}".strip()
+                lines.append([setting.replace("_", " "), f"{value}"])
+        for name, number in run.versions.items():
+            lines.append([f"versions: {name}", number])
+        for name, value in run.machine.items():
+            lines.append([f"machine: {name}", f"{value}"])
+        lines.append(["git commit", run.git_commit or "none"])
     return Table("Settings", ["setting", "value"], lines)
 
 
-def _sessions_table(run: Mapping[str, Any]) -> Table:
+def _sessions_table(run: SweepRun | None) -> Table:
     lines = []
-    for session in run.get("sessions", []):
-        total = {"networks": 0, "training": 0.0, "rlct": 0.0}
-        for part in session.get("seconds", {}).values():
-            for name in total:
-                total[name] += part.get(name, 0)
-        words = session.get("command", [])
-        lines.append(
-            [
-                f"{session.get('started', '')}",
-                f"{total['networks']}",
-                f"{total['training']:.0f}",
-                f"{total['rlct']:.0f}",
-                " ".join(map(str, words)),
-            ]
-        )
+    for session in run.sessions if run is not None else []:
+        networks, training, rlct = 0, 0.0, 0.0
+        for part in session.seconds.values():
+            networks += part.networks
+            training += part.training
+            rlct += part.rlct
+        command = " ".join(session.command)
+        lines.append([session.started, f"{networks}", f"{training:.0f}", f"{rlct:.0f}", command])
     header = ["started", "networks", "training, s", "RLCT, s", "command"]
     return Table("Sessions", header, lines)

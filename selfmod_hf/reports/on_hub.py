@@ -8,21 +8,21 @@ collections would take a repository per network.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import models
 from ..data.preprocessing import ImagePreprocessing
 from ..errors import InputError
 from ..experiments.folder import SweepFolder, check_readable
-from ..files import entries_of, files_of_user
+from ..files import files_of_user
 from ..hub.card import merged_notes
 from ..hub.download import fetch
 from ..hub.license import chosen_license, license_in
 from ..hub.upload import Target, check_links, head_of, prepare, remote_card, selected, upload
+from ..json_records import SweepRun
 from ..models import load_config
-from .cards import dataset_card, sweep_card, task_of
+from .cards import dataset_card, run_of, sweep_card, task_of
 from .figures import draw_figures
 from .sweep_results import SweepResults, read_results
 
@@ -47,7 +47,7 @@ def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
     tables = [path / name for name in (*TABLES, REPORT)]
     check_links([*networks_of(folder).values(), *tables], path)
     check_weights(folder)
-    with files_of_user("folder", path), entries_of(path / "run.json"):
+    with files_of_user("folder", path):
         results = read_results(folder)
         sweep_card(results, target.repo_id)
     # both repositories, then both stages, then both uploads, so that an error comes before a half is published
@@ -157,11 +157,11 @@ def stage_networks(results: SweepResults, staged: Path) -> list[Path]:
         _link(file, staged / name)
     for cell in results.folder.networks():
         if not (cell / "preprocessor_config.json").is_file():
-            _add_image_processor(results.run, cell, staged / cell.name)
+            _add_image_processor(run_of(results), cell, staged / cell.name)
     return draw_figures(results, staged / "figures")
 
 
-def _add_image_processor(run: Mapping[str, Any], cell: Path, staged: Path) -> None:
+def _add_image_processor(run: SweepRun, cell: Path, staged: Path) -> None:
     """Write the image processor of a network without one. Networks of version 0.1.0 have none."""
     config = load_config(cell)
     if config.reads_text:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import pandas as pd
 
 from ..experiments.folder import SweepFolder
 from ..experiments.plan import Cell, describe_setting
+from ..json_records import SweepRun
 from .published import compare_with_published
 from .statistics import (
     compare_targets,
@@ -32,13 +32,13 @@ class SweepResults:
         folder: the results folder, for the weights and traces of single networks.
         rows: one row per network, from `SweepFolder.rows`.
         curves: one row per network and epoch, with the column `at_chance` of its network.
-        run: content of run.json.
+        run: content of run.json. None: the file is missing.
     """
 
     folder: SweepFolder
     rows: pd.DataFrame
     curves: pd.DataFrame
-    run: dict[str, Any]
+    run: SweepRun | None
 
     @property
     def task(self) -> str:
@@ -54,7 +54,8 @@ class SweepResults:
     @cached_property
     def setting(self) -> str:
         """Return one sentence: how the sweep differs from the recipe of its task."""
-        return describe_setting(self.run["settings"], self.cells)
+        settings = None if self.run is None else self.run.settings.to_dict()
+        return describe_setting(settings, self.cells)
 
     @cached_property
     def arms(self) -> pd.DataFrame:

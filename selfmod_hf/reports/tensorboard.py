@@ -44,7 +44,7 @@ def write_tensorboard(folder: SweepFolder, output: Path) -> None:
         InputError: no network is finished.
     """
     results = read_results(folder)
-    samples = results.run.get("train_samples")
+    samples = None if results.run is None else results.run.train_samples
     for cell, (_, row) in zip(results.cells, results.rows.iterrows(), strict=True):
         target = output / cell.name
         if target.is_dir():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..complexity import LLCCalibration, LLCResult, llc_preset
 from ..errors import InputError
 from ..files import write_file
-from ..hub.agreement import compare_with_published, published_settings
+from ..hub.agreement import compare_with_published
 from ..hub.saved import SavedNetwork
 from .checkpoints import complete_checkpoints
 from .rlct import calibrate_rlct, estimate_rlct
@@ -31,14 +31,14 @@ class Replication:
 
     Attributes:
         result: the new estimate.
-        published: the published `rlct.json`.
+        published: the published estimate, without its traces.
         agrees: whether the two differ by at most 2 standard errors of the difference. None: this is no test, because
             they are not comparable, one has not converged, or both have the same random numbers.
         text: the verdict in one line.
     """
 
     result: LLCResult
-    published: Mapping[str, Any]
+    published: LLCResult
     agrees: bool | None
     text: str
 
@@ -83,13 +83,13 @@ def replicate_rlct(
 
 
 def choose_settings(
-    published: Mapping[str, Any] | None, preset: str | None, task: str, given: Mapping[str, Any]
+    published: LLCResult | None, preset: str | None, task: str, given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return keywords of `estimate_rlct`: the published ones, or a preset's with those given in their place.
 
     Args:
-        published: an `rlct.json`. Its settings are used if neither a preset nor a setting is given, with the next seed:
-            the same seed would repeat the figure, and be no test of it.
+        published: a published estimate. Its settings are used if neither a preset nor a setting is given, with the next
+            seed. The same seed would only repeat the figure.
         preset: its name. None: "paper".
         task: its values of the preset.
         given: settings.
@@ -102,8 +102,8 @@ def choose_settings(
         raise InputError("sampler", "fisher_sgld", f"give `step_size` and `localization` too, {units}")
     if published is None or preset is not None or given:
         return {"seed": 0, **llc_preset("paper" if preset is None else preset, task, **given)}
-    settings = published_settings(published)
-    return settings | {"seed": settings["seed"] + 1}
+    settings = published.settings.keywords(published.nbeta)
+    return settings | {"seed": published.settings.seed + 1}
 
 
 def estimate_saved(saved: SavedNetwork, train_data: Any, **settings: Any) -> LLCResult:

@@ -28,7 +28,7 @@ from ..hub.card import BEGIN, between_markers, notes_in
 from ..hub.companions import Companions, Measured
 from ..hub.license import base_license
 from ..hub.model_folder import run_facts
-from ..hub.records import BASE_LICENSE, RUN_FILE, former_files, move_aside, weight_files
+from ..hub.records import RUN_FILE, former_files, move_aside, weight_files
 from ..weights import KEY, belongs, state_digest, weights_sha256
 from .checkpoints import State, complete_checkpoints
 from .processes import is_sharded, own_class
@@ -170,10 +170,10 @@ class SavingTrainer(Trainer):
         batch *= self.args.world_size
         run = run_facts(self.task, self.train_dataset, self.eval_dataset, batch)
         if self.args.license is not None:
-            run["license"] = self.args.license
+            run = run.with_fields(license=self.args.license)
         fields = base_license(getattr(self.model, "pretrained_folder", None))
         if fields:
-            run[BASE_LICENSE] = fields
+            run = run.with_fields(base_license=fields)
         return Companions(
             processor=self.processing_class,
             run=run,

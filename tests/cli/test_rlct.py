@@ -61,7 +61,7 @@ def test_the_rlct_of_a_part_is_told_apart(run_folder, tmp_path, capsys):
     assert main(["rlct", "--model", str(folder), *QUICK, "--parameters", "network.classifier.*"]) == 0
     part, names = LLCResult.load(folder / "rlct.json"), "network.classifier.weight, network.classifier.bias"
     assert f"of                    the parameters {names} alone" in capsys.readouterr().out
-    found = compare_with_published(replace(part, settings=replace(part.settings, seed=1)), whole.to_dict())
+    found = compare_with_published(replace(part, settings=replace(part.settings, seed=1)), whole)
     assert found.agrees is None
     assert f"parameters {names} here, all there" in found.text
 

@@ -20,6 +20,7 @@ from selfmod_hf.cli import main
 from selfmod_hf.complexity import LLCResult
 from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.folder import SweepFolder
+from selfmod_hf.files import to_json
 from selfmod_hf.hub.model_folder import facts_of, write_model_card
 from selfmod_hf.reports.cards import dataset_card, sweep_card
 from selfmod_hf.reports.sweep_results import read_results
@@ -134,7 +135,8 @@ def test_any_entry_is_used_or_refused(small_sweep, tmp_path, file, place, value)
         assert overview(read_results(sweep))
         LLCResult.load(folder / CELL / "rlct.json")
         run = sweep.read_run()
-        assert isinstance(run["settings"]["sampling"], dict)
+        assert run is not None
+        assert json.loads(to_json(run.to_dict())) == json.loads((folder / "run.json").read_text())
     except ValueError as error:  # InputError is one
         assert str(error)  # noqa: PT017
     finally:

@@ -233,11 +233,19 @@ def test_an_upload_that_is_refused_is_said_in_one_line_and_goes_on_later(client,
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("rlct.json", lambda rlct: rlct.pop("nbeta"), "rlct.json': nbeta: missing or of a wrong type"),
-        ("rlct.json", lambda rlct: rlct["settings"].update(num_draws="9"), "num_draws: missing or of a wrong type"),
+        ("rlct.json", lambda rlct: rlct.pop("nbeta"), "rlct.json': the field nbeta is missing"),
+        (
+            "rlct.json",
+            lambda rlct: rlct["settings"].update(num_draws="9"),
+            "settings.num_draws='9': allowed",
+        ),
         ("run.json", lambda run: run["task"].update(name="mnist"), "no data set of the Hub; name them here"),
         ("run.json", lambda run: run["task"].update(dataset_name="/etc"), "no data set of the Hub; name them here"),
-        ("run.json", lambda run: run.update(train_samples="all"), "max_train_samples='all'"),
+        (
+            "run.json",
+            lambda run: run.update(train_samples="all"),
+            "train_samples='all': allowed is a valid integer",
+        ),
     ],
 )
 def test_a_broken_published_file_is_refused_before_sampling(client, small_model, tmp_path, file, change, message):

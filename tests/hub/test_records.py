@@ -76,10 +76,10 @@ def test_results_of_other_weights_are_rejected(changed):
 def test_a_published_figure_of_other_weights_is_not_compared(small_model):
     ours = LLCResult.load(small_model / "rlct.json")
     theirs = replace(ours, llc=ours.llc + 1, weights_sha256="0" * 64)
-    found = compare_with_published(ours, theirs.to_dict())
+    found = compare_with_published(ours, theirs)
     assert found.agrees is None
     assert found.text == "not compared: the published rlct.json describes other weights than those published"
-    unknown = compare_with_published(ours, replace(theirs, weights_sha256=None).to_dict())
+    unknown = compare_with_published(ours, replace(theirs, weights_sha256=None))
     assert unknown.text.endswith("(not checked against the weights)")
 
 

@@ -36,20 +36,20 @@ def of_another_seed(estimate: LLCResult) -> LLCResult:
     ],
 )
 def test_agreement_is_judged_by_both_errors(estimate, llc, agrees, text):
-    there = replace(of_another_seed(estimate), llc=llc, standard_error=0.4).to_dict()
-    found = compare_with_published(estimate, json.loads(json.dumps(there)))
+    there = replace(of_another_seed(estimate), llc=llc, standard_error=0.4)
+    found = compare_with_published(estimate, LLCResult.from_dict(there.to_dict(), "rlct.json"))
     assert found.agrees is agrees
     assert text in found.text
 
 
 def test_what_is_not_comparable_is_not_compared(estimate):
     other = replace(estimate, nbeta=1.0, settings=replace(estimate.settings, sampler="sghmc", seed=3))
-    found = compare_with_published(estimate, other.to_dict())
+    found = compare_with_published(estimate, other)
     assert found.agrees is None
     assert "nbeta" in found.text
     assert "sampler sgld here, sghmc there" in found.text
     assert "seed" not in found.text
-    bad = compare_with_published(estimate, replace(estimate, status="not_at_minimum").to_dict())
+    bad = compare_with_published(estimate, replace(estimate, status="not_at_minimum"))
     assert bad.agrees is None
     assert "not_at_minimum there" in bad.text
 
@@ -62,7 +62,7 @@ def test_what_has_not_converged_neither_agrees_nor_disagrees(estimate, where, ll
         ours = replace(ours, status="not_converged")
     else:
         there = replace(there, status="not_converged")
-    found = compare_with_published(ours, there.to_dict())
+    found = compare_with_published(ours, there)
     assert found.agrees is None
     assert found.text.startswith(f"neither agrees nor disagrees with the published {llc:.3f} ± 0.300 (")
     assert found.text.endswith(f": not_converged {where}")
@@ -70,27 +70,27 @@ def test_what_has_not_converged_neither_agrees_nor_disagrees(estimate, where, ll
 
 def test_what_has_not_converged_may_repeat_a_figure(estimate):
     short = replace(estimate, status="not_converged")
-    assert compare_with_published(short, short.to_dict()).text.startswith("same seed: repeats the figure")
-    other = compare_with_published(short, replace(short, llc=99.0).to_dict())
+    assert compare_with_published(short, short).text.startswith("same seed: repeats the figure")
+    other = compare_with_published(short, replace(short, llc=99.0))
     assert other.text.startswith("neither agrees nor disagrees")
 
 
 def test_errors_add_up_by_their_squares(estimate):
     """.3 and .4 make .5; their sum, .7, would let 1.2 pass."""
-    there = replace(of_another_seed(estimate), llc=11.2, standard_error=0.4).to_dict()
+    there = replace(of_another_seed(estimate), llc=11.2, standard_error=0.4)
     assert compare_with_published(estimate, there).agrees is False
 
 
 def test_data_and_sampler_options_must_agree_where_both_are_known(estimate):
     other = replace(estimate.settings, seed=3, data="ylecun/mnist, train", options={"momentum": 0.5})
-    found = compare_with_published(estimate, replace(estimate, settings=other).to_dict())
+    found = compare_with_published(estimate, replace(estimate, settings=other))
     assert found.agrees is None
     assert "data digits, train here, ylecun/mnist, train there" in found.text
     assert "options {} here, {'momentum': 0.5} there" in found.text
-    old = replace(estimate, settings=replace(estimate.settings, seed=3)).to_dict()
+    old = of_another_seed(estimate).to_dict()
     for name in ("data", "options", "parameters"):  # as a file from before they were kept
         del old["settings"][name]
-    assert compare_with_published(estimate, old).agrees
+    assert compare_with_published(estimate, LLCResult.from_dict(old, "rlct.json")).agrees
 
 
 def test_a_file_from_before_the_data_were_kept(small_model, tmp_path):
@@ -112,16 +112,16 @@ def test_a_sweeps_table_has_every_setting(small_sweep):
 
 
 def test_the_same_random_numbers_are_no_test(estimate):
-    found = compare_with_published(estimate, estimate.to_dict())
+    found = compare_with_published(estimate, estimate)
     assert found.agrees is None
     assert found.text.startswith("same seed: repeats the figure, is no test of it (published 10.000 ± 0.300 (ok))")
-    assert compare_with_published(estimate, replace(estimate, llc=99.0).to_dict()).agrees is False
+    assert compare_with_published(estimate, replace(estimate, llc=99.0)).agrees is False
     other = replace(estimate, settings=replace(estimate.settings, member=7))  # another network of a sweep
-    assert compare_with_published(estimate, other.to_dict()).agrees
+    assert compare_with_published(estimate, other).agrees
 
 
 def test_without_a_standard_error_nothing_is_compared(estimate):
-    there = of_another_seed(replace(estimate, standard_error=float("nan"))).to_dict()
+    there = of_another_seed(replace(estimate, standard_error=float("nan")))
     found = compare_with_published(estimate, there)
     assert (found.agrees, found.text) == (None, "not comparable with the published 10.000 (ok): no standard error")
 

@@ -11,6 +11,7 @@ import pytest
 from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.folder import CURVE_COLUMNS, RESULT_COLUMNS, SweepFolder
 from selfmod_hf.experiments.plan import Cell
+from selfmod_hf.json_records import SweepSettings
 from selfmod_hf.reports.cards import dataset_card, sweep_card
 from selfmod_hf.reports.sweep_results import read_results
 
@@ -93,7 +94,7 @@ def test_arms_read_back_with_what_decides_them(tmp_path):
 
 def test_metrics_that_no_network_has_stay_out_of_the_metadata(tmp_path):
     folder = given_sweep(tmp_path)
-    folder.write_run(folder.read_run() | {"test_samples": 100, "largest_class_share": 0.98})
+    folder.write_run(folder.read_run().with_fields(test_samples=100, largest_class_share=0.98))
     data = sweep_card(read_results(folder), "me/mnist").data  # all four are at chance level
     assert (data.metrics, data.eval_results) == (None, None)
 
@@ -106,7 +107,8 @@ def test_a_sweep_of_texts(tmp_path):
         bag = '"embedding_bag", "backbone_kwargs": {"num_embeddings": 9, "embedding_dim": 4}'
         path.write_text(text.replace("ForImage", "ForSequence").replace('"mlp"', bag))
     run = folder.read_run()
-    folder.write_run(run | {"settings": SETTINGS | {"task": "imdb", "data": {"dataset_name": "stanfordnlp/imdb"}}})
+    settings = SETTINGS | {"task": "imdb", "data": {"dataset_name": "stanfordnlp/imdb"}}
+    folder.write_run(run.with_fields(settings=SweepSettings.model_validate(settings)))
     card = sweep_card(read_results(folder), "me/imdb")
     assert (card.data.pipeline_tag, card.data.datasets) == ("text-classification", ["stanfordnlp/imdb"])
     assert "AutoModelForSequenceClassification" in card.text
