@@ -75,7 +75,8 @@ class WeightWidthsCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         widths = self.trainer.model.weight_widths().cpu().numpy()
-        log_aside(self.trainer, control, self.trainer.by_member({"weight_width": widths}))
+        logs = self.trainer.by_member({"weight_width": widths})
+        log_aside(self.trainer, control, logs)
 
 
 # ---- RLCT ----
@@ -134,7 +135,9 @@ class RLCTCallback(TrainerCallback):
             self.data = collate(self.data, self.data_collator, model)
         (result,) = estimate_rlct([model], self.data, device=args.device, **self.settings)
         self.trainer.rlct_result = result
-        log_aside(self.trainer, control, {**_figures(result), "rlct_status": result.status})
+        logs: dict[str, Any] = dict(_figures(result))
+        logs["rlct_status"] = result.status
+        log_aside(self.trainer, control, logs)
 
 
 class RLCTsCallback(RLCTCallback):
@@ -158,15 +161,17 @@ class RLCTsCallback(RLCTCallback):
             return
         self.trainer.gather_weights()  # every process runs some chains of every member
         population = self.trainer.population
+        at_once = self.at_once or len(population)
         results: list[LLCResult] = []
-        for part in chunk_ranges(len(population), self.at_once or len(population)):
+        for part in chunk_ranges(len(population), at_once):
             models = [population.member(k) for k in part]
             seeds = [population.members[k].seed for k in part]
             results += estimate_rlct(models, self.data, members=seeds, device=args.device, **self.settings)
         own = [_figures(results[k]) for k in self.trainer.shares.own]
         figures = {}
         for name in own[0]:
-            figures[name] = np.array([of_member[name] for of_member in own])
+            values = [of_member[name] for of_member in own]
+            figures[name] = np.array(values)
         logs: dict[str, Any] = self.trainer.by_member(figures)
         for member, result in zip(population.members, results, strict=True):
             logs[f"rlct_status/{member.name}"] = result.status

@@ -94,11 +94,10 @@ def load_weights(model: nn.Module, checkpoint: str | Path, *, assign: bool = Fal
         ValueError: the weights are missing, cannot be read, or are not the model's. They are of a wider type, so they
             would be rounded. The checkpoint is of a sharded training, and its optimizer has another form.
     """
-    sharded = sorted(path.name for path in Path(checkpoint).glob(f"{FSDP_MODEL_NAME}*"))
+    sharded = sorted(Path(checkpoint).glob(f"{FSDP_MODEL_NAME}*"))
     if sharded:
-        raise ValueError(
-            f"holds {sharded[0]}, of a sharded training (FSDP); allowed are checkpoints of other trainings"
-        )
+        name = sharded[0].name
+        raise ValueError(f"holds {name}, of a sharded training (FSDP); allowed are checkpoints of other trainings")
     stored = read_weights(Path(checkpoint))
     theirs = _widest_type(stored)
     own = _widest_type(model.state_dict())
@@ -181,10 +180,10 @@ def saved_sha256(model: SelfModelingPreTrainedModel) -> str | None:
         source = Path(model.loaded_from["name"], model.loaded_from["subfolder"])
     if source is not None and source.is_dir():
         try:
-            same = state_digest(read_weights(source)) == state_digest(model.state_dict())
+            stored = state_digest(read_weights(source))
         except ValueError:  # the folder has no weights any more
-            same = False
-        if same:
+            stored = None
+        if stored == state_digest(model.state_dict()):
             return weights_sha256(source)
     with tempfile.TemporaryDirectory() as folder:
         with _without_bars():

@@ -63,7 +63,7 @@ class SelfModelingPopulation(nn.Module):
         stacked: the plain architecture, each parameter and buffer of shape (K, *shape). Do not call it directly.
 
     Raises:
-        ValueError: no member, two equal members, a member outside the configuration's limits, or a block size
+        ValueError: no member, two equal members, a member that the configuration rejects, or a block size
             below 1.
 
     Example:

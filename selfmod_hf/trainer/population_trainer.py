@@ -27,10 +27,9 @@ from .processes import is_sharded
 from .shares import MemberShares
 from .terms import TERMS, ByName, accuracy, means_over_labels
 from .terms_trainer import Figures, TrainedNetwork
-from .trainer import SelfModelingTrainer
+from .trainer import Metrics, SelfModelingTrainer
 from .training_args import SelfModelingTrainingArguments, check_for_population
 
-Metrics = Callable[[EvalPrediction], dict[str, float]]
 Preprocess = Callable[[Any, Any], Any]  # (logits, labels) -> predictions for the metrics
 
 
@@ -49,7 +48,7 @@ class PopulationTrainer(SelfModelingTrainer):
         model: the members of this process.
 
     Raises:
-        ValueError: with an argument, members would influence each other, or the data are no `TensorData`.
+        ValueError: members would influence each other through an argument, or the data are no `TensorData`.
     """
 
     model: SelfModelingPopulation
@@ -160,7 +159,8 @@ class PopulationTrainer(SelfModelingTrainer):
         means: dict[str, float] = {}
         single: dict[str, float] = {}
         for name in figures:
-            values = np.concatenate([part[name] for part in parts])  # (K,)
+            own = [part[name] for part in parts]
+            values = np.concatenate(own)  # (K,)
             means[name] = float(values.mean())
             for k, member in enumerate(self.population.members):
                 single[f"{name}/{member.name}"] = float(values[k])
@@ -172,8 +172,8 @@ class PopulationTrainer(SelfModelingTrainer):
         figures = self.figures_by_member()
         found = []
         for k, member in enumerate(self.population.members):
-            network = TrainedNetwork(partial(self._network, k), figures[member.name])
-            found.append(network)
+            network = partial(self._network, k)
+            found.append(TrainedNetwork(network, figures[member.name]))
         return found
 
     def figures_by_member(self) -> dict[str, Figures]:
@@ -380,7 +380,7 @@ def _unchanged(tensor: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _check_given(given: dict[str, Any]) -> None:
-    """Raise a ValueError for a Trainer's arguments without a meaning for a population."""
+    """Raise a ValueError for arguments of a Trainer that a population cannot use."""
     optimizers = [given.get("optimizer_cls_and_kwargs")]
     optimizers += given.get("optimizers") or ()
     if optimizers.count(None) < len(optimizers):

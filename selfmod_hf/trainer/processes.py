@@ -96,7 +96,8 @@ def share_state(trainer: Trainer) -> None:
 
 def _is_wrapped(trainer: Trainer) -> bool:
     """Return whether DistributedDataParallel wraps the network."""
-    return any(isinstance(module, DistributedDataParallel) for module in trainer.model_wrapped.modules())
+    modules = trainer.model_wrapped.modules()
+    return any(isinstance(module, DistributedDataParallel) for module in modules)
 
 
 # ---- data ----
@@ -192,8 +193,10 @@ class SharedSamples(Dataset):
         if empty:
             rows = [0]
         if hasattr(self.dataset, "__getitems__"):
-            return self.dataset.__getitems__(rows), empty
-        return [self.dataset[row] for row in rows], empty
+            samples = self.dataset.__getitems__(rows)
+        else:
+            samples = [self.dataset[row] for row in rows]
+        return samples, empty
 
 
 class SharedLoader(DataLoader):

@@ -88,7 +88,8 @@ class PushingTrainer(SavingTrainer):
         """Return a call for sending the output folder."""
         folder = Path(self.args.output_dir)
         check_links(files_of(folder).values(), folder)
-        target = Target(str(self.hub_model_id), revision=revision or self.args.hub_revision)
+        revision = revision or self.args.hub_revision
+        target = Target(str(self.hub_model_id), revision=revision)
         api = HfApi(token=token or self.args.hub_token)
         return partial(commit, api, folder, target.repo_id, "model", target, message)
 

@@ -72,7 +72,7 @@ def recipe_config(spec: TaskSpec, data: TaskData[Any], **changes: Any) -> SelfMo
 
 
 def check_forward(model: SelfModelingPreTrainedModel, data: TensorData) -> None:
-    """Run the network on the first sample, to find a wrong kind of data before training.
+    """Run the network on the first sample, so that data of a wrong kind are found before training.
 
     The sample has no label, because an error in a loss is no error of the data.
 
@@ -96,8 +96,9 @@ def check_forward(model: SelfModelingPreTrainedModel, data: TensorData) -> None:
 
 def check_preprocessing(config: SelfModelingConfig, data: Any) -> None:
     """Warn if a pretrained backbone gets images with another preprocessing than in its own training."""
-    plain = isinstance(data, ImageTensors) and data.source == ImagePreprocessing().source
-    if config.base_model is not None and plain:
+    if config.base_model is None or not isinstance(data, ImageTensors):
+        return
+    if data.source == ImagePreprocessing().source:
         warnings.warn(
             f"the backbone is {config.base_model}, but the images have this package's default preprocessing; "
             "give load_images that of backbone_preprocessing(...)",

@@ -154,7 +154,8 @@ def _modules_and_data(models: Models, data: Any, device: Any) -> tuple[list[nn.M
         data: of `_checked_data`.
         device: of the computation. None: that of the networks.
     """
-    rows = (data.labels.cpu() != IGNORED_LABEL).nonzero().flatten()
+    counted = data.labels.cpu() != IGNORED_LABEL
+    rows = counted.nonzero().flatten()
     labels = data.labels[rows]
     networks = [_pruned(model) for model in models]
     modules: list[nn.Module]
@@ -172,7 +173,9 @@ def _modules_and_data(models: Models, data: Any, device: Any) -> tuple[list[nn.M
         inputs = data.take(rows)
         del inputs["labels"]
     else:
-        near = data.to(models[0].device if device is None else device)
+        if device is None:
+            device = models[0].device
+        near = data.to(device)
         modules = [_OnTexts(network, near) for network in networks]
         inputs = rows
     return modules, inputs, labels
@@ -224,7 +227,8 @@ def estimate_rlct(
     groups = one_group_each(problem, chosen, members)
     results = sample(problem, groups, chosen)
     for k, model in enumerate(models):
-        results[k] = replace(results[k], weights_sha256=saved_sha256(model))
+        sha256 = saved_sha256(model)
+        results[k] = replace(results[k], weights_sha256=sha256)
     return results
 
 

@@ -35,7 +35,7 @@ def check_before_training(trainer: TermsTrainer) -> None:
 
 
 def check_classes(trainer: TermsTrainer) -> None:
-    """Reject labels in memory of no class. torch would reject them without their names."""
+    """Reject labels in memory outside of the network's classes. torch would reject them without their names."""
     model: Any = trainer.model
     for name in ("train_dataset", "eval_dataset"):
         data = getattr(trainer, name)

@@ -214,7 +214,8 @@ class SavingTrainer(Trainer):
             path.replace(target)
         for name in outdated:  # transformers would load them in place of the new ones
             (folder / name).unlink()
-        if folder == Path(self.args.output_dir) and sha256 is not None:
+        output_folder = Path(self.args.output_dir)
+        if sha256 is not None and folder == output_folder:
             self._saved = (token, sha256)
 
     def _remove_former(self, folder: Path, names: list[str]) -> None:
@@ -261,7 +262,8 @@ class SavingTrainer(Trainer):
                 KEY: sha256,
             }
             content["log_history"].append(last)
-        write_file(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+        text = json.dumps(content, indent=2, sort_keys=True)
+        write_file(path, f"{text}\n")
         part.unlink()
 
     def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:

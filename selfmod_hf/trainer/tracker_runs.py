@@ -78,7 +78,8 @@ class TrackerRuns:
         if not self.trainer.is_world_process_zero():
             return
         kinds = (TensorBoardCallback, WandbCallback, TrackioCallback)
-        trackers = [callback for callback in self.trainer.callback_handler.callbacks if isinstance(callback, kinds)]
+        callbacks = self.trainer.callback_handler.callbacks
+        trackers = [callback for callback in callbacks if isinstance(callback, kinds)]
         taken: set[str] = set()
         for callback in trackers:
             _close(callback)
@@ -141,7 +142,8 @@ def _runs(callback: Any, args: SelfModelingTrainingArguments) -> list[str]:
     if not isinstance(callback, TrackioCallback) or args.trackio_space_id is not None:
         return []
     try:
-        return [run.name for run in callback._trackio.Api().runs(args.project)]
+        runs = callback._trackio.Api().runs(args.project)
+        return [run.name for run in runs]
     except ValueError:  # the project is new
         return []
 

@@ -88,7 +88,8 @@ class LikeWandb:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         pixels = np.asarray(canvas.buffer_rgba())  # (height, width, 4), uint8
-        image = self.module.Image(pixels[..., :3].copy())
+        colors = pixels[..., :3].copy()
+        image = self.module.Image(colors)
         self._log(name, image, step)
 
     def settings(self, settings: Mapping[str, Setting]) -> None:
@@ -186,7 +187,8 @@ class TrackerFigures(TrainerCallback):
             data = next(iter(data.values()))
         if isinstance(data, TensorData):
             count = min(SAMPLES, len(data))
-            batch = data.take(torch.arange(count, device=data.labels.device))
+            rows = torch.arange(count, device=data.labels.device)
+            batch = data.take(rows)
         else:  # without a DataLoader, because Accelerate would make all processes take part in it
             collate = self.trainer._get_collator_with_removed_columns(self.trainer.data_collator)
             batch = collate(list(islice(data, SAMPLES)))

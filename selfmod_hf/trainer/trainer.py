@@ -35,6 +35,8 @@ from .tracker_runs import TrackerRuns
 from .trackers import TrackerFigures
 from .training_args import SelfModelingTrainingArguments, name_of
 
+Metrics = Callable[[EvalPrediction], dict[str, float]]
+
 
 class SelfModelingTrainer(TermsTrainer):
     """Train self-modeling networks with transformers' Trainer.
@@ -86,7 +88,7 @@ class SelfModelingTrainer(TermsTrainer):
         self,
         model: Any = None,
         args: SelfModelingTrainingArguments | None = None,
-        compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = accuracy,
+        compute_metrics: Metrics | None = accuracy,
         task: TaskSpec | None = None,
         **kwargs: Any,
     ) -> None:
@@ -267,9 +269,10 @@ class SelfModelingTrainer(TermsTrainer):
         """Return the estimate of `Trainer.floating_point_ops`, with parameters counted only once."""
         if self._num_parameters is None:
             self._num_parameters = self.model.num_parameters(exclude_embeddings=True)
-        name = self.model.main_input_name
-        given = inputs[name] if name in inputs else inputs["inputs_embeds"][..., 0]
-        items = given.numel()  # of texts: tokens
+        given = inputs.get(self.model.main_input_name)
+        if given is None:
+            given = inputs["inputs_embeds"][..., 0]  # one number per token
+        items = given.numel()
         return 6 * items * self._num_parameters
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor | None:
@@ -314,7 +317,7 @@ class SelfModelingTrainer(TermsTrainer):
 
 
 def _check_given(args: Any, kwargs: dict[str, Any]) -> None:
-    """Raise a ValueError for a Trainer's arguments without a meaning here."""
+    """Raise a ValueError for arguments of a Trainer that this class cannot use."""
     if kwargs.get("compute_loss_func") is not None:
         raise ValueError("compute_loss_func: allowed is None: the loss of both terms is the model's own")
     if not isinstance(args, (SelfModelingTrainingArguments, type(None))):

@@ -25,7 +25,9 @@ def _is_seed(value: Any) -> bool:
 
 
 def _is_assignments(value: Any) -> bool:
-    return not value or all(entry.count("=") == 1 for entry in value.split(","))
+    if not value:
+        return True
+    return all(entry.count("=") == 1 for entry in value.split(","))
 
 
 # Arguments with values that would fail later, in these models or in torch: a test of the value, and the allowed ones.
@@ -190,7 +192,7 @@ def name_of(choice: Any) -> str:
 
 
 def check_for_population(args: SelfModelingTrainingArguments, rates: Sequence[float]) -> None:
-    """Reject arguments with an influence of members on each other, and those without a meaning for a population.
+    """Reject arguments that would let members influence each other, or that a population cannot use.
 
     Args:
         args: of the training.
@@ -217,7 +219,8 @@ def check_for_population(args: SelfModelingTrainingArguments, rates: Sequence[fl
         reject("data_seed", args.data_seed, "allowed is none: each member's order comes from its own seed")
     if args.push_to_hub:
         reject("push_to_hub", True, "allowed is False: push population.member(k)")
-    absolute = schedule in _ABSOLUTE_SCHEDULES or _ABSOLUTE_ENTRY in (args.lr_scheduler_kwargs or {})
+    entries = args.lr_scheduler_kwargs or {}
+    absolute = schedule in _ABSOLUTE_SCHEDULES or _ABSOLUTE_ENTRY in entries
     if absolute and len(set(rates)) > 1:
         problem = "members have learning rates of their own; allowed are schedules that end at a share of the first"
         raise InputError("lr_scheduler_type", schedule, problem)
