@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,14 @@ from .checkpoints import complete_checkpoints
 from .rlct import calibrate_rlct, estimate_rlct
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from typing_extensions import Unpack
 
     from ..complexity.settings import LLCOptions
 
+Settings = Mapping[str, Any]  # of an estimate, by name
+
 CHOSEN = ("step_size", "localization", "sampler")  # by a calibration
+FISHER_UNITS = {"step_size", "localization"}  # must be given for "fisher_sgld"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def replicate_rlct(
     revision: str | None = None,
     subfolder: str = "",
     train_data: Any = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Settings | None = None,
     **changes: Unpack[LLCOptions],
 ) -> Replication:
     """Estimate a published RLCT again with new random numbers, and compare the two.
@@ -65,7 +67,9 @@ def replicate_rlct(
     Raises:
         ValueError: no RLCT is published there, no file names the data, or a setting cannot be used.
     """
-    saved = SavedNetwork(model, revision, subfolder) if isinstance(model, str) else model
+    if isinstance(model, str):
+        model = SavedNetwork(model, revision, subfolder)
+    saved = model
     published = saved.published_rlct
     if published is None:
         raise InputError("model", saved.model, "has no rlct.json beside it on the Hub")
@@ -83,27 +87,35 @@ def replicate_rlct(
 
 
 def choose_settings(
-    published: LLCResult | None, preset: str | None, task: str, given: Mapping[str, Any]
+    published: LLCResult | None,
+    preset: str | None,
+    task: str,
+    given: Settings,
 ) -> dict[str, Any]:
-    """Return keywords of `estimate_rlct`: the published ones, or a preset's with those given in their place.
+    """Return keywords of `estimate_rlct`: the published ones, or a preset's with the user's settings in their place.
 
     Args:
         published: a published estimate. Its settings are used if neither a preset nor a setting is given, with the next
             seed. The same seed would only repeat the figure.
         preset: its name. None: "paper".
         task: its values of the preset.
-        given: settings.
+        given: the user's settings.
 
     Raises:
         InputError: "fisher_sgld" is given without a step size or localization.
     """
-    if given.get("sampler") == "fisher_sgld" and not {"step_size", "localization"} <= given.keys():
+    if given.get("sampler") == "fisher_sgld" and not given.keys() >= FISHER_UNITS:
         units = "in units of the Fisher information: the presets' are in the weights' own"
         raise InputError("sampler", "fisher_sgld", f"give `step_size` and `localization` too, {units}")
-    if published is None or preset is not None or given:
-        return {"seed": 0, **llc_preset("paper" if preset is None else preset, task, **given)}
-    settings = published.settings.keywords(published.nbeta)
-    return settings | {"seed": published.settings.seed + 1}
+    if published is not None and preset is None and not given:
+        settings = published.settings.keywords(published.nbeta)
+        settings["seed"] = published.settings.seed + 1
+        return settings
+    if preset is None:
+        preset = "paper"
+    settings = llc_preset(preset, task, **given)
+    settings.setdefault("seed", 0)
+    return settings
 
 
 def estimate_saved(saved: SavedNetwork, train_data: Any, **settings: Any) -> LLCResult:
@@ -120,7 +132,10 @@ def estimate_saved(saved: SavedNetwork, train_data: Any, **settings: Any) -> LLC
 
 
 def calibrate_saved(
-    saved: SavedNetwork, train_data: Any, settings: Mapping[str, Any], given: Mapping[str, Any]
+    saved: SavedNetwork,
+    train_data: Any,
+    settings: Settings,
+    given: Settings,
 ) -> LLCCalibration:
     """Calibrate the RLCT of a saved network. The result names its weights.
 
@@ -171,7 +186,8 @@ def estimate_checkpoints(
     for saved in checkpoints:
         saved.load_files()
         networks.append(saved.loaded_network)
-    results = estimate_rlct(networks, train_data, members=[0] * len(networks), **settings)
+    same_noise = [0] * len(networks)
+    results = estimate_rlct(networks, train_data, members=same_noise, **settings)
     found = {}
     for saved, result in zip(checkpoints, results, strict=True):
         result = replace(result, weights_sha256=saved.weights_digest)
@@ -192,7 +208,8 @@ def save_checkpoints(results: Mapping[Path, LLCResult], file: Path) -> list[dict
         _, _, step = folder.name.rpartition("-")
         row = {"step": int(step), "checkpoint": str(folder)}
         rows.append(row | result.to_dict())
-    write_file(file, json.dumps(rows, indent=2) + "\n")
+    text = json.dumps(rows, indent=2)
+    write_file(file, f"{text}\n")
     return rows
 
 
