@@ -26,7 +26,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -42,7 +41,7 @@ from .curvature import largest_curvature
 from .diagnostics import standard_error
 from .input_checks import check, positive
 from .llc import sample
-from .plots import plot_calibration
+from .plots import PathLike, plot_calibration
 from .prepare import check_finite, make_problem
 from .result import DIVERGED, NOT_AT_MINIMUM, LLCResult
 from .samplers import SAMPLERS
@@ -100,7 +99,7 @@ class LLCCalibration:
         values["result"] = self.result.to_dict()
         return plain(values)
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
+    def save(self, path: PathLike) -> Path:
         """Write `path` as JSON, complete or not at all."""
         text = json.dumps(self.to_dict(), indent=2)
         return write_file(Path(path), text + "\n")
@@ -111,14 +110,19 @@ class LLCCalibration:
         for row in self.table:
             setting = f"{row['step_size']:>10.3g} {row['localization']:>13.4g}"
             estimate = f"{row['llc']:>9.3f} {row['standard_error']:>8.3f}"
-            mark = " <- chosen" if row["chosen"] else ""
-            lines.append(f"{setting} {estimate}  {row['status']}{mark}")
+            line = f"{setting} {estimate}  {row['status']}"
+            if row["chosen"]:
+                line += " <- chosen"
+            lines.append(line)
         lines.append(f"RLCT {self.llc:.3f} ± {self.standard_error:.3f}: {self.reason}")
         return "\n".join(lines)
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+    def plot(self, path: PathLike | None = None) -> Any:
         """Plot LLC over step size by localization and the trace of each cell, and return the matplotlib figure."""
-        traces = [result.llc_trace(paired=result.settings.paired) for result in self.results]
+        traces = []
+        for result in self.results:
+            trace = result.llc_trace(paired=result.settings.paired)
+            traces.append(trace)
         chosen = (self.step_size, self.result.llc)
         return plot_calibration(self.table, traces, chosen, self.llc, path)
 
@@ -187,13 +191,14 @@ def _grid(name: str, values: Sequence[float] | None, sampler: str) -> list[float
         return []
     if isinstance(values, (np.ndarray, Tensor)):
         values = values.tolist()
-    several = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
-    check(name, values, several, "a list of one positive number or more")
+    is_list = isinstance(values, Sequence) and not isinstance(values, str)
+    check(name, values, is_list and len(values) > 0, "a list of one positive number or more")
     unique = set()
     for value in values:
-        number = float(value) if isinstance(value, np.floating) else value
-        check(name, number, positive(number), "positive numbers")
-        unique.add(number)
+        if isinstance(value, np.floating):
+            value = float(value)
+        check(name, value, positive(value), "positive numbers")
+        unique.add(value)
     return sorted(unique)
 
 
@@ -218,7 +223,9 @@ class _Cell:
             return cls(result, math.nan, False)
         trace = result.llc_trace(paired=result.settings.paired)
         quarter = trace.shape[1] // 4
-        second, last = trace[:, quarter : 2 * quarter], trace[:, -quarter:]
+        half = 2 * quarter
+        second = trace[:, quarter:half]
+        last = trace[:, -quarter:]
         rise = float(last.mean() - second.mean())
         error = math.hypot(standard_error(second), standard_error(last))
         size = abs(result.llc)
@@ -227,7 +234,8 @@ class _Cell:
         precise = result.standard_error <= MAX_RELATIVE_ERROR * size  # else too few draws to judge
         acceptance = result.acceptance_rate
         accepted = acceptance is None or acceptance >= _MIN_ACCEPTANCE
-        return cls(result, rise, accepted and precise and not risen)
+        serves = accepted and precise and not risen
+        return cls(result, rise, serves)
 
     @property
     def pull(self) -> float:
@@ -245,7 +253,8 @@ def _choose(results: list[LLCResult], curvature: float | None) -> LLCCalibration
     cells = [_Cell.of(result) for result in results]
     by_pull: dict[float, list[_Cell]] = {}
     for cell in cells:
-        by_pull.setdefault(cell.pull, []).append(cell)
+        of_pull = by_pull.setdefault(cell.pull, [])
+        of_pull.append(cell)
     plateaus = []
     for pull in sorted(by_pull):
         plateau = _plateau(by_pull[pull])
@@ -261,8 +270,10 @@ def _choose(results: list[LLCResult], curvature: float | None) -> LLCCalibration
         reason = f"unconfirmed, no two step sizes agree: {reason}"
     else:
         chosen = _least_bad(cells)
-        llc, error = chosen.result.llc, chosen.result.standard_error
-        reason = f"no cell serves; the least bad one is {chosen.result.status}: {chosen.result.status_reason}"
+        result = chosen.result
+        llc = result.llc
+        error = result.standard_error
+        reason = f"no cell serves; the least bad one is {result.status}: {result.status_reason}"
     return LLCCalibration(
         sampler=chosen.result.sampler,
         step_size=chosen.step,
@@ -282,31 +293,40 @@ def _plateau(cells: list[_Cell]) -> _Cell | None:
     """Return the largest step size that agrees with the next smaller one, of cells of one γ by rising step size."""
     pairs = list(itertools.pairwise(cells))
     for smaller, cell in reversed(pairs):
-        first, second = smaller.result, cell.result
+        first = smaller.result
+        second = cell.result
         size = abs(first.llc)
-        noise = _AGREEMENT_ERRORS * math.hypot(first.standard_error, second.standard_error)
-        allowed = max(_AGREEMENT * size, min(noise, _LARGE_DISAGREEMENT * size))
-        if abs(second.llc - first.llc) <= allowed and cell.serves:
+        error = math.hypot(first.standard_error, second.standard_error)
+        noise = min(_AGREEMENT_ERRORS * error, _LARGE_DISAGREEMENT * size)
+        allowed = max(_AGREEMENT * size, noise)
+        difference = abs(second.llc - first.llc)
+        if difference <= allowed and cell.serves:
             return cell
     return None
 
 
-def _extrapolate(first: _Cell, cells: list[_Cell]) -> tuple[float, float, str]:
-    """Return the estimate at γ = 0, its standard error, and the reason for the chosen cell, `first`."""
-    result = first.result
-    where = f"step size {first.step:.3g} at localization {first.pull:.3g}"
-    second: _Cell | None = None
-    for cell in cells:
-        if not cell.serves or cell.pull <= first.pull or cell.step != first.step:
+def _extrapolate(cell: _Cell, cells: list[_Cell]) -> tuple[float, float, str]:
+    """Return the estimate at γ = 0, its standard error, and the reason, for the chosen cell."""
+    first = cell.result
+    where = f"step size {cell.step:.3g} at localization {cell.pull:.3g}"
+    next_cell: _Cell | None = None
+    for other in cells:
+        if not other.serves or other.step != cell.step or other.pull <= cell.pull:
             continue
-        if second is None or cell.pull < second.pull:
-            second = cell
-    if second is None:
-        return result.llc, result.standard_error, f"{where}; no second localization to extrapolate with"
-    share = first.pull / (second.pull - first.pull)
-    llc = result.llc + share * (result.llc - second.result.llc)
-    error = math.hypot((1 + share) * result.standard_error, share * second.result.standard_error)
-    return llc, error, f"{where}; extrapolated to none with {second.pull:.3g}: {result.llc:.4g} -> {llc:.4g}"
+        if next_cell is None or other.pull < next_cell.pull:
+            next_cell = other
+    if next_cell is None:
+        reason = f"{where}; no second localization to extrapolate with"
+        return first.llc, first.standard_error, reason
+    second = next_cell.result
+    share = cell.pull / (next_cell.pull - cell.pull)
+    difference = first.llc - second.llc
+    llc = first.llc + share * difference
+    first_error = (1 + share) * first.standard_error
+    second_error = share * second.standard_error
+    error = math.hypot(first_error, second_error)
+    reason = f"{where}; extrapolated to none with {next_cell.pull:.3g}: {first.llc:.4g} -> {llc:.4g}"
+    return llc, error, reason
 
 
 def _least_bad(cells: list[_Cell]) -> _Cell:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from .problem import Capacity, Problem
 from .random_streams import Minibatches, Noise
 from .samplers import SAMPLERS, Dynamics
 from .settings import LLCSettings
-from .traces import Traces
+from .traces import Array, Traces
 
 _SMALL = 8192  # parameters: below this, threads only wait for each other
 _LANGEVIN_CHECKS = 25  # steps per chain at which the Metropolis acceptance is computed
@@ -86,7 +87,10 @@ class Run:
         be spread over cores one by one. Tiny models run on one thread, because their steps are mostly Python.
         """
         problem = self.problem
-        if problem.device.type != "cpu" or not problem.vectorize or problem.layout.size < _SMALL:
+        on_cpu = problem.device.type == "cpu"
+        if not on_cpu or not problem.vectorize:
+            return 1
+        if problem.layout.size < _SMALL:
             return 1
         rows = len(self.groups) * len(self.chains)
         if fit < 2 * rows:  # memory is short: threads keep more of it than they use
@@ -130,7 +134,8 @@ class Piece:
 
 def cut(run: Run, capacity: Capacity) -> tuple[list[Piece], int]:
     """Return all groups x chains in as few pieces as memory allows, and how many threads run them."""
-    num_groups, num_chains = len(run.groups), len(run.chains)
+    num_groups = len(run.groups)
+    num_chains = len(run.chains)
     if num_chains == 0:  # the last processes run none if there are fewer chains than processes
         return [], 1
     workers = run.num_workers(capacity.rows)
@@ -138,14 +143,17 @@ def cut(run: Run, capacity: Capacity) -> tuple[list[Piece], int]:
     at_once = min(capacity.rows, num_groups * chains_per_worker)
     replays: dict[tuple[bool, int], Replay] = {}  # pieces of one shape replay the same recording
     pieces = []
-    for groups in chunk_ranges(num_groups, even_size(num_groups, at_once)):
-        chains_at_once = even_size(num_chains, at_once // len(groups))
+    groups_at_once = even_size(num_groups, at_once)
+    for groups in chunk_ranges(num_groups, groups_at_once):
+        most_chains = at_once // len(groups)
+        chains_at_once = even_size(num_chains, most_chains)
         for chains in chunk_ranges(num_chains, chains_at_once):
             shape = _shape_of_a_step(run, len(groups), len(chains))
             if shape not in replays:
                 shared_batch, _ = shape
                 replays[shape] = _replay(run.problem, shared_batch, capacity.micro_batch_size)
-            pieces.append(Piece(groups, chains, replays[shape]))
+            piece = Piece(groups, chains, replays[shape])
+            pieces.append(piece)
     return pieces, workers
 
 
@@ -204,13 +212,22 @@ def run_piece(run: Run, piece: Piece, step: Step) -> Traces:
         piece: the groups and chains.
         step: the piece's own caller of its replay.
     """
-    problem, settings = run.problem, run.settings
-    chains = [run.chains[place] for place in piece.chains]
-    minibatches = Minibatches(settings.seed, chains, problem.num_samples, run.batch_size, problem.device)
+    problem = run.problem
+    settings = run.settings
     block = _Block(run, piece, step)
-    G, C, T = len(piece.groups), len(piece.chains), settings.num_draws
-    losses = torch.empty(T, G * C, device=problem.device, dtype=torch.float64)
-    baseline = torch.empty(T, G, C, device=problem.device, dtype=torch.float64)
+    minibatches = Minibatches(
+        settings.seed,
+        block.chains,
+        problem.num_samples,
+        run.batch_size,
+        problem.device,
+    )
+    G = len(piece.groups)
+    C = len(piece.chains)
+    T = settings.num_draws
+    in_double = torch.empty(0, device=problem.device, dtype=torch.float64)
+    losses = in_double.new_empty(T, G * C)
+    baseline = in_double.new_empty(T, G, C)
     accepted: list[Tensor] = []  # (R,) each
     every = max(1, T // _LANGEVIN_CHECKS)
     for t in range(T):
@@ -218,38 +235,45 @@ def run_piece(run: Run, piece: Piece, step: Step) -> Traces:
         block.evaluate(batch, losses[t], block.gradient)
         baseline[t] = block.baseline(batch)
         if block.sampler.langevin and t % every == every // 2:
-            accepted.append(block.advance_with_acceptance(batch, losses[t]))
+            acceptance = block.advance_with_acceptance(batch, losses[t])
+            accepted.append(acceptance)
         else:
             block.advance()
         run.count(G * C)
 
-    moved = block.state.position.view(G, C, -1) - block.anchor[:, None]  # (G, C, P)
-    distance = moved.norm(dim=2)
-    acceptance = torch.full((G * C,), math.nan)
+    position = block.state.position.view(G, C, -1)  # (G, C, P)
+    moved = position - block.anchor[:, None]
+    mean_acceptance = torch.full((G * C,), math.nan)
     if accepted:
-        acceptance = torch.stack(accepted).mean(0)  # (R,)
-    by_chain = losses.T.reshape(G, C, T)
+        mean_acceptance = torch.stack(accepted).mean(0)
     return Traces(
-        by_chain.cpu().numpy(),
-        baseline.permute(1, 2, 0).cpu().numpy(),
-        distance.double().cpu().numpy(),
-        acceptance.view(G, C).double().cpu().numpy(),
+        losses=_array(losses.T.reshape(G, C, T)),
+        baseline=_array(baseline.permute(1, 2, 0)),
+        distances=_array(moved.norm(dim=2)),
+        acceptance=_array(mean_acceptance.view(G, C)),
     )
+
+
+def _array(tensor: Tensor) -> Array:
+    """Return a tensor as an array of float64."""
+    return tensor.double().cpu().numpy()
 
 
 class _Block:
     """Hold the state of one piece's chains, R = G x C rows, and run one step of them."""
 
     def __init__(self, run: Run, piece: Piece, step: Step) -> None:
-        problem, settings = run.problem, run.settings
+        problem = run.problem
+        settings = run.settings
         groups = [run.groups[place] for place in piece.groups]
-        chains = [run.chains[place] for place in piece.chains]
-        members = [group.member for group in groups]
+        self.chains = [run.chains[place] for place in piece.chains]
         self.problem = problem
         self.step = step
         self.num_groups = len(groups)
-        self.num_chains = len(chains)
-        self.one_group_each = members == list(range(len(problem.stack)))
+        self.num_chains = len(self.chains)
+        members = [group.member for group in groups]
+        every_member = list(range(len(problem.stack)))
+        self.one_group_each = members == every_member
         self.member_ids = torch.tensor(members, device=problem.device)  # (G,)
         self.anchor = problem.anchors[self.member_ids]  # (G, P)
 
@@ -260,7 +284,8 @@ class _Block:
         self.dynamics = _dynamics(groups, self.num_chains, anchor, fisher)
         self.sampler = SAMPLERS[settings.sampler]
         self.options = settings.options
-        self.state = self.sampler.init(self._of_rows(self.anchor), **self.options)
+        start = self._of_rows(self.anchor)
+        self.state = self.sampler.init(start, **self.options)
         self.gradient = torch.empty_like(anchor)  # (R, P)
 
         # values that do not move: of each group, (G, *shape), or common to all if there is one network
@@ -271,7 +296,8 @@ class _Block:
         else:
             for name, values in problem.fixed.items():
                 self.own[name] = values[self.member_ids]
-        rows = [(group.stream, chain) for group in groups for chain in chains]
+        streams = [group.stream for group in groups]
+        rows = list(itertools.product(streams, self.chains))
         self.noise = Noise(settings.seed, rows, anchor)
 
     def _of_rows(self, values: Tensor) -> Tensor:
@@ -293,24 +319,38 @@ class _Block:
 
     def evaluate(self, batch: Tensor | None, losses: Tensor, gradient: Tensor) -> None:
         """Write the losses (R,) and gradients (R, P) at the chains' positions. See `_shape_of_a_step`."""
+        parts: list[tuple[slice, list[Tensor]]] = []  # (rows, samples)
         if batch is None:
-            parts = [(slice(None), list[Tensor]())]
+            parts.append((slice(None), []))
         elif self.num_groups == 1:
-            parts = [(slice(None), [batch])]
+            parts.append((slice(None), [batch]))
         else:
-            parts = [(slice(c, None, self.num_chains), [batch[c]]) for c in range(self.num_chains)]
-        problem = self.problem
+            for c in range(self.num_chains):
+                rows_of_chain = slice(c, None, self.num_chains)
+                parts.append((rows_of_chain, [batch[c]]))
+        inputs, targets = self.problem.inputs, self.problem.targets
         for rows, samples in parts:
             position = self.state.position[rows]
             losses[rows], gradient[rows] = self.step(
-                position, samples, problem.inputs, problem.targets, self.own, self.common
+                position,
+                samples,
+                inputs,
+                targets,
+                self.own,
+                self.common,
             )
 
     def advance(self) -> None:
         """Move all rows by a step with new noise."""
         noise = self.noise.draw()
         with torch.no_grad():
-            self.state = self.sampler.update(self.state, self.gradient, noise, self.dynamics, **self.options)
+            self.state = self.sampler.update(
+                self.state,
+                self.gradient,
+                noise,
+                self.dynamics,
+                **self.options,
+            )
 
     def advance_with_acceptance(self, batch: Tensor | None, old_loss: Tensor) -> Tensor:
         """Advance, and return the step's Metropolis acceptance probability on the same minibatch, (R,).
@@ -336,25 +376,35 @@ class _Block:
             change = dynamics.potential_gradient(new, new_gradient)
             change.sub_(total)  # U'(w') - U'(w)
             total.mul_(2).add_(change)  # U'(w) + U'(w')
-            proposals = (_dot(moved, total) - dynamics.step_size / 4 * _dot(change, total)) / 2  # (R, 1)
+            quarter = dynamics.step_size / 4
+            proposals = (_dot(moved, total) - quarter * _dot(change, total)) / 2  # (R, 1)
             middle = old.add_(new).sub_(dynamics.anchor, alpha=2)  # w + w' - 2 w*
-            pull = dynamics.localization / 2 * _dot(moved, middle)  # (R, 1)
-            rise = dynamics.nbeta * (new_loss - old_loss)[:, None] + pull  # U(w') - U(w), (R, 1)
+            half_pull = dynamics.localization / 2
+            loss_change = (new_loss - old_loss)[:, None]  # (R, 1)
+            rise = dynamics.nbeta * loss_change + half_pull * _dot(moved, middle)  # U(w') - U(w)
             log_ratio = proposals - rise
-        return log_ratio.clamp(max=0).exp()[:, 0]
+        probability = log_ratio.clamp(max=0).exp()  # (R, 1)
+        return probability[:, 0]
 
 
-def _dynamics(groups: Sequence[Group], chains: int, anchor: Tensor, fisher: Tensor | None) -> Dynamics:
+def _dynamics(
+    groups: Sequence[Group],
+    chains: int,
+    anchor: Tensor,
+    fisher: Tensor | None,
+) -> Dynamics:
     """Return the constants of all rows. A constant is a number if all groups share it, because that is faster."""
     constants: dict[str, float | Tensor] = {}
     for name in ("step_size", "localization", "nbeta"):
         values = [getattr(group, name) for group in groups]
-        if len(set(values)) == 1:
-            constants[name] = values[0]
-        else:
-            column = torch.tensor(values, dtype=torch.float64)  # (G,)
-            of_rows = column.repeat_interleave(chains)[:, None]  # (R, 1)
-            constants[name] = of_rows.to(anchor)
+        first = values[0]
+        if values.count(first) == len(values):
+            constants[name] = first
+            continue
+        of_groups = torch.tensor(values, dtype=torch.float64)  # (G,)
+        of_rows = of_groups.repeat_interleave(chains)
+        column = of_rows[:, None]  # (R, 1)
+        constants[name] = column.to(anchor)
     return Dynamics(anchor, fisher=fisher, **constants)
 
 

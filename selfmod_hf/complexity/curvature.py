@@ -15,7 +15,13 @@ _ROUNDING = 1e-12  # mean squared gradient, nats² per unit²: below it, nothing
 
 
 @ordinary_tensors()
-def largest_curvature(problem: Problem, *, nbeta: float, localization: float, seed: int = 0) -> float:
+def largest_curvature(
+    problem: Problem,
+    *,
+    nbeta: float,
+    localization: float,
+    seed: int = 0,
+) -> float:
     """Return a, the largest eigenvalue of the Hessian of U = nβ L + (γ/2) ||w - w*||², by power iteration.
 
     It is the larger of two values: at w* of the first network, and at w* + ξ/sqrt(a), a step as long as the posterior
@@ -41,9 +47,16 @@ def _power_iteration(problem: Problem, point: Tensor, start: Tensor) -> float:
     fixed = problem.fixed_of(0)
 
     def gradient(position: Tensor) -> Tensor:
-        losses_of = problem.losses_of_one_batch
         _, gradients = losses_and_gradients(
-            losses_of, problem.layout, position, [], inputs, targets, {}, fixed, shared_batch=True
+            problem.losses_of_one_batch,
+            problem.layout,
+            position,
+            samples=[],
+            inputs=inputs,
+            targets=targets,
+            own={},
+            common=fixed,
+            shared_batch=True,
         )
         return gradients  # (1, P)
 
@@ -74,8 +87,6 @@ def fisher_diagonal(problem: Problem) -> Tensor:
     anchors = problem.anchors  # (M, P)
     bytes_per_copy = 4 * anchors[0].nbytes
     at_once = copies_that_fit(bytes_per_copy, problem.memory_budget)
-    losses_of = problem.losses_of_own_batches
-    inputs, targets = problem.inputs, problem.targets
     rows = []
     for member, anchor in enumerate(anchors):
         total = torch.zeros_like(anchor)  # (P,)
@@ -83,13 +94,22 @@ def fisher_diagonal(problem: Problem) -> Tensor:
         for samples in chunk_ranges(count, at_once):
             # each sample as a copy of the network with a batch of its own
             copies = anchor.expand(len(samples), -1)  # (S, P)
-            index = torch.arange(samples.start, samples.stop, device=anchor.device)[:, None]  # (S, 1)
+            index = torch.arange(samples.start, samples.stop, device=anchor.device)
             _, gradients = losses_and_gradients(
-                losses_of, problem.layout, copies, [index], inputs, targets, {}, fixed, shared_batch=False
+                problem.losses_of_own_batches,
+                problem.layout,
+                copies,
+                samples=[index[:, None]],  # (S, 1)
+                inputs=problem.inputs,
+                targets=problem.targets,
+                own={},
+                common=fixed,
+                shared_batch=False,
             )
             squares = gradients.float().square()  # (S, P)
             total += squares.sum(0)
-        rows.append(_damped(problem, total / count, member))
+        mean = total / count
+        rows.append(_damped(problem, mean, member))
     return torch.stack(rows)
 
 

@@ -33,16 +33,18 @@ def split_chains(draws: Draws) -> Draws:
 
 def split_rhat(draws: Draws) -> float:
     """Return split R-hat, sqrt( ((T-1)/T W + B/T) / W ): near 1 if the chains agree. NaN for fewer than 4 draws."""
-    if draws.shape[1] < 4 or not np.isfinite(draws).all():
+    if not _enough(draws):
         return math.nan
     halves = split_chains(draws)
     length = halves.shape[1]
-    within = halves.var(axis=1, ddof=1).mean()  # W
+    variances = halves.var(axis=1, ddof=1)  # (2C,)
     means = halves.mean(axis=1)
+    within = variances.mean()  # W
     between = means.var(ddof=1)  # B/T
     if within == 0:
         return 1.0 if between == 0 else math.inf
-    return float(math.sqrt((length - 1) / length + between / within))
+    shrunk = (length - 1) / length
+    return math.sqrt(shrunk + between / within)
 
 
 def effective_sample_size(draws: Draws) -> float:
@@ -50,7 +52,7 @@ def effective_sample_size(draws: Draws) -> float:
 
     Geyer's initial monotone sequence over the autocorrelation of the split chains, between-chain variance included.
     """
-    if draws.shape[1] < 4 or not np.isfinite(draws).all():
+    if not _enough(draws):
         return math.nan
     size, _ = _size_and_variance(split_chains(draws))
     return size
@@ -64,41 +66,53 @@ def standard_error(draws: Draws) -> float:
         >>> round(standard_error(draws), 3)
         0.01
     """
-    if draws.shape[1] < 4 or not np.isfinite(draws).all():
+    if not _enough(draws):
         return math.nan
     size, variance = _size_and_variance(split_chains(draws))
-    return float(math.sqrt(variance / size))
+    return math.sqrt(variance / size)
+
+
+def _enough(draws: Draws) -> bool:
+    """Return whether there are four finite draws or more."""
+    if draws.shape[1] < 4:
+        return False
+    return bool(np.isfinite(draws).all())
 
 
 def _size_and_variance(halves: Draws) -> tuple[float, float]:
     """Return the effective sample size of split chains, (2C, T), and the variance of their draws."""
     count, length = halves.shape
-    means = halves.mean(axis=1)  # (2C,)
+    means = halves.mean(axis=1, keepdims=True)  # (2C, 1)
     between = means.var(ddof=1)
 
-    padded = 2 ** math.ceil(math.log2(2 * length))
-    centred = halves - halves.mean(axis=1, keepdims=True)
+    # autocovariances by the Fourier transform, padded to a power of 2
+    exponent = math.log2(2 * length)
+    padded = 2 ** math.ceil(exponent)
+    centred = halves - means
     spectrum = np.fft.rfft(centred, padded, axis=1)
-    products = np.fft.irfft(np.abs(spectrum) ** 2, padded, axis=1)
+    power = np.abs(spectrum) ** 2
+    products = np.fft.irfft(power, padded, axis=1)
     autocovariances = products[:, :length] / length  # (2C, T), biased: divided by T
-    variance = autocovariances[:, 0].mean() + between
+    variances = autocovariances[:, 0]
+    variance = variances.mean() + between
 
     autocovariance = autocovariances.mean(axis=0)  # (T,)
     unbiased = autocovariance * length / (length - 1)
-    within = autocovariance[0] * length / (length - 1)
     pooled = autocovariance[0] + between
+    total = count * length
     if pooled == 0:
-        return float(count * length), variance
-    rho = 1 - (within - unbiased) / pooled  # (T,), autocorrelation
+        return float(total), variance
+    rho = 1 - (unbiased[0] - unbiased) / pooled  # (T,), autocorrelation
     rho[0] = 1.0
 
     # 1 + 2 sum of rho: pairs summed while positive, made to fall (Geyer 1992, section 3.3)
-    num_pairs = len(rho) // 2
-    pairs = rho[: num_pairs * 2].reshape(-1, 2).sum(axis=1)
-    negative = np.flatnonzero(pairs <= 0)
+    complete = length // 2 * 2
+    pairs = rho[:complete].reshape(-1, 2)
+    sums = pairs.sum(axis=1)
+    negative = np.flatnonzero(sums <= 0)
     if len(negative) > 0:
-        pairs = pairs[: negative[0]]
-    kept = np.minimum.accumulate(pairs)
-    total = count * length
-    integrated_time = float(max(-1 + 2 * kept.sum(), 1 / math.log10(total)))
+        sums = sums[: negative[0]]
+    falling = np.minimum.accumulate(sums)
+    least_time = 1 / math.log10(total)
+    integrated_time = max(-1 + 2 * falling.sum(), least_time)
     return float(total / integrated_time), variance

@@ -28,7 +28,11 @@ _ROUNDING = 1e-6  # nats
 _TRIES = 100  # for a module that draws random numbers, which may leave it as it is most of the time
 
 
-def check_independent(problem: Problem, settings: LLCSettings, micro_batch_size: int | None) -> None:
+def check_independent(
+    problem: Problem,
+    settings: LLCSettings,
+    micro_batch_size: int | None,
+) -> None:
     """Compare the losses at w* on the first minibatch of chain 0 with those on all data.
 
     The networks share one architecture, so the first with finite losses stands for all of them.
@@ -42,8 +46,8 @@ def check_independent(problem: Problem, settings: LLCSettings, micro_batch_size:
         ValueError: a sample's loss depends on the other samples of its batch, or on random numbers.
     """
     anchor_losses = problem.anchor_losses  # (n, M)
-    is_finite = anchor_losses.isfinite().all(dim=0)  # (M,)
-    finite = is_finite.nonzero()
+    all_finite = anchor_losses.isfinite().all(dim=0)  # (M,)
+    finite = all_finite.nonzero()  # (members, 1)
     if len(finite) == 0:
         return
     member = int(finite[0])
@@ -63,17 +67,27 @@ def check_independent(problem: Problem, settings: LLCSettings, micro_batch_size:
         tries = 0
 
 
-def _compare_in_company(problem: Problem, losses_of: Callable[[Tensor], Tensor], index: Tensor) -> None:
+def _compare_in_company(
+    problem: Problem,
+    losses_of: Callable[[Tensor], Tensor],
+    index: Tensor,
+) -> None:
     """Compare the losses of half of a batch in two batches of one size, so that even low precision rounds alike."""
-    half = len(index) // 2
-    repeated = index[:1].expand(len(index) - half)
-    other_batch = torch.cat([index[:half], repeated])
+    size = len(index)
+    half = size // 2
+    first_half = index[:half]
+    repeated = index[:1].expand(size - half)
+    other_batch = torch.cat([first_half, repeated])
     found = losses_of(index)
     expected = losses_of(other_batch)
     _compare(problem, found[:half], expected[:half], _ON_ACCELERATORS)
 
 
-def _first_batches(problem: Problem, settings: LLCSettings, micro_batch_size: int | None) -> list[Tensor]:
+def _first_batches(
+    problem: Problem,
+    settings: LLCSettings,
+    micro_batch_size: int | None,
+) -> list[Tensor]:
     """Return the indices of the first minibatch of chain 0, in the pieces in which it is computed."""
     count = min(settings.batch_size, problem.num_samples)
     if count == problem.num_samples:
@@ -106,7 +120,12 @@ def _losses(problem: Problem, member: int, index: Tensor) -> Tensor:
         raise ValueError(f"{name}, of a batch of {len(index)}: {error}; {_allowed(problem)}") from error
 
 
-def _compare(problem: Problem, found: Tensor, expected: Tensor, relative: float | None = None) -> None:
+def _compare(
+    problem: Problem,
+    found: Tensor,
+    expected: Tensor,
+    relative: float | None = None,
+) -> None:
     """Raise a ValueError at the first loss that differs by more than rounding. NaN differs from nothing.
 
     Args:
@@ -130,8 +149,9 @@ def _compare(problem: Problem, found: Tensor, expected: Tensor, relative: float 
     if len(different) == 0:
         return
     place = int(different[0])
-    name = f"model={problem.name!r}, whose loss at the trained weights is {expected[place]:.6g} in one batch and"
-    raise ValueError(f"{name} {found[place]:.6g} in another: {_allowed(problem)}")
+    losses = f"{expected[place]:.6g} in one batch and {found[place]:.6g} in another"
+    name = f"model={problem.name!r}, whose loss at the trained weights is {losses}"
+    raise ValueError(f"{name}: {_allowed(problem)}")
 
 
 def _allowed(problem: Problem) -> str:
@@ -142,16 +162,19 @@ def _allowed(problem: Problem) -> str:
         if isinstance(part, _BatchNorm) and part.running_mean is None:
             layers.append(name)
     if layers:
-        text += f"; without running statistics: {', '.join(layers)}"
+        named = ", ".join(layers)
+        text += f"; without running statistics: {named}"
     return text
 
 
 def _random_states(device: torch.device) -> tuple[Any, ...]:
     """Return the state of each generator that a module may draw from by itself."""
+    of_python = random.getstate()
     of_numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002
-    of_torch = [torch.get_rng_state()]
-    if device.type != "cpu":
-        accelerator = torch.get_device_module(device)
-        of_torch.append(accelerator.get_rng_state(device))
-    as_bytes = [bytes(state.numpy()) for state in of_torch]
-    return random.getstate(), repr(of_numpy["state"]), *as_bytes
+    of_torch = bytes(torch.get_rng_state().numpy())
+    states = (of_python, repr(of_numpy["state"]), of_torch)
+    if device.type == "cpu":
+        return states
+    accelerator = torch.get_device_module(device)
+    of_accelerator = accelerator.get_rng_state(device)
+    return *states, bytes(of_accelerator.numpy())

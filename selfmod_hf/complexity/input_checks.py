@@ -52,16 +52,17 @@ def check_model(model: nn.Module) -> None:
         check("model", kind, place != "meta", "a module whose weights are loaded")
         if value.is_floating_point():
             movable += value.numel()
-    check("model", f"{name}, of {movable} floating-point numbers", movable > 0, "a module of one number or more")
+    numbers = f"{name}, of {movable} floating-point numbers"
+    check("model", numbers, movable > 0, "a module of one number or more")
 
 
 def check_data(inputs: Batch, targets: Tensor) -> None:
     """Raise a ValueError unless inputs and targets are tensors of one length, of one finite sample or more."""
-    check("targets", type(targets).__name__, isinstance(targets, Tensor), "a tensor")
-    count = 0
-    if targets.dim() > 0:
-        count = len(targets)
-    check("targets", tuple(targets.shape), count > 0, "of at least one sample")
+    kind = type(targets).__name__
+    check("targets", kind, isinstance(targets, Tensor), "a tensor")
+    shape = tuple(targets.shape)
+    count = shape[0] if shape else 0
+    check("targets", shape, count > 0, "of at least one sample")
     named = named_inputs(inputs)
     check("inputs", inputs, bool(named), "a tensor or a dict of at least one tensor")
     for name, value in named.items():
@@ -71,17 +72,20 @@ def check_data(inputs: Batch, targets: Tensor) -> None:
 
 def _check_tensor(name: str, value: Tensor, count: int) -> None:
     """Raise a ValueError unless this is a dense tensor of `count` finite samples."""
-    check(name, type(value).__name__, isinstance(value, Tensor), "a tensor")
+    kind = type(value).__name__
+    check(name, kind, isinstance(value, Tensor), "a tensor")
     dense = value.layout is torch.strided and not value.is_nested
     check(name, str(value.layout), dense, "dense")
     on_meta = value.device.type == "meta"
     check(name, "without numbers, on device meta", not on_meta, "a tensor that holds numbers")
     shape = tuple(value.shape)
-    check(name, shape, shape[:1] == (count,), f"of as many samples as targets, {count}")
-    finite = True
-    if value.is_floating_point():
-        # the sum is fast, but may overflow
-        finite = bool(value.sum().isfinite()) or bool(value.isfinite().all())
+    same_length = shape[:1] == (count,)
+    check(name, shape, same_length, f"of as many samples as targets, {count}")
+    if not value.is_floating_point():
+        return
+    finite = bool(value.sum().isfinite())
+    if not finite:  # the sum is fast, but may overflow
+        finite = bool(value.isfinite().all())
     check(name, "NaN or infinity", finite, "finite")
 
 
@@ -100,10 +104,12 @@ def check_labels(outputs: Any, targets: Tensor) -> None:
     if isinstance(logits, Tensor):
         found = tuple(logits.shape)
         scores = logits.dim() == 2
-    check("model", f"outputs {found}", scores, "a classifier, with logits (samples, classes), or take another loss_fn")
-    kind = f"{tuple(targets.shape)}, {targets.dtype}"
-    labels = targets.dim() == 1 and targets.dtype in (torch.int64, torch.int32)
-    check("targets", kind, labels, "class labels (n,) of type int64 for cross_entropy, or take another loss_fn")
+    allowed = "a classifier, with logits (samples, classes), or take another loss_fn"
+    check("model", f"outputs {found}", scores, allowed)
+    shape = tuple(targets.shape)
+    labels = len(shape) == 1 and targets.dtype in (torch.int64, torch.int32)
+    allowed = "class labels (n,) of type int64 for cross_entropy, or take another loss_fn"
+    check("targets", f"{shape}, {targets.dtype}", labels, allowed)
     low = int(targets.min())
     high = int(targets.max())
     most = logits.shape[1] - 1

@@ -36,7 +36,12 @@ if TYPE_CHECKING:
 
 @shows_settings(LLCOptions)
 def estimate_llc(
-    model: nn.Module, inputs: Batch, targets: Tensor, *, member: int = 0, **settings: Unpack[LLCOptions]
+    model: nn.Module,
+    inputs: Batch,
+    targets: Tensor,
+    *,
+    member: int = 0,
+    **settings: Unpack[LLCOptions],
 ) -> LLCResult:
     """Estimate the local learning coefficient (RLCT) of a trained network.
 
@@ -121,7 +126,11 @@ def check_members(members: Sequence[int] | None, count: int) -> None:
         check("members", number, is_integer(number), "integers of at least 0")
 
 
-def one_group_each(problem: Problem, settings: LLCSettings, members: Sequence[int] | None) -> list[Group]:
+def one_group_each(
+    problem: Problem,
+    settings: LLCSettings,
+    members: Sequence[int] | None,
+) -> list[Group]:
     """Return a group for each network. `members` are the numbers of their noise, by default 0, 1, ..."""
     nbeta = settings.inverse_temperature(problem.num_samples)
     if members is None:
@@ -134,7 +143,11 @@ def one_group_each(problem: Problem, settings: LLCSettings, members: Sequence[in
 
 
 @ordinary_tensors()
-def sample(problem: Problem, groups: Sequence[Group], settings: LLCSettings) -> list[LLCResult]:
+def sample(
+    problem: Problem,
+    groups: Sequence[Group],
+    settings: LLCSettings,
+) -> list[LLCResult]:
     """Run the chains of all groups, and return a result for each.
 
     Under torch.distributed each process runs its share of the chains, and all get all results.

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from ..files import write_figure
 
 PathLike = str | os.PathLike[str]
+Trace = NDArray[np.float64]
 
 
 def plot_traces(  # noqa: PLR0913 - arrays, because `LLCResult` imports this file
-    trace: NDArray[np.float64],
-    per_chain: NDArray[np.float64],
+    trace: Trace,
+    per_chain: np.ndarray,
     burnin: int,
     llc: float,
     title: str,
@@ -44,11 +45,13 @@ def plot_traces(  # noqa: PLR0913 - arrays, because `LLCResult` imports this fil
     drawn = _finite(trace)
     draws = drawn.shape[1]
     axes.axvspan(burnin, draws, color="0.92", label="kept draws")
-    for c, (chain, value) in enumerate(zip(drawn, per_chain, strict=True)):
-        lines = axes.plot(chain, linewidth=0.6, alpha=0.5, label=f"chain {c}: {value:.3g}")
+    margin = draws * 1.01
+    for c, value in enumerate(per_chain):
+        label = f"chain {c}: {value:.3g}"
+        lines = axes.plot(drawn[c], linewidth=0.6, alpha=0.5, label=label)
         if math.isfinite(value):
             color = lines[0].get_color()
-            axes.plot(draws * 1.01, value, "<", color=color, markersize=6, clip_on=False)
+            axes.plot(margin, value, "<", color=color, markersize=6, clip_on=False)
     mean = drawn.mean(axis=0)
     axes.plot(mean, color="black", linewidth=1.2, label="mean over chains")
     if math.isfinite(llc):
@@ -61,7 +64,7 @@ def plot_traces(  # noqa: PLR0913 - arrays, because `LLCResult` imports this fil
 
 def plot_calibration(
     table: Sequence[Mapping[str, Any]],
-    traces: Sequence[NDArray[np.float64]],
+    traces: Sequence[Trace],
     chosen: tuple[float, float],
     llc: float,
     path: PathLike | None = None,
@@ -81,18 +84,20 @@ def plot_calibration(
     from matplotlib.figure import Figure
 
     pulls = sorted({row["localization"] for row in table})
-    width = 3.2 * max(2, len(pulls))
+    num_columns = len(pulls)
+    width = 3.2 * max(2, num_columns)
     figure = Figure(figsize=(width, 7), layout="constrained")
     halves: Any = figure.subfigures(2, 1)
     upper, lower = halves
     _plot_grid(upper.subplots(), table, pulls, chosen, llc)
-    columns = lower.subplots(1, len(pulls), sharey=True, squeeze=False)[0]
+    columns = lower.subplots(1, num_columns, sharey=True, squeeze=False)[0]
     for axes, pull in zip(columns, pulls, strict=True):
         for row, trace in zip(table, traces, strict=True):
             if row["localization"] != pull:
                 continue
             mean = _finite(trace).mean(axis=0)
-            axes.plot(_smooth(mean), linewidth=0.9, label=f"ε {row['step_size']:.1e}, {row['status']}")
+            label = f"ε {row['step_size']:.1e}, {row['status']}"
+            axes.plot(_smooth(mean), linewidth=0.9, label=label)
         axes.set(title=f"γ = {pull:.3g}", xlabel="draw")
         axes.legend(fontsize="xx-small")
     columns[0].set_ylabel("nβ (L(w) - L(w*))")
@@ -123,17 +128,19 @@ def _plot_grid(
     axes.legend(fontsize="small")
 
 
-def _finite(trace: np.ndarray) -> np.ndarray:
+def _finite(trace: Trace) -> Trace:
     """Replace numbers that cannot be drawn by a gap."""
     drawable = np.isfinite(trace) & (np.abs(trace) < 1e12)
     return np.where(drawable, trace, np.nan)
 
 
-def _smooth(trace: np.ndarray) -> np.ndarray:
+def _smooth(trace: Trace) -> Trace:
     """Return a line of at most 200 levels, each a mean of adjacent draws, so that it can be read."""
-    size = max(1, len(trace) // 200)
-    complete = len(trace) // size * size
-    means = trace[:complete].reshape(-1, size).mean(axis=1)
+    draws = len(trace)
+    size = max(1, draws // 200)
+    complete = draws // size * size
+    groups = trace[:complete].reshape(-1, size)
+    means = groups.mean(axis=1)
     return np.repeat(means, size)
 
 

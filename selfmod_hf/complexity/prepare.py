@@ -33,7 +33,12 @@ from .settings import LLCSettings
 
 
 @ordinary_tensors()
-def make_problem(models: Sequence[nn.Module], inputs: Batch, targets: Tensor, settings: LLCSettings) -> Problem:
+def make_problem(
+    models: Sequence[nn.Module],
+    inputs: Batch,
+    targets: Tensor,
+    settings: LLCSettings,
+) -> Problem:
     """Stack the models and move the data to their device.
 
     Raises:
@@ -53,7 +58,12 @@ def make_problem(models: Sequence[nn.Module], inputs: Batch, targets: Tensor, se
     names = match_parameters(movable, settings.parameters)
     first = stack.parameters[movable[0]]
     device = next(iter(stack.parameters.values())).device
-    mapped = functools.partial(map_copies, stack.skeleton, settings.loss_fn, compute_dtype=compute_dtype)
+    mapped = functools.partial(
+        map_copies,
+        stack.skeleton,
+        settings.loss_fn,
+        compute_dtype=compute_dtype,
+    )
     problem = Problem(
         stack=stack,
         layout=ParameterLayout.of(stack.parameters, names),
@@ -101,7 +111,12 @@ def _in_one_type(stack: ModuleStack, dtype: torch.dtype | None) -> ModuleStack:
     return stack.to(widest)
 
 
-def _moved(data: Any, device: torch.device, dtype: torch.dtype | None, full: torch.dtype) -> Any:
+def _moved(
+    data: Any,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    full: torch.dtype,
+) -> Any:
     """Return the data on the device, floating-point data in `dtype`. By default half precision becomes `full`."""
     if isinstance(data, dict):
         return {name: _moved(value, device, dtype, full) for name, value in data.items()}
@@ -159,9 +174,17 @@ def check_loss(problem: Problem, loss_fn: LossFunction) -> None:
         check("loss_fn", f"{name}, giving {found}", found == shape, allowed)
         return losses
 
-    def few_losses(compute_dtype: torch.dtype | None, inputs: Batch, targets: Tensor) -> Tensor:
+    def few_losses(
+        compute_dtype: torch.dtype | None,
+        inputs: Batch,
+        targets: Tensor,
+    ) -> Tensor:
         losses_of: Mapped = map_copies(
-            problem.stack.skeleton, checked, dims=ONE_BATCH, vectorize=False, compute_dtype=compute_dtype
+            problem.stack.skeleton,
+            checked,
+            dims=ONE_BATCH,
+            vectorize=False,
+            compute_dtype=compute_dtype,
         )
         with torch.enable_grad():
             return losses_of(problem.first_with_gradients(), {}, inputs, targets)
@@ -175,14 +198,23 @@ def check_loss(problem: Problem, loss_fn: LossFunction) -> None:
     check("parameters", first, losses.requires_grad, f"such that {name} has a gradient by one of them")
 
 
-def _check_types(problem: Problem, few_losses: Callable[..., Tensor], inputs: Batch, targets: Tensor) -> None:
+def _check_types(
+    problem: Problem,
+    few_losses: Callable[..., Tensor],
+    inputs: Batch,
+    targets: Tensor,
+) -> None:
     """Raise a ValueError that names a tensor of a wrong type, if the losses exist with another type."""
     own = problem.compute_dtype
     wanted = own or problem.stack_dtype
     named = named_inputs(inputs)
-    groups = [[name] for name in named]
-    groups.append([name for name, value in named.items() if value.is_floating_point()])
-    for names in groups:
+    groups = []
+    floating = []
+    for name, value in named.items():
+        groups.append([name])
+        if value.is_floating_point():
+            floating.append(name)
+    for names in [*groups, floating]:
         for kind in (wanted, torch.int64):
             changed: Any = dict(named)
             for name in names:

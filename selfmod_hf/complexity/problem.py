@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..stacking import Batch, Mapped, ModuleStack, ParameterLayout, copies_that_fit, part_of, saved_bytes_per_copy
+from ..stacking import (
+    Batch,
+    Mapped,
+    ModuleStack,
+    ParameterLayout,
+    copies_that_fit,
+    part_of,
+    saved_bytes_per_copy,
+)
 from .samplers import SAMPLERS
 from .settings import LLCSettings
 

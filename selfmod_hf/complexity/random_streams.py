@@ -45,8 +45,8 @@ class MinibatchStream:
         """Return the minibatches of the next pass, (steps, batch_size), int64."""
         order = torch.randperm(self._num_samples, generator=self._generator)
         steps = self._num_samples // self._batch_size
-        complete = order[: steps * self._batch_size]
-        return complete.view(steps, self._batch_size)
+        used = steps * self._batch_size
+        return order[:used].view(steps, self._batch_size)
 
 
 class Minibatches:
@@ -102,15 +102,18 @@ class Noise:
     def __init__(self, seed: int, rows: Sequence[tuple[int, int]], like: Tensor) -> None:
         places: dict[tuple[int, int], int] = {}  # (member, chain) -> its generator's place
         self._generators = []
-        for member, chain in rows:
-            if (member, chain) not in places:
-                places[member, chain] = len(places)
-                generator = _generator(like.device, seed, _NOISE, member, chain)
+        place_of_row = []
+        for row in rows:
+            if row not in places:
+                places[row] = len(places)
+                generator = _generator(like.device, seed, _NOISE, *row)
                 self._generators.append(generator)
-        self._drawn = like.new_empty(len(places), like.shape[1])  # (generators, P)
+            place_of_row.append(places[row])
+        num_parameters = like.shape[1]
+        self._drawn = like.new_empty(len(places), num_parameters)  # (generators, P)
         self._rows: Tensor | None = None  # place of each row's generator. None: each row has its own
         if len(places) < len(rows):
-            self._rows = torch.tensor([places[row] for row in rows], device=like.device)
+            self._rows = torch.tensor(place_of_row, device=like.device)
 
     def draw(self) -> Tensor:
         """Return the next noise, (R, P). The next call overwrites it."""

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from types import NoneType
 from typing import Any, TypedDict, TypeVar
 
 import torch
@@ -126,45 +127,49 @@ class LLCSettings:
     progress: Callable[[int, int], None] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        check("loss_fn", self.loss_fn, callable(self.loss_fn), "a function (outputs, targets) -> one loss per sample")
-        check("sampler", self.sampler, self.sampler in SAMPLERS, f"one of {', '.join(SAMPLERS)}")
-        check("step_size", self.step_size, positive(self.step_size), "a positive number")
-        check("localization", self.localization, positive(self.localization, zero=True), "zero or positive")
+        self._require("loss_fn", callable(self.loss_fn), "a function (outputs, targets) -> one loss per sample")
+        self._require("sampler", self.sampler in SAMPLERS, f"one of {', '.join(SAMPLERS)}")
+        self._require("step_size", positive(self.step_size), "a positive number")
+        self._require("localization", positive(self.localization, zero=True), "zero or positive")
         self._check_counts()
         known = self.dtype is None or self.dtype in DTYPES.values()
-        check("dtype", self.dtype, known, "None, float32, float64 or bfloat16")
-        for name in ("paired", "vectorize"):
-            value = getattr(self, name)
-            check(name, value, isinstance(value, bool), "True or False")
-        for name in ("preset", "data"):
-            value = getattr(self, name)
-            check(name, value, value is None or isinstance(value, str), "None or a text")
-        progress = self.progress
-        check("progress", progress, progress is None or callable(progress), "None or a function (done, total)")
-        check("device", self.device, _is_device(self.device), "None or a device of torch that is there")
+        self._require("dtype", known, "None, float32, float64 or bfloat16")
+        self._require("paired", isinstance(self.paired, bool), "True or False")
+        self._require("vectorize", isinstance(self.vectorize, bool), "True or False")
+        self._require("preset", isinstance(self.preset, (str, NoneType)), "None or a text")
+        self._require("data", isinstance(self.data, (str, NoneType)), "None or a text")
+        usable = self.progress is None or callable(self.progress)
+        self._require("progress", usable, "None or a function (done, total)")
+        self._require("device", _is_device(self.device), "None or a device of torch that is there")
         self._check_sampler_options()
         self._check_nbeta()
+
+    def _require(self, name: str, condition: bool, allowed: str) -> None:
+        """Raise a ValueError that names a setting, its value and the allowed values, unless the condition holds."""
+        check(name, getattr(self, name), condition, allowed)
 
     def _check_counts(self) -> None:
         """Raise a ValueError for a number of samples, chains, draws or bytes that cannot be used."""
         for name, least in (("num_chains", 1), ("num_draws", 2), ("batch_size", 1), ("memory_budget", 1)):
-            value = getattr(self, name)
-            check(name, value, is_integer(value, least), f"an integer of at least {least}")
+            usable = is_integer(getattr(self, name), least)
+            self._require(name, usable, f"an integer of at least {least}")
         draws = self.num_chains * self.num_draws
         bytes_per_draw = 2 * 8  # two traces in float64: all draws are kept
         most = machine_memory() // bytes_per_draw
         check("num_chains x num_draws", draws, draws <= most, f"at most {most}")
-        check("seed", self.seed, is_integer(self.seed), "an integer of at least 0")
+        self._require("seed", is_integer(self.seed), "an integer of at least 0")
         burnin = self.num_burnin_steps
-        usable = burnin is None or (is_integer(burnin) and burnin < self.num_draws)
-        check("num_burnin_steps", burnin, usable, f"None, or from 0 to num_draws - 1 = {self.num_draws - 1}")
+        last = self.num_draws - 1
+        usable = burnin is None or (is_integer(burnin) and burnin <= last)
+        self._require("num_burnin_steps", usable, f"None, or from 0 to num_draws - 1 = {last}")
         micro = self.micro_batch_size
-        check("micro_batch_size", micro, micro is None or is_integer(micro, 1), "None or at least 1")
+        usable = micro is None or is_integer(micro, 1)
+        self._require("micro_batch_size", usable, "None or at least 1")
 
     def _check_sampler_options(self) -> None:
         """Raise a ValueError for an option that the sampler does not have, or a value out of its range."""
         options = self.sampler_options
-        check("sampler_options", options, options is None or isinstance(options, Mapping), "None or a dict of numbers")
+        self._require("sampler_options", isinstance(options, (Mapping, NoneType)), "None or a dict of numbers")
         ranges = SAMPLERS[self.sampler].ranges
         known = f"absent: {self.sampler} has none"
         if ranges:
@@ -181,7 +186,7 @@ class LLCSettings:
         usable = positive(self.nbeta)
         if isinstance(self.nbeta, str):
             usable = self.nbeta in NBETA_RULES
-        check("nbeta", self.nbeta, usable, f"a positive number or one of {rules}")
+        self._require("nbeta", usable, f"a positive number or one of {rules}")
 
     @property
     def burnin(self) -> int:

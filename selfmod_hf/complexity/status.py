@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .diagnostics import standard_error
+from .diagnostics import Draws, standard_error
 from .result import DIVERGED, NOT_AT_MINIMUM, NOT_CONVERGED, OK
 
 TREND_RELATIVE = 0.05  # a trend smaller than this part of the estimate does not count
@@ -20,7 +19,7 @@ OUTLIER_SPREADS = 6.0  # nor is one within this many spreads of the chains
 _FAR = 4.0  # λ <= d/2: SGLD shows eight times that within an eighth of its stability limit
 
 
-def diverged_chains(trace: NDArray[np.float64], num_parameters: int, burnin: int) -> tuple[int, ...]:
+def diverged_chains(trace: Draws, num_parameters: int, burnin: int) -> tuple[int, ...]:
     """Return the chains that left the region: not finite, or with an estimate above 4 d.
 
     λ <= d/2 holds for every model with d parameters. A chain at more than 4 d is no longer near a minimum.
@@ -31,13 +30,15 @@ def diverged_chains(trace: NDArray[np.float64], num_parameters: int, burnin: int
         burnin: draws that are not kept.
     """
     with np.errstate(invalid="ignore", over="ignore"):
-        means = trace[:, burnin:].mean(axis=1)  # (C,)
+        kept = trace[:, burnin:]
+        means = kept.mean(axis=1)  # (C,)
     finite = np.isfinite(trace).all(axis=1)  # (C,)
-    gone = ~finite | (means > _FAR * num_parameters)
-    return tuple(map(int, np.flatnonzero(gone)))
+    limit = _FAR * num_parameters
+    gone = ~finite | (means > limit)
+    return tuple(np.flatnonzero(gone).tolist())
 
 
-def judge(trace: NDArray[np.float64], burnin: int, diverged: tuple[int, ...]) -> tuple[str, str]:
+def judge(trace: Draws, burnin: int, diverged: tuple[int, ...]) -> tuple[str, str]:
     """Return (status, reason) of the LLC trace (C, T), burn-in included, by the first rule that applies.
 
     1. diverged: a chain is not finite, or its estimate is over 4 d.
@@ -53,36 +54,48 @@ def judge(trace: NDArray[np.float64], burnin: int, diverged: tuple[int, ...]) ->
     """
     if diverged:
         named = ", ".join(map(str, diverged))
-        return DIVERGED, f"chains {named} left the region: take a smaller step size"
+        reason = f"chains {named} left the region: take a smaller step size"
+        return DIVERGED, reason
     kept = trace[:, burnin:]
     num_kept = kept.shape[1]
     llc = float(kept.mean())
     if llc < 0:
-        return NOT_AT_MINIMUM, f"the loss falls below that of w* while sampling (llc {llc:.3g}): w* is no minimum"
+        reason = f"the loss falls below that of w* while sampling (llc {llc:.3g}): w* is no minimum"
+        return NOT_AT_MINIMUM, reason
     if num_kept < MIN_DRAWS:
-        return NOT_CONVERGED, f"{num_kept} kept draws per chain: at least {MIN_DRAWS} are needed"
+        reason = f"{num_kept} kept draws per chain: at least {MIN_DRAWS} are needed"
+        return NOT_CONVERGED, reason
 
     third = num_kept // 3
-    first, last = kept[:, :third], kept[:, -third:]
+    first = kept[:, :third]
+    last = kept[:, -third:]
     rise = float(last.mean() - first.mean())
     rise_error = math.hypot(standard_error(first), standard_error(last))
-    believed = abs(rise) > max(TREND_ERRORS * rise_error, TREND_RELATIVE * llc)
+    size = abs(rise)
+    least = max(TREND_ERRORS * rise_error, TREND_RELATIVE * llc)
+    believed = size > least
     if believed and rise < 0:
-        return NOT_AT_MINIMUM, f"the trace still falls, by {-rise:.3g} over the kept draws"
-    if believed or abs(rise) > TREND_LARGE * llc:
+        reason = f"the trace still falls, by {size:.3g} over the kept draws"
+        return NOT_AT_MINIMUM, reason
+    if believed or size > TREND_LARGE * llc:
         direction = "rises" if rise > 0 else "falls"
-        return NOT_CONVERGED, f"the trace still {direction}, by {abs(rise):.3g} over the kept draws: take more draws"
+        reason = f"the trace still {direction}, by {size:.3g} over the kept draws: take more draws"
+        return NOT_CONVERGED, reason
     error = standard_error(kept)
     if math.isnan(error) or error > MAX_RELATIVE_ERROR * llc:
-        return NOT_CONVERGED, f"standard error {error:.3g} at an estimate of {llc:.3g}: take more draws"
-    outliers = outlying_chains(kept.mean(axis=1), llc)
+        reason = f"standard error {error:.3g} at an estimate of {llc:.3g}: take more draws"
+        return NOT_CONVERGED, reason
+    chain_means = kept.mean(axis=1)  # (C,)
+    outliers = outlying_chains(chain_means, llc)
     if outliers:
         named = ", ".join(map(str, outliers))
-        return NOT_CONVERGED, f"chains {named} are apart from the others: take more draws or a smaller step size"
-    return OK, f"plateau: over the kept draws the trace moves by {rise:.2g} ± {rise_error:.2g}"
+        reason = f"chains {named} are apart from the others: take more draws or a smaller step size"
+        return NOT_CONVERGED, reason
+    reason = f"plateau: over the kept draws the trace moves by {rise:.2g} ± {rise_error:.2g}"
+    return OK, reason
 
 
-def outlying_chains(means: NDArray[np.float64], llc: float) -> tuple[int, ...]:
+def outlying_chains(means: np.ndarray, llc: float) -> tuple[int, ...]:
     """Return the chains whose own estimates are far from those of the other chains.
 
     Far is more than half of the estimate from the median chain, and more than six spreads of the chains. The spread is
@@ -96,7 +109,9 @@ def outlying_chains(means: NDArray[np.float64], llc: float) -> tuple[int, ...]:
         >>> outlying_chains(np.array([30.0, 31.0, 29.0, 90.0]), llc=45.0)
         (3,)
     """
-    distance = np.abs(means - np.median(means))  # (C,)
+    median = np.median(means)
+    distance = np.abs(means - median)  # (C,)
     spread = 1.4826 * np.median(distance)  # the standard deviation, if the chains are normally distributed
-    far = (distance > OUTLIER_RELATIVE * llc) & (distance > OUTLIER_SPREADS * spread)
-    return tuple(map(int, np.flatnonzero(far)))
+    limit = max(OUTLIER_RELATIVE * llc, OUTLIER_SPREADS * spread)
+    far = np.flatnonzero(distance > limit)
+    return tuple(far.tolist())

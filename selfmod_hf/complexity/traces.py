@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+Array = NDArray[np.float64]
+
 
 @dataclass
 class Traces:
@@ -21,20 +23,22 @@ class Traces:
         recorded: whether every step from the third on was the replay of a recorded step, which is faster.
     """
 
-    losses: NDArray[np.float64]
-    baseline: NDArray[np.float64]
-    distances: NDArray[np.float64]
-    acceptance: NDArray[np.float64]
+    losses: Array
+    baseline: Array
+    distances: Array
+    acceptance: Array
     recorded: bool = True
 
     @classmethod
     def empty(cls, groups: int, chains: int, draws: int) -> Traces:
         """Return traces without values (NaN)."""
+        each_draw = np.full((groups, chains, draws), np.nan)
+        each_chain = np.full((groups, chains), np.nan)
         return cls(
-            losses=np.full((groups, chains, draws), np.nan),
-            baseline=np.full((groups, chains, draws), np.nan),
-            distances=np.full((groups, chains), np.nan),
-            acceptance=np.full((groups, chains), np.nan),
+            losses=each_draw,
+            baseline=each_draw.copy(),
+            distances=each_chain,
+            acceptance=each_chain.copy(),
         )
 
     def write(self, other: Traces, groups: range, chains: Sequence[int]) -> None:

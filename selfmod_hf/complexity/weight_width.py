@@ -49,7 +49,12 @@ class WeightWidth:
         }
 
 
-def weight_width(model: nn.Module, *, layer: str | None = None, bins: int | Sequence[float] = 100) -> WeightWidth:
+def weight_width(
+    model: nn.Module,
+    *,
+    layer: str | None = None,
+    bins: int | Sequence[float] = 100,
+) -> WeightWidth:
     """Return the standard deviation and histogram of the final classification layer's weights.
 
     Premakumar et al. 2024 (arXiv 2407.10188), section 2. Prune the self-model first.
@@ -75,9 +80,15 @@ def weight_width(model: nn.Module, *, layer: str | None = None, bins: int | Sequ
     return weight_width_of(weight, layer=name, bins=bins)
 
 
-def weight_width_of(weight: Tensor, *, layer: str = "weight", bins: int | Sequence[float] = 100) -> WeightWidth:
+def weight_width_of(
+    weight: Tensor,
+    *,
+    layer: str = "weight",
+    bins: int | Sequence[float] = 100,
+) -> WeightWidth:
     """Return the same for a weight tensor, for example an entry of a state dict."""
-    values = weight.detach().to("cpu", torch.float64).numpy().ravel()
+    tensor = weight.detach().to("cpu", torch.float64)
+    values = tensor.numpy().ravel()
     finite = np.isfinite(values)
     if not finite.all():
         count = int((~finite).sum())
@@ -97,7 +108,8 @@ def histogram(values: NDArray[Any], bins: int | Sequence[float]) -> tuple[NDArra
     if high - low < 1e-9 * abs(high):
         low -= 1e-6 * abs(low)
         high += 1e-6 * abs(high)
-    edges = np.histogram_bin_edges(values, bins, (low, high))
+    spread = (low, high)
+    edges = np.histogram_bin_edges(values, bins, spread)
     counts, _ = np.histogram(values, edges)
     return counts, edges
 

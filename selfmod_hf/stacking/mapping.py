@@ -93,7 +93,12 @@ def _call_one(  # noqa: PLR0913 - the first three are bound by `map_copies`
 
 
 def _call_in_turn(  # noqa: PLR0913 - the first two are bound by `map_copies`
-    call_one: Mapped, dims: tuple[Any, Any], copies: Values, common: Values, inputs: Any, targets: Any
+    call_one: Mapped,
+    dims: tuple[Any, Any],
+    copies: Values,
+    common: Values,
+    inputs: Any,
+    targets: Any,
 ) -> Tensor:
     """Return the results of all copies, called one after another."""
     first = next(iter(copies.values()))  # (K, *shape)

@@ -39,27 +39,32 @@ def deep_linear_coefficient(widths: Sequence[int], rank: int) -> float:
     chosen = _chosen_layers(sorted(excess))  # m_S
     count = len(chosen) - 1  # l
     total = sum(chosen)
-    rounded = math.ceil(total / count)  # M
-    a = total - (rounded - 1) * count
+    quotient = math.ceil(total / count)  # M
+    a = total - (quotient - 1) * count
     squares = sum(m * m for m in chosen)
     pairs = (total**2 - squares) / 2  # sum of m_i m_j
-    regular = (rank * (widths[0] + widths[-1]) - rank**2) / 2
-    remainder = a * (count - a) / (4 * count)
-    mean = (count - 1) * total**2 / (4 * count)
-    return regular + remainder - mean + pairs / 2
+    outer = widths[0] + widths[-1]
+    regular = (rank * outer - rank**2) / 2
+    four = 4 * count
+    remainder = a * (count - a) / four
+    mean_part = (count - 1) * total**2 / four
+    return regular + remainder - mean_part + pairs / 2
 
 
 def _chosen_layers(excess: list[int]) -> list[int]:
     """Return m_S. Layers below a threshold are in S, so it is a beginning of the sorted list."""
     for size in range(2, len(excess) + 1):
-        chosen, others = excess[:size], excess[size:]
+        chosen = excess[:size]
+        others = excess[size:]
         count = size - 1
         total = sum(chosen)
-        if total < count * chosen[-1]:
+        largest = chosen[-1]
+        if total < count * largest:
             continue
         if not others:
             return chosen
-        if chosen[-1] < others[0] and total < count * others[0]:
+        smallest = others[0]
+        if largest < smallest and total < count * smallest:
             return chosen
     raise AssertionError(f"no subset of {excess} satisfies the conditions")
 
@@ -88,7 +93,12 @@ class DeepLinear(nn.Sequential):
 
 
 def deep_linear(
-    widths: Sequence[int], rank: int, *, num_samples: int = 20_000, seed: int = 0, spread: float = 0.25
+    widths: Sequence[int],
+    rank: int,
+    *,
+    num_samples: int = 20_000,
+    seed: int = 0,
+    spread: float = 0.25,
 ) -> GroundTruth:
     """Return a deep linear network of layers with rank r each, with standard normal inputs.
 
@@ -108,7 +118,9 @@ def deep_linear(
     frames = [_frame(width, rank, generator) for width in widths]
     model = DeepLinear(widths)
     with torch.no_grad():
-        for layer, (right, left) in zip(model.layers, itertools.pairwise(frames), strict=True):
+        for place, layer in enumerate(model.layers):
+            right = frames[place]
+            left = frames[place + 1]
             uniform = torch.rand(rank, generator=generator)
             values = 1 + spread * (2 * uniform - 1)  # s, (r,)
             weight = left * values @ right.T
@@ -132,7 +144,12 @@ def _frame(width: int, rank: int, generator: torch.Generator) -> Tensor:
     return orthonormal
 
 
-def deep_linear_cases(count: int = 30, *, seed: int = 0, max_parameters: int = 5000) -> list[tuple[list[int], int]]:
+def deep_linear_cases(
+    count: int = 30,
+    *,
+    seed: int = 0,
+    max_parameters: int = 5000,
+) -> list[tuple[list[int], int]]:
     """Return (widths, rank) of networks of 2, 3 and 4 layers in turn, sizes spread evenly on a log scale.
 
     Args:
@@ -151,17 +168,21 @@ def deep_linear_cases(count: int = 30, *, seed: int = 0, max_parameters: int = 5
         largest = (max_parameters / layers) ** 0.5 * 1.2
         low = math.log(3)
         high = math.log(largest)
-        place = float(torch.rand((), generator=generator))
-        centre = math.exp(low + (high - low) * place)
-        factors = 0.7 + 0.6 * torch.rand(layers + 1, generator=generator)
+        uniform = torch.rand((), generator=generator)
+        place = low + (high - low) * float(uniform)
+        centre = math.exp(place)
+        spread = torch.rand(layers + 1, generator=generator)
+        factors = 0.7 + 0.6 * spread
         widths = []
-        for factor in factors:
-            width = round(centre * float(factor))
+        for factor in factors.tolist():
+            width = round(centre * factor)
             widths.append(max(2, width))
-        rank = int(torch.randint(1, min(widths) + 1, (), generator=generator))
+        most = min(widths)
+        rank = torch.randint(1, most + 1, (), generator=generator)
+        case = (widths, int(rank))
         size = 0
         for num_inputs, num_outputs in itertools.pairwise(widths):
             size += num_inputs * num_outputs
-        if size <= max_parameters and (widths, rank) not in cases:
-            cases.append((widths, rank))
+        if size <= max_parameters and case not in cases:
+            cases.append(case)
     return cases

@@ -8,7 +8,13 @@ from torch import nn
 from .known import GroundTruth
 
 
-def regular(num_inputs: int, num_outputs: int = 1, *, num_samples: int = 20_000, seed: int = 0) -> GroundTruth:
+def regular(
+    num_inputs: int,
+    num_outputs: int = 1,
+    *,
+    num_samples: int = 20_000,
+    seed: int = 0,
+) -> GroundTruth:
     """Return a linear regression with standard normal inputs and a bias, λ = d/2.
 
     It has d = outputs * (inputs + 1) parameters.

@@ -21,7 +21,12 @@ from .base import Dynamics, Sampler, add_scaled_
 from .sgld import SGLDState, init
 
 
-def update(state: SGLDState, gradient: Tensor, noise: Tensor, dynamics: Dynamics) -> SGLDState:
+def update(
+    state: SGLDState,
+    gradient: Tensor,
+    noise: Tensor,
+    dynamics: Dynamics,
+) -> SGLDState:
     """Move all chains by one step. Every tensor is (R, P)."""
     fisher = dynamics.fisher
     assert fisher is not None

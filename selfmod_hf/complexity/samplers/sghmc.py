@@ -38,7 +38,12 @@ def init(position: Tensor, *, momentum: float = 0.9) -> SGHMCState:
 
 
 def update(
-    state: SGHMCState, gradient: Tensor, noise: Tensor, dynamics: Dynamics, *, momentum: float = 0.9
+    state: SGHMCState,
+    gradient: Tensor,
+    noise: Tensor,
+    dynamics: Dynamics,
+    *,
+    momentum: float = 0.9,
 ) -> SGHMCState:
     """Move all chains by one step. Every tensor is (R, P)."""
     half = dynamics.step_size**0.5 / 2  # h/2

@@ -33,7 +33,12 @@ def init(position: Tensor) -> SGLDState:
     return SGLDState(position)
 
 
-def update(state: SGLDState, gradient: Tensor, noise: Tensor, dynamics: Dynamics) -> SGLDState:
+def update(
+    state: SGLDState,
+    gradient: Tensor,
+    noise: Tensor,
+    dynamics: Dynamics,
+) -> SGLDState:
     """Move all chains by one step. Every tensor is (R, P)."""
     half = dynamics.step_size / 2  # ε/2
     pull = half * dynamics.localization
