@@ -78,7 +78,7 @@ COMMANDS = {
     ),
     "tune": Command(
         ["tune", "--task", "digits", *DIGITS, "--num_train_epochs", "4", "--trials", "12", "--stack", "5",
-         "--rlct_draws", "40", "--quiet", "--output_dir", "out", "--space", "aux_weight=0:5", "hidden_sizes=8,8-8",
+         "--num_draws", "40", "--quiet", "--output_dir", "out", "--space", "aux_weight=0:5", "hidden_sizes=8,8-8",
          "learning_rate=0.05:0.1:log"],
         ("out/trials.json", "out/pareto.json", "out/pareto.txt", "out/groups/*"),
     ),

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _EXPORTS: dict[str, str] = {
     "ImagePreprocessing": ".data",
     "Member": ".trainer.population",
+    "RunSettings": ".experiments.run_settings",
     "SelfModelingConfig": ".models",
     "SelfModelingForImageClassification": ".models",
     "SelfModelingForSequenceClassification": ".models",
@@ -19,7 +20,9 @@ _EXPORTS: dict[str, str] = {
     "SelfModelingPopulation": ".trainer.population",
     "SelfModelingTrainer": ".trainer",
     "SelfModelingTrainingArguments": ".trainer",
+    "SweepSettings": ".experiments.sweep_settings",
     "TaskSpec": ".data",
+    "TuningResult": ".experiments.tuning_result",
     "backbone_preprocessing": ".data",
     "get_task": ".data",
     "load_images": ".data",
@@ -27,6 +30,8 @@ _EXPORTS: dict[str, str] = {
     "load_texts": ".data",
     "push": ".reports.push",
     "report": ".reports.report",
+    "reproduce": ".reproduction",
+    "run_sweep": ".experiments.sweep",
     "LLCCalibration": ".complexity",
     "LLCResult": ".complexity",
     "calibrate_llc": ".complexity",
@@ -35,6 +40,7 @@ _EXPORTS: dict[str, str] = {
     "estimate_checkpoints": ".trainer.saved_rlct",
     "estimate_rlct": ".trainer",
     "replicate_rlct": ".trainer.saved_rlct",
+    "tune": ".experiments.tune",
     "weight_width": ".complexity",
 }
 

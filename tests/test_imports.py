@@ -19,6 +19,7 @@ FLOORS = [
     {"trainer"},
     {"experiments"},
     {"reports"},
+    {"reproduction"},
     {"cli"},
 ]
 # beside each other, in one direction

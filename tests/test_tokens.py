@@ -85,7 +85,7 @@ def test_no_token_is_written_or_printed(loopback_hub, small_sweep, tmp_path, mon
             ["train", "--task=digits", *tiny, *flag, "--hub_model_id=../x", "--push_to_hub"],
             ["sweep", "--recipe=digits", *flag],
             ["push", "net", "--repo=me/net", *flag],
-            ["tune", "--task=digits", *tiny, "--trials=1", "--rlct_draws=10", "--output_dir=tune", *flag],
+            ["tune", "--task=digits", *tiny, "--trials=1", "--num_draws=10", "--output_dir=tune", *flag],
         ]  # fmt: skip
         shutil.rmtree(tmp_path / "tune", ignore_errors=True)
         output = run(loopback_hub, tmp_path, typed, token=None)

@@ -17,6 +17,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, NoReturn
 
+from .arguments import current_spelling
 from .usage_errors import UsageError
 
 
@@ -75,7 +76,7 @@ def entry(argv: Sequence[str] | None = None) -> NoReturn:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. An error while working passes."""
-    argv = [_underscored(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    argv = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for a terminal that cannot show "nβ"
     if not argv or argv[0] in ("-h", "--help"):
@@ -94,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ..hub.connection import be_patient
 
         be_patient()
+        argv[1:] = current_spelling(argv[0], argv[1:])
         command.run(argv[1:])
         _leave_together()
     except KeyboardInterrupt:
@@ -115,12 +117,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _flags_of(command: ModuleType) -> set[str]:
     return {field.name for cls in command.flag_classes() for field in fields(cls)}
-
-
-def _underscored(argument: str) -> str:
-    """A flag as its dataclass spells it; argparse takes `--aux-weight` too."""
-    name, equals, value = argument.partition("=")
-    return f"--{name[2:].replace('-', '_')}{equals}{value}" if argument.startswith("--") else argument
 
 
 def _leave_together() -> None:

@@ -1,58 +1,64 @@
-"""Flags: dataclasses read by transformers' HfArgumentParser, from a recipe, a YAML or JSON file, and the command line.
-
-The three are one list of flags, the later ones winning: recipe, then `--config` file, then what was typed.
-"""
+"""Flags: dataclasses that transformers' HfArgumentParser reads from the command line and from a YAML or JSON file."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
-import json
-import math
 import os
+import re
 import sys
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..experiments.setting import as_flags, check_finite, did_you_mean
 from ..files import read_yaml
 from .usage_errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from transformers import HfArgumentParser
 
+    from ..data import TaskData
+
+# old spellings of flags, by command
+RENAMED: Mapping[str, Mapping[str, str]] = {
+    "rlct": {"preset": "rlct_preset"},
+    "tune": {"rlct_draws": "num_draws"},
+}
+
 
 def make_parser(
-    command: str, *dataclasses: Any, defaults: Mapping[str, Any] | None = None, epilog: str | None = None
+    command: str, *groups: Any, defaults: Mapping[str, Any] | None = None, epilog: str | None = None
 ) -> HfArgumentParser:
-    """A parser for these dataclasses whose errors are one line.
+    """Return a parser for dataclasses of flags. Its errors are one line.
 
     Args:
         command: its name.
-        dataclasses: of flags.
+        groups: the dataclasses.
         defaults: in place of the dataclasses' own.
-        epilog: what the help says at its end.
+        epilog: end of the help.
     """
     from transformers import HfArgumentParser
+
+    names = {field.name for group in groups for field in dataclasses.fields(group)}
+    ours = dict(defaults or {})
 
     class Parser(HfArgumentParser):
         def error(self, message: str) -> NoReturn:
             raise UsageError(f"{message} ({self.prog} --help explains the flags)")
 
-        def add_argument(self, *names: Any, **settings: Any) -> Any:
-            text = settings.get("help", "")
-            default = ours.get(names[0].lstrip("-"), settings.get("default", argparse.SUPPRESS))
-            if names[0].startswith("--no_"):
-                settings["help"] = f"The same as --{names[0].removeprefix('--no_')} False."
+        def add_argument(self, *flags: Any, **options: Any) -> Any:
+            text = _help_with_flags(options.get("help") or "", names)
+            default = ours.get(flags[0].lstrip("-"), options.get("default", argparse.SUPPRESS))
+            if flags[0].startswith("--no_"):
+                text = f"The same as --{flags[0].removeprefix('--no_')} False."
             elif default not in (None, argparse.SUPPRESS) and "default" not in text:
-                settings["help"] = f"{text} (default: %(default)s)"
-            return super().add_argument(*names, **settings)
+                text = f"{text} (default: %(default)s)"
+            return super().add_argument(*flags, **{**options, "help": text})
 
-    name, ours = f"selfmod {command}", dict(defaults or {})
+    name = f"selfmod {command}"
     parser = Parser(
-        dataclasses,
+        groups,
         prog=name,
         usage=f"{name} [--flag value ...]",
         epilog=epilog,
@@ -63,56 +69,73 @@ def make_parser(
     return parser
 
 
-def as_flags(values: Mapping[str, Any]) -> list[str]:
-    """Return values as flags: {"aux_weight": 1.0, "hidden_sizes": [8, 4]} -> --aux_weight 1.0 --hidden_sizes 8 4.
+def _help_with_flags(text: str, names: set[str]) -> str:
+    """Return a help text with a flag in place of each field in backquotes."""
+    return re.sub(r"`(\w+)`", lambda match: f"--{match[1]}" if match[1] in names else match[0], text)
 
-    None gives no flag.
+
+def current_spelling(command: str, argv: Sequence[str]) -> list[str]:
+    """Return the arguments of a command with the current spelling of each flag. A line names each that was old.
+
+    Args:
+        command: its name.
+        argv: its flags.
     """
-    flags = []
-    for name, value in values.items():
-        if value is None:
-            continue
-        texts = value if isinstance(value, (list, tuple)) else [value]
-        # --name=value, since a value may begin with a minus sign
-        texts = [json.dumps(text) if isinstance(text, dict) else str(text) for text in texts]
-        flags += [f"--{name}={texts[0]}"] if len(texts) == 1 else [f"--{name}", *texts]
-    return flags
+    renamed = RENAMED.get(command, {})
+    found = []
+    for argument in argv:
+        name, equals, value = argument.partition("=")
+        if name.startswith("--"):
+            name = f"--{name[2:].replace('-', '_')}"
+            argument = f"{name}{equals}{value}"
+        new = renamed.get(name.removeprefix("--")) if name.startswith("--") else None
+        if new is not None:
+            print_note(f"{name} is an old spelling of --{new}")
+            argument = f"--{new}{equals}{value}"
+        found.append(argument)
+    return found
 
 
-def read_config_file(path: str, parser: HfArgumentParser) -> dict[str, Any]:
-    """The flags in a YAML or JSON file.
-
-    Raises:
-        UsageError: no such file, no mapping, or a key that is no flag.
-    """
-    with one_line():
-        values = read_yaml("config", path)
-    known = vars(parser.parse_args([]))
-    for key in values:
-        if key not in known:
-            hint = did_you_mean(str(key), known)
-            raise UsageError(f"--config {path}: unknown key {key!r}{hint} (keys are the flags without dashes)")
-    return values
-
-
-# what other tools call these
-_ELSEWHERE = {"lr": "learning_rate", "epochs": "num_train_epochs", "output": "output_dir", "dataset": "dataset_name"}
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Names that may have been meant, as the end of a message; empty where none is near."""
-    known = list(known)
-    near = [_ELSEWHERE[name]] if _ELSEWHERE.get(name) in known else difflib.get_close_matches(name, known)
-    return f"; did you mean {', '.join(near)}?" if near else ""
-
-
-def parse(parser: HfArgumentParser, flags: Sequence[str], *, positional: str | None = None) -> tuple[Any, ...]:
-    """The dataclasses these flags fill.
+def typed_values(parser: HfArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
+    """Return the flags that were typed, by name, in the order of the help.
 
     Args:
         parser: for them.
-        flags: as typed.
-        positional: the field of the first dataclass whose value may be given without a flag, anywhere but behind a
+        argv: as typed.
+
+    Raises:
+        UsageError: an unknown flag, or a value that a flag does not take.
+    """
+    absent = object()
+    names = [action.dest for action in parser._actions if action.dest != "help"]
+    values, unknown = parser.parse_known_args(list(argv), Namespace(**dict.fromkeys(names, absent)))
+    check_no_unknown(parser, unknown, names)
+    return {name: value for name, value in vars(values).items() if value is not absent}
+
+
+def check_no_unknown(parser: HfArgumentParser, unknown: Sequence[str], names: Sequence[str]) -> None:
+    """Raise a UsageError for the first argument that belongs to no flag.
+
+    Args:
+        parser: of the command.
+        unknown: the arguments that it left over.
+        names: its flags, without dashes.
+    """
+    if not unknown:
+        return
+    name = unknown[0].partition("=")[0]
+    if not name.startswith("-"):
+        raise UsageError(f"{name}: belongs to no flag ({parser.prog} --help lists them)")
+    raise UsageError(f"{name}: no such flag{did_you_mean(name.strip('-'), names)} ({parser.prog} --help lists them)")
+
+
+def parse(parser: HfArgumentParser, argv: Sequence[str], *, positional: str | None = None) -> tuple[Any, ...]:
+    """Return the dataclasses that these flags fill.
+
+    Args:
+        parser: for them.
+        argv: as typed.
+        positional: a field of the first dataclass. Its value may be given without a flag, anywhere except behind a
             switch such as --quiet, which would take it.
 
     Raises:
@@ -120,52 +143,54 @@ def parse(parser: HfArgumentParser, flags: Sequence[str], *, positional: str | N
     """
     with one_line():
         *instances, unknown = parser.parse_args_into_dataclasses(
-            list(flags), return_remaining_strings=True, look_for_args_file=False
+            list(argv), return_remaining_strings=True, look_for_args_file=False
         )
     if positional and unknown and not unknown[0].startswith("-") and getattr(instances[0], positional) is None:
         setattr(instances[0], positional, unknown.pop(0))
-    if unknown:
-        name = unknown[0].partition("=")[0]
-        if not name.startswith("-"):
-            raise UsageError(f"{name}: belongs to no flag ({parser.prog} --help lists them)")
-        fields = [field.name for instance in instances for field in dataclasses.fields(instance)]
-        hint = did_you_mean(name.strip("-"), fields)
-        raise UsageError(f"{name}: no such flag{hint} ({parser.prog} --help lists them)")
+    check_no_unknown(parser, unknown, [name for instance in instances for name in vars(instance)])
     for instance in instances:
-        check_finite(instance)
+        check_finite(vars(instance))
     return tuple(instances)
 
 
-def check_finite(instance: Any) -> None:
-    """Refuse NaN and infinity, which mean nothing anywhere (but "clip nothing, log the norm")."""
-    for field in dataclasses.fields(instance):
-        value = getattr(instance, field.name)
-        numbers = value if isinstance(value, list) else [value]
-        finite = all(math.isfinite(number) for number in numbers if isinstance(number, float))
-        if not finite and (field.name, value) != ("max_grad_norm", math.inf):
-            raise UsageError(f"--{field.name} {value}: allowed are finite numbers")
+def read_config_file(path: str, parser: HfArgumentParser) -> dict[str, Any]:
+    """Return the flags in a YAML or JSON file, by name.
 
+    Args:
+        path: the file.
+        parser: of the command.
 
-def check_output_dir(folder: str | Path | None) -> None:
-    """Refuse a folder that cannot be made or written to; None, a command's own, is one that can."""
-    if folder is None:
-        return
-    if "\0" in str(folder):
-        raise UsageError(f"--output_dir {str(folder)!r}: allowed are names without a null character")
-    try:
-        place = next(place for place in (Path(folder), *Path(folder).parents) if place.exists())
-        if not place.is_dir():
-            raise UsageError(f"--output_dir {folder}: cannot be written to ({place} is no folder)")
-        with tempfile.TemporaryFile(dir=place):  # asking for permission is not enough for root, or over a network
-            pass
-    except OSError as error:
-        raise UsageError(f"--output_dir {folder}: cannot be written to ({error.strerror})") from error
+    Raises:
+        UsageError: no such file, no mapping, a key that is no flag, or a value that a flag does not take.
+    """
+    with one_line():
+        values = read_yaml("config", path)
+    known = [action.dest for action in parser._actions]
+    for key in values:
+        if key not in known:
+            hint = did_you_mean(str(key), known)
+            raise UsageError(f"--config {path}: unknown key {key!r}{hint} (keys are the flags without dashes)")
+    return typed_values(parser, as_flags(values))
 
 
 def print_note(text: str) -> None:
-    """Print a line that is no error, on the standard error; of several processes the first one does."""
+    """Print a line that is no error to the standard error. Of several processes the first one prints."""
     if int(os.environ.get("RANK", 0)) == 0:
         print(f"selfmod: {text}", file=sys.stderr)
+
+
+def note_unseen_classes(data: TaskData[Any]) -> None:
+    """Print the classes of the test samples that no training sample has, because no network can learn them."""
+    if data.unseen_classes:
+        shown = ", ".join(f"{name} ({count} test samples)" for name, count in data.unseen_classes.items())
+        print_note(f"no training sample has these classes: {shown}")
+
+
+def line_printer(quiet: bool) -> Callable[[str], None]:
+    """Return a function that prints a line of progress, or with `quiet` nothing."""
+    if quiet:
+        return lambda line: None
+    return lambda line: print(line, flush=True)
 
 
 def quieten(quiet: bool) -> None:

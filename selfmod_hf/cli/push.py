@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..experiments.setting import setting
 from .arguments import make_parser, parse, quieten
-from .data_flags import flag
 from .usage_errors import UsageError, hub_in_one_line
 
 
@@ -14,18 +14,18 @@ from .usage_errors import UsageError, hub_in_one_line
 class PushArguments:
     """What to push, and where to."""
 
-    folder: str | None = flag(
+    folder: str | None = setting(
         "Folder of a trained model, of `selfmod sweep`, or of a Space; may be given without the flag's name."
     )
-    repo: str | None = flag("Repository, user/name. A sweep becomes a model and a data set of that name.")
-    private: bool = flag("Make new repositories private.", default=False)
-    create_pr: bool = flag("Open a pull request in place of writing to the branch.", default=False)
-    revision: str | None = flag("Branch to write to, made where it is missing, or refs/pr/N; default: main.")
-    license: str | None = flag(
+    repo: str | None = setting("Repository, user/name. A sweep becomes a model and a data set of that name.")
+    private: bool = setting("Make new repositories private.", default=False)
+    create_pr: bool = setting("Open a pull request in place of writing to the branch.", default=False)
+    revision: str | None = setting("Branch to write to, made where it is missing, or refs/pr/N; default: main.")
+    license: str | None = setting(
         "License in the cards, by the Hub's identifier (apache-2.0, mit, ...); default: the run's own, else that of "
         "the card on the Hub, else that of the pretrained backbone, else none."
     )
-    quiet: bool = flag("No progress: the addresses only.", default=False)
+    quiet: bool = setting("No progress: the addresses only.", default=False)
 
 
 def flag_classes() -> tuple[type, ...]:

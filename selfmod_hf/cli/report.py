@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .arguments import check_output_dir, make_parser, parse
-from .data_flags import flag
+from ..experiments.folder_names import check_output_dir
+from ..experiments.setting import setting
+from .arguments import make_parser, parse
 from .usage_errors import UsageError, hub_in_one_line
 
 
@@ -17,14 +18,14 @@ from .usage_errors import UsageError, hub_in_one_line
 class ReportArguments:
     """What to report on, and where to write it."""
 
-    folder: str | None = flag(
+    folder: str | None = setting(
         "Results folder of `selfmod sweep`, or the repository it was pushed to; may be given without the flag's name."
     )
-    keep_chance: bool = flag(
+    keep_chance: bool = setting(
         "Count networks at chance level (no more accurate than guessing) in means, tests and trends, too.",
         default=False,
     )
-    output_dir: str | None = flag("Where it all goes; default: FOLDER/report, or runs/hub/<repository>/report.")
+    output_dir: str | None = setting("Where it all goes; default: FOLDER/report, or runs/hub/<repository>/report.")
 
 
 def flag_classes() -> tuple[type, ...]:

@@ -30,7 +30,12 @@ DISK_FULL = (
 )
 
 # fields of the library whose flag has another name; a command that has the field's own name as a flag keeps it
-_FLAG_OF = {"folder": "output_dir", "path": "output_dir", "per_device_train_batch_size": "train_batch_size"}
+_FLAG_OF = {
+    "folder": "output_dir",
+    "path": "output_dir",
+    "per_device_train_batch_size": "train_batch_size",
+    "preset": "rlct_preset",
+}
 
 
 class UsageError(Exception):

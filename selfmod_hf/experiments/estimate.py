@@ -1,4 +1,4 @@
-"""What a sweep will take: a few real steps and draws of each width, timed."""
+"""The time and memory of a sweep, from a few real steps and draws of each width."""
 
 from __future__ import annotations
 
@@ -12,74 +12,111 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
-from ..data import TaskData, TaskSpec
 from ..trainer.rlct import estimate_rlct
-from .folder import SweepFolder
-from .footprint import MemoryPlan
-from .plan import Cell, Plan
-from .sweep import make_trainer, populations_to_open
+from .plan import Cell
+from .prepared_sweep import PreparedSweep
+from .sweep_population import make_trainer
 
-WARM_UP, STEPS = 3, 8  # optimizer steps: not timed, timed
+WARM_UP = 3  # optimizer steps that are not timed
+STEPS = 8  # optimizer steps that are timed
 DRAWS = 20
 RLCT_NETWORKS = 3  # sampled in a probe; ten at once take a little less each
-PROBE_SECONDS = 10.0  # of each part of a probe, about: large networks get fewer draws, and a part of the data
+PROBE_SECONDS = 10.0  # of each part of a probe; large networks get fewer draws, and a part of the data
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a population is expected to take."""
+    """The expected work of a population.
+
+    Attributes:
+        cells: its networks.
+        bytes: of memory.
+        seconds: of training and sampling.
+    """
 
     cells: Sequence[Cell]
     bytes: int
     seconds: float
 
 
-def estimate_work(
-    plan: Plan, spec: TaskSpec, folder: SweepFolder, data: TaskData, memory: MemoryPlan
-) -> list[Estimate]:
-    """For each population still to be trained: memory by count, time by a probe of each width.
+def describe_work(sweep: PreparedSweep) -> str:
+    """Return the plan of a sweep with an estimate of memory and time, as lines of text.
 
-    Evaluation and writing are left out. What an interrupted population has done already is not taken off.
+    Args:
+        sweep: its input. Nothing is written into its folder.
     """
-    open_cells = [cells for _, cells in folder.unfinished_populations() if set(plan.cells) & set(cells)]
-    groups = [*open_cells, *populations_to_open(plan, folder, memory)]
+    plan, work = sweep.plan, estimate_work(sweep)
+    finished = sum(sweep.folder.is_finished(cell) for cell in plan.cells)
+    lines = [f"{len(plan.cells)} networks in {sweep.folder.path}, {finished} of them finished"]
+    for part in work:
+        if len(part.cells) > 1:
+            what = f"{len(part.cells):4} networks of width {part.cells[0].hidden_size}"
+            lines.append(_work_line(what, [part]))
+    singles = [part for part in work if len(part.cells) == 1]
+    if singles:
+        lines.append(_work_line(f"{len(singles):4} networks one by one", singles))
+    for hidden_size in {part.cells[0].hidden_size for part in work}:
+        reason = sweep.memory.explain(hidden_size)
+        if reason is not None:
+            lines.append(reason)
+    minutes = sum(part.seconds for part in work) / 60
+    lines.append(f"about {minutes:.1f} min in all, by a few real steps of each width")
+    for name, values in plan.settings.items():
+        lines.append(f"{name}: {values}")
+    return "\n".join(lines)
+
+
+def _work_line(what: str, parts: Sequence[Estimate]) -> str:
+    gibibytes = max(part.bytes for part in parts) / 2**30
+    minutes = sum(part.seconds for part in parts) / 60
+    first, last = parts[0].cells[0], parts[-1].cells[-1]
+    return f"  {what}, {first.name} .. {last.name}: about {gibibytes:.2f} GiB, {minutes:.1f} min"
+
+
+def estimate_work(sweep: PreparedSweep) -> list[Estimate]:
+    """Return the work of each population that is not finished: memory by count, time by a probe of each width.
+
+    Evaluation and writing are left out. The steps that an interrupted population has done are not subtracted.
+
+    Args:
+        sweep: its input.
+    """
+    groups = [cells for _, cells in sweep.interrupted_populations()]
+    groups += sweep.populations_to_open()
     seconds: dict[int, float] = {}  # of one network, by width
+    work = []
     for cells in groups:
-        size = cells[0].hidden_size
+        size, count = cells[0].hidden_size, len(cells)
         if size not in seconds:
-            seconds[size] = _seconds_per_network(plan, spec, data, cells, memory.sampled_at_once(size))
-    return [
-        Estimate(
-            cells,
-            len(cells) * memory.bytes_per_member(cells[0].hidden_size),
-            len(cells) * seconds[cells[0].hidden_size],
-        )
-        for cells in groups
-    ]
+            seconds[size] = _seconds_per_network(sweep, cells)
+        work.append(Estimate(cells, count * sweep.memory.bytes_per_member(size), count * seconds[size]))
+    return work
 
 
-def _seconds_per_network(
-    plan: Plan, spec: TaskSpec, data: TaskData, cells: Sequence[Cell], sampled_at_once: int
-) -> float:
-    batch, epochs = (plan.training[name] for name in ("per_device_train_batch_size", "num_train_epochs"))
-    steps = epochs * -(-len(data.train) // batch)
+def _seconds_per_network(sweep: PreparedSweep, cells: Sequence[Cell]) -> float:
+    """Return the seconds of training and sampling that one network of a population takes."""
+    plan = sweep.plan
+    batch, epochs = plan.training["per_device_train_batch_size"], plan.training["num_train_epochs"]
+    steps = epochs * -(-len(sweep.data.train) // batch)
     watch = _Stopwatch()
-    settings: dict[str, Any] = dict.fromkeys(("eval_strategy", "save_strategy", "logging_strategy"), "no")
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(plan, spec, data, Path(folder), cells, max_steps=WARM_UP + STEPS, **settings)
+        trainer = make_trainer(
+            sweep, Path(folder), cells,
+            max_steps=WARM_UP + STEPS, eval_strategy="no", save_strategy="no", logging_strategy="no",
+        )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(watch)
         trainer.train()
     step = watch.seconds / STEPS / len(cells)
-    count = min(RLCT_NETWORKS, sampled_at_once, len(cells))
-    models = [trainer.population.member(k) for k in range(count)] if len(cells) > 1 else [trainer.model]
+    count = min(RLCT_NETWORKS, sweep.memory.sampled_at_once(cells[0].hidden_size), len(cells))
+    models = [network.model() for network in trainer.networks()[:count]]
     every = plan.rlct_every_n_epochs
-    estimates = 1 + ((epochs - 1) // every if every else 0)
-    return steps * step + estimates * _sampling_seconds(plan, data, models, trainer.args.device, step / batch)
+    estimates = 1 + (epochs - 1) // every if every else 1
+    return steps * step + estimates * _sampling_seconds(sweep, models, trainer.args.device, step / batch)
 
 
 class _Stopwatch(TrainerCallback):
-    """Seconds that the steps after the warm-up took together."""
+    """Measures the seconds of all steps after the warm-up."""
 
     seconds = start = 0.0
 
@@ -91,29 +128,28 @@ class _Stopwatch(TrainerCallback):
             self.start, self.seconds = now, now - self.start
 
 
-def _sampling_seconds(plan: Plan, data: TaskData, models: Sequence[Any], device: Any, per_sample: float) -> float:
+def _sampling_seconds(sweep: PreparedSweep, models: Sequence[Any], device: Any, per_sample: float) -> float:
     """Return the seconds of one network's RLCT: the loss over the training set, the first draws, and all others.
 
     Args:
-        plan: its sampling settings are used.
-        data: the task's.
+        sweep: its data and sampling settings are used.
         models: networks that are sampled together.
-        device: where.
-        per_sample: seconds that training takes for a sample, so about those that a chain takes for one.
+        device: of the networks.
+        per_sample: seconds of a sample in training, and about those of a sample in a chain.
     """
-    chains, batch_size, num_draws = (plan.sampling[name] for name in ("num_chains", "batch_size", "num_draws"))
-    draw = len(models) * chains * batch_size * per_sample
+    sampling, train = sweep.plan.sampling, sweep.data.train
+    batch_size = sampling["batch_size"]
+    draw = len(models) * sampling["num_chains"] * batch_size * per_sample
     draws = min(DRAWS, max(2, round(PROBE_SECONDS / draw)))
     affordable = round(PROBE_SECONDS / (len(models) * per_sample))
-    samples = min(len(data.train), max(batch_size, affordable))
-    train = data.train.first(samples)
+    samples = min(len(train), max(batch_size, affordable))
     seconds = []
     for count in (draws, 2 * draws):
-        settings = {**plan.sampling, "num_draws": count, "num_burnin_steps": 0}
+        settings = {**sampling, "num_draws": count, "num_burnin_steps": 0}
         start = time.perf_counter()
-        estimate_rlct(models, train, device=device, **settings)
+        estimate_rlct(models, train.first(samples), device=device, **settings)
         seconds.append(time.perf_counter() - start)
     once, twice = seconds
     per_draw = max(twice - once, 0) / draws
-    over_data = max(once - draws * per_draw, 0) * len(data.train) / samples
-    return (over_data + per_draw * num_draws) / len(models)
+    over_data = max(once - draws * per_draw, 0) * len(train) / samples
+    return (over_data + per_draw * sampling["num_draws"]) / len(models)

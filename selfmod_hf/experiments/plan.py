@@ -71,10 +71,15 @@ class Plan:
     rlct_every_n_epochs: int = 0
 
     @property
+    def hidden_sizes(self) -> list[int]:
+        """Return the widths of the cells, in their order."""
+        return list(dict.fromkeys(cell.hidden_size for cell in self.cells))
+
+    @property
     def settings(self) -> dict[str, Any]:
-        """What must be equal for two sweeps to share a folder: everything but the cells."""
+        """Return the settings that two sweeps in one folder must share: everything except the cells."""
         sampling = {**self.sampling}
-        if self.rlct_every_n_epochs:  # absent: as in folders begun before this was there
+        if self.rlct_every_n_epochs:  # missing otherwise, as in folders of versions without this setting
             sampling["rlct_every_n_epochs"] = self.rlct_every_n_epochs
         return {"task": self.task, "training": {**self.training}, "sampling": sampling, "data": {**self.data}}
 

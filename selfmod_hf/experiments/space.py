@@ -1,4 +1,4 @@
-"""The space that a tuning searches: which parameters, and over what range."""
+"""The space of a tuning: its parameters, and the range of each."""
 
 from __future__ import annotations
 
@@ -11,75 +11,106 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-MEMBER_PARAMETERS = ("aux_weight", "learning_rate")  # may differ within a population; the others may not
-JOINED = {"hidden_sizes": "-", "target_layers": "+"}  # the layers of one choice
-PARAMETERS = (*MEMBER_PARAMETERS, "hidden_sizes", "target_layers")
+MEMBER_PARAMETERS = ("aux_weight", "learning_rate")  # may differ within a population
+LAYER_PARAMETERS = ("hidden_sizes", "target_layers")  # are shared by a population
+JOINED = {"hidden_sizes": "-", "target_layers": "+"}  # between the layers of one choice
 
 
 def parse_space(entries: Mapping[str, Any]) -> dict[str, BaseDistribution]:
     """Return Optuna's distributions from texts or lists.
 
     `"0:20"` is a range, `"0.001:0.1:log"` one of logarithmic scale, `"16,32,32-16"` a choice. An entry of
-    `hidden_sizes` has a number for each layer, joined by "-"; one of `target_layers` has names joined by "+"; in lists,
+    `hidden_sizes` has a number for each layer, joined by "-". One of `target_layers` has names joined by "+". In lists,
     an entry may be a list of these.
+
+    Args:
+        entries: range of each parameter.
 
     Raises:
         InputError: an unknown parameter, or a value that is none of these.
-    """
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    space: dict[str, BaseDistribution] = {}
+    Example:
+        >>> parse_space({"aux_weight": "0:20"})
+        {'aux_weight': FloatDistribution(high=20.0, log=False, low=0.0, step=None)}
+    """
+    space = {}
     for name, value in entries.items():
-        if name not in PARAMETERS:
-            raise InputError("space", name, f"allowed are {', '.join(PARAMETERS)}")
-        entries_of = value if isinstance(value, (list, tuple)) else str(value).split(",")
-        texts = [_joined(name, entry) for entry in entries_of]
+        if name not in (*MEMBER_PARAMETERS, *LAYER_PARAMETERS):
+            raise InputError("space", name, f"allowed are {', '.join((*MEMBER_PARAMETERS, *LAYER_PARAMETERS))}")
+        choices = value if isinstance(value, (list, tuple)) else str(value).split(",")
+        texts = [_joined(name, choice) for choice in choices]
         try:
-            if len(texts) == 1 and ":" in texts[0]:
-                low, high, *rest = texts[0].split(":")
-                if rest not in ([], ["log"]) or not float(low) <= float(high):
-                    raise ValueError("allowed is LOW:HIGH or LOW:HIGH:log, LOW at most HIGH")
-                space[name] = FloatDistribution(float(low), float(high), log=bool(rest))
-            elif name in MEMBER_PARAMETERS:
-                space[name] = CategoricalDistribution([float(text) for text in texts])
+            if name in MEMBER_PARAMETERS:
+                space[name] = _numbers(name, texts)
             else:
-                space[name] = CategoricalDistribution(texts)
-                for text in texts:
-                    as_train_flags({name: text})  # rejects what is no number
-            _check_numbers(name, space[name])
+                space[name] = _layers(name, texts)
         except ValueError as error:
             raise InputError("space", f"{name}={value}", str(error)) from error
-        if name in ("hidden_sizes", "target_layers") and isinstance(space[name], FloatDistribution):
-            raise InputError("space", f"{name}={value}", "allowed is a list of choices")
     return space
 
 
-def _check_numbers(name: str, range_: Any) -> None:
-    """Reject weights and learning rates that no network can be trained with."""
-    if name not in MEMBER_PARAMETERS:
-        return
-    numbers = range_.choices if hasattr(range_, "choices") else (range_.low, range_.high)
+def _joined(name: str, choice: Any) -> str:
+    if isinstance(choice, (list, tuple)) and name in JOINED:
+        return JOINED[name].join(map(str, choice))
+    return str(choice)
+
+
+def _numbers(name: str, texts: list[str]) -> BaseDistribution:
+    """Return the distribution of a self-model weight or learning rate.
+
+    Raises:
+        ValueError: no network can be trained with one of the numbers.
+    """
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    distribution: BaseDistribution
+    if len(texts) == 1 and ":" in texts[0]:
+        low, high, *scale = texts[0].split(":")
+        numbers = [float(low), float(high)]
+        if scale not in ([], ["log"]) or not numbers[0] <= numbers[1]:
+            raise ValueError("allowed is LOW:HIGH or LOW:HIGH:log, LOW at most HIGH")
+        distribution = FloatDistribution(*numbers, log=bool(scale))
+    else:
+        numbers = [float(text) for text in texts]
+        distribution = CategoricalDistribution(numbers)
     if not all(math.isfinite(number) and number >= 0 for number in numbers):
         raise ValueError("allowed are finite numbers of at least 0")
-    if name == "learning_rate" and not min(numbers) > 0:
+    if name == "learning_rate" and min(numbers) <= 0:
         raise ValueError("allowed are numbers above 0")
+    return distribution
 
 
-def _joined(name: str, entry: Any) -> str:
-    several = isinstance(entry, (list, tuple)) and name in JOINED
-    return JOINED[name].join(map(str, entry)) if several else str(entry)
+def _layers(name: str, texts: list[str]) -> BaseDistribution:
+    """Return the distribution of hidden sizes or target layers.
+
+    Raises:
+        ValueError: a range, or a size that is no number.
+    """
+    from optuna.distributions import CategoricalDistribution
+
+    if len(texts) == 1 and ":" in texts[0]:
+        raise ValueError("allowed is a list of choices")
+    for text in texts:
+        as_run_fields({name: text})
+    return CategoricalDistribution(texts)
 
 
-def as_train_flags(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a trial's parameters as flags of `selfmod train`."""
-    flags = dict(parameters)
-    if "hidden_sizes" in flags:
-        flags["hidden_sizes"] = [int(size) for size in flags["hidden_sizes"].split(JOINED["hidden_sizes"])]
-    if "target_layers" in flags:
-        flags["target_layers"] = flags["target_layers"].split(JOINED["target_layers"])
-    return flags
+def as_run_fields(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a trial's parameters as fields of `RunSettings`.
+
+    >>> as_run_fields({"aux_weight": 2.0, "hidden_sizes": "32-16"})
+    {'aux_weight': 2.0, 'hidden_sizes': [32, 16]}
+    """
+    fields = dict(parameters)
+    if "hidden_sizes" in fields:
+        fields["hidden_sizes"] = [int(size) for size in fields["hidden_sizes"].split(JOINED["hidden_sizes"])]
+    if "target_layers" in fields:
+        fields["target_layers"] = fields["target_layers"].split(JOINED["target_layers"])
+    return fields
 
 
 def only_value(distribution: Any) -> Any:
     """Return the value of a range whose ends are equal, or of a list of one choice."""
-    return distribution.choices[0] if hasattr(distribution, "choices") else distribution.low
+    if hasattr(distribution, "choices"):
+        return distribution.choices[0]
+    return distribution.low

@@ -1,21 +1,21 @@
-"""Tuning with Optuna: accuracy up, RLCT down, weight width down; trials of one shape train as one population.
+"""The folder of a tuning: its trials, shared by all workers.
 
-    journal.log       Optuna's journal: the study that all workers share
+    journal.log       Optuna's journal
     groups/N/         trials that train together, N the first of them: group.json, the Trainer's checkpoints
     trials.json       every trial: parameters, state, measures
     pareto.json, pareto.txt, pareto.png
 
-A worker asks for a group of trials that differ in the self-model's weight, the learning rate and the seed alone,
-because a population shares its architecture. It holds the group's lock while it works. The system lets go of a lock
-when its process ends, however it ends: a group that is unfinished and unlocked belongs to a killed worker, and the next
-worker that looks for work takes it up from its last checkpoint. So no trial is lost, and none is done twice.
+A worker asks for a group of trials. They differ only in self-model weight, learning rate and seed, because a population
+shares its architecture. The worker holds the group's lock while it works. The system releases the lock when the process
+ends. An unfinished group without a lock belongs to a killed worker, and the next worker continues it from its last
+checkpoint. So no trial is lost, and none is done twice.
 
-What trial N tries depends on the seed, on N and on the trials that were finished when it was proposed, and on nothing
-that a process remembers. So a study of one worker comes out the same however often the worker was killed; with several
-workers, what is finished when is a matter of their speed.
+The parameters of trial N depend on the seed, on N and on the trials that were finished when it was proposed. A process
+remembers nothing else. So a tuning with one worker gives the same result however often the worker was killed. With
+several workers the result depends on their speed.
 
-Why Optuna's own storage and no cluster engine (Ray Tune): what runs in parallel on one machine is a population, and
-workers on other machines need no more than the folder (on a file system with locks).
+The folder needs a file system with locks. A cluster engine such as Ray Tune is not needed, because the trials of one
+machine train as one population.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from ..files import to_json, write_figure, write_file
+from ..files import to_json, write_file
 from ..trainer.member import Member
 from .journal import open_journal, try_lock
 from .space import MEMBER_PARAMETERS, only_value
+from .tuning_result import OBJECTIVES, TuningResult, count_states
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
 
     from ..complexity import LLCResult
+    from .run_settings import RunSettings
 
-OBJECTIVES: dict[str, Any] = {"accuracy": "maximize", "rlct": "minimize", "weight_width": "minimize"}
 ACCURACIES = ("half_way", "accuracy")  # test accuracy after half of the epochs, and at the end
 
 
@@ -298,74 +298,23 @@ class Tuning:
     # ---- results ----
 
     def counts(self) -> dict[str, int]:
-        """Trials by state."""
-        states = [trial.state.name.lower() for trial in self.study.get_trials(deepcopy=False)]
-        return {state: states.count(state) for state in ("complete", "pruned", "running", "fail")}
+        """Return how many trials are in each state."""
+        return count_states(self.study.get_trials(deepcopy=False))
 
-    def pareto_front(self) -> list[FrozenTrial]:
-        """The trials that no other beats in every objective, the most accurate first."""
-        return sorted(self.study.best_trials, key=lambda trial: -trial.values[0])
+    def result(self, base: RunSettings, keep_accuracy: float) -> TuningResult:
+        """Return the trials so far.
 
-    def best(self, keep_accuracy: float) -> FrozenTrial | None:
-        """Return the trial of the lowest RLCT among those within `keep_accuracy` of the best accuracy.
-
-        RLCTs that have not converged are compared with no others: they count where no RLCT has converged.
+        Args:
+            base: settings that all trials share.
+            keep_accuracy: see `TuningResult`.
         """
-        from optuna.trial import TrialState
+        front = sorted(self.study.best_trials, key=lambda trial: -trial.values[0])
+        return TuningResult(self.folder, base, self.study.get_trials(deepcopy=False), front, keep_accuracy)
 
-        finished = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        least = max((trial.values[0] for trial in finished), default=0.0) - keep_accuracy
-        near = [trial for trial in finished if trial.values[0] >= least]
-        converged = [trial for trial in near if trial.user_attrs["rlct_status"] == "ok"]
-
-        def simplicity(trial: FrozenTrial) -> tuple[float, float, float]:
-            accuracy, rlct, width = trial.values
-            return rlct, -accuracy, width
-
-        return min(converged or near, key=simplicity, default=None)
-
-    def write_results(self, command: Callable[[FrozenTrial], str]) -> str:
-        """Write all trials, and the Pareto front as JSON, table and plot; returns the table."""
-        with self._lock("study"):  # workers may come to their ends together
-            return self._write_results(command)
-
-    def _write_results(self, command: Callable[[FrozenTrial], str]) -> str:
-        front = self.pareto_front()
-        everything = [
-            {"trial": trial.number, "state": trial.state.name.lower(), "parameters": trial.params, **trial.user_attrs}
-            for trial in self.study.get_trials(deepcopy=False)
-        ]
-        write_file(self.folder / "trials.json", to_json(everything))
-        noted = ("rlct_standard_error", "rlct_status", "nbeta", "rlct_preset")
-        entries = [
-            {"trial": trial.number, **dict(zip(OBJECTIVES, trial.values, strict=True)), "parameters": trial.params}
-            | {name: trial.user_attrs.get(name) for name in noted}
-            | {"command": command(trial)}
-            for trial in front
-        ]
-        write_file(self.folder / "pareto.json", to_json({"trials": self.counts(), "front": entries}))
-        table = _table(front)
-        write_file(self.folder / "pareto.txt", table + "\n")
-        self._plot(self.folder / "pareto.png")
-        return table
-
-    def _plot(self, path: Path) -> None:
-        from matplotlib.figure import Figure
-        from optuna.trial import TrialState
-
-        trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        front = {trial.number for trial in self.pareto_front()}
-        figure = Figure(figsize=(10, 4), layout="constrained")
-        for axis, label, column in zip(figure.subplots(1, 2), ("RLCT", "weight width"), (1, 2), strict=True):
-            for chosen, style in ((False, {"color": "0.6"}), (True, {"color": "tab:red"})):
-                own = [trial for trial in trials if (trial.number in front) is chosen]
-                title = "Pareto front" if chosen else "other trials"
-                axis.plot([t.values[column] for t in own], [t.values[0] for t in own], "o", label=title, **style)
-                for trial in own if chosen else ():
-                    axis.annotate(f" {trial.number}", (trial.values[column], trial.values[0]), fontsize=7)
-            axis.set(xlabel=label, ylabel="test accuracy", title=f"accuracy against {label}")
-            axis.legend(fontsize="small")
-        write_figure(figure, path, dpi=120)
+    def write_results(self, result: TuningResult) -> None:
+        """Write the files of a result. Workers that end together write one after the other."""
+        with self._lock("study"):
+            result.write()
 
 
 def _shared(trials: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:
@@ -374,19 +323,3 @@ def _shared(trials: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:
         return {}
     _, params = trials[0]
     return {name: value for name, value in params.items() if name not in MEMBER_PARAMETERS}
-
-
-def _table(front: Sequence[FrozenTrial]) -> str:
-    names = sorted({name for trial in front for name in trial.params})
-    lines = [["trial", "accuracy", "RLCT", "weight width", *names]]
-    for trial in front:
-        accuracy, rlct, width = trial.values
-        error, status = trial.user_attrs["rlct_standard_error"], trial.user_attrs["rlct_status"]
-        rlct_text = f"{rlct:.2f} ± {math.nan if error is None else error:.2f} ({status})"
-        values = [trial.params.get(name) for name in names]
-        texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
-        lines.append([f"{trial.number}", f"{accuracy:.4f}", rlct_text, f"{width:.4f}", *texts])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )

@@ -16,29 +16,30 @@ from hypothesis import strategies as st
 import selfmod_hf
 from selfmod_hf.cli import main
 from selfmod_hf.cli.arguments import make_parser
-from selfmod_hf.cli.data_flags import DataArguments
 from selfmod_hf.cli.push import PushArguments
 from selfmod_hf.cli.report import ReportArguments
 from selfmod_hf.cli.rlct import RLCTArguments
 from selfmod_hf.cli.sweep import SweepArguments
-from selfmod_hf.cli.train import ModelArguments, RunArguments
+from selfmod_hf.cli.train import CommandArguments
 from selfmod_hf.cli.tune import TuneArguments
-from selfmod_hf.trainer import SelfModelingTrainingArguments
+from selfmod_hf.experiments.data_settings import DataSettings
+from selfmod_hf.experiments.run_settings import GROUPS
+from selfmod_hf.experiments.sweep_settings import SweepSettings
 
-TRAIN = (DataArguments, ModelArguments, RunArguments, SelfModelingTrainingArguments)
+TRAIN = (CommandArguments, *GROUPS)
 FEW = ["--max_train_samples=40", "--max_test_samples=20", "--num_train_epochs=1", "--quiet", "--output_dir=out"]
 COMMANDS: dict[str, tuple[tuple[Any, ...], list[str]]] = {
     "train": (TRAIN, ["--task=digits", "--hidden_sizes=4", *FEW]),
     "sweep": (
-        (SweepArguments,),
+        (SweepSettings, SweepArguments),
         ["--hidden_sizes=4", "--aux_weights=0", "--seeds=1", "--num_chains=1", "--num_draws=4", *FEW],
     ),
     "rlct": (
-        (DataArguments, RLCTArguments),
+        (DataSettings, RLCTArguments),
         ["--model=MODEL", "--task=digits", "--max_train_samples=40", "--num_draws=4", "--num_chains=1", "--quiet",
          "--output_dir=out"],
     ),
-    "tune": ((TuneArguments, *TRAIN), ["--task=digits", "--hidden_sizes=4", "--trials=1", "--rlct_draws=4", *FEW]),
+    "tune": ((TuneArguments, *TRAIN), ["--task=digits", "--hidden_sizes=4", "--trials=1", "--num_draws=4", *FEW]),
     "report": ((ReportArguments,), ["--folder=SWEEP", "--output_dir=out"]),
     "push": ((PushArguments,), ["--folder=MODEL", "--repo=me/x", "--quiet"]),
 }  # fmt: skip
@@ -195,7 +196,7 @@ OUT_OF_RANGE = [
         "device": ["", "gpu", "cuda:99", "meta"],
         "dtype": ["", "int8"],
         "memory_gib": ["0", "-1"],
-        "preset": ["", "mine"],
+        "rlct_preset": ["", "mine"],
     }.items() for value in values),
     *(("tune", [f"--{name}={value}"], name) for name, values in {
         "space": ["", "aux_weight", "depth=1:2", "aux_weight=a:b", "aux_weight=1:0", "learning_rate=0:1:log",
@@ -205,7 +206,8 @@ OUT_OF_RANGE = [
         "stack": ["0"],
         "give_up_below": ["-1", "2"],
         "keep_accuracy": ["-1", "2"],
-        "rlct_draws": ["0"],
+        "num_draws": ["0"],
+        "num_chains": ["0"],
     }.items() for value in values),
     *(("report", [f"--{name}={value}"], name) for name, values in {"folder": ["", "."]}.items() for value in values),
     *(("push", [f"--{name}={value}"], name) for name, values in {"folder": ["", "nowhere", "."]}.items()
@@ -213,7 +215,7 @@ OUT_OF_RANGE = [
 ]  # fmt: skip
 OTHER_WORDS = {  # what a line says in place of the flag's name
     "space": "target_layers",
-    "tokenizer_name": "texts", "backbone_kwargs": "backbone", "small_image_stem": "stem", "rlct_draws": "num_draws",
+    "tokenizer_name": "texts", "backbone_kwargs": "backbone", "small_image_stem": "stem",
     "text_column": "dataset_name", "rlct_preset": "preset", "subfolder": "--model", "folder": "older",
     "num_chains": "num_", "num_draws": "num_", "num_burnin_steps": "num_", "hidden_sizes": "config", "model": "",
     "backbone_config": "backbone", "mixed_precision": "", "dataset_name": "",
@@ -351,7 +353,7 @@ def test_flags_with_dashes_are_those_with_underscores(place, capsys):
     assert json.loads(Path("out/training_args.json").read_text())["per_device_train_batch_size"] == 8
     assert json.loads(Path("out/config.json").read_text())["target_layers"] == []
     line = attempt(place, capsys, "tune", "--space=hidden_sizes=4,8", "--hidden-sizes=8")
-    assert "--hidden_sizes: is searched by --space" in (line or "")
+    assert "--hidden_sizes=[8]: is searched by --space" in (line or "")
 
 
 def test_a_checkpoint_of_another_network_is_refused(place, capsys):
@@ -411,7 +413,7 @@ def test_an_output_folder_that_is_a_file(place, capsys, command):
     Path("file").write_text("")
     given = {"rlct": ["--model", place["MODEL"]], "report": [place["SWEEP"]]}
     assert main([command, *given.get(command, []), "--output_dir", "file/inside"]) == 2
-    assert "--output_dir file/inside: cannot be written to (file is no folder)" in capsys.readouterr().err
+    assert "--output_dir='file/inside': cannot be written to (file is no folder)" in capsys.readouterr().err
 
 
 def test_the_version(capsys):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from selfmod_hf.cli.folder_names import default_folder
+from selfmod_hf.experiments.folder_names import default_folder
 
 RUN = {
     "task": "mnist", "dataset_name": None, "dataset_config": None, "backbone": "mlp", "backbone_name": None,

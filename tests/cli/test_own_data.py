@@ -70,7 +70,7 @@ def test_what_is_typed_replaces_single_entries(data, flags, sizes, targets, weig
 
 def test_tune_on_a_data_set_alone(data):
     space = ["--space", "aux_weight=1:5", "hidden_sizes=4,4-4"]
-    limits = ["--trials=2", "--stack=1", "--rlct_draws=4", "--give_up_below=0"]
+    limits = ["--trials=2", "--stack=1", "--num_draws=4", "--give_up_below=0"]
     assert main(["tune", f"--dataset_name={data}", *space, *limits, *FEW]) == 0
 
 
@@ -90,7 +90,7 @@ def test_classes_that_training_never_saw_are_said(command, tmp_path, monkeypatch
     data = write(tmp_path / "mine", "images", [0, 1] * 20, [0, 1, 2, 2])
     flags = {
         "train": [],
-        "tune": ["--trials=1", "--rlct_draws=4"],
+        "tune": ["--trials=1", "--num_draws=4"],
         "sweep": [
             "--hidden_sizes=4",
             "--aux_weights=0",

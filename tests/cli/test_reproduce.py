@@ -11,40 +11,40 @@ from pathlib import Path
 import pytest
 
 from selfmod_hf.cli import main
-from selfmod_hf.experiments import study
 from selfmod_hf.experiments.plan import GRIDS, departures, describe_setting, make_cells
-from selfmod_hf.experiments.study import STUDY, TaskFlags
+from selfmod_hf.experiments.reproduce_settings import REPRODUCTIONS, TaskParts
+from selfmod_hf.experiments.sweep_settings import SweepSettings
 
-SMALL = TaskFlags(
+SMALL = TaskParts(
     quick={
         "hidden_sizes": [8], "aux_weights": [0, 10], "seeds": [1, 2], "num_train_epochs": 4, "num_chains": 2,
         "num_draws": 40, "max_train_samples": 200,
     },
     tune={
         "trials": 2, "stack": 2, "space": ["learning_rate=0.02:0.1:log", "aux_weight=0:10"], "num_train_epochs": 2,
-        "max_train_samples": 200, "hidden_sizes": [8], "rlct_draws": 40, "give_up_below": 0,
+        "max_train_samples": 200, "hidden_sizes": [8], "num_draws": 40, "give_up_below": 0,
     },
     full={"max_train_samples": 100},
 )  # fmt: skip
 START = f"""
 import sys
 from selfmod_hf.cli import main
-from selfmod_hf.experiments.study import STUDY, TaskFlags
-STUDY["digits"] = {SMALL!r}
+from selfmod_hf.experiments.reproduce_settings import REPRODUCTIONS, TaskParts
+REPRODUCTIONS["digits"] = {SMALL!r}
 sys.exit(main(["reproduce", "--quiet", *sys.argv[1:]]))
 """
 
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setitem(STUDY, "digits", SMALL)
+    monkeypatch.setitem(REPRODUCTIONS, "digits", SMALL)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(STUDY, "digits", SMALL)
+        patched.setitem(REPRODUCTIONS, "digits", SMALL)
         assert main(["reproduce", "--tasks=digits", f"--output_dir={folder}"]) == 0
     return folder
 
@@ -133,14 +133,14 @@ def test_finished_parts_are_not_done_again(finished, small, capsys):
 
 @pytest.mark.parametrize("part", ["tune", "sweep", "report"])
 def test_a_study_cut_in_any_part_goes_on(finished, small, tmp_path, monkeypatch, part):
-    from selfmod_hf.cli import reproduce
+    from selfmod_hf import reproduction
 
     def cut(*args, **kwargs):
         raise KeyboardInterrupt
 
     flags = ["reproduce", "--quiet", f"--tune={part == 'tune'}", f"--output_dir={tmp_path}"]
     with monkeypatch.context() as patched:
-        patched.setattr(reproduce._Task, f"_{part}", cut)
+        patched.setattr(reproduction._Task, f"_{part}", cut)
         assert main(flags) == 130
     assert part not in json.loads((tmp_path / "study.json").read_text())["tasks"]["digits"]["parts"]
     assert main(flags) == 0
@@ -169,8 +169,8 @@ def test_a_killed_study_ends_the_same(finished, tmp_path):
 
 @pytest.mark.slow
 def test_tuned_settings_where_they_are_asked_for(monkeypatch, tmp_path):
-    searched = TaskFlags(quick=SMALL.quick, tune={**STUDY["digits"].tune, "trials": 4}, full={})
-    monkeypatch.setitem(STUDY, "digits", searched)
+    searched = TaskParts(quick=SMALL.quick, tune={**REPRODUCTIONS["digits"].tune, "trials": 4}, full={})
+    monkeypatch.setitem(REPRODUCTIONS, "digits", searched)
     assert main(["reproduce", "--use_tuned", "--quiet", f"--output_dir={tmp_path}"]) == 0
     task = json.loads((tmp_path / "study.json").read_text())["tasks"]["digits"]
     run = json.loads((tmp_path / "digits" / "sweep" / "run.json").read_text())
@@ -183,10 +183,10 @@ def test_tuned_settings_where_they_are_asked_for(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--tasks", "digit"], "--tasks digit: allowed are different ones of digits, mnist, cifar10, imdb"),
-        (["--tasks", "digits", "digits"], "--tasks digits digits"),
-        (["--scale=medium"], "--scale medium: allowed are quick, full"),
-        (["--use_tuned", "--tune=False"], "--use_tuned True: allowed with --tune True"),
+        (["--tasks", "digit"], "--tasks=['digit']: allowed are different ones of digits, mnist, cifar10, imdb"),
+        (["--tasks", "digits", "digits"], "--tasks=['digits', 'digits']"),
+        (["--scale=medium"], "--scale='medium': allowed are quick, full"),
+        (["--use_tuned", "--tune=False"], "--use_tuned=True: allowed if --tune is True"),
         (["--what=1"], "no such flag"),
     ],
 )
@@ -215,24 +215,17 @@ def test_a_task_of_other_flags_is_refused(finished, small, capsys):
 
 
 def test_the_full_scale_trains_the_papers_grid():
-    from selfmod_hf.cli.sweep import SweepArguments, make_plan
-    from selfmod_hf.data import get_task
-
     for task in ("mnist", "cifar10", "imdb"):
-        plan = make_plan(SweepArguments(recipe=task, **study.STUDY[task].full), get_task(task))
+        plan = SweepSettings(task, **REPRODUCTIONS[task].full).plan()
         assert departures(plan.settings, plan.cells) == []
         assert describe_setting(plan.settings, plan.cells).startswith("Setting: arXiv 2407.10188")
-        quick = make_plan(SweepArguments(recipe=task, **study.STUDY[task].quick), get_task(task))
+        quick = SweepSettings(task, **REPRODUCTIONS[task].quick).plan()
         assert describe_setting(quick.settings, quick.cells).startswith("NOT the setting")
 
 
 def test_departures_name_what_differs():
-    from selfmod_hf.cli.sweep import SweepArguments, make_plan
-    from selfmod_hf.data import get_task
-
     grid = GRIDS["imdb"]
-    args = SweepArguments(recipe="imdb", seeds=[1], learning_rate=0.2, max_train_samples=100, num_draws=50)
-    plan = make_plan(args, get_task("imdb"))
+    plan = SweepSettings("imdb", seeds=[1], learning_rate=0.2, max_train_samples=100, num_draws=50).plan()
     assert departures(plan.settings, plan.cells) == [
         "learning rate 0.2 instead of 0.1",
         "num draws 50 instead of 1000",
@@ -240,5 +233,5 @@ def test_departures_name_what_differs():
         "seeds 1 instead of 1, 2, 3, 4, 5, 6, 7, 8, 9, 10",
     ]
     attached = make_cells(grid.hidden_sizes, grid.aux_weights, grid.seeds, [False])
-    whole = make_plan(SweepArguments(recipe="imdb"), get_task("imdb"))
+    whole = SweepSettings("imdb").plan()
     assert departures(whole.settings, attached) == ["detach targets False instead of True"]

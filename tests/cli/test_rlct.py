@@ -214,7 +214,7 @@ def test_a_folder_of_data_that_only_its_owner_knows_must_be_named(small_model, t
     [
         (["--model", "{run}", "--step_size", "-1"], "step_size=-1.0"),
         (["--model", "{run}", "--nbeta", "n/2"], "nbeta='n/2'"),
-        (["--model", "{run}", "--preset", "papers"], "preset='papers'"),
+        (["--model", "{run}", "--rlct_preset", "papers"], "preset='papers'"),
         (["--model", "{run}", "--sampler", "hmc"], "sampler='hmc'"),
         (["--model", "{run}", "--parameters", "nothing.*"], "parameters='nothing.*'"),
         (["--model", "{run}", "--memory_gib", "0"], "--memory_gib 0.0"),

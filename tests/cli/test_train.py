@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from selfmod_hf.cli import COMMANDS, main
-from selfmod_hf.cli.train import parse_flags
+from selfmod_hf.cli.arguments import typed_values
+from selfmod_hf.cli.train import parser, run_settings
 from selfmod_hf.models import SelfModelingForImageClassification
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,8 +129,8 @@ def test_a_file_of_flags_wins_over_the_recipe_and_loses_to_what_is_typed(tmp_pat
     ],
 )
 def test_another_backbone_than_the_tasks_keeps_what_fits_it(argv, kept):
-    model_args = parse_flags(argv)[2]
-    assert (model_args.small_image_stem, model_args.backbone_kwargs) == kept
+    settings, _ = run_settings(typed_values(parser(), argv))
+    assert (settings.network.small_image_stem, settings.network.backbone_kwargs) == kept
 
 
 def test_weight_zero_is_the_baseline(tmp_path, monkeypatch):

@@ -16,13 +16,13 @@ import selfmod_hf
 from selfmod_hf.cli import main
 from selfmod_hf.cli.usage_errors import with_flags
 from selfmod_hf.complexity.samplers import SAMPLERS
-from selfmod_hf.experiments import study
+from selfmod_hf.experiments import reproduce_settings
 
 LIMITS = ["--max_train_samples=100", "--max_test_samples=50", "--num_train_epochs=2", "--quiet"]
 SMALL = {
     "train": ["--task=digits", *LIMITS],
     "sweep": ["--hidden_sizes=4", "--aux_weights", "0", "1", "--seeds=1", "--num_draws=4", "--num_chains=1", *LIMITS],
-    "tune": ["--task=digits", "--trials=2", "--stack=2", "--rlct_draws=4", *LIMITS],
+    "tune": ["--task=digits", "--trials=2", "--stack=2", "--num_draws=4", *LIMITS],
     "reproduce": ["--tune=False", "--quiet"],
 }
 
@@ -46,8 +46,8 @@ class ControlC(TrainerCallback):
 @pytest.fixture
 def small_study(monkeypatch):
     quick = {"hidden_sizes": [4], "seeds": [1], "num_train_epochs": 2, "max_train_samples": 100, "num_draws": 4}
-    flags = study.TaskFlags(quick=quick, tune={}, full={})
-    monkeypatch.setattr(study, "STUDY", {"digits": flags})
+    parts = reproduce_settings.TaskParts(quick=quick, tune={}, full={})
+    monkeypatch.setattr(reproduce_settings, "REPRODUCTIONS", {"digits": parts})
 
 
 def with_callback(monkeypatch, callback):

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 import torch
 
-from selfmod_hf import SelfModelingForImageClassification, weight_width
+from selfmod_hf import SelfModelingForImageClassification, SelfModelingTrainer, weight_width
 from selfmod_hf.cli import main
 from selfmod_hf.data import get_task, load_images
 from selfmod_hf.experiments import footprint as memory
-from selfmod_hf.experiments import sweep
+from selfmod_hf.experiments import sweep_population
 from selfmod_hf.experiments.folder import CURVE_COLUMNS, RESULT_COLUMNS, WEIGHTS_COLUMN, SweepFolder
 from selfmod_hf.experiments.plan import make_cells
 
@@ -69,7 +69,7 @@ def test_a_cell_equals_the_network_trained_alone(finished, tmp_path):
 
 def test_finished_cells_are_not_done_again(finished, monkeypatch):
     before = tables(finished)
-    monkeypatch.setattr(sweep, "make_trainer", None)
+    monkeypatch.setattr(sweep_population, "make_trainer", None)
     assert main(["sweep", *SMALL, f"--output_dir={finished}"]) == 0
     assert tables(finished) == before
 
@@ -117,7 +117,7 @@ def in_two_groups(tmp_path_factory) -> Path:
 def test_a_sweep_cut_anywhere_ends_the_same(in_two_groups, tmp_path, monkeypatch, part, time):
     """Cut when that part of the work is entered for the first or second time."""
     owner, _, name = part.rpartition(".")
-    where = getattr(sweep, owner) if owner else sweep
+    where = {"SweepFolder": SweepFolder, "SelfModelingTrainer": SelfModelingTrainer}.get(owner, sweep_population)
     original, calls = getattr(where, name), []
 
     def cut(*args, **kwargs):
@@ -197,10 +197,10 @@ def test_the_paper_grid_has_240_networks_and_a_baseline_is_trained_once():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--recipe=mnists"], "--recipe mnists: allowed are mnist, cifar10, cifar10-paper-text, imdb, digits"),
+        (["--recipe=mnists"], "--recipe='mnists': allowed are mnist, cifar10, cifar10-paper-text, imdb, digits"),
         (["--aux_weights", "-1"], "--aux_weights=[-1.0]"),
         (["--seeds", "1", "1"], "--seeds=[1, 1]"),
-        (["--num_train_epochs=0"], "--num_train_epochs 0"),
+        (["--num_train_epochs=0"], "--num_train_epochs=0"),
         (["--num_draws=1"], "num_draws=1"),
         (["--detach_targets=maybe"], "allowed are true, false, both"),
         (["--rlct_preset=best"], "preset='best'"),

@@ -12,6 +12,7 @@ from selfmod_hf import SelfModelingForImageClassification, SelfModelingForSequen
 from selfmod_hf.cli import main
 from selfmod_hf.data import ImageTensors, TaskData, get_task
 from selfmod_hf.experiments.footprint import MemoryPlan, measure_footprint
+from selfmod_hf.experiments.sweep_settings import SweepSettings
 from selfmod_hf.models import model_class_of
 from selfmod_hf.trainer.recipe_network import recipe_config
 from tests.conftest import generate_seed
@@ -154,9 +155,7 @@ def test_dry_run_takes_the_time_of_real_steps(datasets, tmp_path, capsys):
     ],
 )
 def test_the_papers_grids(recipe, networks, training):
-    from selfmod_hf.cli.sweep import SweepArguments, make_plan
-
-    plan = make_plan(SweepArguments(recipe=recipe), get_task(recipe))
+    plan = SweepSettings(recipe).plan()
     assert len(plan.cells) == networks
     assert training.items() <= plan.training.items()
     attached = {cell.detach_targets for cell in plan.cells if cell.aux_weight > 0}

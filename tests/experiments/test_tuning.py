@@ -21,11 +21,13 @@ from transformers import Trainer
 from selfmod_hf.cli import main
 from selfmod_hf.complexity import estimate_llc
 from selfmod_hf.errors import InputError
+from selfmod_hf.experiments.run_settings import RunSettings
 from selfmod_hf.experiments.space import parse_space
 from selfmod_hf.experiments.tuning import Group, Measured, Tuning
+from selfmod_hf.experiments.tuning_result import TuningResult
 
 SMALL = [
-    "--task=digits", "--max_train_samples=300", "--rlct_draws=40", "--num_train_epochs=4", "--stack=2", "--quiet",
+    "--task=digits", "--max_train_samples=300", "--num_draws=40", "--num_train_epochs=4", "--stack=2", "--quiet",
     "--space", "aux_weight=0:5", "hidden_sizes=8,8-8", "learning_rate=0.05:0.1:log",
 ]  # fmt: skip
 
@@ -137,7 +139,7 @@ def test_a_weight_that_is_not_searched_is_the_given_one(tmp_path):
     assert main(["tune", *flags, "--trials=1", "--give_up_below=0", f"--output_dir={tmp_path / 'study'}"]) == 0
     (trial,) = trials(tmp_path / "study")
     again = [*flags[:-2], f"--learning_rate={trial.params['learning_rate']}", "--seed=0"]
-    again = [flag for flag in again if "rlct_draws" not in flag and "stack" not in flag]
+    again = [flag for flag in again if "num_draws" not in flag and "stack" not in flag]
     assert main(["train", *again, f"--output_dir={tmp_path / 'again'}"]) == 0
     log = json.loads((tmp_path / "again" / "trainer_state.json").read_text())["log_history"]
     widths = [entry["weight_width"] for entry in log if "weight_width" in entry]
@@ -174,7 +176,7 @@ def test_a_trial_of_an_encoder_that_is_cut_while_it_trains_ends_the_same(tmp_pat
     encoder = {"model_type": "vit", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     encoder |= {"intermediate_size": 8, "image_size": 8, "patch_size": 4, "num_channels": 1}
     flags = [
-        "tune", "--task=digits", "--max_train_samples=300", "--rlct_draws=40", "--num_train_epochs=4", "--stack=1",
+        "tune", "--task=digits", "--max_train_samples=300", "--num_draws=40", "--num_train_epochs=4", "--stack=1",
         "--quiet", "--trials=1", "--target_layers=layers.*", f"--backbone_config={json.dumps(encoder)}",
     ]  # fmt: skip
     assert main([*flags, f"--output_dir={tmp_path / 'whole'}"]) == 0
@@ -255,7 +257,7 @@ def test_trials_of_one_population_train_at_their_own_learning_rates(study, tmp_p
     for entry in finished[:2]:
         parameters = entry["parameters"]
         hidden = parameters["hidden_sizes"].split("-")
-        flags = [flag for flag in SMALL[: SMALL.index("--space")] if "rlct_draws" not in flag and "stack" not in flag]
+        flags = [flag for flag in SMALL[: SMALL.index("--space")] if "num_draws" not in flag and "stack" not in flag]
         flags += [f"--{name}={parameters[name]}" for name in ("learning_rate", "aux_weight")]
         folder = tmp_path / str(entry["trial"])
         argv = ["train", *flags, "--hidden_sizes", *hidden, f"--seed={entry['trial']}", f"--output_dir={folder}"]
@@ -281,12 +283,16 @@ def told(folder: Path, outcomes: list[tuple[float, float, float, str]], give_up_
     return tuning
 
 
+def result(tuning: Tuning, keep_accuracy: float) -> TuningResult:
+    return tuning.result(RunSettings.make(task="digits"), keep_accuracy)
+
+
 def test_the_best_trial_is_the_simplest_of_the_accurate(tmp_path):
     outcomes = [(0.98, 30.0, 0.3, "ok"), (0.97, 20.0, 0.2, "ok"), (0.93, 10.0, 0.1, "ok"), (0.975, 40.0, 0.1, "ok")]
     tuning = told(tmp_path, outcomes)
-    assert [trial.number for trial in tuning.pareto_front()] == [0, 3, 1, 2]  # the most accurate first
+    assert [trial.number for trial in result(tuning, 0).front] == [0, 3, 1, 2]  # the most accurate first
     for keep_accuracy, best in ((0.0, 0), (0.004, 0), (0.011, 1), (0.1, 2)):
-        found = tuning.best(keep_accuracy)
+        found = result(tuning, keep_accuracy).best
         assert found is not None
         assert found.number == best
 
@@ -295,17 +301,17 @@ def test_an_rlct_that_has_not_converged_is_not_simpler_than_another(tmp_path):
     """It beats the others in every objective, but its trace still rises."""
     outcomes = [(0.98, 5.0, 0.1, "not_converged"), (0.97, 20.0, 0.2, "ok"), (0.96, 15.0, 0.3, "ok")]
     tuning = told(tmp_path / "some", outcomes)
-    assert [trial.number for trial in tuning.pareto_front()] == [0]
-    assert tuning.best(0.03).number == 2
-    assert tuning.best(0.015).number == 1
-    assert tuning.best(0.0).number == 0  # no other is near it
+    assert [trial.number for trial in result(tuning, 0).front] == [0]
+    assert result(tuning, 0.03).best.number == 2
+    assert result(tuning, 0.015).best.number == 1
+    assert result(tuning, 0.0).best.number == 0  # no other is near it
     none = told(tmp_path / "none", [(*outcome[:3], "not_converged") for outcome in outcomes])
-    assert none.best(0.03).number == 0
+    assert result(none, 0.03).best.number == 0
 
 
 def test_a_study_without_a_complete_trial_has_no_best(tmp_path):
     tuning = told(tmp_path, [(0.9, 10.0, 0.3, "diverged"), (0.8, -5.0, 0.2, "not_at_minimum")])
-    assert tuning.best(0.5) is None
+    assert result(tuning, 0.5).best is None
     assert tuning.counts() == {"complete": 0, "pruned": 2, "running": 0, "fail": 0}
 
 
@@ -333,8 +339,8 @@ def test_the_same_flags_in_another_order_and_spelling_go_on(study):
         (["--space", "aux_weight"], "--space='aux_weight': no such file"),
         (["--space", "aux_weight=0:1", "--aux_weight=2"], "is searched by --space"),
         (["--space", "target_layers=hidden.relu9"], "hidden.relu9"),
-        (["--trials=0"], "--trials 0"),
-        (["--give_up_below=2"], "--give_up_below 2.0"),
+        (["--trials=0"], "--trials=0: allowed are integers of at least 1"),
+        (["--give_up_below=2"], "--give_up_below=2.0: allowed are numbers from 0 to 1"),
         (["--learning_rte=1"], "--learning_rte: no such flag; did you mean learning_rate?"),
     ],
 )

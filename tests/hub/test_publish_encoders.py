@@ -19,7 +19,7 @@ FEW = ["--max_train_samples", "60", "--max_test_samples", "20"]
 TEXTS = ["--dataset_name", "stanfordnlp/imdb", "--text_column", "text", "--max_length", "12", *FEW]
 IMAGES = ["--dataset_name", "uoft-cs/cifar10", "--image_column", "img", *FEW]
 TRAIN = ["--aux_weight", "0.5", "--num_train_epochs", "1", "--push_to_hub", "--quiet"]
-SAMPLE = ["--num_draws", "4", "--num_chains", "2", "--batch_size", "8", "--preset", "theory", "--quiet"]
+SAMPLE = ["--num_draws", "4", "--num_chains", "2", "--batch_size", "8", "--rlct_preset", "theory", "--quiet"]
 
 COMMANDS = [
     ["train", *TEXTS, *TRAIN, "--backbone_config", BERT, "--tokenizer_name", "./words", "--target_layers",

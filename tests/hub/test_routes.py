@@ -48,19 +48,21 @@ from selfmod_hf import (
     SelfModelingTrainer,
 )
 from selfmod_hf.cli import main
-from selfmod_hf.cli.train import build_model, load_run_data, parse_flags
+from selfmod_hf.cli.arguments import typed_values
+from selfmod_hf.cli.train import parser, run_settings
+from selfmod_hf.experiments.network_settings import build_network
 from selfmod_hf.trainer.population_trainer import PopulationTrainer
 
 data_flags, few, network, populations = json.loads(sys.argv[1])
 flags = [*data_flags, *few, *network, "--aux_weight=0.5", "--quiet"]
-short = ["--num_draws=4", "--num_chains=2", "--batch_size=8", "--preset=theory", "--quiet", *few[:2]]
+short = ["--num_draws=4", "--num_chains=2", "--batch_size=8", "--rlct_preset=theory", "--quiet", *few[:2]]
 here = os.getcwd()
 
 
 def trained(folder, *more, population=False):
-    task, data_args, model_args, _, args = parse_flags([*flags, f"--output_dir={here}/{folder}", *more])
-    data = load_run_data(task, data_args, model_args)
-    model = build_model(model_args, data)
+    settings, _ = run_settings(typed_values(parser(), [*flags, f"--output_dir={here}/{folder}", *more]))
+    task, args, data = settings.task, settings.training, settings.load_data()
+    model = build_network(settings.network, data)
     kind = SelfModelingTrainer
     if population:
         model = SelfModelingPopulation(model.config, [Member(seed=1, aux_weight=0.5), Member(seed=2, aux_weight=0.5)])

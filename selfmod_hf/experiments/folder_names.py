@@ -1,0 +1,77 @@
+"""The output folder of a run: its default, and whether it can be written to."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+
+def default_folder(args: Any) -> str:
+    """Return the default output folder of a run. It names data, network, self-model weight and seed.
+
+    Args:
+        args: all settings of the run, as attributes.
+    """
+    parts = [_data_name(args)]
+    backbone = args.backbone_name
+    if backbone is None and args.backbone not in (None, "mlp", "embedding_bag"):
+        backbone = args.backbone
+    if backbone is not None:
+        parts.append(_name_of(backbone.removeprefix("timm/")))
+    if args.backbone_config is not None:
+        parts.append(_short_hash(str(args.backbone_config)))
+    if args.hidden_sizes:
+        parts.append("h" + "x".join(map(str, args.hidden_sizes)))
+    weight = f"aw{args.aux_weight:g}"
+    parts.append(weight if args.detach_targets else f"{weight}-attached")
+    parts.append(f"seed{args.seed}")
+    return str(Path("runs", re.sub(r"[^\w.+-]", "_", "-".join(parts))))
+
+
+def _data_name(args: Any) -> str:
+    parts = [args.task, args.dataset_config]
+    if args.dataset_name is not None:
+        parts.insert(1, _name_of(args.dataset_name))
+    elif args.task is None:
+        parts.insert(0, "digits")
+    return "-".join(part for part in parts if part is not None)
+
+
+def _name_of(place: str) -> str:
+    """Return a name for a repository of the Hub or a local path. Those of the same last name get different ones."""
+    if not Path(place).exists():
+        return place.replace("/", "--")
+    path = Path(place).resolve()
+    return f"{path.name}-{_short_hash(str(path))}"
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def check_output_dir(folder: str | Path | None) -> None:
+    """Check that a folder can be made and written to.
+
+    Args:
+        folder: the folder. None, a default, is accepted.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    if folder is None:
+        return
+    if "\0" in str(folder):
+        raise InputError("output_dir", str(folder), "allowed are names without a null character")
+    try:
+        place = next(place for place in (Path(folder), *Path(folder).parents) if place.exists())
+        if not place.is_dir():
+            raise InputError("output_dir", str(folder), f"cannot be written to ({place} is no folder)")
+        with tempfile.TemporaryFile(dir=place):  # because permissions say too much for root, or over a network
+            pass
+    except OSError as error:
+        raise InputError("output_dir", str(folder), f"cannot be written to ({error.strerror})") from error

@@ -1,0 +1,175 @@
+"""The settings of a run's network, and building the network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..data import (
+    ImagePreprocessing,
+    TaskData,
+    TaskSpec,
+    TextTensors,
+    backbone_preprocessing,
+    resolve_task,
+)
+from ..data.preprocessing import FIELDS
+from ..errors import InputError
+from ..models import (
+    SelfModelingConfig,
+    SelfModelingForImageClassification,
+    SelfModelingForSequenceClassification,
+    SelfModelingPreTrainedModel,
+    check_config,
+)
+from ..trainer.recipe_network import check_forward, check_length, network_fields
+from .data_settings import DataSettings, load_data
+from .setting import setting
+
+PLAIN_FIELDS = (
+    "feature_pooling", "target_pooling", "aux_weight", "classification_weight", "detach_targets",
+)  # fmt: skip
+
+
+@dataclass
+class NetworkSettings:
+    """Settings of the network; see `SelfModelingConfig`."""
+
+    backbone: str | None = setting("mlp (default), timm/<name>: any timm model; of texts embedding_bag (default).")
+    backbone_kwargs: str = setting("Further arguments of the timm model or the embedding bag, as JSON.", default="{}")
+    backbone_name: str | None = setting(
+        "Pretrained backbone: Hub id or folder of a transformers encoder, or timm/<name>."
+    )
+    backbone_config: str | None = setting("An encoder with random weights: its configuration as JSON, with model_type.")
+    small_image_stem: bool = setting("A timm ResNet for 32x32: first convolution 3x3, stride 1, no max-pool.", False)
+    feature_pooling: str = setting("What the heads read of an encoder's tokens: mean or first.", default="mean")
+    hidden_sizes: list[int] | None = setting(
+        "Widths of the linear + ReLU layers between backbone and heads; default: the task's; of a data set of your own "
+        "128, with a backbone of your own none."
+    )
+    target_layers: list[str] | None = setting(
+        "Modules whose activations are predicted, e.g. hidden.relu1, or encoder.layer.*.output; default: the task's; "
+        "of a data set of your own the last hidden layer, with a backbone of your own none."
+    )
+    target_pooling: str = setting("What of token-wise activations is predicted: mean, first, flatten.", default="mean")
+    aux_weight: float = setting(
+        "Weight of the self-modeling loss; 0 is the baseline, a plain classifier; default: the task's; of a data set "
+        "of your own 1, with a backbone of your own 0.",
+        default=0.0,
+    )
+    classification_weight: float = setting("Weight of the classification loss.", default=1.0)
+    detach_targets: bool = setting("No gradient flows into the predicted activations (published recipe).", default=True)
+
+    def __post_init__(self) -> None:
+        for name in ("backbone_kwargs", "backbone_config"):
+            value = getattr(self, name)
+            if isinstance(value, Mapping):
+                setattr(self, name, json.dumps(value))
+
+    @property
+    def is_encoder(self) -> bool:
+        """Return whether the backbone is an encoder of transformers, or a pretrained network."""
+        return bool(self.backbone_name or self.backbone_config)
+
+
+def load_network_data(spec: TaskSpec, settings: DataSettings, network: NetworkSettings) -> TaskData[Any]:
+    """Load the data for a network, with the preprocessing or the tokenizer of its backbone.
+
+    Args:
+        spec: the task.
+        settings: of the data.
+        network: of the network.
+
+    Raises:
+        InputError: settings that exclude each other, or that do not fit the data.
+    """
+    _check_backbone(network)
+    spec = resolve_task(spec)
+    if spec.text_column is None:
+        return load_data(spec, settings, preprocessing=_backbone_preprocessing(settings, network))
+    if network.backbone_config and not settings.tokenizer_name:
+        problem = "an encoder with random weights needs a `tokenizer_name` with texts"
+        raise InputError("backbone_config", network.backbone_config, problem)
+    return load_data(spec, settings, tokenizer=network.backbone_name, padded=network.is_encoder)
+
+
+def _check_backbone(network: NetworkSettings) -> None:
+    name = network.backbone_name
+    if not name:
+        return
+    if network.backbone or network.backbone_config:
+        problem = "names the whole backbone; allowed without `backbone`, `backbone_config`"
+        raise InputError("backbone_name", name, problem)
+    if not name.startswith("timm/") and network.backbone_kwargs != "{}":
+        problem = "allowed with timm models and embedding bags"
+        raise InputError("backbone_kwargs", network.backbone_kwargs, problem)
+
+
+def _backbone_preprocessing(settings: DataSettings, network: NetworkSettings) -> ImagePreprocessing | None:
+    """Return a pretrained backbone's preprocessing. None: there is none, or the settings give all of it."""
+    if network.backbone_name is None:
+        return None
+    if all(getattr(settings, field) is not None for field in FIELDS):
+        return None
+    return backbone_preprocessing(network.backbone_name)
+
+
+def build_network(settings: NetworkSettings, data: TaskData[Any]) -> SelfModelingPreTrainedModel:
+    """Build the network of these settings for the samples and classes of some data.
+
+    Args:
+        settings: of the network.
+        data: the task's.
+
+    Returns:
+        The network with new weights from torch's random numbers, or with those of a pretrained backbone.
+
+    Raises:
+        ValueError: settings that describe no network, or a network that cannot read the data.
+    """
+    if isinstance(data.train, TextTensors):
+        model_class: type[SelfModelingPreTrainedModel] = SelfModelingForSequenceClassification
+    else:
+        model_class = SelfModelingForImageClassification
+    fields = _config_fields(settings, data)
+    name = settings.backbone_name
+    if name is None:
+        config = SelfModelingConfig(**fields)
+        check_config(config)
+        model = model_class(config)
+    else:
+        fields.pop("backbone", None)
+        if not name.startswith("timm/"):
+            fields.pop("backbone_kwargs", None)
+        model = model_class.from_backbone_pretrained(name, **fields)
+    check_length(model, data.train, data.test)
+    check_forward(model, data.train)
+    return model
+
+
+def _config_fields(settings: NetworkSettings, data: TaskData[Any]) -> dict[str, Any]:
+    """Return fields of `SelfModelingConfig`."""
+    given: dict[str, Any] = {name: getattr(settings, name) for name in PLAIN_FIELDS}
+    given["backbone_kwargs"] = _json_object("backbone_kwargs", settings.backbone_kwargs)
+    given["hidden_sizes"] = settings.hidden_sizes or ()
+    given["target_layers"] = settings.target_layers or ()
+    if settings.backbone is not None:
+        given["backbone"] = settings.backbone
+    if not isinstance(data.train, TextTensors):
+        given["small_image_stem"] = settings.small_image_stem
+    if settings.backbone_config is not None:
+        given["backbone_config"] = _json_object("backbone_config", settings.backbone_config)
+        given.setdefault("backbone", "transformers")
+    return network_fields(data, given)
+
+
+def _json_object(name: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(name, text, "allowed is a JSON object")
+    return value

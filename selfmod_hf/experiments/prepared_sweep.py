@@ -1,0 +1,97 @@
+"""A sweep that can begin: its input is checked and its data are loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data import TaskData, TaskSpec
+from ..stacking import chunk_ranges
+from ..trainer.recipe_network import recipe_config
+from .data_settings import DataSettings, load_data
+from .folder import SweepFolder
+from .folder_names import check_output_dir
+from .footprint import MemoryPlan, free_memory, measure_footprint
+from .plan import Cell, Plan
+from .processes_together import from_main, join_processes
+from .sweep_settings import SweepSettings
+
+
+@dataclass(frozen=True)
+class PreparedSweep:
+    """All that a sweep needs.
+
+    Attributes:
+        plan: cells and settings.
+        task: the data set and its recipe.
+        data: the task's.
+        folder: of the results.
+        memory: how many networks train at once.
+    """
+
+    plan: Plan
+    task: TaskSpec
+    data: TaskData[Any]
+    folder: SweepFolder
+    memory: MemoryPlan
+
+    @classmethod
+    def make(cls, settings: SweepSettings, output_dir: str | Path | None = None) -> PreparedSweep:
+        """Check the input and load the data. Nothing is written.
+
+        Args:
+            settings: of the sweep.
+            output_dir: folder of the results. None: `runs/sweep-<recipe>`.
+
+        Raises:
+            ValueError: a setting that cannot be used, or a folder that was begun with other settings.
+        """
+        plan, task = settings.plan(), settings.task_spec()
+        check_output_dir(output_dir)
+        folder = SweepFolder(output_dir or f"runs/sweep-{settings.recipe}")
+        folder.check_settings(plan.settings)
+        limits = DataSettings(
+            augment=plan.data.get("augment", False),
+            max_train_samples=settings.max_train_samples,
+            max_test_samples=settings.max_test_samples,
+        )
+        with join_processes().main_process_first():
+            data = load_data(task, limits)
+        return cls(plan, task, data, folder, _memory_plan(settings, plan, task, data))
+
+    def reasons_for_singles(self) -> list[str]:
+        """Return a line for each width of which networks train one by one, unless the user asked for that."""
+        reasons = [self.memory.explain(hidden_size) for hidden_size in self.plan.hidden_sizes]
+        return [reason for reason in reasons if reason is not None]
+
+    def interrupted_populations(self) -> list[tuple[Path, list[Cell]]]:
+        """Return the folder and the cells of each interrupted population that holds a planned cell."""
+        planned = set(self.plan.cells)
+        found = self.folder.unfinished_populations()
+        return [(path, cells) for path, cells in found if planned.intersection(cells)]
+
+    def populations_to_open(self) -> list[list[Cell]]:
+        """Return the unfinished cells that no interrupted population holds, in groups that train together."""
+        held = {cell for _, cells in self.folder.unfinished_populations() for cell in cells}
+        groups = []
+        for hidden_size in self.plan.hidden_sizes:
+            of_size = [cell for cell in self.plan.cells if cell.hidden_size == hidden_size]
+            cells = [cell for cell in of_size if cell not in held and not self.folder.is_finished(cell)]
+            for chunk in chunk_ranges(len(cells), self.memory.members_at_once(hidden_size)):
+                groups.append([cells[index] for index in chunk])
+        return groups
+
+
+def _memory_plan(settings: SweepSettings, plan: Plan, task: TaskSpec, data: TaskData[Any]) -> MemoryPlan:
+    """Return how many networks of each width train at once."""
+    footprints = {}
+    for size in plan.hidden_sizes:
+        footprints[size] = measure_footprint(recipe_config(task, data, hidden_sizes=[size]), data.train)
+    processes = join_processes().num_processes
+    if settings.memory_gib is None:
+        limit = from_main(lambda: free_memory(processes) // 2)
+    else:
+        limit = int(settings.memory_gib * 2**30)
+    batch_size = plan.training["per_device_train_batch_size"]
+    return MemoryPlan(footprints, batch_size, limit, processes, settings.members_per_population)

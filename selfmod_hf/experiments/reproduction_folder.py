@@ -1,0 +1,100 @@
+"""The folder of a reproduction, and its index.
+
+    study.json              the index: scale, versions, machine, sessions; for each task the settings of its parts, the
+                            setting of the sweep, the result of the search, seconds and files of each finished part
+    TASK/tune/              the search (`tuning.py`)
+    TASK/sweep/             the sweep (`folder.py`): results.json, curves.parquet, the networks
+    TASK/tensorboard/       losses, accuracy, weight width, RLCT over epochs, one run for each network
+    TASK/report/            report.html, report.txt, figures
+
+An interrupted part continues where it stopped. A part is finished if the index names it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..files import read_json, to_json, write_file
+
+RENAMED = {"rlct_draws": "num_draws"}  # settings of a search in the index of version 0.1.0
+
+
+class ReproductionFolder:
+    """The folder of a reproduction and its index.
+
+    Args:
+        path: the folder. It is made when the index is written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.index = self.path / "study.json"
+        content = read_json(self.index) if self.index.is_file() else {}
+        self.content: dict[str, Any] = {"sessions": [], "tasks": {}} | content
+
+    def check(self, scale: str, tasks: Mapping[str, Mapping[str, Any]]) -> None:
+        """Check that the folder was begun with these settings.
+
+        Args:
+            scale: of all tasks.
+            tasks: all that decides the numbers of each task.
+
+        Raises:
+            InputError: it was begun with another scale, or one of its tasks with other settings.
+        """
+        before = {"scale": self.content.get("scale", scale)}
+        wanted: dict[str, Any] = {"scale": scale}
+        for task, fields in json.loads(json.dumps(tasks)).items():
+            if task in self.content["tasks"]:
+                before[task] = _with_new_names(self.content["tasks"][task]["flags"])
+                wanted[task] = fields
+        for name, value in wanted.items():
+            if before[name] != value:
+                problem = f"was begun with {name}={before[name]!r}, not {value!r}; take another folder"
+                raise InputError("output_dir", str(self.path), problem)
+
+    def task(self, name: str) -> dict[str, Any]:
+        """Return a task's entry. `write` keeps what is changed in it.
+
+        Args:
+            name: of the task.
+        """
+        return self.content["tasks"].setdefault(name, {"parts": {}})
+
+    def is_finished(self, task: str, part: str) -> bool:
+        """Return whether the index names a part of a task.
+
+        Args:
+            task: its name.
+            part: "tune", "sweep", "tensorboard" or "report".
+        """
+        return part in self.task(task)["parts"]
+
+    def finish(self, task: str, part: str, seconds: float, **facts: Any) -> None:
+        """Write a part into the index as finished.
+
+        Args:
+            task: its name.
+            part: as for `is_finished`.
+            seconds: of the session that finished it.
+            facts: other entries of the part.
+        """
+        self.task(task)["parts"][part] = {"seconds": round(seconds, 3), **facts}
+        self.write()
+
+    def write(self) -> None:
+        """Write the index."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_file(self.index, to_json(self.content))
+
+
+def _with_new_names(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the recorded settings of a task with today's names."""
+    search = fields.get("tune")
+    if search is None:
+        return dict(fields)
+    return {**fields, "tune": {RENAMED.get(name, name): value for name, value in search.items()}}

@@ -1,0 +1,139 @@
+"""The settings of the RLCT of a saved network, and its training data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+
+from ..complexity.settings import DTYPES, LLCSettings
+from ..data import TaskSpec, TensorData
+from ..errors import InputError
+from ..hub.saved import SavedNetwork
+from ..trainer.saved_rlct import choose_settings
+from .data_settings import DataSettings, load_data
+from .setting import setting
+
+SAMPLING = {field.name for field in fields(LLCSettings)} - {"seed", "device", "preset"}
+
+
+@dataclass
+class RLCTSettings:
+    """Settings of an RLCT. A field without a value is the preset's; see `LLCSettings`."""
+
+    rlct_preset: str | None = setting(
+        "paper (published recipe of the task), paper-text (its supplement's), theory (nβ = n/log n); default: the "
+        "settings of the RLCT published with a `model` of the Hub, else paper."
+    )
+    sampler: str | None = setting(
+        "sgld, fisher_sgld, rmsprop_sgld or sghmc; default: the preset's, as for all that follows."
+    )
+    step_size: float | None = setting("ε of the sampler.")
+    localization: float | None = setting("γ, the strength of the pull to the trained weights.")
+    nbeta: str | None = setting("Inverse temperature times n: a number, n/log n, or batch/log batch.")
+    num_chains: int | None = setting("Chains.")
+    num_draws: int | None = setting("Draws of each chain.")
+    num_burnin_steps: int | None = setting("Draws left out at the beginning of each chain; default: half of them.")
+    batch_size: int | None = setting("Samples of each minibatch.")
+    parameters: list[str] | None = setting("Sample these parameters only (names or patterns): the LLC of a part.")
+    seed: int | None = setting("Of all random numbers; default: 0, with published settings the next one to theirs.")
+    device: str | None = setting("Where to compute; default: a GPU if there is one.")
+    dtype: str | None = setting(
+        "float32, float64, or bfloat16 (forward and backward only; several times faster if the processor has it); "
+        "default: the model's own, and float32 for weights in half precision."
+    )
+    memory_gib: float = setting("Memory for the chains, in GiB; more chains than fit run in turn.", default=2.0)
+
+    def given(self) -> dict[str, Any]:
+        """Return the given settings that change the estimate, as keywords of `estimate_rlct`.
+
+        Raises:
+            InputError: an unknown type of numbers.
+        """
+        found = {}
+        for name in SAMPLING:
+            value = getattr(self, name, None)
+            if value is not None:
+                found[name] = value
+        if self.nbeta is not None:
+            found["nbeta"] = _number_or_rule(self.nbeta)
+        if self.dtype is not None:
+            if self.dtype not in DTYPES:
+                raise InputError("dtype", self.dtype, f"allowed are {', '.join(DTYPES)}")
+            found["dtype"] = DTYPES[self.dtype]
+        return found
+
+    def keywords(
+        self, published: Mapping[str, Any] | None, task: str, progress: Callable[[int, int], None] | None
+    ) -> dict[str, Any]:
+        """Return all keywords of `estimate_rlct`; see `choose_settings`.
+
+        Args:
+            published: an `rlct.json`, or None.
+            task: its values of the preset are used.
+            progress: as for `estimate_rlct`.
+
+        Raises:
+            InputError: a setting that cannot be used.
+        """
+        if not 0 < self.memory_gib < math.inf:
+            raise InputError("memory_gib", self.memory_gib, "allowed are finite numbers above 0")
+        chosen = choose_settings(published, self.rlct_preset, task, self.given())
+        if self.seed is not None:
+            chosen["seed"] = self.seed
+        chosen["device"] = self.device
+        if self.device is None:
+            chosen["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+        return chosen | {"memory_budget": int(self.memory_gib * 2**30), "progress": progress}
+
+
+def _number_or_rule(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # a rule, which `LLCSettings` checks
+
+
+@dataclass(frozen=True)
+class SavedData:
+    """The training data of a saved network, before they are loaded.
+
+    Attributes:
+        saved: the network.
+        settings: of the data, those of the network's own files among them.
+        taken: the settings that come from the network's own files.
+    """
+
+    saved: SavedNetwork
+    settings: DataSettings
+    taken: Mapping[str, Any]
+
+    @classmethod
+    def find(cls, saved: SavedNetwork, settings: DataSettings) -> SavedData:
+        """Return the data that the network's files name.
+
+        Args:
+            saved: the network.
+            settings: override the files.
+
+        Raises:
+            InputError: no file names the data, nor do the settings.
+        """
+        if settings.augment:
+            problem = "the RLCT is that of the training set as it is; allowed in training"
+            raise InputError("augment", True, problem)
+        taken = saved.data_entries(settings.given())
+        return cls(saved, replace(settings, **taken), taken)
+
+    @property
+    def spec(self) -> TaskSpec:
+        """Return the task."""
+        return self.settings.task_spec()
+
+    def load(self) -> TensorData:
+        """Load the training set, prepared as for the network's training."""
+        reading = self.saved.reading(self.settings.tokenizer_name)
+        return load_data(self.spec, replace(self.settings, tokenizer_name=None), **reading).train

@@ -1,0 +1,260 @@
+"""The settings of a training run: its data, its network and its training arguments, in one object."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from types import SimpleNamespace
+from typing import Any
+
+from transformers import set_seed
+
+from ..data import TaskData, TaskSpec, default_recipe
+from ..errors import InputError
+from ..models import SelfModelingPreTrainedModel
+from ..tokens import without_tokens
+from ..trainer import SelfModelingTrainer, SelfModelingTrainingArguments
+from ..trainer.recipe_network import NETWORK_FIELDS
+from .data_settings import DataSettings
+from .folder_names import default_folder
+from .network_settings import NetworkSettings, build_network, load_network_data
+from .setting import as_flags, check_finite, did_you_mean, setting
+
+# defaults of training arguments that differ from transformers'
+TRAINING_DEFAULTS: Mapping[str, Any] = {
+    "eval_strategy": "epoch",
+    "logging_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 1,
+    "report_to": "none",
+    "hub_strategy": "end",  # one push of the finished model
+    "per_device_eval_batch_size": 1000,
+}
+ENCODER_EVAL_BATCH = 64  # an encoder keeps the activations of each layer's tokens
+METRICS = ("loss", "accuracy", "classification_loss", "self_modeling_loss")  # of an evaluation
+PRECISIONS = ("no", "bf16", "fp16")
+NO_RESULT = ("disable_tqdm", "hub_token", "output_dir")  # settings that do not change what is computed
+
+
+@dataclass
+class StepSettings:
+    """Settings of one optimizer step over all processes."""
+
+    train_batch_size: int | None = setting("Batch of one step over all processes; sets `per_device_train_batch_size`.")
+    mixed_precision: str | None = setting(
+        "no, bf16 or fp16 (as accelerate launch --mixed_precision); the losses stay in float32."
+    )
+
+
+GROUPS: tuple[Any, ...] = (DataSettings, NetworkSettings, StepSettings, SelfModelingTrainingArguments)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The settings of one training run. Make them with `RunSettings.make`, and change them with `replace`.
+
+    Attributes:
+        given: the fields that were given, by name. All others follow from the task's recipe and the defaults.
+        task: the data set and its recipe.
+        data: settings of the data.
+        network: settings of the network.
+        training: arguments of the Trainer.
+
+    Example:
+        >>> settings = RunSettings.make(task="digits", num_train_epochs=2)
+        >>> settings.replace(hidden_sizes=[16]).network.hidden_sizes
+        [16]
+    """
+
+    given: Mapping[str, Any]
+    task: TaskSpec
+    data: DataSettings
+    network: NetworkSettings
+    training: SelfModelingTrainingArguments
+
+    @classmethod
+    def make(cls, **given: Any) -> RunSettings:
+        """Return the settings of a run. Precedence: what is given, then the task's recipe, then the defaults.
+
+        Args:
+            given: fields of `DataSettings`, `NetworkSettings`, `StepSettings` and `SelfModelingTrainingArguments`.
+                None means the default. Without an `output_dir` it is a folder of `runs`.
+
+        Raises:
+            ValueError: an unknown field, or a value that cannot be used.
+        """
+        given = _checked(given)
+        task = _pick(DataSettings, given).task_spec()
+        values = {**TRAINING_DEFAULTS, **_recipe_fields(task, given), **given}
+        values |= _step_fields(_pick(StepSettings, values), given)
+        data, network = _pick(DataSettings, values), _pick(NetworkSettings, values)
+        if "output_dir" not in values:
+            seed = values.get("seed", default_of("seed"))
+            values["output_dir"] = default_folder(SimpleNamespace(**vars(data), **vars(network), seed=seed))
+        metric = values.get("metric_for_best_model")
+        if metric is not None and metric.removeprefix("eval_") not in METRICS:
+            raise InputError("metric_for_best_model", metric, f"allowed are {', '.join(METRICS)}")
+        return cls(given, task, data, network, _pick(SelfModelingTrainingArguments, values))
+
+    def replace(self, **changes: Any) -> RunSettings:
+        """Return settings in which these fields differ. None returns a field to its default.
+
+        Raises:
+            ValueError: as for `make`.
+        """
+        return type(self).make(**{**self.given, **changes})
+
+    def result_fields(self) -> dict[str, Any]:
+        """Return the given fields that differ from their defaults and change what is computed. No tokens."""
+        found = {}
+        for name, value in self.given.items():
+            if name not in NO_RESULT and value != default_of(name):
+                found[name] = value
+        return found
+
+    def command(self) -> str:
+        """Return the command that trains this network into a folder of its own. Tokens are hidden."""
+        given = {name: value for name, value in self.given.items() if name != "output_dir"}
+        return shlex.join(["selfmod", "train", *without_tokens(as_flags(given))])
+
+    def load_data(self) -> TaskData[Any]:
+        """Load the data, with the preprocessing or the tokenizer of the network's backbone.
+
+        Raises:
+            ValueError: settings that exclude each other, or data that cannot be read.
+        """
+        return load_network_data(self.task, self.data, self.network)
+
+    def build_network(self, data: TaskData[Any]) -> SelfModelingPreTrainedModel:
+        """Build the network. Its new weights follow from the seed of the training arguments.
+
+        Args:
+            data: from `load_data`.
+
+        Raises:
+            ValueError: settings that describe no network, or a network that cannot read the data.
+        """
+        set_seed(self.training.seed)
+        return build_network(self.network, data)
+
+    def make_trainer(self, data: TaskData[Any], model: Any) -> SelfModelingTrainer:
+        """Return the Trainer of a network or a population.
+
+        Args:
+            data: from `load_data`.
+            model: from `build_network`, or a `SelfModelingPopulation`.
+
+        Raises:
+            InputError: a tracker that is not installed.
+        """
+        try:
+            return SelfModelingTrainer(
+                model=model,
+                args=self.training,
+                train_dataset=data.train,
+                eval_dataset=data.test,
+                processing_class=data.train.processor(),
+                task=data.task or self.task,
+            )
+        except RuntimeError as error:  # of a tracker
+            raise InputError("report_to", self.training.report_to, str(error)) from error
+
+
+def default_of(name: str) -> Any:
+    """Return the default of a run's field.
+
+    Raises:
+        KeyError: there is no such field.
+    """
+    if name in TRAINING_DEFAULTS:
+        return TRAINING_DEFAULTS[name]
+    for group in GROUPS:
+        for field in fields(group):
+            if field.name == name and field.default_factory is not MISSING:
+                return field.default_factory()
+            if field.name == name:
+                return field.default
+    raise KeyError(name)
+
+
+def _names(group: Any) -> list[str]:
+    return [field.name for field in fields(group) if field.init]
+
+
+def _pick(group: Any, values: Mapping[str, Any]) -> Any:
+    """Return an instance of a group of settings, with its part of the values."""
+    return group(**{name: values[name] for name in _names(group) if name in values})
+
+
+def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that are not None, whole numbers as floats where a field is one.
+
+    Raises:
+        InputError: an unknown field, or a number that is not finite.
+    """
+    known = [name for group in GROUPS for name in _names(group)]
+    found = {}
+    for name, value in given.items():
+        if name not in known:
+            raise InputError(name, value, f"no setting of a run has this name{did_you_mean(name, known)}")
+        if isinstance(value, tuple):
+            value = list(value)
+        if type(value) is int and isinstance(default_of(name), float):
+            value = float(value)
+        if value is not None:
+            found[name] = value
+    check_finite(found)
+    return found
+
+
+def _recipe_fields(task: TaskSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the recipe, except for those of a network that the user has replaced."""
+    recipe = dict(_recipe(task, given))
+    backbone = given.get("backbone")
+    if given.get("backbone_name") or given.get("backbone_config"):
+        recipe["per_device_eval_batch_size"] = ENCODER_EVAL_BATCH
+        for name in NETWORK_FIELDS:
+            recipe.pop(name, None)
+    elif backbone is not None and backbone != recipe.get("backbone"):
+        recipe.pop("backbone_kwargs", None)
+        if not backbone.startswith("timm/resnet"):
+            recipe.pop("small_image_stem", None)
+    if given.get("aux_weight") == 0:
+        recipe.pop("target_layers", None)  # the baseline of a task predicts nothing
+    for name, value in recipe.items():
+        if type(value) is int and isinstance(default_of(name), float):
+            recipe[name] = float(value)
+    return recipe
+
+
+def _recipe(task: TaskSpec, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the task's recipe, or the one for a data set of the user's own.
+
+    A backbone of the user's own has no default target layers. The user names them.
+    """
+    own_backbone = given.get("backbone") or given.get("backbone_name") or given.get("backbone_config")
+    hidden_sizes = given.get("hidden_sizes")
+    if "task" in given or "dataset_name" not in given or own_backbone or hidden_sizes == []:
+        return task.recipe
+    if hidden_sizes is None:
+        return default_recipe()
+    return default_recipe(hidden_sizes)
+
+
+def _step_fields(step: StepSettings, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return training arguments that follow from the settings of a step and from the launcher."""
+    found: dict[str, Any] = {}
+    batch = step.train_batch_size
+    if batch is not None and "per_device_train_batch_size" not in given:
+        processes = int(os.environ.get("WORLD_SIZE", 1))
+        if batch < 1 or batch % processes:
+            raise InputError("train_batch_size", batch, f"allowed are multiples of {processes} processes")
+        found["per_device_train_batch_size"] = batch // processes
+    if step.mixed_precision is not None:
+        if step.mixed_precision not in PRECISIONS:
+            raise InputError("mixed_precision", step.mixed_precision, f"allowed are {', '.join(PRECISIONS)}")
+        found["bf16"] = step.mixed_precision == "bf16"
+        found["fp16"] = step.mixed_precision == "fp16"
+    return found

@@ -1,0 +1,248 @@
+"""One population of a sweep: training it, and measuring its networks."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import PartialState
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+
+from ..errors import InputError
+from ..hub.model_folder import run_facts
+from ..stacking import chunk_ranges
+from ..trainer import RLCTCallback, SelfModelingTrainer, SelfModelingTrainingArguments
+from ..trainer.callbacks import RLCTsCallback
+from ..trainer.checkpoints import newest_complete_checkpoint
+from ..trainer.member import Member
+from ..trainer.population import SelfModelingPopulation
+from ..trainer.recipe_network import recipe_config
+from ..trainer.rlct import estimate_rlct
+from .folder import CURVE_RLCT_COLUMNS
+from .plan import Cell, Plan
+from .prepared_sweep import PreparedSweep
+from .processes_together import from_main
+
+if TYPE_CHECKING:
+    from ..complexity import LLCResult
+
+SLOW_SAVE = 0.5  # seconds of a checkpoint
+SAVE_SHARE = 0.05  # of the time, for slow checkpoints
+TRAINING: Mapping[str, Any] = {
+    "eval_strategy": "epoch",
+    "logging_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "per_device_eval_batch_size": 1000,
+}
+
+
+def run_population(
+    sweep: PreparedSweep, path: Path, cells: Sequence[Cell], say: Callable[[str], None]
+) -> dict[str, float]:
+    """Train a population, measure its networks, and keep them.
+
+    Args:
+        sweep: its settings and data.
+        path: folder of the population.
+        cells: its networks.
+        say: called with each line of progress.
+
+    Returns:
+        The number of networks, and the seconds of each part in this session.
+    """
+    start = time.perf_counter()
+    more = f" and {len(cells) - 1} more" if len(cells) > 1 else ""
+    say(f"{path.name}{more}: training {_describe(cells)}")
+    trainer = make_trainer(sweep, path, cells)
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(_Progress(say))
+    if sweep.plan.rlct_every_n_epochs:
+        trainer.add_callback(_rlct_callback(sweep, trainer, cells))
+    trainer.add_callback(_SeldomSlowSaves)
+    trainer.train(resume_from_checkpoint=from_main(lambda: newest_complete_checkpoint(path / "training")))
+    trained = time.perf_counter()
+    _measure(sweep, trainer, cells, say)
+    from_main(lambda: sweep.folder.close_population(path))
+    return {"networks": len(cells), "training": trained - start, "rlct": time.perf_counter() - trained}
+
+
+def _describe(cells: Sequence[Cell]) -> str:
+    """Return what is trained, and how it is split over the processes."""
+    processes = PartialState().num_processes
+    if len(cells) == 1:
+        what, split = "a single network", "each batch"
+    else:
+        what, split = f"{len(cells)} networks", "the members"
+    text = f"{what} of width {cells[0].hidden_size}"
+    return text if processes == 1 else f"{text}, {split} over {processes} processes"
+
+
+def make_trainer(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], **changes: Any) -> SelfModelingTrainer:
+    """Return the Trainer of a population, or of a network that is alone.
+
+    Args:
+        sweep: its training settings are used, and its recipe's network is trained.
+        path: folder of the population.
+        cells: the networks.
+        changes: training arguments in place of the plan's.
+
+    Raises:
+        InputError: a single network whose batch cannot be split evenly over the processes.
+    """
+    training, data = sweep.plan.training, sweep.data
+    config = recipe_config(sweep.task, data, hidden_sizes=[cells[0].hidden_size])
+    members = [Member(cell.seed, cell.aux_weight, cell.detach_targets) for cell in cells]
+    population = SelfModelingPopulation(config, members)
+    arguments = {**training, **TRAINING, "use_cpu": not torch.accelerator.is_available(), **changes}
+    if config.backbone != "mlp":  # the activations of 1000 samples in a large network are more than a step's
+        arguments["per_device_eval_batch_size"] = min(1000, 4 * training["per_device_train_batch_size"])
+    model: Any = population
+    if len(cells) == 1:
+        model = population.member(0)
+        arguments["seed"] = cells[0].seed
+        arguments["per_device_train_batch_size"] = _share_of_batch(sweep.plan)
+    return SelfModelingTrainer(
+        model=model,
+        args=SelfModelingTrainingArguments(output_dir=str(path / "training"), **arguments),
+        train_dataset=data.train,
+        eval_dataset=data.test,
+        task=sweep.task,
+    )
+
+
+def _share_of_batch(plan: Plan) -> int:
+    batch, processes = plan.training["per_device_train_batch_size"], PartialState().num_processes
+    if batch % processes:
+        raise InputError("train_batch_size", batch, f"allowed are multiples of {processes} processes")
+    return batch // processes
+
+
+class _Progress(TrainerCallback):
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.start = time.perf_counter()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        seconds = time.perf_counter() - self.start
+        accuracy = (metrics or {}).get("eval_accuracy", math.nan)
+        line = f"  epoch {state.epoch:g}/{args.num_train_epochs:g}  mean accuracy {accuracy:.4f}"
+        estimates = [entry["rlct"] for entry in state.log_history if "rlct" in entry and entry["epoch"] == state.epoch]
+        if estimates:
+            line += f"  mean RLCT {estimates[-1]:.2f}"
+        self.say(f"{line}  {seconds:.0f} s")
+
+
+class _SeldomSlowSaves(TrainerCallback):
+    """Leave out slow checkpoints (of many large networks) until they are a small share of the time.
+
+    The results do not depend on it.
+    """
+
+    def __init__(self) -> None:
+        self.evaluated = self.saved = time.perf_counter()
+        self.slow = 0.0  # seconds of the last checkpoint, if it was slow
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.slow and state.global_step < state.max_steps:
+            wait = self.slow / SAVE_SHARE
+            control.should_save = from_main(lambda: time.perf_counter() - self.saved > wait)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.evaluated = time.perf_counter()
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.saved = time.perf_counter()
+        took = from_main(lambda: self.saved - self.evaluated)
+        self.slow = took if took > SLOW_SAVE else 0.0
+
+
+def _rlct_callback(sweep: PreparedSweep, trainer: Any, cells: Sequence[Cell]) -> TrainerCallback:
+    """Return a callback that estimates RLCTs during the training. Those of the last epoch are estimated afterwards."""
+    plan = sweep.plan
+    settings, before_last = dict(plan.sampling), plan.training["num_train_epochs"] - 1
+    given = (trainer, sweep.data.train, plan.rlct_every_n_epochs)
+    if len(cells) == 1:
+        return RLCTCallback(*given, {**settings, "members": [cells[0].seed]}, before_last)
+    at_once = sweep.memory.sampled_at_once(cells[0].hidden_size)
+    return RLCTsCallback(*given, settings, before_last, at_once=at_once)
+
+
+# ---- measuring ----
+
+
+def _measure(
+    sweep: PreparedSweep, trainer: SelfModelingTrainer, cells: Sequence[Cell], say: Callable[[str], None]
+) -> None:
+    """Estimate the RLCTs of the trained networks that are not finished, and keep these networks."""
+    plan, data, folder = sweep.plan, sweep.data, sweep.folder
+    networks = trainer.networks()
+    curves = [_curve(network.figures) for network in networks]
+    processor = data.train.processor()
+    facts = run_facts(sweep.task, data.train, data.test, plan.training["per_device_train_batch_size"])
+    for group in chunk_ranges(len(cells), sweep.memory.sampled_at_once(cells[0].hidden_size)):
+        missing = from_main(lambda: [k for k in group if not folder.is_finished(cells[k])])  # noqa: B023 - is called now
+        if not missing:
+            continue
+        say(f"  RLCT of {cells[group[0]].name} .. {cells[group[-1]].name}")
+        models = [networks[k].model() for k in group]
+        # chains of equal seeds share their noise, so that arms are compared under common random numbers
+        estimates = estimate_rlct(
+            models, data.train, members=[cells[k].seed for k in group], device=trainer.args.device,
+            data=sweep.task.train_data, **plan.sampling,
+        )  # fmt: skip
+        for k, model, estimate in zip(group, models, estimates, strict=True):
+            if k not in missing or not PartialState().is_main_process:
+                continue
+            row = _row(plan, cells[k], curves[k][-1], estimate)
+            curve = [_keys(plan, cells[k]) | entry for entry in curves[k]]
+            if plan.rlct_every_n_epochs:
+                curve[-1] |= {name: row[name] for name in CURVE_RLCT_COLUMNS}
+            folder.finish(cells[k], model, estimate, row, curve, processor, facts)
+
+
+def _curve(figures: Mapping[int, Mapping[str, float]]) -> list[dict[str, float]]:
+    """Return one network's figures after each epoch, from those that were logged."""
+    curve = []
+    for epoch, logged in sorted(figures.items()):
+        if "eval_accuracy" not in logged:
+            continue
+        entry = {"epoch": epoch, "weight_width": logged["weight_width"], "accuracy": logged["eval_accuracy"]}
+        for name in ("classification_loss", "self_modeling_loss", "loss"):
+            entry[name] = logged[name]
+        for name in CURVE_RLCT_COLUMNS:
+            if name in logged:
+                entry[name] = logged[name]
+        curve.append(entry)
+    return curve
+
+
+def _keys(plan: Plan, cell: Cell) -> dict[str, Any]:
+    return {"task": plan.task, **vars(cell)}
+
+
+def _row(plan: Plan, cell: Cell, last: dict[str, float], rlct: LLCResult) -> dict[str, Any]:
+    """Return a network's row of the results."""
+    return _keys(plan, cell) | {
+        "accuracy": last["accuracy"],
+        "weight_width": last["weight_width"],
+        "rlct": rlct.llc,
+        "rlct_standard_error": rlct.standard_error,
+        "rlct_status": rlct.status,
+        "rlct_status_reason": rlct.status_reason,
+        "nbeta": rlct.nbeta,
+        "rlct_preset": plan.sampling["preset"],
+        "rlct_rhat": rlct.rhat,
+        "rlct_ess": rlct.ess,
+        "train_loss": rlct.init_loss,
+        "num_epochs": plan.training["num_train_epochs"],
+        "batch_size": plan.training["per_device_train_batch_size"],
+        "learning_rate": plan.training["learning_rate"],
+    }

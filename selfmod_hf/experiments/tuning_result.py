@@ -1,0 +1,149 @@
+"""The result of a tuning: its trials, the Pareto front, the best trial, and their files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..files import to_json, write_figure, write_file
+from .space import as_run_fields
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from .run_settings import RunSettings
+
+OBJECTIVES: dict[str, Any] = {"accuracy": "maximize", "rlct": "minimize", "weight_width": "minimize"}
+STATES = ("complete", "pruned", "running", "fail")
+NOTED = ("rlct_standard_error", "rlct_status", "nbeta", "rlct_preset")  # of a trial, in pareto.json
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """The trials of a tuning.
+
+    A trial is an `optuna.trial.FrozenTrial` with `number`, `params`, `values` (test accuracy, RLCT, weight width) and
+    `user_attrs` (all measures, and the reason for pruning).
+
+    Attributes:
+        path: the folder.
+        base: settings that all trials share.
+        trials: all trials, by their numbers.
+        front: the complete trials that no other trial beats in every objective, the most accurate first.
+        keep_accuracy: the best trial has the lowest RLCT within this of the best accuracy.
+    """
+
+    path: Path
+    base: RunSettings
+    trials: Sequence[FrozenTrial]
+    front: Sequence[FrozenTrial]
+    keep_accuracy: float
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return how many trials are in each state."""
+        return count_states(self.trials)
+
+    @property
+    def best(self) -> FrozenTrial | None:
+        """Return the trial of the lowest RLCT among the accurate ones. None: no trial is complete.
+
+        RLCTs that have not converged count only if no accurate trial has one that has converged.
+        """
+        complete = [trial for trial in self.trials if trial.state.name == "COMPLETE"]
+        if not complete:
+            return None
+        least = max(trial.values[0] for trial in complete) - self.keep_accuracy
+        accurate = [trial for trial in complete if trial.values[0] >= least]
+        converged = [trial for trial in accurate if trial.user_attrs["rlct_status"] == "ok"]
+        return min(converged or accurate, key=_by_simplicity)
+
+    def settings(self, trial: FrozenTrial) -> RunSettings:
+        """Return the settings of a trial's training run.
+
+        Args:
+            trial: one of `trials`.
+        """
+        return self.base.replace(**as_run_fields(trial.params), seed=trial.number)
+
+    @property
+    def table(self) -> str:
+        """Return the Pareto front as a table of plain text."""
+        names = sorted({name for trial in self.front for name in trial.params})
+        lines = [["trial", "accuracy", "RLCT", "weight width", *names]]
+        for trial in self.front:
+            accuracy, _, width = trial.values
+            values = [_number_text(trial.params.get(name)) for name in names]
+            lines.append([f"{trial.number}", f"{accuracy:.4f}", _rlct_text(trial), f"{width:.4f}", *values])
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        rows = []
+        for line in lines:
+            cells = [text.ljust(width) for text, width in zip(line, widths, strict=True)]
+            rows.append("  ".join(cells).rstrip())
+        return "\n".join(rows)
+
+    def write(self) -> None:
+        """Write trials.json, and the front as pareto.json, pareto.txt and pareto.png."""
+        everything = []
+        for trial in self.trials:
+            state = trial.state.name.lower()
+            entry = {"trial": trial.number, "state": state, "parameters": trial.params, **trial.user_attrs}
+            everything.append(entry)
+        write_file(self.path / "trials.json", to_json(everything))
+        front = [self._front_entry(trial) for trial in self.front]
+        write_file(self.path / "pareto.json", to_json({"trials": self.counts, "front": front}))
+        write_file(self.path / "pareto.txt", f"{self.table}\n")
+        self._plot(self.path / "pareto.png")
+
+    def _front_entry(self, trial: FrozenTrial) -> dict[str, Any]:
+        entry: dict[str, Any] = {"trial": trial.number}
+        entry |= zip(OBJECTIVES, trial.values, strict=True)
+        entry["parameters"] = trial.params
+        for name in NOTED:
+            entry[name] = trial.user_attrs.get(name)
+        entry["command"] = self.settings(trial).command()
+        return entry
+
+    def _plot(self, path: Path) -> None:
+        """Draw accuracy against RLCT, and accuracy against weight width."""
+        from matplotlib.figure import Figure
+
+        front = {trial.number for trial in self.front}
+        complete = [trial for trial in self.trials if trial.state.name == "COMPLETE"]
+        others = [trial for trial in complete if trial.number not in front]
+        best = [trial for trial in complete if trial.number in front]
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        for axis, label, column in zip(figure.subplots(1, 2), ("RLCT", "weight width"), (1, 2), strict=True):
+            for group, title, color in ((others, "other trials", "0.6"), (best, "Pareto front", "tab:red")):
+                measures = [trial.values[column] for trial in group]
+                accuracies = [trial.values[0] for trial in group]
+                axis.plot(measures, accuracies, "o", label=title, color=color)
+            for trial in best:
+                axis.annotate(f" {trial.number}", (trial.values[column], trial.values[0]), fontsize=7)
+            axis.set(xlabel=label, ylabel="test accuracy", title=f"accuracy against {label}")
+            axis.legend(fontsize="small")
+        write_figure(figure, path, dpi=120)
+
+
+def count_states(trials: Sequence[FrozenTrial]) -> dict[str, int]:
+    """Return how many trials are in each state."""
+    states = [trial.state.name.lower() for trial in trials]
+    return {state: states.count(state) for state in STATES}
+
+
+def _by_simplicity(trial: FrozenTrial) -> tuple[float, float, float]:
+    accuracy, rlct, width = trial.values
+    return rlct, -accuracy, width
+
+
+def _rlct_text(trial: FrozenTrial) -> str:
+    error = trial.user_attrs["rlct_standard_error"]
+    shown = math.nan if error is None else error
+    return f"{trial.values[1]:.2f} ± {shown:.2f} ({trial.user_attrs['rlct_status']})"
+
+
+def _number_text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,192 @@
+"""Reproduction of the paper: for each task a search, the sweep, its logs and its report, in one folder."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+from .experiments.folder import SweepFolder
+from .experiments.folder_names import check_output_dir
+from .experiments.plan import describe_setting
+from .experiments.prepared_sweep import PreparedSweep
+from .experiments.reproduce_settings import ReproduceSettings
+from .experiments.reproduction_folder import ReproductionFolder
+from .experiments.surroundings import surroundings
+from .experiments.sweep import run_prepared_sweep
+from .experiments.tune import Tuner
+from .experiments.tuning_result import TuningResult
+from .reports.report import report
+from .reports.tensorboard import write_tensorboard
+from .tokens import without_tokens
+
+
+def reproduce(
+    tasks: str | Sequence[str] = ("digits",),
+    *,
+    output_dir: str | Path | None = None,
+    say: Callable[[str], None] | None = None,
+    **settings: Any,
+) -> ReproductionFolder:
+    """Run the paper's experiment on each task: a search, the sweep, TensorBoard logs and the report.
+
+    A second call with the same arguments continues where the first one stopped.
+
+    Args:
+        tasks: of digits (needs no network), mnist, cifar10 and imdb.
+        output_dir: the folder. Default: `runs/reproduce-<scale>`.
+        say: called with each line of progress.
+        settings: other fields of `ReproduceSettings`, such as `scale="full"`.
+
+    Returns:
+        The folder. Its `content` is the index, which names the files of each part.
+
+    Raises:
+        ValueError: a setting that cannot be used, or a folder that was begun with other settings.
+
+    Example:
+        from selfmod_hf import reproduce
+
+        folder = reproduce("digits", output_dir="runs/digits")
+        print(folder.content["tasks"]["digits"]["setting"])
+    """
+    names = [tasks] if isinstance(tasks, str) else list(tasks)
+    reproduction = Reproduction(ReproduceSettings(names, **settings), output_dir)
+    reproduction.work(say or _ignore)
+    return reproduction.folder
+
+
+def _ignore(line: str) -> None:
+    pass
+
+
+class Reproduction:
+    """A reproduction that can begin. Its input is checked and the data of all tasks are loaded.
+
+    Args:
+        settings: tasks and scale.
+        output_dir: the folder. None: `runs/reproduce-<scale>`.
+
+    Raises:
+        ValueError: a setting that cannot be used, or a folder that was begun with other settings.
+    """
+
+    def __init__(self, settings: ReproduceSettings, output_dir: str | Path | None = None) -> None:
+        settings.check()
+        check_output_dir(output_dir)
+        self.settings = settings
+        self.folder = ReproductionFolder(output_dir or f"runs/reproduce-{settings.scale}")
+        self.folder.check(settings.scale, {task: settings.fields_of(task) for task in settings.names})
+        unfinished = [task for task in settings.names if not self.folder.is_finished(task, "report")]
+        self.tasks = [_Task(self.folder, task, settings) for task in unfinished]
+
+    def work(self, say: Callable[[str], None]) -> None:
+        """Do the parts that are not finished.
+
+        Args:
+            say: called with each line of progress.
+        """
+        with SweepFolder(self.folder.path).locked():
+            self._begin()
+            for task in self.tasks:
+                task.work(say)
+
+    def _begin(self) -> None:
+        """Write the index with a new session."""
+        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        session = {"started": started, "command": without_tokens(sys.argv[1:])}
+        self.folder.content |= {"scale": self.settings.scale, **surroundings()}
+        self.folder.content["sessions"].append(session)
+        for task in self.settings.names:
+            self.folder.task(task)["flags"] = self.settings.fields_of(task)
+        self.folder.write()
+
+
+class _Task:
+    """The parts of one task, in their order."""
+
+    def __init__(self, folder: ReproductionFolder, name: str, settings: ReproduceSettings) -> None:
+        self.folder, self.name, self.settings = folder, name, settings
+        self.path = folder.path / name
+        self.tuner: Tuner | None = None
+        self.sweep: PreparedSweep | None = None
+        self.say: Callable[[str], None] = _ignore
+        if not settings.use_tuned:
+            self.sweep = self._prepare_sweep()
+        if settings.tune and not folder.is_finished(name, "tune"):
+            self.tuner = Tuner(*settings.tune_settings(name), self.path / "tune")
+
+    def work(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        if self.tuner is not None:
+            self._part("tune", self._tune)
+        if self.sweep is None:
+            self.sweep = self._prepare_sweep(learning_rate=self._tuned_rate())
+        self._part("sweep", self._sweep)
+        self._part("tensorboard", self._tensorboard)
+        self._part("report", self._report)
+
+    def _prepare_sweep(self, **found: Any) -> PreparedSweep:
+        return PreparedSweep.make(self.settings.sweep_settings(self.name, **found), self.path / "sweep")
+
+    def _tuned_rate(self) -> float:
+        rate = self.folder.task(self.name)["tuned"]["learning_rate"]
+        if rate is None:
+            raise InputError("use_tuned", True, f"the search on {self.name} found no network with a usable RLCT")
+        return rate
+
+    def _part(self, part: str, do: Callable[[], dict[str, Any]]) -> None:
+        if self.folder.is_finished(self.name, part):
+            self.say(f"{self.name}, {part}: finished before")
+            return
+        start = time.perf_counter()
+        facts = do()
+        self.folder.finish(self.name, part, time.perf_counter() - start, **facts)
+
+    def _tune(self) -> dict[str, Any]:
+        assert self.tuner is not None
+        search = self.tuner.settings
+        self.say(f"{self.name}, tune: {search.trials} trials over {' '.join(search.space)}")
+        self.tuner.work(_ignore)
+        uses = "uses its learning rate" if self.settings.use_tuned else "keeps the recipe's settings"
+        result = self.tuner.finish()
+        tuned = _tuned(result)
+        tuned["used"] = f"the experiment {uses}"
+        self.folder.task(self.name)["tuned"] = tuned
+        text = "no trial is usable"
+        if result.best is not None:
+            text = ", ".join(f"{name} {value:.3g}" for name, value in result.best.params.items())
+        self.say(f"{self.name}, tune: best {text}; the experiment {uses}")
+        return {"results": f"{self.name}/tune/pareto.json"}
+
+    def _sweep(self) -> dict[str, Any]:
+        assert self.sweep is not None
+        plan = self.sweep.plan
+        setting = describe_setting(plan.settings, plan.cells)
+        self.folder.task(self.name)["setting"] = setting
+        self.say(f"{self.name}, sweep: {len(plan.cells)} networks. {setting}")
+        run_prepared_sweep(self.sweep, self.say)
+        return {"networks": len(plan.cells), "results": f"{self.name}/sweep/results.json"}
+
+    def _tensorboard(self) -> dict[str, Any]:
+        write_tensorboard(SweepFolder(self.path / "sweep"), self.path / "tensorboard")
+        return {"logs": f"{self.name}/tensorboard"}
+
+    def _report(self) -> dict[str, Any]:
+        report(self.path / "sweep", self.path / "report")
+        return {"results": f"{self.name}/report/report.html"}
+
+
+def _tuned(result: TuningResult) -> dict[str, Any]:
+    """Return the index's entry for a search."""
+    best = result.best
+    found: dict[str, Any] = {"trials": result.counts, "best_trial": None, "learning_rate": None, "aux_weight": None}
+    if best is not None:
+        found["best_trial"] = best.number
+        found["learning_rate"] = best.params["learning_rate"]
+        found["aux_weight"] = best.params["aux_weight"]
+    return found
