@@ -381,7 +381,7 @@ def test_a_self_test_without_draws_is_refused(capsys):
         (["rlct", "--model=a b/c"], "--model a b/c: no name of a repository (user/name)"),
         (["rlct", "--model=MODEL", "--subfolder=x"], "--model MODEL, --subfolder x: holds no config.json"),
         (["rlct", "--model=MODEL", "--revision=v1"], "--revision v1: allowed with a --model of the Hub"),
-        (["rlct", "--model=MODEL", "--augment"], "--augment True: the RLCT is that of the training set as it is"),
+        (["rlct", "--model=MODEL", "--augment"], "--augment=True: the RLCT is that of the training set as it is"),
         (
             ["rlct", "--model=MODEL", "--sampler=fisher_sgld"],
             "--sampler='fisher_sgld': give --step_size and --localization",
@@ -392,7 +392,7 @@ def test_a_self_test_without_draws_is_refused(capsys):
         (["rlct", "--model=MODEL", "--label_column=y"], "--label_column='y': digits is built in; allowed with data"),
         (
             ["train", "--backbone_name=me/bert", '--backbone_kwargs={"a": 1}'],
-            '--backbone_kwargs {"a": 1}: allowed with',
+            "--backbone_kwargs='{\"a\": 1}': allowed with",
         ),
         (["train", "--config=nowhere.yaml"], "--config='nowhere.yaml': no such file"),
         (["tune", "--space=aux_weight=20:0"], "--space='aux_weight=20:0': allowed is LOW:HIGH"),

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from selfmod_hf import reproduce
 from selfmod_hf.cli import main
+from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.plan import GRIDS, departures, describe_setting, make_cells
-from selfmod_hf.experiments.reproduce_settings import REPRODUCTIONS, TaskParts
+from selfmod_hf.experiments.reproduce_settings import REPRODUCTIONS, ReproduceSettings, TaskParts
+from selfmod_hf.experiments.reproduction_folder import ReproductionFolder
 from selfmod_hf.experiments.sweep_settings import SweepSettings
 
 SMALL = TaskParts(
@@ -120,6 +123,27 @@ def test_a_network_of_a_sweep_lies_over_its_own_training(tmp_path, monkeypatch):
     last = trained.Histograms("classifier.weight")[-1]
     (final,) = swept.Histograms("classifier.weight")
     assert (final.step, final.histogram_value.max) == (last.step, last.histogram_value.max)
+
+
+def test_a_reproduction_in_python_continues_the_commands(finished, small, tmp_path):
+    lines = []
+    folder = reproduce("digits", output_dir=finished, say=lines.append)
+    assert lines == []  # nothing is left to do
+    assert folder.content["tasks"]["digits"]["setting"].startswith("NOT the setting of the recipe")
+    for settings, message in (
+        ({"tasks": "digit"}, r"tasks=\['digit'\]: allowed are different ones of digits"),
+        ({"scale": "medium"}, "scale='medium': allowed are quick, full"),
+    ):
+        with pytest.raises(InputError, match=message):
+            reproduce(output_dir=tmp_path / "new", **settings)
+
+
+def test_a_folder_that_names_its_settings_as_version_0_1_0_continues(finished, small, tmp_path):
+    index = json.loads((finished / "study.json").read_text())
+    search = index["tasks"]["digits"]["flags"]["tune"]
+    search["rlct_draws"] = search.pop("num_draws")
+    (tmp_path / "study.json").write_text(json.dumps(index))
+    ReproductionFolder(tmp_path).check("quick", {"digits": ReproduceSettings().fields_of("digits")})
 
 
 def test_finished_parts_are_not_done_again(finished, small, capsys):

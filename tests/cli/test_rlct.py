@@ -32,6 +32,13 @@ def run_folder(tmp_path_factory):
     return folder
 
 
+def test_an_old_spelling_is_accepted_with_a_line_that_names_the_new_one(run_folder, tmp_path, capsys):
+    flags = ["--preset=theory", *QUICK[:2], "--num_draws=4", "--quiet", f"--output_dir={tmp_path}"]
+    assert main(["rlct", "--model", str(run_folder), *flags]) == 0
+    assert capsys.readouterr().err == "selfmod: --preset is an old spelling of --rlct_preset\n"
+    assert LLCResult.load(tmp_path / "rlct.json").settings.preset == "theory with num_draws"
+
+
 def test_writes_estimate_traces_and_plot(run_folder, tmp_path, capsys):
     assert main(["rlct", "--model", str(run_folder), *QUICK, "--output_dir", str(tmp_path)]) == 0
     result = LLCResult.load(tmp_path / "rlct.json")
@@ -217,7 +224,7 @@ def test_a_folder_of_data_that_only_its_owner_knows_must_be_named(small_model, t
         (["--model", "{run}", "--rlct_preset", "papers"], "preset='papers'"),
         (["--model", "{run}", "--sampler", "hmc"], "sampler='hmc'"),
         (["--model", "{run}", "--parameters", "nothing.*"], "parameters='nothing.*'"),
-        (["--model", "{run}", "--memory_gib", "0"], "--memory_gib 0.0"),
+        (["--model", "{run}", "--memory_gib", "0"], "--memory_gib=0.0"),
         (["--model", "{empty}"], "no config.json"),
         (["--checkpoints", "{empty}"], "no folder checkpoint-<step>"),
         ([], "--model, --checkpoints"),

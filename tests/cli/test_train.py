@@ -204,7 +204,7 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("")
     assert main(["train", "--output_dir", "file/inside"]) == 2
-    assert "--output_dir file/inside" in capsys.readouterr().err
+    assert "--output_dir='file/inside'" in capsys.readouterr().err
 
 
 def test_no_network_and_no_cache_says_what_to_do(tmp_path):

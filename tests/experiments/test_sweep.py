@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 import torch
 
-from selfmod_hf import SelfModelingForImageClassification, SelfModelingTrainer, weight_width
+from selfmod_hf import SelfModelingForImageClassification, SelfModelingTrainer, SweepSettings, run_sweep, weight_width
 from selfmod_hf.cli import main
 from selfmod_hf.data import get_task, load_images
+from selfmod_hf.errors import InputError
 from selfmod_hf.experiments import footprint as memory
 from selfmod_hf.experiments import sweep_population
 from selfmod_hf.experiments.folder import CURVE_COLUMNS, RESULT_COLUMNS, WEIGHTS_COLUMN, SweepFolder
@@ -65,6 +66,32 @@ def test_a_cell_equals_the_network_trained_alone(finished, tmp_path):
     member = SelfModelingForImageClassification.from_pretrained(finished / "cells" / "h8-aw10-seed2").state_dict()
     for name, value in alone.items():
         torch.testing.assert_close(member[name], value, rtol=0, atol=1e-5)
+
+
+def test_a_sweep_in_python_is_the_command(finished, tmp_path):
+    lines = []
+    settings = {"hidden_sizes": [8], "aux_weights": [0, 10], "seeds": [1, 2], "num_train_epochs": 2}
+    settings |= {"num_chains": 2, "num_draws": 40, "max_train_samples": 200}
+    folder = run_sweep("digits", output_dir=tmp_path, say=lines.append, **settings)
+    assert tables(tmp_path) == tables(finished)
+    assert len(folder.rows()) == 4
+    assert lines[0] == "h8-aw0-seed1 and 3 more: training 4 networks of width 8"
+    more = run_sweep(SweepSettings("digits", **settings | {"aux_weights": [1]}), output_dir=tmp_path)
+    assert sorted(set(more.rows()["aux_weight"])) == [0, 1, 10]
+
+
+def test_a_sweep_in_python_names_the_field_of_an_error(tmp_path):
+    for settings, message in (
+        ({"recipe": "mnists"}, "recipe='mnists': allowed are mnist"),
+        ({"seeds": [1, 1]}, r"seeds=\[1, 1\]: allowed are different numbers"),
+        ({"memory_gib": 0}, "memory_gib=0: allowed are finite numbers above 0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run_sweep(output_dir=tmp_path / "new", **settings)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"^output_dir=.*cannot be written to"):
+        run_sweep(output_dir=tmp_path / "file")
+    assert not (tmp_path / "new").exists()
 
 
 def test_finished_cells_are_not_done_again(finished, monkeypatch):

@@ -18,10 +18,10 @@ import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from transformers import Trainer
 
+from selfmod_hf import RunSettings, tune
 from selfmod_hf.cli import main
 from selfmod_hf.complexity import estimate_llc
 from selfmod_hf.errors import InputError
-from selfmod_hf.experiments.run_settings import RunSettings
 from selfmod_hf.experiments.space import parse_space
 from selfmod_hf.experiments.tuning import Group, Measured, Tuning
 from selfmod_hf.experiments.tuning_result import TuningResult
@@ -105,6 +105,47 @@ def test_a_study_and_its_front(study, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith("selfmod train --task=digits")
     finished_once(study, 5)
+
+
+def test_tuning_in_python_is_the_command(study, tmp_path):
+    base = RunSettings.make(task="digits", max_train_samples=300, num_train_epochs=4)
+    space = {"aux_weight": "0:5", "hidden_sizes": [[8], [8, 8]], "learning_rate": "0.05:0.1:log"}
+    lines = []
+    arguments = {"trials": 5, "stack": 2, "num_draws": 40, "output_dir": tmp_path}
+    found = tune(base, space, say=lines.append, **arguments)
+    assert (tmp_path / "trials.json").read_text() == (study / "trials.json").read_text()
+    assert lines[0].startswith("trials 0, 1: ")
+    assert [trial.number for trial in found.trials] == [0, 1, 2, 3, 4]
+    assert sum(found.counts.values()) == 5
+    assert found.best in found.trials
+    again = found.settings(found.best)
+    assert again.training.seed == found.best.number
+    assert again.network.aux_weight == found.best.params["aux_weight"]
+    assert found.table == (tmp_path / "pareto.txt").read_text().rstrip("\n")
+    lines.clear()
+    assert tune(base, space, say=lines.append, **arguments).best == found.best  # nothing is left to do
+    assert lines == []
+
+
+def test_tuning_in_python_names_the_field_of_an_error(tmp_path):
+    for space, settings, message in (
+        ({"depth": "1:2"}, {}, "space='depth': allowed are"),
+        ({"aux_weight": "0:1"}, {"trials": 0}, "trials=0: allowed are integers of at least 1"),
+        ({"aux_weight": "0:1"}, {"num_draws": 1}, "num_draws=1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            tune("digits", space, output_dir=tmp_path / "new", **settings)
+    with pytest.raises(InputError, match=r"hidden_sizes=\[8\]: is searched by `space`"):
+        tune(RunSettings.make(task="digits", hidden_sizes=[8]), {"hidden_sizes": [8, 16]}, output_dir=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_old_spelling_is_accepted_with_a_line_that_names_the_new_one(tmp_path, capsys):
+    flags = [flag.replace("--num_draws", "--rlct-draws") for flag in SMALL]
+    assert main(["tune", *flags, "--trials=1", f"--output_dir={tmp_path}"]) == 0
+    assert capsys.readouterr().err == "selfmod: --rlct_draws is an old spelling of --num_draws\n"
+    settings = json.loads((tmp_path / "journal.log").read_text().splitlines()[1])["user_attr"]["settings"]
+    assert settings["sampling"]["num_draws"] == 40
 
 
 def test_a_space_from_a_file(tmp_path):

@@ -1,0 +1,81 @@
+"""The settings of a training run: made in Python, changed by field, and written as a command."""
+
+import shlex
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from selfmod_hf import RunSettings
+from selfmod_hf.cli import main
+from selfmod_hf.cli.arguments import typed_values
+from selfmod_hf.cli.train import parser, run_settings
+from selfmod_hf.errors import InputError
+
+FEW = {"max_train_samples": 100, "max_test_samples": 50, "num_train_epochs": 2}
+
+
+def test_what_is_given_overrides_the_recipe_and_the_recipe_the_defaults():
+    settings = RunSettings.make(task="digits", learning_rate=1)
+    assert settings.training.learning_rate == 1.0
+    assert isinstance(settings.training.learning_rate, float)
+    assert settings.training.num_train_epochs == 40  # the recipe's
+    assert settings.training.save_total_limit == 1  # the package's, not transformers'
+    assert settings.network.hidden_sizes == [64]
+    assert settings.training.output_dir == "runs/digits-h64-aw1-seed42"
+
+
+def test_a_changed_field_changes_what_follows_from_it():
+    settings = RunSettings.make(dataset_name="me/data", output_dir="here")
+    assert settings.network.target_layers == ["hidden.relu1"]
+    deeper = settings.replace(hidden_sizes=(8, 4), train_batch_size=12)
+    assert deeper.network.target_layers == ["hidden.relu2"]
+    assert deeper.training.per_device_train_batch_size == 12
+    assert deeper.training.output_dir == "here"
+    assert deeper.replace(hidden_sizes=None, train_batch_size=None) == settings
+    assert settings.network.hidden_sizes == [128]  # the original is as it was
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"lr": 1}, "lr=1: no setting of a run has this name; did you mean learning_rate"),
+        ({"aux_wieght": 1}, "did you mean aux_weight"),
+        ({"aux_weight": float("nan")}, "aux_weight=nan: allowed are finite numbers"),
+        ({"task": "minst"}, "task='minst': allowed are digits"),
+        ({"train_batch_size": 0}, "train_batch_size=0: allowed are multiples of 1 processes"),
+        ({"mixed_precision": "fp8"}, "mixed_precision='fp8': allowed are no, bf16, fp16"),
+        ({"metric_for_best_model": "f1"}, "metric_for_best_model='f1': allowed are loss, accuracy"),
+    ],
+)
+def test_a_field_that_cannot_be_used_is_named(fields, message):
+    with pytest.raises(InputError, match=message):
+        RunSettings.make(**fields)
+
+
+def test_the_command_of_settings_gives_these_settings():
+    settings = RunSettings.make(
+        task="imdb", aux_weight=2, hidden_sizes=[8, 4], backbone_kwargs={"embedding_dim": 4}, detach_targets=False
+    )
+    words = shlex.split(settings.command())
+    assert words[:2] == ["selfmod", "train"]
+    again, _ = run_settings(typed_values(parser(), words[2:]))
+    assert again.result_fields() == settings.result_fields()
+    assert (again.network, again.data, again.task) == (settings.network, settings.data, settings.task)
+
+
+def test_a_token_is_in_no_command():
+    assert "hf_" not in RunSettings.make(hub_token="hf_abcdefghijklmnopqrst").command()
+
+
+def test_python_and_the_command_line_train_the_same_network(tmp_path):
+    settings = RunSettings.make(task="digits", output_dir=str(tmp_path / "python"), disable_tqdm=True, **FEW)
+    data = settings.load_data()
+    trainer = settings.make_trainer(data, settings.build_network(data))
+    trainer.train()
+    trainer.save_model()
+    flags = [f"--{name}={value}" for name, value in FEW.items()]
+    assert main(["train", "--task=digits", *flags, "--quiet", f"--output_dir={tmp_path / 'command'}"]) == 0
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("python", "command"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(values, other[name]) for name, values in one.items())
