@@ -1,4 +1,4 @@
-"""The paper's experiments with one command: `python scripts/reproduce.py --tasks digits`, the same as `selfmod reproduce`."""
+"""The paper's experiments with one command: `python scripts/reproduce.py --tasks digits`, like `selfmod reproduce`."""
 
 import sys
 

@@ -135,10 +135,10 @@ def _height_and_width(size: Sequence[int] | None) -> list[int] | None:
 
 def _check_kind(spec: TaskSpec, settings: DataSettings) -> None:
     """Raise an InputError for a setting of images with texts, and for one of texts with images."""
+    excluded: tuple[str, ...] = TEXT_FIELDS
+    problem = "the task is one of images; allowed with texts (`text_column`)"
     if spec.text_column is not None:
         excluded, problem = IMAGE_FIELDS, "the task is one of texts; allowed with images"
-    else:
-        excluded, problem = TEXT_FIELDS, "the task is one of images; allowed with texts (`text_column`)"
     for name, value in settings.given().items():
         if name in excluded:
             raise InputError(name, value, problem)

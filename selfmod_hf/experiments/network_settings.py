@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +27,8 @@ from ..trainer.recipe_network import check_forward, check_length, network_fields
 from .data_settings import DataSettings, load_data
 from .setting import setting
 
-PLAIN_FIELDS = (
-    "feature_pooling", "target_pooling", "aux_weight", "classification_weight", "detach_targets",
-)  # fmt: skip
+PLAIN_FIELDS = ("feature_pooling", "target_pooling", "aux_weight", "classification_weight", "detach_targets")
+JSON_FIELDS = ("backbone_kwargs", "backbone_config")
 
 
 @dataclass
@@ -61,12 +59,6 @@ class NetworkSettings:
     )
     classification_weight: float = setting("Weight of the classification loss.", default=1.0)
     detach_targets: bool = setting("No gradient flows into the predicted activations (published recipe).", default=True)
-
-    def __post_init__(self) -> None:
-        for name in ("backbone_kwargs", "backbone_config"):
-            value = getattr(self, name)
-            if isinstance(value, Mapping):
-                setattr(self, name, json.dumps(value))
 
     @property
     def is_encoder(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from ..trainer import SelfModelingTrainer, SelfModelingTrainingArguments
 from ..trainer.recipe_network import NETWORK_FIELDS
 from .data_settings import DataSettings
 from .folder_names import default_folder
-from .network_settings import NetworkSettings, build_network, load_network_data
+from .network_settings import JSON_FIELDS, NetworkSettings, build_network, load_network_data
 from .setting import as_flags, check_finite, did_you_mean, setting
 
 # defaults of training arguments that differ from transformers'
@@ -201,6 +202,8 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
             raise InputError(name, value, f"no setting of a run has this name{did_you_mean(name, known)}")
         if isinstance(value, tuple):
             value = list(value)
+        if name in JSON_FIELDS and isinstance(value, Mapping):
+            value = json.dumps(value)
         if type(value) is int and isinstance(default_of(name), float):
             value = float(value)
         if value is not None:
@@ -223,10 +226,7 @@ def _recipe_fields(task: TaskSpec, given: Mapping[str, Any]) -> dict[str, Any]:
             recipe.pop("small_image_stem", None)
     if given.get("aux_weight") == 0:
         recipe.pop("target_layers", None)  # the baseline of a task predicts nothing
-    for name, value in recipe.items():
-        if type(value) is int and isinstance(default_of(name), float):
-            recipe[name] = float(value)
-    return recipe
+    return _checked(recipe)
 
 
 def _recipe(task: TaskSpec, given: Mapping[str, Any]) -> Mapping[str, Any]:

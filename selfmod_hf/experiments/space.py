@@ -69,7 +69,7 @@ def _numbers(name: str, texts: list[str]) -> BaseDistribution:
         numbers = [float(low), float(high)]
         if scale not in ([], ["log"]) or not numbers[0] <= numbers[1]:
             raise ValueError("allowed is LOW:HIGH or LOW:HIGH:log, LOW at most HIGH")
-        distribution = FloatDistribution(*numbers, log=bool(scale))
+        distribution = FloatDistribution(numbers[0], numbers[1], log=bool(scale))
     else:
         numbers = [float(text) for text in texts]
         distribution = CategoricalDistribution(numbers)
