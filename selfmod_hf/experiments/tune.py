@@ -234,7 +234,6 @@ def _measured(trainer: SelfModelingTrainer) -> list[Measured]:
     for network in trainer.networks():
         logged = [entry for _, entry in sorted(network.figures.items()) if "eval_accuracy" in entry]
         last = logged[-1]
-        at_half = network.figures.get(half, {})
-        accuracy = at_half.get("eval_accuracy", last["eval_accuracy"])
-        found.append(Measured(accuracy, last["eval_accuracy"], last["weight_width"], network.model()))
+        half_way = {**last, **network.figures.get(half, {})}["eval_accuracy"]
+        found.append(Measured(half_way, last["eval_accuracy"], last["weight_width"], network.model()))
     return found
