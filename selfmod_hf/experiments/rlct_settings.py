@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..complexity import LLCResult
 from ..complexity.settings import DTYPES, LLCSettings
 from ..data import TaskSpec, TensorData
 from ..errors import InputError
@@ -67,12 +68,12 @@ class RLCTSettings:
         return found
 
     def keywords(
-        self, published: Mapping[str, Any] | None, task: str, progress: Callable[[int, int], None] | None
+        self, published: LLCResult | None, task: str, progress: Callable[[int, int], None] | None
     ) -> dict[str, Any]:
         """Return all keywords of `estimate_rlct`; see `choose_settings`.
 
         Args:
-            published: an `rlct.json`, or None.
+            published: a published estimate, or None.
             task: its values of the preset are used.
             progress: as for `estimate_rlct`.
 

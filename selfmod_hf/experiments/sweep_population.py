@@ -13,7 +13,9 @@ from accelerate import PartialState
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from ..errors import InputError
+from ..files import plain
 from ..hub.model_folder import run_facts
+from ..json_records import CurvePoint, NetworkRow, PopulationSeconds
 from ..stacking import chunk_ranges
 from ..trainer import RLCTCallback, SelfModelingTrainer, SelfModelingTrainingArguments
 from ..trainer.callbacks import RLCTsCallback
@@ -45,7 +47,7 @@ TRAINING: Mapping[str, Any] = {
 
 def run_population(
     sweep: PreparedSweep, path: Path, cells: Sequence[Cell], say: Callable[[str], None]
-) -> dict[str, float]:
+) -> PopulationSeconds:
     """Train a population, measure its networks, and keep them.
 
     Args:
@@ -71,7 +73,7 @@ def run_population(
     trained = time.perf_counter()
     _measure(sweep, trainer, cells, say)
     from_main(lambda: sweep.folder.close_population(path))
-    return {"networks": len(cells), "training": trained - start, "rlct": time.perf_counter() - trained}
+    return PopulationSeconds(networks=len(cells), training=trained - start, rlct=time.perf_counter() - trained)
 
 
 def _describe(cells: Sequence[Cell]) -> str:
@@ -202,9 +204,9 @@ def _measure(
             if k not in missing or not PartialState().is_main_process:
                 continue
             row = _row(plan, cells[k], curves[k][-1], estimate)
-            curve = [_keys(plan, cells[k]) | entry for entry in curves[k]]
+            curve = [CurvePoint.model_validate(plain(_keys(plan, cells[k]) | entry)) for entry in curves[k]]
             if plan.rlct_every_n_epochs:
-                curve[-1] |= {name: row[name] for name in CURVE_RLCT_COLUMNS}
+                curve[-1] = curve[-1].with_fields(**{name: getattr(row, name) for name in CURVE_RLCT_COLUMNS})
             folder.finish(cells[k], model, estimate, row, curve, processor, facts)
 
 
@@ -228,9 +230,9 @@ def _keys(plan: Plan, cell: Cell) -> dict[str, Any]:
     return {"task": plan.task, **vars(cell)}
 
 
-def _row(plan: Plan, cell: Cell, last: dict[str, float], rlct: LLCResult) -> dict[str, Any]:
+def _row(plan: Plan, cell: Cell, last: dict[str, float], rlct: LLCResult) -> NetworkRow:
     """Return a network's row of the results."""
-    return _keys(plan, cell) | {
+    values = _keys(plan, cell) | {
         "accuracy": last["accuracy"],
         "weight_width": last["weight_width"],
         "rlct": rlct.llc,
@@ -246,3 +248,4 @@ def _row(plan: Plan, cell: Cell, last: dict[str, float], rlct: LLCResult) -> dic
         "batch_size": plan.training["per_device_train_batch_size"],
         "learning_rate": plan.training["learning_rate"],
     }
+    return NetworkRow.model_validate(plain(values))
