@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def has_adapter(model: Any) -> bool:
-    """Return whether peft wraps the network, or has put adapters into it."""
+    """Return whether peft wraps the network, or has put adapters into it.
+
+    Example:
+        >>> has_adapter(nn.Linear(2, 1))
+        False
+    """
     return hasattr(model, "peft_config")
 
 

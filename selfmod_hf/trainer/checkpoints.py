@@ -51,7 +51,14 @@ def is_complete(checkpoint: str | Path) -> bool:
 
 
 def complete_checkpoints(folder: str | Path) -> list[str]:
-    """Return each complete `checkpoint-<step>` in `folder`, by step."""
+    """Return each complete `checkpoint-<step>` in `folder`, by step.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "checkpoint-10").mkdir()
+        ...     complete_checkpoints(folder)  # it has no trainer_state.json
+        []
+    """
     by_step = {}
     for path in Path(folder).glob("checkpoint-*"):
         step = path.name.removeprefix("checkpoint-")

@@ -37,7 +37,12 @@ class CollatedData:
 
 
 def is_data_of_rows(data: Any) -> bool:
-    """Return whether these are rows with a length for a collator, such as a `datasets.Dataset` or a list."""
+    """Return whether these are rows with a length for a collator, such as a `datasets.Dataset` or a list.
+
+    Example:
+        >>> is_data_of_rows([{"label": 0}]), is_data_of_rows(torch.zeros(3))
+        (True, False)
+    """
     if isinstance(data, (Tensor, np.ndarray, Mapping, str, TaskData)):
         return False
     return hasattr(data, "__len__") and hasattr(data, "__getitem__")

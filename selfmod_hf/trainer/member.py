@@ -132,6 +132,10 @@ def along_first(numbers: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
 
     Returns:
         (K, 1, ...), with as many dimensions as the parameter.
+
+    Example:
+        >>> along_first(torch.ones(3), torch.zeros(3, 5, 7)).shape
+        torch.Size([3, 1, 1])
     """
     ones = [1] * (parameter.dim() - 1)
     return numbers.view(-1, *ones)

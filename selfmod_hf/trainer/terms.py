@@ -54,6 +54,12 @@ class TermSums(TrainerCallback):
     `train()`, in each trial of a search, and when `auto_find_batch_size` tries a smaller batch. These sums must start
     again too, or the logged terms do not add up to the logged loss. As a callback, this class knows when training
     begins.
+
+    Example:
+        >>> sums = TermSums()
+        >>> sums.add({"classification_loss": torch.tensor(2.0)})
+        >>> sums.drain(step=1)
+        ({'classification_loss': tensor(2.)}, 1)
     """
 
     def __init__(self) -> None:
@@ -145,6 +151,11 @@ def means_over_labels(terms: Tensor, labels: Tensor) -> ByName | None:
 
     Returns:
         Means by the names of the terms. None: no sample has a label.
+
+    Example:
+        >>> terms = torch.tensor([[1.0, 4.0], [3.0, 6.0], [100.0, 100.0]])
+        >>> means_over_labels(terms, torch.tensor([0, 1, IGNORED_LABEL]))
+        {'classification_loss': 2.0, 'self_modeling_loss': 5.0}
     """
     counted = labels != IGNORED_LABEL
     if not counted.any():
