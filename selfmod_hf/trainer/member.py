@@ -2,8 +2,8 @@
 
 An optimizer of torch has one learning rate for a complete parameter, and a population keeps all members in one
 parameter of shape (K, ...). The optimizers of a population take steps proportional to the learning rate, because
-none of their states depends on it. So the optimizer steps with the largest rate of all members, and each member then
-keeps the share `its rate / largest rate` of its step:
+none of their states depends on it. So the optimizer steps with the largest rate of all members. Each member then keeps
+the share `its rate / largest rate` of its step:
 
     w_k <- w_k + (lr_k / max lr) * (w_k' - w_k),    w_k' the optimizer's result.
 

@@ -50,8 +50,8 @@ class SelfModelingTrainer(TermsTrainer):
     device, in an order that depends on the seed and the epoch alone. They may also be any data for transformers'
     Trainer.
 
-    Accumulating micro-batches and splitting batches over processes give the same gradient as one large batch, because
-    the model divides its sums by the number of samples in the complete batch.
+    Accumulating micro-batches and splitting batches over processes give the same gradient as one large batch. The
+    reason: the model divides its sums by the number of samples in the complete batch.
 
     Args:
         model: a self-modeling network, or a population of them.
@@ -61,8 +61,8 @@ class SelfModelingTrainer(TermsTrainer):
         kwargs: further arguments of `transformers.Trainer`.
 
     Raises:
-        ValueError: a model of another kind, plain `TrainingArguments`, a `TaskData` in place of one of its splits, a
-            custom loss, or `rlct_every_n_epochs` with sharded weights or with data of another kind.
+        ValueError: a model of another kind, plain `TrainingArguments`, a `TaskData` in place of one of its splits, or a
+            custom loss. Or `rlct_every_n_epochs` with sharded weights or with data of another kind.
 
     Example:
         >>> from selfmod_hf import SelfModelingForImageClassification, get_task, load_images

@@ -68,9 +68,8 @@ class SelfModelingTrainingArguments(TrainingArguments):
 
     Attributes:
         log_weight_width: log the standard deviation of the last layer's weights after each epoch.
-        tensorboard_figures_every_n_epochs: with TensorBoard, wandb or trackio in `report_to`, log the histogram of the
-            last layer's weights and a picture of predicted against actual activations after every n-th epoch. 0:
-            never.
+        tensorboard_figures_every_n_epochs: log the histogram of the last layer's weights and a picture of predicted
+            against actual activations after every n-th epoch. They go to the trackers in `report_to`. 0: never.
         run_name: of the trackers' run. Default: the output folder's name.
         project: of the trackers. Default: the task's name, if the Trainer has a task.
         rlct_every_n_epochs: estimate and log the RLCT after every n-th epoch. 0: never.
@@ -87,8 +86,8 @@ class SelfModelingTrainingArguments(TrainingArguments):
             interval of RLCTs or figures below 0. An unknown `rlct_preset`. A seed outside 0 to 2**32 - 1. fp16 on a
             CPU, because Accelerate (1.15) would train in float32 without a message. Features that these models or
             torch cannot use: half precision for evaluation alone, label smoothing, another order of samples, NEFTune's
-            noise, metrics by batch, separate batches of an evaluation, fewer than one accumulated batch, an unknown
-            mode of torch.compile. A wrong entry in transformers' own dicts (`accelerator_config`, `fsdp_config`).
+            noise, metrics by batch, separate or less than one accumulated batch of an evaluation. An unknown mode of
+            torch.compile. A wrong entry in transformers' own dicts (`accelerator_config`, `fsdp_config`).
 
     Example:
         >>> SelfModelingTrainingArguments("runs/mine", rlct_every_n_epochs=5).rlct_preset
