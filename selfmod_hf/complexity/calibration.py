@@ -11,14 +11,14 @@ The rule, for every localization γ:
 1. A cell *serves* if all of these hold. It is neither diverged nor not_at_minimum. Its acceptance, if it has one, is
    at least 0.1. Its standard error is at most 10 %. Its trace has stopped rising: the last quarter of all draws is over
    the second quarter by at most 4 % of the estimate, or by 2 errors of the difference if those are below 10 %.
-2. The *plateau* is the largest step size that serves and agrees with the next smaller one (which may still rise, but
-   not be diverged): by at most 2 %, or by 2 errors of the difference if those are below 5 %. Two step sizes that agree
-   show that ε is small enough.
+2. The *plateau* is the largest step size that serves and agrees with the next smaller one: by at most 2 %, or by 2
+   errors of the difference if those are below 5 %. The smaller one may still rise, but not be diverged. Agreement of
+   two step sizes shows that ε is small enough.
 
 Then the chosen cell is the plateau of the smallest γ with a plateau. Without any plateau it is the smallest step size
 that serves at the smallest γ, and `confirmed` is false. The estimate is extrapolated to γ = 0 along the straight line
-through it and the cell of the same step size at the next γ, if that serves: `llc = l1 + (l1 - l2) γ1 / (γ2 - γ1)`. Both
-cells have the same noise, which partly cancels.
+through it and the cell of the same step size at the next γ, if it serves: `llc = l1 + (l1 - l2) γ1 / (γ2 - γ1)`. The
+noise of both cells is the same and partly cancels.
 """
 
 from __future__ import annotations
@@ -57,6 +57,10 @@ LOCALIZATION_FRACTIONS = (1 / 2000, 1 / 600, 1 / 200, 1 / 60)  # of nβ: a curva
 _RISE, _RISE_ERRORS, _LARGE_RISE = 0.04, 2.0, 0.1
 _AGREEMENT, _AGREEMENT_ERRORS, _LARGE_DISAGREEMENT = 0.02, 2.0, 0.05
 _MIN_ACCEPTANCE = 0.1
+
+# of the table in a summary
+_HEADER = " step size  localization      rlct    error  status"
+_LINE = "{step_size:>10.3g} {localization:>13.4g} {llc:>9.3f} {standard_error:>8.3f}  {status}"
 
 
 @dataclass(frozen=True)
@@ -106,11 +110,9 @@ class LLCCalibration:
 
     def summary(self) -> str:
         """Return a table of lines for people: all cells, and the choice."""
-        lines = [f"{'step size':>10} {'localization':>13} {'rlct':>9} {'error':>8}  status"]
+        lines = [_HEADER]
         for row in self.table:
-            setting = f"{row['step_size']:>10.3g} {row['localization']:>13.4g}"
-            estimate = f"{row['llc']:>9.3f} {row['standard_error']:>8.3f}"
-            line = f"{setting} {estimate}  {row['status']}"
+            line = _LINE.format(**row)
             if row["chosen"]:
                 line += " <- chosen"
             lines.append(line)
@@ -147,11 +149,11 @@ def calibrate_llc(
         targets: as for `estimate_llc`.
         step_sizes: values of ε. None: 0.04 and 0.1 over the largest curvature of U near w*.
         localizations: values of γ. None: nβ/2000, nβ/600, nβ/200 and nβ/60.
-        settings: as for `estimate_llc`, except for the two that are chosen. The default sampler is "sghmc", because it
+        settings: as for `estimate_llc`, except for the two chosen ones. The default sampler is "sghmc", because it
             has no discretization error on quadratics and moves faster.
 
     Raises:
-        ValueError: an argument that cannot be used, or "fisher_sgld" without step sizes or localizations. Their
+        ValueError: an invalid argument, or "fisher_sgld" without step sizes or localizations. Their
             defaults are in the weights' own units.
 
     Example:
@@ -290,7 +292,7 @@ def _choose(results: list[LLCResult], curvature: float | None) -> LLCCalibration
 
 
 def _plateau(cells: list[_Cell]) -> _Cell | None:
-    """Return the largest step size that agrees with the next smaller one, of cells of one γ by rising step size."""
+    """Return the largest step size in agreement with the next smaller one, of cells of one γ by rising step size."""
     pairs = list(itertools.pairwise(cells))
     for smaller, cell in reversed(pairs):
         first = smaller.result

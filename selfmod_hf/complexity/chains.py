@@ -28,7 +28,7 @@ from .settings import LLCSettings
 from .traces import Array, Traces
 
 _SMALL = 8192  # parameters: below this, threads only wait for each other
-_LANGEVIN_CHECKS = 25  # steps per chain at which the Metropolis acceptance is computed
+_LANGEVIN_CHECKS = 25  # steps per chain with a Metropolis acceptance
 # relative and absolute tolerance of a recording
 _TOLERANCE = (1e-4, 1e-6)
 _IN_LOW_PRECISION = (5e-2, 1e-3)
@@ -57,15 +57,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Run:
-    """Hold the values that are common to the pieces of a run.
+    """Hold the common values of the pieces of a run.
 
     Attributes:
         problem: networks, data and loss.
         settings: of the estimate.
         groups: all of them.
         chains: the chains' own numbers.
-        count: function that is called with the number of chain steps done.
-        fisher: (M, P), for the samplers that need it, see `fisher_diagonal`.
+        count: called with the number of chain steps done.
+        fisher: (M, P), for samplers with `needs_fisher`, see `fisher_diagonal`.
     """
 
     problem: Problem
@@ -77,7 +77,7 @@ class Run:
 
     @property
     def batch_size(self) -> int:
-        """Return the samples that are drawn for a step."""
+        """Return the number of samples of a step."""
         return min(self.settings.batch_size, self.problem.num_samples)
 
     def num_workers(self, fit: int) -> int:
@@ -119,12 +119,12 @@ def counter(report: Callable[[int, int], None] | None, total: int) -> Callable[[
 
 @dataclass(frozen=True)
 class Piece:
-    """Describe groups and chains that run together.
+    """Describe groups and chains in one computation.
 
     Attributes:
         groups: places in the groups of the run.
         chains: places in the chains of the run.
-        replay: the step that they replay.
+        replay: their step.
     """
 
     groups: range
@@ -149,11 +149,12 @@ def cut(run: Run, capacity: Capacity) -> tuple[list[Piece], int]:
         chains_at_once = even_size(num_chains, most_chains)
         for chains in chunk_ranges(num_chains, chains_at_once):
             shape = _shape_of_a_step(run, len(groups), len(chains))
-            if shape not in replays:
+            replay = replays.get(shape)
+            if replay is None:
                 shared_batch, _ = shape
-                replays[shape] = _replay(run.problem, shared_batch, capacity.micro_batch_size)
-            piece = Piece(groups, chains, replays[shape])
-            pieces.append(piece)
+                replay = _replay(run.problem, shared_batch, capacity.micro_batch_size)
+                replays[shape] = replay
+            pieces.append(Piece(groups, chains, replay))
     return pieces, workers
 
 
@@ -171,7 +172,7 @@ def _shape_of_a_step(run: Run, groups: int, chains: int) -> tuple[bool, int]:
 
 
 def _replay(problem: Problem, shared_batch: bool, micro_batch_size: int | None) -> Replay:
-    """Return the replay of the step that gives losses and gradients."""
+    """Return the replay of a step, `losses_and_gradients`."""
     losses_of = problem.losses_of_own_batches
     if shared_batch:
         losses_of = problem.losses_of_one_batch
@@ -188,7 +189,7 @@ def _replay(problem: Problem, shared_batch: bool, micro_batch_size: int | None) 
 
 @contextlib.contextmanager
 def map_on_threads(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """Provide a `map` that runs on this number of threads. They share the threads that torch may use."""
+    """Provide a `map` that runs on this number of threads. They share torch's threads."""
     if workers == 1:
         yield map
         return
@@ -288,17 +289,18 @@ class _Block:
         self.state = self.sampler.init(start, **self.options)
         self.gradient = torch.empty_like(anchor)  # (R, P)
 
+        streams = [group.stream for group in groups]
+        rows = list(itertools.product(streams, self.chains))
+        self.noise = Noise(settings.seed, rows, anchor)
+
         # values that do not move: of each group, (G, *shape), or common to all if there is one network
         self.own: dict[str, Tensor] = {}
         self.common: dict[str, Tensor] = {}
         if len(problem.stack) == 1:
             self.common = problem.fixed_of(0)
-        else:
-            for name, values in problem.fixed.items():
-                self.own[name] = values[self.member_ids]
-        streams = [group.stream for group in groups]
-        rows = list(itertools.product(streams, self.chains))
-        self.noise = Noise(settings.seed, rows, anchor)
+            return
+        for name, values in problem.fixed.items():
+            self.own[name] = values[self.member_ids]
 
     def _of_rows(self, values: Tensor) -> Tensor:
         """Return values of groups, (G, P), for all rows, (R, P)."""
@@ -313,9 +315,10 @@ class _Block:
         else:
             chosen = part_of(losses, batch)  # (C, B, M)
             means = chosen.mean(1, dtype=torch.float64)  # (C, M)
+        by_network = means.T  # (M, C)
         if self.one_group_each:
-            return means.T
-        return means.T[self.member_ids]
+            return by_network
+        return by_network[self.member_ids]
 
     def evaluate(self, batch: Tensor | None, losses: Tensor, gradient: Tensor) -> None:
         """Write the losses (R,) and gradients (R, P) at the chains' positions. See `_shape_of_a_step`."""
@@ -377,7 +380,8 @@ class _Block:
             change.sub_(total)  # U'(w') - U'(w)
             total.mul_(2).add_(change)  # U'(w) + U'(w')
             quarter = dynamics.step_size / 4
-            proposals = (_dot(moved, total) - quarter * _dot(change, total)) / 2  # (R, 1)
+            difference = _dot(moved, total) - quarter * _dot(change, total)  # (R, 1)
+            proposals = difference / 2
             middle = old.add_(new).sub_(dynamics.anchor, alpha=2)  # w + w' - 2 w*
             half_pull = dynamics.localization / 2
             loss_change = (new_loss - old_loss)[:, None]  # (R, 1)

@@ -1,4 +1,4 @@
-"""Curvature around w*: the largest, which bounds the step size, and the Fisher information of each parameter."""
+"""Curvature around w*: the largest, a bound of the step size, and the Fisher information of each parameter."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def fisher_diagonal(problem: Problem) -> Tensor:
     """Return F, the diagonal of each network's empirical Fisher information at w*, damped, (M, P).
 
     s is the mean over the first samples of the squared gradient of a sample's loss. F is s plus 0.1 times the mean of s
-    in the parameter's own tensor. A weight with inputs that are nearly always 0 is held like a tenth of its neighbours,
+    in the parameter's own tensor. A weight of an input that is nearly always 0 is held like a tenth of its neighbours,
     and rescaling a layer rescales all of its F. A tensor without any gradient gets a millionth of the mean of all.
 
     Raises:

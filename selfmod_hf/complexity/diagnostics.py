@@ -48,7 +48,7 @@ def split_rhat(draws: Draws) -> float:
 
 
 def effective_sample_size(draws: Draws) -> float:
-    """Return the number of independent draws that give the mean over (C, T) the same error. NaN for fewer than 4 draws.
+    """Return the number of independent draws with the same error of their mean as (C, T). NaN for fewer than 4 draws.
 
     Geyer's initial monotone sequence over the autocorrelation of the split chains, between-chain variance included.
     """
@@ -92,17 +92,18 @@ def _size_and_variance(halves: Draws) -> tuple[float, float]:
     spectrum = np.fft.rfft(centred, padded, axis=1)
     power = np.abs(spectrum) ** 2
     products = np.fft.irfft(power, padded, axis=1)
-    autocovariances = products[:, :length] / length  # (2C, T), biased: divided by T
-    variances = autocovariances[:, 0]
+    biased = products[:, :length] / length  # (2C, T), divided by T
+    variances = biased[:, 0]  # (2C,)
     variance = variances.mean() + between
 
-    autocovariance = autocovariances.mean(axis=0)  # (T,)
-    unbiased = autocovariance * length / (length - 1)
-    pooled = autocovariance[0] + between
+    mean_biased = biased.mean(axis=0)  # (T,)
+    pooled = mean_biased[0] + between
     total = count * length
     if pooled == 0:
         return float(total), variance
-    rho = 1 - (unbiased[0] - unbiased) / pooled  # (T,), autocorrelation
+    unbiased = mean_biased * length / (length - 1)
+    decay = (unbiased[0] - unbiased) / pooled
+    rho = 1 - decay  # (T,), autocorrelation
     rho[0] = 1.0
 
     # 1 + 2 sum of rho: pairs summed while positive, made to fall (Geyer 1992, section 3.3)
@@ -115,4 +116,5 @@ def _size_and_variance(halves: Draws) -> tuple[float, float]:
     falling = np.minimum.accumulate(sums)
     least_time = 1 / math.log10(total)
     integrated_time = max(-1 + 2 * falling.sum(), least_time)
-    return float(total / integrated_time), variance
+    size = float(total / integrated_time)
+    return size, variance

@@ -25,7 +25,7 @@ from .traces import Traces
 
 _TOLERANCE, _ON_ACCELERATORS, _IN_LOW_PRECISION = 1e-3, 1e-2, 1e-1  # of the losses: rounding is far below
 _ROUNDING = 1e-6  # nats
-_TRIES = 100  # for a module that draws random numbers, which may leave it as it is most of the time
+_TRIES = 100  # for a module with random numbers, because most of them may have no effect
 
 
 def check_independent(
@@ -40,7 +40,7 @@ def check_independent(
     Args:
         problem: networks, data and loss.
         settings: of the estimate.
-        micro_batch_size: samples of a batch that are computed together. None: the complete batch.
+        micro_batch_size: samples of a batch in one computation. None: the complete batch.
 
     Raises:
         ValueError: a sample's loss depends on the other samples of its batch, or on random numbers.
@@ -88,13 +88,15 @@ def _first_batches(
     settings: LLCSettings,
     micro_batch_size: int | None,
 ) -> list[Tensor]:
-    """Return the indices of the first minibatch of chain 0, in the pieces in which it is computed."""
-    count = min(settings.batch_size, problem.num_samples)
-    if count == problem.num_samples:
+    """Return the indices of the first minibatch of chain 0, in the pieces of its computation."""
+    num_samples = problem.num_samples
+    count = min(settings.batch_size, num_samples)
+    if count == num_samples:
         order = torch.arange(count)  # chains take all of the data as they are
     else:
-        stream = MinibatchStream(settings.seed, 0, problem.num_samples, count)
-        order = stream.epoch()[0]
+        stream = MinibatchStream(settings.seed, 0, num_samples, count)
+        batches = stream.epoch()
+        order = batches[0]
     pieces = list(order.split(micro_batch_size or count))
     if SAMPLERS[settings.sampler].needs_fisher:
         pieces.append(order[:1])  # the Fisher information is a mean over single samples
@@ -102,7 +104,7 @@ def _first_batches(
 
 
 def check_first_draws(problem: Problem, traces: Traces) -> None:
-    """Raise a ValueError if the loss of draw 0, which is w*, differs from the loss of w* on the same minibatch."""
+    """Raise a ValueError if the loss of draw 0 differs from the loss of w* on the same minibatch."""
     found = torch.as_tensor(traces.losses[..., 0])  # (G, C)
     expected = torch.as_tensor(traces.baseline[..., 0])  # (G, C)
     _compare(problem, found.flatten(), expected.flatten())
@@ -126,13 +128,13 @@ def _compare(
     expected: Tensor,
     relative: float | None = None,
 ) -> None:
-    """Raise a ValueError at the first loss that differs by more than rounding. NaN differs from nothing.
+    """Raise a ValueError at the first difference beyond rounding. NaN differs from nothing.
 
     Args:
         problem: networks, data and loss.
         found: (B,).
         expected: (B,).
-        relative: the tolerance. None: that of the precision in which the losses are computed.
+        relative: the tolerance. None: that of the losses' precision.
     """
     if relative is None:
         relative = _TOLERANCE
@@ -168,7 +170,7 @@ def _allowed(problem: Problem) -> str:
 
 
 def _random_states(device: torch.device) -> tuple[Any, ...]:
-    """Return the state of each generator that a module may draw from by itself."""
+    """Return the state of each generator within reach of a module."""
     of_python = random.getstate()
     of_numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002
     of_torch = bytes(torch.get_rng_state().numpy())

@@ -50,15 +50,15 @@ def estimate_llc(
 
     Args:
         model: any module at its trained weights w*. It is not changed. Runs in eval mode.
-        inputs: the training set, (n, ...), or a dict of such tensors, passed on by keyword. Their type is that of the
+        inputs: the training set, (n, ...), or a dict of such tensors, passed on by keyword. They have the type of the
             network's arguments. Half precision is converted, like the network.
         targets: (n, ...).
         member: number of this network's noise. `estimate_llc_many` gives its k-th network member k.
         settings: sampler, step size, localization, number of chains and draws, and all others. See `LLCSettings`.
 
     Raises:
-        ValueError: an argument that cannot be used. The message names it, its value and the allowed values. One such
-            argument is a model whose loss of a sample depends on the other samples of its batch, or on random numbers.
+        ValueError: an invalid argument. The message names it, its value and the allowed values. One such
+            argument is a model with losses that depend on the other samples of a batch, or on random numbers.
 
     Example:
         >>> import torch
@@ -98,7 +98,7 @@ def estimate_llc_many(
         settings: as for `estimate_llc`.
 
     Raises:
-        ValueError: an argument that cannot be used, or networks of different architectures.
+        ValueError: an invalid argument, or networks of different architectures.
 
     Example:
         >>> import torch
@@ -108,7 +108,8 @@ def estimate_llc_many(
         [0, 1]
     """
     several = isinstance(models, (Sequence, nn.ModuleList))
-    check("models", type(models).__name__, several, "a list of modules, of one module too")
+    kind = type(models).__name__
+    check("models", kind, several, "a list of modules, of one module too")
     check("models", models, len(models) > 0, "one module or more")
     chosen = LLCSettings(**settings)
     check_members(members, len(models))
@@ -153,7 +154,7 @@ def sample(
     Under torch.distributed each process runs its share of the chains, and all get all results.
 
     Raises:
-        ValueError: a network whose loss of a sample depends on the other samples of its batch, or on random numbers.
+        ValueError: a sample's loss depends on the other samples of its batch, or on random numbers.
     """
     chains = my_chains(settings.num_chains)
     fits = capacity(problem, settings)
@@ -161,13 +162,17 @@ def sample(
     fisher = None
     if SAMPLERS[settings.sampler].needs_fisher:
         fisher = fisher_diagonal(problem)
-    steps = len(groups) * len(chains) * settings.num_draws
-    run = Run(problem, settings, groups, chains, counter(settings.progress, steps), fisher)
+    num_groups = len(groups)
+    num_chains = len(chains)
+    steps = num_groups * num_chains * settings.num_draws
+    count = counter(settings.progress, steps)
+    run = Run(problem, settings, groups, chains, count, fisher)
     pieces, workers = cut(run, fits)
     callers = [piece.replay.caller() for piece in pieces]
-    traces = Traces.empty(len(groups), len(chains), settings.num_draws)
+    traces = Traces.empty(num_groups, num_chains, settings.num_draws)
+    run_one = functools.partial(run_piece, run)
     with map_on_threads(workers) as map_pieces:
-        found = map_pieces(functools.partial(run_piece, run), pieces, callers)
+        found = map_pieces(run_one, pieces, callers)
         for piece, of_piece in zip(pieces, found, strict=True):
             traces.write(of_piece, piece.groups, piece.chains)
     traces.recorded = all(piece.replay.recorded for piece in pieces)
@@ -177,18 +182,22 @@ def sample(
     results = []
     for place, group in enumerate(groups):
         init_loss = anchor_means[group.member]
-        results.append(_result(run, traces, place, init_loss))
+        result = _result(run, traces, place, init_loss)
+        results.append(result)
     return results
 
 
 def _result(run: Run, traces: Traces, place: int, init_loss: float) -> LLCResult:
     """Return the result of the group at `place`. `init_loss` is the loss of its network at w*."""
-    problem, settings, group = run.problem, run.settings, run.groups[place]
+    problem = run.problem
+    settings = run.settings
+    group = run.groups[place]
     burnin = settings.burnin
-    losses, baseline = traces.losses[place], traces.baseline[place]  # (C, T)
+    losses = traces.losses[place]  # (C, T)
+    baseline = traces.baseline[place]  # (C, T)
     with np.errstate(invalid="ignore", over="ignore"):
-        excess = losses - (baseline if settings.paired else init_loss)
-        llc_trace = group.nbeta * excess
+        compared = baseline if settings.paired else init_loss
+        llc_trace = group.nbeta * (losses - compared)
         kept = llc_trace[:, burnin:]
         per_chain = kept.mean(axis=1)  # (C,)
         llc, error, rhat, ess = summarize(kept)

@@ -1,4 +1,4 @@
-"""Set the modes of torch in which an estimate runs, whatever the caller's modes are."""
+"""Set the modes of torch for an estimate, whatever the caller's modes are."""
 
 from __future__ import annotations
 

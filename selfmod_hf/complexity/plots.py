@@ -30,7 +30,7 @@ def plot_traces(  # noqa: PLR0913 - arrays, because `LLCResult` imports this fil
     Args:
         trace: (C, T), the contribution of every draw.
         per_chain: (C,), each chain's estimate, marked at the right.
-        burnin: draws that are not kept.
+        burnin: draws left out.
         llc: the estimate.
         title: of the figure.
         path: file to save it in, if any.
@@ -129,7 +129,7 @@ def _plot_grid(
 
 
 def _finite(trace: Trace) -> Trace:
-    """Replace numbers that cannot be drawn by a gap."""
+    """Replace infinite and huge numbers by a gap."""
     drawable = np.isfinite(trace) & (np.abs(trace) < 1e12)
     return np.where(drawable, trace, np.nan)
 

@@ -42,7 +42,7 @@ def make_problem(
     """Stack the models and move the data to their device.
 
     Raises:
-        ValueError: a model, data or a loss that cannot be used, or that do not fit each other.
+        ValueError: an invalid model, invalid data or an invalid loss, or a mismatch between them.
     """
     for model in models:
         check_model(model)
@@ -132,7 +132,7 @@ def _moved(
 
 
 def match_parameters(names: Sequence[str], patterns: Sequence[str] | None) -> list[str]:
-    """Return the names that match one of the patterns (`fnmatch`), in their own order. None matches all.
+    """Return the names with a match among the patterns (`fnmatch`), in their own order. None matches all.
 
     Raises:
         ValueError: patterns of another type, or a pattern without a match.
@@ -141,13 +141,16 @@ def match_parameters(names: Sequence[str], patterns: Sequence[str] | None) -> li
         return list(names)
     several = isinstance(patterns, (str, Sequence, Set))
     check("parameters", patterns, several, "None, or a list of names or patterns")
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    if isinstance(patterns, str):
+        patterns = [patterns]
+    patterns = list(patterns)
     check("parameters", patterns, bool(patterns), "None, or one name or pattern at least")
+    known = ", ".join(names)
     matched: set[str] = set()
     for pattern in patterns:
         check("parameters", pattern, isinstance(pattern, str), "names or patterns, which are texts")
         found = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
-        check("parameters", pattern, bool(found), f"a name or pattern among {', '.join(names)}")
+        check("parameters", pattern, bool(found), f"a name or pattern among {known}")
         matched.update(found)
     return [name for name in names if name in matched]
 
@@ -247,7 +250,8 @@ def maps(problem: Problem) -> bool:
     targets = problem.targets[index]
     copies = {}
     for name, values in problem.stack.state.items():
-        copies[name] = values[:1].expand(2, *values.shape[1:])
+        shape = values.shape[1:]
+        copies[name] = values[:1].expand(2, *shape)
     try:
         with torch.no_grad():
             problem.losses_of_own_batches(copies, {}, inputs, targets)

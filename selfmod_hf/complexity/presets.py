@@ -46,7 +46,7 @@ def llc_preset(name: str, task: str = "mnist", **changes: Any) -> dict[str, Any]
 
     Args:
         name: "paper", "paper-text" or "theory".
-        task: "mnist", "cifar10" or "imdb". A task that the paper does not have ("digits", for example) takes MNIST's
+        task: "mnist", "cifar10" or "imdb". Another task ("digits", for example) takes MNIST's
             values, and the name says so: "paper (mnist)". "theory" is the same for all.
         changes: settings in place of the preset's. The name lists them.
 
@@ -58,13 +58,18 @@ def llc_preset(name: str, task: str = "mnist", **changes: Any) -> dict[str, Any]
         'paper (mnist) with num_draws'
     """
     check("preset", name, name in PRESETS, f"one of {', '.join(PRESETS)}")
-    tasks, known, origin = PRESETS[name], "any", name
+    tasks = PRESETS[name]
+    known = "any"
+    origin = name
     if known not in tasks:
         known = _known_task(tasks, task)
         origin = f"{name} ({known})"
     if changes:
-        origin += " with " + ", ".join(sorted(changes))
-    return tasks[known] | changes | {"preset": origin}
+        changed = ", ".join(sorted(changes))
+        origin += f" with {changed}"
+    settings = tasks[known] | changes
+    settings["preset"] = origin
+    return settings
 
 
 def _known_task(tasks: Collection[str], task: str) -> str:

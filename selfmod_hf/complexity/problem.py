@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from ..stacking import (
     Batch,
@@ -21,24 +22,24 @@ from .samplers import SAMPLERS
 from .settings import LLCSettings
 
 MOST_AT_ANCHOR = 1024  # samples in one computation of the losses at w*
-_PROBED = 16  # samples by which the memory of one is measured
+_PROBED = 16  # samples in the measurement of one sample's memory
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Hold networks, data, losses, and the choice of the parameters that move.
+    """Hold networks, data, losses, and the choice of the sampled parameters.
 
     Attributes:
         stack: M networks.
-        layout: the parameters that move. All others stay as they are.
+        layout: the sampled parameters. All others stay as they are.
         inputs: (n, ...) tensor, or a dict of them.
         targets: (n, ...).
-        losses_of_one_batch: the losses (K, B) of copies that share one batch, from `map_copies`.
-        losses_of_own_batches: the losses (K, B) of copies that have a batch each.
+        losses_of_one_batch: the losses (K, B) of copies with one common batch, from `map_copies`.
+        losses_of_own_batches: the losses (K, B) of copies with a batch each.
         memory_budget: bytes for state and activations.
         compute_dtype: lower precision of forward and backward. Weights and buffers are rounded to it at every step, and
             floating-point inputs have it. None: the stack's own.
-        vectorize: False for modules that `vmap` cannot map.
+        vectorize: False for modules without a `vmap` rule.
     """
 
     stack: ModuleStack
@@ -64,7 +65,7 @@ class Problem:
 
     @property
     def stack_dtype(self) -> torch.dtype:
-        """Return the type of the weights that move."""
+        """Return the type of the sampled weights."""
         first = self.layout.names[0]
         return self.stack.parameters[first].dtype
 
@@ -80,7 +81,7 @@ class Problem:
 
     @property
     def fixed(self) -> dict[str, Tensor]:
-        """Return the parameters that do not move, and the buffers, name -> (M, *shape)."""
+        """Return the fixed parameters and the buffers, name -> (M, *shape)."""
         fixed = self.stack.state
         for name in self.layout.names:
             del fixed[name]
@@ -106,16 +107,17 @@ class Problem:
     @functools.cached_property
     def anchor_losses(self) -> Tensor:
         """Return each network's loss on each sample at w*, (n, M)."""
-        bytes_per_sample = self.bytes_per_sample * len(self.stack)
-        fit = copies_that_fit(int(bytes_per_sample), self.memory_budget)
+        of_all_networks = self.bytes_per_sample * len(self.stack)
+        fit = copies_that_fit(int(of_all_networks), self.memory_budget)
         chunk = min(fit, MOST_AT_ANCHOR)
+        state = self.stack.state
         pieces = []
         for start in range(0, self.num_samples, chunk):
             part = slice(start, start + chunk)
             inputs = part_of(self.inputs, part)
             targets = self.targets[part]
             with torch.no_grad():
-                losses = self.losses_of_one_batch(self.stack.state, {}, inputs, targets)  # (M, chunk)
+                losses = self.losses_of_one_batch(state, {}, inputs, targets)  # (M, chunk)
             pieces.append(losses)
         all_losses = torch.cat(pieces, dim=1)  # (M, n)
         return all_losses.T.contiguous()
@@ -142,12 +144,13 @@ class Problem:
 
         saved = saved_bytes_per_copy(compute)
         gathered = 0
-        for values in inputs.values() if isinstance(inputs, dict) else [inputs]:
+        for values in tree_leaves(inputs):
             gathered += values.nbytes
-        return (2 * saved + gathered) / len(targets)
+        total = 2 * saved + gathered
+        return total / len(targets)
 
     def first_with_gradients(self) -> dict[str, Tensor]:
-        """Return the first network as a stack of one. The parameters that move take gradients."""
+        """Return the first network as a stack of one. The sampled parameters take gradients."""
         one = {}
         for name, values in self.stack.state.items():
             one[name] = values[:1].detach()
@@ -158,11 +161,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Capacity:
-    """Describe the part of a problem that fits into its memory budget at once.
+    """Describe how much of a problem fits into its memory budget at once.
 
     Attributes:
         rows: rows, groups x chains.
-        micro_batch_size: samples of a batch that are computed together. None: the complete batch.
+        micro_batch_size: samples of a batch in one computation. None: the complete batch.
     """
 
     rows: int
@@ -174,21 +177,25 @@ def capacity(problem: Problem, settings: LLCSettings) -> Capacity:
     budget = problem.memory_budget
     batch_size = min(settings.batch_size, problem.num_samples)
     sampler = SAMPLERS[settings.sampler]
-    state = sampler.init(torch.zeros(1, 1), **settings.options)
+    one_number = torch.zeros(1, 1)
+    state = sampler.init(one_number, **settings.options)
     # rows of P numbers: the state before and after a step, anchor, noise, gradient by name and as a row, scratch of the
     # update, the values of the step before that the acceptance keeps, and, while a recording is checked, a second
     # gradient and its difference
     num_rows = 2 * len(state) + 12
-    fixed = num_rows * problem.layout.size * problem.stack_dtype.itemsize
+    bytes_per_number = problem.stack_dtype.itemsize
+    fixed = num_rows * problem.layout.size * bytes_per_number
     if len(problem.stack) > 1:  # values that do not move are one network's own, and repeated for each of its chains
         for values in problem.fixed.values():
             fixed += values[0].nbytes
 
     per_sample = problem.bytes_per_sample
     micro = settings.micro_batch_size
-    if micro is None and fixed + batch_size * per_sample > budget:
+    needed = fixed + batch_size * per_sample
+    if micro is None and needed > budget:
         free = budget - fixed
-        micro = max(1, int(free // max(1, per_sample)))
+        fitting = free // max(1, per_sample)
+        micro = max(1, int(fitting))
     at_once = min(micro or batch_size, batch_size)
     bytes_per_row = fixed + at_once * per_sample
     rows = copies_that_fit(int(bytes_per_row), budget)

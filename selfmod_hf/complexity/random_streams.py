@@ -1,4 +1,4 @@
-"""Random numbers that depend on (seed, member, chain) alone, however the chains are batched, cut or spread.
+"""Random numbers by (seed, member, chain) alone, however the chains are batched, cut or spread.
 
 Each chain has two streams. Minibatches depend on (seed, chain), noise on (seed, member, chain). All members of a
 population see the same minibatches in chain c. One gather then serves all of them, and their differences do not depend
@@ -17,11 +17,12 @@ _MINIBATCHES, _NOISE = 0, 1
 
 
 def _generator(device: torch.device, seed: int, *key: int) -> torch.Generator:
-    """Return a generator whose seed depends on all these numbers."""
+    """Return a generator seeded by all these numbers."""
     sequence = np.random.SeedSequence(entropy=seed, spawn_key=key)
-    word = sequence.generate_state(1, np.uint64)[0]
+    words = sequence.generate_state(1, np.uint64)
+    word = int(words[0])
     generator = torch.Generator(device)
-    return generator.manual_seed(int(word) >> 1)
+    return generator.manual_seed(word >> 1)
 
 
 class MinibatchStream:

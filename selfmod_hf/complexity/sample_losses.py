@@ -48,7 +48,9 @@ def half_squared_error(outputs: Any, targets: Tensor) -> Tensor:
     """
     if not isinstance(outputs, Tensor):
         outputs = outputs.logits
-    if outputs.shape != targets.shape:  # (B, 1) and (B,) would be broadcast to (B, B)
-        raise ValueError(f"targets={tuple(targets.shape)}: must be of the outputs' shape, {tuple(outputs.shape)}")
+    expected = tuple(outputs.shape)
+    found = tuple(targets.shape)
+    if found != expected:  # (B, 1) and (B,) would be broadcast to (B, B)
+        raise ValueError(f"targets={found}: must be of the outputs' shape, {expected}")
     squares = (outputs - targets).square()
     return squares.flatten(1).sum(1) / 2

@@ -30,7 +30,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class CalibrationOptions(TypedDict, total=False):
-    """List the settings as keywords, except for those that a calibration chooses. See `LLCSettings`."""
+    """List the settings as keywords, except for step size and localization. See `LLCSettings`."""
 
     loss_fn: LossFunction
     sampler: str
@@ -72,10 +72,10 @@ class LLCSettings:
             them from `llc_preset`, or let `calibrate_llc` choose them.
         localization: γ, the strength of the pull to w*.
         nbeta: nβ, a number, or "n/log n" (theory), or "batch/log batch" (the published recipe), with the natural
-            logarithm. The batch is the one that is drawn: n if batch_size is larger.
+            logarithm. The batch is the drawn one: n if batch_size is larger.
         num_chains: C.
         num_draws: T, draws per chain, one per step. Draw 0 is w* itself.
-        num_burnin_steps: draws of the T that are left out of the estimate. None: the first half.
+        num_burnin_steps: draws of the T left out of the estimate. None: the first half.
         batch_size: B. With n or more samples there is no minibatch noise.
         seed: of all random numbers. Chain c's depend on (seed, member, c) and nothing else.
         parameters: names of the parameters to sample, with wildcards (`"fc.*"`). None: all, frozen ones too. The
@@ -85,18 +85,18 @@ class LLCSettings:
             step inputs, weights and buffers are rounded to it, while the chains' own weights, updates and losses stay
             as they are. None: the model's own, and float32 for weights in half precision, because the steps of a
             chain are smaller than their rounding.
-        memory_budget: bytes for the chains' state and activations. More chains than fit run in turn. Memory that the C
-            library keeps after it was freed comes on top.
+        memory_budget: bytes for the chains' state and activations. More chains than fit run in turn. The C
+            library may keep freed memory on top of it.
         micro_batch_size: accumulate gradients over pieces of this many samples. None: as the budget asks.
         sampler_options: the sampler's own settings, such as `{"momentum": 0.9}`.
         paired: compare every draw with w* on the same minibatch, else with the complete training set.
-        vectorize: False runs chains in a loop. So do modules that `torch.vmap` cannot map, after a warning.
+        vectorize: False runs chains in a loop. So do modules without a `torch.vmap` rule, after a warning.
         preset: a name to be kept in the result's settings, see `llc_preset`.
         data: a description of the inputs for people, kept likewise: id, configuration, split ("ylecun/mnist, train").
         progress: called with (chain steps done, chain steps in all) of this process.
 
     Raises:
-        ValueError: a setting that cannot be used. The message names it, its value and the allowed values.
+        ValueError: an invalid setting. The message names it, its value and the allowed values.
 
     Example:
         >>> LLCSettings(num_draws=1).num_draws
@@ -149,7 +149,7 @@ class LLCSettings:
         check(name, getattr(self, name), condition, allowed)
 
     def _check_counts(self) -> None:
-        """Raise a ValueError for a number of samples, chains, draws or bytes that cannot be used."""
+        """Raise a ValueError for an invalid number of samples, chains, draws or bytes."""
         for name, least in (("num_chains", 1), ("num_draws", 2), ("batch_size", 1), ("memory_budget", 1)):
             usable = is_integer(getattr(self, name), least)
             self._require(name, usable, f"an integer of at least {least}")
@@ -167,7 +167,7 @@ class LLCSettings:
         self._require("micro_batch_size", usable, "None or at least 1")
 
     def _check_sampler_options(self) -> None:
-        """Raise a ValueError for an option that the sampler does not have, or a value out of its range."""
+        """Raise a ValueError for an unknown option of the sampler, or a value out of its range."""
         options = self.sampler_options
         self._require("sampler_options", isinstance(options, (Mapping, NoneType)), "None or a dict of numbers")
         ranges = SAMPLERS[self.sampler].ranges
@@ -210,9 +210,12 @@ class LLCSettings:
         """
         if not isinstance(self.nbeta, str):
             return float(self.nbeta)
-        name, size = "n", num_samples
-        if self.nbeta.startswith("batch") and self.batch_size < num_samples:  # a larger batch is all n samples
-            name, size = "batch_size", self.batch_size
+        name = "n"
+        size = num_samples
+        of_batch = self.nbeta.startswith("batch")
+        if of_batch and self.batch_size < num_samples:  # a larger batch is all n samples
+            name = "batch_size"
+            size = self.batch_size
         check(name, size, size >= 2, f"at least 2 for nbeta={self.nbeta!r}")
         return size / math.log(size)
 
@@ -222,7 +225,7 @@ def shows_settings(options: type, **defaults: Any) -> Callable[[Function], Funct
 
     Args:
         options: `LLCOptions`, or some of them.
-        defaults: those that differ from the defaults of `LLCSettings`.
+        defaults: values in place of the defaults of `LLCSettings`.
     """
     shown = []
     for setting in fields(LLCSettings):

@@ -20,14 +20,14 @@ _FAR = 4.0  # λ <= d/2: SGLD shows eight times that within an eighth of its sta
 
 
 def diverged_chains(trace: Draws, num_parameters: int, burnin: int) -> tuple[int, ...]:
-    """Return the chains that left the region: not finite, or with an estimate above 4 d.
+    """Return the chains outside of the region: not finite, or with an estimate above 4 d.
 
     λ <= d/2 holds for every model with d parameters. A chain at more than 4 d is no longer near a minimum.
 
     Args:
         trace: (C, T), LLC trace, burn-in included.
         num_parameters: d.
-        burnin: draws that are not kept.
+        burnin: draws left out.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         kept = trace[:, burnin:]
@@ -44,7 +44,7 @@ def judge(trace: Draws, burnin: int, diverged: tuple[int, ...]) -> tuple[str, st
     1. diverged: a chain is not finite, or its estimate is over 4 d.
     2. not_at_minimum: the estimate is negative, or the trace falls (below).
     3. not_converged: fewer than 20 kept draws. Or the trace rises. Or it moves by more than 25 % of the estimate in
-       either direction, whatever the errors, because chains that have not arrived cannot know them. Or the standard
+       either direction, whatever the errors, because chains on their way cannot know them. Or the standard
        error is over 10 % of the estimate: it contains too few independent draws and chains that disagree. Or one chain
        is an outlier, hidden by a mean over many chains (`outlying_chains`).
     4. ok.
@@ -70,8 +70,8 @@ def judge(trace: Draws, burnin: int, diverged: tuple[int, ...]) -> tuple[str, st
     first = kept[:, :third]
     last = kept[:, -third:]
     rise = float(last.mean() - first.mean())
-    rise_error = math.hypot(standard_error(first), standard_error(last))
     size = abs(rise)
+    rise_error = math.hypot(standard_error(first), standard_error(last))
     least = max(TREND_ERRORS * rise_error, TREND_RELATIVE * llc)
     believed = size > least
     if believed and rise < 0:
@@ -96,7 +96,7 @@ def judge(trace: Draws, burnin: int, diverged: tuple[int, ...]) -> tuple[str, st
 
 
 def outlying_chains(means: np.ndarray, llc: float) -> tuple[int, ...]:
-    """Return the chains whose own estimates are far from those of the other chains.
+    """Return the chains with estimates far from those of the other chains.
 
     Far is more than half of the estimate from the median chain, and more than six spreads of the chains. The spread is
     taken from the median distance to the median chain, because a few outliers do not move it.

@@ -20,7 +20,7 @@ class Traces:
         baseline: (G, C, T), mean loss of w* on the same minibatch.
         distances: (G, C), |w - w*| at the last draw.
         acceptance: (G, C), mean Metropolis acceptance probability, NaN if the sampler has none.
-        recorded: whether every step from the third on was the replay of a recorded step, which is faster.
+        recorded: whether every step from the third on was the (faster) replay of a recorded step.
     """
 
     losses: Array
@@ -43,7 +43,7 @@ class Traces:
 
     def write(self, other: Traces, groups: range, chains: Sequence[int]) -> None:
         """Copy the traces of some groups and chains into these."""
-        rows = np.ix_(list(groups), list(chains))
+        rows = np.ix_(groups, chains)
         self.losses[rows] = other.losses
         self.baseline[rows] = other.baseline
         self.distances[rows] = other.distances

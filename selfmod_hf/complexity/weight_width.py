@@ -61,12 +61,12 @@ def weight_width(
 
     Args:
         model: any module.
-        layer: name of the layer, as `named_modules()` spells it. None: `classifier` if that is an `nn.Linear`, else the
+        layer: name of the layer, as `named_modules()` spells it. None: `classifier` if it is an `nn.Linear`, else the
             last `nn.Linear`. A `classifier` with an adapter is rejected.
         bins: number of equal bins between the smallest and the largest weight, or their edges.
 
     Raises:
-        ValueError: no such layer, a layer without weights, or weights that are not finite.
+        ValueError: no such layer, a layer without weights, or NaN or infinite weights.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -99,17 +99,19 @@ def weight_width_of(
 
 
 def histogram(values: NDArray[Any], bins: int | Sequence[float]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return (counts, bin edges) like `numpy.histogram`. Large values that are all the same are allowed too."""
+    """Return (counts, bin edges) like `numpy.histogram`. Large values without any spread are allowed too."""
     values = values.astype(np.float64)  # the range of float32's largest numbers is finite in it
-    low, high = 0.0, 1.0
+    low = 0.0
+    high = 1.0
     if values.size:
         low = float(values.min())
         high = float(values.max())
-    if high - low < 1e-9 * abs(high):
+    spread = high - low
+    least = 1e-9 * abs(high)
+    if spread < least:
         low -= 1e-6 * abs(low)
         high += 1e-6 * abs(high)
-    spread = (low, high)
-    edges = np.histogram_bin_edges(values, bins, spread)
+    edges = np.histogram_bin_edges(values, bins, (low, high))
     counts, _ = np.histogram(values, edges)
     return counts, edges
 

@@ -54,7 +54,7 @@ def even_size(total: int, most: int) -> int:
 
 
 def saved_bytes_per_copy(compute: Callable[[], Tensor]) -> int:
-    """Return the bytes that autograd keeps for the backward pass of `compute`, run once for one copy.
+    """Return the bytes kept by autograd for the backward pass of `compute`, run once for one copy.
 
     Each storage counts once, even if several views of it are saved.
 

@@ -60,7 +60,8 @@ def losses_and_gradients(  # noqa: PLR0913 - `Replay` records tensors only if th
     """
     leaves: dict[str, Tensor] = {}
     for name, values in layout.views(position).items():
-        leaves[name] = values.detach().requires_grad_()
+        leaf = values.detach()
+        leaves[name] = leaf.requires_grad_()
     copies = leaves | _repeated(own, len(position))
     for index in samples:
         inputs = part_of(inputs, index)
@@ -106,7 +107,7 @@ def _repeated(values: Values, num_copies: int) -> dict[str, Tensor]:
 
 
 def _in_full(tensor: Tensor) -> Tensor:
-    """Return the tensor in float32, or in its own type if that is at least as wide."""
+    """Return the tensor in float32, or in its own type if it is wider."""
     if tensor.itemsize < 4:
         return tensor.float()
     return tensor
@@ -115,7 +116,10 @@ def _in_full(tensor: Tensor) -> Tensor:
 def _slice(batch: Any, part: slice, shared: bool) -> Any:
     """Return a part of each copy's batch."""
     if isinstance(batch, dict):
-        return {name: _slice(value, part, shared) for name, value in batch.items()}
+        parts = {}
+        for name, value in batch.items():
+            parts[name] = _slice(value, part, shared)
+        return parts
     if shared:
         return batch[part]
     return batch[:, part]

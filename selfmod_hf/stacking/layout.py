@@ -74,6 +74,6 @@ class ParameterLayout:
         for name, part, shape in zip(self.names, parts, self.shapes, strict=True):
             if shape:
                 views[name] = part.unflatten(1, shape)
-            else:
+            else:  # a single number
                 views[name] = part.squeeze(1)
         return views

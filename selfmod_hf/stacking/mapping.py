@@ -35,7 +35,7 @@ def map_copies(
     module draws random numbers.
 
     Args:
-        module: the architecture. It is called with `inputs`, or with `**inputs` if that is a dict.
+        module: the architecture. It is called with `inputs`, or with `**inputs` if they are a dict.
         read: (outputs, targets) of one copy -> tensors, such as one loss per sample.
         dims: of inputs and of targets: 0 if each copy has its own, (K, ...), None if all share one. A dict of inputs
             may have a dict of these.
@@ -126,7 +126,10 @@ def part_of(values: Any, index: Tensor | slice | int) -> Any:
                 [7, 8]])}
     """
     if isinstance(values, dict):
-        return {name: part_of(value, index) for name, value in values.items()}
+        parts = {}
+        for name, value in values.items():
+            parts[name] = part_of(value, index)
+        return parts
     if isinstance(index, Tensor):
         selected = values.index_select(0, index.flatten())  # (number of indices, ...)
         return selected.unflatten(0, index.shape)

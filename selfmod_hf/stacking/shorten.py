@@ -3,7 +3,7 @@
 The recording of a `vmap` has three faults. It is full of views that change nothing, it computes some products
 transposed, and it multiplies an input that all copies share once per copy. These rules repair that:
 
-* An operation whose result is its argument is removed (a view to the same shape, a copy in the same layout, a product
+* An operation is removed if its result is its argument (a view to the same shape, a copy in the same layout, a product
   with 1).
 * `(A B)^T` becomes `B^T A^T`. A gradient is then computed in the layout of its parameter.
 * `A B_k` for all copies k, with one A, becomes one product `A [B_1 ... B_K]`. `A_k B` is treated alike.
@@ -89,7 +89,7 @@ def _keep_the_layout(node: Node) -> None:
 
 
 def _drop_if_idle(node: Node) -> None:
-    """Remove an operation whose result is its first argument."""
+    """Remove an operation if its result is its first argument."""
     if node.target not in _SAME_NUMBERS and node.target not in _PRODUCTS:
         return
     source: Any = node.args[0]
@@ -97,7 +97,9 @@ def _drop_if_idle(node: Node) -> None:
     if not isinstance(before, torch.Tensor):
         return
     after = node.meta["val"]
-    if before.shape != after.shape or before.dtype != after.dtype:
+    if before.shape != after.shape:
+        return
+    if before.dtype != after.dtype:
         return
     idle = before.stride() == after.stride()
     if node.target in _PRODUCTS:
@@ -112,7 +114,9 @@ def _transpose_the_factors(node: Node, emit: Emit) -> Node | None:
     product: Any
     product, first_dim, second_dim = node.args
     dims = {first_dim % 3, second_dim % 3}  # type: ignore[operator]
-    if product.target is not _BMM or len(product.users) > 1 or dims != _MATRIX:
+    if product.target is not _BMM or dims != _MATRIX:
+        return None
+    if len(product.users) > 1:
         return None
     transposed = []
     for factor in product.args:
@@ -133,16 +137,18 @@ def _share_a_factor(node: Node, emit: Emit) -> Node | None:
     right_value = right.meta["val"]  # (K, k, n)
     K, m, k = left_value.shape
     n = right_value.shape[2]
+    left_stride = left_value.stride()[0]  # between copies
+    right_stride = right_value.stride()[0]
     if K == 1:
         return None
-    if left_value.stride()[0] == 0:
+    if left_stride == 0:
         shared = emit(_SELECT, left, 0, 0)  # (m, k)
         rows_first = emit(_PERMUTE, right, [1, 0, 2])  # (k, K, n)
         wide = emit(_RESHAPE, rows_first, [k, K * n])
         product = emit(_MM, shared, wide)  # (m, K n)
         parts = emit(_RESHAPE, product, [m, K, n])
         return emit(_PERMUTE, parts, [1, 0, 2])  # (K, m, n)
-    if right_value.stride()[0] == 0:
+    if right_stride == 0:
         shared = emit(_SELECT, right, 0, 0)  # (k, n)
         tall = emit(_RESHAPE, left, [K * m, k])
         product = emit(_MM, tall, shared)  # (K m, n)

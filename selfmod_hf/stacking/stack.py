@@ -89,10 +89,11 @@ def stack_modules(modules: nn.Module | Sequence[nn.Module], device: torch.device
         device = first_value.device
     device = device or torch.device("cpu")
     for values in (parameters, buffers):
-        for name, value in values.items():
-            detached = value.detach()
+        for name in values:
+            detached = values[name].detach()
             values[name] = detached.to(device)
-    return ModuleStack(skeleton.to(device), parameters, buffers)
+    skeleton.to(device)
+    return ModuleStack(skeleton, parameters, buffers)
 
 
 def _check_same_architecture(first: nn.Module, other: nn.Module, index: int) -> None:

@@ -28,7 +28,7 @@ def deep_linear_coefficient(widths: Sequence[int], rank: int) -> float:
         rank: r, at most the smallest width.
 
     Raises:
-        ValueError: fewer than two widths, one that is not positive, or a rank over the smallest.
+        ValueError: fewer than two widths, one below 1, or a rank over the smallest.
 
     Example:
         >>> deep_linear_coefficient([3, 2, 3], rank=1)
@@ -103,11 +103,11 @@ def deep_linear(
     """Return a deep linear network of layers with rank r each, with standard normal inputs.
 
     Layer k is U_k diag(s) U_{k-1}^T, with U_k the same random orthonormal frame (H_k, r) on both sides: the balanced
-    form that training from small weights finds. The residual blocks then vanish in every layer, so w* is the
+    form found by training from small weights. The residual blocks then vanish in every layer, so w* is the
     most singular point over the true product, and λ at w* is Aoyagi's. s is uniform in 1 ± spread.
 
     Raises:
-        ValueError: widths or a rank that cannot be, as of `deep_linear_coefficient`.
+        ValueError: invalid widths or rank, as of `deep_linear_coefficient`.
 
     Example:
         >>> deep_linear([3, 2, 3], rank=1, num_samples=10).num_parameters

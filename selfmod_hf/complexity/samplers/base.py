@@ -20,7 +20,7 @@ class Dynamics:
         step_size: ε.
         localization: γ.
         nbeta: nβ.
-        fisher: F, (R, P), for the samplers that need it.
+        fisher: F, (R, P), for samplers with `needs_fisher`.
     """
 
     anchor: Tensor
