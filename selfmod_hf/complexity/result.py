@@ -1,11 +1,10 @@
-"""`LLCResult`: the estimate, what it was made with, and how far it can be trusted."""
+"""`LLCResult`: the estimate, its settings, and how far it can be trusted."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from ..files import plain, read_json, write_files
 from ..json_records import problem_of
 from ..stacking import ParameterLayout
 from .diagnostics import effective_sample_size, split_rhat, standard_error
+from .plots import PathLike, plot_traces
 from .settings import DTYPES, LLCSettings
 
 STATUSES = OK, NOT_AT_MINIMUM, NOT_CONVERGED, DIVERGED = "ok", "not_at_minimum", "not_converged", "diverged"
@@ -32,10 +32,12 @@ TRACES_SUFFIX = ".safetensors"
 
 
 def _nan_of_null(value: Any) -> Any:
+    """Return NaN in place of JSON's null."""
     return math.nan if value is None else value
 
 
 def _array(values: list[float]) -> NDArray[np.float64]:
+    """Return a list of numbers as an array."""
     return np.array(values, dtype=np.float64)
 
 
@@ -47,9 +49,9 @@ Numbers = Annotated[NDArray[np.float64], GetPydanticSchema(lambda _, schema_of: 
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """Everything that decides the numbers of a run, besides the network and the data.
+    """Hold all settings behind the numbers of a run. The network and the data are not among them.
 
-    `data` says what the inputs are, for people: id, configuration, split; None where that was not told.
+    `data` describes the inputs for people: id, configuration, split. None: not given.
     """
 
     sampler: str
@@ -73,77 +75,106 @@ class SamplerSettings:
 
     @classmethod
     def of(
-        cls, settings: LLCSettings, *, num_samples: int, layout: ParameterLayout, dtype: torch.dtype, **used: Any
+        cls,
+        settings: LLCSettings,
+        *,
+        num_samples: int,
+        layout: ParameterLayout,
+        dtype: torch.dtype,
+        **used: Any,
     ) -> SamplerSettings:
-        """Return the record of an estimate's settings, with the values that were really used.
+        """Return the record of an estimate's settings, with the values really used.
 
         Args:
             settings: of the estimate.
             num_samples: n.
-            layout: of the parameters that moved.
-            dtype: type in which losses were computed.
-            used: fields of the record whose values are not those of the settings.
+            layout: of the sampled parameters.
+            dtype: type of the computation of losses.
+            used: fields of the record with other values than in the settings.
         """
-        record = used | {
-            "nbeta_rule": settings.nbeta if isinstance(settings.nbeta, str) else "given",
+        record: dict[str, Any] = {
+            **used,
+            "nbeta_rule": "given",
             "num_burnin_steps": settings.burnin,
             "batch_size": min(settings.batch_size, num_samples),
             "num_samples": num_samples,
             "options": settings.options,
-            "parameters": None if settings.parameters is None else layout.names,
+            "parameters": None,
             "num_parameters": layout.size,
             "compute_dtype": str(dtype).removeprefix("torch."),
         }
-        same = {field.name for field in dataclasses.fields(cls)} - set(record)
-        return cls(**record, **{name: getattr(settings, name) for name in same})
+        if isinstance(settings.nbeta, str):
+            record["nbeta_rule"] = settings.nbeta
+        if settings.parameters is not None:
+            record["parameters"] = layout.names
+        for entry in dataclasses.fields(cls):
+            if entry.name not in record:
+                record[entry.name] = getattr(settings, entry.name)
+        return cls(**record)
 
     def keywords(self, nbeta: float) -> dict[str, Any]:
-        """Return keyword arguments of `estimate_llc_many` that repeat the estimate.
+        """Return keyword arguments of `estimate_llc_many` for a repetition of the estimate.
 
         Args:
             nbeta: of the estimate, whatever rule it came from.
         """
-        renamed = {
+        preset = "as published"
+        if self.preset:
+            preset += f" ({self.preset})"
+        keywords: dict[str, Any] = {
+            "members": [self.member],
             "nbeta": nbeta,
             "sampler_options": dict(self.options or {}),
             "dtype": DTYPES.get(self.compute_dtype),
-            "preset": f"as published ({self.preset})" if self.preset else "as published",
+            "preset": preset,
         }
-        same = {f.name for f in dataclasses.fields(LLCSettings)} - set(renamed)
-        same &= {f.name for f in dataclasses.fields(self)} - {"data"}
-        return {name: getattr(self, name) for name in same} | renamed | {"members": [self.member]}
+        for setting in dataclasses.fields(LLCSettings):
+            name = setting.name
+            if name not in keywords and name != "data" and hasattr(self, name):
+                keywords[name] = getattr(self, name)
+        return keywords
 
     @property
     def parameter_names(self) -> str:
-        """Return the parameters that were sampled, if they are a part of the network, of many the first three."""
+        """Return the sampled parameters, if they are a part of the network. Of many only the first three are named."""
         names = self.parameters or ()
-        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        text = ", ".join(names[:3])
+        more = len(names) - 3
+        if more > 0:
+            text += f" and {more} more"
+        return text
 
 
 @dataclass(frozen=True)
 class LLCResult:
-    """A local learning coefficient, `llc = nβ ( E[L(w)] - L(w*) )`, dimensionless.
+    """Hold a local learning coefficient, `llc = nβ ( E[L(w)] - L(w*) )`, dimensionless.
 
     Attributes:
-        llc: mean over chains and kept draws; NaN where any chain diverged.
+        llc: mean over chains and kept draws. NaN if any chain diverged.
         standard_error: Monte Carlo standard error of `llc`.
         llc_per_chain: (C,).
         loss_trace: (C, T), nats: the minibatch loss of every draw, burn-in included.
         baseline_trace: (C, T), nats: the loss of w* on the same minibatches.
-        init_loss: L(w*) over the whole training set, nats.
+        init_loss: L(w*) over the complete training set, nats.
         nbeta: nβ, the inverse temperature times the number of samples.
         settings: sampler, step size and all else.
         rhat: split R-hat of the kept draws.
         ess: effective sample size of the kept draws, all chains together.
-        acceptance_rate: mean Metropolis (MALA) acceptance probability; None where the sampler has none.
-        status: "ok", "not_at_minimum", "not_converged" or "diverged"; rules in `status.py`.
+        acceptance_rate: mean Metropolis (MALA) acceptance probability. None if the sampler has none.
+        status: "ok", "not_at_minimum", "not_converged" or "diverged", by the rules in `status.py`.
         status_reason: one line.
-        diverged_chains: the chains that left the region.
+        diverged_chains: the chains outside of the region.
         distance_per_chain: (C,), |w - w*| at the last draw.
-        weights_sha256: SHA-256 of the file that held w*, of a network that was read from one; else None, as in files of
+        weights_sha256: SHA-256 of the file of w*. None if the network was not read from a file, and in files of
             version 0.1.0.
-        recorded: whether sampling steps ran as a recorded list of operations, which is faster than the module itself.
-            None in files of version 0.1.0.
+        recorded: whether sampling steps ran as a recorded list of operations, because it is faster than the module
+            itself. None in files of version 0.1.0.
+
+    Example:
+        >>> from selfmod_hf.complexity import estimate_llc
+        >>> result = estimate_llc(torch.nn.Linear(2, 3), torch.randn(99, 2), torch.arange(99) % 3, num_draws=40)
+        >>> result.llc_per_chain.shape, result.settings.sampler
+        ((4,), 'sgld')
     """
 
     llc: MaybeNaN
@@ -166,37 +197,41 @@ class LLCResult:
 
     @property
     def sampler(self) -> str:
+        """Return the name of the sampler."""
         return self.settings.sampler
 
     @property
     def kept(self) -> slice:
-        """Return the draws that enter the estimate."""
+        """Return the draws behind the estimate."""
         return slice(self.settings.num_burnin_steps, None)
 
     def llc_trace(self, *, paired: bool = True) -> NDArray[np.float64]:
         """Return the contribution of each draw, nβ times the loss above w*'s, (C, T).
 
         Args:
-            paired: above w*'s loss on the same minibatch, else above its loss on the whole training set.
+            paired: above w*'s loss on the same minibatch, else above its loss on the complete training set.
         """
         baseline = self.baseline_trace if paired else self.init_loss
         return self.nbeta * (self.loss_trace - baseline)
 
     def estimate(self, *, paired: bool) -> tuple[float, float]:
-        """Return (llc, standard error) with or without pairing, from the same draws; NaN where a chain diverged."""
+        """Return (llc, standard error) with or without pairing, from the same draws. NaN if a chain diverged."""
         if self.diverged_chains:
             return math.nan, math.nan
-        kept = self.llc_trace(paired=paired)[:, self.kept]
+        trace = self.llc_trace(paired=paired)
+        kept = trace[:, self.kept]
         return float(kept.mean()), standard_error(kept)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all but the traces, ready for JSON. Numbers that are not finite become None."""
-        names = [entry.name for entry in dataclasses.fields(self)]
-        fields = {name: getattr(self, name) for name in names if name not in TRACES}
-        fields["settings"] = dataclasses.asdict(self.settings)
-        return plain(fields)
+        """Return all fields except the traces, ready for JSON. NaN and infinity become None."""
+        values: dict[str, Any] = {}
+        for entry in dataclasses.fields(self):
+            if entry.name not in TRACES:
+                values[entry.name] = getattr(self, entry.name)
+        values["settings"] = dataclasses.asdict(self.settings)
+        return plain(values)
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
+    def save(self, path: PathLike) -> Path:
         """Write `path` (JSON) and, beside it, the traces as safetensors.
 
         Both appear complete or not at all. If they replace older ones, the JSON of one is never beside the traces of
@@ -204,15 +239,20 @@ class LLCResult:
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        traces = {name: np.ascontiguousarray(getattr(self, name)) for name in TRACES}
         traces_path = path.with_suffix(TRACES_SUFFIX)
-        text = json.dumps(self.to_dict() | {"traces": traces_path.name}, indent=2)
-        write_files({traces_path: save(traces), path: f"{text}\n".encode()})
+        traces = {}
+        for name in TRACES:
+            trace = getattr(self, name)
+            traces[name] = np.ascontiguousarray(trace)
+        values = self.to_dict()
+        values["traces"] = traces_path.name
+        text = json.dumps(values, indent=2) + "\n"
+        write_files({traces_path: save(traces), path: text.encode()})
         return path
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> LLCResult:
-        """Read the files that `save` wrote.
+    def load(cls, path: PathLike) -> LLCResult:
+        """Read the files of `save`.
 
         Raises:
             InputError: one of the files cannot be read, or a field is missing, unknown or has a wrong type.
@@ -232,36 +272,44 @@ class LLCResult:
     def from_dict(
         cls,
         values: Mapping[str, Any],
-        path: str | os.PathLike[str],
+        path: PathLike,
         traces: Mapping[str, NDArray[np.float64]] | None = None,
     ) -> LLCResult:
-        """Return the result whose `to_dict` is given.
+        """Return the result of these values, from its `to_dict`.
 
         Args:
-            values: content of rlct.json. Without traces, unknown fields are ignored: a later version may have written
-                them. With traces they are rejected.
+            values: content of rlct.json. Without traces, unknown fields are ignored, because a later version may have
+                written them. With traces they are rejected.
             path: the file of the values, for errors.
             traces: `loss_trace` and `baseline_trace`. None: both are empty.
 
         Raises:
             InputError: a field is missing or has a wrong type.
         """
-        fields = {name: value for name, value in values.items() if name != "traces"}
         extra: Literal["forbid", "ignore"] = "ignore" if traces is None else "forbid"
-        fields |= {name: [] for name in TRACES}
+        complete = dict(values)
+        complete.pop("traces", None)
+        for name in TRACES:
+            complete[name] = []
+        text = json.dumps(complete)
         try:
-            result = _READER.validate_json(json.dumps(fields), strict=True, extra=extra)
+            result = _READER.validate_json(text, strict=True, extra=extra)
         except ValidationError as error:
             raise InputError("file", str(path), problem_of(error)) from error
         if traces is None:
             return result
         if set(traces) != set(TRACES):
-            raise InputError("file", str(path), f"has traces {', '.join(traces)}; allowed are {', '.join(TRACES)}")
-        loss, baseline = (traces[name] for name in TRACES)
-        result = dataclasses.replace(result, loss_trace=loss, baseline_trace=baseline)
+            allowed = ", ".join(TRACES)
+            raise InputError("file", str(path), f"has traces {', '.join(traces)}; allowed are {allowed}")
+        result = dataclasses.replace(
+            result,
+            loss_trace=traces["loss_trace"],
+            baseline_trace=traces["baseline_trace"],
+        )
         wrong = _wrong_fields(result)
         if wrong:
-            raise InputError("file", str(path), f"{', '.join(wrong)}: of a wrong type or shape")
+            named = ", ".join(wrong)
+            raise InputError("file", str(path), f"{named}: of a wrong type or shape")
         return result
 
     def summary(self) -> str:
@@ -271,38 +319,41 @@ class LLCResult:
         if settings.parameters is not None:
             rows["of"] = f"the parameters {settings.parameter_names} alone"
         first = f"the first {settings.num_burnin_steps} left out"
+        sampler = f"{settings.sampler}, step size {settings.step_size:g}, localization {settings.localization:g}"
         rows |= {
             "status": f"{self.status}: {self.status_reason}",
             "nβ": f"{self.nbeta:.3f} ({settings.nbeta_rule})",
-            "sampler": f"{settings.sampler}, step size {settings.step_size:g}, localization {settings.localization:g}",
+            "sampler": sampler,
             "draws": f"{settings.num_chains} chains x {settings.num_draws}, {first}",
             "R-hat, ESS": f"{self.rhat:.3f}, {self.ess:.0f}",
             "preset": str(settings.preset),
             "data": f"{settings.data}, {settings.num_samples} samples",
             "loss at w*": f"{self.init_loss:.5f}",
         }
-        return "\n".join(f"{name:22}{value}" for name, value in rows.items())
+        lines = [f"{name:22}{value}" for name, value in rows.items()]
+        return "\n".join(lines)
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+    def plot(self, path: PathLike | None = None) -> Any:
         """Plot the traces, the kept part shaded, save them to `path` if given, and return the matplotlib figure."""
-        from .plots import plot_traces
-
         title = f"LLC {self.llc:.4g} ± {self.standard_error:.2g}, {self.status}"
         trace = self.llc_trace(paired=self.settings.paired)
-        return plot_traces(trace, self.llc_per_chain, self.settings.num_burnin_steps, self.llc, title, path)
+        burnin = self.settings.num_burnin_steps
+        return plot_traces(trace, self.llc_per_chain, burnin, self.llc, title, path)
 
 
 _READER = TypeAdapter(LLCResult)
 
 
 def _wrong_fields(result: LLCResult) -> list[str]:
-    """Return the names of the fields that do not fit the number of chains and draws, or each other."""
-    settings, chains = result.settings, len(result.llc_per_chain)
+    """Return the names of fields at odds with the number of chains and draws, or with each other."""
+    settings = result.settings
+    chains = len(result.llc_per_chain)
     wrong = []
     if result.status not in STATUSES:
         wrong.append("status")
     diverged = [chain for chain in range(chains) if chain in result.diverged_chains]
-    finite = bool(np.isfinite(np.delete(result.llc_per_chain, diverged)).all())
+    others = np.delete(result.llc_per_chain, diverged)
+    finite = bool(np.isfinite(others).all())
     if chains == 0 or chains != settings.num_chains or not finite:
         wrong.append("llc_per_chain")
     if len(result.distance_per_chain) not in (0, chains):
@@ -310,13 +361,15 @@ def _wrong_fields(result: LLCResult) -> list[str]:
     numbered = len(diverged) == len(result.diverged_chains)
     if not numbered or bool(diverged) != (result.status == DIVERGED):
         wrong.append("diverged_chains")
+    shape = (chains, settings.num_draws)
     for name in TRACES:
         trace = getattr(result, name)
-        if trace.shape != (chains, settings.num_draws) or trace.dtype.kind != "f":
+        if trace.shape != shape or trace.dtype.kind != "f":
             wrong.append(name)
     return wrong
 
 
 def summarize(kept: NDArray[np.float64]) -> tuple[float, float, float, float]:
     """Return mean, standard error, R-hat and ESS of draws (C, T)."""
-    return float(kept.mean()), standard_error(kept), split_rhat(kept), effective_sample_size(kept)
+    mean = float(kept.mean())
+    return mean, standard_error(kept), split_rhat(kept), effective_sample_size(kept)
