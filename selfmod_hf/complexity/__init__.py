@@ -2,7 +2,7 @@
 
 Plain torch: any `nn.Module`, any loss, and nothing of Hugging Face. Start at `estimate_llc` (llc.py).
 
-* `samplers/` holds the dynamics, and `chains.py` runs them stacked.
+* `samplers/` holds the dynamics, `chains.py` runs them stacked, and `pieces.py` cuts a run to fit into memory.
 * `diagnostics.py` measures how far they can be trusted.
 * `calibration.py` chooses a step size and a localization.
 * `ground_truth/` has models of known answer.

@@ -36,11 +36,11 @@ from torch import Tensor, nn
 
 from ..files import plain, write_file
 from ..stacking import Batch
-from .chains import Group
 from .curvature import largest_curvature
 from .diagnostics import standard_error
 from .input_checks import check, positive
 from .llc import sample
+from .pieces import Group
 from .plots import PathLike, plot_calibration
 from .prepare import check_finite, make_problem
 from .result import DIVERGED, NOT_AT_MINIMUM, LLCResult

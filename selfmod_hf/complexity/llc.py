@@ -16,12 +16,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..stacking import Batch
-from .chains import Group, Run, counter, cut, map_on_threads, run_piece
+from .chains import run_piece
 from .curvature import fisher_diagonal
 from .distributed import gather_chains, my_chains
 from .independence import check_first_draws, check_independent
 from .input_checks import check, is_integer
 from .modes import ordinary_tensors
+from .pieces import Group, Run, counter, cut, map_on_threads
 from .prepare import check_finite, make_problem
 from .problem import Problem, capacity
 from .result import LLCResult, SamplerSettings, summarize

@@ -151,11 +151,11 @@ def test_members_of_a_stack_equal_networks_alone():
 
 @pytest.mark.parametrize("sampler", ["sgld", "rmsprop_sgld"])
 def test_blocks_on_threads_give_the_numbers_of_one(monkeypatch, sampler):
-    import selfmod_hf.complexity.chains as chains
+    import selfmod_hf.complexity.pieces as pieces
 
     threads = torch.get_num_threads()
     alone = _digits_llc(sampler=sampler)
-    monkeypatch.setattr(chains, "_SMALL", 0)
+    monkeypatch.setattr(pieces, "_SMALL", 0)
     try:
         torch.set_num_threads(2)
         first, second = _digits_llc(sampler=sampler), _digits_llc(sampler=sampler)

@@ -1,0 +1,191 @@
+"""Cut a run of chains into pieces that fit into memory, and spread them over threads.
+
+A *group* is one network with one setting of the dynamics: a member of a population, a cell of a calibration grid.
+Every group runs the same chains, and chain c of every group sees the same minibatches. A *piece* is some groups x some
+chains. Its rows are ordered (group, chain).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..stacking import Replay, chunk_ranges, even_size, losses_and_gradients
+from .problem import Capacity, Problem
+from .settings import LLCSettings
+
+_SMALL = 8192  # parameters: below this, threads only wait for each other
+# relative and absolute tolerance of a recording
+_TOLERANCE = (1e-4, 1e-6)
+_IN_LOW_PRECISION = (5e-2, 1e-3)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Describe one network and one setting.
+
+    Attributes:
+        member: place of the network in the stack.
+        stream: number of its noise.
+        step_size: ε.
+        localization: γ.
+        nbeta: nβ.
+    """
+
+    member: int
+    stream: int
+    step_size: float
+    localization: float
+    nbeta: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """Hold the common values of the pieces of a run.
+
+    Attributes:
+        problem: networks, data and loss.
+        settings: of the estimate.
+        groups: all of them.
+        chains: the chains' own numbers.
+        count: called with the number of chain steps done.
+        fisher: (M, P), for samplers with `needs_fisher`, see `fisher_diagonal`.
+    """
+
+    problem: Problem
+    settings: LLCSettings
+    groups: Sequence[Group]
+    chains: Sequence[int]
+    count: Callable[[int], None]
+    fisher: Tensor | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Return the number of samples of a step."""
+        return min(self.settings.batch_size, self.problem.num_samples)
+
+    def num_workers(self, fit: int) -> int:
+        """Return how many threads run pieces, if `fit` rows fit into memory at once.
+
+        On a CPU the pieces run on as many threads as torch may use, because most operations of a step are too small to
+        be spread over cores one by one. Tiny models run on one thread, because their steps are mostly Python.
+        """
+        problem = self.problem
+        on_cpu = problem.device.type == "cpu"
+        if not on_cpu or not problem.vectorize:
+            return 1
+        if problem.layout.size < _SMALL:
+            return 1
+        rows = len(self.groups) * len(self.chains)
+        if fit < 2 * rows:  # memory is short: threads keep more of it than they use
+            return 1
+        return min(torch.get_num_threads(), len(self.chains))
+
+
+def counter(report: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
+    """Return a function that adds up steps of all threads and reports them out of `total`."""
+    done = 0
+    lock = threading.Lock()
+
+    def count(steps: int) -> None:
+        nonlocal done
+        if report is None:
+            return
+        with lock:
+            done += steps
+            report(done, total)
+
+    return count
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Describe groups and chains in one computation.
+
+    Attributes:
+        groups: places in the groups of the run.
+        chains: places in the chains of the run.
+        replay: their step.
+    """
+
+    groups: range
+    chains: range
+    replay: Replay
+
+
+def cut(run: Run, capacity: Capacity) -> tuple[list[Piece], int]:
+    """Return all groups x chains in as few pieces as memory allows, and how many threads run them."""
+    num_groups = len(run.groups)
+    num_chains = len(run.chains)
+    if num_chains == 0:  # the last processes run none if there are fewer chains than processes
+        return [], 1
+    workers = run.num_workers(capacity.rows)
+    chains_per_worker = -(-num_chains // workers)  # rounded up
+    at_once = min(capacity.rows, num_groups * chains_per_worker)
+    replays: dict[tuple[bool, int], Replay] = {}  # pieces of one shape replay the same recording
+    pieces = []
+    groups_at_once = even_size(num_groups, at_once)
+    for groups in chunk_ranges(num_groups, groups_at_once):
+        most_chains = at_once // len(groups)
+        chains_at_once = even_size(num_chains, most_chains)
+        for chains in chunk_ranges(num_chains, chains_at_once):
+            shape = _shape_of_a_step(run, len(groups), len(chains))
+            replay = replays.get(shape)
+            if replay is None:
+                shared_batch, _ = shape
+                replay = _replay(run.problem, shared_batch, capacity.micro_batch_size)
+                replays[shape] = replay
+            pieces.append(Piece(groups, chains, replay))
+    return pieces, workers
+
+
+def _shape_of_a_step(run: Run, groups: int, chains: int) -> tuple[bool, int]:
+    """Return whether the rows of a computation share their batch, and how many rows it has.
+
+    The numbers are the same in all three cases. With the complete data all rows share one batch. One network has a
+    batch per chain. Several groups run chain by chain, because they share the batch of a chain.
+    """
+    if run.batch_size == run.problem.num_samples:
+        return True, groups * chains
+    if groups == 1:
+        return False, chains
+    return True, groups
+
+
+def _replay(problem: Problem, shared_batch: bool, micro_batch_size: int | None) -> Replay:
+    """Return the replay of a step, `losses_and_gradients`."""
+    losses_of = problem.losses_of_own_batches
+    if shared_batch:
+        losses_of = problem.losses_of_one_batch
+    step = functools.partial(
+        losses_and_gradients,
+        losses_of,
+        problem.layout,
+        shared_batch=shared_batch,
+        micro_batch_size=micro_batch_size,
+    )
+    tolerance = _TOLERANCE if problem.compute_dtype is None else _IN_LOW_PRECISION
+    return Replay(step, tolerance)
+
+
+@contextlib.contextmanager
+def map_on_threads(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """Provide a `map` that runs on this number of threads. They share torch's threads."""
+    if workers == 1:
+        yield map
+        return
+    threads = torch.get_num_threads()
+    each = threads // workers
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(each,)) as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(threads)  # the default of later threads
