@@ -1,4 +1,4 @@
-"""Read and write the files that record networks: row.json, curve.json and run.json.
+"""Read and write the records of networks: row.json, curve.json and run.json.
 
 Each of them has one frozen class here. `LLCResult` is the class of rlct.json.
 
@@ -35,13 +35,13 @@ Number = Annotated[FiniteFloat, WrapValidator(_keep_type)]
 
 
 class Record(BaseModel):
-    """Base of all records: read from JSON, with strict types."""
+    """Reads and writes the JSON of all records, with strict types."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="allow")
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a file that holds one record.
+        """Read a file of one record.
 
         Raises:
             InputError: the file cannot be read, or a field is missing or has a wrong type.
@@ -50,7 +50,7 @@ class Record(BaseModel):
 
     @classmethod
     def read_list(cls, path: Path) -> list[Self]:
-        """Read a file that holds a list of records. Raises the errors of `read`."""
+        """Read a file of a list of records, with the errors of `read`."""
         return [cls.from_values(values, path) for values in read_json(path, list)]
 
     @classmethod
@@ -70,7 +70,7 @@ class Record(BaseModel):
             raise InputError("file", str(path), problem_of(error)) from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields that are set, as JSON values."""
+        """Return the fields of the file as JSON values, without the missing ones."""
         return self.model_dump(exclude_unset=True)
 
     def with_fields(self, **fields: Any) -> Self:
@@ -226,10 +226,10 @@ class NetworkRun(Record):
         preprocessing: how images became inputs. None: of texts, and in version 0.1.0.
         versions: package -> version.
         license: identifier of the Hub, as the user gave it.
-        base_license: fields of the license of a backbone that was read from a folder.
+        base_license: fields of the license of a backbone from a folder.
         weights_sha256: of the weights beside the file. None: an adapter alone, or version 0.1.0.
         epoch: epochs trained.
-        results: what an evaluation of these weights found.
+        results: metrics of an evaluation of these weights.
     """
 
     task: TaskFields | None
@@ -257,7 +257,7 @@ class SweepData(Record):
 
 
 class SweepSettings(Record):
-    """Holds what all networks of a sweep share: `Plan.settings`.
+    """Holds the common settings of a sweep's networks: `Plan.settings`.
 
     Attributes:
         task: name of the task.
@@ -273,7 +273,7 @@ class SweepSettings(Record):
 
 
 class PopulationSeconds(Record):
-    """Counts the networks of a population, and the seconds that each part took."""
+    """Counts the networks of a population, and the seconds of each part."""
 
     networks: int = 0
     training: Number = 0.0
@@ -298,7 +298,7 @@ class SweepRun(Record):
     """Holds run.json of a sweep.
 
     Attributes:
-        settings: what all networks share.
+        settings: common to all networks.
         local_data: whether the data set was a local folder.
         train_samples: size of the training set.
         test_samples: size of the test set.
@@ -306,7 +306,7 @@ class SweepRun(Record):
         versions: package -> version.
         machine: system, device and number of cores.
         git_commit: of the package's checkout.
-        sessions: the calls that worked on the folder.
+        sessions: the calls of `selfmod sweep` on the folder.
     """
 
     settings: SweepSettings

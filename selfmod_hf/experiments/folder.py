@@ -60,7 +60,7 @@ def check_readable(path: Path) -> None:
     """Open safetensors, but do not read them.
 
     Raises:
-        InputError: they are missing or cut off.
+        InputError: they are missing or truncated.
     """
     try:
         with safe_open(path, "np"):
@@ -122,9 +122,9 @@ class SweepFolder:
             model: the network.
             rlct: its estimate.
             row: its row of the results, without the checksum of the weights.
-            curve: its points of the curves. The last one describes the weights that are kept.
+            curve: its points of the curves. The last one describes the kept weights.
             processor: its image processor or tokenizer.
-            run: its run.json, without the fields that describe its weights.
+            run: its run.json, without the fields about its weights.
         """
         folder = self.cells / cell.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,12 +143,12 @@ class SweepFolder:
         write_file(folder / "row.json", to_json(row.with_fields(weights_sha256=sha256).to_dict()))
 
     def networks(self) -> list[Path]:
-        """Return the folders of the finished networks that have the weights of their row.
+        """Return the folders of the finished networks with the weights of their row.
 
-        A line of the log names each network that is left out.
+        A line of the log names each network with other weights.
 
         Raises:
-            InputError: a broken row, or weights that are cut off.
+            InputError: a broken row, or truncated weights.
         """
         found = []
         for path in sorted(self.cells.glob("*/row.json")):
@@ -195,8 +195,8 @@ class SweepFolder:
     def rows(self) -> pd.DataFrame:
         """Return all finished cells, sorted.
 
-        The column `at_chance` is added. It marks networks that are no more accurate than guessing. They are left out of
-        means, tests and trends. With `keep_chance` none is marked.
+        The column `at_chance` is added. It marks networks no more accurate than guessing. They are left out of means, tests and
+        trends. With `keep_chance` none is marked.
 
         Raises:
             InputError: no network is finished, or a row is broken.
@@ -220,7 +220,7 @@ class SweepFolder:
         return self._table(records, CURVE_COLUMNS + CURVE_RLCT_COLUMNS + WEIGHTS_COLUMN, [*KEYS, "epoch"])
 
     def _table(self, records: Sequence[Record], columns: Sequence[str], order: list[str]) -> pd.DataFrame:
-        """Return records as a table. A column that no record has is left out."""
+        """Return records as a table. A column without any value in them is left out."""
         if not records:
             raise InputError("folder", str(self.path), "holds no finished network of a sweep")
         present = set[str]().union(*(record.model_fields_set for record in records))
@@ -232,7 +232,7 @@ class SweepFolder:
         return table.astype(dict.fromkeys(numbers, float))
 
     def chance_level(self) -> float | None:
-        """Return the highest accuracy of a network that is no better than guessing, or None if it is unknown.
+        """Return the highest accuracy of a network no better than guessing, or None if it is unknown.
 
         It is p + 2 * sqrt(p * (1 - p) / n), two standard errors above p, for n test samples. p is the share of the most
         frequent class in the test split. Folders of version 0.1.0 do not hold p. For them it is one over the number of

@@ -60,17 +60,17 @@ def _fetch_one(
 def published_data(
     model: str, revision: str | None = None, subfolder: str = "", dataset_name: str | None = None
 ) -> dict[str, Any]:
-    """Return the flags of `selfmod` that name the data a published network was trained on.
+    """Return the flags of `selfmod` for the training data of a published network.
 
-    They come from the network's run.json, or from that of its sweep in the data set of the same name. The result is
-    empty if that file is missing.
+    They come from run.json: the network's own, or its sweep's in the data set of the same name. The result is empty if
+    the file is missing.
 
     Args:
         model: id of the repository.
         revision: branch, tag or commit.
         subfolder: of the network.
-        dataset_name: the data set that the user names. It stands for data that run.json does not name, because they
-            were in a folder or file of one machine. The result is empty if run.json names another data set.
+        dataset_name: the user's data set. It stands for data without a name in run.json, because they were in a folder
+            or file of one machine. The result is empty if run.json names another data set.
 
     Raises:
         InputError: the file is broken, or the data were no data set of the Hub and `dataset_name` is None.
@@ -147,7 +147,7 @@ def _data_flags(task: str, dataset_name: str | None, entries: dict[str, Any]) ->
 
 
 def _given(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries that have a value."""
+    """Return the entries without those of None."""
     return {name: value for name, value in entries.items() if value is not None}
 
 
@@ -229,12 +229,12 @@ def _standard_errors_apart(ours: LLCResult, published: LLCResult) -> float:
 
 
 def _random_numbers(estimate: LLCResult) -> tuple[int, int]:
-    """Return the two numbers that decide all random numbers of an estimate."""
+    """Return the two seeds of all random numbers of an estimate."""
     return estimate.settings.seed, estimate.settings.member
 
 
 def _differences(ours: LLCResult, published: LLCResult) -> list[str]:
-    """Return a text for each setting that differs and so makes the two different quantities."""
+    """Return a text for each different setting, because it makes the two different quantities."""
     pairs = [("nbeta", ours.nbeta, published.nbeta)]
     for name in SAME:
         pairs.append((name, getattr(ours.settings, name), getattr(published.settings, name)))

@@ -1,6 +1,6 @@
-"""Cards of the Hub, filled from what a run recorded: of a model here, of a sweep in `reports/cards.py`.
+"""Fill the card of a model from the records of a run. `reports/cards.py` fills the card of a sweep.
 
-What a person writes between the two markers of a card is kept when the card is written anew.
+The text between the two markers of a card belongs to the user. It is kept when the card is written again.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
 from ..errors import InputError
-from ..weights import UNCHECKED
+from ..weights import KEY, UNCHECKED
 
 if TYPE_CHECKING:
-    from huggingface_hub import EvalResult, ModelCard
-
     from ..complexity import LLCResult
     from ..models import SelfModelingConfig
 
@@ -32,34 +32,35 @@ CITATION = """\
   year    = {2024}
 }"""
 
-UNKNOWN_DATA = "unknown"  # the usual entry for data that are not on the Hub
+UNKNOWN_DATA = "unknown"  # the Hub's usual entry for data outside of the Hub
 
 BEGIN, END = "<!-- notes: what stands from here -->", "<!-- to here is yours, and kept -->"
+ESCAPES = {"<": "&lt;", ">": "&gt;", "|": "\\|", "`": "'", "](": "] ("}
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says of a run.
+    """Holds the content of a card.
 
     Attributes:
-        repo_id: the repository the model goes to, ``user/name``.
+        repo_id: the model's repository, ``user/name``.
         config: of the model.
-        dataset: Hub id of the data set; None where it is not on the Hub.
-        dataset_title: as a person calls it.
-        split: split the metrics were measured on.
-        epochs: epochs trained; None: not recorded.
+        dataset: Hub id of the data set. None: it is not on the Hub.
+        dataset_title: name of the data for people.
+        split: the split of the metrics.
+        epochs: epochs trained. None: not recorded.
         metrics: metric type (`accuracy`, `weight_width`) to value.
-        recipe: setting to value, as trained.
-        train_split: split of the training, on which the RLCT is estimated.
-        dataset_config: configuration of the data set, where it has several.
-        rlct: the newest estimate; its settings stand beside the value, since two RLCTs are comparable only where
-            these agree.
-        curves, trace: whether `training.png` and `rlct.png` lie beside the card.
-        weights: SHA-256 of the weights that the figures are of, if known.
-        metrics_checked: whether the metrics are known to be of these weights.
-        license: `license`, `license_name` and `license_link`, those that are known.
+        recipe: setting of the training to value.
+        train_split: the split of the training and of the RLCT.
+        dataset_config: configuration of the data set, if it has several.
+        rlct: the newest estimate. The card shows its settings, because two RLCTs are comparable only if these agree.
+        curves: whether `training.png` is beside the card.
+        trace: whether `rlct.png` is beside the card.
+        weights: SHA-256 of the weights, if known.
+        metrics_checked: whether the metrics are known to belong to these weights.
+        license: `license`, `license_name` and `license_link`, if known.
         tags: more tags of the metadata.
-        has_processor: whether an image processor or tokenizer lies beside the weights.
+        has_processor: whether an image processor or tokenizer is beside the weights.
     """
 
     repo_id: str
@@ -82,63 +83,58 @@ class CardFacts:
     tags: Sequence[str] = ()
 
     @property
-    def is_text(self) -> bool:
-        return self.config.reads_text
+    def name(self) -> str:
+        """Return the name of the repository without its user."""
+        return self.repo_id.split("/")[-1]
+
+    @property
+    def kind(self) -> str:
+        """Return the kind of the inputs: text or image."""
+        return "text" if self.config.reads_text else "image"
 
     @property
     def task_type(self) -> str:
-        """As the Hub names it."""
-        return "text-classification" if self.is_text else "image-classification"
+        """Return the Hub's name of the task."""
+        return f"{self.kind}-classification"
+
+    @property
+    def head(self) -> str:
+        """Return the end of the names of the model classes."""
+        return "SequenceClassification" if self.config.reads_text else "ImageClassification"
 
 
 def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
-    """The card of a trained model; its metrics also stand in the metadata as `model-index`.
+    """Return the card of a trained model. Its metadata has the metrics as `model-index`.
 
     Args:
-        facts: what the run recorded.
-        notes: a person's text, kept between the markers.
+        facts: the content.
+        notes: the user's text between the markers.
     """
-    from huggingface_hub import ModelCard, ModelCardData
-
-    name = facts.repo_id.split("/")[-1]
-    results = []
-    for metric, figure in facts.metrics.items():
-        arguments = {"weights_sha256": facts.weights} if facts.weights and facts.metrics_checked else None
-        results.append(_result(facts, metric, METRICS[metric], finite(figure), facts.split, arguments))
+    rlct, rlct_part = None, ""
     if facts.rlct is not None:
-        value = finite(facts.rlct.llc)
-        title = rlct_name(facts.rlct.nbeta, facts.rlct.sampler, facts.rlct.settings.parameter_names)
-        results.append(_result(facts, "rlct", title, value, facts.train_split, rlct_arguments(facts.rlct)))
-    data = ModelCardData(
-        **facts.license,
-        library_name="transformers",
-        pipeline_tag=facts.task_type,
-        tags=[*TAGS, *facts.tags],
-        base_model=facts.config.base_model,
-        datasets=[facts.dataset] if facts.dataset else None,
-        metrics=["accuracy"] if "accuracy" in facts.metrics else None,
-        model_name=name,
-        eval_results=results or None,
-    )
-    head = "SequenceClassification" if facts.is_text else "ImageClassification"
+        rlct = plain_text(rlct_lines(facts.rlct))
+        rlct_part = plain_text(facts.rlct.settings.parameter_names)
+    dataset = plain_text(facts.dataset_title)
+    if facts.dataset:
+        dataset = f"`{plain_text(facts.dataset)}`"
     return ModelCard.from_template(
-        data,
+        _metadata(facts),
         template_str=template("model_card.md.jinja"),
-        name=name,
+        name=facts.name,
         repo_id=facts.repo_id,
-        kind="text" if facts.is_text else "image",
+        kind=facts.kind,
         task_type=facts.task_type,
-        model_class=f"SelfModelingFor{head}",
-        auto_class=f"AutoModelFor{head}",
+        model_class=f"SelfModelingFor{facts.head}",
+        auto_class=f"AutoModelFor{facts.head}",
         target_layers=plain_text(facts.config.target_layers),
         config=facts.config,
-        dataset=f"`{plain_text(facts.dataset)}`" if facts.dataset else plain_text(facts.dataset_title),
+        dataset=dataset,
         split=plain_text(facts.split),
         train_split=plain_text(facts.train_split),
         epochs="" if facts.epochs is None else f" after {facts.epochs:g} epochs",
         metrics={METRICS[metric]: f"{value:.4f}" for metric, value in facts.metrics.items()},
-        rlct=plain_text(rlct_lines(facts.rlct)) if facts.rlct else None,
-        rlct_part=plain_text(facts.rlct.settings.parameter_names) if facts.rlct else "",
+        rlct=rlct,
+        rlct_part=rlct_part,
         recipe=plain_text(facts.recipe),
         curves=facts.curves,
         trace=facts.trace,
@@ -150,26 +146,59 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
     )
 
 
-def _result(
-    facts: CardFacts, metric: str, name: str, value: Any, split: str, arguments: dict[str, Any] | None = None
-) -> EvalResult:
-    from huggingface_hub import EvalResult
-
-    return EvalResult(
-        task_type=facts.task_type,
-        dataset_type=facts.dataset or UNKNOWN_DATA,
-        dataset_name=facts.dataset_title,
-        dataset_config=facts.dataset_config,
-        dataset_split=split,
-        metric_type=metric,
-        metric_name=name,
-        metric_value=value,
-        metric_args=arguments,
+def _metadata(facts: CardFacts) -> ModelCardData:
+    return ModelCardData(
+        **facts.license,
+        library_name="transformers",
+        pipeline_tag=facts.task_type,
+        tags=[*TAGS, *facts.tags],
+        base_model=facts.config.base_model,
+        datasets=[facts.dataset] if facts.dataset else None,
+        metrics=["accuracy"] if "accuracy" in facts.metrics else None,
+        model_name=facts.name,
+        eval_results=_evaluations(facts) or None,
     )
 
 
+def _evaluations(facts: CardFacts) -> list[EvalResult]:
+    data = {
+        "task_type": facts.task_type,
+        "dataset_type": facts.dataset or UNKNOWN_DATA,
+        "dataset_name": facts.dataset_title,
+        "dataset_config": facts.dataset_config,
+    }
+    arguments = None
+    if facts.weights and facts.metrics_checked:
+        arguments = {KEY: facts.weights}
+    evaluations = []
+    for metric, value in facts.metrics.items():
+        evaluations.append(
+            EvalResult(
+                **data,
+                dataset_split=facts.split,
+                metric_type=metric,
+                metric_name=METRICS[metric],
+                metric_value=finite(value),
+                metric_args=arguments,
+            )
+        )
+    rlct = facts.rlct
+    if rlct is not None:
+        evaluations.append(
+            EvalResult(
+                **data,
+                dataset_split=facts.train_split,
+                metric_type="rlct",
+                metric_name=rlct_name(rlct.nbeta, rlct.sampler, rlct.settings.parameter_names),
+                metric_value=finite(rlct.llc),
+                metric_args=rlct_arguments(rlct),
+            )
+        )
+    return evaluations
+
+
 def plain_text(value: Any) -> Any:
-    """Text of a run's files as it may stand in a card: on one line, with no HTML, link or cell of its own making."""
+    """Return text of a run's files on one line, without HTML, links and table cells of its own."""
     if isinstance(value, dict):
         return {plain_text(key): plain_text(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -177,18 +206,18 @@ def plain_text(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = " ".join(value.split())
-    for mark, shown in (("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("`", "'"), ("](", "] (")):
+    for mark, shown in ESCAPES.items():
         text = text.replace(mark, shown)
     return text
 
 
 def template(name: str, package: str = __package__) -> str:
-    """The text of a file that lies in a package."""
+    """Return the text of a file inside a package."""
     return files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def finite(value: float) -> float | str:
-    """The number; as text where YAML and JSON have none for it."""
+    """Return a number, or its text if YAML and JSON have no such number."""
     return value if math.isfinite(value) else str(value)
 
 
@@ -199,15 +228,16 @@ def rlct_name(nbeta: float, sampler: str, part: str = "") -> str:
     """Return the metric's name.
 
     RLCTs at another nβ, or of another sampler or part, are different quantities. A table of metrics shows only names
-    and values, so the name must tell them apart.
+    and values, so the name must distinguish them.
     """
-    return f"RLCT at nβ = {nbeta:.4g} ({sampler})" + (f", of {part} alone" if part else "")
+    name = f"RLCT at nβ = {nbeta:.4g} ({sampler})"
+    return f"{name}, of {part} alone" if part else name
 
 
 def rlct_arguments(rlct: LLCResult) -> dict[str, Any]:
-    """What decides an estimate, and how far it can be trusted: the arguments of the metric."""
+    """Return the arguments of the metric: the settings of an estimate, and its reliability."""
     settings = rlct.settings
-    return {
+    arguments = {
         "standard_error": finite(rlct.standard_error),
         "status": rlct.status,
         "nbeta": rlct.nbeta,
@@ -226,22 +256,30 @@ def rlct_arguments(rlct: LLCResult) -> dict[str, Any]:
         "preset": settings.preset,
         "options": dict(settings.options),
         "parameters": list(settings.parameters or ()) or "all",
-        **({"weights_sha256": rlct.weights_sha256} if rlct.weights_sha256 else {}),
     }
+    if rlct.weights_sha256:
+        arguments[KEY] = rlct.weights_sha256
+    return arguments
 
 
 def rlct_lines(rlct: LLCResult) -> dict[str, str]:
-    """The same for people."""
+    """Return the same for people, label to text."""
     settings = rlct.settings
-    part = f", of the parameters {settings.parameter_names} alone" if settings.parameters else ""
-    options = "".join(f", {name} {value}" for name, value in settings.options.items())
+    value = f"{rlct.llc:.2f} ± {rlct.standard_error:.2f} (standard error)"
+    if settings.parameters:
+        value += f", of the parameters {settings.parameter_names} alone"
+    sampler = f"{settings.sampler}, step size {settings.step_size:g}, localization {settings.localization:g}"
+    sampler += f", batch size {settings.batch_size}"
+    for name, option in settings.options.items():
+        sampler += f", {name} {option}"
+    sampler += f", in {settings.compute_dtype}"
+    burnin = f"the first {settings.num_burnin_steps} left out"
     return {
-        "RLCT": f"{rlct.llc:.2f} ± {rlct.standard_error:.2f} (standard error){part}",
+        "RLCT": value,
         "status": f"{rlct.status}: {rlct.status_reason}",
         "nβ": f"{rlct.nbeta:.2f} ({settings.nbeta_rule})",
-        "sampler": f"{settings.sampler}, step size {settings.step_size:g}, localization {settings.localization:g}, "
-        f"batch size {settings.batch_size}{options}, in {settings.compute_dtype}",
-        "draws": f"{settings.num_chains} chains x {settings.num_draws}, the first {settings.num_burnin_steps} left out",
+        "sampler": sampler,
+        "draws": f"{settings.num_chains} chains x {settings.num_draws}, {burnin}",
         "R-hat, effective sample size": f"{rlct.rhat:.3f}, {rlct.ess:.0f}",
         "data": f"{settings.data or 'not recorded'}, {settings.num_samples} samples",
         "loss at the trained weights": f"{rlct.init_loss:.5f} nats",
@@ -250,7 +288,7 @@ def rlct_lines(rlct: LLCResult) -> dict[str, str]:
     }
 
 
-# ---- what a person wrote ----
+# ---- the user's text ----
 
 
 def between_markers(notes: str) -> str:
@@ -259,10 +297,10 @@ def between_markers(notes: str) -> str:
 
 
 def notes_in(card: str) -> str:
-    """A person's text in a card; empty where there is none.
+    """Return the user's text in a card, or an empty text.
 
     Raises:
-        InputError: one marker without the other, or several: what is to be kept is not clear.
+        InputError: one marker without the other, or several. The text to keep is not clear.
     """
     found = re.findall(re.escape(BEGIN) + r"\n(.*?)\n?" + re.escape(END), card, re.DOTALL)
     if len(found) > 1 or card.count(BEGIN) != len(found) or card.count(END) != len(found):
@@ -271,10 +309,10 @@ def notes_in(card: str) -> str:
 
 
 def merged_notes(local: str, remote: str) -> str:
-    """The text to keep, of the card in the folder and the one on the Hub.
+    """Return the text to keep, from the card in the folder and the card on the Hub.
 
     Raises:
-        InputError: both have one, and they differ.
+        InputError: both cards have a text, and the texts differ.
     """
     own, theirs = notes_in(local), notes_in(remote)
     if own and theirs and own != theirs:

@@ -1,4 +1,4 @@
-"""What goes beside a network's weights: its processor, its task, how it was trained, what was measured."""
+"""Write the files beside a network's weights: its processor, task, training arguments and measurements."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from ..json_records import NetworkRun
 from ..weights import KEY, weights_sha256
 from .records import RUN_FILE, STATE_FILE
 
+TIMES = ("_runtime", "_per_second")  # ends of the names of metrics that differ from run to run
+
 
 @dataclass(frozen=True)
 class Measured:
-    """What an evaluation found.
+    """Holds the result of an evaluation.
 
     Attributes:
-        weights: names the weights that were evaluated, as `SavingTrainer.weights_token` does.
+        weights: identifies the evaluated weights, like `SavingTrainer.weights_token`.
         metrics: by name, such as `eval_accuracy`.
     """
 
@@ -28,16 +30,16 @@ class Measured:
 
 @dataclass
 class Companions:
-    """What a Trainer knows of its network. It stays with the model, so that `model.push_to_hub` can send it.
+    """Holds a Trainer's facts about its network. They stay with the model, because `model.push_to_hub` sends them.
 
     Attributes:
-        run: content of run.json, without the fields that describe one state of the weights.
+        run: content of run.json, without the fields about one state of the weights.
         processor: image processor or tokenizer, if any.
         arguments: content of training_args.json.
         epoch: epochs trained.
         history: the Trainer's log.
         measured: the newest evaluation.
-        trained: names the weights at the end of training.
+        trained: identifies the weights at the end of training.
     """
 
     run: NetworkRun
@@ -53,7 +55,7 @@ class Companions:
 
         Args:
             folder: holds the weights.
-            weights: names them, as `SavingTrainer.weights_token` does.
+            weights: identifies them, like `SavingTrainer.weights_token`.
         """
         run = self.run.with_fields(weights_sha256=weights_sha256(folder), epoch=self.epoch)
         if self.measured is not None and self.measured.weights == weights:
@@ -63,24 +65,24 @@ class Companions:
             write_json(folder / "training_args.json", self.arguments)
 
     def write_all(self, folder: Path, weights: str) -> None:
-        """Write the processor and, if these are the weights that were trained, the log, too."""
+        """Write the processor too, and the log if the weights are those at the end of training or of `measured`."""
         self.write(folder, weights)
         if self.processor is not None:
             self.processor.save_pretrained(folder)
-        described = [self.trained, self.measured.weights if self.measured else None]
+        described = [self.trained]
+        if self.measured is not None:
+            described.append(self.measured.weights)
         if self.history and weights in described:
-            named = {"epoch": self.epoch, KEY: weights_sha256(folder)}
-            write_json(folder / STATE_FILE, {"epoch": self.epoch, "log_history": [*self.history, named]})
+            last = {"epoch": self.epoch, KEY: weights_sha256(folder)}
+            write_json(folder / STATE_FILE, {"epoch": self.epoch, "log_history": [*self.history, last]})
 
     def of_other_weights(self) -> Companions:
-        """Return what also holds for other weights of the same task: processor, data and arguments."""
+        """Return the facts for other weights of the same task: processor, data and arguments."""
         return dataclasses.replace(self, history=[], measured=None, trained=None)
 
 
 def _without_times(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return what does not differ from run to run."""
-    timed = ("_runtime", "_per_second")
-    return {name: value for name, value in metrics.items() if not name.endswith(timed)}
+    return {name: value for name, value in metrics.items() if not name.endswith(TIMES)}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Files of the Hub, each compared with its checksum: huggingface_hub compares sizes alone."""
+"""Download files of the Hub, and compare each with its checksum. huggingface_hub itself only compares sizes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import filter_repo_objects, httpx
 
 from ..weights import INDEX, WEIGHTS, combined_sha256, is_shard, weights_sha256
 
 CHUNK = 1 << 20
+SHA1_LENGTH, SHA256_LENGTH = 40, 64  # hexadecimal digits
 
 
 def fetch(
@@ -22,49 +24,60 @@ def fetch(
     revision: str | None = None,
     token: str | bool | None = None,
 ) -> Path:
-    """A repository's files of these names or patterns, in huggingface_hub's cache; returns their folder.
+    """Download files of a repository into huggingface_hub's cache, and return their folder.
+
+    Args:
+        repo_id: ``user/name``.
+        files: names or patterns.
+        repo_type: "model", "dataset" or "space".
+        revision: branch, tag or commit.
+        token: of the Hub, if the repository is private.
 
     Raises:
-        ConnectionError: a file arrived with another content than the Hub announced (it is removed from the cache), or
-            the connection broke off.
-        HfHubHTTPError, OSError: the Hub refuses, or cannot be reached.
+        ConnectionError: the content of a file is not the announced one (the file is removed from the cache), or the
+            connection broke off.
+        HfHubHTTPError, OSError: the Hub rejects the request, or cannot be reached.
     """
-    from huggingface_hub import snapshot_download
-
     try:
         folder = snapshot_download(
             repo_id, repo_type=repo_type, revision=revision, allow_patterns=list(files), token=token
         )
     except httpx.TransportError as error:
         raise ConnectionError(f"{repo_id}: the connection broke off ({error}); try again") from error
-    there = sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
-    for name in filter_repo_objects(there, allow_patterns=list(files)):  # the folder may hold others, from before
+    present = sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+    for name in filter_repo_objects(present, allow_patterns=list(files)):  # the cache may hold other files too
         check(Path(folder, name), repo_id)
     return Path(folder)
 
 
 def published_weights(repo_id: str, *, revision: str | None = None, token: str | bool | None = None) -> dict[str, str]:
-    """Return folder -> SHA-256 of the weights in it, for each network of a repository.
+    """Return folder -> SHA-256 of its weights, for each network of a repository.
 
-    The Hub tells them without a download. Off line those of the cache are taken. Empty: neither is there.
+    The Hub reports them without a download. Without a connection, the weights in the cache are read. The result is
+    empty if there are none.
 
     Args:
         repo_id: ``user/name`` of a model repository.
         revision: branch, tag or commit.
-        token: of the Hub, where it is private.
+        token: of the Hub, if the repository is private.
     """
-    from huggingface_hub import HfApi
-
+    digests = {}
     try:
-        files = HfApi(token=token).list_repo_tree(repo_id, recursive=True, revision=revision)
-        digests = {file.path: file.lfs.sha256 for file in files if getattr(file, "lfs", None) is not None}
+        for file in HfApi(token=token).list_repo_tree(repo_id, recursive=True, revision=revision):
+            lfs = getattr(file, "lfs", None)
+            if lfs is not None:
+                digests[file.path] = lfs.sha256
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError, httpx.TransportError):
         return _weights_in_cache(repo_id, revision)
     return _by_folder(digests)
 
 
 def _by_folder(digests: Mapping[str, str]) -> dict[str, str]:
-    """Return the SHA-256 of each folder's weights from those of the files, by their names in the repository."""
+    """Return the SHA-256 of each folder's weights.
+
+    Args:
+        digests: name of a file in the repository -> its SHA-256.
+    """
     folders: dict[str, dict[str, str]] = {}
     for path, digest in digests.items():
         folder, _, name = path.rpartition("/")
@@ -80,29 +93,29 @@ def _by_folder(digests: Mapping[str, str]) -> dict[str, str]:
 
 
 def _weights_in_cache(repo_id: str, revision: str | None) -> dict[str, str]:
-    from huggingface_hub import snapshot_download
-
     try:
-        folder = Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
+        root = Path(snapshot_download(repo_id, revision=revision, local_files_only=True))
     except (OSError, ValueError):
         return {}
-    named = {path.parent for name in (WEIGHTS, INDEX) for path in folder.rglob(name)}
-    digests = {path: weights_sha256(path) for path in named}
-    return {
-        "" if path == folder else path.relative_to(folder).as_posix(): digest
-        for path, digest in digests.items()
-        if digest is not None
-    }
+    found = {}
+    for path in [*root.rglob(WEIGHTS), *root.rglob(INDEX)]:
+        folder = path.parent.relative_to(root).as_posix()
+        digest = weights_sha256(path.parent)
+        if digest is not None:
+            found["" if folder == "." else folder] = digest
+    return found
 
 
 def check(path: Path, repo_id: str) -> None:
     """Compare a file of the cache with its checksum.
 
     Raises:
-        ConnectionError: they differ; the file is removed.
+        ConnectionError: they differ. The file is removed.
     """
-    blob = path.resolve()  # named by its checksum: SHA-256, or git's SHA-1 where a file is no LFS file
-    if not path.is_symlink() or len(blob.name) not in (40, 64) or _digest(blob) == blob.name:
+    blob = path.resolve()
+    # the name is the SHA-256, or git's SHA-1 of a file outside of LFS
+    named_by_checksum = path.is_symlink() and len(blob.name) in (SHA1_LENGTH, SHA256_LENGTH)
+    if not named_by_checksum or _digest(blob) == blob.name:
         return
     path.unlink()
     blob.unlink()
@@ -110,7 +123,7 @@ def check(path: Path, repo_id: str) -> None:
 
 
 def _digest(blob: Path) -> str:
-    if len(blob.name) == 64:
+    if len(blob.name) == SHA256_LENGTH:
         digest = hashlib.sha256()
     else:
         digest = hashlib.sha1(b"blob %d\0" % blob.stat().st_size, usedforsecurity=False)

@@ -1,4 +1,4 @@
-"""The license in a card's metadata: the user's choice, else that of the pretrained backbone. None is invented."""
+"""Choose the license in a card's metadata: the user's, else that of the pretrained backbone, else none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import RepoCard
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import httpx
+from yaml import YAMLError
 
 from ..errors import InputError
 
@@ -17,7 +22,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
 
 
 def check_license(license: str | None) -> None:
-    """Reject what cannot be an identifier of a license on the Hub.
+    """Reject an impossible identifier of a license on the Hub.
 
     Raises:
         InputError: it has spaces or other signs.
@@ -27,10 +32,7 @@ def check_license(license: str | None) -> None:
 
 
 def license_in(card: str) -> dict[str, Any]:
-    """Return the fields of FIELDS in the metadata of a card. A card without metadata, or with broken ones, has none."""
-    from huggingface_hub import RepoCard
-    from yaml import YAMLError
-
+    """Return the fields of FIELDS in the metadata of a card. A card without usable metadata has none."""
     if not card.lstrip().startswith("---"):
         return {}
     try:
@@ -41,27 +43,23 @@ def license_in(card: str) -> dict[str, Any]:
 
 
 def base_license(name: str | None, api: HfApi | None = None) -> dict[str, Any]:
-    """Return the license fields of a pretrained backbone's card. Empty: none can be read.
+    """Return the license fields of a pretrained backbone's card. Empty: the card cannot be read.
 
     Args:
         name: a folder, or the backbone's id on the Hub.
-        api: where the Hub may be asked.
+        api: for asking the Hub. None: only a folder is read.
     """
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    from huggingface_hub.utils import httpx
-
     if name is None:
         return {}
     card = Path(name, "README.md")
-    if card.is_file():
-        return license_in(card.read_text(encoding="utf-8", errors="replace"))
-    if api is None:
-        return {}
-    try:
-        path = api.hf_hub_download(name, "README.md")
-    except (HfHubHTTPError, HFValidationError, OSError, httpx.TransportError):
-        return {}
-    return license_in(Path(path).read_text(encoding="utf-8", errors="replace"))
+    if not card.is_file():
+        if api is None:
+            return {}
+        try:
+            card = Path(api.hf_hub_download(name, "README.md"))
+        except (HfHubHTTPError, HFValidationError, OSError, httpx.TransportError):
+            return {}
+    return license_in(card.read_text(encoding="utf-8", errors="replace"))
 
 
 def chosen_license(
@@ -71,19 +69,21 @@ def chosen_license(
 
     Args:
         given: the user's choice, if any.
-        kept: fields of the card that is on the Hub already. A person may have put them there.
+        kept: fields of the present card on the Hub. A person may have written them.
         base_model: the pretrained backbone, if any: its id on the Hub, or a folder.
-        api: where the Hub may be asked for the backbone's card.
+        api: for asking the Hub for the backbone's card.
     """
-    if given is not None:
-        check_license(given)
-        same = {name: kept[name] for name in FIELDS[1:] if name in kept and given == kept.get("license")}
-        return {"license": given, **same}
-    return dict(kept) or base_license(base_model, api)
+    if given is None:
+        return dict(kept) or base_license(base_model, api)
+    check_license(given)
+    chosen = {"license": given}
+    if kept.get("license") == given:
+        chosen = dict(kept) | chosen
+    return chosen
 
 
 def license_fields(data: Any) -> dict[str, Any]:
-    """Return the entries of FIELDS in a mapping of a file, those that are texts."""
+    """Return the entries of FIELDS in a mapping, if they are texts."""
     if not isinstance(data, Mapping):
         return {}
     return {name: data[name] for name in FIELDS if _is_text(data.get(name))}

@@ -1,4 +1,4 @@
-"""A trained model's folder: what its files say, and the card made from them."""
+"""Read the files in a trained model's folder, and write its card from them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data import ImageTensors
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError, safe_open
+
+from ..complexity import LLCResult
+from ..complexity.weight_width import weight_width_of
+from ..data import ImageTensors, TaskSpec
 from ..errors import InputError
 from ..files import entries_of, plain, read_json, write_figure, write_file
 from ..json_records import NetworkRun, PreprocessingFields, TaskFields
+from ..models import load_config
 from ..weights import KEY, belongs, files_with_weights, weights_sha256
 from .card import METRICS, CardFacts, merged_notes, model_card
 from .license import chosen_license, license_fields, license_in
@@ -21,12 +27,11 @@ from .records import RESULT_FILES, RUN_FILE, STATE_FILE, recorded_weights
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-    from ..complexity import LLCResult
-    from ..data import TaskSpec
     from ..models import SelfModelingConfig
 
 PACKAGES = ("torch", "transformers", "selfmod_hf")
 UNNAMED = TaskFields(name="an unnamed data set", dataset_name=None)
+# title of a panel -> entry of the log -> label
 CURVES = {
     "loss, nats": {"classification_loss": "training", "eval_classification_loss": "test"},
     "self-modeling loss": {"self_modeling_loss": "training", "eval_self_modeling_loss": "test"},
@@ -35,8 +40,11 @@ CURVES = {
 }
 
 
+# ---- run.json ----
+
+
 def run_facts(task: TaskSpec | None, train_data: Any, test_data: Any, batch_size: int) -> NetworkRun:
-    """Return the content of `run.json`, without the fields that describe one state of the weights.
+    """Return the content of `run.json`, without the fields about one state of the weights.
 
     Args:
         task: the network's task, if any.
@@ -68,6 +76,15 @@ def _size_of(data: Any) -> int | None:
     return len(data) if hasattr(data, "__len__") else None
 
 
+def _run_of(folder: Path) -> NetworkRun:
+    """Return the content of a folder's run.json. An empty one stands for a missing file."""
+    path = folder / RUN_FILE
+    return NetworkRun.read(path) if path.is_file() else NetworkRun(task=None)
+
+
+# ---- the card ----
+
+
 def write_model_card(
     folder: str | Path,
     repo_id: str,
@@ -80,42 +97,41 @@ def write_model_card(
     """Write README.md, `training.png` and `rlct.png` from the folder's files, and return the card's path.
 
     Args:
-        folder: a model that `SelfModelingTrainer` saved.
-        repo_id: where it goes to.
-        remote_card: the card that is there already.
-        license: identifier of the Hub; see `chosen_license`.
+        folder: a model, saved by `SelfModelingTrainer`.
+        repo_id: the model's repository.
+        remote_card: the present card in the repository.
+        license: identifier of the Hub, as in `chosen_license`.
         tags: more tags of the card's metadata.
-        api: where the Hub may be asked for the data set and for the license of the backbone.
+        api: for asking the Hub for the data set and for the license of the backbone.
 
     Raises:
-        InputError: the folder holds no model, or a person's text that would be lost.
+        InputError: the folder holds no model, or the user's text in one of the cards would be lost.
     """
     folder = Path(folder)
     card = folder / "README.md"
-    notes = merged_notes(card.read_text(encoding="utf-8") if card.is_file() else "", remote_card)
-    weights = weights_sha256(folder)
-    history = _json(folder / STATE_FILE).get("log_history", [])
-    if history and _describes(folder / STATE_FILE, weights) is not False:
-        with entries_of(folder / STATE_FILE):
+    local_card = card.read_text(encoding="utf-8") if card.is_file() else ""
+    notes = merged_notes(local_card, remote_card)
+    state_file = folder / STATE_FILE
+    history = _json(state_file).get("log_history", [])
+    if history and _describes(state_file, weights_sha256(folder)) is not False:
+        with entries_of(state_file):
             plot_training(history, folder / "training.png")
     rlct = read_rlct(folder)
     if rlct is not None:
         rlct.plot(folder / "rlct.png")
     facts = facts_of(folder, repo_id)
-    dataset = facts.dataset if facts.dataset and (api is None or is_data_set(api, facts.dataset)) else None
+    if facts.dataset and api is not None and not is_data_set(api, facts.dataset):
+        facts = replace(facts, dataset=None)
     run = _run_of(folder)
-    given = license if license is not None else run.license
-    own = chosen_license(given, license_in(remote_card), facts.config.base_model, api)
-    own = own or license_fields(run.base_license)
-    facts = replace(facts, dataset=dataset, license=own, tags=tags)
-    # whole or not at all: a person's text in it is read again by the next push
+    given = run.license if license is None else license
+    fields = chosen_license(given, license_in(remote_card), facts.config.base_model, api)
+    facts = replace(facts, license=fields or license_fields(run.base_license), tags=tags)
+    # complete or not at all, because the next push reads the user's text in it
     return write_file(card, str(model_card(facts, notes)))
 
 
 def is_data_set(api: HfApi, name: str) -> bool:
-    """Return whether the Hub has a data set of this name. What a Hub does not know stays out of a card's metadata."""
-    from huggingface_hub.errors import HFValidationError
-
+    """Return whether the Hub has a data set of this name. A card's metadata name no other data set."""
     try:
         return bool(api.repo_exists(name, repo_type="dataset"))
     except HFValidationError:
@@ -123,13 +139,11 @@ def is_data_set(api: HfApi, name: str) -> bool:
 
 
 def facts_of(folder: Path, repo_id: str) -> CardFacts:
-    """Return what the files of a model's folder say of the weights in it.
+    """Return the records in a model's folder about its weights.
 
     Raises:
-        InputError: no model of this package.
+        InputError: no model of this package, or a broken file.
     """
-    from ..models import load_config
-
     if not (folder / "config.json").is_file():
         raise InputError("folder", str(folder), "holds no config.json")
     config, rlct = load_config(folder), read_rlct(folder)
@@ -139,65 +153,60 @@ def facts_of(folder: Path, repo_id: str) -> CardFacts:
 
 def _facts(folder: Path, repo_id: str, config: SelfModelingConfig, rlct: LLCResult | None) -> CardFacts:
     weights = weights_sha256(folder)
-    run, state = _run_of(folder), _json(folder / STATE_FILE)
-    arguments = _json(folder / "training_args.json")
+    run, arguments = _run_of(folder), _json(folder / "training_args.json")
     if _describes(folder / RUN_FILE, weights) is False:  # of another training, perhaps on other data
         run, arguments = NetworkRun(task=None), {}
-    task = run.task or UNNAMED
+    state, of_other_weights = _json(folder / STATE_FILE), _describes(folder / STATE_FILE, weights) is False
+    epochs = run.epoch
+    if epochs is None and not of_other_weights:
+        epochs = state.get("epoch")
     evaluation, checked = _evaluation(folder, run, state, weights)
     metrics = {name: evaluation[name] for name in METRICS if name in evaluation}
-    if (width := _weight_width(folder)) is not None:
+    width = _weight_width(folder)
+    if width is not None:
         metrics["weight_width"] = width
-    curves = (folder / "training.png").is_file() and _describes(folder / STATE_FILE, weights) is not False
+    task = run.task or UNNAMED
+    train_split = task.train_split or "train"
+    test_split = task.test_split or "test"
+    if task.test_fraction is not None:
+        test_split = f"{train_split} (held-out share {task.test_fraction})"
     return CardFacts(
         repo_id=repo_id,
         config=config,
         dataset=task.dataset_name,
         dataset_title=task.name,
         dataset_config=task.dataset_config,
-        split=_test_split(task),
-        train_split=task.train_split or "train",
-        epochs=_epochs(folder, run, state, weights),
+        split=test_split,
+        train_split=train_split,
+        epochs=epochs,
         metrics=metrics,
         recipe=_recipe(config, arguments, run),
         rlct=rlct,
-        curves=curves,
+        curves=(folder / "training.png").is_file() and not of_other_weights,
         trace=rlct is not None and (folder / "rlct.png").is_file(),
         weights=weights,
         metrics_checked=checked,
-        has_processor=_has_processor(folder),
+        has_processor=any((folder / name).is_file() for name in ("preprocessor_config.json", "tokenizer_config.json")),
     )
-
-
-def _epochs(folder: Path, run: NetworkRun, state: dict[str, Any], weights: str | None) -> float | None:
-    """Return how many epochs these weights were trained for. None: it is not recorded."""
-    if run.epoch is not None:
-        return run.epoch
-    return state.get("epoch") if _describes(folder / STATE_FILE, weights) is not False else None
-
-
-def _test_split(task: TaskFields) -> str:
-    """Return what the test samples are: a split, or a share of the training split."""
-    if task.test_fraction is None:
-        return task.test_split or "test"
-    return f"{task.train_split or 'train'} (held-out share {task.test_fraction})"
 
 
 def _evaluation(
     folder: Path, run: NetworkRun, state: dict[str, Any], weights: str | None
 ) -> tuple[dict[str, Any], bool]:
-    """Return the newest figures of an evaluation of these weights, and whether they are known to be theirs.
+    """Return the newest figures of an evaluation of these weights, and whether they are known to belong to them.
 
-    A folder of version 0.1.0 records no weights. Of such a folder the log's newest figures are taken.
+    A folder of version 0.1.0 records no weights. The newest figures of its log are taken.
     """
-    results = [_json(folder / name) for name in RESULT_FILES]
-    found = [{**(run.results or {}), KEY: run.weights_sha256}, *results]
+    of_run = dict(run.results or {}) | {KEY: run.weights_sha256}
+    found = [of_run, *(_json(folder / name) for name in RESULT_FILES)]
     for figures in found:
         if "eval_accuracy" in figures and belongs(figures.get(KEY), weights):
             return _without_prefix(figures), True
     if any(figures.get(KEY) for figures in found) or _describes(folder / STATE_FILE, weights) is not None:
         return {}, True
-    newest = {name: value for entry in state.get("log_history", []) for name, value in entry.items()}
+    newest: dict[str, Any] = {}
+    for entry in state.get("log_history", []):
+        newest |= entry
     return _without_prefix(newest), "eval_accuracy" not in newest
 
 
@@ -206,60 +215,54 @@ def _without_prefix(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def _describes(path: Path, weights: str | None) -> bool | None:
-    """Return whether a file describes these weights. None: it is missing or says of which weights it is nowhere."""
+    """Return whether a file describes these weights. None: it is missing, or does not record its weights."""
     return belongs(recorded_weights(path), weights) if path.is_file() else None
 
 
 def _weight_width(folder: Path) -> float | None:
     """Return the standard deviation of the last layer's weights in a folder. None: they cannot be read."""
-    from safetensors import SafetensorError, safe_open
-
-    from ..complexity.weight_width import weight_width_of
-
     for name in files_with_weights(folder):
         try:
             with safe_open(folder / name, "pt") as file:
                 if "classifier.weight" in file.keys():  # noqa: SIM118, a safetensors file is no mapping
                     return weight_width_of(file.get_tensor("classifier.weight")).sd
-        except ValueError:  # they are not finite: the run has diverged
+        except ValueError:  # they are not finite, because the run has diverged
             return math.nan
         except (OSError, SafetensorError):
             return None
     return None
 
 
-def _has_processor(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("preprocessor_config.json", "tokenizer_config.json"))
-
-
-def _recipe(config: Any, args: dict[str, Any], run: NetworkRun) -> dict[str, Any]:
-    recipe = {"backbone": config.backbone, "hidden sizes": ", ".join(map(str, config.hidden_sizes)) or "none"}
+def _recipe(config: SelfModelingConfig, args: dict[str, Any], run: NetworkRun) -> dict[str, Any]:
+    """Return the settings of the training, label to value."""
+    recipe: dict[str, Any] = {"backbone": config.backbone}
+    recipe["hidden sizes"] = ", ".join(map(str, config.hidden_sizes)) or "none"
     if not args:
         return recipe | {"training": "not recorded"}
-    precision = args.get("mixed_precision", "no")
+    recipe |= {"training samples": run.train_samples, "test samples": run.test_samples}
+    if run.preprocessing is not None:  # version 0.1.0 did not record it
+        recipe["images"] = _images_line(run.preprocessing)
+    optimizer, precision = args["optim"], args.get("mixed_precision", "no")
+    if args.get("optim_args"):
+        optimizer = f"{optimizer} ({args['optim_args']})"
     return recipe | {
-        "training samples": run.train_samples,
-        "test samples": run.test_samples,
-        **_images_line(run.preprocessing),
-        "optimizer": f"{args['optim']} ({args['optim_args']})" if args.get("optim_args") else args["optim"],
+        "optimizer": optimizer,
         "learning rate": f"{args['learning_rate']:g} ({args['lr_scheduler_type']})",
         "batch size": run.batch_size,
         "epochs": f"{args['num_train_epochs']:g}",
         "weight decay": f"{args['weight_decay']:g}",
-        "precision": precision if precision != "no" else "float32",
+        "precision": "float32" if precision == "no" else precision,
         "seed": args["seed"],
         "versions": ", ".join(f"{name} {number}" for name, number in run.versions.items()),
     }
 
 
-def _images_line(preprocessing: PreprocessingFields | None) -> dict[str, str]:
-    """Return how pictures become inputs, as a row of the recipe. Runs of version 0.1.0 do not say."""
-    if preprocessing is None:
-        return {}
+def _images_line(preprocessing: PreprocessingFields) -> str:
+    """Return how images became inputs, for people."""
     height, width = preprocessing.image_size or (None, None)
     size = f"{height}x{width} (others are resized, {preprocessing.interpolation}, without a crop)"
     mean, std = _numbers(preprocessing.image_mean), _numbers(preprocessing.image_std)
-    return {"images": f"{size}, mean {mean}, deviation {std}; from: {preprocessing.source}"}
+    return f"{size}, mean {mean}, deviation {std}; from: {preprocessing.source}"
 
 
 def _numbers(values: float | list[float]) -> str:
@@ -269,18 +272,10 @@ def _numbers(values: float | list[float]) -> str:
 
 def read_rlct(folder: Path) -> LLCResult | None:
     """Return the estimate in a folder's rlct.json. None: the file is missing, or the estimate is of other weights."""
-    from ..complexity import LLCResult
-
     if not (folder / "rlct.json").is_file():
         return None
     result = LLCResult.load(folder / "rlct.json")
     return None if belongs(result.weights_sha256, weights_sha256(folder)) is False else result
-
-
-def _run_of(folder: Path) -> NetworkRun:
-    """Return the content of a folder's run.json. An empty one stands for a missing file."""
-    path = folder / RUN_FILE
-    return NetworkRun.read(path) if path.is_file() else NetworkRun(task=None)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -288,20 +283,23 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def plot_training(history: list[dict[str, float]], path: Path) -> None:
-    """Losses, accuracy and weight width over epochs, from the Trainer's log, as a PNG."""
+    """Plot losses, accuracy and weight width over epochs, from the Trainer's log, as a PNG."""
     from matplotlib.figure import Figure
 
-    panels = {
-        title: {name: label for name, label in names.items() if any(name in entry for entry in history)}
-        for title, names in CURVES.items()
-    }
-    panels = {title: names for title, names in panels.items() if names}
-    figure = Figure(figsize=(3.2 * max(1, len(panels)), 2.8), layout="constrained")
-    axes = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
-    for axis, (title, names) in zip(axes, panels.items(), strict=False):
-        for name, label in names.items():
-            points = [(entry["epoch"], entry[name]) for entry in history if name in entry]
-            axis.plot(*zip(*points, strict=True), marker=".", label=label)
+    logged = set[str]().union(*history)
+    panels = []
+    for title, labels in CURVES.items():
+        present = {name: label for name, label in labels.items() if name in logged}
+        if present:
+            panels.append((title, present))
+    columns = max(1, len(panels))
+    figure = Figure(figsize=(3.2 * columns, 2.8), layout="constrained")
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    for axis, (title, labels) in zip(axes, panels, strict=False):
+        for name, label in labels.items():
+            entries = [entry for entry in history if name in entry]
+            epochs = [entry["epoch"] for entry in entries]
+            axis.plot(epochs, [entry[name] for entry in entries], marker=".", label=label)
         axis.set(xlabel="epoch", title=title)
         axis.legend(fontsize="small")
     write_figure(figure, path, dpi=120)

@@ -1,4 +1,4 @@
-"""Pushing a network that is in memory, complete: `model.push_to_hub`."""
+"""Push a network in memory together with all its files: `model.push_to_hub`."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from ..weights import KEY, state_digest, weights_sha256
 from .companions import write_json
 from .download import fetch
 from .model_folder import write_model_card
-from .records import RECORDS, RUN_FILE, stale_files
-from .upload import Target, commit, head_of, prepare, remote_card
+from .records import DERIVED_FILES, RECORDS, RUN_FILE, stale_files
+from .upload import Target, commit, open_repository, remote_card
 
 # of an image processor, of a tokenizer (`*.model`: SentencePiece's)
 PROCESSOR_FILES = (
     "preprocessor_config.json", "processor_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json",
     "vocab*", "merges.txt", "*.model",
 )  # fmt: skip
-CARD = "README.md"
+# describe a network and its training
+RECORD_FILES = (*RECORDS, *DERIVED_FILES, "training_args.json", "README.md")
 # arguments of `save_pretrained(push_to_hub=True)`: the first go to `push_network` alone, the others to both
 PUSHING = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr", "tags", "license")
 SHARED = ("token", "max_shard_size")
@@ -36,7 +37,7 @@ NOT_PUSHED = ("state_dict", "variant")  # of `save_pretrained`: other weights, o
 
 
 def split_arguments(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the arguments of `save_pretrained` and those of `push_network`, from those of a call that wants both.
+    """Return the arguments of `save_pretrained` and those of `push_network`, from those of a call of both.
 
     Args:
         given: by name, `save_directory` among them.
@@ -48,11 +49,14 @@ def split_arguments(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
         if given.get(name) is not None:
             raise InputError(name, "given", "allowed without push_to_hub=True, which sends the network's own weights")
     saving = {name: value for name, value in given.items() if name not in PUSHING}
-    pushing = {name: given[name] for name in (*PUSHING, *SHARED) if name in given}
-    return saving, {"repo_id": Path(given["save_directory"]).name} | pushing
+    pushing = {"repo_id": Path(given["save_directory"]).name}
+    for name in (*PUSHING, *SHARED):
+        if name in given:
+            pushing[name] = given[name]
+    return saving, pushing
 
 
-def push_network(
+def push_network(  # noqa: PLR0913 - the arguments of transformers' push_to_hub
     model: Any,
     repo_id: str,
     *,
@@ -71,14 +75,14 @@ def push_network(
     Args:
         model: a network of this package.
         repo_id: ``user/name``.
-        license: identifier of the Hub. Default: that of the run, else that of the card on the Hub, else that of the
-            pretrained backbone, else none.
+        license: identifier of the Hub. Default: the run's, else the present card's, else the pretrained backbone's, else
+            none.
         commit_message, commit_description, private, token, revision, create_pr, max_shard_size, tags: as for
             `transformers.PreTrainedModel.push_to_hub`.
 
     Raises:
-        InputError: asked to be private, but the repository exists and is public; a license that is no identifier.
-        HfHubHTTPError, OSError: the Hub refuses, or cannot be reached.
+        InputError: `private` is true, but the repository exists and is public. Or `license` is no identifier.
+        HfHubHTTPError, OSError: the Hub rejects the request, or cannot be reached.
     """
     target = Target(repo_id, bool(private), create_pr, revision, license)
     api = HfApi(token=token)
@@ -86,17 +90,16 @@ def push_network(
         folder = Path(name)
         model.save_pretrained(folder, max_shard_size=max_shard_size)
         add_companions(model, folder)
-        repo_id = prepare(api, target, "model")
-        head = head_of(api, repo_id, target, "model")
-        card = remote_card(api, repo_id, "model", head)
+        repository = open_repository(api, target, "model")
         own_tags = [*(model.model_tags or ()), *(tags or ())]
-        write_model_card(folder, repo_id, card, license=license, tags=own_tags, api=api)
+        card = remote_card(repository)
+        write_model_card(folder, repository.repo_id, card, license=license, tags=own_tags, api=api)
         message = commit_message or "Upload self-modeling network"
-        return commit(api, folder, repo_id, "model", target, message, head, description=commit_description)
+        return commit(repository, folder, message, description=commit_description)
 
 
 def add_companions(model: Any, folder: Path) -> None:
-    """Write what belongs beside a network's weights, as far as it is known.
+    """Write the known files beside a network's weights.
 
     Args:
         model: the network.
@@ -108,39 +111,34 @@ def add_companions(model: Any, folder: Path) -> None:
     source = _source(**model.loaded_from) if model.loaded_from else None
     if source is None:
         return
-    same = weights_sha256(source) == weights_sha256(folder)
-    wanted = [*PROCESSOR_FILES, *(_records() if same else ())]
+    has_same_weights = weights_sha256(source) == weights_sha256(folder)
+    wanted = [*PROCESSOR_FILES, *RECORD_FILES] if has_same_weights else list(PROCESSOR_FILES)
     present = sorted(path.name for path in source.iterdir() if path.is_file())
     outdated = stale_files(source)
     for name in filter_repo_objects(present, allow_patterns=wanted):
         if name not in outdated:
             shutil.copy(source / name, folder / name)
     _add_code(folder)
-    if not same and (source / RUN_FILE).is_file():  # the task is the same, what was found is not
-        run = NetworkRun.read(source / RUN_FILE)
-        of_task = run.model_dump(exclude_unset=True, exclude={KEY, "results", "epoch"})
-        write_json(folder / RUN_FILE, of_task)
+    run_file = source / RUN_FILE
+    if not has_same_weights and run_file.is_file():  # the task is the same, but not the measurements
+        of_weights = {KEY, "results", "epoch"}
+        write_json(folder / RUN_FILE, NetworkRun.read(run_file).model_dump(exclude_unset=True, exclude=of_weights))
 
 
 def _add_code(folder: Path) -> None:
-    """Write the code of the package's own image processor beside its settings. A stranger's code is not copied."""
+    """Write the code of the package's own image processor beside its settings. Other code is not copied."""
     settings, code = folder / "preprocessor_config.json", Path(image_processing_self_modeling.__file__)
     if settings.is_file() and read_json(settings).get("image_processor_type") == "SelfModelingImageProcessor":
         shutil.copy(code, folder / code.name)
 
 
-def _records() -> list[str]:
-    """Return the names of the files that describe a network and its training."""
-    made = [name for companions in RECORDS.values() for name in companions]
-    return [*RECORDS, *made, "training_args.json", CARD]
-
-
 def _source(name: str, revision: str, subfolder: str) -> Path | None:
-    """Return the folder that a network was read from, of a repository the cached one. None: it is gone."""
+    """Return the folder of a network that was loaded. For a repository it is the cached one. None: it is gone."""
     if Path(name).is_dir():
         return Path(name, subfolder)
-    prefix = f"{subfolder}/" if subfolder else ""
-    patterns = [f"{prefix}{pattern}" for pattern in ("*.safetensors*", *PROCESSOR_FILES, *_records())]
+    patterns = ["*.safetensors*", *PROCESSOR_FILES, *RECORD_FILES]
+    if subfolder:
+        patterns = [f"{subfolder}/{pattern}" for pattern in patterns]
     try:
         return fetch(name, patterns, revision=revision) / subfolder
     except (HfHubHTTPError, HFValidationError, OSError):

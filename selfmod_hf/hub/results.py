@@ -26,15 +26,15 @@ SAMPLER = (
     "preset",
 )  # fmt: skip
 MORE = ("nbeta_rule", "num_samples", "data", "compute_dtype", "options", "parameters")
-SWEEP_COLUMNS = ("hidden_size", "aux_weight", "detach_targets", "seed", "rlct")  # that a sweep's table must have
+SWEEP_COLUMNS = ("hidden_size", "aux_weight", "detach_targets", "seed", "rlct")  # required in a sweep's table
 KINDS = {"dataset": ["results.parquet", "run.json"], "model": ["rlct.json"]}  # kind of repository -> files
 
 
 def load_results(repo_id: str, *, revision: str | None = None, token: str | bool | None = None) -> pd.DataFrame:
-    """Return a table of every RLCT that a repository publishes, one row each, with its settings.
+    """Return a table of the RLCTs in a repository, one row each, with their settings.
 
     Args:
-        repo_id: ``user/name`` of a model or a sweep that `selfmod push` pushed, or a local folder of either.
+        repo_id: ``user/name`` of a model or a sweep, pushed by `selfmod push`. Or a local folder of either.
         revision: branch, tag or commit.
         token: of the Hub, if the repository is private.
 
@@ -42,8 +42,8 @@ def load_results(repo_id: str, *, revision: str | None = None, token: str | bool
         Columns `rlct`, `rlct_standard_error`, `rlct_status`, `nbeta`, and the sampler's settings with the prefix
         `rlct_` (`rlct_sampler`, `rlct_step_size`, ...). For a sweep also all columns of its results table, and
         `network`, the subfolder of the model. For a model `network` is empty. `weights_sha256` is the checksum of the
-        weights that were measured. `weights_checked` is True if these are the published weights. It is False if that
-        cannot be checked: version 0.1.0 recorded no checksum, or the weights cannot be reached. A network of a sweep
+        measured weights. `weights_checked` is True if these are the published weights. It is False without a
+        check: version 0.1.0 recorded no checksum, or the weights cannot be reached. A network of a sweep
         with other weights is left out, and one line of the log names it.
 
     Raises:
@@ -168,7 +168,7 @@ def _of_sweep(results: Path, run: Path) -> pd.DataFrame:
 
 
 def _shared_settings(run: SweepRun) -> dict[str, Any]:
-    """Return the settings that all RLCTs of a sweep share: those in its run.json, and defaults of the others."""
+    """Return the common settings of all RLCTs of a sweep: those in its run.json, and defaults of the others."""
     sampling = run.settings.sampling
     draws, rule = sampling.get("num_draws"), sampling.get("nbeta")
     burnin = draws // 2 if isinstance(draws, int) else None

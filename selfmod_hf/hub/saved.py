@@ -1,4 +1,4 @@
-"""A saved network, in a folder or in a repository of the Hub: its files, its data, its published RLCT."""
+"""Read a saved network, its data and its published RLCT, from a folder or from a repository of the Hub."""
 
 from __future__ import annotations
 
@@ -23,19 +23,17 @@ if TYPE_CHECKING:
     from ..data import TaskSpec, TensorData
     from ..models import SelfModelingPreTrainedModel
 
-# of a network on the Hub: itself, and of texts the tokenizer (`*.model`: SentencePiece's)
+# files of a network on the Hub: itself, and its tokenizer if it reads texts (`*.model`: SentencePiece's)
 NETWORK_FILES = (
     "config.json", "*.safetensors*", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*",
     "merges.txt", "*.model", "preprocessor_config.json",
 )  # fmt: skip
-
-
 OF_A_SPLIT = {"train_split", "dataset_config", "test_fraction", "split_seed", "skip_missing"}
 
 
 @dataclass(frozen=True)
 class SavedNetwork:
-    """A network in a folder, or in a repository of the Hub. Its files are read when they are asked for.
+    """Reads a network in a folder, or in a repository of the Hub. Files are read on first use.
 
     Attributes:
         model: folder, or id of a repository.
@@ -54,11 +52,13 @@ class SavedNetwork:
 
     @cached_property
     def snapshot_folder(self) -> Path:
-        """Return the folder, of a repository the cached one. Each file was compared with its checksum."""
+        """Return the folder. For a repository it is the cached one, after a comparison with the checksums."""
         if not self.is_on_hub:
             return Path(self.model)
-        prefix = f"{self.subfolder}/" if self.subfolder else ""
-        return fetch(self.model, [f"{prefix}{name}" for name in NETWORK_FILES], revision=self.revision)
+        names = list(NETWORK_FILES)
+        if self.subfolder:
+            names = [f"{self.subfolder}/{name}" for name in names]
+        return fetch(self.model, names, revision=self.revision)
 
     @property
     def network_folder(self) -> Path:
@@ -67,7 +67,7 @@ class SavedNetwork:
 
     @cached_property
     def loaded_network(self) -> SelfModelingPreTrainedModel:
-        """Return the network, also one whose training has diverged."""
+        """Return the network, even if its training has diverged."""
         return load_model(str(self.snapshot_folder), subfolder=self.subfolder, finite=False)
 
     @cached_property
@@ -76,23 +76,25 @@ class SavedNetwork:
         return weights_sha256(self.network_folder)
 
     def load_files(self) -> None:
-        """Read the network and the SHA-256 of its weights, so that broken files are found now."""
+        """Read the network and the SHA-256 of its weights now, so that broken files are reported now."""
         _ = self.loaded_network, self.weights_digest
 
     @cached_property
     def published_rlct(self) -> LLCResult | None:
         """Return the estimate beside a network on the Hub, without its traces, or None."""
-        return published_rlct(self.model, self.revision, self.subfolder) if self.is_on_hub else None
+        if not self.is_on_hub:
+            return None
+        return published_rlct(self.model, self.revision, self.subfolder)
 
     def data_entries(self, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return the entries that name its training data; see `published_data`.
+        """Return the entries for its training data, like `published_data`.
 
         Args:
-            given: entries that the user names. They are left out, and the network's own that contradict them. With a
-                `task` among them there are none.
+            given: the user's entries. They are left out, and so are contradicting entries of the network. A `task` among
+                them leaves none.
 
         Raises:
-            InputError: no file names the data, nor does the user.
+            InputError: neither a file nor the user names the data.
         """
         given = given or {}
         if "task" in given:
@@ -109,14 +111,14 @@ class SavedNetwork:
             raise InputError("task, dataset_name", None, problem)
         own = {field: value for field, value in entries.items() if field not in given}
         if OF_A_SPLIT & set(given):
-            own.pop("max_train_samples", None)  # were of another split
+            own.pop("max_train_samples", None)  # it limited another split
         if "test_split" in given:
             own.pop("test_fraction", None)
         return own
 
     @property
     def results_folder(self) -> Path:
-        """Return the folder for an estimate: the network's own, for one of the Hub or of a sweep one in runs/rlct."""
+        """Return the folder for an estimate: the network's own, or one in runs/rlct for networks of the Hub and of sweeps."""
         own, elsewhere = Path(self.model, self.subfolder), Path("runs/rlct")
         if (own / "row.json").is_file():  # a sweep's: its rlct.json belongs to the row
             own = own.resolve()
@@ -124,7 +126,7 @@ class SavedNetwork:
         return elsewhere / self.model.replace("/", "--") / self.subfolder if self.is_on_hub else own
 
     def reading(self, tokenizer_name: str | None = None) -> dict[str, Any]:
-        """Return arguments of `load_images` or `load_texts`: samples are prepared as for this network's training.
+        """Return arguments of `load_images` or `load_texts`, for samples prepared as in this network's training.
 
         Args:
             tokenizer_name: in place of the network's own.
@@ -139,7 +141,7 @@ class SavedNetwork:
         return {"tokenizer": tokenizer, "padded": config.backbone == "transformers"}
 
     def training_data(self) -> tuple[TaskSpec, TensorData]:
-        """Return the task and the training set that the network was trained on, as its files name them.
+        """Return the network's task and its training set, as its files name them.
 
         Raises:
             ValueError: no file names the data, or they cannot be read.

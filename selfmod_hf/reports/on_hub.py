@@ -19,7 +19,16 @@ from ..files import files_of_user
 from ..hub.card import merged_notes
 from ..hub.download import fetch
 from ..hub.license import chosen_license, license_in
-from ..hub.upload import Target, check_links, head_of, prepare, remote_card, selected, upload
+from ..hub.upload import (
+    Repository,
+    Target,
+    address_of,
+    check_links,
+    commit,
+    open_repository,
+    remote_card,
+    selected,
+)
 from ..json_records import SweepRun
 from ..models import load_config
 from .cards import dataset_card, run_of, sweep_card, task_of
@@ -33,7 +42,6 @@ if TYPE_CHECKING:
 CODE = tuple(sorted(path.name for path in Path(models.__file__).parent.glob("*_self_modeling.py")))
 REPORT = "report/report.html"
 TABLES = ("results.json", "results.parquet", "curves.parquet", "run.json")
-MESSAGES = {"model": "Upload networks of a sweep", "dataset": "Upload results of a sweep"}
 
 
 def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
@@ -44,51 +52,48 @@ def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
     """
     folder = SweepFolder(path)
     # all of this rejects before anything is made on the Hub
-    tables = [path / name for name in (*TABLES, REPORT)]
-    check_links([*networks_of(folder).values(), *tables], path)
+    files = [path / name for name in (*TABLES, REPORT)]
+    check_links([*networks_of(folder).values(), *files], path)
     check_weights(folder)
     with files_of_user("folder", path):
         results = read_results(folder)
         sweep_card(results, target.repo_id)
     # both repositories, then both stages, then both uploads, so that an error comes before a half is published
-    names = {kind: prepare(api, target, kind) for kind in MESSAGES}
-    heads = {kind: head_of(api, name, target, kind) for kind, name in names.items()}
+    networks = open_repository(api, target, "model")
+    tables = open_repository(api, target, "dataset")
     with tempfile.TemporaryDirectory() as temporary:
-        for kind, name in names.items():
-            before = remote_card(api, name, kind, heads[kind])
-            license = chosen_license(target.license, license_in(before), None)
-            staged = Path(temporary, kind)
-            staged.mkdir()
-            notes = merged_notes("", before)
-            if kind == "model":
-                figures = stage_networks(results, staged)
-                card = sweep_card(
-                    results,
-                    name,
-                    notes,
-                    has_figure=any(file.stem == "figure2" for file in figures),
-                    license=license,
-                    api=api,
-                )
-            else:
-                stage_tables(folder, staged)
-                card = dataset_card(results, name, notes, license=license)
-            card.save(staged / "README.md")
-        addresses = []
-        for kind, name in names.items():
-            staged = Path(temporary, kind)
-            addresses.append(
-                upload(
-                    api,
-                    staged,
-                    name,
-                    kind,
-                    target,
-                    MESSAGES[kind],
-                    heads[kind],
-                )
-            )
-    return addresses
+        of_networks, of_tables = Path(temporary, "model"), Path(temporary, "dataset")
+        _stage_model(results, networks, of_networks)
+        _stage_dataset(results, tables, of_tables)
+        return [
+            address_of(commit(networks, of_networks, "Upload networks of a sweep")),
+            address_of(commit(tables, of_tables, "Upload results of a sweep")),
+        ]
+
+
+def _stage_model(results: SweepResults, repository: Repository, staged: Path) -> None:
+    """Make the folder for the repository of the networks."""
+    before = remote_card(repository)
+    staged.mkdir()
+    figures = stage_networks(results, staged)
+    card = sweep_card(
+        results,
+        repository.repo_id,
+        merged_notes("", before),
+        has_figure=any(file.stem == "figure2" for file in figures),
+        license=chosen_license(repository.target.license, license_in(before), None),
+        api=repository.api,
+    )
+    card.save(staged / "README.md")
+
+
+def _stage_dataset(results: SweepResults, repository: Repository, staged: Path) -> None:
+    """Make the folder for the repository of the tables."""
+    before = remote_card(repository)
+    staged.mkdir()
+    stage_tables(results.folder, staged)
+    license = chosen_license(repository.target.license, license_in(before), None)
+    dataset_card(results, repository.repo_id, merged_notes("", before), license=license).save(staged / "README.md")
 
 
 def pull_sweep(repo_id: str, folder: Path) -> SweepFolder:

@@ -16,7 +16,7 @@ from transformers.utils import PushInProgress
 
 from ..hub.model_folder import write_model_card
 from ..hub.records import stale_files
-from ..hub.upload import Target, check_links, commit, files_of, remote_card, selected
+from ..hub.upload import Repository, Target, check_links, commit, files_of, remote_card, selected
 from .saving import UNFINISHED, SavingTrainer
 
 
@@ -51,7 +51,7 @@ class PushingTrainer(SavingTrainer):
         repo_id = self.hub_model_id or folder.absolute().name
         if self.hub_model_id:
             api = HfApi(token=self.args.hub_token)
-            card_on_hub = remote_card(api, repo_id, "model")
+            card_on_hub = remote_card(Repository(api, Target(repo_id), repo_id))
         write_model_card(folder, repo_id, card_on_hub, license=license, tags=tags or (), api=api)
 
     def push_to_hub(
@@ -91,7 +91,7 @@ class PushingTrainer(SavingTrainer):
         revision = revision or self.args.hub_revision
         target = Target(str(self.hub_model_id), revision=revision)
         api = HfApi(token=token or self.args.hub_token)
-        return partial(commit, api, folder, target.repo_id, "model", target, message)
+        return partial(commit, Repository(api, target, target.repo_id), folder, message)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push the network of a checkpoint while training continues, as complete as at the end."""

@@ -213,7 +213,7 @@ def test_a_card_that_a_person_edits_meanwhile_is_not_overwritten(loopback_hub, s
 
     (folder / "more.txt").write_text("new")
     with monkeypatch.context() as patched:
-        patched.setattr("selfmod_hf.hub.model_folder.write_model_card", edit)
+        patched.setattr("selfmod_hf.hub.upload.write_model_card", edit)
         with pytest.raises(InputError, match="changed meanwhile; give the command again"):
             push_model(api, folder, Target("me/net"))
     assert card.read_text() == edited
