@@ -195,8 +195,8 @@ class SweepFolder:
     def rows(self) -> pd.DataFrame:
         """Return all finished cells, sorted.
 
-        The column `at_chance` is added. It marks networks no more accurate than guessing. They are left out of means, tests and
-        trends. With `keep_chance` none is marked.
+        The column `at_chance` is added. It marks networks no more accurate than guessing. They are left out of means,
+        tests and trends. With `keep_chance` none is marked.
 
         Raises:
             InputError: no network is finished, or a row is broken.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from .download import fetch
 # settings that must be equal, because they decide the quantity. Chains, draws and seeds only decide its error.
 SAME = ("sampler", "step_size", "localization", "batch_size", "num_samples", "options", "parameters", "data")
 LEVEL = 2.0  # standard errors of the difference
+COLUMNS = ("image_column", "text_column", "label_column")
 SPLITS = ("train_split", "test_split", "test_fraction", "split_seed", "skip_missing")
 
 
@@ -50,8 +51,11 @@ def _fetch_one(
 ) -> Path | None:
     if subfolder:
         name = f"{subfolder}/{name}"
-    path = fetch(repo_id, [name], revision=revision, repo_type=repo_type) / name
-    return path if path.is_file() else None
+    folder = fetch(repo_id, [name], revision=revision, repo_type=repo_type)
+    path = folder / name
+    if not path.is_file():
+        return None
+    return path
 
 
 # ---- the data of the published estimate ----
@@ -103,12 +107,17 @@ def data_of_folder(folder: Path, dataset_name: str | None = None) -> dict[str, A
 def _data_of_sweep(path: Path, dataset_name: str | None) -> dict[str, Any]:
     settings = SweepRun.read(path).settings
     data = settings.data
-    limits = {"max_train_samples": data.max_train_samples, "max_test_samples": data.max_test_samples}
+    limits = {
+        "max_train_samples": data.max_train_samples,
+        "max_test_samples": data.max_test_samples,
+    }
     if dataset_name is None:
         return _data_flags(settings.task, data.dataset_name, limits)
     if data.dataset_name != dataset_name:
         return {}
-    return _given(limits) | {"task": settings.task}
+    flags = _given(limits)
+    flags["task"] = settings.task
+    return flags
 
 
 def _data_of_run(path: Path, dataset_name: str | None) -> dict[str, Any]:
@@ -117,42 +126,52 @@ def _data_of_run(path: Path, dataset_name: str | None) -> dict[str, Any]:
     if task is None:  # trained with tensors that no task names
         return {}
     entries = _columns_and_splits(task)
-    entries |= {"max_train_samples": run.train_samples, "max_test_samples": run.test_samples}
+    entries["max_train_samples"] = run.train_samples
+    entries["max_test_samples"] = run.test_samples
+    recorded = task.dataset_name
     if dataset_name is None:
-        return _data_flags(task.name, task.dataset_name, entries)
-    is_digits = task.dataset_name is None and task.name == "digits"
-    if is_digits or task.dataset_name not in (None, dataset_name):
+        return _data_flags(task.name, recorded, entries)
+    is_other = recorded is not None and recorded != dataset_name
+    is_digits = recorded is None and task.name == "digits"
+    if is_other or is_digits:
         return {}
-    return _given(entries) | _built_in(task.name)
+    flags = _given(entries)
+    if task.name in TASKS:
+        flags["task"] = task.name
+    return flags
 
 
 def _columns_and_splits(task: TaskFields) -> dict[str, Any]:
-    names = ["dataset_config", *SPLITS, "text_column", "label_column"]
+    entries: dict[str, Any] = {"dataset_config": task.dataset_config}
+    for name in SPLITS:
+        entries[name] = getattr(task, name)
+    entries["text_column"] = task.text_column
+    entries["label_column"] = task.label_column
     if task.text_column is None:
-        names.append("image_column")
-    return {name: getattr(task, name) for name in names}
+        entries["image_column"] = task.image_column
+    return entries
 
 
 def _data_flags(task: str, dataset_name: str | None, entries: dict[str, Any]) -> dict[str, Any]:
     flags = _given(entries)
+    if task in TASKS:
+        flags["task"] = task
     if dataset_name is None and task == "digits":  # built in, without columns and splits
-        limits = {name: value for name, value in flags.items() if name.startswith("max_")}
-        return {"task": task} | limits
+        for name in (*SPLITS, *COLUMNS, "dataset_config"):
+            flags.pop(name, None)
+        return flags
     try:
         validate_repo_id(dataset_name or "")  # a stranger's file cannot name a folder of this machine
     except HFValidationError as error:
         problem = f"the network's own data, {task}, are no data set of the Hub; name them here"
         raise InputError("task, dataset_name", dataset_name, problem) from error
-    return flags | {"dataset_name": dataset_name} | _built_in(task)
+    flags["dataset_name"] = dataset_name
+    return flags
 
 
 def _given(entries: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries without those of None."""
     return {name: value for name, value in entries.items() if value is not None}
-
-
-def _built_in(task: str) -> dict[str, Any]:
-    return {"task": task} if task in TASKS else {}
 
 
 # ---- the comparison ----
@@ -201,8 +220,10 @@ def _compare(ours: LLCResult, published: LLCResult) -> Agreement:
     for where, estimate in (("here", ours), ("there", published)):
         if estimate.status == "not_converged":
             return Agreement(None, f"neither agrees nor disagrees with the {there}: not_converged {where}")
-    verdict = "agrees" if agrees else "DISAGREES"
-    return Agreement(agrees, f"{verdict} with the {there}: {apart:.1f} standard errors of the difference")
+    distance = f"{apart:.1f} standard errors of the difference"
+    if agrees:
+        return Agreement(True, f"agrees with the {there}: {distance}")
+    return Agreement(False, f"DISAGREES with the {there}: {distance}")
 
 
 def _obstacle(ours: LLCResult, published: LLCResult) -> str | None:
@@ -223,9 +244,11 @@ def _standard_errors_apart(ours: LLCResult, published: LLCResult) -> float:
     """Return the difference in units of its standard error."""
     error = math.hypot(ours.standard_error, published.standard_error)
     distance = abs(ours.llc - published.llc)
-    if error > 0:
-        return distance / error
-    return 0.0 if distance == 0 else math.inf
+    if distance == 0:
+        return 0.0
+    if error == 0:
+        return math.inf
+    return distance / error
 
 
 def _random_numbers(estimate: LLCResult) -> tuple[int, int]:
@@ -235,34 +258,41 @@ def _random_numbers(estimate: LLCResult) -> tuple[int, int]:
 
 def _differences(ours: LLCResult, published: LLCResult) -> list[str]:
     """Return a text for each different setting, because it makes the two different quantities."""
-    pairs = [("nbeta", ours.nbeta, published.nbeta)]
-    for name in SAME:
-        pairs.append((name, getattr(ours.settings, name), getattr(published.settings, name)))
     different = []
-    for name, here, there in pairs:
-        unknown = name == "data" and None in (here, there)  # an estimate on tensors, or an old file
-        if not unknown and not _equal(here, there):
+    for name in ("nbeta", *SAME):
+        if name == "nbeta":
+            here, there = ours.nbeta, published.nbeta
+        else:
+            here = getattr(ours.settings, name)
+            there = getattr(published.settings, name)
+        if name == "data" and None in (here, there):  # an estimate on tensors, or an old file
+            continue
+        if not _equal(here, there):
             different.append(f"{name} {_shown(here)} here, {_shown(there)} there")
     return different
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, tuple):
-        more = f" and {len(value) - 3} more" if len(value) > 3 else ""
-        return ", ".join(map(str, value[:3])) + more
-    return "all" if value is None else str(value)
+    if value is None:
+        return "all"
+    if not isinstance(value, tuple):
+        return str(value)
+    text = ", ".join(map(str, value[:3]))
+    if len(value) > 3:
+        text += f" and {len(value) - 3} more"
+    return text
 
 
 def _equal(here: Any, there: Any) -> bool:
-    if isinstance(here, float) and isinstance(there, (int, float)):
+    if isinstance(here, float) and isinstance(there, float):
         return math.isclose(here, there, rel_tol=1e-9)
-    if isinstance(here, Sequence) and isinstance(there, Sequence) and not isinstance(here, str):
-        return list(here) == list(there)
     return bool(here == there)
 
 
 def _value(estimate: LLCResult) -> str:
     if math.isnan(estimate.llc):
         return f"estimate without a value ({estimate.status})"
-    error = "" if math.isnan(estimate.standard_error) else f" ± {estimate.standard_error:.3f}"
-    return f"{estimate.llc:.3f}{error} ({estimate.status})"
+    value = f"{estimate.llc:.3f}"
+    if not math.isnan(estimate.standard_error):
+        value += f" ± {estimate.standard_error:.3f}"
+    return f"{value} ({estimate.status})"

@@ -117,6 +117,12 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
     dataset = plain_text(facts.dataset_title)
     if facts.dataset:
         dataset = f"`{plain_text(facts.dataset)}`"
+    epochs = ""
+    if facts.epochs is not None:
+        epochs = f" after {facts.epochs:g} epochs"
+    metrics = {}
+    for metric, value in facts.metrics.items():
+        metrics[METRICS[metric]] = f"{value:.4f}"
     return ModelCard.from_template(
         _metadata(facts),
         template_str=template("model_card.md.jinja"),
@@ -131,8 +137,8 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
         dataset=dataset,
         split=plain_text(facts.split),
         train_split=plain_text(facts.train_split),
-        epochs="" if facts.epochs is None else f" after {facts.epochs:g} epochs",
-        metrics={METRICS[metric]: f"{value:.4f}" for metric, value in facts.metrics.items()},
+        epochs=epochs,
+        metrics=metrics,
         rlct=rlct,
         rlct_part=rlct_part,
         recipe=plain_text(facts.recipe),
@@ -147,17 +153,22 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
 
 
 def _metadata(facts: CardFacts) -> ModelCardData:
-    return ModelCardData(
+    data = ModelCardData(
         **facts.license,
         library_name="transformers",
         pipeline_tag=facts.task_type,
         tags=[*TAGS, *facts.tags],
         base_model=facts.config.base_model,
-        datasets=[facts.dataset] if facts.dataset else None,
-        metrics=["accuracy"] if "accuracy" in facts.metrics else None,
+        datasets=None,
+        metrics=None,
         model_name=facts.name,
         eval_results=_evaluations(facts) or None,
     )
+    if facts.dataset:
+        data.datasets = [facts.dataset]
+    if "accuracy" in facts.metrics:
+        data.metrics = ["accuracy"]
+    return data
 
 
 def _evaluations(facts: CardFacts) -> list[EvalResult]:
@@ -231,7 +242,9 @@ def rlct_name(nbeta: float, sampler: str, part: str = "") -> str:
     and values, so the name must distinguish them.
     """
     name = f"RLCT at nβ = {nbeta:.4g} ({sampler})"
-    return f"{name}, of {part} alone" if part else name
+    if part:
+        name += f", of {part} alone"
+    return name
 
 
 def rlct_arguments(rlct: LLCResult) -> dict[str, Any]:
@@ -274,6 +287,9 @@ def rlct_lines(rlct: LLCResult) -> dict[str, str]:
         sampler += f", {name} {option}"
     sampler += f", in {settings.compute_dtype}"
     burnin = f"the first {settings.num_burnin_steps} left out"
+    weights = UNCHECKED
+    if rlct.weights_sha256:
+        weights = f"SHA-256 {rlct.weights_sha256}"
     return {
         "RLCT": value,
         "status": f"{rlct.status}: {rlct.status_reason}",
@@ -284,7 +300,7 @@ def rlct_lines(rlct: LLCResult) -> dict[str, str]:
         "data": f"{settings.data or 'not recorded'}, {settings.num_samples} samples",
         "loss at the trained weights": f"{rlct.init_loss:.5f} nats",
         "preset, seed": f"{settings.preset}, {settings.seed}",
-        "weights": f"SHA-256 {rlct.weights_sha256}" if rlct.weights_sha256 else UNCHECKED,
+        "weights": weights,
     }
 
 
@@ -293,7 +309,8 @@ def rlct_lines(rlct: LLCResult) -> dict[str, str]:
 
 def between_markers(notes: str) -> str:
     """Return the user's notes between the two markers of a card."""
-    return f"{BEGIN}\n{notes}\n{END}" if notes else f"{BEGIN}\n{END}"
+    lines = [BEGIN, notes, END] if notes else [BEGIN, END]
+    return "\n".join(lines)
 
 
 def notes_in(card: str) -> str:
@@ -305,7 +322,7 @@ def notes_in(card: str) -> str:
     found = re.findall(re.escape(BEGIN) + r"\n(.*?)\n?" + re.escape(END), card, re.DOTALL)
     if len(found) > 1 or card.count(BEGIN) != len(found) or card.count(END) != len(found):
         raise InputError("README.md", "its markers", f"allowed is one pair, {BEGIN!r} and {END!r}")
-    return found[0] if found else ""
+    return "".join(found)
 
 
 def merged_notes(local: str, remote: str) -> str:

@@ -44,10 +44,13 @@ def fetch(
         )
     except httpx.TransportError as error:
         raise ConnectionError(f"{repo_id}: the connection broke off ({error}); try again") from error
-    present = sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
-    for name in filter_repo_objects(present, allow_patterns=list(files)):  # the cache may hold other files too
-        check(Path(folder, name), repo_id)
-    return Path(folder)
+    root = Path(folder)
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        is_wanted = bool(list(filter_repo_objects([name], allow_patterns=list(files))))
+        if is_wanted and path.is_file():  # the cache may hold other files too
+            check(path, repo_id)
+    return root
 
 
 def published_weights(repo_id: str, *, revision: str | None = None, token: str | bool | None = None) -> dict[str, str]:
@@ -102,7 +105,7 @@ def _weights_in_cache(repo_id: str, revision: str | None) -> dict[str, str]:
         folder = path.parent.relative_to(root).as_posix()
         digest = weights_sha256(path.parent)
         if digest is not None:
-            found["" if folder == "." else folder] = digest
+            found[folder.removeprefix(".")] = digest
     return found
 
 

@@ -90,5 +90,6 @@ def license_fields(data: Any) -> dict[str, Any]:
 
 
 def _is_text(value: Any) -> bool:
+    """Return whether this is a text, or a list of texts, and not empty."""
     texts = value if isinstance(value, list) else [value]
     return bool(texts) and all(isinstance(text, str) and text for text in texts)

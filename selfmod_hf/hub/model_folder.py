@@ -56,7 +56,7 @@ def run_facts(task: TaskSpec | None, train_data: Any, test_data: Any, batch_size
     if isinstance(train_data, ImageTensors):
         preprocessing = PreprocessingFields.model_validate(plain(train_data.preprocessing().facts()))
     return NetworkRun(
-        task=None if task is None else _task_fields(task),
+        task=_task_fields(task),
         train_samples=_size_of(train_data),
         test_samples=_size_of(test_data),
         batch_size=batch_size,
@@ -65,7 +65,9 @@ def run_facts(task: TaskSpec | None, train_data: Any, test_data: Any, batch_size
     )
 
 
-def _task_fields(task: TaskSpec) -> TaskFields:
+def _task_fields(task: TaskSpec | None) -> TaskFields | None:
+    if task is None:
+        return None
     fields = {name: getattr(task, name) for name in TaskFields.model_fields}
     if task.is_local:  # a folder of this machine means nothing elsewhere
         fields["dataset_name"] = None
@@ -73,19 +75,23 @@ def _task_fields(task: TaskSpec) -> TaskFields:
 
 
 def _size_of(data: Any) -> int | None:
-    return len(data) if hasattr(data, "__len__") else None
+    if not hasattr(data, "__len__"):
+        return None
+    return len(data)
 
 
 def _run_of(folder: Path) -> NetworkRun:
     """Return the content of a folder's run.json. An empty one stands for a missing file."""
     path = folder / RUN_FILE
-    return NetworkRun.read(path) if path.is_file() else NetworkRun(task=None)
+    if not path.is_file():
+        return NetworkRun(task=None)
+    return NetworkRun.read(path)
 
 
 # ---- the card ----
 
 
-def write_model_card(
+def write_model_card(  # noqa: PLR0913 - the last three are options, by keyword only
     folder: str | Path,
     repo_id: str,
     remote_card: str = "",
@@ -109,7 +115,9 @@ def write_model_card(
     """
     folder = Path(folder)
     card = folder / "README.md"
-    local_card = card.read_text(encoding="utf-8") if card.is_file() else ""
+    local_card = ""
+    if card.is_file():
+        local_card = card.read_text(encoding="utf-8")
     notes = merged_notes(local_card, remote_card)
     state_file = folder / STATE_FILE
     history = _json(state_file).get("log_history", [])
@@ -123,9 +131,12 @@ def write_model_card(
     if facts.dataset and api is not None and not is_data_set(api, facts.dataset):
         facts = replace(facts, dataset=None)
     run = _run_of(folder)
-    given = run.license if license is None else license
-    fields = chosen_license(given, license_in(remote_card), facts.config.base_model, api)
-    facts = replace(facts, license=fields or license_fields(run.base_license), tags=tags)
+    if license is None:
+        license = run.license
+    fields = chosen_license(license, license_in(remote_card), facts.config.base_model, api)
+    if not fields:
+        fields = license_fields(run.base_license)
+    facts = replace(facts, license=fields, tags=tags)
     # complete or not at all, because the next push reads the user's text in it
     return write_file(card, str(model_card(facts, notes)))
 
@@ -153,10 +164,12 @@ def facts_of(folder: Path, repo_id: str) -> CardFacts:
 
 def _facts(folder: Path, repo_id: str, config: SelfModelingConfig, rlct: LLCResult | None) -> CardFacts:
     weights = weights_sha256(folder)
-    run, arguments = _run_of(folder), _json(folder / "training_args.json")
+    run = _run_of(folder)
+    arguments = _json(folder / "training_args.json")
     if _describes(folder / RUN_FILE, weights) is False:  # of another training, perhaps on other data
         run, arguments = NetworkRun(task=None), {}
-    state, of_other_weights = _json(folder / STATE_FILE), _describes(folder / STATE_FILE, weights) is False
+    state = _json(folder / STATE_FILE)
+    of_other_weights = _describes(folder / STATE_FILE, weights) is False
     epochs = run.epoch
     if epochs is None and not of_other_weights:
         epochs = state.get("epoch")
@@ -186,8 +199,13 @@ def _facts(folder: Path, repo_id: str, config: SelfModelingConfig, rlct: LLCResu
         trace=rlct is not None and (folder / "rlct.png").is_file(),
         weights=weights,
         metrics_checked=checked,
-        has_processor=any((folder / name).is_file() for name in ("preprocessor_config.json", "tokenizer_config.json")),
+        has_processor=_has_processor(folder),
     )
+
+
+def _has_processor(folder: Path) -> bool:
+    files = folder / "preprocessor_config.json", folder / "tokenizer_config.json"
+    return any(map(Path.is_file, files))
 
 
 def _evaluation(
@@ -197,12 +215,18 @@ def _evaluation(
 
     A folder of version 0.1.0 records no weights. The newest figures of its log are taken.
     """
-    of_run = dict(run.results or {}) | {KEY: run.weights_sha256}
-    found = [of_run, *(_json(folder / name) for name in RESULT_FILES)]
+    found = [dict(run.results or {})]
+    found[0][KEY] = run.weights_sha256
+    for name in RESULT_FILES:
+        found.append(_json(folder / name))
+    is_recorded = _describes(folder / STATE_FILE, weights) is not None
     for figures in found:
-        if "eval_accuracy" in figures and belongs(figures.get(KEY), weights):
+        recorded = figures.get(KEY)
+        if recorded:
+            is_recorded = True
+        if "eval_accuracy" in figures and belongs(recorded, weights):
             return _without_prefix(figures), True
-    if any(figures.get(KEY) for figures in found) or _describes(folder / STATE_FILE, weights) is not None:
+    if is_recorded:
         return {}, True
     newest: dict[str, Any] = {}
     for entry in state.get("log_history", []):
@@ -216,7 +240,9 @@ def _without_prefix(figures: dict[str, Any]) -> dict[str, Any]:
 
 def _describes(path: Path, weights: str | None) -> bool | None:
     """Return whether a file describes these weights. None: it is missing, or does not record its weights."""
-    return belongs(recorded_weights(path), weights) if path.is_file() else None
+    if not path.is_file():
+        return None
+    return belongs(recorded_weights(path), weights)
 
 
 def _weight_width(folder: Path) -> float | None:
@@ -242,18 +268,22 @@ def _recipe(config: SelfModelingConfig, args: dict[str, Any], run: NetworkRun) -
     recipe |= {"training samples": run.train_samples, "test samples": run.test_samples}
     if run.preprocessing is not None:  # version 0.1.0 did not record it
         recipe["images"] = _images_line(run.preprocessing)
-    optimizer, precision = args["optim"], args.get("mixed_precision", "no")
+    optimizer = args["optim"]
     if args.get("optim_args"):
         optimizer = f"{optimizer} ({args['optim_args']})"
+    precision = args.get("mixed_precision", "no")
+    if precision == "no":
+        precision = "float32"
+    versions = [f"{name} {number}" for name, number in run.versions.items()]
     return recipe | {
         "optimizer": optimizer,
         "learning rate": f"{args['learning_rate']:g} ({args['lr_scheduler_type']})",
         "batch size": run.batch_size,
         "epochs": f"{args['num_train_epochs']:g}",
         "weight decay": f"{args['weight_decay']:g}",
-        "precision": "float32" if precision == "no" else precision,
+        "precision": precision,
         "seed": args["seed"],
-        "versions": ", ".join(f"{name} {number}" for name, number in run.versions.items()),
+        "versions": ", ".join(versions),
     }
 
 
@@ -266,20 +296,26 @@ def _images_line(preprocessing: PreprocessingFields) -> str:
 
 
 def _numbers(values: float | list[float]) -> str:
-    numbers = values if isinstance(values, list) else [values]
-    return ", ".join(f"{number:g}" for number in numbers)
+    if not isinstance(values, list):
+        values = [values]
+    return ", ".join(map("{:g}".format, values))
 
 
 def read_rlct(folder: Path) -> LLCResult | None:
     """Return the estimate in a folder's rlct.json. None: the file is missing, or the estimate is of other weights."""
-    if not (folder / "rlct.json").is_file():
+    path = folder / "rlct.json"
+    if not path.is_file():
         return None
-    result = LLCResult.load(folder / "rlct.json")
-    return None if belongs(result.weights_sha256, weights_sha256(folder)) is False else result
+    result = LLCResult.load(path)
+    if belongs(result.weights_sha256, weights_sha256(folder)) is False:
+        return None
+    return result
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    return read_json(path)
 
 
 def plot_training(history: list[dict[str, float]], path: Path) -> None:
@@ -297,9 +333,12 @@ def plot_training(history: list[dict[str, float]], path: Path) -> None:
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for axis, (title, labels) in zip(axes, panels, strict=False):
         for name, label in labels.items():
-            entries = [entry for entry in history if name in entry]
-            epochs = [entry["epoch"] for entry in entries]
-            axis.plot(epochs, [entry[name] for entry in entries], marker=".", label=label)
+            epochs, values = [], []
+            for entry in history:
+                if name in entry:
+                    epochs.append(entry["epoch"])
+                    values.append(entry[name])
+            axis.plot(epochs, values, marker=".", label=label)
         axis.set(xlabel="epoch", title=title)
         axis.legend(fontsize="small")
     write_figure(figure, path, dpi=120)

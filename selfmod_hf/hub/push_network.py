@@ -75,8 +75,7 @@ def push_network(  # noqa: PLR0913 - the arguments of transformers' push_to_hub
     Args:
         model: a network of this package.
         repo_id: ``user/name``.
-        license: identifier of the Hub. Default: the run's, else the present card's, else the pretrained backbone's, else
-            none.
+        license: identifier of the Hub. Default: the run's, else the present card's, else the pretrained backbone's.
         commit_message, commit_description, private, token, revision, create_pr, max_shard_size, tags: as for
             `transformers.PreTrainedModel.push_to_hub`.
 
@@ -108,11 +107,15 @@ def add_companions(model: Any, folder: Path) -> None:
     if model.companions is not None:
         model.companions.write_all(folder, state_digest(model.state_dict()))
         return
-    source = _source(**model.loaded_from) if model.loaded_from else None
+    if not model.loaded_from:
+        return
+    source = _source(**model.loaded_from)
     if source is None:
         return
     has_same_weights = weights_sha256(source) == weights_sha256(folder)
-    wanted = [*PROCESSOR_FILES, *RECORD_FILES] if has_same_weights else list(PROCESSOR_FILES)
+    wanted = list(PROCESSOR_FILES)
+    if has_same_weights:
+        wanted += RECORD_FILES
     present = sorted(path.name for path in source.iterdir() if path.is_file())
     outdated = stale_files(source)
     for name in filter_repo_objects(present, allow_patterns=wanted):
@@ -121,14 +124,19 @@ def add_companions(model: Any, folder: Path) -> None:
     _add_code(folder)
     run_file = source / RUN_FILE
     if not has_same_weights and run_file.is_file():  # the task is the same, but not the measurements
-        of_weights = {KEY, "results", "epoch"}
-        write_json(folder / RUN_FILE, NetworkRun.read(run_file).model_dump(exclude_unset=True, exclude=of_weights))
+        content = NetworkRun.read(run_file).to_dict()
+        for name in (KEY, "results", "epoch"):
+            content.pop(name, None)
+        write_json(folder / RUN_FILE, content)
 
 
 def _add_code(folder: Path) -> None:
     """Write the code of the package's own image processor beside its settings. Other code is not copied."""
-    settings, code = folder / "preprocessor_config.json", Path(image_processing_self_modeling.__file__)
-    if settings.is_file() and read_json(settings).get("image_processor_type") == "SelfModelingImageProcessor":
+    settings = folder / "preprocessor_config.json"
+    code = Path(image_processing_self_modeling.__file__)
+    if not settings.is_file():
+        return
+    if read_json(settings).get("image_processor_type") == "SelfModelingImageProcessor":
         shutil.copy(code, folder / code.name)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ RECORDS: dict[str, tuple[str, ...]] = {
     RUN_FILE: (),
     **dict.fromkeys(RESULT_FILES, ()),
 }
-DERIVED_FILES = tuple(name for derived in RECORDS.values() for name in derived)
+DERIVED_FILES = tuple(chain.from_iterable(RECORDS.values()))
 PREVIOUS = "previous-"  # a folder of files that described former weights
 
 
@@ -40,7 +41,9 @@ def recorded_weights(path: Path) -> str | None:
     if not isinstance(content, dict):
         return None
     found = content.get(KEY)
-    return found if isinstance(found, str) else None
+    if not isinstance(found, str):
+        return None
+    return found
 
 
 def _last_entry(history: Any) -> Any:
@@ -82,7 +85,10 @@ def _of_other_weights(folder: Path, weights: str | None, if_unrecorded: str | No
     names = []
     for name, derived in RECORDS.items():
         path = folder / name
-        if path.is_file() and belongs(_recorded_or_none(path) or if_unrecorded, weights) is False:
+        if not path.is_file():
+            continue
+        recorded = _recorded_or_none(path) or if_unrecorded
+        if belongs(recorded, weights) is False:
             names.append(name)
             names += [made for made in derived if (folder / made).is_file()]
     return names
@@ -104,7 +110,9 @@ def move_aside(folder: Path, names: Iterable[str], target: Path | None = None) -
         target: the one to use, if it holds none of these names. Default: the next free one.
     """
     names = list(names)
-    if target is None or not target.is_dir() or any((target / name).exists() for name in names):
+    if target is None or not target.is_dir():
+        target = _next_previous(folder)
+    if any((target / name).exists() for name in names):
         target = _next_previous(folder)
     for name in names:
         os.replace(folder / name, target / name)

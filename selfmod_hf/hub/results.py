@@ -160,29 +160,30 @@ def _of_sweep(results: Path, run: Path) -> pd.DataFrame:
     for name, value in _shared_settings(SweepRun.read(run)).items():
         if f"rlct_{name}" not in table:
             table[f"rlct_{name}"] = [value] * len(table)  # one by one, because a value may be a dict
+    sizes = table["hidden_size"].astype(str)
     weights = table["aux_weight"].map("{:g}".format)
     attached = table["detach_targets"].map({True: "", False: "-attached"})
-    names = "h" + table["hidden_size"].astype(str) + "-aw" + weights + attached + "-seed" + table["seed"].astype(str)
-    table.insert(0, "network", names)
+    seeds = table["seed"].astype(str)
+    table.insert(0, "network", "h" + sizes + "-aw" + weights + attached + "-seed" + seeds)
     return table
 
 
 def _shared_settings(run: SweepRun) -> dict[str, Any]:
     """Return the common settings of all RLCTs of a sweep: those in its run.json, and defaults of the others."""
     sampling = run.settings.sampling
-    draws, rule = sampling.get("num_draws"), sampling.get("nbeta")
-    burnin = draws // 2 if isinstance(draws, int) else None
     settings = {name: sampling[name] for name in SAMPLER if name in sampling}
-    return settings | {
-        "num_burnin_steps": sampling.get("num_burnin_steps", burnin),
-        "seed": sampling.get("seed", 0),
-        "nbeta_rule": rule if isinstance(rule, str) else "given",
-        "num_samples": run.train_samples,
-        "data": _train_data(run),
-        "compute_dtype": "float32",  # a sweep's networks are sampled in it
-        "options": {},
-        "parameters": None,
-    }
+    draws = sampling.get("num_draws")
+    half = draws // 2 if isinstance(draws, int) else None
+    settings.setdefault("num_burnin_steps", half)
+    settings.setdefault("seed", 0)
+    rule = sampling.get("nbeta")
+    settings["nbeta_rule"] = rule if isinstance(rule, str) else "given"
+    settings["num_samples"] = run.train_samples
+    settings["data"] = _train_data(run)
+    settings["compute_dtype"] = "float32"  # a sweep's networks are sampled in it
+    settings["options"] = {}
+    settings["parameters"] = None
+    return settings
 
 
 def _train_data(run: SweepRun) -> str | None:

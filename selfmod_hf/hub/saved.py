@@ -90,8 +90,8 @@ class SavedNetwork:
         """Return the entries for its training data, like `published_data`.
 
         Args:
-            given: the user's entries. They are left out, and so are contradicting entries of the network. A `task` among
-                them leaves none.
+            given: the user's entries. They are left out, and so are contradicting entries of the network. The result
+                is empty if a `task` is among them.
 
         Raises:
             InputError: neither a file nor the user names the data.
@@ -118,12 +118,15 @@ class SavedNetwork:
 
     @property
     def results_folder(self) -> Path:
-        """Return the folder for an estimate: the network's own, or one in runs/rlct for networks of the Hub and of sweeps."""
-        own, elsewhere = Path(self.model, self.subfolder), Path("runs/rlct")
+        """Return the folder for an estimate. For a network of the Hub or of a sweep it is in runs/rlct."""
+        own = Path(self.model, self.subfolder)
+        elsewhere = Path("runs/rlct")
         if (own / "row.json").is_file():  # a sweep's: its rlct.json belongs to the row
             own = own.resolve()
             return elsewhere / f"{own.parent.parent.name}--{own.name}"
-        return elsewhere / self.model.replace("/", "--") / self.subfolder if self.is_on_hub else own
+        if self.is_on_hub:
+            return elsewhere / self.model.replace("/", "--") / self.subfolder
+        return own
 
     def reading(self, tokenizer_name: str | None = None) -> dict[str, Any]:
         """Return arguments of `load_images` or `load_texts`, for samples prepared as in this network's training.
@@ -147,7 +150,9 @@ class SavedNetwork:
             ValueError: no file names the data, or they cannot be read.
         """
         entries = self.data_entries()
-        limits = {name: entries.pop(name, None) for name in ("max_train_samples", "max_test_samples")}
+        arguments = self.reading()
+        for name in ("max_train_samples", "max_test_samples"):
+            arguments[name] = entries.pop(name, None)
         spec = resolve_task(make_task(entries.pop("task", None), entries))
         load = load_images if spec.text_column is None else load_texts
-        return spec, load(spec, **self.reading(), **limits).train
+        return spec, load(spec, **arguments).train
