@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from scripts.code_metrics import CHECKOUT, begins_with_verb, count_relative_clauses, measure, measure_rooms
+from scripts.code_metrics import (
+    CHECKOUT,
+    begins_with_verb,
+    call_graph,
+    count_relative_clauses,
+    longest_chain,
+    measure,
+    measure_rooms,
+    read_package,
+)
 
 FILES = {
     "__init__.py": "",
@@ -73,6 +82,27 @@ def test_the_package_is_its_rooms_and_the_chain_of_its_calls(package):
     assert (metrics.files, metrics.code_lines) == (4, 11)
     assert metrics.longest_call_chain == 3  # high, middle, low
     assert metrics.import_circles == 0
+
+
+def test_a_method_of_a_file_is_not_taken_for_one_of_the_package(tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    text = """class Record:
+    def read(self):
+        return self.fetch()
+
+    def fetch(self):
+        return 1
+
+
+def digest(file):
+    return file.read(), file.fetch()
+"""
+    (folder / "records.py").write_text(text, encoding="utf-8")
+    assert longest_chain(call_graph(read_package(folder))) == [
+        "small.records.Record.read",
+        "small.records.Record.fetch",
+    ]
 
 
 def test_the_command_prints_a_line_for_each_room(package):
