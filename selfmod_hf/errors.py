@@ -1,4 +1,4 @@
-"""The only exception of the package: `InputError`, for input that cannot be used."""
+"""The only exception of the package: `InputError`, for unusable input."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """Report a field, column or file that cannot be used.
+    """Report an unusable field, column or file.
 
     The message is one line: the name, its value, and the problem or the allowed values. Names of other fields stand
     in backquotes within `problem`. The command line turns the names of fields into its flags, prints the line and

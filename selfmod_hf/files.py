@@ -1,4 +1,4 @@
-"""Read files that may come from a stranger or from a run that was killed, and write files whole or not at all."""
+"""Reading of files from strangers or killed runs, and writing of files completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,53 +12,65 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
+from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from .errors import InputError
 
 MOST_YAML_BYTES = 1_000_000
+# metadata of figures without a date or version, by format
+_UNDATED: dict[str, dict[str, None]] = {
+    "pdf": {"CreationDate": None},
+    "png": {"Software": None},
+    "svg": {"Date": None},
+}
 
 
 def read_json(path: str | Path, kind: type = dict) -> Any:
-    """The JSON in a file.
+    """Read a JSON file.
 
     Args:
         path: the file.
-        kind: what it must hold: `dict` or `list`.
+        kind: required type of its value: `dict` or `list`.
 
     Raises:
-        InputError: it cannot be read, is no JSON, or holds something else.
+        InputError: an unreadable file, no JSON, or a value of another type.
     """
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # the last: brackets within brackets without end
-        raise InputError("file", str(path), f"cannot be read as JSON ({str(error) or type(error).__name__})") from error
+        text = Path(path).read_text(encoding="utf-8")
+        value = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:  # RecursionError: brackets are nested too deep
+        reason = str(error) or type(error).__name__
+        raise InputError("file", str(path), f"cannot be read as JSON ({reason})") from error
     if not isinstance(value, kind):
-        raise InputError("file", str(path), f"holds JSON of type {type(value).__name__}; allowed is {kind.__name__}")
+        problem = f"holds JSON of type {type(value).__name__}; allowed is {kind.__name__}"
+        raise InputError("file", str(path), problem)
     return value
 
 
 def read_yaml(name: str, path: str | Path, *, as_text: bool = False) -> dict[str, Any]:
-    """The mapping in a YAML or JSON file.
+    """Read the mapping in a YAML or JSON file.
 
     Args:
-        name: of the argument that names the file, for errors.
+        name: name of the file's argument, for errors.
         path: the file.
         as_text: leave all scalars as text.
 
     Raises:
-        InputError: it cannot be read, is larger than 1 MB, is neither YAML nor JSON, holds no mapping, is nested too
-            deep, or has aliases, by which a few lines can stand for more than a machine holds.
+        InputError: an unreadable file, a file larger than 1 MB, neither YAML nor JSON, no mapping, nesting too deep, or
+            aliases. With aliases a few lines can describe more than a machine's memory.
     """
-    import yaml
-
+    file = Path(path)
     try:
-        if not Path(path).is_file():
+        if not file.is_file():
             raise InputError(name, str(path), "no such file")
-        if Path(path).stat().st_size > MOST_YAML_BYTES:
+        if file.stat().st_size > MOST_YAML_BYTES:
             raise InputError(name, str(path), f"allowed are files of at most {MOST_YAML_BYTES} bytes")
-        text = Path(path).read_text(encoding="utf-8")
-        _check_size(name, path, yaml.parse(text, Loader=yaml.SafeLoader))
-        values = yaml.load(text, Loader=yaml.BaseLoader if as_text else yaml.SafeLoader)
+        text = file.read_text(encoding="utf-8")
+        events = yaml.parse(text, Loader=yaml.SafeLoader)
+        _check_size(name, path, events)
+        loader = yaml.BaseLoader if as_text else yaml.SafeLoader
+        values = yaml.load(text, Loader=loader)
     except InputError:
         raise
     except (OSError, UnicodeDecodeError) as error:
@@ -71,21 +83,22 @@ def read_yaml(name: str, path: str | Path, *, as_text: bool = False) -> dict[str
 
 
 def _check_size(name: str, path: str | Path, events: Iterator[Any]) -> None:
-    """Refuse YAML whose values would be larger, or deeper, than its text, before any is made."""
-    from yaml import AliasEvent, CollectionEndEvent, CollectionStartEvent
-
+    """Reject YAML with aliases or deep nesting, before any value is made."""
     depth = 0
     for event in events:
         if isinstance(event, AliasEvent):
             raise InputError(name, str(path), "aliases (*name) are not allowed")
-        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if isinstance(event, CollectionStartEvent):
+            depth += 1
+        if isinstance(event, CollectionEndEvent):
+            depth -= 1
         if depth > 20:
             raise InputError(name, str(path), "is nested more than 20 levels deep")
 
 
 @contextmanager
 def entries_of(path: str | Path) -> Iterator[None]:
-    """Where entries of a file are used: one that is missing or of another type is a refusal that names the file.
+    """Report missing entries of a file, or entries of a wrong type, with the file's name.
 
     Raises:
         InputError: instead of a KeyError, TypeError, AttributeError or IndexError.
@@ -99,11 +112,11 @@ def entries_of(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def files_of_user(name: str, folder: str | Path) -> Iterator[None]:
-    """Turn the errors of reading a folder that the user named into an InputError.
+    """Turn the errors of reading a user's folder into an InputError.
 
     Args:
-        name: of the argument that names the folder.
-        folder: its value.
+        name: name of the folder's argument.
+        folder: value of the argument.
 
     Raises:
         InputError: in place of a ValueError or OSError.
@@ -120,13 +133,21 @@ def files_of_user(name: str, folder: str | Path) -> Iterator[None]:
 
 
 def plain(value: Any) -> Any:
-    """Only what JSON knows: of numbers those that are finite, else None."""
+    """Return a value in the types of JSON, with None for NaN and infinity.
+
+    Example:
+        >>> plain({"losses": np.array([0.5, np.nan])})
+        {'losses': [0.5, None]}
+    """
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
         return [plain(item) for item in value]
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def write_file(path: Path, content: bytes | str) -> Path:
@@ -134,28 +155,32 @@ def write_file(path: Path, content: bytes | str) -> Path:
 
     The file appears complete or not at all. Text is written as UTF-8.
     """
-    write_files({path: content.encode() if isinstance(content, str) else content})
+    if isinstance(content, str):
+        content = content.encode()
+    write_files({path: content})
     return path
 
 
 def write_figure(figure: Any, path: Path, dpi: int = 150) -> Path:
-    """A matplotlib figure, in the format that the name ends in (PNG where in none), undated, as `write_file` does.
+    """Write a matplotlib figure without a date, as `write_file` does.
 
-    It is drawn in memory first: of a full disk, matplotlib's writer of PDF tells by an error of its own.
+    The name's ending is the format. The default is PNG. The figure is drawn in memory first, because matplotlib's
+    writer of PDF reports a full disk with an error of its own.
     """
     kind = path.suffix.removeprefix(".") or "png"
-    undated = {"pdf": {"CreationDate": None}, "png": {"Software": None}, "svg": {"Date": None}}.get(kind)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=dpi, metadata=undated)
+    figure.savefig(buffer, format=kind, dpi=dpi, metadata=_UNDATED.get(kind))
     return write_file(path, buffer.getvalue())
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Write files that belong together, each as `write_file` does.
+    """Write a group of files, each as `write_file` does.
 
-    The others are found by the last one. It is removed before any of them is replaced, and written after all of them.
+    Readers find the others by the last one. It is removed before any of them is replaced, and written after all others.
     """
-    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in contents}
+    temporary = {}
+    for path in contents:
+        temporary[path] = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         for path, content in contents.items():
             temporary[path].write_bytes(content)
@@ -169,5 +194,5 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
 
 
 def to_json(value: Any) -> str:
-    """JSON, numbers that are not finite as null."""
+    """Return a value as JSON text, with null for NaN and infinity."""
     return json.dumps(plain(value), indent=2) + "\n"

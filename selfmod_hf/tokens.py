@@ -1,4 +1,4 @@
-"""Keeps tokens out of what is written down and printed."""
+"""Removal of tokens from all written or printed text."""
 
 from __future__ import annotations
 
@@ -8,34 +8,52 @@ import sys
 from collections.abc import Sequence
 
 HIDDEN = "<hidden>"
-# as the Hub makes them: of users, of OAuth (dots and underscores within), of organizations
+# as the Hub makes them: for users, for OAuth (with dots and underscores), for organizations
 _TOKEN = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|hf_oauth_[\w.-]{16,}|api_org_[A-Za-z0-9]{16,})\b")
-_FLAG = re.compile(r"(--[\w-]*token)(?:=(.*))?", re.DOTALL)  # --hub_token, --hub-token, of whatever form its value is
+_FLAG = re.compile(r"(--[\w-]*token)(?:=(.*))?", re.DOTALL)  # --hub_token, --hub-token, with any value
 
 
 def without_tokens(arguments: Sequence[str]) -> list[str]:
-    """A command line, its tokens hidden, as it may be kept or shown."""
+    """Return a command line with its tokens hidden.
+
+    Example:
+        >>> without_tokens(["push", "--hub_token", "secret", "--repo_id=me/model"])
+        ['push', '--hub_token', '<hidden>', '--repo_id=me/model']
+    """
     shown: list[str] = []
-    for previous, argument in zip(["", *arguments], arguments, strict=False):
+    value_is_next = False  # the previous argument is a flag without its value
+    for argument in arguments:
+        hidden = HIDDEN if value_is_next else argument
+        value_is_next = False
         flag = _FLAG.fullmatch(argument)
-        if flag is not None and flag.group(2) is not None:
-            argument = f"{flag.group(1)}={HIDDEN}"
-        elif (before := _FLAG.fullmatch(previous)) is not None and before.group(2) is None:
-            argument = HIDDEN
-        shown.append(_TOKEN.sub(HIDDEN, argument))
+        if flag is not None:
+            name, value = flag.groups()
+            value_is_next = value is None
+            if value is not None:
+                hidden = f"{name}={HIDDEN}"
+        shown.append(_TOKEN.sub(HIDDEN, hidden))
     return shown
 
 
 def hide_tokens(text: str, arguments: Sequence[str] = ()) -> str:
-    """A line for people, with no token that was typed, that lies in the environment, or that looks like one."""
-    known = {os.environ.get(name, "") for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
+    """Return a text without tokens: those in the arguments or the environment, and everything of a token's form.
+
+    Args:
+        text: the text.
+        arguments: the command line.
+    """
+    known = set()
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        known.add(os.environ.get(name, ""))
     if "huggingface_hub" in sys.modules:
-        known.add(sys.modules["huggingface_hub"].get_token() or "")  # of `hf auth login` too
+        logged_in = sys.modules["huggingface_hub"].get_token()  # also of `hf auth login`
+        known.add(logged_in or "")
     for argument, shown in zip(arguments, without_tokens(arguments), strict=True):
         if shown == HIDDEN:
             known.add(argument)
         elif shown != argument:
-            known.add(argument.partition("=")[2])
+            _, _, value = argument.partition("=")
+            known.add(value)
     for token in sorted(known, key=len, reverse=True):
         if len(token) >= 4:
             text = text.replace(token, HIDDEN)

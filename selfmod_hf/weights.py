@@ -1,7 +1,7 @@
-"""Which weights a figure was measured on: the SHA-256 of the safetensors files that hold them.
+"""Checksums of weights, so that each figure names the weights it was measured on.
 
-Whatever is measured of a network records it as `weights_sha256`. A figure belongs to a folder's weights where the two
-agree. Files of version 0.1.0 record nothing, so their figures cannot be checked.
+Every figure of a network is recorded with `weights_sha256`, the SHA-256 of the safetensors files. A figure belongs to
+a folder's weights if the two agree. Files of version 0.1.0 record nothing, so their figures cannot be checked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-KEY = "weights_sha256"  # in every file that records a figure
+KEY = "weights_sha256"  # in every file with a figure
 UNCHECKED = "not checked against the weights"
 CHUNK = 1 << 20
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
@@ -29,20 +29,25 @@ LARGE = 16 << 20  # bytes
 def weights_sha256(folder: str | Path) -> str | None:
     """Return the SHA-256 of the weights in a folder, as hexadecimal digits. None: it holds no complete weights.
 
-    Of one `model.safetensors` it is that file's own SHA-256, which the Hub shows beside the file. Of several files it
-    is `combined_sha256` of theirs.
+    For one `model.safetensors` it is the file's own SHA-256, as shown on the Hub. For several files it is their
+    `combined_sha256`.
     """
     folder = Path(folder)
-    names = files_with_weights(folder)
-    if not names or not all((folder / name).is_file() for name in names):
+    digests = {}
+    for name in files_with_weights(folder):
+        file = folder / name
+        if not file.is_file():
+            return None
+        digests[name] = file_sha256(file)
+    if not digests:
         return None
-    if names == [WEIGHTS]:
-        return file_sha256(folder / WEIGHTS)
-    return combined_sha256({name: file_sha256(folder / name) for name in names})
+    if WEIGHTS in digests:
+        return digests[WEIGHTS]
+    return combined_sha256(digests)
 
 
 def files_with_weights(folder: str | Path) -> list[str]:
-    """Return the names of the files from which a folder's weights are loaded: one, or the shards of an index.
+    """Return the names of the files with a folder's weights: one file, or the shards of an index.
 
     Raises:
         InputError: the index cannot be read.
@@ -50,36 +55,42 @@ def files_with_weights(folder: str | Path) -> list[str]:
     if Path(folder, WEIGHTS).is_file():
         return [WEIGHTS]
     index = Path(folder, INDEX)
-    return shard_names(index) if index.is_file() else []
-
-
-def shard_names(index: Path) -> list[str]:
-    """Return the names of the files that an index of sharded weights lists.
-
-    Raises:
-        InputError: the index cannot be read.
-    """
+    if not index.is_file():
+        return []
     shards = read_json(index).get("weight_map")
-    names = shards.values() if isinstance(shards, dict) else []
-    return sorted({Path(name).name for name in names if isinstance(name, str)})
+    if not isinstance(shards, dict):
+        return []
+    names = set()
+    for shard in shards.values():
+        if isinstance(shard, str):
+            names.add(Path(shard).name)
+    return sorted(names)
 
 
 def is_shard(name: str) -> bool:
-    """Return whether a file name is that of a part of sharded weights."""
+    """Return whether a file name belongs to a part of sharded weights.
+
+    Example:
+        >>> is_shard("model-00001-of-00002.safetensors"), is_shard("model.safetensors")
+        (True, False)
+    """
     return _SHARD.fullmatch(name) is not None
 
 
 def combined_sha256(shards: Mapping[str, str]) -> str:
     """Return one SHA-256 for weights in several files, from the name and the SHA-256 of each."""
-    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(shards.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    combined = hashlib.sha256()
+    for name, digest in sorted(shards.items()):
+        line = f"{digest}  {name}\n"
+        combined.update(line.encode())
+    return combined.hexdigest()
 
 
 def file_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file's content. A large file that has not changed is read once."""
+    """Return the SHA-256 of a file's content. A large unchanged file is read once."""
     path = Path(path).resolve()
     about = path.stat()
-    if about.st_size < LARGE:  # read each time: a second write may fall within the resolution of the clock
+    if about.st_size < LARGE:  # read each time, because a second write may fall within the resolution of the clock
         return _digest_of(path)
     return _remembered_digest(path, about.st_size, about.st_mtime_ns, about.st_ino)
 
@@ -110,7 +121,12 @@ def state_digest(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def belongs(recorded: Any, weights: str | None) -> bool | None:
-    """Return whether a figure belongs to these weights. None: the figure or the weights have no checksum to compare."""
+    """Return whether a figure belongs to these weights. None: the figure or the weights have no checksum.
+
+    Args:
+        recorded: checksum recorded with the figure.
+        weights: checksum of the weights.
+    """
     if recorded is None or weights is None:
         return None
     return bool(recorded == weights)

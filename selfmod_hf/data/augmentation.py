@@ -57,7 +57,8 @@ class RandomAffine:
         largest_shift = torch.tensor([width, height]) * self.translate
         shift = symmetric[:, 1:3] * largest_shift
         mirrored = uniform[:, 3] < self.flip
-        return affine_maps(symmetric[:, 0] * self.degrees, shift.round(), mirrored, height, width)
+        angle = symmetric[:, 0] * self.degrees
+        return affine_maps(angle, shift.round(), mirrored, height, width)
 
 
 def mixed_generator(*numbers: int) -> torch.Generator:
@@ -89,7 +90,8 @@ def affine_maps(angle: Tensor, shift: Tensor, mirrored: Tensor, height: int, wid
     rotation[:, :, 0] *= sign.unsqueeze(1)
     half = torch.tensor([width, height]) / 2  # the unit of affine_grid is half a side
     column = half.unsqueeze(1)  # (2, 1)
-    return torch.cat([rotation * half / column, origin / column], dim=2)
+    rotation = rotation * half / column
+    return torch.cat([rotation, origin / column], dim=2)
 
 
 def warp(images: Tensor, maps: Tensor) -> Tensor:

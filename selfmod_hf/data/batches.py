@@ -33,7 +33,7 @@ class EpochBatchSampler(Sampler[Tensor]):
 
     Every process draws the same order and takes its slice of each batch. This includes the last batch of an epoch,
     however few samples are left, so that the union over processes is the batch of a single process. A process with an
-    empty slice gets the index -1. `TensorData` turns it into a sample that enters no loss.
+    empty slice gets the index -1. `TensorData` turns it into a sample without a loss.
 
     Args:
         num_samples: N.
@@ -122,7 +122,7 @@ class MemberBatches(Dataset):
         data: the samples.
         in_use: number of batches in use at once. The next batch takes the memory of the oldest one, because fresh
             memory for every batch cost a fifth to a quarter of a step on a CPU. None: every batch gets its own.
-        bfloat16: give images in bfloat16, for a model that would round them so itself (autocast). This halves the
+        bfloat16: give images in bfloat16, for a model with the same rounding (autocast). This halves the
             bytes to read.
     """
 
@@ -204,14 +204,16 @@ class AugmentedBatches(Dataset):
         samples = rows.flatten()
         samples = samples.to(self.data.labels.device)
         if not self.members:
-            batch = self.data.take(samples, maps[0, rows])
+            own_maps = maps[0, rows]  # (B, 2, 3)
+            batch = self.data.take(samples, own_maps)
             labels = batch["labels"]
             missing = (indices < 0).to(labels.device)
             batch["labels"] = labels.masked_fill(missing, IGNORED_LABEL)
             return batch
         members = torch.arange(len(rows), device=maps.device)
         own_maps = maps[members.unsqueeze(1), rows]  # (K, B, 2, 3)
-        batch = self.data.take(samples, own_maps.flatten(0, 1))
+        own_maps = own_maps.flatten(0, 1)
+        batch = self.data.take(samples, own_maps)
         return unflattened(batch, indices.shape)
 
     def _maps(self) -> Tensor:
@@ -226,7 +228,8 @@ class AugmentedBatches(Dataset):
                 maps = augmentation.draw(count, height, width, sampler.seed, epoch)
                 draws.append(maps)
             self._epoch = epoch
-            self._drawn = torch.stack(draws).to(self.data.device)
+            drawn = torch.stack(draws)
+            self._drawn = drawn.to(self.data.device)
         return self._drawn
 
 
@@ -258,5 +261,5 @@ class TensorDataLoader(DataLoader):
 
 
 def whole_batch(batch: Any) -> Any:
-    """Return a batch as it is. This is the collate function for data that come as batches."""
+    """Return a batch as it is. This is the collate function for data in batches."""
     return batch

@@ -1,7 +1,7 @@
-"""Work that is done once per data set: decoded images, tokens and vocabularies in the cache of `datasets`.
+"""Work done once per data set: decoded images, tokens and vocabularies in the cache of `datasets`.
 
-An entry's name is a digest of everything that its content depends on: the rows, the settings, the package's source that
-reads data, and the versions of the libraries for decoding and tokenizing. An entry counts once its seal exists. The
+An entry's name is a digest of all causes of its content: the rows, the settings, the package's source for reading
+data, and the versions of the libraries for decoding and tokenizing. An entry counts once its seal exists. The
 seal is a second file with the entry's size and checksum, written last. So an incomplete entry of a killed run, a full
 disk or another program is made again.
 """
@@ -41,7 +41,7 @@ def cached_table(
     Args:
         data: the rows.
         function: maps a batch of rows to the new columns.
-        key: everything that the result depends on in addition to the rows, as a value with a stable `repr`.
+        key: all causes of the result in addition to the rows, as a value with a stable `repr`.
         features: types of the new columns.
         settings: further arguments of `Dataset.map`.
     """
@@ -109,7 +109,8 @@ def _checksum(entry: Path) -> str:
 
 def _digest(data: datasets.Dataset, key: Any) -> str:
     parts = (data._fingerprint, code_version(), key)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+    digest = hashlib.sha256(repr(parts).encode())
+    return digest.hexdigest()[:32]
 
 
 @cache
@@ -120,10 +121,11 @@ def code_version() -> str:
     for pattern in ("data/*.py", "models/image_processing*.py"):
         for source in sorted(package.glob(pattern)):
             digest.update(source.name.encode() + source.read_bytes())
-    # Pillow decodes with libraries that have their own versions
+    # Pillow decodes with libraries of their own versions
     codecs = [pillow_features.version(name) for name in ("jpg", "zlib", "libtiff", "webp")]
     packages = [version(name) for name in ("selfmod_hf", "datasets", "transformers", "tokenizers")]
-    digest.update(repr((PIL.__version__, codecs, packages)).encode())
+    versions = (PIL.__version__, codecs, packages)
+    digest.update(repr(versions).encode())
     return digest.hexdigest()
 
 
@@ -131,14 +133,14 @@ def tokenizer_key(tokenizer: Any) -> str:
     """Return a digest of a tokenizer's complete state: equal for two tokenizers of equal tokens, in any process.
 
     The hash of `datasets` reads every attribute except the truncation of the latest call. The folder or repository of
-    the tokenizer does not count. A tokenizer that cannot be hashed gets a random key.
+    the tokenizer does not count. If hashing fails, the key is random.
     """
     state = copy.copy(tokenizer)
     _forget_history(state)
     sources = _own_sources(type(tokenizer))
     try:
         return Hasher.hash([state, tokenizer.get_vocab(), *sources])
-    except Exception:  # of any kind, from an attribute that cannot be pickled
+    except Exception:  # of any kind, from an attribute without pickling
         return generate_random_fingerprint()
 
 
@@ -147,7 +149,10 @@ def _forget_history(tokenizer: Any) -> None:
     tokenizer.name_or_path = ""
     if hasattr(tokenizer, "backend_tokenizer"):  # in Rust: its own JSON has the arguments and the special tokens' kinds
         tokenizer.init_kwargs = {}
-        tokenizer._special_tokens_map = {name: str(token) for name, token in tokenizer._special_tokens_map.items()}
+        special_tokens = {}
+        for name, token in tokenizer._special_tokens_map.items():
+            special_tokens[name] = str(token)
+        tokenizer._special_tokens_map = special_tokens
         tokenizer._should_update_post_processor = False
     else:
         tokenizer.init_kwargs = dict(tokenizer.init_kwargs)

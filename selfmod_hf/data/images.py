@@ -22,7 +22,7 @@ from ..models.image_processing_self_modeling import SelfModelingImageProcessor, 
 from .augmentation import RandomAffine, warp
 from .cache import cached_table
 from .labels import check_several, label_numbers, read_classes
-from .preprocessing import ImagePreprocessing
+from .preprocessing import ImagePreprocessing, PerChannel
 from .reading import first_line
 from .rows import Rows
 from .splits import read_splits
@@ -55,8 +55,8 @@ class ImageTensors(TensorData):
 
     pixels: Tensor
     labels: Tensor
-    mean: float | tuple[float, ...] = 0.5
-    std: float | tuple[float, ...] = 0.5
+    mean: PerChannel = 0.5
+    std: PerChannel = 0.5
     device: Device = "cpu"
     augmentation: RandomAffine | None = None
     interpolation: str = "bicubic"
@@ -70,7 +70,8 @@ class ImageTensors(TensorData):
             rows: (B,), of the images.
             maps: (B, 2, 3), to resample the images. None: the images stay as they are.
         """
-        pixels = self.pixels.index_select(0, rows).to(self.device)  # still uint8
+        pixels = self.pixels.index_select(0, rows)
+        pixels = pixels.to(self.device)  # still uint8
         if maps is not None:
             pixels = warp(pixels.float(), maps)  # black at the border
         scale, shift = self.scale_and_shift()
@@ -83,16 +84,17 @@ class ImageTensors(TensorData):
 
     def scale_and_shift(self) -> tuple[float | Tensor, float | Tensor]:
         """Return a and b of the normalization a * pixel - b: two numbers, or tensors (channels, 1, 1) on the CPU."""
-        if isinstance(self.mean, tuple) or isinstance(self.std, tuple):
-            mean = torch.tensor(self.mean).view(-1, 1, 1)
-            std = torch.tensor(self.std).view(-1, 1, 1)
-            return 1 / (255 * std), mean / std
-        scale = 1 / (255 * self.std)
-        return scale, self.mean / self.std
+        mean: Any = self.mean
+        std: Any = self.std
+        if isinstance(mean, tuple) or isinstance(std, tuple):
+            mean = torch.tensor(mean).view(-1, 1, 1)
+            std = torch.tensor(std).view(-1, 1, 1)
+        return 1 / (255 * std), mean / std
 
     def all(self) -> tuple[Tensor, Tensor]:
         """Return all samples at once, (N, channels, height, width) float32 and (N,)."""
-        batch = self.batch(torch.arange(len(self)))
+        rows = torch.arange(len(self))
+        batch = self.batch(rows)
         return batch["pixel_values"], batch["labels"]
 
     def first(self, count: int) -> ImageTensors:
@@ -103,7 +105,7 @@ class ImageTensors(TensorData):
         """Return the preprocessing of these images, for further pictures.
 
         Raises:
-            InputError: a number of means or deviations that does not match the channels.
+            InputError: a number of means or deviations other than the channels'.
         """
         values = ImagePreprocessing(
             image_mean=self.mean, image_std=self.std, interpolation=self.interpolation, source=self.source
@@ -112,7 +114,7 @@ class ImageTensors(TensorData):
         return values.for_images(channels, height, width)
 
     def processor(self) -> SelfModelingImageProcessor:
-        """Return the image processor that prepares a picture as these images were prepared.
+        """Return the image processor with these images' preparation.
 
         Saved beside a model, it feeds a `pipeline("image-classification")`.
         """
@@ -146,8 +148,8 @@ def load_images(
         max_test_samples: number of test samples, spread evenly over the split. None: all.
 
     Raises:
-        InputError: a missing column or split, no sample, an image of another size or one that cannot be read, a label
-            out of range, one class only, a data set that cannot be reached, or preprocessing for other channels.
+        InputError: a missing column or split, no sample, an image of another size, an unreadable image, a label
+            out of range, one class only, an unreachable data set, or preprocessing for other channels.
 
     Example:
         >>> data = load_images(TaskSpec(name="digits", dataset_name=None))
@@ -171,7 +173,8 @@ def load_images(
             spec, texts=False, max_train_samples=max_train_samples, max_test_samples=max_test_samples
         )
         data = _from_datasets(spec, parts, wanted)
-    used = wanted.for_images(*data.train.pixels.shape[1:])
+    _, *shape = data.train.pixels.shape
+    used = wanted.for_images(*shape)
     values: dict[str, Any] = {
         "mean": used.image_mean,
         "std": used.image_std,
@@ -190,13 +193,16 @@ def _digits(wanted: ImagePreprocessing, max_train: int | None, max_test: int | N
     from sklearn.model_selection import train_test_split
 
     images, labels = load_digits(return_X_y=True)
-    pixels = (images * (255 / 16)).round().astype(np.uint8)
+    pixels = images * (255 / 16)
+    pixels = pixels.round().astype(np.uint8)
     pixels = pixels.reshape(-1, 1, 8, 8)
     if wanted.image_size not in (None, (8, 8)):
         processor = replace(wanted, num_channels=1, image_mean=0.5, image_std=0.5).processor()
-        pixels = np.stack([processor.pixels(image) for image in pixels])
+        resized = [processor.pixels(image) for image in pixels]
+        pixels = np.stack(resized)
     channels = wanted.num_channels or 1
-    pixels = torch.from_numpy(pixels).expand(-1, channels, -1, -1)
+    pixels = torch.from_numpy(pixels)
+    pixels = pixels.expand(-1, channels, -1, -1)
     classes = torch.from_numpy(labels).long()
     rows = np.arange(len(labels))
     train, test = train_test_split(rows, test_size=0.2, random_state=0, stratify=labels)
@@ -214,15 +220,18 @@ def _from_datasets(spec: TaskSpec, parts: Sequence[Rows], wanted: ImagePreproces
     """Decode the images of a training and a test split, and number their labels."""
     assert spec.image_column is not None
     assert spec.label_column is not None
-    classes = read_classes(spec.label_column, parts[0])
-    train_labels, test_labels = (label_numbers(spec.label_column, part, classes) for part in parts)
+    train, test = parts
+    classes = read_classes(spec.label_column, train)
+    train_labels = label_numbers(spec.label_column, train, classes)
+    test_labels = label_numbers(spec.label_column, test, classes)
     check_several(spec.label_column, train_labels)
-    train, test = (_without_decoding(part, spec.image_column) for part in parts)
+    feature = train.data.features[spec.image_column]
+    train = _without_decoding(train, spec.image_column)
+    test = _without_decoding(test, spec.image_column)
     decoding = _decoding_of(spec.image_column, train, wanted)
     train_pixels = _decode_split(train, decoding)
     test_pixels = _decode_split(test, decoding)
     found = max(train_pixels.shape[1], test_pixels.shape[1])
-    feature = parts[0].data.features[spec.image_column]
     declared = {"L": 1, "RGB": 3}.get(feature.mode)
     channels = wanted.num_channels or declared or found
     if channels < found:  # colours on a grey network: Pillow's own conversion, before the resizing
@@ -243,7 +252,8 @@ def _without_decoding(part: Rows, column: str) -> Rows:
     """Return the rows with their images as files, because they are decoded here, row by row."""
     feature = part.data.features[column]
     if not isinstance(feature, datasets.Image):
-        raise InputError("image_column", column, f"has type {type(feature).__name__}; allowed is Image")
+        kind = type(feature).__name__
+        raise InputError("image_column", column, f"has type {kind}; allowed is Image")
     undecoded = part.data.cast_column(column, datasets.Image(decode=False))
     return replace(part, data=undecoded)
 
@@ -254,8 +264,9 @@ def _open(column: str, encoded: dict[str, Any] | None, row: int) -> PILImage.Ima
         raise InputError("image_column", column, f"row {row} holds no image")
     try:
         return datasets.Image().decode_example(encoded)
-    except Exception as error:  # of any kind, for a file that is no image, is incomplete or is too large
-        raise InputError("image_column", column, f"row {row} cannot be decoded ({first_line(error)})") from error
+    except Exception as error:  # of any kind, for an incomplete or too large image, or another file
+        problem = f"row {row} cannot be decoded ({first_line(error)})"
+        raise InputError("image_column", column, problem) from error
 
 
 # ---- decoding of a split ----
@@ -268,7 +279,7 @@ class Decoding:
     Attributes:
         image_column: the column.
         size: height and width of all images.
-        interpolation: filter of the resizing. None: every picture must have that size.
+        interpolation: filter of the resizing. None: every picture must have this size.
         num_channels: 1 or 3. None: every picture keeps its own.
     """
 
@@ -313,8 +324,9 @@ def _gathered(column: pa.ChunkedArray, height: int, width: int) -> Tensor:
     for chunk in column.chunks:
         lengths = chunk.value_lengths().to_numpy()
         counts.append(lengths // area)
-    channels = max(int(count.max()) for count in counts)
-    pixels = np.empty((len(column), channels, height, width), dtype=np.uint8)
+    channels = int(np.concatenate(counts).max())
+    shape = (len(column), channels, height, width)
+    pixels = np.empty(shape, dtype=np.uint8)
     start = 0
     for chunk, count in zip(column.chunks, counts, strict=True):
         stop = start + len(chunk)
@@ -347,13 +359,14 @@ def _decode_batch(
     )
     processor = used.processor()
     height, width = decoding.size
+    expected = f"{height}x{width}"
     pixels = []
     rows = numbers[places].tolist()
     for encoded, row in zip(batch[column], rows, strict=True):
         picture = _open(column, encoded, row)
-        has_size = (picture.height, picture.width) == (height, width)
-        if decoding.interpolation is None and not has_size:
-            problem = f"row {row} is {picture.height}x{picture.width}, expected {height}x{width} (`image_size` resizes)"
+        found = (picture.height, picture.width)
+        if decoding.interpolation is None and found != decoding.size:
+            problem = f"row {row} is {picture.height}x{picture.width}, expected {expected} (`image_size` resizes)"
             raise InputError("image_column", column, problem)
         channels = decoding.num_channels or num_channels_of(picture)
         try:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
+from datasets import ClassLabel, Value
 from torch import Tensor
 
 from ..errors import InputError
-from ..models.configuration_self_modeling import MOST_CLASSES
+from ..models.fields_self_modeling import MOST_CLASSES
 from .rows import Rows
 
-SHOWN = 8  # labels that an error lists
+SHOWN = 8  # labels listed in an error
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Classes:
 
     Attributes:
         names: names of the classes, in the order of their numbers.
-        numbers: number of each name, for labels that are strings. None: labels are numbers.
+        numbers: number of each name, if labels are strings. None: labels are numbers.
     """
 
     names: list[str]
@@ -58,7 +58,7 @@ def read_classes(column: str, train: Rows) -> Classes:
         InputError: too many classes.
     """
     feature = train.data.features[column]
-    if isinstance(feature, datasets.ClassLabel):
+    if isinstance(feature, ClassLabel):
         return Classes(list(feature.names))
     values = set(train.data.unique(column))
     values.discard(None)
@@ -73,7 +73,7 @@ def read_classes(column: str, train: Rows) -> Classes:
     if largest >= MOST_CLASSES:
         problem = f"has label {largest}, allowed are 0 to {MOST_CLASSES - 1}"
         raise InputError("label_column", column, problem)
-    names = [str(number) for number in range(largest + 1)]
+    names = list(map(str, range(largest + 1)))
     return Classes(names)
 
 
@@ -117,15 +117,15 @@ def _wrong_labels(part: Rows, row: int, found: list[Any], classes: Classes) -> s
     else:
         problem += f" has label {first!r}, allowed are {classes.allowed}"
     if len(found) > 1:
-        distinct = list(dict.fromkeys(found))
-        problem += f"; {len(found)} of {len(part)} rows have such labels: {listed(distinct)}"
+        shown = listed(list(dict.fromkeys(found)))
+        problem += f"; {len(found)} of {len(part)} rows have such labels: {shown}"
     return problem
 
 
 def check_label_type(column: str, feature: Any) -> None:
-    """Reject a column of a type that cannot name classes."""
-    names_classes = isinstance(feature, datasets.ClassLabel) or is_text(feature) or is_number(feature)
-    if not names_classes:
+    """Reject a column of a type without classes."""
+    has_classes = isinstance(feature, ClassLabel) or is_text(feature) or is_number(feature)
+    if not has_classes:
         raise InputError("label_column", column, f"has type {feature}; allowed are ClassLabel, int, string")
 
 
@@ -138,20 +138,24 @@ def check_several(column: str, train: Tensor) -> None:
 
 def listed(labels: list[Any]) -> str:
     """Return the first labels as they are in the data, and the number of further ones."""
-    shown = ", ".join(map(repr, labels[:SHOWN]))
-    if len(labels) <= SHOWN:
-        return shown
-    return f"{shown} and {len(labels) - SHOWN} more"
+    first = map(repr, labels[:SHOWN])
+    shown = ", ".join(first)
+    more = len(labels) - SHOWN
+    if more > 0:
+        return f"{shown} and {more} more"
+    return shown
 
 
 def is_text(feature: Any) -> bool:
     """Return whether a column holds strings."""
-    return isinstance(feature, datasets.Value) and "string" in feature.dtype
+    return isinstance(feature, Value) and "string" in feature.dtype
 
 
 def is_number(feature: Any) -> bool:
     """Return whether a column holds integers, truth values or floats."""
-    return isinstance(feature, datasets.Value) and feature.dtype.startswith(("int", "uint", "bool", "float"))
+    if not isinstance(feature, Value):
+        return False
+    return feature.dtype.startswith(("int", "uint", "bool", "float"))
 
 
 def is_whole(label: Any) -> bool:

@@ -19,9 +19,10 @@ from ..files import entries_of, read_json
 from ..models.configuration_self_modeling import SelfModelingConfig
 from ..models.image_processing_self_modeling import SelfModelingImageProcessor
 
+PerChannel = float | tuple[float, ...]  # one number, or one per channel
 INTERPOLATIONS = tuple(method.name.lower() for method in Image.Resampling)
 FIELDS = ("image_size", "image_mean", "image_std", "interpolation")
-# settings of transformers' image processors that change pixels in unsupported ways
+# settings of transformers' image processors with unsupported changes of pixels
 _NOT_FOLLOWED = ("do_flip_channel_order", "do_color_quantize", "do_grayscale", "rescale_offset")
 
 
@@ -48,17 +49,19 @@ class ImagePreprocessing:
     """
 
     image_size: tuple[int, int] | None = None
-    image_mean: float | tuple[float, ...] = 0.5
-    image_std: float | tuple[float, ...] = 0.5
+    image_mean: PerChannel = 0.5
+    image_std: PerChannel = 0.5
     interpolation: str = "bicubic"
     num_channels: int | None = None
     source: str = "package default"
 
     def __post_init__(self) -> None:
         for name in ("image_mean", "image_std"):
-            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
+            numbers = _numbers(name, getattr(self, name))
+            object.__setattr__(self, name, numbers)
         if self.interpolation not in INTERPOLATIONS:
-            raise InputError("interpolation", self.interpolation, f"allowed are {', '.join(INTERPOLATIONS)}")
+            allowed = ", ".join(INTERPOLATIONS)
+            raise InputError("interpolation", self.interpolation, f"allowed are {allowed}")
         if self.num_channels not in (None, 1, 3):
             raise InputError("num_channels", self.num_channels, "allowed are 1 (grey) and 3 (RGB)")
         if self.image_size is not None:
@@ -76,7 +79,7 @@ class ImagePreprocessing:
         """Return the values for images of this shape.
 
         Raises:
-            InputError: a number of means or deviations that does not match the channels.
+            InputError: a number of means or deviations other than the channels'.
         """
         for name in ("image_mean", "image_std"):
             values = getattr(self, name)
@@ -98,7 +101,7 @@ class ImagePreprocessing:
             image_std=self._per_channel(self.image_std),
         )
 
-    def _per_channel(self, values: float | tuple[float, ...]) -> list[float]:
+    def _per_channel(self, values: PerChannel) -> list[float]:
         assert self.num_channels is not None
         if isinstance(values, tuple):
             return list(values)
@@ -109,7 +112,7 @@ class ImagePreprocessing:
         return asdict(self)
 
 
-def _numbers(name: str, values: Any) -> float | tuple[float, ...]:
+def _numbers(name: str, values: Any) -> PerChannel:
     """Return one number if the values of all channels are equal, else the tuple of them."""
     numbers = (values,)
     if isinstance(values, Sequence) and not isinstance(values, str):
@@ -129,7 +132,9 @@ def _numbers(name: str, values: Any) -> float | tuple[float, ...]:
 
 def _sides(size: Any) -> tuple[int, int]:
     """Return height and width. A single number is both."""
-    sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+    sides = (size, size)
+    if isinstance(size, Sequence):
+        sides = tuple(size)
     usable = len(sides) == 2
     for side in sides:
         is_integer = isinstance(side, Integral) and not isinstance(side, bool)
@@ -195,12 +200,13 @@ def _of_transformers(name: str, revision: str) -> ImagePreprocessing:
     try:
         processor = AutoImageProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
     except ValueError as error:
-        problem = f"its image processor cannot be read ({error}); allowed are those of transformers"
-        raise InputError("backbone_name", name, " ".join(problem.split())) from error
+        reason = " ".join(str(error).split())
+        problem = f"its image processor cannot be read ({reason}); allowed are those of transformers"
+        raise InputError("backbone_name", name, problem) from error
     for setting in _NOT_FOLLOWED:
         if getattr(processor, setting, None):
-            fields = ", ".join(f"`{field}`" for field in FIELDS)
-            problem = f"its image processor has {setting}, which is not followed here; give {fields} instead"
+            fields = "`, `".join(FIELDS)
+            problem = f"its image processor has {setting}, which is not followed here; give `{fields}` instead"
             raise InputError("backbone_name", name, problem)
     encoder = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     mean, std = _normalization(processor)
@@ -271,7 +277,7 @@ def network_preprocessing(folder: Path, config: SelfModelingConfig) -> ImagePrep
         config: configuration of the network. It decides size and channels.
 
     Raises:
-        InputError: entries of the file that are missing or of a wrong type.
+        InputError: missing entries of the file, or entries of a wrong type.
     """
     channels, height, width = config.input_shape
     found = ImagePreprocessing(image_size=(height, width))
@@ -285,7 +291,8 @@ def network_preprocessing(folder: Path, config: SelfModelingConfig) -> ImagePrep
         # version 0.1.0 wrote "bilinear" (transformers' default) beside networks trained on bicubic images
         interpolation = found.interpolation
         if values.get("image_processor_type") == SelfModelingImageProcessor.__name__:
-            interpolation = Image.Resampling(values["resample"]).name.lower()
+            resampling = Image.Resampling(values["resample"])
+            interpolation = resampling.name.lower()
         return replace(
             found,
             image_mean=values["image_mean"],

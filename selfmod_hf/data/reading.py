@@ -39,7 +39,7 @@ def load_split(spec: TaskSpec, field: str, split: str) -> datasets.Dataset:
         split: name of the split.
 
     Raises:
-        InputError: a data set, configuration or split that is missing or cannot be read, or a split without rows.
+        InputError: a missing or unreadable data set, configuration or split, or a split without rows.
     """
     source = _source(spec)
     try:
@@ -54,7 +54,7 @@ def load_split(spec: TaskSpec, field: str, split: str) -> datasets.Dataset:
 
 
 def check_column(data: datasets.Dataset, field: str, column: str) -> None:
-    """Reject a column that the data set lacks."""
+    """Reject a column missing in the data set."""
     if column not in data.column_names:
         raise InputError(field, column, f"no such column; the data set has {', '.join(data.column_names)}")
 

@@ -34,11 +34,13 @@ class Rows:
         everything = np.arange(len(self))
         if np.array_equal(places, everything):
             return self
-        return Rows(self.data.select(places), self.split, self.numbers[places])
+        data = self.data.select(places)
+        return Rows(data, self.split, self.numbers[places])
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Return a column as it is stored, with images undecoded and labels of a ClassLabel as integers."""
-        table = self.data.select_columns([name]).with_format("arrow")[:]
+        data = self.data.select_columns([name])
+        table = data.with_format("arrow")[:]
         return table[name]
 
     def encoded(self, name: str) -> tuple[np.ndarray, list[Any]]:

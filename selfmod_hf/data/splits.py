@@ -50,9 +50,11 @@ def read_splits(
     if spec.skip_missing:
         parts = [_without_missing(part, content, spec.label_column) for part in parts]
     if spec.test_fraction is not None:
-        parts = _held_out(parts[0], spec.label_column, spec.test_fraction, spec.split_seed)
+        [everything] = parts
+        parts = _held_out(everything, spec.label_column, spec.test_fraction, spec.split_seed)
     used = []
-    for part, most in zip(parts, (max_train_samples, max_test_samples), strict=True):
+    limits = (max_train_samples, max_test_samples)
+    for part, most in zip(parts, limits, strict=True):
         places = spread(len(part), most)
         rows = part.take(places)
         _check_missing(rows, field, content)
@@ -69,20 +71,19 @@ def resolve_task(spec: TaskSpec) -> TaskSpec:
             images, and any other with a column of strings as texts.
 
     Raises:
-        InputError: a data set that cannot be read, or a missing or ambiguous column or split.
+        InputError: an unreadable data set, or a missing or ambiguous column or split.
 
     Example:
         >>> resolve_task(TaskSpec(name="digits", dataset_name=None)).name
         'digits'
     """
-    content_named = spec.text_column is not None or spec.image_column is not None
-    test_named = spec.test_split is not None or spec.test_fraction is not None
-    all_named = content_named and test_named and spec.label_column is not None
-    if spec.dataset_name is None or all_named:
+    content = spec.text_column or spec.image_column
+    test = spec.test_split or spec.test_fraction
+    if spec.dataset_name is None or (content and test and spec.label_column):
         return spec
     train = load_split(spec, "train_split", spec.train_split)
     texts = spec.text_column is not None
-    if not content_named:
+    if content is None:
         images = _image_columns(train)
         texts = not images
         if texts and not _text_columns(train, spec.label_column):
@@ -95,7 +96,7 @@ def resolve_task(spec: TaskSpec) -> TaskSpec:
 
 
 def _resolved(spec: TaskSpec, train: Dataset, texts: bool) -> TaskSpec:
-    """Return the task with names for the columns and the test split that it does not name."""
+    """Return the task with names for its unnamed columns and test split."""
     changes: dict[str, Any] = {}
     if texts and spec.text_column is None:
         found = _text_columns(train, spec.label_column)
@@ -138,7 +139,7 @@ def _label_column(data: Dataset) -> str:
     for name, feature in data.features.items():
         if isinstance(feature, ClassLabel):
             class_labels.append(name)
-        elif is_number(feature) and not feature.dtype.startswith("float"):
+        elif is_number(feature) and "float" not in feature.dtype:
             integers.append(name)
     return _only(data, "label_column", "class labels", class_labels or integers)
 
@@ -185,7 +186,8 @@ def _test_split(spec: TaskSpec, train: Dataset) -> str:
 
 def _all_rows(spec: TaskSpec, field: str, split: str) -> Rows:
     data = load_split(spec, field, split)
-    return Rows(data, split, np.arange(len(data)))
+    numbers = np.arange(len(data))
+    return Rows(data, split, numbers)
 
 
 def _without_missing(part: Rows, *columns: str) -> Rows:
@@ -208,8 +210,8 @@ def _check_missing(part: Rows, field: str, column: str) -> None:
         return
     row = part.numbers[missing[0]]
     kind = field.removesuffix("_column")
-    share = f"split {part.split!r}, {len(missing)} of {len(part)} rows"
-    problem = f"row {row} holds no {kind} ({share}; `skip_missing` leaves such rows out)"
+    share = f"{len(missing)} of {len(part)} rows"
+    problem = f"row {row} holds no {kind} (split {part.split!r}, {share}; `skip_missing` leaves such rows out)"
     raise InputError(field, column, problem)
 
 
@@ -231,5 +233,6 @@ def _held_out(part: Rows, label_column: str, fraction: float, seed: int) -> list
         problem = f"{len(part)} rows of {found} classes cannot be shared out so ({error})"
         raise InputError("test_fraction", fraction, problem) from error
     everything = np.arange(len(part))
-    train = np.setdiff1d(everything, test)
-    return [part.take(train), part.take(np.sort(test))]
+    train = np.setdiff1d(everything, test)  # sorted
+    test = np.sort(test)
+    return [part.take(train), part.take(test)]

@@ -17,7 +17,7 @@ class TaskSpec:
         dataset_name: Hub id, local folder in Hub layout, or a single CSV, TSV, JSON, JSONL or parquet file. None is
             scikit-learn's digits, available without the Hub.
         dataset_config: configuration of the data set, if it has several.
-        image_column: column of images. None: `image`, else the only one of that type.
+        image_column: column of images. None: `image`, else the only one of its type.
         text_column: column of texts. `load_texts` takes None for `text`, else the only column of strings.
         label_column: column of class labels (ClassLabel, integers or strings). None: `label`, else the only one of
             that type.
@@ -210,7 +210,7 @@ def default_recipe(hidden_sizes: Sequence[int] = (128,)) -> dict[str, Any]:
 
 
 def get_task(name: str) -> TaskSpec:
-    """Return the built-in task of that name.
+    """Return the built-in task of this name.
 
     Raises:
         InputError: an unknown name. The message lists the known ones.

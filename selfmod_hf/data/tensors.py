@@ -28,7 +28,7 @@ class TensorData(Dataset):
     Attributes:
         labels: (N,), int64, each in [0, number of classes).
         device: device of the batches.
-        task: the task that the samples were read for, if any.
+        task: the samples' task, if any.
     """
 
     labels: Tensor
@@ -82,7 +82,7 @@ class TensorData(Dataset):
 
     @abstractmethod
     def processor(self) -> Any:
-        """Return the image processor or tokenizer that prepares a raw sample as here. It is saved beside a model."""
+        """Return the image processor or tokenizer for raw samples. It is saved beside a model."""
 
     @abstractmethod
     def to(self, device: Device) -> Self:
@@ -100,7 +100,7 @@ class TaskData(Generic[Data]):
         train: training samples.
         test: test samples.
         label_names: names of the classes, in the order of their numbers.
-        task: the task, with the columns and the test split that were found for it.
+        task: the task, with its columns and test split named.
     """
 
     train: Data

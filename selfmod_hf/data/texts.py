@@ -92,9 +92,11 @@ class TextTensors(TensorData):
         tokens, lengths = self._gather(rows.flatten())
         lengths = lengths.view(rows.shape)  # (K, B)
         totals = lengths.sum(dim=1)  # (K,)
-        positions = torch.arange(int(totals.max()), device=totals.device)
+        longest = int(totals.max())
+        positions = torch.arange(longest, device=totals.device)
         filled = positions < totals.unsqueeze(1)  # (K, N)
-        input_ids = tokens.new_zeros(filled.shape).masked_scatter_(filled, tokens)
+        filler = tokens.new_zeros(filled.shape)
+        input_ids = filler.masked_scatter_(filled, tokens)
         return self._on_device(
             {
                 "input_ids": input_ids,
@@ -165,8 +167,8 @@ def load_texts(  # noqa: PLR0913 - public
         max_test_samples: number of test samples, spread evenly over the split. None: all.
 
     Raises:
-        InputError: a missing column or split, no sample, a missing text, a label out of range, one class only, or a
-            data set or tokenizer that cannot be reached.
+        InputError: a missing column or split, no sample, a missing text, a label out of range, one class only, or an
+            unreachable data set or tokenizer.
     """
     checked_limits(max_train_samples=max_train_samples, max_test_samples=max_test_samples, max_length=max_length)
     if spec.dataset_name is None:
@@ -212,7 +214,7 @@ def _as_it_is_saved(tokenizer: Any, max_length: int | None) -> Any:
 
 
 def load_tokenizer(name: str, revision: str = "main", subfolder: str = "") -> Any:
-    """Load the tokenizer of that name, from the Hub or from a folder.
+    """Load the tokenizer of this name, from the Hub or from a folder.
 
     Raises:
         InputError: no tokenizer could be read.
@@ -220,7 +222,8 @@ def load_tokenizer(name: str, revision: str = "main", subfolder: str = "") -> An
     try:
         return AutoTokenizer.from_pretrained(name, revision=revision, subfolder=subfolder, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise InputError("tokenizer_name", name, f"no tokenizer could be read ({first_line(error)})") from error
+        problem = f"no tokenizer could be read ({first_line(error)})"
+        raise InputError("tokenizer_name", name, problem) from error
 
 
 def _check_type(spec: TaskSpec, data: datasets.Dataset) -> None:

@@ -22,7 +22,7 @@ AutoImageProcessor.register(
     SelfModelingConfig,
     image_processor_classes={"pil": SelfModelingImageProcessor, "torchvision": SelfModelingImageProcessor},
 )
-# these write the code beside the weights, for those who load with trust_remote_code
+# these write the code beside the weights, for loading with trust_remote_code
 SelfModelingConfig.register_for_auto_class()
 SelfModelingForImageClassification.register_for_auto_class("AutoModelForImageClassification")
 SelfModelingForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")

@@ -1,185 +1,44 @@
 """Configuration of a self-modeling network.
 
-A copy of this file travels with every pushed model (``trust_remote_code``), so it imports nothing of the
-package.
+A copy of this file travels with every pushed model (``trust_remote_code``), so it imports nothing of the package but
+the file beside it, by a flat relative import.
 """
 
 import difflib
-import functools
-import inspect
-import re
-import sys
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
-from huggingface_hub.dataclasses import as_validated_field, strict
-from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
+from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig
 
-# A configuration may come from a stranger. Larger values would take memory or time without end before anything can
-# be counted. The size of the complete network is compared with the memory when the network is built.
-MOST = 2**31 - 1  # of any number that is a size
-MOST_CLASSES = 1_000_000
-MOST_PIXELS = 16_384  # of one side
-MOST_LAYERS = 1_000
+from .fields_self_modeling import (
+    MOST,
+    MOST_CLASSES,
+    SIZES,
+    architecture_field,
+    dtype_field,
+    image_sides_field,
+    is_size,
+    label_names_field,
+    raise_value_errors,
+    shown,
+    size_field,
+    sizes_field,
+    source_field,
+    weight_field,
+)
 
-# arguments of `timm.create_model` that choose the weights, or that this package sets itself
+# arguments of `timm.create_model` for the choice of weights, and arguments set by this package
 _NOT_ARCHITECTURE = (
     "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "scriptable",
     "exportable", "no_jit", "num_classes", "in_chans", "features_only",
 )  # fmt: skip
-_DTYPES = ("float32", "float64", "bfloat16", "float16")
-NETWORK_SOURCE = "network:"  # begins a target_source that names another network
-_SIZES = f"allowed are integers from 1 to {MOST}"
 
 
-# ---- ranges of single fields. The types stand in the annotations of the fields ----
-
-
-@as_validated_field
-def _weight(value: float) -> None:
-    if not 0 <= value <= sys.float_info.max:
-        raise ValueError("allowed are finite numbers of at least 0")
-
-
-@as_validated_field
-def _size(value: int | None) -> None:
-    if value is not None and not 1 <= value <= MOST:
-        raise ValueError(_SIZES)
-
-
-@as_validated_field
-def _sizes(value: list[int] | tuple[int, ...]) -> None:
-    if len(value) > MOST_LAYERS or not all(1 <= size <= MOST for size in value):
-        raise ValueError(f"{_SIZES}, at most {MOST_LAYERS} of them")
-
-
-@as_validated_field
-def _image_sides(value: int | list[int] | tuple[int, ...] | None) -> None:
-    if value is None:
-        return
-    sides = [value, value] if isinstance(value, int) else value
-    if len(sides) != 2 or not all(1 <= side <= MOST_PIXELS for side in sides):
-        raise ValueError(f"allowed are integers from 1 to {MOST_PIXELS}, one or height and width")
-
-
-@as_validated_field
-def _label_names(value: dict[int, str] | dict[str, str] | None) -> None:
-    if value is None:
-        return
-    expected = {str(number) for number in range(len(value))}
-    if not 0 < len(value) <= MOST_CLASSES or set(map(str, value)) != expected:
-        raise ValueError(f"allowed are mappings of the numbers from 0 to the classes' names, at most {MOST_CLASSES}")
-
-
-@as_validated_field
-def _source(value: str) -> None:
-    is_network = value.startswith(NETWORK_SOURCE) and len(value) > len(NETWORK_SOURCE)
-    if value not in ("own", "shuffled", "random") and not is_network:
-        raise ValueError(f"allowed are own, shuffled, random, {NETWORK_SOURCE}<folder or Hub id>")
-
-
-@as_validated_field
-def _floating_point(value: Any) -> None:
-    if value is not None and str(value).removeprefix("torch.") not in _DTYPES:
-        raise ValueError(f"allowed are {', '.join(_DTYPES)}")
-
-
-@as_validated_field
-def _architecture(value: Mapping[str, Any] | PreTrainedConfig | None) -> None:
-    if value is None:
-        return
-    described = value.to_dict() if isinstance(value, PreTrainedConfig) else value
-    for name, number in _integers_in(described):
-        if abs(number) > _most(name):
-            raise ValueError(
-                f"{name}={number} is too large; allowed are integers of at most {MOST} "
-                f"(layers {MOST_LAYERS}, classes {MOST_CLASSES}, image sides {MOST_PIXELS})"
-            )
-
-
-def _integers_in(value: Any, name: str = "") -> Iterator[tuple[str, int]]:
-    """Yield all integers in nested mappings and lists, each with the name of its entry."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _integers_in(item, str(key))
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _integers_in(item, name)
-    elif isinstance(value, int):
-        yield name, value
-
-
-def _most(name: str) -> int:
-    """Return the largest integer for an entry of this name. Layers and classes are counted one by one."""
-    if name.endswith("image_size"):
-        return MOST_PIXELS
-    if "labels" in name:
-        return MOST_CLASSES
-    if name.endswith(("size", "dim", "width")):
-        return MOST
-    counted = re.search("layer|depth|block|repeat|stage", name)
-    return MOST_LAYERS if counted else MOST
-
-
-def _is_size(value: Any, most: int) -> bool:
-    """Return whether an untyped value is an integer from 1 to `most`."""
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
-
-
-# ---- errors ----
-
-
-def _raise_value_errors(strict_class: Any) -> Any:
-    """Make a strict dataclass raise ValueErrors of one line.
-
-    huggingface_hub raises errors of its own kind, on two lines and without the value. transformers raises TypeErrors
-    and AttributeErrors for wrong values of its own fields.
-    """
-    strict_init = strict_class.__init__
-    strict_setattr = strict_class.__setattr__
-
-    @functools.wraps(strict_init)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        try:
-            strict_init(self, *args, **kwargs)
-        except StrictDataclassClassValidationError as error:
-            raise ValueError(str(error.__cause__)) from error
-        except (TypeError, AttributeError) as error:  # of a field of transformers' own
-            raise ValueError(f"config: a field has a wrong type ({error})") from error
-
-    def __setattr__(self: Any, name: str, value: Any) -> None:
-        try:
-            strict_setattr(self, name, value)
-        except StrictDataclassFieldValidationError as error:
-            reason = str(error.__cause__)
-            if isinstance(error.__cause__, TypeError):
-                reason = _allowed_by(strict_class.__dataclass_fields__[name].type)
-            raise ValueError(f"{name}={_shown(value)}: {reason}") from error
-
-    strict_class.__init__ = __init__
-    strict_class.__setattr__ = __setattr__
-    return strict_class
-
-
-def _allowed_by(annotation: Any) -> str:
-    if get_origin(annotation) is Literal:
-        return f"allowed are {', '.join(get_args(annotation))}"
-    return f"allowed is {inspect.formatannotation(annotation)}"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-# ---- the configuration ----
-
-
-@_raise_value_errors
+@raise_value_errors
 @strict
 class SelfModelingConfig(PreTrainedConfig):
-    """Describe a classifier that also predicts activations of its own layers.
+    """Describe a classifier with predictions of its own layers' activations.
 
     The network is ``backbone -> hidden -> (classifier, self_model_head)``: `hidden` is a stack of linear layers
     with ReLU, and both heads read the same last features (Premakumar et al. 2024, arXiv 2407.10188, section 2).
@@ -200,7 +59,7 @@ class SelfModelingConfig(PreTrainedConfig):
         image_size: height and width in pixels. One number means a square. Default: the encoder's own, or 28. Stored
             as ``[height, width]``.
         num_channels: channels of the input image. Default: the encoder's own, or 1.
-        target_layers: modules whose activations are predicted, as `model.named_modules()` spells them
+        target_layers: modules with predicted activations, as `model.named_modules()` spells them
             (``"hidden.relu1"``, ``"backbone.layer4"``). A leading ``"backbone."`` is optional. A wildcard matches
             within one part of a name: ``"encoder.layer.*.output"``. Empty means the baseline, a plain classifier.
             If one forward calls a module several times (ALBERT's layers are one module), its last call counts.
@@ -211,10 +70,10 @@ class SelfModelingConfig(PreTrainedConfig):
         classification_weight: weight w_c of the classification loss, >= 0.
         detach_targets: whether the targets are constants for the gradient. True is the recipe behind the paper's
             figures. With False, training can change predictions and targets, as in the paper's text.
-        target_source: the activations that are predicted. ``"own"``: those of the target layers. The others are
-            controls: ``"shuffled"`` (those of the previous sample of the batch), ``"random"`` (a fixed random
-            projection of the input), ``"network:<folder or Hub id>"`` (another trained network's). The last two are
-            given to `forward` as `self_model_targets`, by the Trainer.
+        target_source: origin of the predicted activations. ``"own"``: the target layers. The others are controls:
+            ``"shuffled"`` (those of the previous sample of the batch), ``"random"`` (a fixed random projection of the
+            input), ``"network:<folder or Hub id>"`` (another trained network's). The Trainer gives the last two to
+            `forward` as `self_model_targets`.
         target_normalization: ``"rms"`` divides the targets of each sample by their root mean square. Shrinking
             activations then does not lower the square error.
         activation_penalty: weight w_a of the mean square of the target layers' activations, >= 0. It needs no
@@ -222,7 +81,7 @@ class SelfModelingConfig(PreTrainedConfig):
 
     Raises:
         ValueError: if a value has a wrong type or is outside its range. The message has the field's name, the value
-            and what is allowed. Also if an unknown name looks like one of these fields.
+            and the allowed values. Also if an unknown name looks like one of these fields.
 
     Example:
         >>> config = SelfModelingConfig(hidden_sizes=[64], target_layers=["hidden.relu1"], num_labels=10)
@@ -243,38 +102,38 @@ class SelfModelingConfig(PreTrainedConfig):
     ]
 
     backbone: str = "mlp"
-    backbone_kwargs: dict[str, Any] = _architecture(default_factory=dict)
-    backbone_config: dict[str, Any] | PreTrainedConfig | None = _architecture(default=None)
+    backbone_kwargs: dict[str, Any] = architecture_field(default_factory=dict)
+    backbone_config: dict[str, Any] | PreTrainedConfig | None = architecture_field(default=None)
     base_model: str | None = None
     small_image_stem: bool = False
     feature_pooling: Literal["mean", "first"] = "mean"
-    hidden_sizes: list[int] | tuple[int, ...] = _sizes(default=())
-    image_size: int | list[int] | tuple[int, ...] | None = _image_sides(default=None)
-    num_channels: int | None = _size(default=None)
+    hidden_sizes: list[int] | tuple[int, ...] = sizes_field(default=())
+    image_size: int | list[int] | tuple[int, ...] | None = image_sides_field(default=None)
+    num_channels: int | None = size_field(default=None)
     target_layers: str | list[str] | tuple[str, ...] = ()
     target_pooling: Literal["mean", "first", "flatten"] = "mean"
-    aux_weight: int | float = _weight(default=0.0)
-    classification_weight: int | float = _weight(default=1.0)
+    aux_weight: int | float = weight_field(default=0.0)
+    classification_weight: int | float = weight_field(default=1.0)
     detach_targets: bool = True
-    target_source: str = _source(default="own")
+    target_source: str = source_field(default="own")
     target_normalization: Literal["none", "rms"] = "none"
-    activation_penalty: int | float = _weight(default=0.0)
-    # fields of PreTrainedConfig, which checks less
-    dtype: Any = _floating_point(default=None)
-    id2label: dict[int, str] | dict[str, str] | None = _label_names(default=None)
+    activation_penalty: int | float = weight_field(default=0.0)
+    # fields of PreTrainedConfig with further checks
+    dtype: Any = dtype_field(default=None)
+    id2label: dict[int, str] | dict[str, str] | None = label_names_field(default=None)
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.transformers_version is None:  # a file written by transformers may hold the names of other packages
-            self._check_names(kwargs)
+            _check_names(kwargs)
         # not a field, because PreTrainedConfig has a property of this name
         num_labels = kwargs.get("num_labels")
-        if num_labels is not None and not _is_size(num_labels, MOST_CLASSES):
-            raise ValueError(f"num_labels={_shown(num_labels)}: allowed are integers from 1 to {MOST_CLASSES}")
+        if num_labels is not None and not is_size(num_labels, MOST_CLASSES):
+            raise ValueError(f"num_labels={shown(num_labels)}: allowed are integers from 1 to {MOST_CLASSES}")
         super().__post_init__(**kwargs)
         self._complete()
 
     def _complete(self) -> None:
-        """Fill in the defaults that depend on the encoder, and store each field in one form."""
+        """Fill in the encoder's defaults, and store each field in one form."""
         encoder: dict[str, Any] = {}
         if self.backbone_config is not None:
             given = self.backbone_config
@@ -295,31 +154,19 @@ class SelfModelingConfig(PreTrainedConfig):
             self.target_layers = [self.target_layers]
         self.target_layers = list(self.target_layers)
 
-    def _check_names(self, others: Mapping[str, Any]) -> None:
-        """Raise a ValueError for a name that looks like a mistyped field.
-
-        PreTrainedConfig takes any name, and transformers passes many. Among the names of its own configurations
-        (5.24), only hidden_size is as close to a field as this.
-        """
-        known = [*SelfModelingConfig.__annotations__, "num_labels"]
-        for name, value in others.items():
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
-            if close and close[0] != name:
-                raise ValueError(f"{name}={_shown(value)}: no such field; did you mean {close[0]}?")
-
     @property
     def reads_text(self) -> bool:
-        """Whether the backbone takes tokens, not images."""
+        """Return whether the backbone takes tokens, not images."""
         if self.backbone != "transformers":
             return self.backbone == "embedding_bag"
         assert self.backbone_config is not None
-        # by its class: some encoders of images have a vocabulary, too (BEiT). A missing class is an error later
+        # by its class, because some encoders of images have a vocabulary too (BEiT). A missing class is an error later
         encoder = encoder_class(self.backbone_config["model_type"])
         return encoder is not None and encoder.main_input_name == "input_ids"
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the input image."""
+        """Return channels, height and width of the input image."""
         assert self.num_channels is not None
         assert isinstance(self.image_size, list)
         height, width = self.image_size
@@ -327,23 +174,27 @@ class SelfModelingConfig(PreTrainedConfig):
 
     @property
     def _uses_timm(self) -> bool:
-        return self.backbone.startswith("timm/") and len(self.backbone) > len("timm/")
+        return self.backbone.startswith("timm/") and self.backbone != "timm/"
 
     # `strict` runs the methods named validate_* after __post_init__
 
     def validate_backbone(self) -> None:
-        """Raise a ValueError for an unknown backbone, or one that does not match backbone_config."""
-        if self.backbone not in ("mlp", "embedding_bag", "transformers") and not self._uses_timm:
+        """Raise a ValueError for an unknown backbone, or one in conflict with backbone_config."""
+        known = self._uses_timm or self.backbone in ("mlp", "embedding_bag", "transformers")
+        if not known:
             raise ValueError(
                 f"backbone={self.backbone!r}: allowed are 'mlp', 'timm/<model name>', 'embedding_bag', 'transformers'"
             )
-        if (self.backbone == "transformers") != (self.backbone_config is not None):
+        encoder = self.backbone_config
+        if (self.backbone == "transformers") != (encoder is not None):
             raise ValueError(f"backbone={self.backbone!r}: 'transformers', and it alone, goes with a backbone_config")
-        if self.backbone_config is not None and not isinstance(self.backbone_config.get("model_type"), str):
+        if encoder is None:
+            return
+        if not isinstance(encoder.get("model_type"), str):
             raise ValueError("backbone_config: a 'model_type' is needed, as transformers names its encoders")
 
     def validate_backbone_kwargs(self) -> None:
-        """Raise a ValueError for arguments that the backbone does not take."""
+        """Raise a ValueError for unknown arguments of the backbone."""
         given = self.backbone_kwargs
         if self._uses_timm:
             for name in _NOT_ARCHITECTURE:
@@ -353,10 +204,10 @@ class SelfModelingConfig(PreTrainedConfig):
                         "fields; leave it out"
                     )
         elif self.backbone == "embedding_bag":
-            are_sizes = all(_is_size(size, MOST) for size in given.values())
+            are_sizes = all(is_size(size, MOST) for size in given.values())
             if set(given) != {"num_embeddings", "embedding_dim"} or not are_sizes:
                 raise ValueError(
-                    f"backbone_kwargs={given!r}: an embedding bag takes num_embeddings and embedding_dim, {_SIZES}"
+                    f"backbone_kwargs={given!r}: an embedding bag takes num_embeddings and embedding_dim, {SIZES}"
                 )
         elif given:
             raise ValueError(f"backbone_kwargs={given!r}: backbone {self.backbone!r} takes none")
@@ -368,26 +219,48 @@ class SelfModelingConfig(PreTrainedConfig):
 
     def validate_target_layers(self) -> None:
         """Raise a ValueError for the weight of a term without a layer."""
-        if self.aux_weight > 0 and not self.target_layers:
+        if self.target_layers:
+            return
+        if self.aux_weight > 0:
             raise ValueError(f"aux_weight={self.aux_weight!r} without target_layers: name a layer to predict, or use 0")
-        if self.activation_penalty > 0 and not self.target_layers:
+        if self.activation_penalty > 0:
             raise ValueError(
                 f"activation_penalty={self.activation_penalty!r} without target_layers: name a layer, or use 0"
             )
 
 
 def _without_place(encoder: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an encoder's configuration without the folder it was read from. That path means nothing elsewhere."""
+    """Return an encoder's configuration without the path of its folder. That path means nothing elsewhere."""
     kept = {}
     for name, value in encoder.items():
-        if name != "_name_or_path":
-            kept[name] = _without_place(value) if isinstance(value, Mapping) else value
+        if isinstance(value, Mapping):
+            value = _without_place(value)
+        kept[name] = value
+    kept.pop("_name_or_path", None)
     return kept
 
 
+def _check_names(others: Mapping[str, Any]) -> None:
+    """Raise a ValueError for a name like a mistyped field.
+
+    PreTrainedConfig takes any name, and transformers passes many. Among the names of its own configurations (5.24),
+    only hidden_size is as close to a field as this.
+    """
+    known = [*SelfModelingConfig.__annotations__, "num_labels"]
+    for name, value in others.items():
+        for field in difflib.get_close_matches(name, known, n=1, cutoff=0.9):
+            if field != name:
+                raise ValueError(f"{name}={shown(value)}: no such field; did you mean {field}?")
+
+
 def encoder_class(model_type: str) -> Any:
-    """Return the first encoder class that transformers has for a type, or None."""
-    if model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in AutoModel._model_mapping:
+    """Return the first encoder class of a type in transformers, or None."""
+    if model_type not in CONFIG_MAPPING:
         return None
-    found = AutoModel._model_mapping[CONFIG_MAPPING[model_type]]
-    return found[0] if isinstance(found, tuple) else found
+    config_class = CONFIG_MAPPING[model_type]
+    if config_class not in AutoModel._model_mapping:
+        return None
+    found = AutoModel._model_mapping[config_class]
+    if isinstance(found, tuple):
+        return found[0]
+    return found

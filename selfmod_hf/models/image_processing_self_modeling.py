@@ -16,17 +16,17 @@ from transformers.processing_utils import ImagesKwargs
 
 
 class SelfModelingImageKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
-    """Adds `num_channels` to the settings of every image processor."""
+    """Add `num_channels` to the settings of every image processor."""
 
     num_channels: int | None
 
 
 class SelfModelingImageProcessor(PilBackend):
-    """Prepares pictures as the images of the training were prepared.
+    """Prepare pictures as the images of the training were prepared.
 
     A picture is turned upright by its EXIF tag and converted to RGB or grey. It is then resized without a crop, divided
     by 255 and normalized. Pixels must be of 8 bits and opaque, because a conversion would cut off wider values and
-    would show what lies hidden below transparent pixels.
+    would show the hidden colours of transparent pixels.
 
     Args:
         size: ``{"height": ..., "width": ...}`` in pixels.
@@ -36,7 +36,12 @@ class SelfModelingImageProcessor(PilBackend):
         image_std: divides afterwards, one number per channel.
 
     Raises:
-        ValueError: (when called) pixels that are transparent, fractions, or outside of 0 to 255.
+        ValueError: (when called) transparent pixels, fractions, or numbers outside of 0 to 255.
+
+    Example:
+        >>> processor = SelfModelingImageProcessor(size={"height": 8, "width": 8}, num_channels=1)
+        >>> processor.pixels(Image.new("RGB", (20, 10))).shape
+        (1, 8, 8)
     """
 
     valid_kwargs = SelfModelingImageKwargs
@@ -57,17 +62,21 @@ class SelfModelingImageProcessor(PilBackend):
         Args:
             image: a PIL image, or an array or tensor of whole numbers from 0 to 255.
             num_channels: 1 or 3. Default: the processor's own.
-            input_data_format: where an array has its channels, "channels_first" or "channels_last". Default: inferred.
+            input_data_format: place of an array's channels, "channels_first" or "channels_last". Default: inferred.
             kwargs: further settings of transformers' image processors. They decide nothing here.
 
         Raises:
-            ValueError: pixels that are transparent, fractions, or outside of 0 to 255.
+            ValueError: transparent pixels, fractions, or numbers outside of 0 to 255.
         """
-        picture = image if isinstance(image, Image.Image) else _as_picture(np.asarray(image), input_data_format)
-        picture = plain_picture(picture)
-        if (num_channels or self.num_channels) == 1:
-            return np.array(picture.convert("L"))[None]
-        return np.moveaxis(np.array(picture.convert("RGB")), -1, 0)
+        if not isinstance(image, Image.Image):
+            image = _as_picture(np.asarray(image), input_data_format)
+        picture = plain_picture(image)
+        channels = num_channels or self.num_channels
+        if channels == 1:
+            grey = np.array(picture.convert("L"))
+            return grey[None]
+        colours = np.array(picture.convert("RGB"))
+        return np.moveaxis(colours, -1, 0)
 
     def pixels(self, picture: Any, num_channels: int | None = None) -> np.ndarray:
         """Return a picture's pixels as the network sees them before normalization.
@@ -85,21 +94,28 @@ def plain_picture(picture: Image.Image) -> Image.Image:
     """Return the picture upright, as L or RGB.
 
     Raises:
-        ValueError: pixels that are transparent, fractions, or outside of 0 to 255, or a mode that cannot be converted.
+        ValueError: transparent pixels, fractions, or numbers outside of 0 to 255, or a mode without a conversion.
     """
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith(("I", "F")):  # more than 8 bits per pixel: Pillow would cut them off silently
-        return Image.fromarray(_eight_bits(np.asarray(picture), f"mode {picture.mode}"))
-    if picture.has_transparency_data and np.asarray(picture.convert("RGBA"))[:, :, 3].min() < 255:
-        raise ValueError(
-            f"has transparent pixels (mode {picture.mode}); allowed are opaque images: paste them on a background first"
-        )
-    return picture.convert("RGB" if num_channels_of(picture) == 3 else "L")
+        pixels = _eight_bits(np.asarray(picture), f"mode {picture.mode}")
+        return Image.fromarray(pixels)
+    if picture.has_transparency_data:
+        opacity = np.asarray(picture.convert("RGBA"))[:, :, 3]
+        if opacity.min() < 255:
+            raise ValueError(
+                f"has transparent pixels (mode {picture.mode}); allowed are opaque images: paste them on a background "
+                "first"
+            )
+    mode = "RGB" if num_channels_of(picture) == 3 else "L"
+    return picture.convert(mode)
 
 
 def num_channels_of(picture: Image.Image) -> int:
     """Return 1 for a picture of a grey mode, 3 for one of a colour mode or with a palette."""
-    return 1 if picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I") else 3
+    if picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I"):
+        return 1
+    return 3
 
 
 def _as_picture(values: np.ndarray, input_data_format: Any) -> Image.Image:
@@ -109,14 +125,15 @@ def _as_picture(values: np.ndarray, input_data_format: Any) -> Image.Image:
             values = np.moveaxis(values, 0, -1)
         if values.shape[-1] == 1:
             values = values[:, :, 0]
-    return Image.fromarray(np.ascontiguousarray(_eight_bits(values, str(values.dtype))))
+    pixels = _eight_bits(values, str(values.dtype))
+    return Image.fromarray(np.ascontiguousarray(pixels))
 
 
 def _eight_bits(values: np.ndarray, kind: str) -> np.ndarray:
     """Return the same numbers as uint8.
 
     Raises:
-        ValueError: a number that uint8 cannot hold.
+        ValueError: a number outside of uint8.
     """
     if values.dtype == np.uint8:
         return values

@@ -1,4 +1,4 @@
-"""Networks of this package, read from a folder or from the Hub and refused where they cannot be used."""
+"""Loading of this package's networks from a folder or from the Hub, with checks of configuration and weights."""
 
 from pathlib import Path
 
@@ -11,42 +11,56 @@ from .pretrained_self_modeling import SelfModelingPreTrainedModel
 
 
 def model_class_of(config: SelfModelingConfig) -> type[SelfModelingPreTrainedModel]:
-    """The class of networks that this configuration describes: of images, or of texts."""
-    return SelfModelingForSequenceClassification if config.reads_text else SelfModelingForImageClassification
+    """Return the class of networks for a configuration: of images, or of texts.
+
+    Example:
+        >>> model_class_of(SelfModelingConfig()).__name__
+        'SelfModelingForImageClassification'
+    """
+    if config.reads_text:
+        return SelfModelingForSequenceClassification
+    return SelfModelingForImageClassification
 
 
 def check_config(config: SelfModelingConfig) -> None:
-    """Reject a configuration that describes no network, or one larger than this machine.
+    """Reject a configuration of an impossible network, or of one larger than this machine.
 
-    The network is built on torch's meta device, which takes no memory.
+    The network is built on torch's meta device, so it takes no memory.
 
     Raises:
-        ValueError: what is wrong with it.
+        ValueError: the problem with the configuration.
+
+    Example:
+        >>> check_config(SelfModelingConfig(hidden_sizes=[4], target_layers=["relu9"]))
+        Traceback (most recent call last):
+        ValueError: target_layers: no module is named 'relu9'; allowed are hidden.linear1, hidden.relu1
     """
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             model_class_of(config)(config)
     except ValueError:
         raise
-    except Exception as error:  # what timm and transformers raise for arguments that are none can be anything
-        fields = {
-            name: getattr(config, name) for name in ("backbone", "backbone_kwargs", "backbone_config", "image_size")
-        }
-        given = ", ".join(f"{name}={value!r}" for name, value in fields.items() if value)
-        raise ValueError(f"{given}: no network can be built of it ({type(error).__name__}: {error})") from error
+    except Exception as error:  # timm and transformers raise errors of any kind for wrong arguments
+        given = []
+        for name in ("backbone", "backbone_kwargs", "backbone_config", "image_size"):
+            value = getattr(config, name)
+            if value:
+                given.append(f"{name}={value!r}")
+        fields = ", ".join(given)
+        raise ValueError(f"{fields}: no network can be built of it ({type(error).__name__}: {error})") from error
 
 
 def load_config(name: str | Path, *, revision: str = "main", subfolder: str = "") -> SelfModelingConfig:
-    """The configuration of a network of this package, in a folder or on the Hub.
+    """Load the configuration of a network of this package from a folder or from the Hub.
 
     Args:
         name: the folder, or the repository's id.
-        revision: of the repository: a branch, a tag or a commit.
-        subfolder: where in it the network lies.
+        revision: branch, tag or commit of the repository.
+        subfolder: folder of the network within it.
 
     Raises:
-        ValueError: it is of another model, or has a field that cannot be used.
-        OSError: there is none, or it cannot be read.
+        ValueError: the configuration of another model, or an unusable field.
+        OSError: no configuration, or an unreadable one.
     """
     where = Path(name, subfolder)
     try:
@@ -67,17 +81,17 @@ def load_config(name: str | Path, *, revision: str = "main", subfolder: str = ""
 def load_model(
     name: str | Path, *, revision: str = "main", subfolder: str = "", finite: bool = True
 ) -> SelfModelingPreTrainedModel:
-    """Return a trained network, in eval mode: all its weights, and no other.
+    """Return a trained network in eval mode, with all its weights.
 
     Args:
         name: the folder, or the repository's id.
-        revision: of the repository: a branch, a tag or a commit.
-        subfolder: where in it the network lies.
-        finite: refuse weights that are NaN or infinite; False for who can tell of a network that has diverged.
+        revision: branch, tag or commit of the repository.
+        subfolder: folder of the network within it.
+        finite: reject NaN and infinite weights. False: for callers with a use for diverged networks.
 
     Raises:
-        ValueError: configuration or weights that cannot be used.
-        OSError: there are none, or they cannot be read.
+        ValueError: unusable configuration or weights.
+        OSError: no configuration or weights, or unreadable files.
     """
     place = {"revision": revision, "subfolder": subfolder}
     config = load_config(name, **place)
@@ -87,7 +101,8 @@ def load_model(
         model = model_class_of(config).from_pretrained(name, config=config, trust_remote_code=False, **place)
     except SafetensorError as error:
         raise ValueError(f"{where}/model.safetensors: cannot be read ({error})") from error
-    for key, tensor in model.state_dict().items():
-        if finite and not bool(tensor.isfinite().all()):
-            raise ValueError(f"{where}/model.safetensors: {key} holds NaN or infinity")
+    if finite:
+        for key, tensor in model.state_dict().items():
+            if not tensor.isfinite().all():
+                raise ValueError(f"{where}/model.safetensors: {key} holds NaN or infinity")
     return model.eval()

@@ -1,31 +1,31 @@
-"""How many tokens a text may have, as an encoder's table of positions says.
+"""The largest number of tokens in a text, by an encoder's table of positions.
 
 A copy of this file travels with every pushed model (``trust_remote_code``), so it imports nothing of the package.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-# the names that encoders of transformers give their tables, and their configurations the number of positions
+# names of the tables in encoders of transformers, and of the number of positions in their configurations
 _TABLES = ("position_embeddings", "position_embedding", "embed_positions", "positions_embed", "wpe", "pos_encoding")
 _FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len")
 
 
 class Table(NamedTuple):
-    """The smallest table of positions of an encoder.
+    """Hold the size of an encoder's smallest table of positions.
 
     Attributes:
-        most: tokens it has room for.
-        padding: the token that takes no position (RoBERTa's, and those after it); None: each token takes one.
+        most: number of tokens with a position.
+        padding: the token without a position (in RoBERTa and its successors). None: each token takes a position.
     """
 
     most: int
     padding: int | None
 
-    def check(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> None:
-        """Reject texts that are too long, before an index falls outside of the table.
+    def check(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:
+        """Reject too long texts, before an index falls outside of the table.
 
         Args:
             input_ids: (B, T).
@@ -34,11 +34,14 @@ class Table(NamedTuple):
         Raises:
             ValueError: the longest text has too many tokens.
         """
-        given = input_ids if inputs_embeds is None else inputs_embeds
-        assert given is not None
-        length = given.shape[1]
-        if length > self.most and self.padding is not None and inputs_embeds is None:
-            length = int((given != self.padding).sum(dim=1).max())
+        if inputs_embeds is not None:
+            length = inputs_embeds.shape[1]
+        else:
+            assert input_ids is not None
+            length = input_ids.shape[1]
+            if length > self.most and self.padding is not None:
+                counts = (input_ids != self.padding).sum(dim=1)
+                length = int(counts.max())
         if length > self.most:
             raise ValueError(
                 f"input_ids: the longest text has {length} tokens; the encoder's table of positions allows at most "
@@ -48,36 +51,51 @@ class Table(NamedTuple):
 
 def position_table(encoder: nn.Module) -> Table | None:
     """Return the smallest table of positions, or None."""
-    found = []
+    smallest: Table | None = None
     for name, owner in encoder.named_modules():
-        pictures = "image" in name or "vision" in name  # another tower
-        if name.split(".")[-1] in _TABLES and not pictures:
-            weight = getattr(owner, "weight", None)
-            if isinstance(weight, torch.Tensor) and weight.dim() == 2:
-                found.append(_table(owner, len(weight)))
-        for table in _TABLES:
-            tensor = getattr(owner, table, None)
-            if isinstance(tensor, torch.Tensor) and tensor.dim() == 2 and not pictures:
-                found.append(Table(len(tensor), None))
-    return min(found, key=lambda table: table.most, default=None)
+        if "image" in name or "vision" in name:  # another tower
+            continue
+        for table in _tables_of(name, owner):
+            if smallest is None or table.most < smallest.most:
+                smallest = table
+    return smallest
 
 
-def _table(owner: Any, rows: int) -> Table:
-    """Return a table without the rows that no text uses."""
+def _tables_of(name: str, owner: Any) -> Iterator[Table]:
+    """Yield the tables of one module: itself if it is an embedding of positions, and its tensors of such names."""
+    weight: Any = getattr(owner, "weight", None)
+    if name.split(".")[-1] in _TABLES and _is_matrix(weight):
+        yield _embedding_table(owner, len(weight))
+    for table in _TABLES:
+        tensor: Any = getattr(owner, table, None)
+        if _is_matrix(tensor):
+            yield Table(len(tensor), None)
+
+
+def _is_matrix(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 2
+
+
+def _embedding_table(owner: Any, rows: int) -> Table:
+    """Return the table of an embedding, without the rows unused by texts."""
     padding = getattr(owner, "padding_idx", None)
-    if padding is not None:  # positions are counted from behind padding's
-        return Table(rows - padding - 1, padding)
-    return Table(rows - getattr(owner, "offset", 0), None)
+    if padding is None:
+        return Table(rows - getattr(owner, "offset", 0), None)
+    return Table(rows - padding - 1, padding)  # the first position comes after padding's
 
 
 def most_tokens(encoder: nn.Module) -> int | None:
-    """Return how many tokens a text may have at most, by the table of positions and by the configuration.
+    """Return the largest number of tokens in a text, by the table of positions and by the configuration.
 
-    None: there is no limit.
+    None means no limit.
     """
+    limits = []
     config = getattr(encoder, "config", None)
-    limits = [getattr(config, name, None) for name in _FIELDS]
+    for name in _FIELDS:
+        limit = getattr(config, name, None)
+        if isinstance(limit, int) and limit > 0:
+            limits.append(limit)
     table = position_table(encoder)
-    if table is not None:
+    if table is not None and table.most > 0:
         limits.append(table.most)
-    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=None)
+    return min(limits, default=None)

@@ -1,4 +1,4 @@
-"""Target layers: which modules they are, what they give in a forward call, and whether that can be predicted.
+"""Target layers: their modules, their activations in a forward call, and checks that these can be predicted.
 
 A copy of this file travels with every pushed model (``trust_remote_code``), so it imports nothing of the package but
 the files beside it, by flat relative imports.
@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .configuration_self_modeling import SelfModelingConfig
 from .losses_self_modeling import at_least_float32
 
-# The activations of the forward call that runs now in this thread. Several threads may call one network at once.
+# The activations of this thread's current forward call. Several threads may call one network at once.
 CALL = threading.local()
 
 
 class Capture:
-    """Forward hook that keeps a module's output for the forward call that runs in this thread.
+    """Keep a module's output for this thread's current forward call, as a forward hook.
 
     A module may be called several times in one forward (ALBERT's layers share one). Its last call counts.
 
@@ -33,61 +33,73 @@ class Capture:
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         activations = getattr(CALL, "activations", None)
-        if activations is None:  # a layer that is called by itself
+        if activations is None:  # the layer is called by itself
             return
-        first = output if isinstance(output, torch.Tensor) or not output else output[0]
-        if isinstance(first, torch.Tensor):
-            activations[self.name] = first.clone()  # a later in-place operation must not change it
+        if not isinstance(output, Tensor) and output:
+            output = output[0]
+        if isinstance(output, Tensor):
+            activations[self.name] = output.clone()  # a later in-place operation must not change it
 
 
-def pooled(activation: torch.Tensor, pooling: str, mask: torch.Tensor | None) -> torch.Tensor:
-    """One row per sample, (B, n): token-wise activations (B, T, n) pooled over the tokens, others flattened.
+def pooled(activation: Tensor, pooling: str, mask: Tensor | None) -> Tensor:
+    """Return one row per sample, (B, n): token-wise activations (B, T, n) pooled over the tokens, others flattened.
 
     Args:
         activation: (B, ...).
         pooling: "mean", "first" or "flatten".
-        mask: (B, T), nonzero for tokens that are no padding; None: all are. A sample without any gives zeros.
+        mask: (B, T), zero for padding. None: no token is padding. A sample of padding only gives zeros.
     """
     if activation.dim() != 3 or pooling == "flatten":
         return activation.flatten(start_dim=1)
     if mask is None:
-        return activation[:, 0] if pooling == "first" else activation.mean(dim=1)
+        if pooling == "first":
+            return activation[:, 0]
+        return activation.mean(dim=1)
     real = mask[:, :, None] != 0  # (B, T, 1)
     if pooling == "first":
-        first = real.long().argmax(dim=1, keepdim=True)  # (B, 1, 1)
-        return torch.where(real.any(dim=1), activation.take_along_dim(first, dim=1).squeeze(1), 0.0)
-    total = torch.where(real, at_least_float32(activation), 0.0).sum(dim=1)  # (B, n)
-    return (total / real.sum(dim=1).clamp(min=1)).to(activation.dtype)
+        place = real.long().argmax(dim=1, keepdim=True)  # (B, 1, 1)
+        first = activation.take_along_dim(place, dim=1)
+        has_token = real.any(dim=1)  # (B, 1)
+        return torch.where(has_token, first.squeeze(1), 0.0)
+    kept = torch.where(real, at_least_float32(activation), 0.0)
+    total = kept.sum(dim=1)  # (B, n)
+    count = real.sum(dim=1).clamp(min=1)
+    return (total / count).to(activation.dtype)
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a module's name fits a pattern, part by part: a wildcard does not reach over a dot."""
+    """Return whether a module's name fits a pattern, part by part. A wildcard does not match a dot."""
     parts = name.split(".")
-    candidates = (pattern.split("."), ["backbone", *pattern.split(".")])
-    return any(
-        len(parts) == len(wanted) and all(fnmatch.fnmatchcase(part, w) for part, w in zip(parts, wanted, strict=True))
-        for wanted in candidates
-    )
+    wanted = pattern.split(".")
+    missing = len(parts) - len(wanted)
+    if missing == 1 and parts[0] == "backbone":
+        del parts[0]
+    elif missing != 0:
+        return False
+    return all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
 def find_target_layers(network: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """Return the names of the modules that fit the patterns.
+    """Return the names of the modules matching the patterns.
 
     Raises:
-        ValueError: a pattern that no module fits. The message lists all names.
+        ValueError: a pattern without a module. The message lists all names.
     """
-    names = [name for name, _ in network.named_modules() if name.startswith(("backbone.", "hidden."))]
-    layers: list[str] = []
+    names = []
+    for name, _ in network.named_modules():
+        if name.startswith(("backbone.", "hidden.")):
+            names.append(name)
+    layers: dict[str, None] = {}  # an ordered set
     for pattern in patterns:
         found = [name for name in names if matches(name, pattern)]
         if not found:
             raise ValueError(f"target_layers: no module is named {pattern!r}; allowed are {', '.join(names)}")
-        layers += [name for name in found if name not in layers]
-    return layers
+        layers |= dict.fromkeys(found)
+    return list(layers)
 
 
 def hook_target_layers(network: nn.Module, layers: list[str]) -> None:
-    """Hook the modules that have the target layers' names now.
+    """Hook the current modules of the target layers' names.
 
     An adapter or a quantized layer may have replaced a layer since the last call. Then its output is the activation.
     """
@@ -97,22 +109,23 @@ def hook_target_layers(network: nn.Module, layers: list[str]) -> None:
         except AttributeError as error:
             raise ValueError(f"target_layers: {name!r} is no longer a module of the network") from error
         hooks = list(module._forward_hooks.values())  # another thread may add one now
-        if not any(isinstance(hook, Capture) and hook.name == name for hook in hooks):
+        captured = [hook.name for hook in hooks if isinstance(hook, Capture)]
+        if name not in captured:
             module.register_forward_hook(Capture(name))
 
 
 def layers_that_give(
     layers: list[str],
     patterns: Sequence[str],
-    activations: dict[str, torch.Tensor],
-    tokens: torch.Tensor | None,
+    activations: dict[str, Tensor],
+    tokens: Tensor | None,
 ) -> list[str]:
-    """Return the layers that were called. A wildcard may also match containers, which are never called.
+    """Return the called layers. A wildcard may also match containers, and these are never called.
 
     Args:
         layers: names of modules.
-        patterns: of the configuration.
-        activations: of two samples, by the names of their layers.
+        patterns: `target_layers` of the configuration.
+        activations: activations of two samples, by the names of their layers.
         tokens: (2, T), the two samples if they are texts.
 
     Raises:
@@ -120,94 +133,106 @@ def layers_that_give(
     """
     called = [name for name in layers if name in activations]
     for pattern in patterns:
-        if not any(matches(name, pattern) for name in called):
+        found = [name for name in called if matches(name, pattern)]
+        if not found:
             raise ValueError(
                 f"target_layers: {pattern!r} gives no activation (a container of layers is never called); name a "
                 f"layer within it, such as '{pattern}.*'"
             )
     for name, activation in activations.items():
-        shape = tuple(activation.shape)
-        usable = activation.dim() > 1 and len(activation) == 2 and activation.is_floating_point()
-        if tokens is not None:  # texts differ in length
-            usable &= activation.dim() == 2 or (activation.dim() == 3 and shape[1] == tokens.shape[1])
-        if not usable:
+        if not _can_be_predicted(activation, tokens):
             raise ValueError(
-                f"target_layers: {name!r} gives {shape} for two samples; allowed are layers that give (samples, n) "
-                "or, of texts, (samples, tokens, n)"
+                f"target_layers: {name!r} gives {tuple(activation.shape)} for two samples; allowed are layers that "
+                "give (samples, n) or, of texts, (samples, tokens, n)"
             )
     return called
 
 
+def _can_be_predicted(activation: Tensor, tokens: Tensor | None) -> bool:
+    """Return whether an activation of two samples has one row of floats per sample, for texts of any length too."""
+    dimensions = activation.dim()
+    if not activation.is_floating_point() or dimensions < 2 or len(activation) != 2:
+        return False
+    if tokens is None or dimensions == 2:
+        return True
+    return dimensions == 3 and activation.shape[1] == tokens.shape[1]
+
+
 def check_same_in_training(
-    expected: dict[str, torch.Tensor],
-    found: dict[str, torch.Tensor],
+    expected: dict[str, Tensor],
+    found: dict[str, Tensor],
     layers: list[str],
     pooling: str,
     rates: list[tuple[Any, str, str]],
 ) -> None:
-    """Reject targets that a training step may lack, or of which it sees a part.
+    """Reject targets missing or incomplete in some training steps.
 
     Args:
         expected: the activations of a call in eval mode.
-        found: those of a call in training mode that leaves out all that it can.
+        found: the activations of a call in training mode, with as much left out as possible.
         layers: the target layers.
-        pooling: of the configuration.
-        rates: at which the backbone leaves out layers or patches, from `drop_rates`.
+        pooling: `target_pooling` of the configuration.
+        rates: the backbone's rates of left-out layers or patches, from `drop_rates`.
 
     Raises:
         ValueError: names the layer and the rates.
     """
+    descriptions = {described for _, _, described in rates}
+    rates_in_words = ", ".join(sorted(descriptions))
     for layer in layers:
-        changed = layer not in found or len(expected[layer].shape) != len(found[layer].shape)
-        if pooling == "flatten":
-            changed = changed or expected[layer].shape != found[layer].shape
+        changed = True
+        if layer in found:
+            before = expected[layer].shape
+            after = found[layer].shape
+            changed = len(before) != len(after)
+            if pooling == "flatten":
+                changed = before != after
         if changed:
-            given = ", ".join(sorted({described for _, _, described in rates}))
             raise ValueError(
                 f"target_layers: {layer!r} is skipped or cut in some training steps, because the backbone has "
-                f"{given}; allowed are 0 there, or layers that give all their activations in every step"
+                f"{rates_in_words}; allowed are 0 there, or layers that give all their activations in every step"
             )
 
 
-def choose_targets(
-    config: SelfModelingConfig, own: torch.Tensor, given: torch.Tensor | None, needed: bool
-) -> torch.Tensor | None:
-    """Return what the self-model predicts, (B, n), by `config.target_source`. None: it is neither given nor needed.
+def choose_targets(config: SelfModelingConfig, own: Tensor, given: Tensor | None, needed: bool) -> Tensor | None:
+    """Return the self-model's targets, (B, n), by `config.target_source`. None: neither given nor needed.
 
     Args:
-        config: of the network.
+        config: the network's.
         own: (B, n), activations of the target layers.
-        given: (B, n), of a source outside of the network.
+        given: (B, n), targets of a source outside of the network.
         needed: whether a loss is computed.
 
     Raises:
-        ValueError: given targets that are missing, of another size, or that the source does not take. A batch of one
-            sample, whose targets cannot be shuffled.
+        ValueError: missing targets, targets of another size or for another source, or a batch of one sample to be
+            shuffled.
     """
     source = config.target_source
-    takes_given = source not in ("own", "shuffled")
-    if given is not None and (not takes_given or given.shape != own.shape):
+    is_outside = source not in ("own", "shuffled")
+    if given is not None and (not is_outside or given.shape != own.shape):
         raise ValueError(
             f"self_model_targets: of shape {tuple(given.shape)} with target_source={source!r}; allowed are "
             f"{tuple(own.shape)} with 'random' and 'network:...', and None with the other sources"
         )
-    if not needed and source != "own" and given is None:
-        return None
     if source == "own":
         chosen = own
-    elif source == "shuffled":
-        chosen = of_previous_samples(own)
     elif given is not None:
         chosen = given.to(own.dtype)
+    elif not needed:
+        return None
+    elif source == "shuffled":
+        chosen = of_previous_samples(own)
     else:
         raise ValueError(f"target_source={source!r}: a loss needs `self_model_targets`; the Trainer gives them")
     if config.target_normalization == "rms":
         chosen = with_unit_rms(chosen)
-    return chosen.detach() if config.detach_targets else chosen
+    if config.detach_targets:
+        return chosen.detach()
+    return chosen
 
 
-def of_previous_samples(targets: torch.Tensor) -> torch.Tensor:
-    """Return the targets of the previous sample of the batch for each sample, (B, n).
+def of_previous_samples(targets: Tensor) -> Tensor:
+    """Return for each sample the targets of the previous sample of the batch, (B, n).
 
     A training batch is a random draw. So this pairs samples at random, and it draws no random number itself.
 
@@ -219,7 +244,8 @@ def of_previous_samples(targets: torch.Tensor) -> torch.Tensor:
     return targets.roll(1, dims=0)
 
 
-def with_unit_rms(targets: torch.Tensor) -> torch.Tensor:
+def with_unit_rms(targets: Tensor) -> Tensor:
     """Divide the targets of each sample, (B, n), by their root mean square. Zeros stay zeros."""
     mean_square = targets.square().mean(dim=1, keepdim=True)  # (B, 1)
-    return targets * (mean_square + torch.finfo(targets.dtype).eps).rsqrt()
+    smallest = torch.finfo(targets.dtype).eps
+    return targets * (mean_square + smallest).rsqrt()

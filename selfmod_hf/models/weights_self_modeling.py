@@ -1,4 +1,4 @@
-"""Weights of self-modeling networks: their names in files, and what a file must hold.
+"""Weights of self-modeling networks: their names in files, and checks of complete files.
 
 A copy of this file travels with every pushed model, like the model's own.
 """
@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from .losses_self_modeling import Tensors
 
-def use_own_names(model: Any, state_dict: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
-    """Rename weights that are about to be loaded to the names that the model gives them.
+
+def use_own_names(model: Any, state_dict: Tensors, prefix: str, *_: Any) -> None:
+    """Rename weights to the model's own names before they are loaded.
 
     transformers writes some encoders under the names of its older versions (ViT, DeiT, BEiT, DINOv2, Swin, ...), and
     only `from_pretrained` renames them. `load_state_dict` alone would find none of their weights. This function is a
@@ -21,26 +23,29 @@ def use_own_names(model: Any, state_dict: dict[str, torch.Tensor], prefix: str, 
 
     Args:
         model: a self-modeling network.
-        state_dict: the weights, changed in place. Names that already fit stay.
-        prefix: begins each name where the network is a part of another module.
+        state_dict: the weights, changed in place. Correct names stay.
+        prefix: beginning of each name, for a network within another module.
     """
     given = {name.removeprefix(prefix): value for name, value in state_dict.items()}
-    if given.keys() <= model.state_dict().keys():
+    own_names = model.state_dict().keys()
+    if given.keys() <= own_names:
         return
+    renamed = _renamed(model, given)
     state_dict.clear()
-    for name, value in _renamed(model, given).items():
+    for name, value in renamed.items():
         state_dict[prefix + name] = value
 
 
-def _renamed(model: Any, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the weights as `from_pretrained` names them. What does not fit stays, for torch to report."""
-    types = [value.dtype for value in given.values() if value.is_floating_point()] or [torch.float32]
-    with torch.random.fork_rng(devices=[]):  # what is missing is drawn, and thrown away below
+def _renamed(model: Any, given: Tensors) -> Tensors:
+    """Return the weights with the names of `from_pretrained`. Other weights stay, for torch to report."""
+    types = [value.dtype for value in given.values() if value.is_floating_point()]
+    widest = reduce(torch.promote_types, types or [torch.float32])  # no value is rounded
+    with torch.random.fork_rng(devices=[]):  # missing weights are drawn, and thrown away below
         twin, info = type(model).from_pretrained(
             None,
             config=model.config,
             state_dict=given,
-            dtype=reduce(torch.promote_types, types),  # no value is rounded
+            dtype=widest,
             output_loading_info=True,
         )
     found = twin.state_dict()
@@ -57,17 +62,20 @@ def check_weights(info: Mapping[str, Any], where: str | Path, *, ignore_mismatch
     """Raise an error if weights were missing, left over, or of other shapes when a network was loaded.
 
     Args:
-        info: what `from_pretrained` returns with `output_loading_info`.
+        info: second result of `from_pretrained` with `output_loading_info`.
         where: the file, for the error.
         ignore_mismatched_sizes: accept other shapes.
 
     Raises:
-        ValueError: the first name that does not fit, and how many there are.
+        ValueError: the first wrong name, and the number of wrong names.
     """
-    for problem in ("missing", "unexpected", "mismatched"):
+    problems = ["missing", "unexpected"]
+    if not ignore_mismatched_sizes:
+        problems.append("mismatched")
+    for problem in problems:
         names = info[f"{problem}_keys"]
-        if names and not (problem == "mismatched" and ignore_mismatched_sizes):
-            first = sorted(map(str, names))[0]
+        if names:
+            first = min(map(str, names))
             raise ValueError(f"{where}: does not fit config.json ({problem}: {first}, {len(names)} in all)")
 
 
@@ -77,14 +85,16 @@ def check_backbone_weights(info: Mapping[str, Any], name: str) -> None:
     The encoder's former head may be left over. A pooling layer may be missing because nothing here reads it.
 
     Args:
-        info: what `from_pretrained` returns with `output_loading_info`.
+        info: second result of `from_pretrained` with `output_loading_info`.
         name: the encoder's repository or folder.
 
     Raises:
-        ValueError: the first name that is missing or has another shape, and how many there are.
+        ValueError: the first missing name or name of another shape, and the number of such names.
     """
-    lacking = {key for key in info["missing_keys"] if not key.startswith("pooler.")}
-    lacking |= {key for key, *_ in info["mismatched_keys"]}
+    lacking = [key for key, *_ in info["mismatched_keys"]]
+    for key in info["missing_keys"]:
+        if not key.startswith("pooler."):
+            lacking.append(key)
     if lacking:
         raise ValueError(
             f"{name}: holds no weights of the right shape for {min(lacking)}, {len(lacking)} in all; "
@@ -93,8 +103,10 @@ def check_backbone_weights(info: Mapping[str, Any], name: str) -> None:
 
 
 def copy_buffers(source: nn.Module, target: nn.Module) -> None:
-    """Give `target` copies of the buffers of `source` that both have, also of those that no file holds."""
-    theirs = dict(source.named_buffers())
-    for name, _ in list(target.named_buffers()):
-        owner, _, leaf = name.rpartition(".")
-        setattr(target.get_submodule(owner), leaf, theirs[name].clone())
+    """Give `target` copies of its buffers' values in `source`, also of buffers in no file."""
+    buffers = dict(source.named_buffers())
+    names = [name for name, _ in target.named_buffers()]
+    for name in names:
+        path, _, leaf = name.rpartition(".")
+        owner = target.get_submodule(path)
+        setattr(owner, leaf, buffers[name].clone())

@@ -158,6 +158,6 @@ def test_a_bug_in_the_loss_is_no_wrong_flag(tmp_path, monkeypatch):
     def broken(*args):
         raise ValueError("shapes (3,) and (4,) are not aligned")
 
-    monkeypatch.setattr("selfmod_hf.models.pretrained_self_modeling.self_modeling_losses", broken)
+    monkeypatch.setattr("selfmod_hf.models.losses_self_modeling.self_modeling_losses", broken)
     with pytest.raises(ValueError, match="are not aligned"):
         main(["train", *SMALL["train"], f"--output_dir={tmp_path}"])
