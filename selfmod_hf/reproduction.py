@@ -34,7 +34,7 @@ def reproduce(
 ) -> ReproductionFolder:
     """Run the paper's experiment on each task: a search, the sweep, TensorBoard logs and the report.
 
-    A second call with the same arguments continues where the first one stopped.
+    A second call with the same arguments continues an interrupted first one.
 
     Args:
         tasks: of digits (needs no network), mnist, cifar10 and imdb.
@@ -43,10 +43,10 @@ def reproduce(
         settings: other fields of `ReproduceSettings`, such as `scale="full"`.
 
     Returns:
-        The folder. Its `content` is the index, which names the files of each part.
+        The folder. Its `content` is the index with the files of each part.
 
     Raises:
-        ValueError: a setting that cannot be used, or a folder that was begun with other settings.
+        ValueError: an unusable setting, or a folder of other settings.
 
     Example:
         from selfmod_hf import reproduce
@@ -65,14 +65,14 @@ def _ignore(line: str) -> None:
 
 
 class Reproduction:
-    """A reproduction that can begin. Its input is checked and the data of all tasks are loaded.
+    """One reproduction. Its input is checked and the data of all tasks are loaded.
 
     Args:
         settings: tasks and scale.
         output_dir: the folder. None: `runs/reproduce-<scale>`.
 
     Raises:
-        ValueError: a setting that cannot be used, or a folder that was begun with other settings.
+        ValueError: an unusable setting, or a folder of other settings.
     """
 
     def __init__(self, settings: ReproduceSettings, output_dir: str | Path | None = None) -> None:
@@ -81,11 +81,13 @@ class Reproduction:
         self.settings = settings
         self.folder = ReproductionFolder(output_dir or f"runs/reproduce-{settings.scale}")
         self.folder.check(settings.scale, {task: settings.fields_of(task) for task in settings.names})
-        unfinished = [task for task in settings.names if not self.folder.is_finished(task, "report")]
-        self.tasks = [_Task(self.folder, task, settings) for task in unfinished]
+        self.tasks = []
+        for task in settings.names:
+            if not self.folder.is_finished(task, "report"):
+                self.tasks.append(_Task(self.folder, task, settings))
 
     def work(self, say: Callable[[str], None]) -> None:
-        """Do the parts that are not finished.
+        """Do the unfinished parts.
 
         Args:
             say: called with each line of progress.
@@ -121,6 +123,7 @@ class _Task:
             self.tuner = Tuner(*settings.tune_settings(name), self.path / "tune")
 
     def work(self, say: Callable[[str], None]) -> None:
+        """Do the unfinished parts."""
         self.say = say
         if self.tuner is not None:
             self._part("tune", self._tune)
@@ -150,17 +153,18 @@ class _Task:
     def _tune(self) -> dict[str, Any]:
         assert self.tuner is not None
         search = self.tuner.settings
-        self.say(f"{self.name}, tune: {search.trials} trials over {' '.join(search.space)}")
+        space = " ".join(search.space)
+        self.say(f"{self.name}, tune: {search.trials} trials over {space}")
         self.tuner.work(_ignore)
-        uses = "uses its learning rate" if self.settings.use_tuned else "keeps the recipe's settings"
         result = self.tuner.finish()
-        tuned = _tuned(result)
-        tuned["used"] = f"the experiment {uses}"
-        self.folder.task(self.name)["tuned"] = tuned
-        text = "no trial is usable"
+        use = "the experiment keeps the recipe's settings"
+        if self.settings.use_tuned:
+            use = "the experiment uses its learning rate"
+        self.folder.task(self.name)["tuned"] = {**_tuned(result), "used": use}
+        best = "no trial is usable"
         if result.best is not None:
-            text = ", ".join(f"{name} {value:.3g}" for name, value in result.best.params.items())
-        self.say(f"{self.name}, tune: best {text}; the experiment {uses}")
+            best = ", ".join(f"{name} {value:.3g}" for name, value in result.best.params.items())
+        self.say(f"{self.name}, tune: best {best}; {use}")
         return {"results": f"{self.name}/tune/pareto.json"}
 
     def _sweep(self) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def _help_with_flags(text: str, names: set[str]) -> str:
 
 
 def current_spelling(command: str, argv: Sequence[str]) -> list[str]:
-    """Return the arguments of a command with the current spelling of each flag. A line names each that was old.
+    """Return the arguments of a command with the current spelling of each flag. A line names each old one.
 
     Args:
         command: its name.
@@ -97,14 +97,14 @@ def current_spelling(command: str, argv: Sequence[str]) -> list[str]:
 
 
 def typed_values(parser: HfArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
-    """Return the flags that were typed, by name, in the order of the help.
+    """Return the typed flags by name, in the order of the help.
 
     Args:
         parser: for them.
         argv: as typed.
 
     Raises:
-        UsageError: an unknown flag, or a value that a flag does not take.
+        UsageError: an unknown flag, or a value of another type.
     """
     absent = object()
     names = [action.dest for action in parser._actions if action.dest != "help"]
@@ -114,11 +114,11 @@ def typed_values(parser: HfArgumentParser, argv: Sequence[str]) -> dict[str, Any
 
 
 def check_no_unknown(parser: HfArgumentParser, unknown: Sequence[str], names: Sequence[str]) -> None:
-    """Raise a UsageError for the first argument that belongs to no flag.
+    """Raise a UsageError for the first argument of no flag.
 
     Args:
         parser: of the command.
-        unknown: the arguments that it left over.
+        unknown: its leftover arguments.
         names: its flags, without dashes.
     """
     if not unknown:
@@ -130,16 +130,16 @@ def check_no_unknown(parser: HfArgumentParser, unknown: Sequence[str], names: Se
 
 
 def parse(parser: HfArgumentParser, argv: Sequence[str], *, positional: str | None = None) -> tuple[Any, ...]:
-    """Return the dataclasses that these flags fill.
+    """Return the dataclasses with the values of these flags.
 
     Args:
         parser: for them.
         argv: as typed.
         positional: a field of the first dataclass. Its value may be given without a flag, anywhere except behind a
-            switch such as --quiet, which would take it.
+            switch such as --quiet.
 
     Raises:
-        UsageError: an unknown flag, or a value that a flag does not take.
+        UsageError: an unknown flag, or a value of another type.
     """
     with one_line():
         *instances, unknown = parser.parse_args_into_dataclasses(
@@ -161,7 +161,7 @@ def read_config_file(path: str, parser: HfArgumentParser) -> dict[str, Any]:
         parser: of the command.
 
     Raises:
-        UsageError: no such file, no mapping, a key that is no flag, or a value that a flag does not take.
+        UsageError: a missing file, no mapping, an unknown key, or a value of another type.
     """
     with one_line():
         values = read_yaml("config", path)
@@ -174,20 +174,20 @@ def read_config_file(path: str, parser: HfArgumentParser) -> dict[str, Any]:
 
 
 def print_note(text: str) -> None:
-    """Print a line that is no error to the standard error. Of several processes the first one prints."""
+    """Print a note to the standard error. Of several processes the first one prints."""
     if int(os.environ.get("RANK", 0)) == 0:
         print(f"selfmod: {text}", file=sys.stderr)
 
 
 def note_unseen_classes(data: TaskData[Any]) -> None:
-    """Print the classes of the test samples that no training sample has, because no network can learn them."""
+    """Print the classes that only test samples have, because no network can learn them."""
     if data.unseen_classes:
         shown = ", ".join(f"{name} ({count} test samples)" for name, count in data.unseen_classes.items())
         print_note(f"no training sample has these classes: {shown}")
 
 
 def line_printer(quiet: bool) -> Callable[[str], None]:
-    """Return a function that prints a line of progress, or with `quiet` nothing."""
+    """Return the function for lines of progress. It prints them, unless `quiet` is True."""
     if quiet:
         return lambda line: None
     return lambda line: print(line, flush=True)

@@ -21,7 +21,7 @@ SHOWN = {
 
 
 class EpochLines(TrainerCallback):
-    """Prints the newest value of each figure in `SHOWN`, once for each step that is evaluated."""
+    """Prints the newest value of each figure in `SHOWN`, once for each evaluated step."""
 
     def __init__(self) -> None:
         self.printed_at = -1
@@ -39,7 +39,7 @@ class EpochLines(TrainerCallback):
 
 
 def newest_rlct(log_history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the log entry of the newest RLCT that was estimated while training, or None.
+    """Return the log entry of the newest RLCT of a training, or None.
 
     Args:
         log_history: of the Trainer's state.
@@ -67,7 +67,7 @@ class SilentProgressBar(ProgressCallback):
 
 
 def sampling_bar(quiet: bool) -> Callable[[int, int], None] | None:
-    """Return a function that shows a bar of (steps done, steps in all), or None where nobody looks."""
+    """Return the function for a bar of (steps done, all steps), or None without a terminal."""
     if quiet or not sys.stderr.isatty():
         return None
     bar = tqdm(desc="Sampling", unit="step")

@@ -12,15 +12,15 @@ from .usage_errors import UsageError, hub_in_one_line
 
 @dataclass
 class PushArguments:
-    """What to push, and where to."""
+    """Flags of the command."""
 
     folder: str | None = setting(
         "Folder of a trained model, of `selfmod sweep`, or of a Space; may be given without the flag's name."
     )
-    repo: str | None = setting("Repository, user/name. A sweep becomes a model and a data set of that name.")
+    repo: str | None = setting("Repository, user/name. A sweep becomes a model and a data set of this name.")
     private: bool = setting("Make new repositories private.", default=False)
-    create_pr: bool = setting("Open a pull request in place of writing to the branch.", default=False)
-    revision: str | None = setting("Branch to write to, made where it is missing, or refs/pr/N; default: main.")
+    create_pr: bool = setting("Open a pull request instead of writing to the branch.", default=False)
+    revision: str | None = setting("Branch to write to (it is made if it is missing), or refs/pr/N; default: main.")
     license: str | None = setting(
         "License in the cards, by the Hub's identifier (apache-2.0, mit, ...); default: the run's own, else that of "
         "the card on the Hub, else that of the pretrained backbone, else none."
@@ -34,10 +34,10 @@ def flag_classes() -> tuple[type, ...]:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Push; print the addresses.
+    """Push, and print the addresses.
 
     Raises:
-        UsageError: input that cannot be used, a Hub that refuses, a connection that broke off.
+        UsageError: unusable input, a rejection by the Hub, or a lost connection.
     """
     (args,) = parse(make_parser("push", *flag_classes()), argv, positional="folder")
     quieten(args.quiet)

@@ -16,7 +16,7 @@ from .usage_errors import UsageError, hub_in_one_line
 
 @dataclass
 class ReportArguments:
-    """What to report on, and where to write it."""
+    """Flags of the command."""
 
     folder: str | None = setting(
         "Results folder of `selfmod sweep`, or the repository it was pushed to; may be given without the flag's name."
@@ -25,7 +25,7 @@ class ReportArguments:
         "Count networks at chance level (no more accurate than guessing) in means, tests and trends, too.",
         default=False,
     )
-    output_dir: str | None = setting("Where it all goes; default: FOLDER/report, or runs/hub/<repository>/report.")
+    output_dir: str | None = setting("Folder of the report; default: FOLDER/report, or runs/hub/<repository>/report.")
 
 
 def flag_classes() -> tuple[type, ...]:
@@ -37,7 +37,7 @@ def run(argv: Sequence[str]) -> None:
     """Write the report, and print its tables.
 
     Raises:
-        UsageError: no folder, or one that holds no finished network.
+        UsageError: no folder, or a folder without a finished network.
     """
     (args,) = parse(make_parser("report", *flag_classes()), argv, positional="folder")
     if args.folder is None:

@@ -39,10 +39,10 @@ def flag_classes() -> tuple[type, ...]:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Do the parts that are not finished; print each task's table and the place of its report.
+    """Do the unfinished parts, then print each task's table and the place of its report.
 
     Raises:
-        UsageError: input that cannot be used, before any training.
+        UsageError: unusable input, before any training.
     """
     settings, args = parse(make_parser("reproduce", *flag_classes()), argv)
     quieten(args.quiet)
@@ -57,7 +57,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _with_fewer_epochs(say: Callable[[str], None]) -> Callable[[str], None]:
-    """Return a function that passes lines to `say`, those about epochs only now and then."""
+    """Return `say` with fewer lines about epochs."""
     last = 0.0
 
     def say_some(line: str) -> None:

@@ -27,7 +27,7 @@ WITH_SELF_TEST = ("self_test", "num_draws", "seed", "quiet")  # the other flags 
 
 @dataclass
 class RLCTArguments:
-    """Which networks, and where to write."""
+    """Flags of the command itself."""
 
     model: str | None = setting("Trained model: a folder, or a repository of the Hub.")
     revision: str | None = setting("Branch, tag or commit of the repository.")
@@ -50,10 +50,10 @@ def flag_classes() -> tuple[type, ...]:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Estimate, write, print a table.
+    """Estimate, write the files and print a table.
 
     Raises:
-        UsageError: input that cannot be used, before any sampling.
+        UsageError: unusable input, before any sampling.
     """
     data_settings, args, settings = parse(make_parser("rlct", *flag_classes()), argv)
     quieten(args.quiet)
@@ -92,7 +92,7 @@ def _estimate(
     keywords: dict[str, Any],
     given: Mapping[str, Any],
 ) -> Callable[[Path], None]:
-    """Estimate, and return the function that writes and prints the results."""
+    """Estimate, and return the function for the results: it writes and prints them."""
     from ..trainer.saved_rlct import calibrate_saved, estimate_checkpoints, estimate_saved, replicate_rlct
 
     if args.calibrate:
@@ -117,7 +117,7 @@ def _join_processes(device: str) -> bool:
 
 
 def _check_self_test(*given: Any) -> None:
-    """Raise a UsageError for a flag that has no effect on the self-test."""
+    """Raise a UsageError for a flag without effect on the self-test."""
     for settings in given:
         for field in fields(settings):
             value = getattr(settings, field.name)
@@ -154,14 +154,14 @@ def _saved_networks(args: RLCTArguments) -> list[SavedNetwork]:
 
 
 def _note_fewer_samples(data: TensorData, taken: Mapping[str, Any]) -> None:
-    """Print that the data set has fewer samples than the network was trained on, so that it must have changed."""
+    """Print a note if the data set has fewer samples than the training had, because it has changed then."""
     count = taken.get("max_train_samples", len(data))
     if len(data) < count:
         print_note(f"{len(data)} training samples here, but the network was trained on {count}")
 
 
 def _print_taken(args: RLCTArguments, keywords: Mapping[str, Any], taken: Mapping[str, Any]) -> None:
-    """Print which published settings and data are used in place of flags."""
+    """Print the published settings and data in place of flags."""
     parts = []
     if "members" in keywords:
         parts.append(
@@ -205,7 +205,7 @@ def _write_checkpoints(results: Mapping[Path, LLCResult], output: Path) -> None:
 
 
 def _print_self_test(settings: RLCTSettings) -> None:
-    """Print estimates of models whose learning coefficient is known, beside the truth."""
+    """Print estimates of models of known learning coefficient, beside the truth."""
     from ..complexity.ground_truth.self_test import self_test
 
     num_draws = 2000 if settings.num_draws is None else settings.num_draws

@@ -33,10 +33,10 @@ def flag_classes() -> tuple[type, ...]:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Train and measure the networks that are not finished; print the table.
+    """Train and measure the unfinished networks, then print the table.
 
     Raises:
-        UsageError: input that cannot be used, before any training.
+        UsageError: unusable input, before any training.
     """
     settings, args = parse(make_parser("sweep", *flag_classes()), argv)
     quieten(args.quiet)

@@ -37,10 +37,10 @@ def flag_classes() -> tuple[type, ...]:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Train, evaluate, save; print a table.
+    """Train, evaluate, save and print a table.
 
     Raises:
-        UsageError: input that cannot be used, before any training.
+        UsageError: unusable input, before any training.
     """
     settings, quiet = run_settings(typed_values(parser(), argv))
     quieten(quiet)
@@ -86,7 +86,7 @@ def run_settings(typed: dict[str, Any]) -> tuple[RunSettings, bool]:
         typed: flags of this command, by name.
 
     Raises:
-        UsageError: input that cannot be used.
+        UsageError: unusable input.
     """
     from ..experiments.run_settings import RunSettings
 
@@ -105,7 +105,7 @@ def backbone_flag(settings: RunSettings) -> str:
 
 
 def _note_baseline(settings: RunSettings, model: SelfModelingPreTrainedModel) -> None:
-    """Print that a network does not model itself, unless the user asked for that."""
+    """Print a note if a network does not model itself without the user's wish."""
     if model.self_model_head is not None and model.config.aux_weight == 0:
         print_note("--aux_weight is 0: nothing trains the self-model of --target_layers")
     if model.self_model_head is None and "aux_weight" not in settings.given:
@@ -115,7 +115,7 @@ def _note_baseline(settings: RunSettings, model: SelfModelingPreTrainedModel) ->
 
 
 def _show_progress(trainer: SelfModelingTrainer, quiet: bool) -> None:
-    """Show lines and a bar in place of transformers' lines, which repeat every entry of every log."""
+    """Show lines and a bar, because transformers' lines repeat every entry of every log."""
     from transformers import PrinterCallback, ProgressCallback
 
     from .progress import EpochLines, SilentProgressBar

@@ -51,15 +51,11 @@ def flag_classes() -> tuple[type, ...]:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Run trials until the tuning has all of them; print the Pareto front and the best trial's command.
+    """Run all trials, then print the Pareto front and the best trial's command.
 
     Raises:
-        UsageError: input that cannot be used, before any training.
+        UsageError: unusable input, before any training.
     """
-    try:
-        import optuna  # noqa: F401
-    except ImportError as error:
-        raise UsageError("selfmod tune needs optuna: pip install 'selfmod_hf[tune]'") from error
     from ..experiments.tune import Tuner, TuneSettings
 
     typed = typed_values(train.parser("tune", TuneArguments), argv)

@@ -1,4 +1,4 @@
-"""Which errors a user sees as one line, and how the names of fields in them become flags.
+"""Errors as one line, with flags in place of the names of fields.
 
 While a command prepares, `one_line` turns every error about its input into a `UsageError`. While it works, an error is
 a bug and keeps its traceback, except for three: an `InputError` that could not be found earlier, a full disk, and a
@@ -39,15 +39,15 @@ _FLAG_OF = {
 
 
 class UsageError(Exception):
-    """Something the user gave cannot be used; the message is one line."""
+    """Raised for unusable input. The message is one line."""
 
 
 @contextmanager
 def one_line(hub: str = "") -> Iterator[None]:
-    """Turn the errors of preparing (wrong values, files, a Hub that says no) into a `UsageError`.
+    """Turn the errors of preparing (wrong values, files, a rejection by the Hub) into a `UsageError`.
 
     Args:
-        hub: the flag that names what is on the Hub, and its value: begins the lines about it.
+        hub: a flag and its value. They begin the lines about the Hub.
     """
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import httpx
@@ -61,7 +61,7 @@ def one_line(hub: str = "") -> Iterator[None]:
 
 @contextmanager
 def hub_in_one_line(hub: str) -> Iterator[None]:
-    """Turn what the Hub's clients raise while a command works into a `UsageError`. Other errors pass.
+    """Turn errors of the Hub's clients during the work into a `UsageError`. Other errors pass.
 
     Args:
         hub: as for `one_line`.
@@ -77,10 +77,10 @@ def hub_in_one_line(hub: str) -> Iterator[None]:
 
 
 def expected_line(error: Exception) -> str | None:
-    """Return the line of an error that a user can mend, or None for a bug.
+    """Return the line of an error about input, a disk or the Hub. Return None for a bug.
 
     Args:
-        error: what a command let through.
+        error: from a command.
     """
     message = " ".join(str(error).split())
     if any(words in message for words in DISK_FULL):
@@ -91,12 +91,12 @@ def expected_line(error: Exception) -> str | None:
 
 
 def print_rejection(error: Exception, line: str, argv: Sequence[str]) -> None:
-    """Print the line, after the traceback where `SELFMOD_TRACEBACK=1` asks for it.
+    """Print the line. `SELFMOD_TRACEBACK=1` puts the traceback before it.
 
     Args:
-        error: what was raised.
+        error: the exception.
         line: for the user.
-        argv: what was typed; tokens in it are not printed.
+        argv: the typed arguments. Tokens in them are not printed.
     """
     from ..tokens import hide_tokens
 
@@ -109,7 +109,7 @@ def print_rejection(error: Exception, line: str, argv: Sequence[str]) -> None:
 
 
 def with_flags(line: str, flags: Collection[str]) -> str:
-    """Return a line whose names of fields are the command's flags.
+    """Return a line with the command's flags in place of fields.
 
     A field's name stands at the beginning, before its value (`label_column='y': ...`), or in backquotes.
 
@@ -139,7 +139,7 @@ def _hub_line(error: BaseException, hub: str) -> str:
 
 
 def _of_hub(error: BaseException | None) -> str:
-    """What the clients of the Hub say at length, in short; empty for any other error, and for the package's own."""
+    """Return a short text for an error of the Hub's clients. It is empty for other errors and for the package's own."""
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx
 

@@ -76,7 +76,7 @@ class DataSettings:
     max_test_samples: int | None = setting("Use so many test samples, spread evenly over the split.")
 
     def given(self) -> dict[str, Any]:
-        """Return the fields that have a value of their own, by name."""
+        """Return the fields with a value of their own, by name."""
         found = {}
         for one in fields(self):
             value = getattr(self, one.name)
@@ -85,7 +85,7 @@ class DataSettings:
         return found
 
     def task_spec(self) -> TaskSpec:
-        """Return the task that these settings name; see `make_task`."""
+        """Return the task of these settings. See `make_task`."""
         entries = {name: value for name, value in self.given().items() if name in TASK_FIELDS}
         return make_task(self.task, entries)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -45,23 +46,24 @@ def describe_work(sweep: PreparedSweep) -> str:
     Args:
         sweep: its input. Nothing is written into its folder.
     """
-    plan, work = sweep.plan, estimate_work(sweep)
-    finished = sum(sweep.folder.is_finished(cell) for cell in plan.cells)
-    lines = [f"{len(plan.cells)} networks in {sweep.folder.path}, {finished} of them finished"]
+    work = estimate_work(sweep)
+    cells, folder = sweep.plan.cells, sweep.folder
+    num_finished = sum(map(folder.is_finished, cells))
+    lines = [f"{len(cells)} networks in {folder.path}, {num_finished} of them finished"]
+    singles, reasons = [], []
     for part in work:
+        width = part.cells[0].hidden_size
         if len(part.cells) > 1:
-            what = f"{len(part.cells):4} networks of width {part.cells[0].hidden_size}"
-            lines.append(_work_line(what, [part]))
-    singles = [part for part in work if len(part.cells) == 1]
+            lines.append(_work_line(f"{len(part.cells):4} networks of width {width}", [part]))
+        else:
+            singles.append(part)
+        reasons.append(sweep.memory.explain(width))
     if singles:
         lines.append(_work_line(f"{len(singles):4} networks one by one", singles))
-    for hidden_size in {part.cells[0].hidden_size for part in work}:
-        reason = sweep.memory.explain(hidden_size)
-        if reason is not None:
-            lines.append(reason)
+    lines += [reason for reason in dict.fromkeys(reasons) if reason is not None]
     minutes = sum(part.seconds for part in work) / 60
     lines.append(f"about {minutes:.1f} min in all, by a few real steps of each width")
-    for name, values in plan.settings.items():
+    for name, values in sweep.plan.settings.items():
         lines.append(f"{name}: {values}")
     return "\n".join(lines)
 
@@ -74,9 +76,9 @@ def _work_line(what: str, parts: Sequence[Estimate]) -> str:
 
 
 def estimate_work(sweep: PreparedSweep) -> list[Estimate]:
-    """Return the work of each population that is not finished: memory by count, time by a probe of each width.
+    """Return the work of each unfinished population: memory by count, time by a probe of each width.
 
-    Evaluation and writing are left out. The steps that an interrupted population has done are not subtracted.
+    Evaluation and writing are left out. Steps of an interrupted population are not subtracted.
 
     Args:
         sweep: its input.
@@ -86,18 +88,20 @@ def estimate_work(sweep: PreparedSweep) -> list[Estimate]:
     seconds: dict[int, float] = {}  # of one network, by width
     work = []
     for cells in groups:
-        size, count = cells[0].hidden_size, len(cells)
-        if size not in seconds:
-            seconds[size] = _seconds_per_network(sweep, cells)
-        work.append(Estimate(cells, count * sweep.memory.bytes_per_member(size), count * seconds[size]))
+        width = cells[0].hidden_size
+        if width not in seconds:
+            seconds[width] = _seconds_per_network(sweep, cells)
+        num_bytes = len(cells) * sweep.memory.bytes_per_member(width)
+        work.append(Estimate(cells, num_bytes, len(cells) * seconds[width]))
     return work
 
 
 def _seconds_per_network(sweep: PreparedSweep, cells: Sequence[Cell]) -> float:
-    """Return the seconds of training and sampling that one network of a population takes."""
+    """Return the seconds of training and sampling of one network in a population."""
     plan = sweep.plan
-    batch, epochs = plan.training["per_device_train_batch_size"], plan.training["num_train_epochs"]
-    steps = epochs * -(-len(sweep.data.train) // batch)
+    batch_size = plan.training["per_device_train_batch_size"]
+    num_epochs = plan.training["num_train_epochs"]
+    num_steps = num_epochs * math.ceil(len(sweep.data.train) / batch_size)
     watch = _Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(
@@ -107,12 +111,15 @@ def _seconds_per_network(sweep: PreparedSweep, cells: Sequence[Cell]) -> float:
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(watch)
         trainer.train()
-    step = watch.seconds / STEPS / len(cells)
-    count = min(RLCT_NETWORKS, sweep.memory.sampled_at_once(cells[0].hidden_size), len(cells))
-    models = [network.model() for network in trainer.networks()[:count]]
-    every = plan.rlct_every_n_epochs
-    estimates = 1 + (epochs - 1) // every if every else 1
-    return steps * step + estimates * _sampling_seconds(sweep, models, trainer.args.device, step / batch)
+    step = watch.seconds / STEPS / len(cells)  # seconds of one network's step
+    at_once = sweep.memory.sampled_at_once(cells[0].hidden_size)
+    networks = trainer.networks()[: min(RLCT_NETWORKS, at_once)]
+    models = [network.model() for network in networks]
+    num_estimates = 1
+    if plan.rlct_every_n_epochs:
+        num_estimates += (num_epochs - 1) // plan.rlct_every_n_epochs
+    estimate = _sampling_seconds(sweep, models, trainer.args.device, step / batch_size)
+    return num_steps * step + num_estimates * estimate
 
 
 class _Stopwatch(TrainerCallback):
@@ -133,23 +140,26 @@ def _sampling_seconds(sweep: PreparedSweep, models: Sequence[Any], device: Any, 
 
     Args:
         sweep: its data and sampling settings are used.
-        models: networks that are sampled together.
+        models: networks for one sampling.
         device: of the networks.
         per_sample: seconds of a sample in training, and about those of a sample in a chain.
     """
     sampling, train = sweep.plan.sampling, sweep.data.train
     batch_size = sampling["batch_size"]
-    draw = len(models) * sampling["num_chains"] * batch_size * per_sample
-    draws = min(DRAWS, max(2, round(PROBE_SECONDS / draw)))
-    affordable = round(PROBE_SECONDS / (len(models) * per_sample))
-    samples = min(len(train), max(batch_size, affordable))
+    pass_seconds = len(models) * per_sample  # of one sample in all networks
+    draw_seconds = pass_seconds * sampling["num_chains"] * batch_size
+    num_draws = min(DRAWS, max(2, round(PROBE_SECONDS / draw_seconds)))
+    affordable = round(PROBE_SECONDS / pass_seconds)
+    num_samples = min(len(train), max(batch_size, affordable))
+    probe = train.first(num_samples)
     seconds = []
-    for count in (draws, 2 * draws):
+    for count in (num_draws, 2 * num_draws):
         settings = {**sampling, "num_draws": count, "num_burnin_steps": 0}
         start = time.perf_counter()
-        estimate_rlct(models, train.first(samples), device=device, **settings)
+        estimate_rlct(models, probe, device=device, **settings)
         seconds.append(time.perf_counter() - start)
     once, twice = seconds
-    per_draw = max(twice - once, 0) / draws
-    over_data = max(once - draws * per_draw, 0) * len(train) / samples
+    per_draw = max(twice - once, 0) / num_draws
+    over_probe = max(once - num_draws * per_draw, 0)
+    over_data = over_probe * len(train) / num_samples
     return (over_data + per_draw * sampling["num_draws"]) / len(models)

@@ -39,7 +39,7 @@ def _data_name(args: Any) -> str:
         parts.insert(1, _name_of(args.dataset_name))
     elif args.task is None:
         parts.insert(0, "digits")
-    return "-".join(part for part in parts if part is not None)
+    return "-".join(filter(None, parts))
 
 
 def _name_of(place: str) -> str:
@@ -55,7 +55,7 @@ def _short_hash(text: str) -> str:
 
 
 def check_output_dir(folder: str | Path | None) -> None:
-    """Check that a folder can be made and written to.
+    """Check whether a folder can be made and written to.
 
     Args:
         folder: the folder. None, a default, is accepted.
@@ -68,7 +68,9 @@ def check_output_dir(folder: str | Path | None) -> None:
     if "\0" in str(folder):
         raise InputError("output_dir", str(folder), "allowed are names without a null character")
     try:
-        place = next(place for place in (Path(folder), *Path(folder).parents) if place.exists())
+        place = Path(folder)
+        while not place.exists():
+            place = place.parent
         if not place.is_dir():
             raise InputError("output_dir", str(folder), f"cannot be written to ({place} is no folder)")
         with tempfile.TemporaryFile(dir=place):  # because permissions say too much for root, or over a network

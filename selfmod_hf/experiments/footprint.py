@@ -1,4 +1,4 @@
-"""How many networks of a sweep train, and are sampled, at once."""
+"""The number of a sweep's networks in one training and in one sampling."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from pathlib import Path
 import torch
 
 from ..data import ImageTensors, TensorData, TextTensors
-from ..models import SelfModelingConfig, check_config, model_class_of
+from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, check_config, model_class_of
 from ..stacking import copies_that_fit, saved_bytes_per_copy
 
-# Of a step's inputs on a CPU: larger batches leave its caches. Measured at width 64, batch 512: 0.12 s a network-epoch
-# with 10 members (15 MiB), 0.14 s with 60; at batch 64 0.36 s and 0.18 s (12 MiB), where a step's fixed cost rules.
+# Bytes of a step's inputs on a CPU, because larger batches leave its caches. Measured seconds of a network's epoch at
+# width 64 and batch 512: 0.12 with 10 members (15 MiB), 0.14 with 60. At batch 64: 0.36 with 10, 0.18 with 60 (12 MiB),
+# because each step has a fixed cost.
 CPU_BATCH_BYTES = 16 << 20
-# Of one network's activations in a step: with so many, arithmetic rules the step, and company gains nothing on a CPU.
+# Bytes of one network's activations in a step. Above this size a step is compute-bound, so stacking does not help on a
+# CPU.
 CPU_ACTIVATION_BYTES = 64 << 20
-RLCT_GROUP = 10  # networks whose chains are sampled together; an interrupted sweep samples at most these again
+RLCT_GROUP = 10  # networks of one sampling; an interrupted sweep samples at most these again
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What one network takes.
+    """Hold the memory of one network.
 
     Attributes:
-        parameters: how many, with the self-model's.
-        sample_bytes: of one sample's input, in float32.
-        activation_bytes: what autograd keeps of one sample in a forward pass.
+        parameters: number of parameters, with the self-model's.
+        sample_bytes: bytes of one sample's input in float32.
+        activation_bytes: bytes of one sample that autograd keeps in a forward pass.
     """
 
     parameters: int
@@ -37,7 +39,11 @@ class Footprint:
 
 
 def measure_footprint(config: SelfModelingConfig, data: TensorData) -> Footprint:
-    """Of the network of this configuration, by forward passes of a few of these samples.
+    """Measure a network's memory by forward passes of a few samples.
+
+    Args:
+        config: of the network.
+        data: the samples.
 
     Raises:
         ValueError: the configuration describes no network, or one larger than the machine.
@@ -46,16 +52,20 @@ def measure_footprint(config: SelfModelingConfig, data: TensorData) -> Footprint
     with torch.random.fork_rng():
         model = model_class_of(config)(config)
 
-    def kept(count: int) -> int:
-        rows = torch.arange(count, device=data.labels.device) % len(data)
-        batch = {name: values.cpu() for name, values in data.take(rows).items()}
-        return saved_bytes_per_copy(lambda: model(**batch).loss)
+    kept_4, kept_8 = _kept_bytes(model, data, 4), _kept_bytes(model, data, 8)
+    per_sample = (kept_8 - kept_4) // 4  # without the weights, which are kept once
+    return Footprint(model.num_parameters(), _sample_bytes(data), per_sample)
 
-    # the difference: what is kept for each sample, without the weights, which are kept once
-    return Footprint(model.num_parameters(), _sample_bytes(data), (kept(8) - kept(4)) // 4)
+
+def _kept_bytes(model: SelfModelingPreTrainedModel, data: TensorData, count: int) -> int:
+    """Return the bytes that autograd keeps in a forward pass of so many samples."""
+    rows = torch.arange(count, device=data.labels.device) % len(data)
+    batch = {name: values.cpu() for name, values in data.take(rows).items()}
+    return saved_bytes_per_copy(lambda: model(**batch).loss)
 
 
 def _sample_bytes(data: TensorData) -> int:
+    """Return the bytes of one sample's input in float32."""
     if isinstance(data, ImageTensors):
         return 4 * data.pixels[0].numel()
     assert isinstance(data, TextTensors)
@@ -64,14 +74,14 @@ def _sample_bytes(data: TensorData) -> int:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """How many members a population gets.
+    """Decide the number of members of a population.
 
     Attributes:
         footprints: of one network, by the width of its hidden layer.
         batch_size: of each network.
-        limit: bytes that training may take in one process.
-        num_processes: over which members are split.
-        members: a number that the user has chosen; None: as many as fit into `limit`.
+        limit: bytes for training in one process.
+        num_processes: number of processes. Members are split over them.
+        members: the user's number. None: as many as fit into `limit`.
     """
 
     footprints: Mapping[int, Footprint]
@@ -81,15 +91,16 @@ class MemoryPlan:
     members: int | None = None
 
     def bytes_per_member(self, hidden_size: int) -> int:
-        """What training one member takes: weights, gradient, optimizer state and its update; batch and activations."""
+        """Return the bytes of one member: weights, gradient, optimizer state and its update, batch and activations."""
         one = self.footprints[hidden_size]
-        return 20 * one.parameters + 2 * self.batch_size * (one.sample_bytes + one.activation_bytes)
+        per_sample = one.sample_bytes + one.activation_bytes
+        return 20 * one.parameters + 2 * self.batch_size * per_sample
 
     def members_at_once(self, hidden_size: int) -> int:
-        """Return how many networks train at once, over all processes together.
+        """Return the number of networks in one training, over all processes together.
 
-        1 means that not even two networks fit into one process, or that stacking does not help on a CPU. Then networks
-        are trained one by one, and the processes share each batch instead of the members.
+        It is 1 if not even two networks fit into one process, or if stacking does not help on a CPU. Then networks
+        train one by one, and the processes share each batch instead of the members.
         """
         if self.members is not None:
             return self.members
@@ -97,17 +108,17 @@ class MemoryPlan:
         if fit == 1 or self._is_large_for_cpu(hidden_size):
             return 1
         if not torch.accelerator.is_available():
-            fit = min(
-                fit, copies_that_fit(self.batch_size * self.footprints[hidden_size].sample_bytes, CPU_BATCH_BYTES)
-            )
+            batch_bytes = self.batch_size * self.footprints[hidden_size].sample_bytes
+            fit = min(fit, copies_that_fit(batch_bytes, CPU_BATCH_BYTES))
         return fit * self.num_processes
 
     def _is_large_for_cpu(self, hidden_size: int) -> bool:
-        activations = self.batch_size * self.footprints[hidden_size].activation_bytes
-        return not torch.accelerator.is_available() and activations > CPU_ACTIVATION_BYTES
+        if torch.accelerator.is_available():
+            return False
+        return self.batch_size * self.footprints[hidden_size].activation_bytes > CPU_ACTIVATION_BYTES
 
     def sampled_at_once(self, hidden_size: int) -> int:
-        """Return how many networks have their RLCTs estimated together, because their weights fit a few times.
+        """Return the number of networks in one estimation of RLCTs, because their weights fit a few times.
 
         `estimate_llc` itself cuts passes over the data, and the chains, to size.
         """
@@ -115,11 +126,11 @@ class MemoryPlan:
         return min(RLCT_GROUP, copies_that_fit(20 * one.parameters, self.limit))
 
     def explain(self, hidden_size: int) -> str | None:
-        """Why networks of this width train one by one, where that is no wish of the user's."""
+        """Return why networks of this width train one by one, or None if they do not or the user chose it."""
         if self.members is not None or self.members_at_once(hidden_size) > 1:
             return None
         if self._is_large_for_cpu(hidden_size):
-            return f"width {hidden_size}: on a CPU, networks of this size gain nothing from company: one at a time"
+            return f"width {hidden_size}: on a CPU, stacking networks of this size does not help: one at a time"
         two = 2 * self.bytes_per_member(hidden_size) / 2**20
         return (
             f"width {hidden_size}: two networks take {two:.0f} MiB, over the {self.limit / 2**20:.0f} MiB there are: "
@@ -128,15 +139,17 @@ class MemoryPlan:
 
 
 def free_memory(num_processes: int = 1) -> int:
-    """Bytes that are free for each process: on its accelerator, or its part of the machine's."""
+    """Return the free bytes of each process: on its accelerator, or its part of the machine's."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0]
     return _free_in_machine() // num_processes
 
 
 def _free_in_machine() -> int:
+    """Return the free bytes of the machine, or half of its memory if it does not report them."""
     source = Path("/proc/meminfo")
-    for line in source.read_text(encoding="utf-8").splitlines() if source.is_file() else ():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
+    if source.is_file():
+        for line in source.read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import fcntl
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 
 def open_journal(path: Path) -> BaseStorage:
     """Return Optuna's storage in a file."""
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     class Lock(JournalFileOpenLock):
-        """Lock the journal, and cut off a line that a full disk has left incomplete.
+        """Lock the journal, and cut off an incomplete line of a full disk.
 
         The system releases this lock when the process ends. Optuna's own lock stays, and is broken after half a
         minute. Optuna would read an incomplete line as one with the next.

@@ -33,7 +33,7 @@ JSON_FIELDS = ("backbone_kwargs", "backbone_config")
 
 @dataclass
 class NetworkSettings:
-    """Settings of the network; see `SelfModelingConfig`."""
+    """Settings of the network. See `SelfModelingConfig`."""
 
     backbone: str | None = setting("mlp (default), timm/<name>: any timm model; of texts embedding_bag (default).")
     backbone_kwargs: str = setting("Further arguments of the timm model or the embedding bag, as JSON.", default="{}")
@@ -75,7 +75,7 @@ def load_network_data(spec: TaskSpec, settings: DataSettings, network: NetworkSe
         network: of the network.
 
     Raises:
-        InputError: settings that exclude each other, or that do not fit the data.
+        InputError: contradictory settings, or settings of other data.
     """
     _check_backbone(network)
     spec = resolve_task(spec)
@@ -119,7 +119,7 @@ def build_network(settings: NetworkSettings, data: TaskData[Any]) -> SelfModelin
         The network with new weights from torch's random numbers, or with those of a pretrained backbone.
 
     Raises:
-        ValueError: settings that describe no network, or a network that cannot read the data.
+        ValueError: settings of no possible network, or a network of other inputs than the data.
     """
     if isinstance(data.train, TextTensors):
         model_class: type[SelfModelingPreTrainedModel] = SelfModelingForSequenceClassification

@@ -1,12 +1,16 @@
-"""What a sweep consists of: its cells (one network each) and the settings that all of them share."""
+"""The plan of a sweep: its cells (one network each) and their common settings."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from ..complexity import llc_preset
 from ..data import get_task
@@ -15,7 +19,7 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class Cell:
-    """One network of a sweep."""
+    """Name one network of a sweep."""
 
     hidden_size: int
     aux_weight: float
@@ -24,13 +28,14 @@ class Cell:
 
     @property
     def name(self) -> str:
+        """Return the name of the cell's folder."""
         attached = "" if self.detach_targets else "-attached"
         return f"h{self.hidden_size}-aw{self.aux_weight:g}{attached}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A recipe's default grid: the networks are hidden_sizes x aux_weights x seeds."""
+    """Hold a recipe's default grid: the networks are hidden_sizes x aux_weights x seeds."""
 
     hidden_sizes: tuple[int, ...]
     aux_weights: tuple[float, ...]
@@ -52,15 +57,15 @@ GRIDS: Mapping[str, Grid] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides a sweep's numbers.
+    """Hold the settings of a sweep.
 
     Attributes:
         task: name of the task.
         cells: the networks.
-        training: fields of `SelfModelingTrainingArguments`, the number of epochs and the batch size among them.
+        training: fields of `SelfModelingTrainingArguments`, with the number of epochs and the batch size.
         sampling: arguments of `estimate_llc`.
-        data: what else decides the data (data set, limits on the number of samples, augmentation).
-        rlct_every_n_epochs: networks' RLCTs are estimated while they train, too, after every n-th epoch; 0: not.
+        data: all other settings of the data (data set, limits on the number of samples, augmentation).
+        rlct_every_n_epochs: RLCTs are estimated after every n-th epoch of the training too. 0: only at the end.
     """
 
     task: str
@@ -77,7 +82,7 @@ class Plan:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return the settings that two sweeps in one folder must share: everything except the cells."""
+        """Return the common settings of two sweeps in one folder: everything except the cells."""
         sampling = {**self.sampling}
         if self.rlct_every_n_epochs:  # missing otherwise, as in folders of versions without this setting
             sampling["rlct_every_n_epochs"] = self.rlct_every_n_epochs
@@ -87,79 +92,101 @@ class Plan:
 def make_cells(
     hidden_sizes: Sequence[int], aux_weights: Sequence[float], seeds: Sequence[int], detach_targets: Sequence[bool]
 ) -> tuple[Cell, ...]:
-    """The grid's cells. A baseline (weight 0) detaches: for it there is no difference, and it is trained once.
+    """Return the grid's cells.
+
+    A baseline (weight 0) detaches and is trained once, because detaching makes no difference for it.
 
     Raises:
-        InputError: an empty list, a value given twice or outside its range.
+        InputError: an empty list, a repeated value, or one outside its range.
+
+    >>> [cell.name for cell in make_cells([8], [0, 1], [1], [True, False])]
+    ['h8-aw0-seed1', 'h8-aw1-seed1', 'h8-aw1-attached-seed1']
     """
-    for name, values, allowed in (
-        ("hidden_sizes", hidden_sizes, lambda v: v >= 1),
-        ("aux_weights", aux_weights, lambda v: v >= 0 and math.isfinite(v)),
-        ("seeds", seeds, lambda v: 0 <= v < 2**32),
-    ):
-        if not values or len(set(values)) < len(values) or not all(allowed(value) for value in values):
-            least = 1 if name == "hidden_sizes" else 0
-            raise InputError(name, list(values), f"allowed are different numbers of at least {least}")
-    cells = (
-        Cell(hidden_size, float(aux_weight), seed, detach or aux_weight == 0)
-        for hidden_size in hidden_sizes
-        for detach in detach_targets
-        for aux_weight in aux_weights
-        for seed in seeds
-    )
+    _check_values("hidden_sizes", hidden_sizes, 1, math.inf)
+    _check_values("aux_weights", aux_weights, 0, math.inf)
+    _check_values("seeds", seeds, 0, 2**32)
+    cells = []
+    for hidden_size, detach, aux_weight, seed in product(hidden_sizes, detach_targets, aux_weights, seeds):
+        cells.append(Cell(hidden_size, float(aux_weight), seed, detach or aux_weight == 0))
     return tuple(dict.fromkeys(cells))
 
 
+def _check_values(name: str, values: Sequence[float], least: int, end: float) -> None:
+    in_range = all(least <= value < end for value in values)
+    if not values or len(set(values)) < len(values) or not in_range:
+        raise InputError(name, list(values), f"allowed are different numbers of at least {least}")
+
+
 def recipe_training(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The training arguments in a task's recipe."""
-    optimizer = ("optim", "optim_args", "lr_scheduler_type", "max_grad_norm", "weight_decay", "learning_rate")
-    return {name: recipe[name] for name in optimizer if name in recipe} | {
-        "per_device_train_batch_size": recipe["train_batch_size"],
-        "num_train_epochs": recipe["num_train_epochs"],
-    }
+    """Return the training arguments in a task's recipe."""
+    training = {}
+    for name in ("optim", "optim_args", "lr_scheduler_type", "max_grad_norm", "weight_decay", "learning_rate"):
+        if name in recipe:
+            training[name] = recipe[name]
+    training["per_device_train_batch_size"] = recipe["train_batch_size"]
+    training["num_train_epochs"] = recipe["num_train_epochs"]
+    return training
 
 
 def departures(settings: Mapping[str, Any], cells: Sequence[Cell]) -> list[str]:
-    """In what a sweep differs from the recipe and the grid of its task, for example `seeds 1, 2 instead of 1, 2, 3`.
+    """Return the differences between a sweep and its task's recipe, such as `seeds 1, 2 instead of 1, 2, 3`.
 
     Args:
-        settings: as `Plan.settings` has them, or `run.json`.
+        settings: `Plan.settings`, or those in `run.json`.
         cells: its networks.
 
     Raises:
-        InputError: a task that has no grid here.
+        InputError: a task without a grid.
     """
     task = settings["task"]
     if task not in GRIDS:
         raise InputError("task", task, f"allowed are {', '.join(GRIDS)}")
-    grid, spec = GRIDS[task], get_task(task)
-    data = {"dataset_name": spec.dataset_name, "augment": spec.recipe.get("augment")}
-    wanted = recipe_training(spec.recipe) | llc_preset("paper", task) | data
     found = {**settings["training"], **settings["sampling"], **settings["data"]}
-    found.pop("rlct_every_n_epochs", None)  # it changes nothing else
+    found.pop("rlct_every_n_epochs", None)  # it changes no other number
     if found.get("dataset_name") and not can_be_hub_id(found["dataset_name"]):
-        found["dataset_name"] = "of a local folder"  # whose name means nothing elsewhere
-    wanted |= {"hidden sizes": grid.hidden_sizes, "aux weights": grid.aux_weights, "seeds": grid.seeds}
-    found |= {
+        found["dataset_name"] = "of a local folder"  # because its name means nothing elsewhere
+    wanted = _recipe_settings(task)
+    found |= _grid_settings(cells, wanted["detach targets"])
+    differences = []
+    for name, value in found.items():
+        text, expected = _text(value), _text(wanted.get(name))
+        if text == expected:
+            continue
+        difference = f"{name.replace('_', ' ')} {text}"
+        if name in wanted:
+            difference += f" instead of {expected}"
+        differences.append(difference)
+    return differences
+
+
+def _recipe_settings(task: str) -> dict[str, Any]:
+    """Return the settings and the grid of a task's recipe."""
+    grid, spec = GRIDS[task], get_task(task)
+    return {
+        **recipe_training(spec.recipe),
+        **llc_preset("paper", task),
+        "dataset_name": spec.dataset_name,
+        "augment": spec.recipe.get("augment"),
+        "hidden sizes": grid.hidden_sizes,
+        "aux weights": grid.aux_weights,
+        "seeds": grid.seeds,
+        "detach targets": spec.recipe.get("detach_targets", True),
+    }
+
+
+def _grid_settings(cells: Sequence[Cell], detach_targets: bool) -> dict[str, Any]:
+    """Return the grid of some cells. `detach_targets` is the recipe's, for cells with both or without any."""
+    detached = {cell.detach_targets for cell in cells if cell.aux_weight > 0}
+    return {
         "hidden sizes": sorted({cell.hidden_size for cell in cells}),
         "aux weights": sorted({cell.aux_weight for cell in cells}),
         "seeds": sorted({cell.seed for cell in cells}),
+        "detach targets": detached.pop() if len(detached) == 1 else detach_targets,
     }
-    detached = {cell.detach_targets for cell in cells if cell.aux_weight > 0}
-    wanted["detach targets"] = spec.recipe.get("detach_targets", True)
-    found["detach targets"] = wanted["detach targets"] if len(detached) != 1 else detached.pop()
-    return [
-        f"{name.replace('_', ' ')} {_text(value)}" + (f" instead of {_text(wanted[name])}" if name in wanted else "")
-        for name, value in found.items()
-        if _text(value) != _text(wanted.get(name))
-    ]
 
 
 def can_be_hub_id(name: str) -> bool:
-    """Whether a data set's name is one of the Hub: no path (be the folder there or not), and no folder that is here."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
+    """Return whether a data set's name can be one of the Hub: it is no path, and no folder of this machine."""
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -170,18 +197,22 @@ def can_be_hub_id(name: str) -> bool:
 def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(_text(entry) for entry in value)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return f"{value:g}" if is_number and abs(value) < 1e300 else str(value)  # a larger integer is no float
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:g}" if abs(value) < 1e300 else str(value)  # because a larger integer is no float
 
 
 def describe_setting(settings: Mapping[str, Any] | None, cells: Sequence[Cell]) -> str:
-    """One sentence: whether a sweep is the experiment of its task's recipe, or in what it departs from it."""
-    try:
-        differences = departures(settings or {"task": None}, cells)
-    except InputError:
+    """Return a sentence: a sweep is the experiment of its task's recipe, or its differences.
+
+    Args:
+        settings: as for `departures`. None: unknown.
+        cells: its networks.
+    """
+    task = "" if settings is None else settings["task"]
+    if settings is None or task not in GRIDS:
         return "A setting of its own: no recipe of this package."
-    assert settings is not None
-    source = GRIDS[settings["task"]].source
+    source, differences = GRIDS[task].source, departures(settings, cells)
     if not differences:
         return f"Setting: {source}."
     return f"NOT the setting of the recipe ({source}), but: {'; '.join(differences)}."

@@ -20,7 +20,7 @@ from .sweep_settings import SweepSettings
 
 @dataclass(frozen=True)
 class PreparedSweep:
-    """All that a sweep needs.
+    """Hold the input of a sweep.
 
     Attributes:
         plan: cells and settings.
@@ -45,7 +45,7 @@ class PreparedSweep:
             output_dir: folder of the results. None: `runs/sweep-<recipe>`.
 
         Raises:
-            ValueError: a setting that cannot be used, or a folder that was begun with other settings.
+            ValueError: an unusable setting, or a folder of other settings.
         """
         plan, task = settings.plan(), settings.task_spec()
         check_output_dir(output_dir)
@@ -61,25 +61,31 @@ class PreparedSweep:
         return cls(plan, task, data, folder, _memory_plan(settings, plan, task, data))
 
     def reasons_for_singles(self) -> list[str]:
-        """Return a line for each width of which networks train one by one, unless the user asked for that."""
-        reasons = [self.memory.explain(hidden_size) for hidden_size in self.plan.hidden_sizes]
+        """Return a line for each width of networks that train one by one without the user's wish."""
+        reasons = map(self.memory.explain, self.plan.hidden_sizes)
         return [reason for reason in reasons if reason is not None]
 
     def interrupted_populations(self) -> list[tuple[Path, list[Cell]]]:
-        """Return the folder and the cells of each interrupted population that holds a planned cell."""
-        planned = set(self.plan.cells)
-        found = self.folder.unfinished_populations()
-        return [(path, cells) for path, cells in found if planned.intersection(cells)]
+        """Return the folder and the cells of each interrupted population with a planned cell."""
+        found = []
+        for path, cells in self.folder.unfinished_populations():
+            if set(self.plan.cells).intersection(cells):
+                found.append((path, cells))
+        return found
 
     def populations_to_open(self) -> list[list[Cell]]:
-        """Return the unfinished cells that no interrupted population holds, in groups that train together."""
-        held = {cell for _, cells in self.folder.unfinished_populations() for cell in cells}
+        """Return the unfinished cells outside of interrupted populations, in groups for one training each."""
+        held: list[Cell] = []
+        for _, cells in self.folder.unfinished_populations():
+            held += cells
         groups = []
         for hidden_size in self.plan.hidden_sizes:
-            of_size = [cell for cell in self.plan.cells if cell.hidden_size == hidden_size]
-            cells = [cell for cell in of_size if cell not in held and not self.folder.is_finished(cell)]
-            for chunk in chunk_ranges(len(cells), self.memory.members_at_once(hidden_size)):
-                groups.append([cells[index] for index in chunk])
+            todo = []
+            for cell in self.plan.cells:
+                if cell.hidden_size == hidden_size and cell not in held and not self.folder.is_finished(cell):
+                    todo.append(cell)
+            for chunk in chunk_ranges(len(todo), self.memory.members_at_once(hidden_size)):
+                groups.append(todo[chunk.start : chunk.stop])
         return groups
 
 
@@ -87,7 +93,8 @@ def _memory_plan(settings: SweepSettings, plan: Plan, task: TaskSpec, data: Task
     """Return how many networks of each width train at once."""
     footprints = {}
     for size in plan.hidden_sizes:
-        footprints[size] = measure_footprint(recipe_config(task, data, hidden_sizes=[size]), data.train)
+        config = recipe_config(task, data, hidden_sizes=[size])
+        footprints[size] = measure_footprint(config, data.train)
     processes = join_processes().num_processes
     if settings.memory_gib is None:
         limit = from_main(lambda: free_memory(processes) // 2)

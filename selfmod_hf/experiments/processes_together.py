@@ -24,7 +24,7 @@ def from_main(decide: Callable[[], T]) -> T:
         decide: called in the main process alone.
 
     Raises:
-        ValueError: in all processes, the one that the main process raises.
+        ValueError: in all processes, if the main process raises one.
     """
     state = PartialState()
     if state.num_processes == 1:

@@ -23,7 +23,7 @@ class TaskParts:
     Attributes:
         quick: fields of `SweepSettings` in place of the recipe's, for a first look: fewer seeds, epochs or samples.
         tune: the search: fields of `TuneSettings` (its space as NAME=RANGE texts) and of `RunSettings`.
-        full: fields of `SweepSettings` for the paper's grid. They change nothing of what is trained.
+        full: fields of `SweepSettings` for the paper's grid. They change no number.
     """
 
     quick: Mapping[str, Any]
@@ -100,8 +100,7 @@ class ReproduceSettings:
         """Check the settings.
 
         Raises:
-            InputError: an unknown task or scale, settings that contradict each other, or a launcher of several
-                processes.
+            InputError: an unknown task or scale, contradictory settings, or a launcher of several processes.
         """
         for task in self.names:
             if task not in REPRODUCTIONS or self.names.count(task) > 1:
@@ -116,31 +115,36 @@ class ReproduceSettings:
             raise InputError("WORLD_SIZE", processes, problem)
 
     def fields_of(self, task: str) -> dict[str, Any]:
-        """Return all that decides a task's numbers, as the index records it.
+        """Return all settings of a task's numbers, as the index records them.
 
         Args:
             task: its name.
         """
         parts = REPRODUCTIONS[task]
+        sweep = parts.quick if self.scale == "quick" else parts.full
         tune = dict(parts.tune) if self.tune else None
-        return {"sweep": dict(getattr(parts, self.scale)), "tune": tune, "use_tuned": self.use_tuned}
+        return {"sweep": dict(sweep), "tune": tune, "use_tuned": self.use_tuned}
 
     def sweep_settings(self, task: str, **found: Any) -> SweepSettings:
         """Return the settings of a task's sweep.
 
         Args:
             task: its name.
-            found: fields that the search has found.
+            found: fields from the search.
         """
-        return SweepSettings(recipe=task, **{**self.fields_of(task)["sweep"], **found})
+        given = {**self.fields_of(task)["sweep"], **found}
+        return SweepSettings(recipe=task, **given)
 
     def tune_settings(self, task: str) -> tuple[RunSettings, TuneSettings]:
-        """Return the settings that all trials of a task's search share, and those of the search.
+        """Return the common settings of a task's trials, and those of its search.
 
         Args:
             task: its name.
         """
         given = dict(REPRODUCTIONS[task].tune)
-        own = {field.name: given.pop(field.name) for field in fields(TuneSettings) if field.name in given}
+        own = {}
+        for field in fields(TuneSettings):
+            if field.name in given:
+                own[field.name] = given.pop(field.name)
         own["space"] = dict(entry.split("=", 1) for entry in own["space"])
         return RunSettings.make(task=task, **given), TuneSettings(**own)

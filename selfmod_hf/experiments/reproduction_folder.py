@@ -33,32 +33,33 @@ class ReproductionFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.index = self.path / "study.json"
-        content = read_json(self.index) if self.index.is_file() else {}
-        self.content: dict[str, Any] = {"sessions": [], "tasks": {}} | content
+        self.content: dict[str, Any] = {"sessions": [], "tasks": {}}
+        if self.index.is_file():
+            self.content |= read_json(self.index)
 
     def check(self, scale: str, tasks: Mapping[str, Mapping[str, Any]]) -> None:
-        """Check that the folder was begun with these settings.
+        """Check whether the folder was begun with these settings.
 
         Args:
             scale: of all tasks.
-            tasks: all that decides the numbers of each task.
+            tasks: all settings of each task.
 
         Raises:
             InputError: it was begun with another scale, or one of its tasks with other settings.
         """
-        before = {"scale": self.content.get("scale", scale)}
-        wanted: dict[str, Any] = {"scale": scale}
-        for task, fields in json.loads(json.dumps(tasks)).items():
+        self._compare("scale", self.content.get("scale", scale), scale)
+        for task, fields in tasks.items():
             if task in self.content["tasks"]:
-                before[task] = _with_new_names(self.content["tasks"][task]["flags"])
-                wanted[task] = fields
-        for name, value in wanted.items():
-            if before[name] != value:
-                problem = f"was begun with {name}={before[name]!r}, not {value!r}; take another folder"
-                raise InputError("output_dir", str(self.path), problem)
+                before = _with_new_names(self.content["tasks"][task]["flags"])
+                self._compare(task, before, json.loads(json.dumps(fields)))
+
+    def _compare(self, name: str, before: Any, value: Any) -> None:
+        if before != value:
+            problem = f"was begun with {name}={before!r}, not {value!r}; take another folder"
+            raise InputError("output_dir", str(self.path), problem)
 
     def task(self, name: str) -> dict[str, Any]:
-        """Return a task's entry. `write` keeps what is changed in it.
+        """Return a task's entry. `write` keeps changes of it.
 
         Args:
             name: of the task.
@@ -80,7 +81,7 @@ class ReproductionFolder:
         Args:
             task: its name.
             part: as for `is_finished`.
-            seconds: of the session that finished it.
+            seconds: of its last session.
             facts: other entries of the part.
         """
         self.task(task)["parts"][part] = {"seconds": round(seconds, 3), **facts}
@@ -97,4 +98,5 @@ def _with_new_names(fields: Mapping[str, Any]) -> dict[str, Any]:
     search = fields.get("tune")
     if search is None:
         return dict(fields)
-    return {**fields, "tune": {RENAMED.get(name, name): value for name, value in search.items()}}
+    renamed = {RENAMED.get(name, name): value for name, value in search.items()}
+    return {**fields, "tune": renamed}

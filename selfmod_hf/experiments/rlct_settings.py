@@ -23,7 +23,7 @@ SAMPLING = {field.name for field in fields(LLCSettings)} - {"seed", "device", "p
 
 @dataclass
 class RLCTSettings:
-    """Settings of an RLCT. A field without a value is the preset's; see `LLCSettings`."""
+    """Settings of an RLCT. A field without a value is the preset's. See `LLCSettings`."""
 
     rlct_preset: str | None = setting(
         "paper (published recipe of the task), paper-text (its supplement's), theory (nβ = n/log n); default: the "
@@ -49,7 +49,7 @@ class RLCTSettings:
     memory_gib: float = setting("Memory for the chains, in GiB; more chains than fit run in turn.", default=2.0)
 
     def given(self) -> dict[str, Any]:
-        """Return the given settings that change the estimate, as keywords of `estimate_rlct`.
+        """Return the given settings of the estimate, as keywords of `estimate_rlct`.
 
         Raises:
             InputError: an unknown type of numbers.
@@ -70,7 +70,7 @@ class RLCTSettings:
     def keywords(
         self, published: LLCResult | None, task: str, progress: Callable[[int, int], None] | None
     ) -> dict[str, Any]:
-        """Return all keywords of `estimate_rlct`; see `choose_settings`.
+        """Return all keywords of `estimate_rlct`. See `choose_settings`.
 
         Args:
             published: a published estimate, or None.
@@ -78,7 +78,7 @@ class RLCTSettings:
             progress: as for `estimate_rlct`.
 
         Raises:
-            InputError: a setting that cannot be used.
+            InputError: an unusable setting.
         """
         if not 0 < self.memory_gib < math.inf:
             raise InputError("memory_gib", self.memory_gib, "allowed are finite numbers above 0")
@@ -105,7 +105,7 @@ class SavedData:
     Attributes:
         saved: the network.
         settings: of the data, those of the network's own files among them.
-        taken: the settings that come from the network's own files.
+        taken: the settings from the network's own files.
     """
 
     saved: SavedNetwork
@@ -114,7 +114,7 @@ class SavedData:
 
     @classmethod
     def find(cls, saved: SavedNetwork, settings: DataSettings) -> SavedData:
-        """Return the data that the network's files name.
+        """Return the data named by the network's files.
 
         Args:
             saved: the network.

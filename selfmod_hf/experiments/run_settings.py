@@ -57,7 +57,7 @@ class RunSettings:
     """The settings of one training run. Make them with `RunSettings.make`, and change them with `replace`.
 
     Attributes:
-        given: the fields that were given, by name. All others follow from the task's recipe and the defaults.
+        given: the given fields, by name. All others follow from the task's recipe and the defaults.
         task: the data set and its recipe.
         data: settings of the data.
         network: settings of the network.
@@ -77,30 +77,32 @@ class RunSettings:
 
     @classmethod
     def make(cls, **given: Any) -> RunSettings:
-        """Return the settings of a run. Precedence: what is given, then the task's recipe, then the defaults.
+        """Return the settings of a run. Precedence: given fields, then the task's recipe, then the defaults.
 
         Args:
             given: fields of `DataSettings`, `NetworkSettings`, `StepSettings` and `SelfModelingTrainingArguments`.
                 None means the default. Without an `output_dir` it is a folder of `runs`.
 
         Raises:
-            ValueError: an unknown field, or a value that cannot be used.
+            ValueError: an unknown field, or an unusable value.
         """
         given = _checked(given)
         task = _pick(DataSettings, given).task_spec()
         values = {**TRAINING_DEFAULTS, **_recipe_fields(task, given), **given}
-        values |= _step_fields(_pick(StepSettings, values), given)
+        step = _pick(StepSettings, values)
+        values |= _step_fields(step, given)
         data, network = _pick(DataSettings, values), _pick(NetworkSettings, values)
         if "output_dir" not in values:
             seed = values.get("seed", default_of("seed"))
-            values["output_dir"] = default_folder(SimpleNamespace(**vars(data), **vars(network), seed=seed))
+            named = SimpleNamespace(**vars(data), **vars(network), seed=seed)
+            values["output_dir"] = default_folder(named)
         metric = values.get("metric_for_best_model")
         if metric is not None and metric.removeprefix("eval_") not in METRICS:
             raise InputError("metric_for_best_model", metric, f"allowed are {', '.join(METRICS)}")
         return cls(given, task, data, network, _pick(SelfModelingTrainingArguments, values))
 
     def replace(self, **changes: Any) -> RunSettings:
-        """Return settings in which these fields differ. None returns a field to its default.
+        """Return settings with other values of these fields. None returns a field to its default.
 
         Raises:
             ValueError: as for `make`.
@@ -108,7 +110,7 @@ class RunSettings:
         return type(self).make(**{**self.given, **changes})
 
     def result_fields(self) -> dict[str, Any]:
-        """Return the given fields that differ from their defaults and change what is computed. No tokens."""
+        """Return the given fields of the computation, without defaults and tokens."""
         found = {}
         for name, value in self.given.items():
             if name not in NO_RESULT and value != default_of(name):
@@ -116,15 +118,17 @@ class RunSettings:
         return found
 
     def command(self) -> str:
-        """Return the command that trains this network into a folder of its own. Tokens are hidden."""
-        given = {name: value for name, value in self.given.items() if name != "output_dir"}
-        return shlex.join(["selfmod", "train", *without_tokens(as_flags(given))])
+        """Return the command for this run. Tokens are hidden, and the output folder is its default."""
+        given = dict(self.given)
+        given.pop("output_dir", None)
+        flags = without_tokens(as_flags(given))
+        return shlex.join(["selfmod", "train", *flags])
 
     def load_data(self) -> TaskData[Any]:
         """Load the data, with the preprocessing or the tokenizer of the network's backbone.
 
         Raises:
-            ValueError: settings that exclude each other, or data that cannot be read.
+            ValueError: contradictory settings, or unreadable data.
         """
         return load_network_data(self.task, self.data, self.network)
 
@@ -135,7 +139,7 @@ class RunSettings:
             data: from `load_data`.
 
         Raises:
-            ValueError: settings that describe no network, or a network that cannot read the data.
+            ValueError: settings of no possible network, or a network of other inputs than the data.
         """
         set_seed(self.training.seed)
         return build_network(self.network, data)
@@ -148,7 +152,7 @@ class RunSettings:
             model: from `build_network`, or a `SelfModelingPopulation`.
 
         Raises:
-            InputError: a tracker that is not installed.
+            InputError: a missing tracker.
         """
         try:
             return SelfModelingTrainer(
@@ -173,10 +177,11 @@ def default_of(name: str) -> Any:
         return TRAINING_DEFAULTS[name]
     for group in GROUPS:
         for field in fields(group):
-            if field.name == name and field.default_factory is not MISSING:
+            if field.name != name:
+                continue
+            if field.default_factory is not MISSING:
                 return field.default_factory()
-            if field.name == name:
-                return field.default
+            return field.default
     raise KeyError(name)
 
 
@@ -186,16 +191,19 @@ def _names(group: Any) -> list[str]:
 
 def _pick(group: Any, values: Mapping[str, Any]) -> Any:
     """Return an instance of a group of settings, with its part of the values."""
-    return group(**{name: values[name] for name in _names(group) if name in values})
+    own = {name: values[name] for name in _names(group) if name in values}
+    return group(**own)
 
 
 def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that are not None, whole numbers as floats where a field is one.
+    """Return the fields without None. Integers become floats if the default is a float.
 
     Raises:
-        InputError: an unknown field, or a number that is not finite.
+        InputError: an unknown field, NaN or infinity.
     """
-    known = [name for group in GROUPS for name in _names(group)]
+    known: list[str] = []
+    for group in GROUPS:
+        known += _names(group)
     found = {}
     for name, value in given.items():
         if name not in known:
@@ -213,7 +221,7 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _recipe_fields(task: TaskSpec, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of the recipe, except for those of a network that the user has replaced."""
+    """Return the fields of the recipe, except for those of a replaced network."""
     recipe = dict(_recipe(task, given))
     backbone = given.get("backbone")
     if given.get("backbone_name") or given.get("backbone_config"):
@@ -244,7 +252,7 @@ def _recipe(task: TaskSpec, given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _step_fields(step: StepSettings, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return training arguments that follow from the settings of a step and from the launcher."""
+    """Return the training arguments for the settings of a step and the launcher."""
     found: dict[str, Any] = {}
     batch = step.train_batch_size
     if batch is not None and "per_device_train_batch_size" not in given:

@@ -35,8 +35,8 @@ def as_flags(values: Mapping[str, Any]) -> list[str]:
     for name, value in values.items():
         if value is None:
             continue
-        several = value if isinstance(value, (list, tuple)) else [value]
-        texts = [json.dumps(one) if isinstance(one, dict) else str(one) for one in several]
+        entries = list(value) if isinstance(value, (list, tuple)) else [value]
+        texts = list(map(_flag_text, entries))
         if len(texts) == 1:
             flags.append(f"--{name}={texts[0]}")  # because a value may begin with a minus sign
         else:
@@ -44,8 +44,12 @@ def as_flags(values: Mapping[str, Any]) -> list[str]:
     return flags
 
 
+def _flag_text(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the names that may have been meant, as the end of a message. It is empty if none is near.
+    """Return similar names as the end of a message. It is empty if none is similar.
 
     >>> did_you_mean("aux_wieght", ["aux_weight", "seed"])
     '; did you mean aux_weight?'
@@ -54,14 +58,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known)
     if ELSEWHERE.get(name) in known:
         near = [ELSEWHERE[name]]
-    return f"; did you mean {', '.join(near)}?" if near else ""
+    if not near:
+        return ""
+    return f"; did you mean {', '.join(near)}?"
 
 
 def check_finite(values: Mapping[str, Any]) -> None:
-    """Raise an InputError for NaN and infinity. Exception: an infinite `max_grad_norm`, which clips nothing."""
+    """Raise an InputError for NaN and infinity. Exception: an infinite `max_grad_norm` clips nothing."""
     for name, value in values.items():
         if name == "max_grad_norm" and value == math.inf:
             continue
-        numbers = value if isinstance(value, list) else [value]
-        if not all(math.isfinite(number) for number in numbers if isinstance(number, float)):
-            raise InputError(name, value, "allowed are finite numbers")
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise InputError(name, value, "allowed are finite numbers")

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from ..errors import InputError
-
-if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-
-MEMBER_PARAMETERS = ("aux_weight", "learning_rate")  # may differ within a population
-LAYER_PARAMETERS = ("hidden_sizes", "target_layers")  # are shared by a population
-JOINED = {"hidden_sizes": "-", "target_layers": "+"}  # between the layers of one choice
+from .trial_parameters import JOINED, LAYER_PARAMETERS, MEMBER_PARAMETERS, as_run_fields
 
 
 def parse_space(entries: Mapping[str, Any]) -> dict[str, BaseDistribution]:
@@ -27,18 +23,18 @@ def parse_space(entries: Mapping[str, Any]) -> dict[str, BaseDistribution]:
         entries: range of each parameter.
 
     Raises:
-        InputError: an unknown parameter, or a value that is none of these.
+        InputError: an unknown parameter, or another value.
 
     Example:
         >>> parse_space({"aux_weight": "0:20"})
         {'aux_weight': FloatDistribution(high=20.0, log=False, low=0.0, step=None)}
     """
+    known = (*MEMBER_PARAMETERS, *LAYER_PARAMETERS)
     space = {}
     for name, value in entries.items():
-        if name not in (*MEMBER_PARAMETERS, *LAYER_PARAMETERS):
-            raise InputError("space", name, f"allowed are {', '.join((*MEMBER_PARAMETERS, *LAYER_PARAMETERS))}")
-        choices = value if isinstance(value, (list, tuple)) else str(value).split(",")
-        texts = [_joined(name, choice) for choice in choices]
+        if name not in known:
+            raise InputError("space", name, f"allowed are {', '.join(known)}")
+        texts = _texts(name, value)
         try:
             if name in MEMBER_PARAMETERS:
                 space[name] = _numbers(name, texts)
@@ -49,10 +45,17 @@ def parse_space(entries: Mapping[str, Any]) -> dict[str, BaseDistribution]:
     return space
 
 
-def _joined(name: str, choice: Any) -> str:
-    if isinstance(choice, (list, tuple)) and name in JOINED:
-        return JOINED[name].join(map(str, choice))
-    return str(choice)
+def _texts(name: str, value: Any) -> list[str]:
+    """Return the entries of a range or of choices."""
+    if not isinstance(value, (list, tuple)):
+        return str(value).split(",")
+    texts = []
+    for choice in value:
+        if isinstance(choice, (list, tuple)) and name in JOINED:
+            texts.append(JOINED[name].join(map(str, choice)))
+        else:
+            texts.append(str(choice))
+    return texts
 
 
 def _numbers(name: str, texts: list[str]) -> BaseDistribution:
@@ -61,8 +64,6 @@ def _numbers(name: str, texts: list[str]) -> BaseDistribution:
     Raises:
         ValueError: no network can be trained with one of the numbers.
     """
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
     distribution: BaseDistribution
     if len(texts) == 1 and ":" in texts[0]:
         low, high, *scale = texts[0].split(":")
@@ -84,10 +85,8 @@ def _layers(name: str, texts: list[str]) -> BaseDistribution:
     """Return the distribution of hidden sizes or target layers.
 
     Raises:
-        ValueError: a range, or a size that is no number.
+        ValueError: a range, or a wrong size.
     """
-    from optuna.distributions import CategoricalDistribution
-
     if len(texts) == 1 and ":" in texts[0]:
         raise ValueError("allowed is a list of choices")
     for text in texts:
@@ -95,22 +94,8 @@ def _layers(name: str, texts: list[str]) -> BaseDistribution:
     return CategoricalDistribution(texts)
 
 
-def as_run_fields(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a trial's parameters as fields of `RunSettings`.
-
-    >>> as_run_fields({"aux_weight": 2.0, "hidden_sizes": "32-16"})
-    {'aux_weight': 2.0, 'hidden_sizes': [32, 16]}
-    """
-    fields = dict(parameters)
-    if "hidden_sizes" in fields:
-        fields["hidden_sizes"] = [int(size) for size in fields["hidden_sizes"].split(JOINED["hidden_sizes"])]
-    if "target_layers" in fields:
-        fields["target_layers"] = fields["target_layers"].split(JOINED["target_layers"])
-    return fields
-
-
 def only_value(distribution: Any) -> Any:
-    """Return the value of a range whose ends are equal, or of a list of one choice."""
+    """Return the value of a range of equal ends, or of a list of one choice."""
     if hasattr(distribution, "choices"):
         return distribution.choices[0]
     return distribution.low

@@ -19,8 +19,11 @@ def surroundings() -> dict[str, Any]:
     device = f"CPU, {torch.get_num_threads()} threads"
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name()
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        versions[name] = version(name)
     return {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "versions": versions,
         "machine": {"system": platform.platform(), "device": device, "cores": os.cpu_count()},
         "git_commit": _git_commit(),
     }

@@ -38,7 +38,7 @@ def run_sweep(
 ) -> SweepFolder:
     """Train a grid of networks, and measure accuracy, weight width and RLCT of each.
 
-    A second call with the same arguments continues where the first one stopped. Other cells (widths, weights, seeds)
+    A second call with the same arguments continues an interrupted first one. Other cells (widths, weights, seeds)
     are added to the folder.
 
     Args:
@@ -51,7 +51,7 @@ def run_sweep(
         The folder. `rows()` has one row for each network, `curves()` one for each network and epoch.
 
     Raises:
-        ValueError: a setting that cannot be used, or a folder that was begun with other settings.
+        ValueError: an unusable setting, or a folder of other settings.
 
     Example:
         from selfmod_hf import report, run_sweep
@@ -67,7 +67,7 @@ def run_sweep(
 
 
 def run_prepared_sweep(sweep: PreparedSweep, say: Callable[[str], None] | None = None) -> None:
-    """Train and measure the cells that are not finished. The tables are written after each population.
+    """Train and measure the unfinished cells. The tables are written after each population.
 
     Args:
         sweep: its input and its folder. The folder is locked meanwhile.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ def run_population(
 
 
 def _describe(cells: Sequence[Cell]) -> str:
-    """Return what is trained, and how it is split over the processes."""
+    """Return a description: the networks, and their split over the processes."""
     processes = PartialState().num_processes
     if len(cells) == 1:
         what, split = "a single network", "each batch"
@@ -88,7 +89,7 @@ def _describe(cells: Sequence[Cell]) -> str:
 
 
 def make_trainer(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], **changes: Any) -> SelfModelingTrainer:
-    """Return the Trainer of a population, or of a network that is alone.
+    """Return the Trainer of a population, or of a single network.
 
     Args:
         sweep: its training settings are used, and its recipe's network is trained.
@@ -97,7 +98,7 @@ def make_trainer(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], **chan
         changes: training arguments in place of the plan's.
 
     Raises:
-        InputError: a single network whose batch cannot be split evenly over the processes.
+        InputError: a single network with a batch of no even split over the processes.
     """
     training, data = sweep.plan.training, sweep.data
     config = recipe_config(sweep.task, data, hidden_sizes=[cells[0].hidden_size])
@@ -128,17 +129,22 @@ def _share_of_batch(plan: Plan) -> int:
 
 
 class _Progress(TrainerCallback):
+    """Pass a line to `say` after each evaluation."""
+
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
         self.start = time.perf_counter()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
-        seconds = time.perf_counter() - self.start
         accuracy = (metrics or {}).get("eval_accuracy", math.nan)
         line = f"  epoch {state.epoch:g}/{args.num_train_epochs:g}  mean accuracy {accuracy:.4f}"
-        estimates = [entry["rlct"] for entry in state.log_history if "rlct" in entry and entry["epoch"] == state.epoch]
-        if estimates:
-            line += f"  mean RLCT {estimates[-1]:.2f}"
+        logged: dict[str, Any] = {}
+        for entry in state.log_history:
+            if entry.get("epoch") == state.epoch:
+                logged |= entry
+        if "rlct" in logged:
+            line += f"  mean RLCT {logged['rlct']:.2f}"
+        seconds = time.perf_counter() - self.start
         self.say(f"{line}  {seconds:.0f} s")
 
 
@@ -167,14 +173,14 @@ class _SeldomSlowSaves(TrainerCallback):
 
 
 def _rlct_callback(sweep: PreparedSweep, trainer: Any, cells: Sequence[Cell]) -> TrainerCallback:
-    """Return a callback that estimates RLCTs during the training. Those of the last epoch are estimated afterwards."""
-    plan = sweep.plan
-    settings, before_last = dict(plan.sampling), plan.training["num_train_epochs"] - 1
-    given = (trainer, sweep.data.train, plan.rlct_every_n_epochs)
+    """Return the callback for RLCTs during the training. Those of the last epoch are estimated afterwards."""
+    plan, train = sweep.plan, sweep.data.train
+    every, before_last = plan.rlct_every_n_epochs, plan.training["num_train_epochs"] - 1
     if len(cells) == 1:
-        return RLCTCallback(*given, {**settings, "members": [cells[0].seed]}, before_last)
+        settings = {**plan.sampling, "members": [cells[0].seed]}
+        return RLCTCallback(trainer, train, every, settings, before_last)
     at_once = sweep.memory.sampled_at_once(cells[0].hidden_size)
-    return RLCTsCallback(*given, settings, before_last, at_once=at_once)
+    return RLCTsCallback(trainer, train, every, dict(plan.sampling), before_last, at_once=at_once)
 
 
 # ---- measuring ----
@@ -183,46 +189,55 @@ def _rlct_callback(sweep: PreparedSweep, trainer: Any, cells: Sequence[Cell]) ->
 def _measure(
     sweep: PreparedSweep, trainer: SelfModelingTrainer, cells: Sequence[Cell], say: Callable[[str], None]
 ) -> None:
-    """Estimate the RLCTs of the trained networks that are not finished, and keep these networks."""
+    """Estimate the RLCTs of the unfinished networks after their training, and keep them."""
     plan, data, folder = sweep.plan, sweep.data, sweep.folder
     networks = trainer.networks()
-    curves = [_curve(network.figures) for network in networks]
     processor = data.train.processor()
-    facts = run_facts(sweep.task, data.train, data.test, plan.training["per_device_train_batch_size"])
-    for group in chunk_ranges(len(cells), sweep.memory.sampled_at_once(cells[0].hidden_size)):
-        missing = from_main(lambda: [k for k in group if not folder.is_finished(cells[k])])  # noqa: B023 - is called now
+    run = run_facts(sweep.task, data.train, data.test, plan.training["per_device_train_batch_size"])
+    at_once = sweep.memory.sampled_at_once(cells[0].hidden_size)
+    for group in chunk_ranges(len(cells), at_once):
+        missing = from_main(partial(_missing, sweep, cells, group))
         if not missing:
             continue
         say(f"  RLCT of {cells[group[0]].name} .. {cells[group[-1]].name}")
         models = [networks[k].model() for k in group]
         # chains of equal seeds share their noise, so that arms are compared under common random numbers
+        seeds = [cells[k].seed for k in group]
         estimates = estimate_rlct(
-            models, data.train, members=[cells[k].seed for k in group], device=trainer.args.device,
-            data=sweep.task.train_data, **plan.sampling,
-        )  # fmt: skip
+            models, data.train, members=seeds, device=trainer.args.device, data=sweep.task.train_data, **plan.sampling
+        )
+        if not PartialState().is_main_process:
+            continue
         for k, model, estimate in zip(group, models, estimates, strict=True):
-            if k not in missing or not PartialState().is_main_process:
-                continue
-            row = _row(plan, cells[k], curves[k][-1], estimate)
-            curve = [CurvePoint.model_validate(plain(_keys(plan, cells[k]) | entry)) for entry in curves[k]]
-            if plan.rlct_every_n_epochs:
-                curve[-1] = curve[-1].with_fields(**{name: getattr(row, name) for name in CURVE_RLCT_COLUMNS})
-            folder.finish(cells[k], model, estimate, row, curve, processor, facts)
+            if k in missing:
+                curve = _curve(plan, cells[k], networks[k].figures)
+                row = _row(plan, cells[k], curve[-1], estimate)
+                if plan.rlct_every_n_epochs:
+                    rlct = {name: getattr(row, name) for name in CURVE_RLCT_COLUMNS}
+                    curve[-1] = curve[-1].with_fields(**rlct)
+                folder.finish(cells[k], model, estimate, row, curve, processor, run)
 
 
-def _curve(figures: Mapping[int, Mapping[str, float]]) -> list[dict[str, float]]:
-    """Return one network's figures after each epoch, from those that were logged."""
+def _missing(sweep: PreparedSweep, cells: Sequence[Cell], group: Sequence[int]) -> list[int]:
+    """Return the numbers of the unfinished cells in a group."""
+    return [k for k in group if not sweep.folder.is_finished(cells[k])]
+
+
+def _curve(plan: Plan, cell: Cell, figures: Mapping[int, Mapping[str, float]]) -> list[CurvePoint]:
+    """Return one network's figures after each epoch from its log."""
     curve = []
     for epoch, logged in sorted(figures.items()):
         if "eval_accuracy" not in logged:
             continue
-        entry = {"epoch": epoch, "weight_width": logged["weight_width"], "accuracy": logged["eval_accuracy"]}
+        values = {**_keys(plan, cell), "epoch": epoch}
+        values["weight_width"] = logged["weight_width"]
+        values["accuracy"] = logged["eval_accuracy"]
         for name in ("classification_loss", "self_modeling_loss", "loss"):
-            entry[name] = logged[name]
+            values[name] = logged[name]
         for name in CURVE_RLCT_COLUMNS:
             if name in logged:
-                entry[name] = logged[name]
-        curve.append(entry)
+                values[name] = logged[name]
+        curve.append(CurvePoint.model_validate(plain(values)))
     return curve
 
 
@@ -230,11 +245,12 @@ def _keys(plan: Plan, cell: Cell) -> dict[str, Any]:
     return {"task": plan.task, **vars(cell)}
 
 
-def _row(plan: Plan, cell: Cell, last: dict[str, float], rlct: LLCResult) -> NetworkRow:
+def _row(plan: Plan, cell: Cell, last: CurvePoint, rlct: LLCResult) -> NetworkRow:
     """Return a network's row of the results."""
-    values = _keys(plan, cell) | {
-        "accuracy": last["accuracy"],
-        "weight_width": last["weight_width"],
+    values = {
+        **_keys(plan, cell),
+        "accuracy": last.accuracy,
+        "weight_width": last.weight_width,
         "rlct": rlct.llc,
         "rlct_standard_error": rlct.standard_error,
         "rlct_status": rlct.status,

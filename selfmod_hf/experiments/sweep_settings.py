@@ -67,7 +67,7 @@ class SweepSettings:
         """Return the recipe's grid and settings, with these settings in their place.
 
         Raises:
-            InputError: a setting that cannot be used.
+            InputError: an unusable setting.
 
         >>> plan = SweepSettings("mnist", hidden_sizes=[64], seeds=[1, 2]).plan()
         >>> len(plan.cells)

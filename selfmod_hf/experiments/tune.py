@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
@@ -20,9 +20,11 @@ from ..trainer.population import SelfModelingPopulation
 from .folder_names import check_output_dir
 from .network_settings import build_network
 from .run_settings import RunSettings
-from .space import LAYER_PARAMETERS, as_run_fields, parse_space
-from .tuning import Group, Measured, Tuning
+from .trial_parameters import LAYER_PARAMETERS, as_run_fields
 from .tuning_result import TuningResult
+
+if TYPE_CHECKING:
+    from .tuning import Group, Measured, Tuning
 
 DEFAULT_SPACE = {"aux_weight": "0:20"}
 
@@ -32,9 +34,9 @@ class TuneSettings:
     """How a tuning searches.
 
     Attributes:
-        space: range of each searched parameter; see `parse_space`.
+        space: range of each searched parameter. See `parse_space`.
         trials: number of trials, over all workers.
-        stack: trials of one shape that train as one population. 1: one at a time.
+        stack: trials of one shape in one population. 1: one at a time.
         give_up_below: a trial is pruned if its accuracy, half-way or at the end, is below this share of the way from
             chance to the best. 0: no trial is.
         keep_accuracy: the best trial has the lowest RLCT within this of the best accuracy.
@@ -70,13 +72,13 @@ def tune(
     say: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> TuningResult:
-    """Search for networks that are accurate and simple.
+    """Search for accurate and simple networks.
 
-    A second call with the same arguments continues where the first one stopped. Workers in several processes share a
+    A second call with the same arguments continues an interrupted first one. Workers in several processes share a
     folder. Needs optuna (`pip install 'selfmod_hf[tune]'`).
 
     Args:
-        base: settings that all trials share, or the name of a built-in task.
+        base: settings of all trials, or the name of a built-in task.
         space: range of each searched parameter: `aux_weight`, `learning_rate`, `hidden_sizes`, `target_layers`. For
             example `{"aux_weight": "0:20", "learning_rate": "0.01:0.1:log", "hidden_sizes": [[16], [32, 16]]}`.
             Default: `{"aux_weight": "0:20"}`.
@@ -88,7 +90,7 @@ def tune(
         All trials, the Pareto front and the best trial. They are also in the folder.
 
     Raises:
-        ValueError: a setting that cannot be used, or a folder that was begun with other settings.
+        ValueError: an unusable setting, or a folder of other settings.
 
     Example:
         from selfmod_hf import RunSettings, tune
@@ -97,7 +99,8 @@ def tune(
         print(found.table, found.settings(found.best).command())
     """
     run = RunSettings.make(task=base) if isinstance(base, str) else base
-    tuner = Tuner(run, TuneSettings(dict(DEFAULT_SPACE if space is None else space), **settings), output_dir)
+    search = TuneSettings(dict(space or DEFAULT_SPACE), **settings)
+    tuner = Tuner(run, search, output_dir)
     tuner.work(say or _ignore)
     return tuner.finish()
 
@@ -110,15 +113,20 @@ class Tuner:
     """One worker of a tuning. Its input is checked and its data are loaded.
 
     Args:
-        base: settings that all trials share.
+        base: settings of all trials.
         settings: of the search.
         output_dir: the folder. None: `runs/tune-<task>`.
 
     Raises:
-        ValueError: a setting that cannot be used, or a folder that was begun with other settings.
+        ValueError: an unusable setting, or a folder of other settings.
     """
 
     def __init__(self, base: RunSettings, settings: TuneSettings, output_dir: str | Path | None = None) -> None:
+        try:
+            from .space import parse_space
+            from .tuning import Tuning
+        except ImportError as error:
+            raise ImportError("a tuning needs optuna: pip install 'selfmod_hf[tune]'") from error
         self.base, self.settings = base, settings
         check_output_dir(output_dir)
         space = parse_space(settings.space)
@@ -145,17 +153,18 @@ class Tuner:
 
     def _sampling(self) -> dict[str, Any]:
         """Return the settings of each RLCT."""
-        changes = {}
+        sampling = llc_preset(self.base.training.rlct_preset, self.base.task.name)
         for name in ("num_chains", "num_draws"):
-            if getattr(self.settings, name) is not None:
-                changes[name] = getattr(self.settings, name)
-        sampling = llc_preset(self.base.training.rlct_preset, self.base.task.name) | changes
+            value = getattr(self.settings, name)
+            if value is not None:
+                sampling[name] = value
         LLCSettings(**sampling)  # raises now what sampling would raise after the training
         return sampling
 
     def _run(self, shape: Mapping[str, Any], **changes: Any) -> RunSettings:
         """Return the settings of trials of one shape."""
-        return self.base.replace(**{**as_run_fields(shape), "aux_weight": 1.0, **changes})
+        fields = {**as_run_fields(shape), "aux_weight": 1.0, **changes}
+        return self.base.replace(**fields)
 
     def work(self, say: Callable[[str], None]) -> None:
         """Run trials until the tuning has all of them.
@@ -164,8 +173,10 @@ class Tuner:
             say: called with each line of progress.
         """
         for path, group in self.tuning.work(self.settings.trials):
-            say(f"trials {', '.join(map(str, group.trials))}: {group.shared or 'one shape'}")
-            self.tuning.finish(path, group, self._measure(path, group), self._estimate)
+            numbers = ", ".join(map(str, group.trials))
+            say(f"trials {numbers}: {group.shared or 'one shape'}")
+            measured = self._measure(path / "training", group)
+            self.tuning.finish(path, group, measured, self._estimate)
             counts = self.tuning.counts()
             say(f"  {counts['complete']} complete, {counts['pruned']} pruned of {self.settings.trials}")
 
@@ -175,20 +186,21 @@ class Tuner:
         self.tuning.write_results(result)
         return result
 
-    def _measure(self, path: Path, group: Group) -> list[Measured]:
-        """Train a group from its last checkpoint, and return what came out of each trial."""
-        trainer = self._trainer(path / "training", group)
-        trainer.train(resume_from_checkpoint=newest_complete_checkpoint(path / "training"))
+    def _measure(self, folder: Path, group: Group) -> list[Measured]:
+        """Train a group from its last checkpoint, and return the measures of each trial."""
+        trainer = self._trainer(folder, group)
+        trainer.train(resume_from_checkpoint=newest_complete_checkpoint(folder))
         return _measured(trainer)
 
     def _trainer(self, folder: Path, group: Group) -> SelfModelingTrainer:
-        changes: dict[str, Any] = {"output_dir": str(folder), "disable_tqdm": True, "seed": group.members[0].seed}
+        run = self._run(group.shared, output_dir=str(folder), disable_tqdm=True, seed=group.members[0].seed)
         rates = [member.learning_rate for member in group.members if member.learning_rate is not None]
         if rates:
-            changes["learning_rate"] = max(rates)  # a single network's own; a population has its members'
-        run = self._run(group.shared, **changes)
-        population = SelfModelingPopulation(build_network(run.network, self.data).config, group.members)
-        model = population.member(0) if len(group.members) == 1 else population
+            run = run.replace(learning_rate=max(rates))  # a single network's own; a population has its members'
+        network = build_network(run.network, self.data)
+        model: Any = SelfModelingPopulation(network.config, group.members)
+        if len(group.members) == 1:
+            model = model.member(0)
         trainer = run.make_trainer(self.data, model)
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
@@ -204,7 +216,10 @@ def _shapes(space: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return every architecture in a space."""
     names = [name for name in LAYER_PARAMETERS if name in space]
     choices = [space[name].choices for name in names]
-    return [dict(zip(names, values, strict=True)) for values in product(*choices)]
+    shapes = []
+    for values in product(*choices):
+        shapes.append(dict(zip(names, values, strict=True)))
+    return shapes
 
 
 class _GiveUp(TrainerCallback):
@@ -219,7 +234,8 @@ class _GiveUp(TrainerCallback):
             return
         accuracies = [network.figures[epoch]["eval_accuracy"] for network in self.trainer.networks()]
         least = self.tuning.threshold("half_way", accuracies)
-        if not any(accuracy >= least for accuracy in accuracies):  # a NaN is hopeless too
+        hopeful = [accuracy for accuracy in accuracies if accuracy >= least]  # no NaN
+        if not hopeful:
             control.should_training_stop = True
 
 
@@ -228,12 +244,23 @@ def _half(epochs: float) -> int:
 
 
 def _measured(trainer: SelfModelingTrainer) -> list[Measured]:
-    """Return what came out of each trial of a group."""
+    """Return the measures of each trial of a group."""
+    from .tuning import Measured
+
     half = _half(trainer.args.num_train_epochs)
     found = []
     for network in trainer.networks():
-        logged = [entry for _, entry in sorted(network.figures.items()) if "eval_accuracy" in entry]
-        last = logged[-1]
-        half_way = {**last, **network.figures.get(half, {})}["eval_accuracy"]
-        found.append(Measured(half_way, last["eval_accuracy"], last["weight_width"], network.model()))
+        evaluated = [epoch for epoch, figures in network.figures.items() if "eval_accuracy" in figures]
+        last = network.figures[max(evaluated)]
+        at_half = last
+        if half in evaluated:
+            at_half = network.figures[half]
+        found.append(
+            Measured(
+                half_way=at_half["eval_accuracy"],
+                accuracy=last["eval_accuracy"],
+                weight_width=last["weight_width"],
+                model=network.model(),
+            )
+        )
     return found

@@ -31,26 +31,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import optuna
+from optuna.trial import Trial, TrialState, create_trial
 
 from ..errors import InputError
-from ..files import to_json, write_file
+from ..files import plain, to_json, write_file
 from ..trainer.member import Member
 from .journal import open_journal, try_lock
-from .space import MEMBER_PARAMETERS, only_value
+from .space import only_value
+from .trial_parameters import MEMBER_PARAMETERS
 from .tuning_result import OBJECTIVES, TuningResult, count_states
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
 
     from ..complexity import LLCResult
     from .run_settings import RunSettings
 
 ACCURACIES = ("half_way", "accuracy")  # test accuracy after half of the epochs, and at the end
+UNUSABLE = ("not_at_minimum", "diverged")  # RLCTs
 
 
 @dataclass(frozen=True)
 class Group:
-    """Trials that train together.
+    """Hold trials of one training.
 
     Attributes:
         trials: their numbers.
@@ -65,7 +70,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Measured:
-    """Hold what training gives of one trial.
+    """Hold the measures of one trial after its training.
 
     Attributes:
         half_way: test accuracy after half of the epochs.
@@ -81,24 +86,24 @@ class Measured:
 
 
 class Tuning:
-    """One worker of a study.
+    """One worker of a tuning.
 
     Args:
-        folder: see above; shared by the workers.
+        folder: see above. The workers share it.
         space: from `parse_space`.
-        settings: what else decides the numbers; a folder keeps to one.
-        stack: trials that train together.
-        give_up_below: a trial whose accuracy, half-way or at the end, is below this share of the way from chance to
-            the best one so far is hopeless: it is pruned, and no RLCT is sampled; 0: none is.
+        settings: all other settings of the numbers. They are fixed for a folder.
+        stack: number of trials in one training.
+        give_up_below: a trial is pruned without an RLCT if its accuracy, half-way or at the end, is below this share
+            of the way from chance to the best so far. 0: no trial is.
         chance: accuracy of guessing.
-        aux_weight: of all trials, where the space has none.
-        seed: of the sampler; trial N trains with seed N.
+        aux_weight: of all trials, if the space has none.
+        seed: of the sampler. Trial N trains with seed N.
 
     Raises:
         InputError: the folder was begun with another space or other settings.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that a folder of trials is made of
         self,
         folder: Path,
         space: dict[str, BaseDistribution],
@@ -110,8 +115,6 @@ class Tuning:
         aux_weight: float = 0.0,
         seed: int = 0,
     ) -> None:
-        import optuna
-
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder, self.space, self.stack, self.seed = folder, space, stack, seed
         self.give_up_below, self.chance, self.aux_weight = give_up_below, chance, aux_weight
@@ -125,7 +128,8 @@ class Tuning:
                 directions=list(OBJECTIVES.values()),
                 load_if_exists=True,
             )
-            self._check(settings | {"space": {name: repr(entry) for name, entry in space.items()}})
+            ranges = {name: repr(entry) for name, entry in space.items()}
+            self._check(settings | {"space": ranges})
 
     def _check(self, settings: dict[str, Any]) -> None:
         settings = json.loads(json.dumps(settings))
@@ -163,6 +167,7 @@ class Tuning:
                 yield path, Group(group["trials"], group["shared"], members)
 
     def _orphan(self) -> tuple[Path, Any] | None:
+        """Return the folder and the lock of a killed worker's group, or None."""
         for path in sorted(self.groups.iterdir()):
             if not (path / "group.json").is_file():
                 shutil.rmtree(path, ignore_errors=True)  # of a worker that was killed while it began or removed it
@@ -173,45 +178,47 @@ class Tuning:
         return None
 
     def _new_group(self, num_trials: int) -> tuple[Path, Any] | None:
-        from optuna.trial import TrialState
-
-        groups = (json.loads(path.read_text(encoding="utf-8")) for path in self.groups.glob("*/group.json"))
-        held = {number for group in groups for number in group["trials"]}
-        known = self.study.get_trials(deepcopy=False)
-        # those whose worker was killed before it wrote their group down
-        trials = [(t.number, t.params) for t in known if t.state == TrialState.RUNNING and t.number not in held]
-        counted = sum(trial.state != TrialState.FAIL for trial in known) - len(trials)
-        if counted >= num_trials:
+        """Return the folder and the lock of a new group, or None if there are so many trials already."""
+        trials = self._trials_without_group()
+        num_failed = len(self._trials(TrialState.FAIL))
+        num_known = len(self._trials())
+        num_missing = num_trials - (num_known - num_failed - len(trials))
+        if num_missing <= 0:
             return None
         shared = _shared(trials)
-        while len(trials) < min(self.stack, num_trials - counted):
-            trials.append(self._propose(len(known), shared))
+        while len(trials) < min(self.stack, num_missing):
+            number = len(self._trials())
+            trials[number] = self._propose(number, shared)
             shared = _shared(trials)
-            known = self.study.get_trials(deepcopy=False)
-        members = [self._member(number, params) for number, params in trials]
-        path = self.groups / f"{trials[0][0]:05d}"
+        first = min(trials)
+        path = self.groups / f"{first:05d}"
         path.mkdir(exist_ok=True)
         lock = try_lock(path / ".lock")
-        content = {"trials": [number for number, _ in trials], "shared": shared, "members": members}
-        write_file(path / "group.json", to_json(content))
+        members = []
+        for number, params in trials.items():
+            own = {name: value for name, value in params.items() if name in MEMBER_PARAMETERS}
+            members.append({"seed": number, "aux_weight": self.aux_weight, **own})
+        write_file(path / "group.json", to_json({"trials": list(trials), "shared": shared, "members": members}))
         return path, lock
 
-    def _member(self, number: int, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what tells a trial from the others of its group, as fields of `Member`."""
-        own = {name: params[name] for name in MEMBER_PARAMETERS if name in params}
-        return {"seed": number, "aux_weight": self.aux_weight, **own}
+    def _trials_without_group(self) -> dict[int, dict[str, Any]]:
+        """Return the parameters of trials whose worker was killed before it wrote their group, by number."""
+        held: list[int] = []
+        for path in self.groups.glob("*/group.json"):
+            held += json.loads(path.read_text(encoding="utf-8"))["trials"]
+        running = self._trials(TrialState.RUNNING)
+        return {trial.number: trial.params for trial in running if trial.number not in held}
 
-    def _propose(self, number: int, shared: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-        """Let the sampler choose the parameters of trial `number` except those that are `shared`.
+    def _trials(self, state: TrialState | None = None) -> list[FrozenTrial]:
+        """Return all trials, or those in a state."""
+        states = None if state is None else (state,)
+        return self.study.get_trials(deepcopy=False, states=states)
+
+    def _propose(self, number: int, shared: Mapping[str, Any]) -> dict[str, Any]:
+        """Let the sampler choose the parameters of trial `number` except for `shared`, and return all of them.
 
         The trial is one entry of the journal, so no trial is chosen in part.
-
-        Returns:
-            The number and all parameters.
         """
-        import optuna
-        from optuna.trial import TrialState, create_trial
-
         seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0])
         sampler = optuna.samplers.TPESampler(seed=seed)
         study = optuna.load_study(study_name="tune", storage=self.storage)  # a study keeps the trials it has seen
@@ -225,7 +232,7 @@ class Tuning:
             else:
                 params[name] = sampler.sample_independent(study, nothing, name, distribution)
         study.add_trial(create_trial(state=TrialState.RUNNING, params=params, distributions=self.space))
-        return number, params
+        return params
 
     def finish(
         self,
@@ -234,61 +241,78 @@ class Tuning:
         measured: Sequence[Measured],
         estimate: Callable[[Sequence[Any], Sequence[int]], Sequence[LLCResult]],
     ) -> None:
-        """Tell the study what came out, then remove the group.
+        """Record the measures of a group's trials, then remove the group.
 
         Args:
             path, group: from `work`.
             measured: of each trial.
             estimate: RLCTs of these models, with these seeds.
         """
-        from optuna.trial import TrialState
-
-        open_trials = {trial.number for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
-        least = {name: self.threshold(name, [getattr(entry, name) for entry in measured]) for name in ACCURACIES}
-        hopeful = []
-        for number, entry in zip(group.trials, measured, strict=True):
-            low = [name for name in ACCURACIES if not getattr(entry, name) >= least[name]]
-            if not low:
-                hopeful.append((number, entry))
+        open_trials = {trial.number for trial in self._trials(TrialState.RUNNING)}
+        hopeful = {}
+        for number, entry, problem in zip(group.trials, measured, self._problems(measured), strict=True):
+            if problem is None:
+                hopeful[number] = entry
             elif number in open_trials:
-                why = f"{low[0]} {getattr(entry, low[0]):.3f} is below {least[low[0]]:.3f}"
-                self._tell(number, entry, None, why)
-        if open_trials.intersection(number for number, _ in hopeful):
-            # all of them again, where a killed worker has told of some: alone, an estimate differs by rounding
-            results = estimate([entry.model for _, entry in hopeful], [number for number, _ in hopeful])
-            for (number, entry), rlct in zip(hopeful, results, strict=True):
-                bad = rlct.status in ("not_at_minimum", "diverged")
+                self._tell(number, entry, None, problem)
+        if open_trials.intersection(hopeful):
+            # all of them, though a killed worker may have recorded some: an estimate alone differs by rounding
+            models = [entry.model for entry in hopeful.values()]
+            results = estimate(models, list(hopeful))
+            for number, rlct in zip(hopeful, results, strict=True):
                 if number in open_trials:
-                    self._tell(number, entry, rlct, f"{rlct.status}: {rlct.status_reason}" if bad else None)
-        (path / "group.json").unlink()  # first: from here on it is no work in progress
-        shutil.rmtree(path, ignore_errors=True)  # another worker may be at it, too
+                    problem = f"{rlct.status}: {rlct.status_reason}" if rlct.status in UNUSABLE else None
+                    self._tell(number, hopeful[number], rlct, problem)
+        (path / "group.json").unlink()  # first, because it marks the folder as work in progress
+        shutil.rmtree(path, ignore_errors=True)  # because another worker may remove it too
+
+    def _problems(self, measured: Sequence[Measured]) -> list[str | None]:
+        """Return why each trial is hopeless, or None."""
+        least = {}
+        for name in ACCURACIES:
+            values = [getattr(entry, name) for entry in measured]
+            least[name] = self.threshold(name, values)
+        problems: list[str | None] = []
+        for entry in measured:
+            low = [name for name in ACCURACIES if not getattr(entry, name) >= least[name]]  # a NaN is low
+            if low:
+                name = low[0]
+                problems.append(f"{name} {getattr(entry, name):.3f} is below {least[name]:.3f}")
+            else:
+                problems.append(None)
+        return problems
 
     def threshold(self, name: str, values: Sequence[float]) -> float:
-        """Below this a trial is hopeless, judged by the best of the finished trials and of `values`.
+        """Return the least accuracy of a hopeful trial, by the best of the finished trials and `values`.
 
         Args:
             name: "half_way" or "accuracy".
             values: of the trials in question.
         """
-        from optuna.trial import TrialState
-
         if self.give_up_below == 0:
             return -math.inf
-        finished = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        known = [trial.user_attrs[name] for trial in finished] + [value for value in values if math.isfinite(value)]
-        return self.chance + self.give_up_below * (max(known, default=self.chance) - self.chance)
+        known = [trial.user_attrs[name] for trial in self._trials(TrialState.COMPLETE)]
+        known += [value for value in values if math.isfinite(value)]
+        best = max(known, default=self.chance)
+        return self.chance + self.give_up_below * (best - self.chance)
 
     def _tell(self, number: int, measured: Measured, rlct: LLCResult | None, hopeless: str | None) -> None:
-        from optuna.trial import Trial, TrialState
-
-        (frozen,) = (trial for trial in self.study.get_trials(deepcopy=False) if trial.number == number)
-        facts: dict[str, Any] = {"half_way": measured.half_way, "accuracy": measured.accuracy}
-        facts |= {"weight_width": measured.weight_width, "pruned": hopeless}
+        """Record the measures of a trial. With a reason `hopeless` it is pruned."""
+        facts: dict[str, Any] = {
+            "half_way": measured.half_way,
+            "accuracy": measured.accuracy,
+            "weight_width": measured.weight_width,
+            "pruned": hopeless,
+        }
         if rlct is not None:
-            facts |= {"rlct": rlct.llc, "rlct_standard_error": rlct.standard_error, "rlct_status": rlct.status}
-            facts |= {"nbeta": rlct.nbeta, "rlct_preset": rlct.settings.preset}
-        trial = Trial(self.study, frozen._trial_id)  # that of a killed worker too
-        for name, value in json.loads(to_json(facts)).items():
+            facts["rlct"] = rlct.llc
+            facts["rlct_standard_error"] = rlct.standard_error
+            facts["rlct_status"] = rlct.status
+            facts["nbeta"] = rlct.nbeta
+            facts["rlct_preset"] = rlct.settings.preset
+        (frozen,) = (trial for trial in self._trials() if trial.number == number)
+        trial = Trial(self.study, frozen._trial_id)  # also of a killed worker
+        for name, value in plain(facts).items():
             trial.set_user_attr(name, value)
         if hopeless is not None or rlct is None:
             self.study.tell(number, state=TrialState.PRUNED)
@@ -299,27 +323,27 @@ class Tuning:
 
     def counts(self) -> dict[str, int]:
         """Return how many trials are in each state."""
-        return count_states(self.study.get_trials(deepcopy=False))
+        return count_states(self._trials())
 
     def result(self, base: RunSettings, keep_accuracy: float) -> TuningResult:
         """Return the trials so far.
 
         Args:
-            base: settings that all trials share.
+            base: settings of all trials.
             keep_accuracy: see `TuningResult`.
         """
         front = sorted(self.study.best_trials, key=lambda trial: -trial.values[0])
-        return TuningResult(self.folder, base, self.study.get_trials(deepcopy=False), front, keep_accuracy)
+        return TuningResult(self.folder, base, self._trials(), front, keep_accuracy)
 
     def write_results(self, result: TuningResult) -> None:
-        """Write the files of a result. Workers that end together write one after the other."""
+        """Write the files of a result. Workers write one after the other."""
         with self._lock("study"):
             result.write()
 
 
-def _shared(trials: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Return the parameters that all trials of a group have in common, from the first one."""
+def _shared(trials: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the common parameters of a group's trials, from the first one."""
     if not trials:
         return {}
-    _, params = trials[0]
-    return {name: value for name, value in params.items() if name not in MEMBER_PARAMETERS}
+    first = trials[min(trials)]
+    return {name: value for name, value in first.items() if name not in MEMBER_PARAMETERS}

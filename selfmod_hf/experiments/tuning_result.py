@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import to_json, write_figure, write_file
-from .space import as_run_fields
+from .trial_parameters import as_run_fields
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -30,9 +30,9 @@ class TuningResult:
 
     Attributes:
         path: the folder.
-        base: settings that all trials share.
+        base: settings of all trials.
         trials: all trials, by their numbers.
-        front: the complete trials that no other trial beats in every objective, the most accurate first.
+        front: the complete trials that are not beaten in every objective, the most accurate first.
         keep_accuracy: the best trial has the lowest RLCT within this of the best accuracy.
     """
 
@@ -51,15 +51,19 @@ class TuningResult:
     def best(self) -> FrozenTrial | None:
         """Return the trial of the lowest RLCT among the accurate ones. None: no trial is complete.
 
-        RLCTs that have not converged count only if no accurate trial has one that has converged.
+        RLCTs without convergence count only if all accurate trials lack it.
         """
-        complete = [trial for trial in self.trials if trial.state.name == "COMPLETE"]
+        complete = self._complete
         if not complete:
             return None
         least = max(trial.values[0] for trial in complete) - self.keep_accuracy
         accurate = [trial for trial in complete if trial.values[0] >= least]
         converged = [trial for trial in accurate if trial.user_attrs["rlct_status"] == "ok"]
         return min(converged or accurate, key=_by_simplicity)
+
+    @property
+    def _complete(self) -> list[FrozenTrial]:
+        return [trial for trial in self.trials if trial.state.name == "COMPLETE"]
 
     def settings(self, trial: FrozenTrial) -> RunSettings:
         """Return the settings of a trial's training run.
@@ -72,18 +76,16 @@ class TuningResult:
     @property
     def table(self) -> str:
         """Return the Pareto front as a table of plain text."""
-        names = sorted({name for trial in self.front for name in trial.params})
+        names = sorted(set().union(*(trial.params for trial in self.front)))
         lines = [["trial", "accuracy", "RLCT", "weight width", *names]]
         for trial in self.front:
             accuracy, _, width = trial.values
-            values = [_number_text(trial.params.get(name)) for name in names]
-            lines.append([f"{trial.number}", f"{accuracy:.4f}", _rlct_text(trial), f"{width:.4f}", *values])
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        rows = []
-        for line in lines:
-            cells = [text.ljust(width) for text, width in zip(line, widths, strict=True)]
-            rows.append("  ".join(cells).rstrip())
-        return "\n".join(rows)
+            line = [f"{trial.number}", f"{accuracy:.4f}", _rlct_text(trial), f"{width:.4f}"]
+            for name in names:
+                value = trial.params.get(name)
+                line.append(f"{value:.4g}" if isinstance(value, float) else str(value))
+            lines.append(line)
+        return _aligned(lines)
 
     def write(self) -> None:
         """Write trials.json, and the front as pareto.json, pareto.txt and pareto.png."""
@@ -111,21 +113,24 @@ class TuningResult:
         """Draw accuracy against RLCT, and accuracy against weight width."""
         from matplotlib.figure import Figure
 
-        front = {trial.number for trial in self.front}
-        complete = [trial for trial in self.trials if trial.state.name == "COMPLETE"]
-        others = [trial for trial in complete if trial.number not in front]
-        best = [trial for trial in complete if trial.number in front]
         figure = Figure(figsize=(10, 4), layout="constrained")
-        for axis, label, column in zip(figure.subplots(1, 2), ("RLCT", "weight width"), (1, 2), strict=True):
-            for group, title, color in ((others, "other trials", "0.6"), (best, "Pareto front", "tab:red")):
-                measures = [trial.values[column] for trial in group]
-                accuracies = [trial.values[0] for trial in group]
-                axis.plot(measures, accuracies, "o", label=title, color=color)
-            for trial in best:
-                axis.annotate(f" {trial.number}", (trial.values[column], trial.values[0]), fontsize=7)
-            axis.set(xlabel=label, ylabel="test accuracy", title=f"accuracy against {label}")
-            axis.legend(fontsize="small")
+        left, right = figure.subplots(1, 2)
+        self._plot_against(left, "RLCT", 1)
+        self._plot_against(right, "weight width", 2)
         write_figure(figure, path, dpi=120)
+
+    def _plot_against(self, axis: Any, label: str, column: int) -> None:
+        """Draw accuracy against one of the other objectives."""
+        others = [trial for trial in self._complete if trial not in self.front]
+        for trials, title, color in ((others, "other trials", "0.6"), (self.front, "Pareto front", "tab:red")):
+            measures = [trial.values[column] for trial in trials]
+            accuracies = [trial.values[0] for trial in trials]
+            axis.plot(measures, accuracies, "o", label=title, color=color)
+        for trial in self.front:
+            accuracy, measure = trial.values[0], trial.values[column]
+            axis.annotate(f" {trial.number}", (measure, accuracy), fontsize=7)
+        axis.set(xlabel=label, ylabel="test accuracy", title=f"accuracy against {label}")
+        axis.legend(fontsize="small")
 
 
 def count_states(trials: Sequence[FrozenTrial]) -> dict[str, int]:
@@ -145,5 +150,11 @@ def _rlct_text(trial: FrozenTrial) -> str:
     return f"{trial.values[1]:.2f} ± {shown:.2f} ({trial.user_attrs['rlct_status']})"
 
 
-def _number_text(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines of cells as a text with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = []
+    for line in lines:
+        cells = map(str.ljust, line, widths)
+        rows.append("  ".join(cells).rstrip())
+    return "\n".join(rows)
