@@ -72,9 +72,9 @@ def test_a_text_network_equals_the_one_trained_alone(imdb, datasets, tmp_path):
 
 
 def test_a_sweep_that_follows_rlcts_goes_on_where_it_was_cut(imdb, datasets, tmp_path, monkeypatch):
-    from selfmod_hf.trainer import population_trainer
+    from selfmod_hf.trainer import callbacks
 
-    original, calls = population_trainer.estimate_rlct, []
+    original, calls = callbacks.estimate_rlct, []
 
     def cut(*args, **kwargs):
         calls.append(1)
@@ -83,7 +83,7 @@ def test_a_sweep_that_follows_rlcts_goes_on_where_it_was_cut(imdb, datasets, tmp
         return original(*args, **kwargs)
 
     flags = ["sweep", *IMDB, "--rlct_every_n_epochs=2", f"--dataset_name={datasets / 'stanfordnlp/imdb'}"]
-    monkeypatch.setattr(population_trainer, "estimate_rlct", cut)
+    monkeypatch.setattr(callbacks, "estimate_rlct", cut)
     assert main([*flags, f"--output_dir={tmp_path}"]) == 130
     assert (tmp_path / "populations").is_dir()
     assert main([*flags, f"--output_dir={tmp_path}"]) == 0
