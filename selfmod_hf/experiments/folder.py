@@ -48,12 +48,15 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS_COLUMN = (KEY,)  # missing in folders of version 0.1.0
 CURVE_RLCT_COLUMNS = ("rlct", "rlct_standard_error", "rlct_status")  # only if RLCTs were estimated while training
-RESULT_COLUMNS = tuple(name for name in NetworkRow.model_fields if name not in WEIGHTS_COLUMN)
-CURVE_COLUMNS = tuple(name for name in CurvePoint.model_fields if name not in CURVE_RLCT_COLUMNS + WEIGHTS_COLUMN)
+RESULT_COLUMNS = tuple(NetworkRow.model_fields)[:-1]  # all but the checksum of the weights
+CURVE_COLUMNS = tuple(CurvePoint.model_fields)[:-4]  # without RLCTs and the checksum
 CELL_KEYS = ["hidden_size", "aux_weight", "seed", "detach_targets"]
 KEYS = ["task", "hidden_size", "detach_targets", "aux_weight", "seed"]
-_TEXTS = ("task", "rlct_status", "rlct_status_reason", "rlct_preset", KEY)
-_INTEGERS = ("hidden_size", "seed", "epoch", "num_epochs", "batch_size")
+# columns of texts, integers and truth values. All others are numbers, also those of nulls alone.
+_NOT_NUMBERS = {
+    "task", "rlct_status", "rlct_status_reason", "rlct_preset", KEY, "hidden_size", "seed", "epoch", "num_epochs",
+    "batch_size", "detach_targets",
+}  # fmt: skip
 
 
 def check_readable(path: Path) -> None:
@@ -105,7 +108,7 @@ class SweepFolder:
         """Return whether the network of a cell is complete."""
         return (self.cells / cell.name / "row.json").is_file()
 
-    def finish(
+    def finish(  # noqa: PLR0913 - the files of one network
         self,
         cell: Cell,
         model: SelfModelingPreTrainedModel,
@@ -132,7 +135,8 @@ class SweepFolder:
         if processor is not None:
             processor.save_pretrained(folder)
         sha256 = weights_sha256(folder)
-        replace(rlct, weights_sha256=sha256).save(folder / "rlct.json")
+        own_rlct = replace(rlct, weights_sha256=sha256)
+        own_rlct.save(folder / "rlct.json")
         if run is not None:
             results = {"eval_accuracy": row.accuracy}
             own_run = run.with_fields(weights_sha256=sha256, epoch=row.num_epochs, results=results)
@@ -140,7 +144,8 @@ class SweepFolder:
         points = [point.to_dict() for point in curve]
         points[-1][KEY] = sha256
         write_file(folder / "curve.json", to_json(points))
-        write_file(folder / "row.json", to_json(row.with_fields(weights_sha256=sha256).to_dict()))
+        own_row = row.with_fields(weights_sha256=sha256)
+        write_file(folder / "row.json", to_json(own_row.to_dict()))
 
     def networks(self) -> list[Path]:
         """Return the folders of the finished networks with the weights of their row.
@@ -153,7 +158,8 @@ class SweepFolder:
         found = []
         for path in sorted(self.cells.glob("*/row.json")):
             cell = path.parent
-            if belongs(NetworkRow.read(path).weights_sha256, weights_sha256(cell)) is not False:
+            row = NetworkRow.read(path)
+            if belongs(row.weights_sha256, weights_sha256(cell)) is not False:
                 found.append(cell)
             elif cell not in self._left_out:
                 check_readable(cell / WEIGHTS)
@@ -163,11 +169,12 @@ class SweepFolder:
 
     def final_weights(self, row: Mapping[str, Any]) -> np.ndarray:
         """Return the final classification weights of a row's network, flattened."""
-        cell = Cell(**{key: row[key] for key in CELL_KEYS})
-        path = self.cells / cell.name / WEIGHTS
+        keys = {key: row[key] for key in CELL_KEYS}
+        path = self.cells / Cell(**keys).name / WEIGHTS
         try:
             with safe_open(path, "np") as file:
-                return np.ravel(file.get_tensor("classifier.weight"))
+                weights = file.get_tensor("classifier.weight")
+                return np.ravel(weights)
         except (OSError, SafetensorError) as error:
             raise InputError("file", str(path), f"classifier.weight cannot be read ({error})") from error
 
@@ -176,13 +183,15 @@ class SweepFolder:
     def unfinished_populations(self) -> Iterator[tuple[Path, list[Cell]]]:
         """Yield the folder and the cells of each interrupted population."""
         for path in sorted(self.populations.glob("*/members.json")):
-            yield path.parent, [Cell(**entry) for entry in read_json(path, list)]
+            entries = read_json(path, list)
+            yield path.parent, [Cell(**entry) for entry in entries]
 
     def open_population(self, cells: Sequence[Cell]) -> Path:
         """Make the folder of a population, and return it."""
         folder = self.populations / cells[0].name
         folder.mkdir(parents=True, exist_ok=True)
-        write_file(folder / "members.json", to_json([vars(cell) for cell in cells]))
+        members = list(map(vars, cells))
+        write_file(folder / "members.json", to_json(members))
         return folder
 
     def close_population(self, folder: Path) -> None:
@@ -201,12 +210,17 @@ class SweepFolder:
         Raises:
             InputError: no network is finished, or a row is broken.
         """
-        records = [NetworkRow.read(cell / "row.json") for cell in self.networks()]
-        rows = self._table(records, RESULT_COLUMNS + WEIGHTS_COLUMN, KEYS)
-        level = None if self.keep_chance else self.chance_level()
-        if level is None:
-            return rows.assign(at_chance=False)
-        return rows.assign(at_chance=rows["accuracy"] <= level)
+        records = []
+        for cell in self.networks():
+            records.append(NetworkRow.read(cell / "row.json"))
+        rows = self._table(records, KEYS)
+        rows["at_chance"] = False
+        if self.keep_chance:
+            return rows
+        level = self.chance_level()
+        if level is not None:
+            rows["at_chance"] = rows["accuracy"] <= level
+        return rows
 
     def curves(self) -> pd.DataFrame:
         """Return all epochs of the finished cells, sorted.
@@ -217,18 +231,22 @@ class SweepFolder:
         records: list[CurvePoint] = []
         for cell in self.networks():
             records += CurvePoint.read_list(cell / "curve.json")
-        return self._table(records, CURVE_COLUMNS + CURVE_RLCT_COLUMNS + WEIGHTS_COLUMN, [*KEYS, "epoch"])
+        return self._table(records, [*KEYS, "epoch"])
 
-    def _table(self, records: Sequence[Record], columns: Sequence[str], order: list[str]) -> pd.DataFrame:
+    def _table(self, records: Sequence[Record], order: list[str]) -> pd.DataFrame:
         """Return records as a table. A column without any value in them is left out."""
         if not records:
             raise InputError("folder", str(self.path), "holds no finished network of a sweep")
-        present = set[str]().union(*(record.model_fields_set for record in records))
+        entries = []
+        present: set[str] = set()
+        for record in records:
+            entries.append(record.to_dict())
+            present |= record.model_fields_set
+        columns = type(records[0]).model_fields
         names = [name for name in columns if name in present]
-        entries = [record.to_dict() for record in records]
-        table = pd.DataFrame(entries, columns=names).sort_values(order, ignore_index=True)
-        # a column of nulls alone is a column of numbers too
-        numbers = [name for name in names if name not in (*_TEXTS, *_INTEGERS, "detach_targets")]
+        table = pd.DataFrame(entries, columns=names)
+        table = table.sort_values(order, ignore_index=True)
+        numbers = [name for name in names if name not in _NOT_NUMBERS]
         return table.astype(dict.fromkeys(numbers, float))
 
     def chance_level(self) -> float | None:
@@ -246,19 +264,23 @@ class SweepFolder:
             share = self._share_of_one_class()
         if share is None or run.test_samples < 1 or not 0 < share < 1:
             return None
-        return share + 2 * math.sqrt(share * (1 - share) / run.test_samples)
+        variance = share * (1 - share) / run.test_samples
+        return share + 2 * math.sqrt(variance)
 
     def _share_of_one_class(self) -> float | None:
         """Return one over the number of classes, or None if no network names them."""
-        path = next(iter(sorted(self.cells.glob("*/config.json"))), None)
-        names = None if path is None else read_json(path).get("id2label")
+        paths = sorted(self.cells.glob("*/config.json"))
+        if not paths:
+            return None
+        names = read_json(paths[0]).get("id2label")
         if not isinstance(names, dict) or not names:
             return None
         return 1 / len(names)
 
     def finished_cells(self) -> list[Cell]:
         """Return the cells of the rows, in their order."""
-        return [Cell(**row) for row in self.rows()[CELL_KEYS].to_dict("records")]
+        keys = self.rows()[CELL_KEYS]
+        return [Cell(**row) for row in keys.to_dict("records")]
 
     def write_tables(self, into: Path | None = None) -> None:
         """Write results.json, results.parquet and curves.parquet from the finished cells.
@@ -266,10 +288,12 @@ class SweepFolder:
         Args:
             into: another folder than this one.
         """
-        into = into or self.path
-        rows, curves = self.rows().drop(columns="at_chance"), self.curves()
-        records = json.loads(rows.to_json(orient="records", double_precision=15))
-        write_file(into / "results.json", to_json(records))
+        if into is None:
+            into = self.path
+        rows = self.rows().drop(columns="at_chance")
+        curves = self.curves()
+        text = rows.to_json(orient="records", double_precision=15)
+        write_file(into / "results.json", to_json(json.loads(text)))
         write_file(into / "results.parquet", rows.to_parquet(index=False))
         write_file(into / "curves.parquet", curves.to_parquet(index=False))
 
@@ -282,7 +306,9 @@ class SweepFolder:
             InputError: the file is broken.
         """
         path = self.path / "run.json"
-        return SweepRun.read(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        return SweepRun.read(path)
 
     def write_run(self, run: SweepRun) -> None:
         """Write run.json."""
@@ -302,9 +328,11 @@ class SweepFolder:
             return
         found = run.settings.to_dict()
         before = _flat({group: found[group] for group in settings})
-        wanted = _flat(json.loads(json.dumps(settings)))
+        as_written = json.loads(json.dumps(settings))
+        wanted = _flat(as_written)
         for place in before | wanted:
-            old, new = before.get(place), wanted.get(place)
+            old = before.get(place)
+            new = wanted.get(place)
             if old != new:
                 problem = f"was begun with {place[-1]}={old!r}, not {new!r}; take another folder"
                 raise InputError("output_dir", str(self.path), problem)
@@ -314,8 +342,9 @@ def _flat(settings: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
     """Return (group, name) -> value for groups of settings, and (name,) -> value for the others."""
     flat: dict[tuple[str, ...], Any] = {}
     for group, values in settings.items():
-        if isinstance(values, dict):
-            flat |= {(group, name): value for name, value in values.items()}
-        else:
+        if not isinstance(values, dict):
             flat[group,] = values
+            continue
+        for name, value in values.items():
+            flat[group, name] = value
     return flat

@@ -222,7 +222,11 @@ def of_texts(small_model, tmp_path_factory, explore):
     tokenizer = basic_english_tokenizer(explore.REVIEWS)
     bag = {"num_embeddings": len(tokenizer), "embedding_dim": 4}
     config = SelfModelingConfig(
-        "embedding_bag", bag, hidden_sizes=[6], target_layers=["hidden.relu1"], id2label={0: "neg", 1: "pos"}
+        backbone="embedding_bag",
+        backbone_kwargs=bag,
+        hidden_sizes=[6],
+        target_layers=["hidden.relu1"],
+        id2label={0: "neg", 1: "pos"},
     )
     SelfModelingForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
