@@ -1,7 +1,7 @@
 """Work done once per data set: decoded images, tokens and vocabularies in the cache of `datasets`.
 
-An entry's name is a digest of all causes of its content: the rows, the settings, the package's source for reading
-data, and the versions of the libraries for decoding and tokenizing. An entry counts once its seal exists. The
+An entry's name is a digest of everything that decides its content: the rows, the settings, the package's source for
+reading data, and the versions of the libraries for decoding and tokenizing. An entry counts once its seal exists. The
 seal is a second file with the entry's size and checksum, written last. So an incomplete entry of a killed run, a full
 disk or another program is made again.
 """
@@ -41,7 +41,7 @@ def cached_table(
     Args:
         data: the rows.
         function: maps a batch of rows to the new columns.
-        key: all causes of the result in addition to the rows, as a value with a stable `repr`.
+        key: everything that decides the result in addition to the rows, as a value with a stable `repr`.
         features: types of the new columns.
         settings: further arguments of `Dataset.map`.
     """
@@ -140,7 +140,7 @@ def tokenizer_key(tokenizer: Any) -> str:
     sources = _own_sources(type(tokenizer))
     try:
         return Hasher.hash([state, tokenizer.get_vocab(), *sources])
-    except Exception:  # of any kind, from an attribute without pickling
+    except Exception:  # of any kind, from an attribute that cannot be pickled
         return generate_random_fingerprint()
 
 

@@ -75,10 +75,11 @@ class ImageTensors(TensorData):
         if maps is not None:
             pixels = warp(pixels.float(), maps)  # black at the border
         scale, shift = self.scale_and_shift()
-        scaled = pixels.mul(on_device(scale, self.device))
+        scale = on_device(scale, self.device)
+        shift = on_device(shift, self.device)
         labels = self.labels.index_select(0, rows)
         return {
-            "pixel_values": scaled.sub_(on_device(shift, self.device)),
+            "pixel_values": pixels.mul(scale).sub_(shift),
             "labels": labels.to(self.device),
         }
 
@@ -105,16 +106,19 @@ class ImageTensors(TensorData):
         """Return the preprocessing of these images, for further pictures.
 
         Raises:
-            InputError: a number of means or deviations other than the channels'.
+            InputError: a number of means or deviations that does not match the channels.
         """
         values = ImagePreprocessing(
-            image_mean=self.mean, image_std=self.std, interpolation=self.interpolation, source=self.source
+            image_mean=self.mean,
+            image_std=self.std,
+            interpolation=self.interpolation,
+            source=self.source,
         )
-        _, channels, height, width = self.pixels.shape
-        return values.for_images(channels, height, width)
+        _, *shape = self.pixels.shape
+        return values.for_images(*shape)
 
     def processor(self) -> SelfModelingImageProcessor:
-        """Return the image processor with these images' preparation.
+        """Return the image processor that prepares pictures as these images were prepared.
 
         Saved beside a model, it feeds a `pipeline("image-classification")`.
         """
@@ -156,7 +160,8 @@ def load_images(
         >>> tuple(data.train.pixels.shape)
         (1437, 1, 8, 8)
     """
-    checked_limits(max_train_samples=max_train_samples, max_test_samples=max_test_samples)
+    limits = {"max_train_samples": max_train_samples, "max_test_samples": max_test_samples}
+    checked_limits(**limits)
     if spec.dataset_name is None and image_size is not None:
         raise InputError("image_size", image_size, "digits are 8x8 as they are; allowed with a data set of images")
     default = preprocessing or ImagePreprocessing()
@@ -169,9 +174,7 @@ def load_images(
     if spec.dataset_name is None:
         data = _digits(wanted, max_train_samples, max_test_samples)
     else:
-        spec, *parts = read_splits(
-            spec, texts=False, max_train_samples=max_train_samples, max_test_samples=max_test_samples
-        )
+        spec, *parts = read_splits(spec, texts=False, **limits)
         data = _from_datasets(spec, parts, wanted)
     _, *shape = data.train.pixels.shape
     used = wanted.for_images(*shape)
@@ -264,7 +267,7 @@ def _open(column: str, encoded: dict[str, Any] | None, row: int) -> PILImage.Ima
         raise InputError("image_column", column, f"row {row} holds no image")
     try:
         return datasets.Image().decode_example(encoded)
-    except Exception as error:  # of any kind, for an incomplete or too large image, or another file
+    except Exception as error:  # of any kind, for a file that is no image, or for an incomplete or too large one
         problem = f"row {row} cannot be decoded ({first_line(error)})"
         raise InputError("image_column", column, problem) from error
 

@@ -22,7 +22,7 @@ from ..models.image_processing_self_modeling import SelfModelingImageProcessor
 PerChannel = float | tuple[float, ...]  # one number, or one per channel
 INTERPOLATIONS = tuple(method.name.lower() for method in Image.Resampling)
 FIELDS = ("image_size", "image_mean", "image_std", "interpolation")
-# settings of transformers' image processors with unsupported changes of pixels
+# settings of transformers' image processors that change pixels in unsupported ways
 _NOT_FOLLOWED = ("do_flip_channel_order", "do_color_quantize", "do_grayscale", "rescale_offset")
 
 
@@ -79,7 +79,7 @@ class ImagePreprocessing:
         """Return the values for images of this shape.
 
         Raises:
-            InputError: a number of means or deviations other than the channels'.
+            InputError: a number of means or deviations that does not match the channels.
         """
         for name in ("image_mean", "image_std"):
             values = getattr(self, name)

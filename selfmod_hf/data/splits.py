@@ -41,7 +41,8 @@ def read_splits(
     assert spec.label_column is not None
     parts = [train]
     if spec.test_split is not None:
-        parts.append(_all_rows(spec, "test_split", spec.test_split))
+        test = _all_rows(spec, "test_split", spec.test_split)
+        parts.append(test)
     for part in parts:
         check_column(part.data, field, content)
         check_column(part.data, "label_column", spec.label_column)
@@ -194,7 +195,8 @@ def _without_missing(part: Rows, *columns: str) -> Rows:
     """Return the rows with a value in each of these columns."""
     complete = np.ones(len(part), dtype=bool)
     for name in columns:
-        complete &= part.column(name).is_valid().to_numpy()
+        has_value = part.column(name).is_valid()
+        complete &= has_value.to_numpy()
     if not complete.any():
         either = " or ".join(columns)
         problem = f"leaves no row of split {part.split!r}: each lacks {either}"
@@ -204,8 +206,8 @@ def _without_missing(part: Rows, *columns: str) -> Rows:
 
 def _check_missing(part: Rows, field: str, column: str) -> None:
     """Raise an InputError for rows without a sample."""
-    is_missing = part.column(column).is_null().to_numpy()
-    missing = np.flatnonzero(is_missing)
+    is_missing = part.column(column).is_null()
+    missing = np.flatnonzero(is_missing.to_numpy())
     if not len(missing):
         return
     row = part.numbers[missing[0]]
@@ -224,7 +226,8 @@ def _held_out(part: Rows, label_column: str, fraction: float, seed: int) -> list
 
     places, distinct = part.encoded(label_column)
     counts = np.bincount(places, minlength=len(distinct))
-    divisible = np.flatnonzero(counts[places] > 1)
+    class_sizes = counts[places]  # of each row's class
+    divisible = np.flatnonzero(class_sizes > 1)
     classes = places[divisible]
     try:
         _, test = train_test_split(divisible, test_size=fraction, random_state=seed, stratify=classes)

@@ -52,7 +52,10 @@ class TensorData(Dataset):
 
     def _single(self, batch: Batch) -> Batch:
         """Return the sample of a batch of one."""
-        return {name: values[0] for name, values in batch.items()}
+        sample = {}
+        for name, values in batch.items():
+            sample[name] = values[0]
+        return sample
 
     def batch(self, indices: Tensor | Sequence[int]) -> Batch:
         """Return the batch of these samples, as the model's forward takes it, with `labels` (B,).

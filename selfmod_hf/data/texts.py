@@ -170,12 +170,11 @@ def load_texts(  # noqa: PLR0913 - public
         InputError: a missing column or split, no sample, a missing text, a label out of range, one class only, or an
             unreachable data set or tokenizer.
     """
-    checked_limits(max_train_samples=max_train_samples, max_test_samples=max_test_samples, max_length=max_length)
+    limits = {"max_train_samples": max_train_samples, "max_test_samples": max_test_samples}
+    checked_limits(**limits, max_length=max_length)
     if spec.dataset_name is None:
         raise InputError("dataset_name", None, "a data set of texts is needed")
-    spec, train, test = read_splits(
-        spec, texts=True, max_train_samples=max_train_samples, max_test_samples=max_test_samples
-    )
+    spec, train, test = read_splits(spec, texts=True, **limits)
     assert spec.label_column is not None
     for part in (train, test):
         _check_type(spec, part.data)

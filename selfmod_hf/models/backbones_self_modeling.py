@@ -30,7 +30,7 @@ def timm_backbone(config: SelfModelingConfig, pretrained: bool = False) -> nn.Mo
     """Return a timm model without its classifier.
 
     Raises:
-        ValueError: timm has no such model, or it has no stem of the usual form.
+        ValueError: timm has no such model, or its stem cannot be made small.
     """
     # by name, because transformers would ask a user of an MLP to install every import of this file
     timm = importlib.import_module("timm")
@@ -48,8 +48,10 @@ def timm_backbone(config: SelfModelingConfig, pretrained: bool = False) -> nn.Mo
 
 
 def _make_stem_small(backbone: Any, name: str) -> None:
-    first = getattr(backbone, "conv1", None)
-    if not isinstance(first, nn.Conv2d) or not hasattr(backbone, "maxpool"):
+    """Replace the first convolution of a ResNet by one of 3x3 and stride 1, and remove its max-pool."""
+    first: Any = getattr(backbone, "conv1", None)
+    has_stem = isinstance(first, nn.Conv2d) and hasattr(backbone, "maxpool")
+    if not has_stem:
         raise ValueError(f"small_image_stem=True: {name!r} has no single first convolution and max-pool")
     convolution = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")  # timm's own rule
@@ -58,7 +60,7 @@ def _make_stem_small(backbone: Any, name: str) -> None:
 
 
 def drop_rates(backbone: nn.Module) -> list[tuple[Any, str, str]]:
-    """Return a backbone's rates above 0 of left-out layers or patches in training.
+    """Return the rates above 0 at which a backbone leaves out layers or patches in training.
 
     Returns:
         For each rate its module or configuration, the attribute's name, and name and value for a message.

@@ -28,7 +28,7 @@ from .fields_self_modeling import (
     weight_field,
 )
 
-# arguments of `timm.create_model` for the choice of weights, and arguments set by this package
+# arguments of `timm.create_model` that choose the weights, or that this package sets itself
 _NOT_ARCHITECTURE = (
     "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "scriptable",
     "exportable", "no_jit", "num_classes", "in_chans", "features_only",
@@ -38,7 +38,7 @@ _NOT_ARCHITECTURE = (
 @raise_value_errors
 @strict
 class SelfModelingConfig(PreTrainedConfig):
-    """Describe a classifier with predictions of its own layers' activations.
+    """Describe a classifier that also predicts activations of its own layers.
 
     The network is ``backbone -> hidden -> (classifier, self_model_head)``: `hidden` is a stack of linear layers
     with ReLU, and both heads read the same last features (Premakumar et al. 2024, arXiv 2407.10188, section 2).
@@ -59,7 +59,7 @@ class SelfModelingConfig(PreTrainedConfig):
         image_size: height and width in pixels. One number means a square. Default: the encoder's own, or 28. Stored
             as ``[height, width]``.
         num_channels: channels of the input image. Default: the encoder's own, or 1.
-        target_layers: modules with predicted activations, as `model.named_modules()` spells them
+        target_layers: modules whose activations are predicted, as `model.named_modules()` spells them
             (``"hidden.relu1"``, ``"backbone.layer4"``). A leading ``"backbone."`` is optional. A wildcard matches
             within one part of a name: ``"encoder.layer.*.output"``. Empty means the baseline, a plain classifier.
             If one forward calls a module several times (ALBERT's layers are one module), its last call counts.
@@ -194,7 +194,7 @@ class SelfModelingConfig(PreTrainedConfig):
             raise ValueError("backbone_config: a 'model_type' is needed, as transformers names its encoders")
 
     def validate_backbone_kwargs(self) -> None:
-        """Raise a ValueError for unknown arguments of the backbone."""
+        """Raise a ValueError for arguments that the backbone does not take."""
         given = self.backbone_kwargs
         if self._uses_timm:
             for name in _NOT_ARCHITECTURE:
@@ -241,7 +241,7 @@ def _without_place(encoder: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_names(others: Mapping[str, Any]) -> None:
-    """Raise a ValueError for a name like a mistyped field.
+    """Raise a ValueError for a name that looks like a mistyped field.
 
     PreTrainedConfig takes any name, and transformers passes many. Among the names of its own configurations (5.24),
     only hidden_size is as close to a field as this.

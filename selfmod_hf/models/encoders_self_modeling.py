@@ -63,7 +63,7 @@ def pretrained_encoder(name: str, revision: str, encoder: Any) -> nn.Module:
 
 
 def _without_pooler(encoder: Any) -> dict[str, bool]:
-    """Return the argument for leaving out a pooling layer, if the encoder has one. Nothing here reads it."""
+    """Return the argument that leaves out a pooling layer, if the encoder has one. Nothing here reads it."""
     constructor = encoder_class(encoder.model_type).__init__
     if "add_pooling_layer" in inspect.signature(constructor).parameters:
         return {"add_pooling_layer": False}

@@ -94,7 +94,7 @@ def plain_picture(picture: Image.Image) -> Image.Image:
     """Return the picture upright, as L or RGB.
 
     Raises:
-        ValueError: transparent pixels, fractions, or numbers outside of 0 to 255, or a mode without a conversion.
+        ValueError: transparent pixels, fractions, or numbers outside of 0 to 255, or a mode that cannot be converted.
     """
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith(("I", "F")):  # more than 8 bits per pixel: Pillow would cut them off silently
@@ -133,7 +133,7 @@ def _eight_bits(values: np.ndarray, kind: str) -> np.ndarray:
     """Return the same numbers as uint8.
 
     Raises:
-        ValueError: a number outside of uint8.
+        ValueError: a number that does not fit into uint8.
     """
     if values.dtype == np.uint8:
         return values

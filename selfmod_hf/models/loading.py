@@ -87,7 +87,7 @@ def load_model(
         name: the folder, or the repository's id.
         revision: branch, tag or commit of the repository.
         subfolder: folder of the network within it.
-        finite: reject NaN and infinite weights. False: for callers with a use for diverged networks.
+        finite: reject NaN and infinite weights. False: load diverged networks too.
 
     Raises:
         ValueError: unusable configuration or weights.

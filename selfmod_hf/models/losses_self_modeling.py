@@ -77,7 +77,9 @@ def loss_terms(config: SelfModelingConfig, heads: Tensors, own: Tensor | None, g
     if given.labels is None:
         return {}
     counted = given.labels != IGNORED_LABEL  # (B,)
-    items = counted.sum() if given.num_items_in_batch is None else given.num_items_in_batch
+    items = given.num_items_in_batch
+    if items is None:
+        items = counted.sum()
     items = items + (items == 0)  # without any label the sums are zero, and so is the loss
     terms = {}
     cross_entropies = classification_losses(heads["logits"], given.labels)  # (B,)

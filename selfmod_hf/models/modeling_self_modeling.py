@@ -1,4 +1,4 @@
-"""Self-modeling networks: classifiers with predictions of their own layers' activations.
+"""Self-modeling networks: classifiers that also predict activations of their own layers.
 
 A copy of this file travels with every pushed model (``trust_remote_code``), so it imports nothing of the package but
 the files beside it, by flat relative imports.
@@ -117,7 +117,7 @@ class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
                 outside of the network.
 
         Raises:
-            ValueError: requested states of a backbone without them.
+            ValueError: requested states that the backbone does not give.
         """
         states = asked_states(self.config, output_hidden_states, output_attentions)
         features, activations = self._observe(pixel_values=pixel_values, states=states)
@@ -249,8 +249,8 @@ class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
                 outside of the network.
 
         Raises:
-            ValueError: both of `input_ids` and `inputs_embeds` or neither, embeddings for a backbone without
-                such an input, or requested states of a backbone without them.
+            ValueError: both of `input_ids` and `inputs_embeds` or neither, embeddings that the backbone does not take,
+                or requested states that it does not give.
         """
         states = asked_states(self.config, output_hidden_states, output_attentions)
         features, activations = self._observe(

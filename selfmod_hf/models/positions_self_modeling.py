@@ -77,7 +77,7 @@ def _is_matrix(value: Any) -> bool:
 
 
 def _embedding_table(owner: Any, rows: int) -> Table:
-    """Return the table of an embedding, without the rows unused by texts."""
+    """Return the table of an embedding, without its unused rows."""
     padding = getattr(owner, "padding_idx", None)
     if padding is None:
         return Table(rows - getattr(owner, "offset", 0), None)

@@ -276,7 +276,10 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         """
         with_info = kwargs.pop("output_loading_info", False)
         resized = kwargs.pop("ignore_mismatched_sizes", False)
-        place = {name: kwargs[name] for name in _PLACE if name in kwargs}
+        place = {}
+        for name in _PLACE:
+            if name in kwargs:
+                place[name] = kwargs[name]
         kwargs |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model.loaded_from = {

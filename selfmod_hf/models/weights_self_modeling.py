@@ -39,7 +39,9 @@ def use_own_names(model: Any, state_dict: Tensors, prefix: str, *_: Any) -> None
 def _renamed(model: Any, given: Tensors) -> Tensors:
     """Return the weights with the names of `from_pretrained`. Other weights stay, for torch to report."""
     types = [value.dtype for value in given.values() if value.is_floating_point()]
-    widest = reduce(torch.promote_types, types or [torch.float32])  # no value is rounded
+    if not types:
+        types = [torch.float32]
+    widest = reduce(torch.promote_types, types)  # no value is rounded
     with torch.random.fork_rng(devices=[]):  # missing weights are drawn, and thrown away below
         twin, info = type(model).from_pretrained(
             None,
@@ -89,7 +91,7 @@ def check_backbone_weights(info: Mapping[str, Any], name: str) -> None:
         name: the encoder's repository or folder.
 
     Raises:
-        ValueError: the first missing name or name of another shape, and the number of such names.
+        ValueError: the first name that is missing or has another shape, and the number of such names.
     """
     lacking = [key for key, *_ in info["mismatched_keys"]]
     for key in info["missing_keys"]:
