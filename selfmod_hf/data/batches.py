@@ -237,6 +237,12 @@ class TensorDataLoader(DataLoader):
     """Load batches of `TensorData`, each with one gather, and augment them if the data have an augmentation.
 
     `in_use` and `bfloat16` are those of `MemberBatches`.
+
+    Example:
+        >>> images = ImageTensors(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.arange(4))
+        >>> loader = TensorDataLoader(images, EpochBatchSampler(num_samples=4, batch_size=2, seed=0))
+        >>> [len(batch["labels"]) for batch in loader]
+        [2, 2]
     """
 
     def __init__(

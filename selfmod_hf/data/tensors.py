@@ -104,6 +104,12 @@ class TaskData(Generic[Data]):
         test: test samples.
         label_names: names of the classes, in the order of their numbers.
         task: the task, with its columns and test split named.
+
+    Example:
+        >>> from selfmod_hf.data import get_task, load_images
+        >>> data = load_images(get_task("digits"))
+        >>> len(data.train), len(data.test), data.unseen_classes
+        (1437, 360, {})
     """
 
     train: Data

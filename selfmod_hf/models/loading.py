@@ -92,6 +92,14 @@ def load_model(
     Raises:
         ValueError: unusable configuration or weights.
         OSError: no configuration or weights, or unreadable files.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> network = SelfModelingForImageClassification(SelfModelingConfig(image_size=8))
+        >>> with TemporaryDirectory() as folder:
+        ...     network.save_pretrained(folder)
+        ...     load_model(folder).config.image_size
+        [8, 8]
     """
     place = {"revision": revision, "subfolder": subfolder}
     config = load_config(name, **place)

@@ -36,6 +36,10 @@ class SelfModelingOutput(ModelOutput):
             another `target_source`, the targets in their place.
         hidden_states: the encoder's own, a tuple. None without ``output_hidden_states``.
         attentions: the encoder's own, a tuple. None without ``output_attentions``.
+
+    Example:
+        >>> SelfModelingOutput(logits=torch.zeros(1, 2)).to_tuple()
+        (tensor([[0., 0.]]),)
     """
 
     loss: Tensor | None = None
