@@ -327,24 +327,14 @@ class SweepFolder:
         if run is None:
             return
         found = run.settings.to_dict()
-        before = _flat({group: found[group] for group in settings})
         as_written = json.loads(json.dumps(settings))
-        wanted = _flat(as_written)
-        for place in before | wanted:
-            old = before.get(place)
-            new = wanted.get(place)
-            if old != new:
-                problem = f"was begun with {place[-1]}={old!r}, not {new!r}; take another folder"
-                raise InputError("output_dir", str(self.path), problem)
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
-    """Return (group, name) -> value for groups of settings, and (name,) -> value for the others."""
-    flat: dict[tuple[str, ...], Any] = {}
-    for group, values in settings.items():
-        if not isinstance(values, dict):
-            flat[group,] = values
-            continue
-        for name, value in values.items():
-            flat[group, name] = value
-    return flat
+        for group, wanted in as_written.items():
+            before = found[group]
+            if not isinstance(wanted, dict):
+                before, wanted = {group: before}, {group: wanted}
+            for name in before | wanted:
+                old = before.get(name)
+                new = wanted.get(name)
+                if old != new:
+                    problem = f"was begun with {name}={old!r}, not {new!r}; take another folder"
+                    raise InputError("output_dir", str(self.path), problem)
