@@ -95,7 +95,7 @@ def problem_of(error: ValidationError) -> str:
 
 
 class NetworkKeys(Record):
-    """Tells the networks of a sweep apart.
+    """Distinguishes the networks of a sweep.
 
     Attributes:
         task: name of the task.
@@ -256,7 +256,7 @@ class SweepData(Record):
     max_test_samples: int | None = None
 
 
-class SweepSettings(Record):
+class RecordedSettings(Record):
     """Holds the common settings of a sweep's networks: `Plan.settings`.
 
     Attributes:
@@ -309,7 +309,7 @@ class SweepRun(Record):
         sessions: the calls of `selfmod sweep` on the folder.
     """
 
-    settings: SweepSettings
+    settings: RecordedSettings
     local_data: bool | None = None
     train_samples: int | None = None
     test_samples: int | None = None

@@ -17,8 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ..json_records import Session, SweepRun
-from ..json_records import SweepSettings as RecordedSettings
+from ..json_records import RecordedSettings, Session, SweepRun
 from ..tokens import without_tokens
 from .folder import SweepFolder
 from .plan import Cell

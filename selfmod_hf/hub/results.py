@@ -49,6 +49,16 @@ def load_results(repo_id: str, *, revision: str | None = None, token: str | bool
     Raises:
         InputError: the repository is missing, has no RLCT, or has an RLCT of other weights than those of the model.
         OSError: nothing of it is in the cache, and the Hub cannot be reached.
+
+    Example:
+        >>> import tempfile, torch, selfmod_hf
+        >>> data = torch.randn(99, 2), torch.arange(99) % 3
+        >>> result = selfmod_hf.estimate_llc(torch.nn.Linear(2, 3), *data, num_draws=40, num_chains=2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = result.save(f"{folder}/rlct.json")
+        ...     table = load_results(folder)
+        >>> table["rlct_num_draws"].tolist()
+        [40]
     """
     if Path(repo_id).is_dir():
         return _of_folder(Path(repo_id))

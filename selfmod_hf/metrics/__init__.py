@@ -4,10 +4,17 @@ from pathlib import Path
 
 
 def metric_path(name: str) -> str:
-    """Folder of a module, "rlct" or "weight_width", as `evaluate.load` takes it.
+    """Return the folder of a module for `evaluate.load`.
+
+    Args:
+        name: "rlct" or "weight_width".
 
     Raises:
-        ValueError: there is no such module.
+        ValueError: another name.
+
+    Example:
+        >>> Path(metric_path("rlct"), "rlct.py").is_file()
+        True
     """
     folder = Path(__file__).parent / name
     if not (folder / f"{name}.py").is_file():

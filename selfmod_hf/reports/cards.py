@@ -58,7 +58,7 @@ MEANINGS = {
 }
 
 
-def sweep_card(
+def sweep_card(  # noqa: PLR0913 - the last three are options, by keyword only
     results: SweepResults,
     repo_id: str,
     notes: str = "",

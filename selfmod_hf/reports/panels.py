@@ -107,7 +107,7 @@ def draw_over_widths(
     axis.set_xticks(widths, list(map(str, widths)))
 
 
-def draw_over_weights(
+def draw_over_weights(  # noqa: PLR0913 - the axis, its data and its style
     axis: Axes,
     rows: DataFrame,
     arms: DataFrame,

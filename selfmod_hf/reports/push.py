@@ -1,20 +1,18 @@
-"""`push`: a network, a whole sweep or a Space to the Hub."""
+"""Push a network, a complete sweep or a Space to the Hub."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from huggingface_hub import HfApi
 
 from ..errors import InputError
 from ..hub.upload import Target, push_model, push_space
 from .on_hub import push_sweep
 
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
 
-
-def push(
+def push(  # noqa: PLR0913 - public, options by keyword only
     folder: str | os.PathLike[str],
     repo_id: str,
     *,
@@ -33,10 +31,10 @@ def push(
         repo_id: ``user/name``, or ``name`` in your own namespace. A sweep becomes a model and a data set of that name.
         private: make new repositories private.
         create_pr: open a pull request in place of writing to the branch.
-        revision: branch to write to, made if it is missing, or ``refs/pr/N``; default: main.
-        license: in the cards, an identifier of the Hub such as ``apache-2.0``. Default: the run's own, else that of the
-            card on the Hub, else that of the pretrained backbone, else none.
-        api: client of the Hub; default: ``HfApi()``.
+        revision: branch to write to, made if it is missing, or ``refs/pr/N``. Default: main.
+        license: in the cards, an identifier of the Hub such as ``apache-2.0``. Default: the run's own, else the present
+            card's, else the pretrained backbone's, else none.
+        api: client of the Hub. Default: ``HfApi()``.
 
     Returns:
         The addresses of the commits or pull requests.
@@ -45,8 +43,6 @@ def push(
         InputError: a folder of another kind, or one whose files cannot be pushed.
         ConnectionError: the connection broke off.
     """
-    from huggingface_hub import HfApi
-
     folder = Path(folder)
     target = Target(repo_id, private, create_pr, revision, license)
     client = api or HfApi()

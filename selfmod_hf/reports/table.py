@@ -22,6 +22,14 @@ class Table:
         header: names of the columns.
         rows: one text per column.
         if_empty: a sentence in place of a table without rows. Without it nothing is shown.
+
+    Example:
+        >>> print(as_text([Table("Two networks", ["seed", "RLCT"], [["1", "33.0"], ["2", "32.5"]])]))
+        Two networks
+        <BLANKLINE>
+        seed  RLCT
+        1     33.0
+        2     32.5
     """
 
     caption: str

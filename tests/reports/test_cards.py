@@ -11,7 +11,7 @@ import pytest
 from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.folder import CURVE_COLUMNS, RESULT_COLUMNS, SweepFolder
 from selfmod_hf.experiments.plan import Cell
-from selfmod_hf.json_records import SweepSettings
+from selfmod_hf.json_records import RecordedSettings
 from selfmod_hf.reports.cards import dataset_card, sweep_card
 from selfmod_hf.reports.sweep_results import read_results
 
@@ -108,7 +108,7 @@ def test_a_sweep_of_texts(tmp_path):
         path.write_text(text.replace("ForImage", "ForSequence").replace('"mlp"', bag))
     run = folder.read_run()
     settings = SETTINGS | {"task": "imdb", "data": {"dataset_name": "stanfordnlp/imdb"}}
-    folder.write_run(run.with_fields(settings=SweepSettings.model_validate(settings)))
+    folder.write_run(run.with_fields(settings=RecordedSettings.model_validate(settings)))
     card = sweep_card(read_results(folder), "me/imdb")
     assert (card.data.pipeline_tag, card.data.datasets) == ("text-classification", ["stanfordnlp/imdb"])
     assert "AutoModelForSequenceClassification" in card.text

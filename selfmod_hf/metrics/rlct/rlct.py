@@ -46,7 +46,7 @@ _CITATION = """\
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class RLCT(evaluate.Measurement):
-    """The RLCT of a network from its chains' losses."""
+    """Compute the RLCT of a network from its chains' losses."""
 
     def _info(self):
         losses = datasets.Sequence(datasets.Value("float64"))
@@ -72,16 +72,20 @@ class RLCT(evaluate.Measurement):
         if not 0 < nbeta < math.inf:
             raise ValueError(f"nbeta={nbeta!r}: must be a positive number")
         trace = nbeta * (losses - baseline)
-        burnin = trace.shape[1] // 2 if num_burnin_steps is None else num_burnin_steps
-        if not 0 <= burnin < trace.shape[1]:
-            raise ValueError(f"num_burnin_steps={burnin!r}: must be from 0 to {trace.shape[1] - 1}")
+        draws = trace.shape[1]
+        burnin = draws // 2 if num_burnin_steps is None else num_burnin_steps
+        if not 0 <= burnin < draws:
+            raise ValueError(f"num_burnin_steps={burnin!r}: must be from 0 to {draws - 1}")
+        if num_parameters is None:
+            num_parameters = sys.maxsize
+        status, _ = judge(trace, burnin, diverged_chains(trace, num_parameters, burnin))
         kept = trace[:, burnin:]
-        limit = sys.maxsize if num_parameters is None else num_parameters
-        status, _ = judge(trace, burnin, diverged_chains(trace, limit, burnin))
+        rlct, error = float(kept.mean()), standard_error(kept)
+        if status == "diverged":  # the mean does not include a chain outside of the region
+            rlct, error = math.nan, math.nan
         return {
-            # a chain that has left the region is never averaged in
-            "rlct": math.nan if status == "diverged" else float(kept.mean()),
-            "rlct_standard_error": math.nan if status == "diverged" else standard_error(kept),
+            "rlct": rlct,
+            "rlct_standard_error": error,
             "rlct_nbeta": float(nbeta),
             "rlct_rhat": split_rhat(kept),
             "rlct_ess": effective_sample_size(kept),

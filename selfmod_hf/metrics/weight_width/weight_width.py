@@ -35,7 +35,7 @@ _CITATION = """\
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class WeightWidth(evaluate.Measurement):
-    """The standard deviation of a layer's weights."""
+    """Compute the standard deviation of a layer's weights."""
 
     def _info(self):
         return evaluate.MeasurementInfo(
