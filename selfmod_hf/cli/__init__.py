@@ -18,16 +18,16 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from .arguments import current_spelling
-from .usage_errors import UsageError
+from .usage_errors import UsageError, expected_line, print_rejection, with_flags
 
 
 @dataclass(frozen=True)
 class Command:
-    """What `selfmod --help` and Ctrl-C say of a command.
+    """Describe a command for `selfmod --help` and Ctrl-C.
 
     Attributes:
-        summary: what it does.
-        go_on: what to do after it was interrupted.
+        summary: its purpose.
+        go_on: how to continue after an interruption.
     """
 
     summary: str
@@ -43,19 +43,19 @@ COMMANDS = {
     "sweep": Command("train and measure the paper's grid of networks", SAME),
     "rlct": Command("estimate the RLCT of a trained network", AGAIN),
     "report": Command("figures and tables of a sweep", AGAIN),
-    "reproduce": Command("the whole study: search, experiment, measures, figures, report", SAME),
+    "reproduce": Command("the paper's experiments: search, sweep, measures, figures, report", SAME),
     "tune": Command("search for accurate and simple networks", SAME),
-    "push": Command("a model or a whole sweep to the Hub", AGAIN),
+    "push": Command("a model or a complete sweep to the Hub", AGAIN),
 }
 INTERRUPTED = 130  # 128 + SIGINT, the shells' convention
 
 
 def entry(argv: Sequence[str] | None = None) -> NoReturn:
-    """A process of its own: `main`, and an end that is safe under a launcher of several processes.
+    """Run `main` as a process, with a safe end under a launcher of several processes.
 
-    Threads of gloo can outlive their group (torch 2.14), and abort the process if they let go of a tensor while Python
-    is torn down (pytorch/pytorch#179291, #190489). So a process among several leaves without that, after what others
-    have registered with `atexit`: the first to be registered is the last to run.
+    Threads of gloo can outlive their group (torch 2.14). They abort the process if they release a tensor while Python
+    is torn down (pytorch/pytorch#179291, #190489). So a process among several ends without that. Its end is the first
+    function registered with `atexit`, and so the last to run.
     """
     code: Any = 1  # a traceback's
 
@@ -81,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # for a terminal that cannot show "nβ"
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: selfmod COMMAND [flags]   (selfmod COMMAND --help explains them)\n")
-        print("\n".join(f"  {name:10} {command.summary}" for name, command in COMMANDS.items()))
+        for name, described in COMMANDS.items():
+            print(f"  {name:10} {described.summary}")
         return 0
     if argv[0] == "--version":
         from .. import __version__
@@ -89,45 +90,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"selfmod_hf {__version__}")
         return 0
     try:
-        if argv[0] not in COMMANDS:
-            raise UsageError(f"command {argv[0]!r}: allowed are {', '.join(COMMANDS)} (and --help, --version)")
-        command = import_module(f".{argv[0]}", __name__)
-        from ..hub.connection import be_patient
-
-        be_patient()
-        argv[1:] = current_spelling(argv[0], argv[1:])
-        command.run(argv[1:])
-        _leave_together()
+        _run(argv[0], argv[1:])
     except KeyboardInterrupt:
         if int(os.environ.get("RANK", 0)) == 0:
             print(f"\nselfmod: interrupted: {COMMANDS[argv[0]].go_on}", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        from .usage_errors import expected_line, print_rejection, with_flags
-
         line = expected_line(error)
         if line is None:
             raise
         if argv[0] in COMMANDS:
-            line = with_flags(line, _flags_of(command))
+            line = with_flags(line, _flags_of(_module_of(argv[0])))
         print_rejection(error, line, argv)
         return 2
     return 0
 
 
-def _flags_of(command: ModuleType) -> set[str]:
-    return {field.name for cls in command.flag_classes() for field in fields(cls)}
+def _run(name: str, flags: list[str]) -> None:
+    """Run a command, then close the process group of a launcher."""
+    if name not in COMMANDS:
+        raise UsageError(f"command {name!r}: allowed are {', '.join(COMMANDS)} (and --help, --version)")
+    command = _module_of(name)
+    from ..hub.connection import be_patient
+
+    be_patient()
+    command.run(current_spelling(name, flags))
+    if "torch" in sys.modules:
+        from ..experiments.processes_together import close_process_group
+
+        close_process_group()
 
 
-def _leave_together() -> None:
-    """Close the process group if there is one.
+def _module_of(name: str) -> ModuleType:
+    return import_module(f".{name}", __name__)
 
-    A process that ends while its peers still hold connections to it may be aborted.
-    """
-    if "torch" not in sys.modules:
-        return
-    from torch import distributed
 
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.barrier()
-        distributed.destroy_process_group()
+def _flags_of(command: ModuleType) -> list[str]:
+    """Return the names of a command's flags."""
+    names = []
+    for group in command.flag_classes():
+        names += [field.name for field in fields(group)]
+    return names

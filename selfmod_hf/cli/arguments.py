@@ -40,7 +40,9 @@ def make_parser(
     """
     from transformers import HfArgumentParser
 
-    names = {field.name for group in groups for field in dataclasses.fields(group)}
+    names: set[str] = set()
+    for group in groups:
+        names.update(field.name for field in dataclasses.fields(group))
     ours = dict(defaults or {})
 
     class Parser(HfArgumentParser):
@@ -75,23 +77,17 @@ def _help_with_flags(text: str, names: set[str]) -> str:
 
 
 def current_spelling(command: str, argv: Sequence[str]) -> list[str]:
-    """Return the arguments of a command with the current spelling of each flag. A line names each old one.
-
-    Args:
-        command: its name.
-        argv: its flags.
-    """
+    """Return the arguments of a command with the current spelling of each flag. A line names each old one."""
     renamed = RENAMED.get(command, {})
     found = []
     for argument in argv:
-        name, equals, value = argument.partition("=")
-        if name.startswith("--"):
-            name = f"--{name[2:].replace('-', '_')}"
-            argument = f"{name}{equals}{value}"
-        new = renamed.get(name.removeprefix("--")) if name.startswith("--") else None
-        if new is not None:
-            print_note(f"{name} is an old spelling of --{new}")
-            argument = f"--{new}{equals}{value}"
+        if argument.startswith("--"):
+            typed, equals, value = argument[2:].partition("=")
+            old = typed.replace("-", "_")
+            name = renamed.get(old, old)
+            if name != old:
+                print_note(f"--{old} is an old spelling of --{name}")
+            argument = f"--{name}{equals}{value}"
         found.append(argument)
     return found
 
@@ -99,34 +95,26 @@ def current_spelling(command: str, argv: Sequence[str]) -> list[str]:
 def typed_values(parser: HfArgumentParser, argv: Sequence[str]) -> dict[str, Any]:
     """Return the typed flags by name, in the order of the help.
 
-    Args:
-        parser: for them.
-        argv: as typed.
-
     Raises:
         UsageError: an unknown flag, or a value of another type.
     """
     absent = object()
     names = [action.dest for action in parser._actions if action.dest != "help"]
-    values, unknown = parser.parse_known_args(list(argv), Namespace(**dict.fromkeys(names, absent)))
-    check_no_unknown(parser, unknown, names)
+    nothing = Namespace(**dict.fromkeys(names, absent))
+    values, unknown = parser.parse_known_args(list(argv), nothing)
+    _check_no_unknown(parser, unknown, names)
     return {name: value for name, value in vars(values).items() if value is not absent}
 
 
-def check_no_unknown(parser: HfArgumentParser, unknown: Sequence[str], names: Sequence[str]) -> None:
-    """Raise a UsageError for the first argument of no flag.
-
-    Args:
-        parser: of the command.
-        unknown: its leftover arguments.
-        names: its flags, without dashes.
-    """
+def _check_no_unknown(parser: HfArgumentParser, unknown: Sequence[str], names: Sequence[str]) -> None:
+    """Raise a UsageError for the first argument of no flag. `names` are the flags, for a similar one."""
     if not unknown:
         return
     name = unknown[0].partition("=")[0]
-    if not name.startswith("-"):
-        raise UsageError(f"{name}: belongs to no flag ({parser.prog} --help lists them)")
-    raise UsageError(f"{name}: no such flag{did_you_mean(name.strip('-'), names)} ({parser.prog} --help lists them)")
+    problem = "belongs to no flag"
+    if name.startswith("-"):
+        problem = f"no such flag{did_you_mean(name.strip('-'), names)}"
+    raise UsageError(f"{name}: {problem} ({parser.prog} --help lists them)")
 
 
 def parse(parser: HfArgumentParser, argv: Sequence[str], *, positional: str | None = None) -> tuple[Any, ...]:
@@ -147,18 +135,16 @@ def parse(parser: HfArgumentParser, argv: Sequence[str], *, positional: str | No
         )
     if positional and unknown and not unknown[0].startswith("-") and getattr(instances[0], positional) is None:
         setattr(instances[0], positional, unknown.pop(0))
-    check_no_unknown(parser, unknown, [name for instance in instances for name in vars(instance)])
+    values: dict[str, Any] = {}
     for instance in instances:
-        check_finite(vars(instance))
+        values |= vars(instance)
+    _check_no_unknown(parser, unknown, list(values))
+    check_finite(values)
     return tuple(instances)
 
 
 def read_config_file(path: str, parser: HfArgumentParser) -> dict[str, Any]:
     """Return the flags in a YAML or JSON file, by name.
-
-    Args:
-        path: the file.
-        parser: of the command.
 
     Raises:
         UsageError: a missing file, no mapping, an unknown key, or a value of another type.
@@ -181,9 +167,9 @@ def print_note(text: str) -> None:
 
 def note_unseen_classes(data: TaskData[Any]) -> None:
     """Print the classes that only test samples have, because no network can learn them."""
-    if data.unseen_classes:
-        shown = ", ".join(f"{name} ({count} test samples)" for name, count in data.unseen_classes.items())
-        print_note(f"no training sample has these classes: {shown}")
+    shown = [f"{name} ({count} test samples)" for name, count in data.unseen_classes.items()]
+    if shown:
+        print_note(f"no training sample has these classes: {', '.join(shown)}")
 
 
 def line_printer(quiet: bool) -> Callable[[str], None]:

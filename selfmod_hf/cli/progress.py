@@ -30,12 +30,17 @@ class EpochLines(TrainerCallback):
         if not state.is_world_process_zero or state.global_step == self.printed_at:
             return
         self.printed_at = state.global_step
-        newest = {name: value for entry in state.log_history for name, value in entry.items()}
-        figures = [f"{title} {newest[name]:.4f}" for name, title in SHOWN.items() if name in newest]
+        newest: dict[str, Any] = {}
+        for entry in state.log_history:
+            newest |= entry
+        parts = [f"epoch {state.epoch or 0:g}/{args.num_train_epochs:g}"]
+        for name, title in SHOWN.items():
+            if name in newest:
+                parts.append(f"{title} {newest[name]:.4f}")
         estimate = newest_rlct(state.log_history)
         if estimate is not None and estimate["step"] == state.global_step:
-            figures.append(f"RLCT {rlct_text(estimate)}")
-        tqdm.write(f"epoch {state.epoch or 0:g}/{args.num_train_epochs:g}  " + "  ".join(figures))
+            parts.append(f"RLCT {rlct_text(estimate)}")
+        tqdm.write("  ".join(parts))
 
 
 def newest_rlct(log_history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -44,8 +49,10 @@ def newest_rlct(log_history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] |
     Args:
         log_history: of the Trainer's state.
     """
-    estimates = [entry for entry in log_history if "rlct" in entry]
-    return estimates[-1] if estimates else None
+    for entry in reversed(log_history):
+        if "rlct" in entry:
+            return entry
+    return None
 
 
 def rlct_text(entry: Mapping[str, Any]) -> str:
@@ -54,9 +61,8 @@ def rlct_text(entry: Mapping[str, Any]) -> str:
     Args:
         entry: from `newest_rlct`.
     """
-    if not math.isfinite(entry["rlct"]):
-        return f"none ({entry['rlct_status']})"
-    return f"{entry['rlct']:.2f} ± {entry['rlct_standard_error']:.2f} ({entry['rlct_status']})"
+    value, error, status = (entry[name] for name in ("rlct", "rlct_standard_error", "rlct_status"))
+    return f"{value:.2f} ± {error:.2f} ({status})" if math.isfinite(value) else f"none ({status})"
 
 
 class SilentProgressBar(ProgressCallback):

@@ -6,8 +6,7 @@ Writes `rlct.json` (the estimate and every setting), its traces as safetensors, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +16,11 @@ from .arguments import make_parser, parse, print_note, quieten
 from .usage_errors import UsageError, one_line
 
 if TYPE_CHECKING:
-    from ..complexity import LLCCalibration, LLCResult
     from ..data import TensorData
     from ..experiments.rlct_settings import RLCTSettings
     from ..hub.saved import SavedNetwork
 
+Writer = Callable[[Path], None]
 WITH_SELF_TEST = ("self_test", "num_draws", "seed", "quiet")  # the other flags have no effect then
 
 
@@ -62,11 +61,14 @@ def run(argv: Sequence[str]) -> None:
         _print_self_test(settings)
         return
     with one_line(hub=f"--model {args.model}"):
-        from ..experiments.rlct_settings import SavedData
+        from ..experiments.processes_together import join_processes
+        from ..experiments.rlct_settings import SavedData, saved_networks
         from .progress import sampling_bar
 
-        _check_choice(args)
-        networks = _saved_networks(args)
+        if args.checkpoints and args.calibrate:
+            raise UsageError("--calibrate: takes one --model, not --checkpoints")
+        check_output_dir(args.output_dir)
+        networks = saved_networks(args.model, args.revision, args.subfolder, args.checkpoints)
         found = SavedData.find(networks[0], data_settings)
         published = None if args.calibrate else networks[0].published_rlct
         keywords = settings.keywords(published, found.spec.name, sampling_bar(args.quiet))
@@ -77,43 +79,17 @@ def run(argv: Sequence[str]) -> None:
         _note_fewer_samples(data, found.taken)
         output = Path(args.output_dir or args.checkpoints or networks[0].results_folder)
         output.mkdir(parents=True, exist_ok=True)
-        is_main = _join_processes(keywords["device"])
+        is_main = join_processes(keywords["device"]).is_main_process
     if is_main and not args.quiet:
         _print_taken(args, keywords, found.taken)
-    write = _estimate(args, networks, data, keywords, settings.given())
+    if args.calibrate:
+        write = _calibrate(networks[0], data, keywords, settings.given())
+    elif args.checkpoints:
+        write = _estimate_checkpoints(networks, data, keywords)
+    else:
+        write = _estimate(networks[0], data, keywords)
     if is_main:
         write(output)
-
-
-def _estimate(
-    args: RLCTArguments,
-    networks: Sequence[SavedNetwork],
-    data: TensorData,
-    keywords: dict[str, Any],
-    given: Mapping[str, Any],
-) -> Callable[[Path], None]:
-    """Estimate, and return the function for the results: it writes and prints them."""
-    from ..trainer.saved_rlct import calibrate_saved, estimate_checkpoints, estimate_saved, replicate_rlct
-
-    if args.calibrate:
-        return partial(_write_calibration, calibrate_saved(networks[0], data, keywords, given))
-    if args.checkpoints:
-        return partial(_write_checkpoints, estimate_checkpoints(networks, data, **keywords))
-    if networks[0].published_rlct is None:
-        return partial(_write_estimate, estimate_saved(networks[0], data, **keywords), None)
-    found = replicate_rlct(networks[0], train_data=data, settings=keywords)
-    return partial(_write_estimate, found.result, found.text)
-
-
-def _join_processes(device: str) -> bool:
-    """Let each process of a launcher run its share of the chains, and return whether this is the main one."""
-    import torch
-    from accelerate import PartialState
-
-    return PartialState(cpu=device == "cpu" or not torch.cuda.is_available()).is_main_process
-
-
-# ---- input ----
 
 
 def _check_self_test(*given: Any) -> None:
@@ -124,33 +100,6 @@ def _check_self_test(*given: Any) -> None:
             if value != field.default and field.name not in WITH_SELF_TEST:
                 problem = "has no effect on --self_test; allowed are --num_draws, --seed"
                 raise UsageError(f"--{field.name} {value}: {problem}")
-
-
-def _check_choice(args: RLCTArguments) -> None:
-    if (args.model is None) == (args.checkpoints is None):
-        raise UsageError("--model, --checkpoints: name one of the two (or --self_test)")
-    if args.checkpoints and args.calibrate:
-        raise UsageError("--calibrate: takes one --model, not --checkpoints")
-    if args.revision is not None and (args.model is None or Path(args.model).is_dir()):
-        raise UsageError(f"--revision {args.revision}: allowed with a --model of the Hub")
-    check_output_dir(args.output_dir)
-
-
-def _saved_networks(args: RLCTArguments) -> list[SavedNetwork]:
-    """Return the network of --model, or those of --checkpoints."""
-    from ..hub.saved import SavedNetwork
-    from ..trainer.saved_rlct import saved_checkpoints
-
-    if args.model is None:
-        found = [replace(saved, subfolder=args.subfolder) for saved in saved_checkpoints(args.checkpoints or "")]
-    else:
-        found = [SavedNetwork(args.model, args.revision, args.subfolder)]
-    for saved in found:
-        if not (saved.network_folder / "config.json").is_file():
-            within = f", --subfolder {args.subfolder}" if args.subfolder else ""
-            named = f"--model {args.model}" if args.model else f"--checkpoints {saved.model}"
-            raise UsageError(f"{named}{within}: holds no config.json")
-    return found
 
 
 def _note_fewer_samples(data: TensorData, taken: Mapping[str, Any]) -> None:
@@ -164,10 +113,8 @@ def _print_taken(args: RLCTArguments, keywords: Mapping[str, Any], taken: Mappin
     """Print the published settings and data in place of flags."""
     parts = []
     if "members" in keywords:
-        parts.append(
-            f"{keywords['sampler']}, step size {keywords['step_size']:g}, localization {keywords['localization']:g}, "
-            f"nβ = {keywords['nbeta']:.4g}, {keywords['num_chains']} chains x {keywords['num_draws']}"
-        )
+        form = "{sampler}, step size {step_size:g}, localization {localization:g}, nβ = {nbeta:.4g}"
+        parts.append(f"{form}, {{num_chains}} chains x {{num_draws}}".format_map(keywords))
     if taken:
         parts.append(f"data {keywords['data']}")
     if parts:
@@ -175,33 +122,57 @@ def _print_taken(args: RLCTArguments, keywords: Mapping[str, Any], taken: Mappin
         print(f"taken from {source}: {'; '.join(parts)}; seed {keywords['seed']}", flush=True)
 
 
-# ---- output ----
+# ---- each process estimates, the main one calls the function that comes back ----
 
 
-def _write_estimate(result: LLCResult, verdict: str | None, output: Path) -> None:
-    result.save(output / "rlct.json")
-    result.plot(output / "rlct.png")
-    print(f"{result.summary()}\n{'written to':22}{output}/rlct.json")
-    if verdict is not None:
-        print(f"{'published':22}{verdict}")
+def _estimate(saved: SavedNetwork, data: TensorData, keywords: Mapping[str, Any]) -> Writer:
+    from ..trainer.saved_rlct import estimate_saved, replicate_rlct
+
+    verdict = ""
+    if saved.published_rlct is None:
+        result = estimate_saved(saved, data, **keywords)
+    else:
+        replication = replicate_rlct(saved, train_data=data, settings=keywords)
+        result = replication.result
+        verdict = f"\n{'published':22}{replication.text}"
+
+    def write(output: Path) -> None:
+        result.save(output / "rlct.json")
+        result.plot(output / "rlct.png")
+        print(f"{result.summary()}\n{'written to':22}{output}/rlct.json{verdict}")
+
+    return write
 
 
-def _write_calibration(calibration: LLCCalibration, output: Path) -> None:
-    calibration.save(output / "rlct_calibration.json")
-    calibration.plot(output / "rlct_calibration.png")
-    calibration.result.save(output / "rlct.json")
-    calibration.result.plot(output / "rlct.png")
-    print(f"{calibration.summary()}\n{'written to':22}{output}/rlct_calibration.json")
+def _calibrate(saved: SavedNetwork, data: TensorData, keywords: Mapping[str, Any], given: Mapping[str, Any]) -> Writer:
+    from ..trainer.saved_rlct import calibrate_saved
+
+    calibration = calibrate_saved(saved, data, keywords, given)
+
+    def write(output: Path) -> None:
+        calibration.save(output / "rlct_calibration.json")
+        calibration.plot(output / "rlct_calibration.png")
+        calibration.result.save(output / "rlct.json")
+        calibration.result.plot(output / "rlct.png")
+        print(f"{calibration.summary()}\n{'written to':22}{output}/rlct_calibration.json")
+
+    return write
 
 
-def _write_checkpoints(results: Mapping[Path, LLCResult], output: Path) -> None:
-    from ..trainer.saved_rlct import save_checkpoints
+def _estimate_checkpoints(networks: Sequence[SavedNetwork], data: TensorData, keywords: Mapping[str, Any]) -> Writer:
+    from ..trainer.saved_rlct import estimate_checkpoints, save_checkpoints
 
-    print(f"{'step':>8} {'rlct':>9} {'error':>8}  status")
-    for row in save_checkpoints(results, output / "rlct_checkpoints.json"):
-        result = results[Path(row["checkpoint"])]
-        print(f"{row['step']:>8} {result.llc:>9.3f} {result.standard_error:>8.3f}  {result.status}")
-    print(f"written to {output / 'rlct_checkpoints.json'}")
+    results = estimate_checkpoints(networks, data, **keywords)
+
+    def write(output: Path) -> None:
+        file = output / "rlct_checkpoints.json"
+        print(f"{'step':>8} {'rlct':>9} {'error':>8}  status")
+        for row in save_checkpoints(results, file):
+            result = results[Path(row["checkpoint"])]
+            print(f"{row['step']:>8} {result.llc:>9.3f} {result.standard_error:>8.3f}  {result.status}")
+        print(f"written to {file}")
+
+    return write
 
 
 def _print_self_test(settings: RLCTSettings) -> None:
@@ -211,6 +182,9 @@ def _print_self_test(settings: RLCTSettings) -> None:
     num_draws = 2000 if settings.num_draws is None else settings.num_draws
     print(f"{'model':36} {'truth':>8} {'estimate':>9} {'error':>8} {'difference':>10}")
     for row in self_test(num_draws, settings.seed or 0):
-        truth, found, apart = row.case.learning_coefficient, row.found, row.relative_difference
-        difference = found.result.status if apart is None else f"{100 * apart:+.1f} %"
-        print(f"{row.case.name:36} {truth:>8.3f} {found.llc:>9.3f} {found.standard_error:>8.3f} {difference:>10}")
+        case, found = row.case, row.found
+        difference = found.result.status
+        if row.relative_difference is not None:
+            difference = f"{100 * row.relative_difference:+.1f} %"
+        numbers = f"{case.learning_coefficient:>8.3f} {found.llc:>9.3f} {found.standard_error:>8.3f}"
+        print(f"{case.name:36} {numbers} {difference:>10}")

@@ -58,12 +58,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def parser(command: str = "train", *more: type) -> HfArgumentParser:
-    """Return the parser of this command's flags.
-
-    Args:
-        command: that takes all flags of this one.
-        more: its own flags.
-    """
+    """Return the parser of this command's flags, or of a command with `more` flags than these."""
     from ..data import TASKS, default_recipe
     from ..experiments.run_settings import TRAINING_DEFAULTS
 
@@ -109,8 +104,9 @@ def _note_baseline(settings: RunSettings, model: SelfModelingPreTrainedModel) ->
     if model.self_model_head is not None and model.config.aux_weight == 0:
         print_note("--aux_weight is 0: nothing trains the self-model of --target_layers")
     if model.self_model_head is None and "aux_weight" not in settings.given:
-        is_linear = model.config.backbone == "mlp" and not model.config.hidden_sizes
-        kind = "linear baseline" if is_linear else "baseline"
+        kind = "baseline"
+        if model.config.backbone == "mlp" and not model.config.hidden_sizes:
+            kind = "linear baseline"
         print_note(f"trains a {kind} that does not model itself, because --target_layers is not given")
 
 

@@ -59,7 +59,10 @@ def run(argv: Sequence[str]) -> None:
     from ..experiments.tune import Tuner, TuneSettings
 
     typed = typed_values(train.parser("tune", TuneArguments), argv)
-    own = {field.name: typed.pop(field.name) for field in fields(TuneArguments) if field.name in typed}
+    own = {}
+    for field in fields(TuneArguments):
+        if field.name in typed:
+            own[field.name] = typed.pop(field.name)
     output_dir = typed.pop("output_dir", None)
     base, quiet = train.run_settings(typed)
     quieten(quiet)

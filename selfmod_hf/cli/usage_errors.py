@@ -1,8 +1,7 @@
 """Errors as one line, with flags in place of the names of fields.
 
 While a command prepares, `one_line` turns every error about its input into a `UsageError`. While it works, an error is
-a bug and keeps its traceback, except for three: an `InputError` that could not be found earlier, a full disk, and a
-Hub that cannot be reached.
+a bug and keeps its traceback. Exceptions: a late `InputError`, a full disk, and a Hub without an answer.
 """
 
 from __future__ import annotations
@@ -20,16 +19,13 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# how the system, safetensors (in its own exception) and torch (in RuntimeErrors, without a reason) say so
+# in errors of the system, of safetensors and of torch
 DISK_FULL = (
-    "No space left on device",
-    "Disk quota exceeded",
-    "iostream error",
-    "PytorchStreamWriter failed",
+    "No space left on device", "Disk quota exceeded", "iostream error", "PytorchStreamWriter failed",
     "inline_container.cc",
-)
+)  # fmt: skip
 
-# fields of the library whose flag has another name; a command that has the field's own name as a flag keeps it
+# flags of other names than their fields, unless a command has a flag of the field's name
 _FLAG_OF = {
     "folder": "output_dir",
     "path": "output_dir",
@@ -69,8 +65,9 @@ def hub_in_one_line(hub: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        broke_off = str(error) if type(error) is ConnectionError else ""  # as the package's uploads say it
-        line = _hub_line(error, hub) or broke_off
+        line = _hub_line(error, hub)
+        if type(error) is ConnectionError:  # of the package's uploads
+            line = line or str(error)
         if not line:
             raise
         raise UsageError(line) from error
@@ -91,13 +88,7 @@ def expected_line(error: Exception) -> str | None:
 
 
 def print_rejection(error: Exception, line: str, argv: Sequence[str]) -> None:
-    """Print the line. `SELFMOD_TRACEBACK=1` puts the traceback before it.
-
-    Args:
-        error: the exception.
-        line: for the user.
-        argv: the typed arguments. Tokens in them are not printed.
-    """
+    """Print the line of an error without the tokens in `argv`. `SELFMOD_TRACEBACK=1` puts the traceback before it."""
     from ..tokens import hide_tokens
 
     text = f"selfmod: error: {line}"
@@ -121,21 +112,23 @@ def with_flags(line: str, flags: Collection[str]) -> str:
     '--image_size=3: allowed without --task'
     """
 
-    def as_flag(name: str) -> str | None:
+    def as_flag(name: str, otherwise: str) -> str:
         found = name if name in flags else _FLAG_OF.get(name)
-        return f"--{found}" if found in flags else None
+        return f"--{found}" if found in flags else otherwise
 
-    line = re.sub(r"`(\w+)`", lambda match: as_flag(match.group(1)) or match.group(), line)
+    line = re.sub(r"`(\w+)`", lambda match: as_flag(match[1], match[0]), line)
     begin = re.match(r"(\w+(?:, \w+)*)(?==|: )", line)
     if begin is None or line.startswith("config: "):  # a network's configuration, not the file of flags
         return line
-    names = [as_flag(name) or name for name in begin.group(1).split(", ")]
+    names = [as_flag(name, name) for name in begin[1].split(", ")]
     return ", ".join(names) + line[begin.end() :]
 
 
 def _hub_line(error: BaseException, hub: str) -> str:
     of_hub = _of_hub(error)
-    return f"{hub}: {of_hub}" if hub and of_hub else of_hub
+    if hub and of_hub:
+        return f"{hub}: {of_hub}"
+    return of_hub
 
 
 def _of_hub(error: BaseException | None) -> str:
@@ -156,7 +149,8 @@ def _of_hub(error: BaseException | None) -> str:
         errors.HfHubHTTPError: "{}",
     }
     while error is not None and not isinstance(error, (InputError, ConnectionError)):
-        if found := next((text for kind, text in short.items() if isinstance(error, kind)), ""):
-            return found.format(str(error) or type(error).__name__)
+        for kind, text in short.items():
+            if isinstance(error, kind):
+                return text.format(str(error) or type(error).__name__)
         error = error.__cause__
     return ""

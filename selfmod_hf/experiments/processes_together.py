@@ -8,13 +8,25 @@ from typing import Any, TypeVar
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from torch import distributed
 
 T = TypeVar("T")
 
 
-def join_processes() -> PartialState:
-    """Return the state of this process among those of the launcher."""
-    return PartialState(cpu=not torch.accelerator.is_available())
+def join_processes(device: str | None = None) -> PartialState:
+    """Return the state of this process among those of the launcher.
+
+    Args:
+        device: "cpu" on a machine with an accelerator. None: the machine's.
+    """
+    return PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
+
+
+def close_process_group() -> None:
+    """Close the process group if there is one, because a process without its peers may be aborted at its end."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def from_main(decide: Callable[[], T]) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ..complexity.settings import DTYPES, LLCSettings
 from ..data import TaskSpec, TensorData
 from ..errors import InputError
 from ..hub.saved import SavedNetwork
-from ..trainer.saved_rlct import choose_settings
+from ..trainer.saved_rlct import choose_settings, saved_checkpoints
 from .data_settings import DataSettings, load_data
 from .setting import setting
 
@@ -89,6 +90,33 @@ class RLCTSettings:
         if self.device is None:
             chosen["device"] = "cuda" if torch.cuda.is_available() else "cpu"
         return chosen | {"memory_budget": int(self.memory_gib * 2**30), "progress": progress}
+
+
+def saved_networks(model: str | None, revision: str | None, subfolder: str, run: str | None) -> list[SavedNetwork]:
+    """Return a saved network, or those of a run's checkpoints.
+
+    Args:
+        model: folder, or id of a repository. None: the checkpoints are meant.
+        revision: branch, tag or commit of the repository.
+        subfolder: of the network.
+        run: folder of the checkpoints. None: the model is meant.
+
+    Raises:
+        InputError: both or none of them, a revision of a folder, or no network.
+    """
+    if (model is None) == (run is None):
+        raise InputError("model, checkpoints", None, "name one of the two")
+    if revision is not None and (model is None or Path(model).is_dir()):
+        raise InputError("revision", revision, "allowed with a `model` of the Hub")
+    if model is None:
+        found = [replace(saved, subfolder=subfolder) for saved in saved_checkpoints(run or "")]
+    else:
+        found = [SavedNetwork(model, revision, subfolder)]
+    for saved in found:
+        if not (saved.network_folder / "config.json").is_file():
+            field = "checkpoints" if model is None else "model"
+            raise InputError(field, saved.model, f"holds no {Path(subfolder, 'config.json')}")
+    return found
 
 
 def _number_or_rule(text: str) -> float | str:

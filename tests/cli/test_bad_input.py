@@ -379,8 +379,8 @@ def test_a_self_test_without_draws_is_refused(capsys):
         (["push", "MODEL", "--repo=me/a b"], "--repo me/a b: no name of a repository (user/name)"),
         (["report", "a b/c"], "--folder a b/c: no name of a repository (user/name)"),
         (["rlct", "--model=a b/c"], "--model a b/c: no name of a repository (user/name)"),
-        (["rlct", "--model=MODEL", "--subfolder=x"], "--model MODEL, --subfolder x: holds no config.json"),
-        (["rlct", "--model=MODEL", "--revision=v1"], "--revision v1: allowed with a --model of the Hub"),
+        (["rlct", "--model=MODEL", "--subfolder=x"], "--model='MODEL': holds no x/config.json"),
+        (["rlct", "--model=MODEL", "--revision=v1"], "--revision='v1': allowed with a --model of the Hub"),
         (["rlct", "--model=MODEL", "--augment"], "--augment=True: the RLCT is that of the training set as it is"),
         (
             ["rlct", "--model=MODEL", "--sampler=fisher_sgld"],
