@@ -352,7 +352,7 @@ def longest_chain(graph: dict[str, set[str]]) -> list[str]:
                     best = other if len(other) > len(best) else best
         return [*component, *best]
 
-    return max(map(chain, set(component_of.values())), key=len)
+    return max(map(chain, sorted(set(component_of.values()))), key=len)
 
 
 # ---- frames ----

@@ -96,7 +96,7 @@ def test_a_method_of_a_file_is_not_taken_for_one_of_the_package(tmp_path):
 
 
 def digest(file):
-    return file.read(), file.fetch()
+    return file.read()
 """
     (folder / "records.py").write_text(text, encoding="utf-8")
     assert longest_chain(call_graph(read_package(folder))) == [
