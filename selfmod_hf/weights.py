@@ -95,17 +95,16 @@ def file_sha256(path: str | Path) -> str:
     return _remembered_digest(path, about.st_size, about.st_mtime_ns, about.st_ino)
 
 
-@lru_cache(maxsize=1024)
-def _remembered_digest(path: Path, size: int, changed: int, number: int) -> str:
-    return _digest_of(path)
-
-
-def _digest_of(path: Path) -> str:
+def _digest_of(path: Path, *state: int) -> str:
+    """Return the SHA-256 of a file. `state` is its size, time and number, for the cache."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while part := file.read(CHUNK):
             digest.update(part)
     return digest.hexdigest()
+
+
+_remembered_digest = lru_cache(maxsize=1024)(_digest_of)
 
 
 def state_digest(state: Mapping[str, torch.Tensor]) -> str:

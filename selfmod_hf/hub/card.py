@@ -88,14 +88,9 @@ class CardFacts:
         return self.repo_id.split("/")[-1]
 
     @property
-    def kind(self) -> str:
-        """Return the kind of the inputs: text or image."""
-        return "text" if self.config.reads_text else "image"
-
-    @property
     def task_type(self) -> str:
         """Return the Hub's name of the task."""
-        return f"{self.kind}-classification"
+        return "text-classification" if self.config.reads_text else "image-classification"
 
     @property
     def head(self) -> str:
@@ -128,7 +123,7 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
         template_str=template("model_card.md.jinja"),
         name=facts.name,
         repo_id=facts.repo_id,
-        kind=facts.kind,
+        kind=facts.task_type.removesuffix("-classification"),
         task_type=facts.task_type,
         model_class=f"SelfModelingFor{facts.head}",
         auto_class=f"AutoModelFor{facts.head}",

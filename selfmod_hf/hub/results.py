@@ -68,11 +68,11 @@ def load_results(repo_id: str, *, revision: str | None = None, token: str | bool
             folder = fetch(repo_id, files, repo_type=kind, revision=revision, token=token)
         except RepositoryNotFoundError:
             continue
-        except LocalEntryNotFoundError as error:  # off line, and not in the cache; the other kind may be in it
+        except LocalEntryNotFoundError as error:  # off line, and not in the cache. The other kind may be in it
             unreachable = error
             continue
         if (folder / files[0]).is_file():
-            # a model's weights have the same commit; a sweep's tables and networks are two repositories
+            # a model's weights have the same commit. A sweep's tables and networks are two repositories
             commit = folder.name if kind == "model" else revision
             return _of_folder(folder, published_weights(repo_id, revision=commit, token=token))
     if unreachable is not None:

@@ -31,7 +31,7 @@ from .sweep_results import SweepResults
 from .sweep_tables import number_text
 from .table import Table, as_html, environment
 
-TRACE_POINTS, BINS = 60, 40  # of a chain's trace, of a network's histogram: what a figure of this size can show
+TRACE_POINTS, BINS = 60, 40  # of a chain's trace, of a network's histogram: enough for a figure of this size
 PANELS = {
     "epochs": "Over epochs, mean over seeds",
     "weight_width": "Weight width",
@@ -124,7 +124,7 @@ def _listed(values: pd.Series) -> str:
     return ", ".join(f"{value:g}" for value in _sorted(values))
 
 
-# ---- what the figures need ----
+# ---- data of the figures ----
 
 
 def _networks(results: SweepResults) -> list[dict[str, Any]]:

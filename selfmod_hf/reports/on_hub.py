@@ -38,7 +38,7 @@ from .sweep_results import SweepResults, read_results
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-# the files that travel with each network; in a repository they lie once, at the top, where transformers looks
+# the code of each network. In a repository it is once at the top, because transformers looks there
 CODE = tuple(sorted(path.name for path in Path(models.__file__).parent.glob("*_self_modeling.py")))
 REPORT = "report/report.html"
 TABLES = ("results.json", "results.parquet", "curves.parquet", "run.json")
@@ -88,10 +88,15 @@ def _stage_model(results: SweepResults, repository: Repository, staged: Path) ->
 
 
 def _stage_dataset(results: SweepResults, repository: Repository, staged: Path) -> None:
-    """Make the folder for the repository of the tables."""
+    """Make the folder for the repository of the tables, with links to run.json and to the report if it exists."""
     before = remote_card(repository)
     staged.mkdir()
-    stage_tables(results.folder, staged)
+    results.folder.write_tables(staged)  # of the cells as they are now, because a sweep may be at work
+    path = results.folder.path
+    _link(path / "run.json", staged / "run.json")
+    report = path / REPORT
+    if report.is_file():
+        _link(report, staged / report.name)
     license = chosen_license(repository.target.license, license_in(before), None)
     dataset_card(results, repository.repo_id, merged_notes("", before), license=license).save(staged / "README.md")
 
@@ -151,7 +156,7 @@ def check_weights(folder: SweepFolder) -> None:
             check_readable(path)
 
 
-# ---- what a repository is to hold ----
+# ---- content of a repository ----
 
 
 def stage_networks(results: SweepResults, staged: Path) -> list[Path]:
@@ -179,15 +184,6 @@ def _add_image_processor(run: SweepRun, cell: Path, staged: Path) -> None:
     values.processor().save_pretrained(staged)
     for name in CODE:  # lies at the top
         (staged / name).unlink(missing_ok=True)
-
-
-def stage_tables(folder: SweepFolder, staged: Path) -> None:
-    """Put the tables, links to run.json and to the report, if there is one, into a folder."""
-    folder.write_tables(staged)  # of the cells as they are now, because a sweep may be at work
-    _link(folder.path / "run.json", staged / "run.json")
-    report = folder.path / REPORT
-    if report.is_file():
-        _link(report, staged / report.name)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -27,7 +27,7 @@ NAN = float("nan")
 Test = tuple[str, float, float, float]  # name, difference of means, Cohen's d, p
 
 
-# ---- what counts ----
+# ---- networks that count ----
 
 
 def usable(rows: DataFrame, measure: str) -> DataFrame:

@@ -51,7 +51,7 @@ def _targets(detach: bool) -> str:
     return "detached" if detach else "attached"
 
 
-# ---- means, and what they leave out ----
+# ---- means, and networks outside of them ----
 
 
 def arms_table(arms: pd.DataFrame) -> Table:
