@@ -169,11 +169,14 @@ def _facts(folder: Path, repo_id: str, config: SelfModelingConfig, rlct: LLCResu
     if _describes(folder / RUN_FILE, weights) is False:  # of another training, perhaps on other data
         run, arguments = NetworkRun(task=None), {}
     state = _json(folder / STATE_FILE)
-    of_other_weights = _describes(folder / STATE_FILE, weights) is False
+    own_log = _describes(folder / STATE_FILE, weights)
+    of_other_weights = own_log is False
     epochs = run.epoch
     if epochs is None and not of_other_weights:
         epochs = state.get("epoch")
-    evaluation, checked = _evaluation(folder, run, state, weights)
+    results = [_json(folder / name) for name in RESULT_FILES]
+    results.insert(0, {**(run.results or {}), KEY: run.weights_sha256})
+    evaluation, checked = _evaluation(results, state, own_log, weights)
     metrics = {name: evaluation[name] for name in METRICS if name in evaluation}
     width = _weight_width(folder)
     if width is not None:
@@ -209,18 +212,20 @@ def _has_processor(folder: Path) -> bool:
 
 
 def _evaluation(
-    folder: Path, run: NetworkRun, state: dict[str, Any], weights: str | None
+    results: list[dict[str, Any]], state: dict[str, Any], own_log: bool | None, weights: str | None
 ) -> tuple[dict[str, Any], bool]:
     """Return the newest figures of an evaluation of these weights, and whether they are known to belong to them.
 
     A folder of version 0.1.0 records no weights. The newest figures of its log are taken.
+
+    Args:
+        results: contents of the files with results, with their checksums if recorded.
+        state: content of trainer_state.json.
+        own_log: whether the log belongs to these weights. None: unknown.
+        weights: their checksum.
     """
-    found = [dict(run.results or {})]
-    found[0][KEY] = run.weights_sha256
-    for name in RESULT_FILES:
-        found.append(_json(folder / name))
-    is_recorded = _describes(folder / STATE_FILE, weights) is not None
-    for figures in found:
+    is_recorded = own_log is not None
+    for figures in results:
         recorded = figures.get(KEY)
         if recorded:
             is_recorded = True

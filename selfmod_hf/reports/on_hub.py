@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import models
 from ..data.preprocessing import ImagePreprocessing
@@ -63,42 +63,30 @@ def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
     tables = open_repository(api, target, "dataset")
     with tempfile.TemporaryDirectory() as temporary:
         of_networks, of_tables = Path(temporary, "model"), Path(temporary, "dataset")
-        _stage_model(results, networks, of_networks)
-        _stage_dataset(results, tables, of_tables)
+        of_networks.mkdir()
+        figures = stage_networks(results, of_networks)
+        has_figure = any(file.stem == "figure2" for file in figures)
+        notes, license = _kept(networks)
+        card = sweep_card(results, networks.repo_id, notes, has_figure=has_figure, license=license, api=api)
+        card.save(of_networks / "README.md")
+        of_tables.mkdir()
+        folder.write_tables(of_tables)  # of the cells as they are now, because a sweep may be at work
+        _link(path / "run.json", of_tables / "run.json")
+        if (path / REPORT).is_file():
+            _link(path / REPORT, of_tables / Path(REPORT).name)
+        notes, license = _kept(tables)
+        dataset_card(results, tables.repo_id, notes, license=license).save(of_tables / "README.md")
         return [
             address_of(commit(networks, of_networks, "Upload networks of a sweep")),
             address_of(commit(tables, of_tables, "Upload results of a sweep")),
         ]
 
 
-def _stage_model(results: SweepResults, repository: Repository, staged: Path) -> None:
-    """Make the folder for the repository of the networks."""
+def _kept(repository: Repository) -> tuple[str, dict[str, Any]]:
+    """Return the user's notes in the present card of a repository, and the license of its next card."""
     before = remote_card(repository)
-    staged.mkdir()
-    figures = stage_networks(results, staged)
-    card = sweep_card(
-        results,
-        repository.repo_id,
-        merged_notes("", before),
-        has_figure=any(file.stem == "figure2" for file in figures),
-        license=chosen_license(repository.target.license, license_in(before), None),
-        api=repository.api,
-    )
-    card.save(staged / "README.md")
-
-
-def _stage_dataset(results: SweepResults, repository: Repository, staged: Path) -> None:
-    """Make the folder for the repository of the tables, with links to run.json and to the report if it exists."""
-    before = remote_card(repository)
-    staged.mkdir()
-    results.folder.write_tables(staged)  # of the cells as they are now, because a sweep may be at work
-    path = results.folder.path
-    _link(path / "run.json", staged / "run.json")
-    report = path / REPORT
-    if report.is_file():
-        _link(report, staged / report.name)
     license = chosen_license(repository.target.license, license_in(before), None)
-    dataset_card(results, repository.repo_id, merged_notes("", before), license=license).save(staged / "README.md")
+    return merged_notes("", before), license
 
 
 def pull_sweep(repo_id: str, folder: Path) -> SweepFolder:
