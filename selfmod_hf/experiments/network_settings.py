@@ -27,7 +27,16 @@ from ..trainer.recipe_network import check_forward, check_length, network_fields
 from .data_settings import DataSettings, load_data
 from .setting import setting
 
-PLAIN_FIELDS = ("feature_pooling", "target_pooling", "aux_weight", "classification_weight", "detach_targets")
+PLAIN_FIELDS = (
+    "feature_pooling",
+    "target_pooling",
+    "aux_weight",
+    "classification_weight",
+    "detach_targets",
+    "target_source",
+    "target_normalization",
+    "activation_penalty",
+)
 JSON_FIELDS = ("backbone_kwargs", "backbone_config")
 
 
@@ -59,6 +68,18 @@ class NetworkSettings:
     )
     classification_weight: float = setting("Weight of the classification loss.", default=1.0)
     detach_targets: bool = setting("No gradient flows into the predicted activations (published recipe).", default=True)
+
+    target_source: str = setting(
+        "Predicted activations: own, or as a control shuffled (the previous sample's), random (a fixed random "
+        "projection of the input), network:<folder or Hub id> (another trained network's).",
+        default="own",
+    )
+    target_normalization: str = setting(
+        "none, or rms: the targets of each sample are divided by their root mean square.", default="none"
+    )
+    activation_penalty: float = setting(
+        "Weight of the mean square of the target layers' activations, a control that needs no self-model.", default=0.0
+    )
 
     @property
     def is_encoder(self) -> bool:

@@ -232,7 +232,7 @@ def _recipe_fields(task: TaskSpec, given: Mapping[str, Any]) -> dict[str, Any]:
         recipe.pop("backbone_kwargs", None)
         if not backbone.startswith("timm/resnet"):
             recipe.pop("small_image_stem", None)
-    if given.get("aux_weight") == 0:
+    if given.get("aux_weight") == 0 and not given.get("activation_penalty"):
         recipe.pop("target_layers", None)  # the baseline of a task predicts nothing
     return _checked(recipe)
 

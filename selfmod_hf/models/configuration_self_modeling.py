@@ -95,6 +95,8 @@ class SelfModelingConfig(PreTrainedConfig):
     keys_to_ignore_at_inference: ClassVar[list[str]] = [
         "classification_loss",
         "self_modeling_loss",
+        "activation_loss",
+        "activation_mean_squares",
         "self_model_predictions",
         "self_model_targets",
         "hidden_states",

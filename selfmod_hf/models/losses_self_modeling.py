@@ -29,11 +29,12 @@ class SelfModelingOutput(ModelOutput):
         classification_loss: scalar, cross-entropy, averaged over the batch. None without labels.
         self_modeling_loss: scalar, square error averaged over the batch and the n activations. None for the baseline
             (no target layers), and without labels, because only samples with a label count.
-        activation_mean_square: scalar, mean square of the target layers' activations. None without labels, and with
-            an `activation_penalty` of 0.
+        activation_loss: scalar, mean square of the target layers' activations, averaged over the batch. None without
+            labels, and if `activation_penalty` is 0.
         self_model_predictions: (B, n), the predicted activations.
         self_model_targets: (B, n), the activations themselves, all target layers flattened and concatenated. With
             another `target_source`, the targets in their place.
+        activation_mean_squares: (B,), that of each sample. None if `activation_penalty` is 0.
         hidden_states: the encoder's own, a tuple. None without ``output_hidden_states``.
         attentions: the encoder's own, a tuple. None without ``output_attentions``.
 
@@ -46,9 +47,10 @@ class SelfModelingOutput(ModelOutput):
     logits: Tensor | None = None
     classification_loss: Tensor | None = None
     self_modeling_loss: Tensor | None = None
-    activation_mean_square: Tensor | None = None
+    activation_loss: Tensor | None = None
     self_model_predictions: Tensor | None = None
     self_model_targets: Tensor | None = None
+    activation_mean_squares: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -67,15 +69,15 @@ class LossInputs(NamedTuple):
     self_model_targets: Tensor | None
 
 
-def loss_terms(config: SelfModelingConfig, heads: Tensors, own: Tensor | None, given: LossInputs) -> Tensors:
+def loss_terms(config: SelfModelingConfig, parts: Tensors, given: LossInputs) -> Tensors:
     """Return the loss and its named terms: L = w_c * CE + w_s * mean((predicted - target)^2) + w_a * mean(own^2).
 
     The first two terms are the loss of arXiv 2407.10188. The third is a control.
 
     Args:
         config: the network's, with w_c (`classification_weight`), w_s (`aux_weight`) and w_a (`activation_penalty`).
-        heads: `logits`, and with target layers `self_model_predictions` and `self_model_targets`.
-        own: (B, n), the activations of the target layers. None: no target layers.
+        parts: `logits`. With target layers `self_model_predictions` and `self_model_targets`, and with a penalty
+            `activation_mean_squares`.
         given: labels and divisor.
     """
     if given.labels is None:
@@ -86,17 +88,16 @@ def loss_terms(config: SelfModelingConfig, heads: Tensors, own: Tensor | None, g
         items = counted.sum()
     items = items + (items == 0)  # without any label the sums are zero, and so is the loss
     terms = {}
-    cross_entropies = classification_losses(heads["logits"], given.labels)  # (B,)
+    cross_entropies = classification_losses(parts["logits"], given.labels)  # (B,)
     terms["classification_loss"] = cross_entropies.sum() / items
     loss = config.classification_weight * terms["classification_loss"]
-    if "self_model_predictions" in heads:
-        errors = self_modeling_losses(heads["self_model_predictions"], heads["self_model_targets"])  # (B,)
+    if "self_model_predictions" in parts:
+        errors = self_modeling_losses(parts["self_model_predictions"], parts["self_model_targets"])  # (B,)
         terms["self_modeling_loss"] = (errors * counted).sum() / items
         loss = loss + config.aux_weight * terms["self_modeling_loss"]
-    if own is not None and config.activation_penalty > 0:
-        sizes = at_least_float32(own).square().mean(dim=1)  # (B,)
-        terms["activation_mean_square"] = (sizes * counted).sum() / items
-        loss = loss + config.activation_penalty * terms["activation_mean_square"]
+    if "activation_mean_squares" in parts:
+        terms["activation_loss"] = (parts["activation_mean_squares"] * counted).sum() / items
+        loss = loss + config.activation_penalty * terms["activation_loss"]
     return {**terms, "loss": loss}
 
 
@@ -134,3 +135,8 @@ def self_modeling_losses(predictions: Tensor, targets: Tensor) -> Tensor:
         )
     errors = at_least_float32(predictions) - at_least_float32(targets)
     return errors.square().mean(dim=1)
+
+
+def activation_mean_squares(activations: Tensor) -> Tensor:
+    """Return the mean square of each sample's activations, (B,), from (B, n)."""
+    return at_least_float32(activations).square().mean(dim=1)

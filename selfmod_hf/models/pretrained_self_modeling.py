@@ -17,7 +17,7 @@ from transformers import AutoConfig, PreTrainedModel
 from .backbones_self_modeling import check_memory, drop_rates, hidden_stack, timm_backbone
 from .configuration_self_modeling import SelfModelingConfig
 from .encoders_self_modeling import pretrained_encoder
-from .losses_self_modeling import LossInputs, SelfModelingOutput, Tensors, loss_terms
+from .losses_self_modeling import LossInputs, SelfModelingOutput, Tensors, activation_mean_squares, loss_terms
 from .targets_self_modeling import (
     CALL,
     check_same_in_training,
@@ -181,7 +181,9 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             has_labels = given.labels is not None
             parts["self_model_predictions"] = self.self_model_head(features)  # (B, n)
             parts["self_model_targets"] = choose_targets(self.config, own, given.self_model_targets, has_labels)
-        losses = loss_terms(self.config, parts, own, given)
+            if self.config.activation_penalty > 0:
+                parts["activation_mean_squares"] = activation_mean_squares(own)  # (B,)
+        losses = loss_terms(self.config, parts, given)
         return SelfModelingOutput(**losses, **parts, **states)  # type: ignore[arg-type]
 
     def _returned(self, output: SelfModelingOutput, return_dict: bool | None) -> SelfModelingOutput | tuple[Any, ...]:

@@ -204,8 +204,7 @@ def choose_targets(config: SelfModelingConfig, own: Tensor, given: Tensor | None
         needed: whether a loss is computed.
 
     Raises:
-        ValueError: missing targets, targets of another size or for another source, or a batch of one sample to be
-            shuffled.
+        ValueError: missing targets, or targets of another size or for another source.
     """
     source = config.target_source
     is_outside = source not in ("own", "shuffled")
@@ -234,13 +233,9 @@ def choose_targets(config: SelfModelingConfig, own: Tensor, given: Tensor | None
 def of_previous_samples(targets: Tensor) -> Tensor:
     """Return for each sample the targets of the previous sample of the batch, (B, n).
 
-    A training batch is a random draw. So this pairs samples at random, and it draws no random number itself.
-
-    Raises:
-        ValueError: a batch of one sample.
+    A training batch is a random draw. So this pairs samples at random, and it draws no random number itself. The only
+    sample of an uneven last batch keeps its own targets.
     """
-    if len(targets) < 2:
-        raise ValueError("target_source='shuffled': a batch of one sample; allowed are at least 2")
     return targets.roll(1, dims=0)
 
 

@@ -1,54 +1,80 @@
-"""`Member`: the numbers of one network of a population, its own learning rate among them.
-
-An optimizer of torch has one learning rate for a complete parameter, and a population keeps all members in one
-parameter of shape (K, ...). The optimizers of a population take steps proportional to the learning rate, because
-none of their states depends on it. So the optimizer steps with the largest rate of all members. Each member then keeps
-the share `its rate / largest rate` of its step:
-
-    w_k <- w_k + (lr_k / max lr) * (w_k' - w_k),    w_k' the optimizer's result.
-
-The cost is a copy of the parameters and one pass over them in each step. Equal rates cost nothing.
-"""
+"""`Member`: the values that differ between the networks of a population."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
-
-import torch
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import groupby
+from typing import Any, TypeVar
 
 from ..errors import InputError
+
+Value = TypeVar("Value")
+
+# fields of the configuration that a member can have for itself
+CONFIG_FIELDS = ("classification_weight", "target_source", "target_normalization", "activation_penalty")
+# a field -> how it begins in a member's name
+_SHORT = {
+    "learning_rate": "lr",
+    "momentum": "m",
+    "weight_decay": "wd",
+    "weight_decay_parameters": "on",
+    "classification_weight": "cw",
+    "target_source": "",
+    "target_normalization": "",
+    "activation_penalty": "ap",
+}
 
 
 @dataclass(frozen=True)
 class Member:
-    """Hold the numbers of one network of a population.
+    """Hold the values of one network of a population. None: the value of the configuration or the training arguments.
 
     Attributes:
         seed: of its initial weights and of its order of samples.
         aux_weight: its weight of the self-modeling loss, >= 0.
         detach_targets: whether the predicted activations are constants for its gradient.
-        learning_rate: its own, > 0. None: the learning rate of the training arguments.
+        learning_rate: its own, > 0.
+        momentum: of SGD, from 0 to below 1.
+        weight_decay: its own, >= 0.
+        weight_decay_parameters: names of the parameters that decay, with wildcards.
+        classification_weight: its weight of the classification loss, >= 0.
+        target_source: the activations that it predicts, as in `SelfModelingConfig`.
+        target_normalization: none or rms.
+        activation_penalty: its weight of the mean square of the target layers' activations, >= 0.
 
     Raises:
-        InputError: the learning rate is not a finite number above 0.
+        InputError: a learning rate, momentum or weight decay outside of its range.
 
     Example:
-        >>> Member(seed=1, aux_weight=10.0).name
-        'aw10-seed1'
+        >>> Member(seed=1, aux_weight=10.0).name, Member(1, 10.0, target_source="shuffled", weight_decay=0.1).name
+        ('aw10-seed1', 'aw10-wd0.1-shuffled-seed1')
     """
 
     seed: int
     aux_weight: float
     detach_targets: bool = True
     learning_rate: float | None = None
+    momentum: float | None = None
+    weight_decay: float | None = None
+    weight_decay_parameters: tuple[str, ...] | None = None
+    classification_weight: float | None = None
+    target_source: str | None = None
+    target_normalization: str | None = None
+    activation_penalty: float | None = None
 
     def __post_init__(self) -> None:
-        rate = self.learning_rate
+        if self.weight_decay_parameters is not None:  # a list, from a file
+            object.__setattr__(self, "weight_decay_parameters", tuple(self.weight_decay_parameters))
+        rate, momentum, decay = self.learning_rate, self.momentum, self.weight_decay
         if rate is not None and not 0 < rate < math.inf:
             raise InputError("learning_rate", rate, "allowed are None and finite numbers above 0")
+        if momentum is not None and not 0 <= momentum < 1:
+            raise InputError("momentum", momentum, "allowed are None and numbers from 0 to below 1")
+        if decay is not None and not 0 <= decay < math.inf:
+            raise InputError("weight_decay", decay, "allowed are None and finite numbers of at least 0")
 
     @property
     def name(self) -> str:
@@ -56,86 +82,55 @@ class Member:
         parts = [f"aw{self.aux_weight:g}"]
         if not self.detach_targets:
             parts.append("attached")
-        if self.learning_rate is not None:
-            parts.append(f"lr{self.learning_rate:g}")
+        for field, short in _SHORT.items():
+            value = getattr(self, field)
+            if value is not None:
+                parts.append(short + _spelled(value))
         parts.append(f"seed{self.seed}")
         return "-".join(parts)
 
+    @property
+    def has_optimizer_numbers(self) -> bool:
+        """Whether its optimizer has a number of its own."""
+        own = (self.learning_rate, self.momentum, self.weight_decay, self.weight_decay_parameters)
+        return any(value is not None for value in own)
+
     def describe(self) -> dict[str, Any]:
-        """Return its entry in `population.json`. It has a learning rate only if the member has its own."""
-        entry = asdict(self)
-        if self.learning_rate is None:
-            del entry["learning_rate"]
+        """Return its entry in `population.json`, without the values that it does not have for itself."""
+        entry: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                entry[field.name] = list(value) if isinstance(value, tuple) else value
         return entry
 
-
-def rates_of(members: Sequence[Member], default: float) -> list[float]:
-    """Return the learning rate of each member.
-
-    Args:
-        members: of a population.
-        default: the rate of members without their own.
-
-    Example:
-        >>> rates_of([Member(0, 1.0), Member(0, 1.0, learning_rate=0.1)], default=0.05)
-        [0.05, 0.1]
-    """
-    rates = []
-    for member in members:
-        if member.learning_rate is None:
-            rates.append(default)
-        else:
-            rates.append(member.learning_rate)
-    return rates
-
-
-def scale_steps(optimizer: torch.optim.Optimizer, shares: Sequence[float]) -> None:
-    """Let each member keep its share of every step of the optimizer.
-
-    Args:
-        optimizer: of parameters (K, ...). It updates each number from its own gradient alone.
-        shares: K numbers above 0 and at most 1.
-    """
-    if set(shares) == {1}:
-        return
-    before: dict[torch.Tensor, torch.Tensor] = {}
-
-    def parameters() -> list[torch.Tensor]:
-        found: list[torch.Tensor] = []
-        for group in optimizer.param_groups:
-            found += group["params"]
+    def config_fields(self) -> dict[str, Any]:
+        """Return its fields of the configuration."""
+        found: dict[str, Any] = {"aux_weight": self.aux_weight, "detach_targets": self.detach_targets}
+        for name in CONFIG_FIELDS:
+            value = getattr(self, name)
+            if value is not None:
+                found[name] = value
         return found
 
-    @torch.no_grad()
-    def keep(*_: Any) -> None:
-        for parameter in parameters():
-            before[parameter] = parameter.clone()
 
-    @torch.no_grad()
-    def shorten(*_: Any) -> None:
-        for parameter in parameters():
-            share = torch.tensor(shares, dtype=parameter.dtype, device=parameter.device)  # (K,)
-            share = along_first(share, parameter)
-            shortened = torch.lerp(before.pop(parameter), parameter, share)
-            parameter.copy_(shortened)
-
-    optimizer.register_step_pre_hook(keep)
-    optimizer.register_step_post_hook(shorten)
+def _spelled(value: float | str | tuple[str, ...]) -> str:
+    """Return a value as a part of a name. A name has no slash, because logs divide names there."""
+    if isinstance(value, (int, float)):
+        return f"{value:g}"
+    text = value if isinstance(value, str) else "+".join(value)
+    return re.sub(r"[^\w.+*]+", "_", text)
 
 
-def along_first(numbers: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """Return a number per member in a shape for broadcasting along a parameter.
-
-    Args:
-        numbers: (K,).
-        parameter: (K, ...).
-
-    Returns:
-        (K, 1, ...), with as many dimensions as the parameter.
+def runs_of(values: Sequence[Value]) -> Iterator[tuple[range, Value]]:
+    """Yield the ranges of neighbours with equal values, each with its value.
 
     Example:
-        >>> along_first(torch.ones(3), torch.zeros(3, 5, 7)).shape
-        torch.Size([3, 1, 1])
+        >>> list(runs_of(["a", "a", "b"]))
+        [(range(0, 2), 'a'), (range(2, 3), 'b')]
     """
-    ones = [1] * (parameter.dim() - 1)
-    return numbers.view(-1, *ones)
+    start = 0
+    for value, run in groupby(values):
+        count = len(list(run))
+        yield range(start, start + count), value
+        start += count

@@ -9,13 +9,10 @@ own gradient. An element-wise optimizer therefore updates each member as if it w
 from __future__ import annotations
 
 import json
-import math
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +26,9 @@ from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, model_class_of
 from ..stacking import chunk_ranges, map_copies
 from .checkpoints import load_weights
-from .member import Member, along_first
+from .member import Member, runs_of
+from .outside_targets import INSIDE
+from .terms import TERMS
 
 Tensors = Mapping[str, Tensor]  # by name
 
@@ -54,7 +53,8 @@ class SelfModelingPopulation(nn.Module):
     keeps the self-model's head, but the head never changes. All other weights are the baseline's.
 
     Args:
-        config: the configuration of all members. Its aux_weight and detach_targets are not used.
+        config: the configuration of all members. Those of a member's fields that are not None
+            replace its own.
         members: K of them, different from each other.
         block_size: members per batched computation. None: all. It changes the numbers by rounding only.
         model_class: the plain model. None: the class for the configuration's images or texts.
@@ -75,7 +75,7 @@ class SelfModelingPopulation(nn.Module):
         torch.Size([2, 3, 4])
     """
 
-    aux_weights: Tensor
+    term_weights: Tensor
     companions: Any = None  # a Trainer's knowledge of the networks besides their weights
     accepts_loss_kwargs = True  # as the plain model: its sums are divided by `num_items_in_batch`
 
@@ -99,24 +99,29 @@ class SelfModelingPopulation(nn.Module):
         self.block_size = block_size
         self.model_class = model_class or model_class_of(config)
         self.main_input_name = self.model_class.main_input_name
+        self._configs = [self.config_of(member) for member in members]
+        self._penalty = max(own.activation_penalty for own in self._configs)
+        self.target_sources = tuple(own.target_source for own in self._configs)
         networks = []
         for member in members:
-            config_of_member = self.config_of(member)
+            config_of_member = self.config_of(member)  # not one of `_configs`: `forward` changes that of `stacked`
             with torch.random.fork_rng():
                 set_seed(member.seed)
                 networks.append(self.model_class(config_of_member))
         self.stacked = _stack(networks)
-        self.register_buffer("aux_weights", self._exact_weights(), persistent=False)  # (K,)
+        self.register_buffer("term_weights", self._exact_weights(), persistent=False)  # (terms, K)
 
     def _exact_weights(self) -> Tensor:
-        weights = [member.aux_weight for member in self.members]
-        return torch.tensor(weights, dtype=torch.float64)
+        """Return the factor of each of `TERMS` in each member's loss, (terms, K)."""
+        rows = []
+        for own in self._configs:
+            rows.append([own.classification_weight, own.aux_weight, own.activation_penalty])
+        return torch.tensor(rows, dtype=torch.float64).T
 
     def _apply(self, fn: Any, recurse: bool = True) -> SelfModelingPopulation:
-        """Move or cast all tensors, like `nn.Module._apply`. The self-model weights keep their precision."""
+        """Move or cast all tensors, like `nn.Module._apply`. The terms' weights keep their precision."""
         super()._apply(fn, recurse)
-        device = self.aux_weights.device
-        self.aux_weights = self._exact_weights().to(device)
+        self.term_weights = self._exact_weights().to(self.term_weights.device)
         return self
 
     def __len__(self) -> int:
@@ -127,8 +132,7 @@ class SelfModelingPopulation(nn.Module):
     def config_of(self, member: Member) -> SelfModelingConfig:
         """Return the configuration of one member alone."""
         content = self.config.to_dict()
-        content["aux_weight"] = member.aux_weight
-        content["detach_targets"] = member.detach_targets
+        content.update(member.config_fields())
         return type(self.config).from_dict(content)
 
     def member(self, index: int) -> SelfModelingPreTrainedModel:
@@ -160,6 +164,7 @@ class SelfModelingPopulation(nn.Module):
         for name, value in state.items():
             state[name] = value.clone()
         part.load_state_dict(state, assign=True)
+        part._penalty = self._penalty  # all parts log the same terms
         return part.train(self.training)
 
     def weight_widths(self) -> Tensor:
@@ -184,6 +189,7 @@ class SelfModelingPopulation(nn.Module):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         offsets: Tensor | None = None,
+        self_model_targets: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the plain model's output for every member.
 
@@ -192,6 +198,8 @@ class SelfModelingPopulation(nn.Module):
             labels: (K, B), or (B,).
             input_ids, attention_mask, offsets: of texts, in place of pixel_values, like those of the plain model. They
                 have a leading dimension of K, or one batch serves all members.
+            self_model_targets: (K, B, n), for members with a `target_source` outside of their network. Those of other
+                members are not read.
             num_items_in_batch: number of labels in the complete batch of a step: (K,), or one number. If each member
                 has its own batch, one number counts the labels of all members, in equal parts.
 
@@ -209,33 +217,42 @@ class SelfModelingPopulation(nn.Module):
         for name, value in given.items():
             if value is not None:
                 batch[name] = value
-        shared = _is_shared(batch)
+        shared = is_shared(batch)
         items = self._items_by_member(num_items_in_batch, shared)
         with nullcontext() if torch.compiler.is_compiling() else _LENT:
             parts = []
-            for block, detach in self._blocks():
-                self.stacked.config.detach_targets = detach  # the plain forward reads it there
-                part = self._map(block, batch, shared, items)
-                parts.append(part)
+            plain: SelfModelingConfig = self.stacked.config  # the plain forward reads it
+            plain.activation_penalty = self._penalty  # above 0, the plain forward computes that term
+            for block, own in self._blocks():
+                plain.detach_targets = own.detach_targets
+                plain.target_source = own.target_source
+                plain.target_normalization = own.target_normalization
+                targets = None
+                if own.target_source not in INSIDE:
+                    targets = self_model_targets
+                parts.append(self._map(block, batch, shared, items, targets))
         output = parts[0]
         if len(parts) > 1:
             for name in output:
-                values = [part[name] for part in parts]
-                output[name] = torch.cat(values)
+                output[name] = torch.cat([part[name] for part in parts])
         if "classification_loss" in output:
-            losses = self.config.classification_weight * output["classification_loss"]  # (K,)
-            if "self_modeling_loss" in output:
-                aux_weights = self.aux_weights.to(losses.dtype)
-                losses = losses + aux_weights * output["self_modeling_loss"]
-            output["losses"] = losses
-            output["loss"] = losses.sum()
+            output["losses"] = self._weighted(output)
+            output["loss"] = output["losses"].sum()
         return output
+
+    def _weighted(self, terms: Tensors) -> Tensor:
+        """Return each member's loss, (K,), from its terms."""
+        losses: Any = 0.0
+        for name, weights in zip(TERMS, self.term_weights, strict=True):
+            if name in terms:
+                losses = losses + weights.to(terms[name].dtype) * terms[name]
+        return losses
 
     def _items_by_member(self, items: Tensor | float | None, shared: bool) -> Tensor | None:
         """Return the divisor of each member's sums, (K,). None: the number of labels in its own batch."""
         if items is None:
             return None
-        items = torch.as_tensor(items, device=self.aux_weights.device)
+        items = torch.as_tensor(items, device=self.term_weights.device)
         if items.dim() > 0:
             return items
         if not shared:
@@ -243,21 +260,25 @@ class SelfModelingPopulation(nn.Module):
         return items.expand(len(self))
 
     @property
-    def num_blocks(self) -> int:
-        """Return the number of batched computations per forward pass."""
-        return len(list(self._blocks()))
+    def takes_sparse_gradients(self) -> bool:
+        """Whether no gradient is cut into members: torch cannot cut a sparse one."""
+        one_block = len(list(self._blocks())) == 1
+        return one_block and not any(member.has_optimizer_numbers for member in self.members)
 
-    def _blocks(self) -> Iterator[tuple[range, bool]]:
-        """Yield neighbouring members for one computation, with their `detach_targets`, at most `block_size` members."""
-        start = 0
-        for detach, run in groupby(self.members, key=attrgetter("detach_targets")):
-            count = len(list(run))
-            for chunk in chunk_ranges(count, self.block_size or count):
-                first = start + chunk.start
-                yield range(first, first + len(chunk)), detach
-            start += count
+    def _blocks(self) -> Iterator[tuple[range, SelfModelingConfig]]:
+        """Yield neighbouring members for one computation, at most `block_size`, with the configuration of the first.
 
-    def _map(self, members: range, batch: Tensors, shared: bool, items: Tensor | None) -> dict[str, Tensor]:
+        They have the same targets. Their other values are numbers, which one computation can take from each.
+        """
+        targets = [(own.detach_targets, own.target_source, own.target_normalization) for own in self._configs]
+        for members, _ in runs_of(targets):
+            for chunk in chunk_ranges(len(members), self.block_size or len(members)):
+                block = range(members.start + chunk.start, members.start + chunk.stop)
+                yield block, self._configs[block.start]
+
+    def _map(
+        self, members: range, batch: Tensors, shared: bool, items: Tensor | None, targets: Tensor | None
+    ) -> dict[str, Tensor]:
         """Return the plain model's output for a block of members."""
         part = slice(members.start, members.stop)
         state: dict[str, Any] = dict(self.stacked.named_parameters())
@@ -270,6 +291,9 @@ class SelfModelingPopulation(nn.Module):
             for name, value in batch.items():
                 given[name] = value[part]
                 dims[name] = 0
+        if targets is not None:
+            given["self_model_targets"] = targets[part]
+            dims["self_model_targets"] = 0
         if items is not None:
             given["num_items_in_batch"] = items[part]
             dims["num_items_in_batch"] = 0
@@ -284,26 +308,6 @@ class SelfModelingPopulation(nn.Module):
                 "allowed are networks that draw none while they train"
             )
             raise InputError("backbone", self.config.backbone, problem) from error
-
-    # ---- an optimizer step of separate members ----
-
-    @torch.no_grad()
-    def clip_grad_norms(self, max_norm: float) -> Tensor:
-        """Scale each member's gradient to a norm of at most `max_norm`, and return the norms before, (K,)."""
-        gradients = []
-        norms_by_parameter = []
-        for parameter in self.parameters():
-            gradient = parameter.grad
-            if gradient is not None:
-                gradients.append(gradient)
-                flat = gradient.reshape(len(gradient), -1)
-                norms_by_parameter.append(flat.norm(dim=1))
-        norms = torch.stack(norms_by_parameter).norm(dim=0)  # (K,)
-        scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)  # torch.nn.utils.clip_grad_norm_
-        if math.isfinite(max_norm):
-            for gradient in gradients:
-                gradient.mul_(along_first(scale, gradient))
-        return norms
 
     # ---- files ----
 
@@ -365,7 +369,7 @@ class SelfModelingPopulation(nn.Module):
             raise InputError("resume_from_checkpoint", str(folder), "holds no population of these members")
 
 
-def _is_shared(batch: Tensors) -> bool:
+def is_shared(batch: Tensors) -> bool:
     """Return whether a batch is one for all members."""
     dimensions = {name: value.dim() for name, value in batch.items()}
     return bool(dimensions.items() & _DIMENSIONS.items())

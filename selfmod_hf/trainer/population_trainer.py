@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,16 +21,15 @@ from ..models import SelfModelingPreTrainedModel
 from ..models.losses_self_modeling import IGNORED_LABEL, classification_losses, self_modeling_losses
 from .callbacks import RLCTCallback, RLCTsCallback, WeightWidthCallback, WeightWidthsCallback
 from .checkpoints import State
-from .member import rates_of, scale_steps
-from .population import SelfModelingPopulation
+from .member_optimizer import MemberOptimizer, clip_grad_norms
+from .outside_targets import OutsideTargets
+from .population import SelfModelingPopulation, is_shared
 from .processes import is_sharded
 from .shares import MemberShares
-from .terms import TERMS, ByName, accuracy, means_over_labels
+from .terms import TERMS, ByName, accuracy, each_member, means_over_labels
 from .terms_trainer import Figures, TrainedNetwork
 from .trainer import Metrics, SelfModelingTrainer
 from .training_args import SelfModelingTrainingArguments, check_for_population
-
-Preprocess = Callable[[Any, Any], Any]  # (logits, labels) -> predictions for the metrics
 
 
 class PopulationTrainer(SelfModelingTrainer):
@@ -52,6 +51,7 @@ class PopulationTrainer(SelfModelingTrainer):
     """
 
     model: SelfModelingPopulation
+    optimizer: Any
     _forward_arguments: ClassVar[ByName] = {}  # a population gives a dict in any case
 
     def __init__(
@@ -62,11 +62,9 @@ class PopulationTrainer(SelfModelingTrainer):
         **kwargs: Any,
     ) -> None:
         args = copy.copy(args or SelfModelingTrainingArguments())
-        rates = rates_of(model.members, args.learning_rate)
-        check_for_population(args, rates)
+        check_for_population(args, model.members)
         _check_given(kwargs)
-        self._rates = dict(zip(model.members, rates, strict=True))
-        args.learning_rate = max(rates)  # the optimizer's: each member takes its share
+        self._numbers: MemberOptimizer | None = None  # of members with numbers of their own
         self.population = model
         self.shares = MemberShares(len(model), args.world_size, args.process_index)
         if self.shares.split:
@@ -74,7 +72,7 @@ class PopulationTrainer(SelfModelingTrainer):
             args.average_tokens_across_devices = False  # a member's batch is in one process
         preprocess = kwargs.get("preprocess_logits_for_metrics")
         if preprocess is not None:
-            kwargs["preprocess_logits_for_metrics"] = self._each_member(preprocess)
+            kwargs["preprocess_logits_for_metrics"] = each_member(preprocess)
         if compute_metrics is not None:
             compute_metrics = self._of_members(compute_metrics)
         super().__init__(model, args, compute_metrics, **kwargs)
@@ -129,22 +127,6 @@ class PopulationTrainer(SelfModelingTrainer):
             block = np.tile(loss, (len(labels), 1))
             rows.append(block)
         return np.concatenate(rows)
-
-    def _each_member(self, preprocess: Preprocess) -> Preprocess:
-        """Return a `preprocess_logits_for_metrics` that gives each member's logits (B, num_labels) to another one."""
-
-        def preprocess_members(logits: torch.Tensor, labels: torch.Tensor) -> Any:
-            results = []
-            for own in logits.unbind(dim=1):  # (B, num_labels)
-                results.append(preprocess(own, labels))
-            if not isinstance(results[0], (tuple, list)):
-                return torch.stack(results, dim=1)  # (B, K, ...)
-            stacked = []
-            for parts in zip(*results, strict=True):
-                stacked.append(torch.stack(parts, dim=1))
-            return tuple(stacked)
-
-        return preprocess_members
 
     def by_member(self, figures: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Return figures of this process's members as means and values of all members.
@@ -206,18 +188,24 @@ class PopulationTrainer(SelfModelingTrainer):
             accelerator.prepare_model = partial(accelerator.prepare_model, evaluation_mode=True)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        kept = self.optimizer is not None  # a second training continues with the first one's
+        if self.optimizer is not None:  # a second training continues with the first one's
+            return super().create_optimizer(model)
+        if any(member.has_optimizer_numbers for member in self.population.members):
+            chosen = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self._numbers = MemberOptimizer(*chosen, self.model, self.args, self.get_decay_parameter_names(self.model))
+            self.optimizer = self._numbers.optimizer
         optimizer = super().create_optimizer(model)
-        if kept:
-            return optimizer
-        shares = []
-        for member in self.model.members:
-            rate = self._rates[member]
-            shares.append(rate / self.args.learning_rate)
-        scale_steps(optimizer, shares)
         if self.shares.split:
             optimizer.register_load_state_dict_pre_hook(lambda _, state: self.shares.take_optimizer(state))
+        if self._numbers is not None:
+            optimizer.register_load_state_dict_pre_hook(self._numbers.divide)
         return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        if self._numbers is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        self._numbers.scheduler = super().create_scheduler(num_training_steps, self._numbers.clock)
+        return self._numbers.scheduler
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         output = super().train(*args, **kwargs)
@@ -259,6 +247,9 @@ class PopulationTrainer(SelfModelingTrainer):
 
     # ---- the terms of the loss, (K,) each ----
 
+    def _targets_from(self, outside: OutsideTargets, inputs: dict[str, Any]) -> torch.Tensor:
+        return outside.for_members(inputs, is_shared(inputs))
+
     def _mean_terms(self) -> ByName:
         sums, steps = self._term_sums.drain(self.state.global_step)
         means = {}
@@ -268,9 +259,7 @@ class PopulationTrainer(SelfModelingTrainer):
         return means
 
     def _term_weights(self) -> ByName:
-        classification_weight = self.population.config.classification_weight
-        aux_weights = [member.aux_weight for member in self.model.members]
-        weights = (classification_weight, np.array(aux_weights))
+        weights = self.model.term_weights.cpu().numpy()  # (terms, members)
         return dict(zip(TERMS, weights, strict=True))
 
     def _figures(self, means: ByName, added: float = 0.0, prefix: str = "") -> ByName:
@@ -303,10 +292,13 @@ class PopulationTrainer(SelfModelingTrainer):
         return loss * self.shares.weight_of_sum
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
-        self._grad_norms = self.model.clip_grad_norms(self.args.max_grad_norm)  # (members,)
+        self._grad_norms = clip_grad_norms(self.model.parameters(), self.args.max_grad_norm)  # (members,)
         return self._grad_norms.mean()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "learning_rate" in logs and self._numbers is not None:
+            rates = np.array(self._numbers.learning_rates())
+            logs.update(self.by_member({"learning_rate": rates}))
         if "grad_norm" in logs:
             norms = self._grad_norms.cpu().numpy()
             logs.update(self.by_member({"grad_norm": norms}))
@@ -327,6 +319,8 @@ class PopulationTrainer(SelfModelingTrainer):
             predictions = outputs["self_model_predictions"].flatten(0, 1)
             targets = outputs["self_model_targets"].flatten(0, 1)
             terms.append(self_modeling_losses(predictions, targets))
+        if "activation_mean_squares" in outputs:
+            terms.append(outputs["activation_mean_squares"].flatten(0, 1))
         losses = torch.stack(terms).unflatten(1, (members, -1))  # (terms, K, B)
         return losses.permute(2, 0, 1)
 
@@ -340,7 +334,6 @@ class PopulationTrainer(SelfModelingTrainer):
     # ---- files ----
 
     def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
-        """Raise a ValueError, because each member belongs in a repository of its own."""
         problem = "each network has a repository of its own; allowed is population.member(k).push_to_hub(repo_id)"
         raise InputError("push_to_hub", f"{len(self.population)} members", problem)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def check_before_training(trainer: TermsTrainer) -> None:
-    """Reject labels of no class, texts too long for the encoder, and batches too small for BatchNorm.
+    """Reject labels of no class, texts too long for the encoder, batches too small for BatchNorm, unusable targets.
 
     Raises:
         InputError: names the unusable samples.
@@ -29,6 +29,22 @@ def check_before_training(trainer: TermsTrainer) -> None:
         check_classes(trainer)
         check_texts(trainer)
         check_smallest_batch(trainer)
+        check_targets(trainer)
+
+
+# ---- targets ----
+
+
+def check_targets(trainer: TermsTrainer) -> None:
+    """Reject a `target_source` that gives no targets of the self-model's size."""
+    model: Any = trainer.model
+    sources = getattr(model, "target_sources", (model.config.target_source,))
+    if "shuffled" in sources and trainer._train_batch_size == 1:
+        problem = "allowed with at least 2 samples in a batch; per_device_train_batch_size is 1"
+        raise InputError("target_source", "shuffled", problem)
+    outside = trainer.outside_targets()
+    if outside is not None and isinstance(trainer.train_dataset, TensorData):
+        outside.check(trainer.train_dataset.batch([0, 0]))
 
 
 # ---- labels ----

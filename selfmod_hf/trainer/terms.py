@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +15,11 @@ from ..models.losses_self_modeling import IGNORED_LABEL
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-TERMS = ("classification_loss", "self_modeling_loss")
+# the model's, in the order of their weights `classification_weight`, `aux_weight`, `activation_penalty`
+TERMS = ("classification_loss", "self_modeling_loss", "activation_loss")
 
 Tensors = dict[str, Tensor]  # by the names of the terms
+Preprocess = Callable[[Any, Any], Any]  # (logits, labels) -> predictions for the metrics
 ByName = dict[str, Any]  # figures, such as the means of the terms: a number, or (K,) of a population
 
 
@@ -166,3 +168,20 @@ def means_over_labels(terms: Tensor, labels: Tensor) -> ByName | None:
     if rows.ndim > 2:
         means = rows.mean(axis=0, dtype=np.float64)
     return dict(zip(TERMS, means, strict=False))  # a baseline has the first term alone
+
+
+def each_member(preprocess: Preprocess) -> Preprocess:
+    """Return a `preprocess_logits_for_metrics` that gives each member's logits (B, num_labels) to another one."""
+
+    def preprocess_members(logits: torch.Tensor, labels: torch.Tensor) -> Any:
+        results = []
+        for own in logits.unbind(dim=1):  # (B, num_labels)
+            results.append(preprocess(own, labels))
+        if not isinstance(results[0], (tuple, list)):
+            return torch.stack(results, dim=1)  # (B, K, ...)
+        stacked = []
+        for parts in zip(*results, strict=True):
+            stacked.append(torch.stack(parts, dim=1))
+        return tuple(stacked)
+
+    return preprocess_members

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..models.losses_self_modeling import SelfModelingOutput, classification_losses, self_modeling_losses
+from .outside_targets import INSIDE, OutsideTargets
 from .processes import share_state
 from .pushing import PushingTrainer
 from .terms import TERMS, ByName, SampleTerms, Tensors, TermSums, means_over_labels
@@ -45,6 +46,7 @@ class TermsTrainer(PushingTrainer):
         self._step_terms: Tensors | None = None  # of the present micro-batch of the training
         self._own_loss: torch.Tensor | None = None  # of the present evaluated batch, before a subclass adds to it
         self._evaluated: SampleTerms | None = None  # of the present evaluated split
+        self._outside_targets: OutsideTargets | None = None
 
     # ---- training ----
 
@@ -56,6 +58,9 @@ class TermsTrainer(PushingTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, SelfModelingOutput]:
         given = {**inputs, **self._forward_arguments}
+        outside = self.outside_targets()
+        if outside is not None:
+            given["self_model_targets"] = self._targets_from(outside, inputs)
         loss, outputs = super().compute_loss(model, given, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if self._step_terms is not None:
             for name in TERMS:
@@ -68,6 +73,24 @@ class TermsTrainer(PushingTrainer):
         if return_outputs:
             return loss, outputs
         return loss
+
+    def outside_targets(self) -> OutsideTargets | None:
+        """Return what computes targets from outside of the network. None: the network's own are predicted.
+
+        Raises:
+            InputError: a `target_source` that cannot be loaded.
+        """
+        model: Any = self.model
+        plain = getattr(model, "stacked", model)
+        sources = getattr(model, "target_sources", (model.config.target_source,))
+        if plain.self_model_head is None or set(sources).issubset(INSIDE):
+            return None
+        if self._outside_targets is None or self._outside_targets.sources != sources:
+            self._outside_targets = OutsideTargets(plain, sources)
+        return self._outside_targets
+
+    def _targets_from(self, outside: OutsideTargets, inputs: dict[str, Any]) -> torch.Tensor:
+        return outside.for_network(inputs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         self._step_terms = {}
@@ -124,7 +147,7 @@ class TermsTrainer(PushingTrainer):
     def _term_weights(self) -> ByName:
         """Return the factor of each term in the loss."""
         config = self.accelerator.unwrap_model(self.model).config
-        weights = (config.classification_weight, config.aux_weight)
+        weights = (config.classification_weight, config.aux_weight, config.activation_penalty)
         return dict(zip(TERMS, weights, strict=True))
 
     def _total(self, means: ByName) -> Any:
@@ -224,6 +247,8 @@ class TermsTrainer(PushingTrainer):
         predictions = outputs.get("self_model_predictions")
         if predictions is not None:
             terms.append(self_modeling_losses(predictions, outputs["self_model_targets"]))
+        if outputs.get("activation_mean_squares") is not None:
+            terms.append(outputs["activation_mean_squares"])
         return torch.stack(terms, dim=1)
 
     def evaluation_loop(

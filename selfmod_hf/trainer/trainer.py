@@ -24,6 +24,7 @@ from .adapters import check_with_adapter, has_adapter
 from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback
 from .checkpoints import check_not_pickled, is_complete, load_adapters, load_weights, newest_complete_checkpoint
 from .collated import is_data_of_rows
+from .member_optimizer import decayed_names
 from .population import SelfModelingPopulation
 from .processes import forget_evaluation, is_sharded, share_batches, share_state
 from .recipe_network import check_preprocessing
@@ -166,9 +167,22 @@ class SelfModelingTrainer(TermsTrainer):
         """
         try:
             return super().create_optimizer(model)
+        except InputError:
+            raise
         except (ValueError, TypeError, ImportError) as error:
             problem = f"with optim_args={self.args.optim_args!r}: {error}"
             raise InputError("optim", name_of(self.args.optim), problem) from error
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """Return the names of the parameters that decay: those of `weight_decay_parameters`, or transformers' choice.
+
+        Raises:
+            InputError: a pattern without any parameter.
+        """
+        patterns = self.args.weight_decay_parameters
+        if not patterns:
+            return super().get_decay_parameter_names(model)
+        return decayed_names(model, patterns)
 
     # ---- data ----
 
@@ -223,8 +237,7 @@ class SelfModelingTrainer(TermsTrainer):
         optimizer, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
         plain = optimizer is torch.optim.SGD and args.mixed_precision != "fp16"
         moving = settings.get("momentum") or args.weight_decay or args.max_grad_norm or args.world_size > 1
-        one_block = getattr(model, "num_blocks", 1) == 1
-        sparse = plain and one_block and not moving
+        sparse = plain and not moving and getattr(model, "takes_sparse_gradients", True)
         has_bag = False
         if model is not None:
             for module in model.modules():

@@ -12,6 +12,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 from ..complexity import PRESETS
 from ..errors import InputError
 from ..hub.license import check_license
+from .member import Member
 
 _COMPILE_MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
@@ -75,6 +76,8 @@ class SelfModelingTrainingArguments(TrainingArguments):
         rlct_every_n_epochs: estimate and log the RLCT after every n-th epoch. 0: never.
         rlct_preset: its settings, a name for `selfmod_hf.complexity.llc_preset`.
         use_cpu: True on a machine without an accelerator.
+        weight_decay_parameters: names of the parameters that decay, with wildcards (``classifier.*``). None: all except
+            biases and norms, like transformers.
         license: of the network in its card, an identifier of the Hub such as ``apache-2.0``. None: the license of the
             card on the Hub, else that of the pretrained backbone, else none.
         logging_nan_inf_filter: False here, so a loss of NaN or infinity is logged unchanged.
@@ -119,6 +122,13 @@ class SelfModelingTrainingArguments(TrainingArguments):
     rlct_preset: str = field(
         default="paper",
         metadata={"help": "Its settings: paper, paper-text or theory."},
+    )
+    weight_decay_parameters: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Names of the parameters that --weight_decay applies to, with wildcards, such as classifier.*. "
+            "Default: all except biases and norms, as transformers has it."
+        },
     )
     license: str | None = field(
         default=None,
@@ -190,12 +200,12 @@ def name_of(choice: Any) -> str:
     return str(getattr(choice, "value", choice))
 
 
-def check_for_population(args: SelfModelingTrainingArguments, rates: Sequence[float]) -> None:
+def check_for_population(args: SelfModelingTrainingArguments, members: Sequence[Member]) -> None:
     """Reject arguments that would let members influence each other, or that a population cannot use.
 
     Args:
         args: of the training.
-        rates: learning rates of the members.
+        members: of the population.
 
     Raises:
         ValueError: names the argument.
@@ -218,8 +228,15 @@ def check_for_population(args: SelfModelingTrainingArguments, rates: Sequence[fl
         reject("data_seed", args.data_seed, "allowed is none: each member's order comes from its own seed")
     if args.push_to_hub:
         reject("push_to_hub", True, "allowed is False: push population.member(k)")
-    entries = args.lr_scheduler_kwargs or {}
-    absolute = schedule in _ABSOLUTE_SCHEDULES or _ABSOLUTE_ENTRY in entries
-    if absolute and len(set(rates)) > 1:
-        problem = "members have learning rates of their own; allowed are schedules that end at a share of the first"
+    _check_own_numbers(members, optimizer, schedule, args.lr_scheduler_kwargs or {})
+
+
+def _check_own_numbers(members: Sequence[Member], optimizer: str, schedule: str, settings: dict[str, Any]) -> None:
+    """Raise an InputError for a momentum of an optimizer without one, and for rates that a schedule ignores."""
+    for member in members:
+        if member.momentum is not None and optimizer != "sgd":
+            raise InputError("momentum", member.momentum, f"allowed with optim='sgd', not with {optimizer!r}")
+    absolute = schedule in _ABSOLUTE_SCHEDULES or _ABSOLUTE_ENTRY in settings
+    if absolute and any(member.has_optimizer_numbers for member in members):
+        problem = "members have numbers of their own; allowed are schedules that end at a share of the first rate"
         raise InputError("lr_scheduler_type", schedule, problem)

@@ -42,11 +42,10 @@ def test_shuffled_targets_are_those_of_the_previous_sample(batch):
     assert torch.allclose(output.self_modeling_loss, expected, rtol=1e-12)
 
 
-def test_a_batch_of_one_cannot_be_shuffled(batch):
+def test_the_only_sample_of_a_batch_keeps_its_own_targets(batch):
     one = {name: value[:1] for name, value in batch.items()}
-    with pytest.raises(ValueError, match=r"target_source='shuffled'.*batch of one.*at least 2"):
-        network(target_source="shuffled")(**one)
-    assert network(target_source="shuffled")(one["pixel_values"]).logits.shape == (1, 2)  # without a loss
+    output = network(target_source="shuffled")(**one)
+    assert torch.equal(output.self_model_targets, network()(**one).self_model_targets)
 
 
 @pytest.mark.parametrize("source", ["random", "network:runs/other"])
@@ -100,9 +99,9 @@ def test_the_penalty_is_the_mean_square_of_the_activations(batch):
     plain = network(aux_weight=0.0)(**batch)
     output = network(aux_weight=0.0, activation_penalty=0.5)(**batch)
     size = mean_square(plain.self_model_targets).mean()
-    assert torch.allclose(output.activation_mean_square, size, rtol=1e-12)
+    assert torch.allclose(output.activation_loss, size, rtol=1e-12)
     assert torch.allclose(output.loss, plain.loss + 0.5 * size, rtol=1e-12)
-    assert plain.activation_mean_square is None
+    assert plain.activation_loss is None
 
 
 def test_the_gradient_of_the_penalty_flows_into_the_activations(batch):
@@ -126,7 +125,7 @@ def test_ignored_samples_enter_no_term(batch):
         "self_model_targets": torch.cat([given, torch.ones(2, 6, dtype=torch.float64)]),
     }
     padded = model(**more)
-    for name in ("loss", "self_modeling_loss", "activation_mean_square"):
+    for name in ("loss", "self_modeling_loss", "activation_loss"):
         assert torch.allclose(padded[name], whole[name], rtol=1e-12), name
 
 

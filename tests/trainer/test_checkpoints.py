@@ -332,5 +332,5 @@ def test_a_population_in_half_precision_comes_back(tmp_path):
     loaded = SelfModelingPopulation.load(tmp_path)
     assert_equal(loaded.state_dict(), saved.state_dict())
     assert_equal(loaded.part(range(1, 2)).state_dict(), {k: v[1:] for k, v in saved.state_dict().items()})
-    assert loaded.aux_weights.tolist() == [0.3, 0.7]
-    assert loaded.part(range(1, 2)).aux_weights.tolist() == [0.7]
+    assert loaded.term_weights[1].tolist() == [0.3, 0.7]
+    assert loaded.part(range(1, 2)).term_weights[1].tolist() == [0.7]

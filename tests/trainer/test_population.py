@@ -96,7 +96,7 @@ SETTINGS = {
 def test_a_cast_of_a_population_keeps_its_self_model_weights():
     config = SelfModelingConfig(hidden_sizes=(4,), target_layers=("hidden.relu1",), image_size=2)
     population = SelfModelingPopulation(config, [Member(0, 0.3), Member(1, 1.7)])
-    assert population.to(torch.bfloat16).aux_weights.tolist() == [0.3, 1.7]
+    assert population.to(torch.bfloat16).term_weights[1].tolist() == [0.3, 1.7]
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -16,7 +16,7 @@ from torch import nn
 
 from selfmod_hf import SelfModelingTrainer, SelfModelingTrainingArguments
 from tests.models import test_encoders
-from tests.trainer import test_population, test_terms_trainer, test_trainer
+from tests.trainer import test_member_numbers, test_population, test_terms_trainer, test_trainer
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
 CODE = """
@@ -45,6 +45,7 @@ SLOW = [
     ("texts", "predict train evaluate train"),
     ("texts", "train resume"),
     ("population", "predict train resume"),
+    ("population of own numbers", "evaluate train resume"),
 ]
 JOBS = [*QUICK, *(pytest.param(*job, marks=pytest.mark.slow) for job in SLOW)]
 
@@ -65,7 +66,7 @@ def texts(count: int) -> datasets.Dataset:
 
 def trainer(kind: str, folder: str) -> SelfModelingTrainer:
     """Global batches of 8. The last one of an epoch leaves the second process nothing: 41 images, 17 texts."""
-    processes = 1 if kind == "population" else int(os.environ.get("WORLD_SIZE", "1"))
+    processes = 1 if kind.startswith("population") else int(os.environ.get("WORLD_SIZE", "1"))
     settings = {
         "num_train_epochs": 2, "logging_steps": 1, "report_to": "none", "disable_tqdm": True, "use_cpu": True,
         "per_device_train_batch_size": 8 // processes, "per_device_eval_batch_size": 3, "save_steps": 4,
@@ -83,8 +84,11 @@ def trainer(kind: str, folder: str) -> SelfModelingTrainer:
         data = {"train_dataset": texts(17), "eval_dataset": texts(7), "data_collator": padded}
     elif kind == "batch statistics":
         model = test_trainer.network(backbone="timm/resnet10t", image_size=64)
-    elif kind == "population":
-        model = test_population.population(dtype=torch.float32)
+    elif kind.startswith("population"):
+        members = test_population.MEMBERS
+        if kind.endswith("own numbers"):
+            members = [*test_member_numbers.SGD, *test_member_numbers.TERMS[1:]]
+        model = test_population.population(members, dtype=torch.float32)
     else:
         model = test_trainer.network()
     if kind == "batch statistics":
@@ -110,7 +114,7 @@ def run(kind: str, order: str, folder: str) -> None:
             it = trainer(kind, folder)
             it.train(resume_from_checkpoint=f"{folder}/checkpoint-4")  # in the middle of an epoch
     rank = it.args.process_index
-    network = it.population if kind == "population" else it.model
+    network = it.population if kind.startswith("population") else it.model
     save_file(network.state_dict(), f"{folder}/rank{rank}.safetensors")
     Path(folder, f"rank{rank}.json").write_text(json.dumps([*found, *it.state.log_history]))
 
