@@ -16,6 +16,7 @@ from .experiments.plan import describe_setting
 from .experiments.prepared_sweep import PreparedSweep
 from .experiments.reproduce_settings import ReproduceSettings
 from .experiments.reproduction_folder import ReproductionFolder
+from .experiments.setting import Say
 from .experiments.surroundings import surroundings
 from .experiments.sweep import run_prepared_sweep
 from .experiments.tune import Tuner
@@ -29,7 +30,7 @@ def reproduce(
     tasks: str | Sequence[str] = ("digits",),
     *,
     output_dir: str | Path | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
     **settings: Any,
 ) -> ReproductionFolder:
     """Run the paper's experiment on each task: a search, the sweep, TensorBoard logs and the report.
@@ -86,7 +87,7 @@ class Reproduction:
             if not self.folder.is_finished(task, "report"):
                 self.tasks.append(_Task(self.folder, task, settings))
 
-    def work(self, say: Callable[[str], None]) -> None:
+    def work(self, say: Say) -> None:
         """Do the unfinished parts.
 
         Args:
@@ -99,30 +100,39 @@ class Reproduction:
 
     def _begin(self) -> None:
         """Write the index with a new session."""
-        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        session = {"started": started, "command": without_tokens(sys.argv[1:])}
-        self.folder.content |= {"scale": self.settings.scale, **surroundings()}
-        self.folder.content["sessions"].append(session)
-        for task in self.settings.names:
-            self.folder.task(task)["flags"] = self.settings.fields_of(task)
-        self.folder.write()
+        folder, settings = self.folder, self.settings
+        started = datetime.now(timezone.utc)
+        session = {
+            "started": started.isoformat(timespec="seconds"),
+            "command": without_tokens(sys.argv[1:]),
+        }
+        folder.content["scale"] = settings.scale
+        folder.content |= surroundings()
+        folder.content["sessions"].append(session)
+        for task in settings.names:
+            entry = folder.task(task)
+            entry["flags"] = settings.fields_of(task)
+        folder.write()
 
 
 class _Task:
     """The parts of one task, in their order."""
 
     def __init__(self, folder: ReproductionFolder, name: str, settings: ReproduceSettings) -> None:
-        self.folder, self.name, self.settings = folder, name, settings
+        self.folder = folder
+        self.name = name
+        self.settings = settings
         self.path = folder.path / name
         self.tuner: Tuner | None = None
         self.sweep: PreparedSweep | None = None
-        self.say: Callable[[str], None] = _ignore
+        self.say: Say = _ignore
         if not settings.use_tuned:
             self.sweep = self._prepare_sweep()
         if settings.tune and not folder.is_finished(name, "tune"):
-            self.tuner = Tuner(*settings.tune_settings(name), self.path / "tune")
+            base, search = settings.tune_settings(name)
+            self.tuner = Tuner(base, search, self.path / "tune")
 
-    def work(self, say: Callable[[str], None]) -> None:
+    def work(self, say: Say) -> None:
         """Do the unfinished parts."""
         self.say = say
         if self.tuner is not None:
@@ -134,10 +144,12 @@ class _Task:
         self._part("report", self._report)
 
     def _prepare_sweep(self, **found: Any) -> PreparedSweep:
-        return PreparedSweep.make(self.settings.sweep_settings(self.name, **found), self.path / "sweep")
+        settings = self.settings.sweep_settings(self.name, **found)
+        return PreparedSweep.make(settings, self.path / "sweep")
 
     def _tuned_rate(self) -> float:
-        rate = self.folder.task(self.name)["tuned"]["learning_rate"]
+        entry = self.folder.task(self.name)
+        rate = entry["tuned"]["learning_rate"]
         if rate is None:
             raise InputError("use_tuned", True, f"the search on {self.name} found no network with a usable RLCT")
         return rate
@@ -148,7 +160,8 @@ class _Task:
             return
         start = time.perf_counter()
         facts = do()
-        self.folder.finish(self.name, part, time.perf_counter() - start, **facts)
+        seconds = time.perf_counter() - start
+        self.folder.finish(self.name, part, seconds, **facts)
 
     def _tune(self) -> dict[str, Any]:
         assert self.tuner is not None
@@ -160,7 +173,8 @@ class _Task:
         use = "the experiment keeps the recipe's settings"
         if self.settings.use_tuned:
             use = "the experiment uses its learning rate"
-        self.folder.task(self.name)["tuned"] = {**_tuned(result), "used": use}
+        entry = self.folder.task(self.name)
+        entry["tuned"] = {**_tuned(result), "used": use}
         best = "no trial is usable"
         if result.best is not None:
             best = ", ".join(f"{name} {value:.3g}" for name, value in result.best.params.items())
@@ -171,7 +185,8 @@ class _Task:
         assert self.sweep is not None
         plan = self.sweep.plan
         setting = describe_setting(plan.settings, plan.cells)
-        self.folder.task(self.name)["setting"] = setting
+        entry = self.folder.task(self.name)
+        entry["setting"] = setting
         self.say(f"{self.name}, sweep: {len(plan.cells)} networks. {setting}")
         run_prepared_sweep(self.sweep, self.say)
         return {"networks": len(plan.cells), "results": f"{self.name}/sweep/results.json"}
@@ -188,7 +203,12 @@ class _Task:
 def _tuned(result: TuningResult) -> dict[str, Any]:
     """Return the index's entry for a search."""
     best = result.best
-    found: dict[str, Any] = {"trials": result.counts, "best_trial": None, "learning_rate": None, "aux_weight": None}
+    found: dict[str, Any] = {
+        "trials": result.counts,
+        "best_trial": None,
+        "learning_rate": None,
+        "aux_weight": None,
+    }
     if best is not None:
         found["best_trial"] = best.number
         found["learning_rate"] = best.params["learning_rate"]

@@ -86,7 +86,8 @@ class DataSettings:
 
     def task_spec(self) -> TaskSpec:
         """Return the task of these settings. See `make_task`."""
-        entries = {name: value for name, value in self.given().items() if name in TASK_FIELDS}
+        given = self.given()
+        entries = {name: given[name] for name in TASK_FIELDS if name in given}
         return make_task(self.task, entries)
 
 

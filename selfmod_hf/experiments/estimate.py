@@ -47,20 +47,25 @@ def describe_work(sweep: PreparedSweep) -> str:
         sweep: its input. Nothing is written into its folder.
     """
     work = estimate_work(sweep)
-    cells, folder = sweep.plan.cells, sweep.folder
+    cells = sweep.plan.cells
+    folder = sweep.folder
     num_finished = sum(map(folder.is_finished, cells))
     lines = [f"{len(cells)} networks in {folder.path}, {num_finished} of them finished"]
-    singles, reasons = [], []
+    singles = []
+    reasons = []
     for part in work:
+        count = len(part.cells)
         width = part.cells[0].hidden_size
-        if len(part.cells) > 1:
-            lines.append(_work_line(f"{len(part.cells):4} networks of width {width}", [part]))
+        if count > 1:
+            lines.append(_work_line(f"{count:4} networks of width {width}", [part]))
         else:
             singles.append(part)
         reasons.append(sweep.memory.explain(width))
     if singles:
         lines.append(_work_line(f"{len(singles):4} networks one by one", singles))
-    lines += [reason for reason in dict.fromkeys(reasons) if reason is not None]
+    for reason in dict.fromkeys(reasons):
+        if reason is not None:
+            lines.append(reason)
     minutes = sum(part.seconds for part in work) / 60
     lines.append(f"about {minutes:.1f} min in all, by a few real steps of each width")
     for name, values in sweep.plan.settings.items():
@@ -71,8 +76,9 @@ def describe_work(sweep: PreparedSweep) -> str:
 def _work_line(what: str, parts: Sequence[Estimate]) -> str:
     gibibytes = max(part.bytes for part in parts) / 2**30
     minutes = sum(part.seconds for part in parts) / 60
-    first, last = parts[0].cells[0], parts[-1].cells[-1]
-    return f"  {what}, {first.name} .. {last.name}: about {gibibytes:.2f} GiB, {minutes:.1f} min"
+    first = parts[0].cells[0].name
+    last = parts[-1].cells[-1].name
+    return f"  {what}, {first} .. {last}: about {gibibytes:.2f} GiB, {minutes:.1f} min"
 
 
 def estimate_work(sweep: PreparedSweep) -> list[Estimate]:
@@ -91,8 +97,9 @@ def estimate_work(sweep: PreparedSweep) -> list[Estimate]:
         width = cells[0].hidden_size
         if width not in seconds:
             seconds[width] = _seconds_per_network(sweep, cells)
-        num_bytes = len(cells) * sweep.memory.bytes_per_member(width)
-        work.append(Estimate(cells, num_bytes, len(cells) * seconds[width]))
+        count = len(cells)
+        num_bytes = count * sweep.memory.bytes_per_member(width)
+        work.append(Estimate(cells, num_bytes, count * seconds[width]))
     return work
 
 
@@ -101,13 +108,18 @@ def _seconds_per_network(sweep: PreparedSweep, cells: Sequence[Cell]) -> float:
     plan = sweep.plan
     batch_size = plan.training["per_device_train_batch_size"]
     num_epochs = plan.training["num_train_epochs"]
-    num_steps = num_epochs * math.ceil(len(sweep.data.train) / batch_size)
+    epoch_steps = math.ceil(len(sweep.data.train) / batch_size)
     watch = _Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(
-            sweep, Path(folder), cells,
-            max_steps=WARM_UP + STEPS, eval_strategy="no", save_strategy="no", logging_strategy="no",
-        )  # fmt: skip
+            sweep,
+            Path(folder),
+            cells,
+            max_steps=WARM_UP + STEPS,
+            eval_strategy="no",
+            save_strategy="no",
+            logging_strategy="no",
+        )
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(watch)
         trainer.train()
@@ -118,8 +130,9 @@ def _seconds_per_network(sweep: PreparedSweep, cells: Sequence[Cell]) -> float:
     num_estimates = 1
     if plan.rlct_every_n_epochs:
         num_estimates += (num_epochs - 1) // plan.rlct_every_n_epochs
+    training = num_epochs * epoch_steps * step
     estimate = _sampling_seconds(sweep, models, trainer.args.device, step / batch_size)
-    return num_steps * step + num_estimates * estimate
+    return training + num_estimates * estimate
 
 
 class _Stopwatch(TrainerCallback):
@@ -132,7 +145,8 @@ class _Stopwatch(TrainerCallback):
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             now = time.perf_counter()
-            self.start, self.seconds = now, now - self.start
+            self.seconds = now - self.start
+            self.start = now
 
 
 def _sampling_seconds(sweep: PreparedSweep, models: Sequence[Any], device: Any, per_sample: float) -> float:
@@ -144,11 +158,13 @@ def _sampling_seconds(sweep: PreparedSweep, models: Sequence[Any], device: Any, 
         device: of the networks.
         per_sample: seconds of a sample in training, and about those of a sample in a chain.
     """
-    sampling, train = sweep.plan.sampling, sweep.data.train
+    sampling = sweep.plan.sampling
+    train = sweep.data.train
     batch_size = sampling["batch_size"]
     pass_seconds = len(models) * per_sample  # of one sample in all networks
     draw_seconds = pass_seconds * sampling["num_chains"] * batch_size
-    num_draws = min(DRAWS, max(2, round(PROBE_SECONDS / draw_seconds)))
+    affordable = round(PROBE_SECONDS / draw_seconds)
+    num_draws = min(DRAWS, max(2, affordable))
     affordable = round(PROBE_SECONDS / pass_seconds)
     num_samples = min(len(train), max(batch_size, affordable))
     probe = train.first(num_samples)
@@ -159,7 +175,8 @@ def _sampling_seconds(sweep: PreparedSweep, models: Sequence[Any], device: Any, 
         estimate_rlct(models, probe, device=device, **settings)
         seconds.append(time.perf_counter() - start)
     once, twice = seconds
-    per_draw = max(twice - once, 0) / num_draws
-    over_probe = max(once - num_draws * per_draw, 0)
-    over_data = over_probe * len(train) / num_samples
-    return (over_data + per_draw * sampling["num_draws"]) / len(models)
+    for_draws = max(twice - once, 0)
+    for_probe = max(once - for_draws, 0)
+    for_data = for_probe * len(train) / num_samples
+    for_all_draws = for_draws / num_draws * sampling["num_draws"]
+    return (for_data + for_all_draws) / len(models)

@@ -52,7 +52,8 @@ def measure_footprint(config: SelfModelingConfig, data: TensorData) -> Footprint
     with torch.random.fork_rng():
         model = model_class_of(config)(config)
 
-    kept_4, kept_8 = _kept_bytes(model, data, 4), _kept_bytes(model, data, 8)
+    kept_4 = _kept_bytes(model, data, 4)
+    kept_8 = _kept_bytes(model, data, 8)
     per_sample = (kept_8 - kept_4) // 4  # without the weights, which are kept once
     return Footprint(model.num_parameters(), _sample_bytes(data), per_sample)
 
@@ -60,7 +61,9 @@ def measure_footprint(config: SelfModelingConfig, data: TensorData) -> Footprint
 def _kept_bytes(model: SelfModelingPreTrainedModel, data: TensorData, count: int) -> int:
     """Return the bytes that autograd keeps in a forward pass of so many samples."""
     rows = torch.arange(count, device=data.labels.device) % len(data)
-    batch = {name: values.cpu() for name, values in data.take(rows).items()}
+    batch = {}
+    for name, values in data.take(rows).items():
+        batch[name] = values.cpu()
     return saved_bytes_per_copy(lambda: model(**batch).loss)
 
 
@@ -104,7 +107,8 @@ class MemoryPlan:
         """
         if self.members is not None:
             return self.members
-        fit = copies_that_fit(self.bytes_per_member(hidden_size), self.limit)
+        needed = self.bytes_per_member(hidden_size)
+        fit = copies_that_fit(needed, self.limit)
         if fit == 1 or self._is_large_for_cpu(hidden_size):
             return 1
         if not torch.accelerator.is_available():
@@ -131,9 +135,10 @@ class MemoryPlan:
             return None
         if self._is_large_for_cpu(hidden_size):
             return f"width {hidden_size}: on a CPU, stacking networks of this size does not help: one at a time"
-        two = 2 * self.bytes_per_member(hidden_size) / 2**20
+        needed = 2 * self.bytes_per_member(hidden_size) / 2**20
+        limit = self.limit / 2**20
         return (
-            f"width {hidden_size}: two networks take {two:.0f} MiB, over the {self.limit / 2**20:.0f} MiB there are: "
+            f"width {hidden_size}: two networks take {needed:.0f} MiB, over the {limit:.0f} MiB there are: "
             "one at a time, each batch split over the processes"
         )
 

@@ -164,7 +164,9 @@ def build_network(settings: NetworkSettings, data: TaskData[Any]) -> SelfModelin
 
 def _config_fields(settings: NetworkSettings, data: TaskData[Any]) -> dict[str, Any]:
     """Return fields of `SelfModelingConfig`."""
-    given: dict[str, Any] = {name: getattr(settings, name) for name in PLAIN_FIELDS}
+    given: dict[str, Any] = {}
+    for name in PLAIN_FIELDS:
+        given[name] = getattr(settings, name)
     given["backbone_kwargs"] = _json_object("backbone_kwargs", settings.backbone_kwargs)
     given["hidden_sizes"] = settings.hidden_sizes or ()
     given["target_layers"] = settings.target_layers or ()

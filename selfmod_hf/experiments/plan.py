@@ -15,6 +15,7 @@ from huggingface_hub.utils import validate_repo_id
 from ..complexity import llc_preset
 from ..data import get_task
 from ..errors import InputError
+from .setting import Values
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ class Plan:
 
     task: str
     cells: tuple[Cell, ...]
-    training: Mapping[str, Any]
-    sampling: Mapping[str, Any]
-    data: Mapping[str, Any]
+    training: Values
+    sampling: Values
+    data: Values
     rlct_every_n_epochs: int = 0
 
     @property
@@ -90,7 +91,10 @@ class Plan:
 
 
 def make_cells(
-    hidden_sizes: Sequence[int], aux_weights: Sequence[float], seeds: Sequence[int], detach_targets: Sequence[bool]
+    hidden_sizes: Sequence[int],
+    aux_weights: Sequence[float],
+    seeds: Sequence[int],
+    detach_targets: Sequence[bool],
 ) -> tuple[Cell, ...]:
     """Return the grid's cells.
 
@@ -107,7 +111,8 @@ def make_cells(
     _check_values("seeds", seeds, 0, 2**32)
     cells = []
     for hidden_size, detach, aux_weight, seed in product(hidden_sizes, detach_targets, aux_weights, seeds):
-        cells.append(Cell(hidden_size, float(aux_weight), seed, detach or aux_weight == 0))
+        is_baseline = aux_weight == 0
+        cells.append(Cell(hidden_size, float(aux_weight), seed, detach or is_baseline))
     return tuple(dict.fromkeys(cells))
 
 
@@ -117,7 +122,7 @@ def _check_values(name: str, values: Sequence[float], least: int, end: float) ->
         raise InputError(name, list(values), f"allowed are different numbers of at least {least}")
 
 
-def recipe_training(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def recipe_training(recipe: Values) -> dict[str, Any]:
     """Return the training arguments in a task's recipe."""
     training = {}
     for name in ("optim", "optim_args", "lr_scheduler_type", "max_grad_norm", "weight_decay", "learning_rate"):
@@ -128,7 +133,7 @@ def recipe_training(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return training
 
 
-def departures(settings: Mapping[str, Any], cells: Sequence[Cell]) -> list[str]:
+def departures(settings: Values, cells: Sequence[Cell]) -> list[str]:
     """Return the differences between a sweep and its task's recipe, such as `seeds 1, 2 instead of 1, 2, 3`.
 
     Args:
@@ -149,7 +154,8 @@ def departures(settings: Mapping[str, Any], cells: Sequence[Cell]) -> list[str]:
     found |= _grid_settings(cells, wanted["detach targets"])
     differences = []
     for name, value in found.items():
-        text, expected = _text(value), _text(wanted.get(name))
+        text = _text(value)
+        expected = _text(wanted.get(name))
         if text == expected:
             continue
         difference = f"{name.replace('_', ' ')} {text}"
@@ -161,7 +167,8 @@ def departures(settings: Mapping[str, Any], cells: Sequence[Cell]) -> list[str]:
 
 def _recipe_settings(task: str) -> dict[str, Any]:
     """Return the settings and the grid of a task's recipe."""
-    grid, spec = GRIDS[task], get_task(task)
+    grid = GRIDS[task]
+    spec = get_task(task)
     return {
         **recipe_training(spec.recipe),
         **llc_preset("paper", task),
@@ -177,11 +184,18 @@ def _recipe_settings(task: str) -> dict[str, Any]:
 def _grid_settings(cells: Sequence[Cell], detach_targets: bool) -> dict[str, Any]:
     """Return the grid of some cells. `detach_targets` is the recipe's, for cells with both or without any."""
     detached = {cell.detach_targets for cell in cells if cell.aux_weight > 0}
+    if len(detached) == 1:
+        detach_targets = detached.pop()
+    hidden_sizes, aux_weights, seeds = set(), set(), set()
+    for cell in cells:
+        hidden_sizes.add(cell.hidden_size)
+        aux_weights.add(cell.aux_weight)
+        seeds.add(cell.seed)
     return {
-        "hidden sizes": sorted({cell.hidden_size for cell in cells}),
-        "aux weights": sorted({cell.aux_weight for cell in cells}),
-        "seeds": sorted({cell.seed for cell in cells}),
-        "detach targets": detached.pop() if len(detached) == 1 else detach_targets,
+        "hidden sizes": sorted(hidden_sizes),
+        "aux weights": sorted(aux_weights),
+        "seeds": sorted(seeds),
+        "detach targets": detach_targets,
     }
 
 
@@ -202,7 +216,7 @@ def _text(value: Any) -> str:
     return f"{value:g}" if abs(value) < 1e300 else str(value)  # because a larger integer is no float
 
 
-def describe_setting(settings: Mapping[str, Any] | None, cells: Sequence[Cell]) -> str:
+def describe_setting(settings: Values | None, cells: Sequence[Cell]) -> str:
     """Return a sentence: a sweep is the experiment of its task's recipe, or its differences.
 
     Args:
@@ -212,7 +226,8 @@ def describe_setting(settings: Mapping[str, Any] | None, cells: Sequence[Cell]) 
     task = "" if settings is None else settings["task"]
     if settings is None or task not in GRIDS:
         return "A setting of its own: no recipe of this package."
-    source, differences = GRIDS[task].source, departures(settings, cells)
+    source = GRIDS[task].source
+    differences = departures(settings, cells)
     if not differences:
         return f"Setting: {source}."
     return f"NOT the setting of the recipe ({source}), but: {'; '.join(differences)}."

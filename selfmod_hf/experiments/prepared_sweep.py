@@ -47,7 +47,8 @@ class PreparedSweep:
         Raises:
             ValueError: an unusable setting, or a folder of other settings.
         """
-        plan, task = settings.plan(), settings.task_spec()
+        plan = settings.plan()
+        task = settings.task_spec()
         check_output_dir(output_dir)
         folder = SweepFolder(output_dir or f"runs/sweep-{settings.recipe}")
         folder.check_settings(plan.settings)
@@ -82,7 +83,8 @@ class PreparedSweep:
         for hidden_size in self.plan.hidden_sizes:
             todo = []
             for cell in self.plan.cells:
-                if cell.hidden_size == hidden_size and cell not in held and not self.folder.is_finished(cell):
+                is_taken = cell in held or self.folder.is_finished(cell)
+                if cell.hidden_size == hidden_size and not is_taken:
                     todo.append(cell)
             for chunk in chunk_ranges(len(todo), self.memory.members_at_once(hidden_size)):
                 groups.append(todo[chunk.start : chunk.stop])

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError
 from .run_settings import RunSettings
-from .setting import setting
+from .setting import Values, setting
 from .sweep_settings import SweepSettings
 from .tune import TuneSettings
 
@@ -26,9 +26,9 @@ class TaskParts:
         full: fields of `SweepSettings` for the paper's grid. They change no number.
     """
 
-    quick: Mapping[str, Any]
-    tune: Mapping[str, Any]
-    full: Mapping[str, Any]
+    quick: Values
+    tune: Values
+    full: Values
 
 
 # The search: learning rates around the recipe's, weights of the self-modeling loss over the grid's range.

@@ -19,6 +19,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import read_json, to_json, write_file
+from .setting import Values
 
 RENAMED = {"rlct_draws": "num_draws"}  # settings of a search in the index of version 0.1.0
 
@@ -37,7 +38,7 @@ class ReproductionFolder:
         if self.index.is_file():
             self.content |= read_json(self.index)
 
-    def check(self, scale: str, tasks: Mapping[str, Mapping[str, Any]]) -> None:
+    def check(self, scale: str, tasks: Mapping[str, Values]) -> None:
         """Check whether the folder was begun with these settings.
 
         Args:
@@ -48,9 +49,10 @@ class ReproductionFolder:
             InputError: it was begun with another scale, or one of its tasks with other settings.
         """
         self._compare("scale", self.content.get("scale", scale), scale)
+        recorded = self.content["tasks"]
         for task, fields in tasks.items():
-            if task in self.content["tasks"]:
-                before = _with_new_names(self.content["tasks"][task]["flags"])
+            if task in recorded:
+                before = _with_new_names(recorded[task]["flags"])
                 self._compare(task, before, json.loads(json.dumps(fields)))
 
     def _compare(self, name: str, before: Any, value: Any) -> None:
@@ -84,7 +86,8 @@ class ReproductionFolder:
             seconds: of its last session.
             facts: other entries of the part.
         """
-        self.task(task)["parts"][part] = {"seconds": round(seconds, 3), **facts}
+        parts = self.task(task)["parts"]
+        parts[part] = {"seconds": round(seconds, 3), **facts}
         self.write()
 
     def write(self) -> None:
@@ -93,10 +96,12 @@ class ReproductionFolder:
         write_file(self.index, to_json(self.content))
 
 
-def _with_new_names(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _with_new_names(fields: Values) -> dict[str, Any]:
     """Return the recorded settings of a task with today's names."""
     search = fields.get("tune")
     if search is None:
         return dict(fields)
-    renamed = {RENAMED.get(name, name): value for name, value in search.items()}
+    renamed = {}
+    for name, value in search.items():
+        renamed[RENAMED.get(name, name)] = value
     return {**fields, "tune": renamed}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..hub.saved import SavedNetwork
 from ..trainer.saved_rlct import choose_settings, saved_checkpoints
 from .data_settings import DataSettings, load_data
-from .setting import setting
+from .setting import Values, setting
 
 SAMPLING = {field.name for field in fields(LLCSettings)} - {"seed", "device", "preset"}
 
@@ -138,7 +138,7 @@ class SavedData:
 
     saved: SavedNetwork
     settings: DataSettings
-    taken: Mapping[str, Any]
+    taken: Values
 
     @classmethod
     def find(cls, saved: SavedNetwork, settings: DataSettings) -> SavedData:

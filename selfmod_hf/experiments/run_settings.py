@@ -21,10 +21,10 @@ from ..trainer.recipe_network import NETWORK_FIELDS
 from .data_settings import DataSettings
 from .folder_names import default_folder
 from .network_settings import JSON_FIELDS, NetworkSettings, build_network, load_network_data
-from .setting import as_flags, check_finite, did_you_mean, setting
+from .setting import Values, as_flags, check_finite, did_you_mean, setting
 
 # defaults of training arguments that differ from transformers'
-TRAINING_DEFAULTS: Mapping[str, Any] = {
+TRAINING_DEFAULTS: Values = {
     "eval_strategy": "epoch",
     "logging_strategy": "epoch",
     "save_strategy": "epoch",
@@ -69,7 +69,7 @@ class RunSettings:
         [16]
     """
 
-    given: Mapping[str, Any]
+    given: Values
     task: TaskSpec
     data: DataSettings
     network: NetworkSettings
@@ -91,7 +91,8 @@ class RunSettings:
         values = {**TRAINING_DEFAULTS, **_recipe_fields(task, given), **given}
         step = _pick(StepSettings, values)
         values |= _step_fields(step, given)
-        data, network = _pick(DataSettings, values), _pick(NetworkSettings, values)
+        data = _pick(DataSettings, values)
+        network = _pick(NetworkSettings, values)
         if "output_dir" not in values:
             seed = values.get("seed", default_of("seed"))
             named = SimpleNamespace(**vars(data), **vars(network), seed=seed)
@@ -189,13 +190,16 @@ def _names(group: Any) -> list[str]:
     return [field.name for field in fields(group) if field.init]
 
 
-def _pick(group: Any, values: Mapping[str, Any]) -> Any:
+def _pick(group: Any, values: Values) -> Any:
     """Return an instance of a group of settings, with its part of the values."""
-    own = {name: values[name] for name in _names(group) if name in values}
+    own = {}
+    for name in _names(group):
+        if name in values:
+            own[name] = values[name]
     return group(**own)
 
 
-def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(given: Values) -> dict[str, Any]:
     """Return the fields without None. Integers become floats if the default is a float.
 
     Raises:
@@ -220,7 +224,7 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _recipe_fields(task: TaskSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+def _recipe_fields(task: TaskSpec, given: Values) -> dict[str, Any]:
     """Return the fields of the recipe, except for those of a replaced network."""
     recipe = dict(_recipe(task, given))
     backbone = given.get("backbone")
@@ -237,7 +241,7 @@ def _recipe_fields(task: TaskSpec, given: Mapping[str, Any]) -> dict[str, Any]:
     return _checked(recipe)
 
 
-def _recipe(task: TaskSpec, given: Mapping[str, Any]) -> Mapping[str, Any]:
+def _recipe(task: TaskSpec, given: Values) -> Values:
     """Return the task's recipe, or the one for a data set of the user's own.
 
     A backbone of the user's own has no default target layers. The user names them.
@@ -251,7 +255,7 @@ def _recipe(task: TaskSpec, given: Mapping[str, Any]) -> Mapping[str, Any]:
     return default_recipe(hidden_sizes)
 
 
-def _step_fields(step: StepSettings, given: Mapping[str, Any]) -> dict[str, Any]:
+def _step_fields(step: StepSettings, given: Values) -> dict[str, Any]:
     """Return the training arguments for the settings of a step and the launcher."""
     found: dict[str, Any] = {}
     batch = step.train_batch_size

@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..errors import InputError
+
+Values: TypeAlias = Mapping[str, Any]  # by name
+Say: TypeAlias = Callable[[str], None]  # takes a line of progress
 
 # names of other tools
 ELSEWHERE = {"lr": "learning_rate", "epochs": "num_train_epochs", "output": "output_dir", "dataset": "dataset_name"}
@@ -68,6 +71,7 @@ def check_finite(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if name == "max_grad_norm" and value == math.inf:
             continue
-        for number in value if isinstance(value, list) else [value]:
+        numbers = value if isinstance(value, list) else [value]
+        for number in numbers:
             if isinstance(number, float) and not math.isfinite(number):
                 raise InputError(name, value, "allowed are finite numbers")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from ..errors import InputError
+from .setting import Values
 from .trial_parameters import JOINED, LAYER_PARAMETERS, MEMBER_PARAMETERS, as_run_fields
 
 
-def parse_space(entries: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+def parse_space(entries: Values) -> dict[str, BaseDistribution]:
     """Return Optuna's distributions from texts or lists.
 
     `"0:20"` is a range, `"0.001:0.1:log"` one of logarithmic scale, `"16,32,32-16"` a choice. An entry of
@@ -74,8 +74,9 @@ def _numbers(name: str, texts: list[str]) -> BaseDistribution:
     else:
         numbers = [float(text) for text in texts]
         distribution = CategoricalDistribution(numbers)
-    if not all(math.isfinite(number) and number >= 0 for number in numbers):
-        raise ValueError("allowed are finite numbers of at least 0")
+    for number in numbers:
+        if not 0 <= number < math.inf:
+            raise ValueError("allowed are finite numbers of at least 0")
     if name == "learning_rate" and min(numbers) <= 0:
         raise ValueError("allowed are numbers above 0")
     return distribution

@@ -11,7 +11,7 @@ main process alone decides the next step, and alone writes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,6 +23,7 @@ from .folder import SweepFolder
 from .plan import Cell
 from .prepared_sweep import PreparedSweep
 from .processes_together import from_main, join_processes
+from .setting import Say
 from .surroundings import surroundings
 from .sweep_population import run_population
 from .sweep_settings import SweepSettings
@@ -32,7 +33,7 @@ def run_sweep(
     recipe: str | SweepSettings = "digits",
     *,
     output_dir: str | Path | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
     **settings: Any,
 ) -> SweepFolder:
     """Train a grid of networks, and measure accuracy, weight width and RLCT of each.
@@ -65,7 +66,7 @@ def run_sweep(
     return sweep.folder
 
 
-def run_prepared_sweep(sweep: PreparedSweep, say: Callable[[str], None] | None = None) -> None:
+def run_prepared_sweep(sweep: PreparedSweep, say: Say | None = None) -> None:
     """Train and measure the unfinished cells. The tables are written after each population.
 
     Args:
@@ -75,7 +76,8 @@ def run_prepared_sweep(sweep: PreparedSweep, say: Callable[[str], None] | None =
     Raises:
         InputError: the folder is in use, or was begun with other settings.
     """
-    folder, is_main = sweep.folder, join_processes().is_main_process
+    folder = sweep.folder
+    is_main = join_processes().is_main_process
     if say is None or not is_main:
         say = _ignore
     for reason in sweep.reasons_for_singles():
@@ -89,7 +91,8 @@ def run_prepared_sweep(sweep: PreparedSweep, say: Callable[[str], None] | None =
         todo = _populations(sweep)
         while (population := from_main(lambda: next(todo, None))) is not None:
             path, cells = population
-            record.sessions[-1].seconds[path.name] = run_population(sweep, path, cells, say)
+            seconds = record.sessions[-1].seconds
+            seconds[path.name] = run_population(sweep, path, cells, say)
             if is_main:
                 folder.write_tables()
                 folder.write_run(record)
@@ -103,7 +106,8 @@ def _ignore(line: str) -> None:
 
 def _record(sweep: PreparedSweep) -> SweepRun:
     """Return the content of run.json with a new session."""
-    name, test = sweep.task.dataset_name, sweep.data.test
+    name = sweep.task.dataset_name
+    test = sweep.data.test
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     session = Session(started=started, command=without_tokens(sys.argv[1:]), seconds={})
     before = sweep.folder.read_run()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,13 +29,14 @@ from .folder import CURVE_RLCT_COLUMNS
 from .plan import Cell, Plan
 from .prepared_sweep import PreparedSweep
 from .processes_together import from_main
+from .setting import Say, Values
 
 if TYPE_CHECKING:
     from ..complexity import LLCResult
 
 SLOW_SAVE = 0.5  # seconds of a checkpoint
 SAVE_SHARE = 0.05  # of the time, for slow checkpoints
-TRAINING: Mapping[str, Any] = {
+TRAINING: Values = {
     "eval_strategy": "epoch",
     "logging_strategy": "epoch",
     "save_strategy": "epoch",
@@ -46,9 +47,7 @@ TRAINING: Mapping[str, Any] = {
 }
 
 
-def run_population(
-    sweep: PreparedSweep, path: Path, cells: Sequence[Cell], say: Callable[[str], None]
-) -> PopulationSeconds:
+def run_population(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], say: Say) -> PopulationSeconds:
     """Train a population, measure its networks, and keep them.
 
     Args:
@@ -62,7 +61,8 @@ def run_population(
     """
     start = time.perf_counter()
     more = f" and {len(cells) - 1} more" if len(cells) > 1 else ""
-    say(f"{path.name}{more}: training {_describe(cells)}")
+    description = _describe(cells)
+    say(f"{path.name}{more}: training {description}")
     trainer = make_trainer(sweep, path, cells)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
@@ -70,11 +70,13 @@ def run_population(
     if sweep.plan.rlct_every_n_epochs:
         trainer.add_callback(_rlct_callback(sweep, trainer, cells))
     trainer.add_callback(_SeldomSlowSaves)
-    trainer.train(resume_from_checkpoint=from_main(lambda: newest_complete_checkpoint(path / "training")))
+    checkpoint = from_main(lambda: newest_complete_checkpoint(path / "training"))
+    trainer.train(resume_from_checkpoint=checkpoint)
     trained = time.perf_counter()
     _measure(sweep, trainer, cells, say)
     from_main(lambda: sweep.folder.close_population(path))
-    return PopulationSeconds(networks=len(cells), training=trained - start, rlct=time.perf_counter() - trained)
+    measured = time.perf_counter()
+    return PopulationSeconds(networks=len(cells), training=trained - start, rlct=measured - trained)
 
 
 def _describe(cells: Sequence[Cell]) -> str:
@@ -100,13 +102,17 @@ def make_trainer(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], **chan
     Raises:
         InputError: a single network with a batch of no even split over the processes.
     """
-    training, data = sweep.plan.training, sweep.data
+    training = sweep.plan.training
+    data = sweep.data
     config = recipe_config(sweep.task, data, hidden_sizes=[cells[0].hidden_size])
-    members = [Member(cell.seed, cell.aux_weight, cell.detach_targets) for cell in cells]
+    members = []
+    for cell in cells:
+        members.append(Member(cell.seed, cell.aux_weight, cell.detach_targets))
     population = SelfModelingPopulation(config, members)
     arguments = {**training, **TRAINING, "use_cpu": not torch.accelerator.is_available(), **changes}
     if config.backbone != "mlp":  # the activations of 1000 samples in a large network are more than a step's
-        arguments["per_device_eval_batch_size"] = min(1000, 4 * training["per_device_train_batch_size"])
+        batch_size = training["per_device_train_batch_size"]
+        arguments["per_device_eval_batch_size"] = min(1000, 4 * batch_size)
     model: Any = population
     if len(cells) == 1:
         model = population.member(0)
@@ -122,7 +128,8 @@ def make_trainer(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], **chan
 
 
 def _share_of_batch(plan: Plan) -> int:
-    batch, processes = plan.training["per_device_train_batch_size"], PartialState().num_processes
+    batch = plan.training["per_device_train_batch_size"]
+    processes = PartialState().num_processes
     if batch % processes:
         raise InputError("train_batch_size", batch, f"allowed are multiples of {processes} processes")
     return batch // processes
@@ -131,7 +138,7 @@ def _share_of_batch(plan: Plan) -> int:
 class _Progress(TrainerCallback):
     """Pass a line to `say` after each evaluation."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Say) -> None:
         self.say = say
         self.start = time.perf_counter()
 
@@ -174,48 +181,58 @@ class _SeldomSlowSaves(TrainerCallback):
 
 def _rlct_callback(sweep: PreparedSweep, trainer: Any, cells: Sequence[Cell]) -> TrainerCallback:
     """Return the callback for RLCTs during the training. Those of the last epoch are estimated afterwards."""
-    plan, train = sweep.plan, sweep.data.train
-    every, before_last = plan.rlct_every_n_epochs, plan.training["num_train_epochs"] - 1
+    plan = sweep.plan
+    train = sweep.data.train
+    every = plan.rlct_every_n_epochs
+    before_last = plan.training["num_train_epochs"] - 1
+    first = cells[0]
     if len(cells) == 1:
-        settings = {**plan.sampling, "members": [cells[0].seed]}
+        settings = {**plan.sampling, "members": [first.seed]}
         return RLCTCallback(trainer, train, every, settings, before_last)
-    at_once = sweep.memory.sampled_at_once(cells[0].hidden_size)
+    at_once = sweep.memory.sampled_at_once(first.hidden_size)
     return RLCTsCallback(trainer, train, every, dict(plan.sampling), before_last, at_once=at_once)
 
 
 # ---- measuring ----
 
 
-def _measure(
-    sweep: PreparedSweep, trainer: SelfModelingTrainer, cells: Sequence[Cell], say: Callable[[str], None]
-) -> None:
+def _measure(sweep: PreparedSweep, trainer: SelfModelingTrainer, cells: Sequence[Cell], say: Say) -> None:
     """Estimate the RLCTs of the unfinished networks after their training, and keep them."""
-    plan, data, folder = sweep.plan, sweep.data, sweep.folder
+    plan = sweep.plan
+    data = sweep.data
     networks = trainer.networks()
     processor = data.train.processor()
-    run = run_facts(sweep.task, data.train, data.test, plan.training["per_device_train_batch_size"])
+    batch_size = plan.training["per_device_train_batch_size"]
+    run = run_facts(sweep.task, data.train, data.test, batch_size)
     at_once = sweep.memory.sampled_at_once(cells[0].hidden_size)
     for group in chunk_ranges(len(cells), at_once):
         missing = from_main(partial(_missing, sweep, cells, group))
         if not missing:
             continue
-        say(f"  RLCT of {cells[group[0]].name} .. {cells[group[-1]].name}")
+        first, last = cells[group[0]], cells[group[-1]]
+        say(f"  RLCT of {first.name} .. {last.name}")
         models = [networks[k].model() for k in group]
         # chains of equal seeds share their noise, so that arms are compared under common random numbers
         seeds = [cells[k].seed for k in group]
         estimates = estimate_rlct(
-            models, data.train, members=seeds, device=trainer.args.device, data=sweep.task.train_data, **plan.sampling
+            models,
+            data.train,
+            members=seeds,
+            device=trainer.args.device,
+            data=sweep.task.train_data,
+            **plan.sampling,
         )
         if not PartialState().is_main_process:
             continue
         for k, model, estimate in zip(group, models, estimates, strict=True):
             if k in missing:
-                curve = _curve(plan, cells[k], networks[k].figures)
-                row = _row(plan, cells[k], curve[-1], estimate)
+                cell = cells[k]
+                curve = _curve(plan, cell, networks[k].figures)
+                row = _row(plan, cell, curve[-1], estimate)
                 if plan.rlct_every_n_epochs:
                     rlct = {name: getattr(row, name) for name in CURVE_RLCT_COLUMNS}
                     curve[-1] = curve[-1].with_fields(**rlct)
-                folder.finish(cells[k], model, estimate, row, curve, processor, run)
+                sweep.folder.finish(cell, model, estimate, row, curve, processor, run)
 
 
 def _missing(sweep: PreparedSweep, cells: Sequence[Cell], group: Sequence[int]) -> list[int]:

@@ -74,7 +74,8 @@ class SweepSettings:
         12
         """
         self._check_numbers()
-        spec, grid = self.task_spec(), GRIDS[self.recipe]
+        spec = self.task_spec()
+        grid = GRIDS[self.recipe]
         cells = make_cells(
             self.hidden_sizes or grid.hidden_sizes,
             self.aux_weights or grid.aux_weights,
@@ -86,7 +87,14 @@ class SweepSettings:
         data["max_test_samples"] = self.max_test_samples
         if spec.recipe.get("augment"):
             data["augment"] = True
-        return Plan(spec.name, cells, self._training(spec), self._sampling(spec), data, self.rlct_every_n_epochs)
+        return Plan(
+            task=spec.name,
+            cells=cells,
+            training=self._training(spec),
+            sampling=self._sampling(spec),
+            data=data,
+            rlct_every_n_epochs=self.rlct_every_n_epochs,
+        )
 
     def _check_numbers(self) -> None:
         for name in POSITIVE:
@@ -112,7 +120,9 @@ class SweepSettings:
             "per_device_train_batch_size": self.train_batch_size,
             "num_train_epochs": self.num_train_epochs,
         }
-        training |= {name: value for name, value in given.items() if value is not None}
+        for name, value in given.items():
+            if value is not None:
+                training[name] = value
         if self.bf16:  # missing otherwise, as in folders of versions without this setting
             training["bf16"] = True
         return training

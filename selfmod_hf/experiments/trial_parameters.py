@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
+
+from .setting import Values
 
 MEMBER_PARAMETERS = ("aux_weight", "learning_rate")  # may differ within a population
 LAYER_PARAMETERS = ("hidden_sizes", "target_layers")  # are shared by a population
 JOINED = {"hidden_sizes": "-", "target_layers": "+"}  # between the layers of one choice
 
 
-def as_run_fields(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def as_run_fields(parameters: Values) -> dict[str, Any]:
     """Return a trial's parameters as fields of `RunSettings`.
 
     >>> as_run_fields({"aux_weight": 2.0, "hidden_sizes": "32-16"})

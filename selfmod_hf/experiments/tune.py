@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -20,6 +20,7 @@ from ..trainer.population import SelfModelingPopulation
 from .folder_names import check_output_dir
 from .network_settings import build_network
 from .run_settings import RunSettings
+from .setting import Say, Values
 from .trial_parameters import LAYER_PARAMETERS, as_run_fields
 from .tuning_result import TuningResult
 
@@ -47,7 +48,7 @@ class TuneSettings:
         InputError: a number outside its range.
     """
 
-    space: Mapping[str, Any] = field(default_factory=lambda: dict(DEFAULT_SPACE))
+    space: Values = field(default_factory=lambda: dict(DEFAULT_SPACE))
     trials: int = 40
     stack: int = 8
     give_up_below: float = 0.5
@@ -66,10 +67,10 @@ class TuneSettings:
 
 def tune(
     base: RunSettings | str,
-    space: Mapping[str, Any] | None = None,
+    space: Values | None = None,
     *,
     output_dir: str | Path | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
     **settings: Any,
 ) -> TuningResult:
     """Search for accurate and simple networks.
@@ -127,7 +128,8 @@ class Tuner:
             from .tuning import Tuning
         except ImportError as error:
             raise ImportError("a tuning needs optuna: pip install 'selfmod_hf[tune]'") from error
-        self.base, self.settings = base, settings
+        self.base = base
+        self.settings = settings
         check_output_dir(output_dir)
         space = parse_space(settings.space)
         for name in space:
@@ -161,12 +163,12 @@ class Tuner:
         LLCSettings(**sampling)  # raises now what sampling would raise after the training
         return sampling
 
-    def _run(self, shape: Mapping[str, Any], **changes: Any) -> RunSettings:
+    def _run(self, shape: Values, **changes: Any) -> RunSettings:
         """Return the settings of trials of one shape."""
         fields = {**as_run_fields(shape), "aux_weight": 1.0, **changes}
         return self.base.replace(**fields)
 
-    def work(self, say: Callable[[str], None]) -> None:
+    def work(self, say: Say) -> None:
         """Run trials until the tuning has all of them.
 
         Args:
@@ -178,7 +180,8 @@ class Tuner:
             measured = self._measure(path / "training", group)
             self.tuning.finish(path, group, measured, self._estimate)
             counts = self.tuning.counts()
-            say(f"  {counts['complete']} complete, {counts['pruned']} pruned of {self.settings.trials}")
+            state = "{complete} complete, {pruned} pruned".format_map(counts)
+            say(f"  {state} of {self.settings.trials}")
 
     def finish(self) -> TuningResult:
         """Write the files of the result, and return it."""
@@ -193,7 +196,8 @@ class Tuner:
         return _measured(trainer)
 
     def _trainer(self, folder: Path, group: Group) -> SelfModelingTrainer:
-        run = self._run(group.shared, output_dir=str(folder), disable_tqdm=True, seed=group.members[0].seed)
+        first = group.members[0]
+        run = self._run(group.shared, output_dir=str(folder), disable_tqdm=True, seed=first.seed)
         rates = [member.learning_rate for member in group.members if member.learning_rate is not None]
         if rates:
             run = run.replace(learning_rate=max(rates))  # a single network's own; a population has its members'
@@ -209,10 +213,11 @@ class Tuner:
 
     def _estimate(self, models: Sequence[Any], seeds: Sequence[int]) -> Sequence[Any]:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return estimate_rlct(models, self.data.train, members=list(seeds), device=device, **self.sampling)
+        train = self.data.train
+        return estimate_rlct(models, train, members=list(seeds), device=device, **self.sampling)
 
 
-def _shapes(space: Mapping[str, Any]) -> list[dict[str, str]]:
+def _shapes(space: Values) -> list[dict[str, str]]:
     """Return every architecture in a space."""
     names = [name for name in LAYER_PARAMETERS if name in space]
     choices = [space[name].choices for name in names]
@@ -226,13 +231,16 @@ class _GiveUp(TrainerCallback):
     """Ends the training half-way if every trial of the group is hopeless."""
 
     def __init__(self, tuning: Tuning, trainer: SelfModelingTrainer) -> None:
-        self.tuning, self.trainer = tuning, trainer
+        self.tuning = tuning
+        self.trainer = trainer
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         epoch = round(state.epoch)
         if epoch != _half(args.num_train_epochs):
             return
-        accuracies = [network.figures[epoch]["eval_accuracy"] for network in self.trainer.networks()]
+        accuracies = []
+        for network in self.trainer.networks():
+            accuracies.append(network.figures[epoch]["eval_accuracy"])
         least = self.tuning.threshold("half_way", accuracies)
         hopeful = [accuracy for accuracy in accuracies if accuracy >= least]  # no NaN
         if not hopeful:
@@ -250,11 +258,12 @@ def _measured(trainer: SelfModelingTrainer) -> list[Measured]:
     half = _half(trainer.args.num_train_epochs)
     found = []
     for network in trainer.networks():
-        evaluated = [epoch for epoch, figures in network.figures.items() if "eval_accuracy" in figures]
-        last = network.figures[max(evaluated)]
+        figures = network.figures
+        evaluated = [epoch for epoch in figures if "eval_accuracy" in figures[epoch]]
+        last = figures[max(evaluated)]
         at_half = last
         if half in evaluated:
-            at_half = network.figures[half]
+            at_half = figures[half]
         found.append(
             Measured(
                 half_way=at_half["eval_accuracy"],

@@ -38,6 +38,7 @@ from ..errors import InputError
 from ..files import plain, to_json, write_file
 from ..trainer.member import Member
 from .journal import open_journal, try_lock
+from .setting import Values
 from .space import only_value
 from .trial_parameters import MEMBER_PARAMETERS
 from .tuning_result import OBJECTIVES, TuningResult, count_states
@@ -116,8 +117,13 @@ class Tuning:
         seed: int = 0,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.folder, self.space, self.stack, self.seed = folder, space, stack, seed
-        self.give_up_below, self.chance, self.aux_weight = give_up_below, chance, aux_weight
+        self.folder = folder
+        self.space = space
+        self.stack = stack
+        self.seed = seed
+        self.give_up_below = give_up_below
+        self.chance = chance
+        self.aux_weight = aux_weight
         self.groups = folder / "groups"
         self.groups.mkdir(parents=True, exist_ok=True)
         self.storage = open_journal(folder / "journal.log")
@@ -138,8 +144,9 @@ class Tuning:
             self.study.set_user_attr("settings", settings)
             return
         for name, value in settings.items():
-            if before.get(name) != value:
-                problem = f"was begun with {name}={before.get(name)!r}, not {value!r}; take another folder"
+            old = before.get(name)
+            if old != value:
+                problem = f"was begun with {name}={old!r}, not {value!r}; take another folder"
                 raise InputError("output_dir", str(self.folder), problem)
 
     @contextmanager
@@ -182,7 +189,8 @@ class Tuning:
         trials = self._trials_without_group()
         num_failed = len(self._trials(TrialState.FAIL))
         num_known = len(self._trials())
-        num_missing = num_trials - (num_known - num_failed - len(trials))
+        num_counted = num_known - num_failed - len(trials)
+        num_missing = num_trials - num_counted
         if num_missing <= 0:
             return None
         shared = _shared(trials)
@@ -194,12 +202,18 @@ class Tuning:
         path = self.groups / f"{first:05d}"
         path.mkdir(exist_ok=True)
         lock = try_lock(path / ".lock")
-        members = []
-        for number, params in trials.items():
-            own = {name: value for name, value in params.items() if name in MEMBER_PARAMETERS}
-            members.append({"seed": number, "aux_weight": self.aux_weight, **own})
-        write_file(path / "group.json", to_json({"trials": list(trials), "shared": shared, "members": members}))
+        members = [self._member(number, params) for number, params in trials.items()]
+        content = {"trials": list(trials), "shared": shared, "members": members}
+        write_file(path / "group.json", to_json(content))
         return path, lock
+
+    def _member(self, number: int, params: Values) -> dict[str, Any]:
+        """Return the own parameters of a trial in its group, as fields of `Member`."""
+        member: dict[str, Any] = {"seed": number, "aux_weight": self.aux_weight}
+        for name in MEMBER_PARAMETERS:
+            if name in params:
+                member[name] = params[name]
+        return member
 
     def _trials_without_group(self) -> dict[int, dict[str, Any]]:
         """Return the parameters of trials whose worker was killed before it wrote their group, by number."""
@@ -214,14 +228,14 @@ class Tuning:
         states = None if state is None else (state,)
         return self.study.get_trials(deepcopy=False, states=states)
 
-    def _propose(self, number: int, shared: Mapping[str, Any]) -> dict[str, Any]:
+    def _propose(self, number: int, shared: Values) -> dict[str, Any]:
         """Let the sampler choose the parameters of trial `number` except for `shared`, and return all of them.
 
         The trial is one entry of the journal, so no trial is chosen in part.
         """
-        seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0])
-        sampler = optuna.samplers.TPESampler(seed=seed)
-        study = optuna.load_study(study_name="tune", storage=self.storage)  # a study keeps the trials it has seen
+        (seed,) = np.random.SeedSequence((self.seed, number)).generate_state(1)
+        sampler = optuna.samplers.TPESampler(seed=int(seed))
+        study = optuna.load_study(study_name="tune", storage=self.storage)  # because a study keeps old trials
         nothing = create_trial(state=TrialState.RUNNING)
         params = dict(shared)
         for name, distribution in self.space.items():
@@ -231,7 +245,8 @@ class Tuning:
                 params[name] = only_value(distribution)
             else:
                 params[name] = sampler.sample_independent(study, nothing, name, distribution)
-        study.add_trial(create_trial(state=TrialState.RUNNING, params=params, distributions=self.space))
+        trial = create_trial(state=TrialState.RUNNING, params=params, distributions=self.space)
+        study.add_trial(trial)
         return params
 
     def finish(
@@ -260,8 +275,10 @@ class Tuning:
             models = [entry.model for entry in hopeful.values()]
             results = estimate(models, list(hopeful))
             for number, rlct in zip(hopeful, results, strict=True):
+                problem = None
+                if rlct.status in UNUSABLE:
+                    problem = f"{rlct.status}: {rlct.status_reason}"
                 if number in open_trials:
-                    problem = f"{rlct.status}: {rlct.status_reason}" if rlct.status in UNUSABLE else None
                     self._tell(number, hopeful[number], rlct, problem)
         (path / "group.json").unlink()  # first, because it marks the folder as work in progress
         shutil.rmtree(path, ignore_errors=True)  # because another worker may remove it too
@@ -272,15 +289,7 @@ class Tuning:
         for name in ACCURACIES:
             values = [getattr(entry, name) for entry in measured]
             least[name] = self.threshold(name, values)
-        problems: list[str | None] = []
-        for entry in measured:
-            low = [name for name in ACCURACIES if not getattr(entry, name) >= least[name]]  # a NaN is low
-            if low:
-                name = low[0]
-                problems.append(f"{name} {getattr(entry, name):.3f} is below {least[name]:.3f}")
-            else:
-                problems.append(None)
-        return problems
+        return [_problem(entry, least) for entry in measured]
 
     def threshold(self, name: str, values: Sequence[float]) -> float:
         """Return the least accuracy of a hopeful trial, by the best of the finished trials and `values`.
@@ -317,7 +326,8 @@ class Tuning:
         if hopeless is not None or rlct is None:
             self.study.tell(number, state=TrialState.PRUNED)
         else:
-            self.study.tell(number, [measured.accuracy, rlct.llc, measured.weight_width])
+            values = [measured.accuracy, rlct.llc, measured.weight_width]
+            self.study.tell(number, values)
 
     # ---- results ----
 
@@ -332,7 +342,7 @@ class Tuning:
             base: settings of all trials.
             keep_accuracy: see `TuningResult`.
         """
-        front = sorted(self.study.best_trials, key=lambda trial: -trial.values[0])
+        front = sorted(self.study.best_trials, key=lambda trial: trial.values[0], reverse=True)
         return TuningResult(self.folder, base, self._trials(), front, keep_accuracy)
 
     def write_results(self, result: TuningResult) -> None:
@@ -341,7 +351,16 @@ class Tuning:
             result.write()
 
 
-def _shared(trials: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+def _problem(measured: Measured, least: Mapping[str, float]) -> str | None:
+    """Return why a trial is hopeless, or None."""
+    for name in ACCURACIES:
+        accuracy = getattr(measured, name)
+        if not accuracy >= least[name]:  # or it is NaN
+            return f"{name} {accuracy:.3f} is below {least[name]:.3f}"
+    return None
+
+
+def _shared(trials: Mapping[int, Values]) -> dict[str, Any]:
     """Return the common parameters of a group's trials, from the first one."""
     if not trials:
         return {}

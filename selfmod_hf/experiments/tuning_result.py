@@ -56,7 +56,8 @@ class TuningResult:
         complete = self._complete
         if not complete:
             return None
-        least = max(trial.values[0] for trial in complete) - self.keep_accuracy
+        highest = max(trial.values[0] for trial in complete)
+        least = highest - self.keep_accuracy
         accurate = [trial for trial in complete if trial.values[0] >= least]
         converged = [trial for trial in accurate if trial.user_attrs["rlct_status"] == "ok"]
         return min(converged or accurate, key=_by_simplicity)
@@ -76,37 +77,54 @@ class TuningResult:
     @property
     def table(self) -> str:
         """Return the Pareto front as a table of plain text."""
-        names = sorted(set().union(*(trial.params for trial in self.front)))
+        names: list[str] = []
+        for trial in self.front:
+            names += trial.params
+        names = sorted(set(names))
         lines = [["trial", "accuracy", "RLCT", "weight width", *names]]
         for trial in self.front:
             accuracy, _, width = trial.values
-            line = [f"{trial.number}", f"{accuracy:.4f}", _rlct_text(trial), f"{width:.4f}"]
+            line = [str(trial.number), f"{accuracy:.4f}", _rlct_text(trial), f"{width:.4f}"]
             for name in names:
                 value = trial.params.get(name)
-                line.append(f"{value:.4g}" if isinstance(value, float) else str(value))
+                if isinstance(value, float):
+                    line.append(f"{value:.4g}")
+                else:
+                    line.append(str(value))
             lines.append(line)
         return _aligned(lines)
 
     def write(self) -> None:
         """Write trials.json, and the front as pareto.json, pareto.txt and pareto.png."""
+        folder = self.path
         everything = []
         for trial in self.trials:
-            state = trial.state.name.lower()
-            entry = {"trial": trial.number, "state": state, "parameters": trial.params, **trial.user_attrs}
+            entry = {
+                "trial": trial.number,
+                "state": trial.state.name.lower(),
+                "parameters": trial.params,
+                **trial.user_attrs,
+            }
             everything.append(entry)
-        write_file(self.path / "trials.json", to_json(everything))
-        front = [self._front_entry(trial) for trial in self.front]
-        write_file(self.path / "pareto.json", to_json({"trials": self.counts, "front": front}))
-        write_file(self.path / "pareto.txt", f"{self.table}\n")
-        self._plot(self.path / "pareto.png")
+        write_file(folder / "trials.json", to_json(everything))
+        front = {
+            "trials": self.counts,
+            "front": [self._front_entry(trial) for trial in self.front],
+        }
+        write_file(folder / "pareto.json", to_json(front))
+        write_file(folder / "pareto.txt", f"{self.table}\n")
+        self._plot(folder / "pareto.png")
 
     def _front_entry(self, trial: FrozenTrial) -> dict[str, Any]:
+        """Return a trial's entry of pareto.json."""
         entry: dict[str, Any] = {"trial": trial.number}
         entry |= zip(OBJECTIVES, trial.values, strict=True)
         entry["parameters"] = trial.params
+        measures = trial.user_attrs
         for name in NOTED:
-            entry[name] = trial.user_attrs.get(name)
-        entry["command"] = self.settings(trial).command()
+            entry[name] = measures.get(name)
+        run = self.settings(trial)
+        entry["command"] = run.command()
         return entry
 
     def _plot(self, path: Path) -> None:
@@ -122,15 +140,21 @@ class TuningResult:
     def _plot_against(self, axis: Any, label: str, column: int) -> None:
         """Draw accuracy against one of the other objectives."""
         others = [trial for trial in self._complete if trial not in self.front]
-        for trials, title, color in ((others, "other trials", "0.6"), (self.front, "Pareto front", "tab:red")):
-            measures = [trial.values[column] for trial in trials]
-            accuracies = [trial.values[0] for trial in trials]
-            axis.plot(measures, accuracies, "o", label=title, color=color)
+        _plot_trials(axis, others, column, label="other trials", color="0.6")
+        _plot_trials(axis, self.front, column, label="Pareto front", color="tab:red")
         for trial in self.front:
-            accuracy, measure = trial.values[0], trial.values[column]
+            accuracy = trial.values[0]
+            measure = trial.values[column]
             axis.annotate(f" {trial.number}", (measure, accuracy), fontsize=7)
         axis.set(xlabel=label, ylabel="test accuracy", title=f"accuracy against {label}")
         axis.legend(fontsize="small")
+
+
+def _plot_trials(axis: Any, trials: Sequence[FrozenTrial], column: int, **style: Any) -> None:
+    """Draw a point for each trial."""
+    measures = [trial.values[column] for trial in trials]
+    accuracies = [trial.values[0] for trial in trials]
+    axis.plot(measures, accuracies, "o", **style)
 
 
 def count_states(trials: Sequence[FrozenTrial]) -> dict[str, int]:
@@ -145,16 +169,21 @@ def _by_simplicity(trial: FrozenTrial) -> tuple[float, float, float]:
 
 
 def _rlct_text(trial: FrozenTrial) -> str:
+    _, rlct, _ = trial.values
     error = trial.user_attrs["rlct_standard_error"]
-    shown = math.nan if error is None else error
-    return f"{trial.values[1]:.2f} ± {shown:.2f} ({trial.user_attrs['rlct_status']})"
+    if error is None:
+        error = math.nan
+    status = trial.user_attrs["rlct_status"]
+    return f"{rlct:.2f} ± {error:.2f} ({status})"
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:
     """Return lines of cells as a text with aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths = []
+    for column in zip(*lines, strict=True):
+        widths.append(max(map(len, column)))
     rows = []
     for line in lines:
-        cells = map(str.ljust, line, widths)
-        rows.append("  ".join(cells).rstrip())
+        row = "  ".join(map(str.ljust, line, widths))
+        rows.append(row.rstrip())
     return "\n".join(rows)
