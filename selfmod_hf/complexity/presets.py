@@ -19,7 +19,8 @@ _TEXT: dict[str, dict[str, Any]] = {
     "cifar10": {"step_size": 1e-4, "localization": 1000.0, "batch_size": 64},
     "imdb": {"step_size": 1e-3, "localization": 10.0, "batch_size": 64},
 }
-_SAMPLING = {"sampler": "sgld", "num_chains": 4, "num_draws": 1000, "nbeta": "batch/log batch"}
+_SAMPLING = {"sampler": "sgld", "num_chains": 4, "num_draws": 1000}
+_NBETA = {"nbeta": "batch/log batch"}  # the last key, because run.json of a sweep keeps the order
 
 # The same for every task: nβ = n / log n (Watanabe 2013). The other settings are to be calibrated. The step is small
 # enough for nβ of some thousands.
@@ -35,8 +36,8 @@ _THEORY = {
 
 # name -> task -> settings
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "paper": {task: _SAMPLING | values for task, values in _RECIPE.items()},
-    "paper-text": {task: _SAMPLING | values for task, values in _TEXT.items()},
+    "paper": {task: _SAMPLING | values | _NBETA for task, values in _RECIPE.items()},
+    "paper-text": {task: _SAMPLING | values | _NBETA for task, values in _TEXT.items()},
     "theory": {"any": _THEORY},
 }
 
