@@ -1,4 +1,5 @@
-"""Experiments: sweeps over seeds, self-model weights and widths, tuning, the paper's study.
+"""Experiments: settings of a run, sweeps over seeds, self-model weights and widths, tuning, reproduction.
 
-`plan.py` says what is to be done, `sweep.py` does it, `folder.py` keeps it. `selfmod_hf.reports` reads it.
+`*_settings.py` hold what a user may set, in Python or by flags. `sweep.py`, `tune.py` and `../reproduction.py` run the
+experiments. `folder.py`, `tuning.py` and `reproduction_folder.py` keep the results. `selfmod_hf.reports` reads them.
 """

@@ -158,9 +158,9 @@ class Tuning:
     # ---- work ----
 
     def work(self, num_trials: int) -> Iterator[tuple[Path, Group]]:
-        """Yield groups to run until the study has so many trials, those of killed workers first.
+        """Yield groups to run until there are so many trials, those of killed workers first.
 
-        Each group stays locked until the next one is asked for.
+        Each group stays locked until the next one is yielded.
         """
         while True:
             with self._lock("study"):
