@@ -50,9 +50,9 @@ def run(argv: Sequence[str]) -> None:
     note_unseen_classes(sweep.data)
     is_main = join_processes().is_main_process
     if args.dry_run:
-        from ..experiments.estimate import describe_work
+        from ..experiments.estimate import describe_work, estimate_work
 
-        description = describe_work(sweep)
+        description = describe_work(sweep, estimate_work(sweep))
         if is_main:
             print(description)
         return

@@ -65,28 +65,20 @@ def check_data(inputs: Batch, targets: Tensor) -> None:
     check("targets", shape, count > 0, "of at least one sample")
     named = named_inputs(inputs)
     check("inputs", inputs, bool(named), "a tensor or a dict of at least one tensor")
-    for name, value in named.items():
-        _check_tensor(name, value, count)
-    _check_tensor("targets", targets, count)
-
-
-def _check_tensor(name: str, value: Tensor, count: int) -> None:
-    """Raise a ValueError unless this is a dense tensor of `count` finite samples."""
-    kind = type(value).__name__
-    check(name, kind, isinstance(value, Tensor), "a tensor")
-    dense = value.layout is torch.strided and not value.is_nested
-    check(name, str(value.layout), dense, "dense")
-    on_meta = value.device.type == "meta"
-    check(name, "without numbers, on device meta", not on_meta, "a tensor that holds numbers")
-    shape = tuple(value.shape)
-    same_length = shape[:1] == (count,)
-    check(name, shape, same_length, f"of as many samples as targets, {count}")
-    if not value.is_floating_point():
-        return
-    finite = bool(value.sum().isfinite())
-    if not finite:  # the sum is fast, but may overflow
-        finite = bool(value.isfinite().all())
-    check(name, "NaN or infinity", finite, "finite")
+    for name, value in [*named.items(), ("targets", targets)]:
+        check(name, type(value).__name__, isinstance(value, Tensor), "a tensor")
+        dense = value.layout is torch.strided and not value.is_nested
+        check(name, str(value.layout), dense, "dense")
+        on_meta = value.device.type == "meta"
+        check(name, "without numbers, on device meta", not on_meta, "a tensor that holds numbers")
+        shape = tuple(value.shape)
+        same_length = shape[:1] == (count,)
+        check(name, shape, same_length, f"of as many samples as targets, {count}")
+        if value.is_floating_point():
+            finite = bool(value.sum().isfinite())
+            if not finite:  # the sum is fast, but may overflow
+                finite = bool(value.isfinite().all())
+            check(name, "NaN or infinity", finite, "finite")
 
 
 def named_inputs(inputs: Batch) -> dict[str, Tensor]:

@@ -45,7 +45,8 @@ def cached_table(
         features: types of the new columns.
         settings: further arguments of `Dataset.map`.
     """
-    entry = entry_path(data, key, ".arrow")
+    digest = content_digest(data, key)
+    entry = entry_path(data, digest, ".arrow")
     if entry is not None and not is_sealed(entry):
         entry.unlink(missing_ok=True)
     made = data.map(
@@ -54,7 +55,7 @@ def cached_table(
         remove_columns=data.column_names,
         features=features,
         cache_file_name=None if entry is None else str(entry),
-        new_fingerprint=_digest(data, key),
+        new_fingerprint=digest,
         **settings,
     )
     table = made.with_format("arrow")[:]
@@ -63,18 +64,18 @@ def cached_table(
     return table
 
 
-def entry_path(data: datasets.Dataset, key: Any, suffix: str) -> Path | None:
+def entry_path(data: datasets.Dataset, digest: str, suffix: str) -> Path | None:
     """Return the path of the cache's entry for these rows, or None for rows without a cache.
 
     Args:
         data: the rows.
-        key: as for `cached_table`.
+        digest: of `content_digest`.
         suffix: ending of the file.
     """
     if not data.cache_files or not datasets.is_caching_enabled():
         return None
     folder = Path(data.cache_files[0]["filename"]).parent
-    return folder / f"selfmod-{_digest(data, key)}{suffix}"
+    return folder / f"selfmod-{digest}{suffix}"
 
 
 def is_sealed(entry: Path) -> bool:
@@ -107,7 +108,8 @@ def _checksum(entry: Path) -> str:
 # ---- keys ----
 
 
-def _digest(data: datasets.Dataset, key: Any) -> str:
+def content_digest(data: datasets.Dataset, key: Any) -> str:
+    """Return a digest of the rows, a key as for `cached_table`, and the code and libraries for reading them."""
     parts = (data._fingerprint, code_version(), key)
     digest = hashlib.sha256(repr(parts).encode())
     return digest.hexdigest()[:32]

@@ -47,7 +47,9 @@ def load_split(spec: TaskSpec, field: str, split: str) -> datasets.Dataset:
     except InputError:
         raise
     except Exception as error:
-        raise _explained(error, spec, field, split) from error
+        if isinstance(error, ValueError) and not isinstance(error, HFValidationError):
+            raise _explained_value(error, spec, field, split) from error
+        raise _explained(error, spec) from error
     if len(data) == 0:
         raise InputError(field, split, EMPTY)
     return data
@@ -118,8 +120,8 @@ def _is_complete(data: datasets.Dataset, split: str) -> bool:
     return known[split].num_examples == len(data)
 
 
-def _explained(error: Exception, spec: TaskSpec, field: str, split: str) -> InputError:
-    """Return the error of one line for an error of `datasets`."""
+def _explained(error: Exception, spec: TaskSpec) -> InputError:
+    """Return the error of one line for a data set that cannot be read."""
     name = spec.dataset_name
     if isinstance(error, datasets.exceptions.DatasetNotFoundError):
         return InputError("dataset_name", name, f"no such data set ({first_line(error)})")
@@ -128,8 +130,6 @@ def _explained(error: Exception, spec: TaskSpec, field: str, split: str) -> Inpu
     if isinstance(error, HFValidationError):
         problem = "neither a folder or file that is there nor the name of a data set on the Hub (user/name)"
         return InputError("dataset_name", name, problem)
-    if isinstance(error, ValueError):
-        return _explained_value(error, spec, field, split)
     # readers of broken files raise errors of any kind
     words = str(error.__cause__ or error).split()
     reason = " ".join(words)[:300]

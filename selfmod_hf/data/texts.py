@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from ..errors import InputError
-from .cache import cached_table, entry_path, is_sealed, seal, tokenizer_key
+from .cache import cached_table, content_digest, entry_path, is_sealed, seal, tokenizer_key
 from .labels import check_several, is_text, label_numbers, read_classes
 from .reading import first_line
 from .rows import Rows
@@ -234,7 +234,8 @@ def _check_type(spec: TaskSpec, data: datasets.Dataset) -> None:
 
 def _words_of(spec: TaskSpec, data: datasets.Dataset) -> Any:
     """Return the basic English tokenizer of these texts. Its vocabulary is counted once and kept in the cache."""
-    entry = entry_path(data, ("words", spec.text_column), ".json")
+    digest = content_digest(data, ("words", spec.text_column))
+    entry = entry_path(data, digest, ".json")
     if entry is not None and is_sealed(entry):
         return as_pretrained(Tokenizer.from_file(str(entry)))
     tokenizer = basic_english_tokenizer(_texts(data, spec.text_column))

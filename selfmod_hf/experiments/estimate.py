@@ -40,13 +40,13 @@ class Estimate:
     seconds: float
 
 
-def describe_work(sweep: PreparedSweep) -> str:
+def describe_work(sweep: PreparedSweep, work: Sequence[Estimate]) -> str:
     """Return the plan of a sweep with an estimate of memory and time, as lines of text.
 
     Args:
         sweep: its input. Nothing is written into its folder.
+        work: of `estimate_work`.
     """
-    work = estimate_work(sweep)
     cells = sweep.plan.cells
     folder = sweep.folder
     num_finished = sum(map(folder.is_finished, cells))

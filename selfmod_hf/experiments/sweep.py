@@ -11,13 +11,15 @@ main process alone decides the next step, and alone writes.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..json_records import RecordedSettings, Session, SweepRun
+from ..json_records import PopulationSeconds, RecordedSettings, Session, SweepRun
 from ..tokens import without_tokens
 from .folder import SweepFolder
 from .plan import Cell
@@ -25,7 +27,7 @@ from .prepared_sweep import PreparedSweep
 from .processes_together import from_main, join_processes
 from .setting import Say
 from .surroundings import surroundings
-from .sweep_population import run_population
+from .sweep_population import measure_population, train_population
 from .sweep_settings import SweepSettings
 
 
@@ -91,8 +93,14 @@ def run_prepared_sweep(sweep: PreparedSweep, say: Say | None = None) -> None:
         todo = _populations(sweep)
         while (population := from_main(lambda: next(todo, None))) is not None:
             path, cells = population
-            seconds = record.sessions[-1].seconds
-            seconds[path.name] = run_population(sweep, path, cells, say)
+            start = time.perf_counter()
+            trainer = train_population(sweep, path, cells, say)
+            trained = time.perf_counter()
+            measure_population(sweep, trainer, cells, say)
+            from_main(partial(folder.close_population, path))
+            measured = time.perf_counter()
+            spent = PopulationSeconds(networks=len(cells), training=trained - start, rlct=measured - trained)
+            record.sessions[-1].seconds[path.name] = spent
             if is_main:
                 folder.write_tables()
                 folder.write_run(record)

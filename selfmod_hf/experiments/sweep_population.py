@@ -16,7 +16,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from ..errors import InputError
 from ..files import plain
 from ..hub.model_folder import run_facts
-from ..json_records import CurvePoint, NetworkRow, PopulationSeconds
+from ..json_records import CurvePoint, NetworkRow
 from ..stacking import chunk_ranges
 from ..trainer import RLCTCallback, SelfModelingTrainer, SelfModelingTrainingArguments
 from ..trainer.callbacks import RLCTsCallback
@@ -47,19 +47,15 @@ TRAINING: Values = {
 }
 
 
-def run_population(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], say: Say) -> PopulationSeconds:
-    """Train a population, measure its networks, and keep them.
+def train_population(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], say: Say) -> SelfModelingTrainer:
+    """Train a population to its end, from its newest checkpoint if there is one.
 
     Args:
         sweep: its settings and data.
         path: folder of the population.
         cells: its networks.
         say: called with each line of progress.
-
-    Returns:
-        The number of networks, and the seconds of each part in this session.
     """
-    start = time.perf_counter()
     more = f" and {len(cells) - 1} more" if len(cells) > 1 else ""
     description = _describe(cells)
     say(f"{path.name}{more}: training {description}")
@@ -72,11 +68,7 @@ def run_population(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], say:
     trainer.add_callback(_SeldomSlowSaves)
     checkpoint = from_main(lambda: newest_complete_checkpoint(path / "training"))
     trainer.train(resume_from_checkpoint=checkpoint)
-    trained = time.perf_counter()
-    _measure(sweep, trainer, cells, say)
-    from_main(lambda: sweep.folder.close_population(path))
-    measured = time.perf_counter()
-    return PopulationSeconds(networks=len(cells), training=trained - start, rlct=measured - trained)
+    return trainer
 
 
 def _describe(cells: Sequence[Cell]) -> str:
@@ -196,8 +188,15 @@ def _rlct_callback(sweep: PreparedSweep, trainer: Any, cells: Sequence[Cell]) ->
 # ---- measuring ----
 
 
-def _measure(sweep: PreparedSweep, trainer: SelfModelingTrainer, cells: Sequence[Cell], say: Say) -> None:
-    """Estimate the RLCTs of the unfinished networks after their training, and keep them."""
+def measure_population(sweep: PreparedSweep, trainer: SelfModelingTrainer, cells: Sequence[Cell], say: Say) -> None:
+    """Estimate the RLCTs of the unfinished networks after their training, and keep them.
+
+    Args:
+        sweep: its settings and data.
+        trainer: of `train_population`.
+        cells: its networks.
+        say: called with each line of progress.
+    """
     plan = sweep.plan
     data = sweep.data
     networks = trainer.networks()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -87,18 +88,13 @@ def _of_other_weights(folder: Path, weights: str | None, if_unrecorded: str | No
         path = folder / name
         if not path.is_file():
             continue
-        recorded = _recorded_or_none(path) or if_unrecorded
+        recorded = if_unrecorded
+        with suppress(InputError):  # the code that uses the file reports that it is broken
+            recorded = recorded_weights(path) or if_unrecorded
         if belongs(recorded, weights) is False:
             names.append(name)
             names += [made for made in derived if (folder / made).is_file()]
     return names
-
-
-def _recorded_or_none(path: Path) -> str | None:
-    try:
-        return recorded_weights(path)
-    except InputError:  # the code that uses the file reports that it is broken
-        return None
 
 
 def move_aside(folder: Path, names: Iterable[str], target: Path | None = None) -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..data import load_images, load_texts, make_task, network_preprocessing, resolve_task
 from ..data.texts import load_tokenizer
 from ..errors import InputError
-from ..models import load_model
+from ..models import load_config, load_model
 from ..weights import weights_sha256
 from .agreement import data_of_folder, published_data, published_rlct
 from .download import fetch
@@ -134,7 +134,7 @@ class SavedNetwork:
         Args:
             tokenizer_name: in place of the network's own.
         """
-        config = self.loaded_network.config
+        config = load_config(str(self.snapshot_folder), subfolder=self.subfolder)
         if not config.reads_text:
             return {"preprocessing": network_preprocessing(self.network_folder, config)}
         if tokenizer_name:

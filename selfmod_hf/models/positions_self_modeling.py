@@ -3,7 +3,6 @@
 A copy of this file travels with every pushed model (``trust_remote_code``), so it imports nothing of the package.
 """
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -50,38 +49,36 @@ class Table(NamedTuple):
 
 
 def position_table(encoder: nn.Module) -> Table | None:
-    """Return the smallest table of positions, or None."""
+    """Return the smallest table of positions, or None.
+
+    A table is an embedding with one of `_TABLES` as its name, or a tensor of such a name in any module.
+    """
     smallest: Table | None = None
     for name, owner in encoder.named_modules():
         if "image" in name or "vision" in name:  # another tower
             continue
-        for table in _tables_of(name, owner):
-            if smallest is None or table.most < smallest.most:
+        tables = []
+        if name.split(".")[-1] in _TABLES:
+            tables.append(_embedding_table(owner))
+        for attribute in _TABLES:
+            tensor: Any = getattr(owner, attribute, None)
+            if isinstance(tensor, Tensor) and tensor.dim() == 2:
+                tables.append(Table(len(tensor), None))
+        for table in tables:
+            if table is not None and (smallest is None or table.most < smallest.most):
                 smallest = table
     return smallest
 
 
-def _tables_of(name: str, owner: Any) -> Iterator[Table]:
-    """Yield the tables of one module: itself if it is an embedding of positions, and its tensors of such names."""
-    weight: Any = getattr(owner, "weight", None)
-    if name.split(".")[-1] in _TABLES and _is_matrix(weight):
-        yield _embedding_table(owner, len(weight))
-    for table in _TABLES:
-        tensor: Any = getattr(owner, table, None)
-        if _is_matrix(tensor):
-            yield Table(len(tensor), None)
-
-
-def _is_matrix(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dim() == 2
-
-
-def _embedding_table(owner: Any, rows: int) -> Table:
-    """Return the table of an embedding, without its unused rows."""
+def _embedding_table(owner: Any) -> Table | None:
+    """Return the table of an embedding, without its unused rows. None: the module is no embedding."""
+    weight = getattr(owner, "weight", None)
+    if not isinstance(weight, Tensor) or weight.dim() != 2:
+        return None
     padding = getattr(owner, "padding_idx", None)
     if padding is None:
-        return Table(rows - getattr(owner, "offset", 0), None)
-    return Table(rows - padding - 1, padding)  # the first position comes after padding's
+        return Table(len(weight) - getattr(owner, "offset", 0), None)
+    return Table(len(weight) - padding - 1, padding)  # the first position comes after padding's
 
 
 def most_tokens(encoder: nn.Module) -> int | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def check_before_training(trainer: TermsTrainer) -> None:
-    """Reject labels of no class, texts too long for the encoder, batches too small for BatchNorm, unusable targets.
+    """Reject labels of no class, texts too long for the encoder, and batches too small for BatchNorm.
 
     Raises:
         InputError: names the unusable samples.
@@ -29,7 +29,6 @@ def check_before_training(trainer: TermsTrainer) -> None:
         check_classes(trainer)
         check_texts(trainer)
         check_smallest_batch(trainer)
-        check_targets(trainer)
 
 
 # ---- targets ----

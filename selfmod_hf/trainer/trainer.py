@@ -28,7 +28,7 @@ from .member_optimizer import decayed_names
 from .population import SelfModelingPopulation
 from .processes import forget_evaluation, is_sharded, share_batches, share_state
 from .recipe_network import check_preprocessing
-from .sample_checks import check_before_training
+from .sample_checks import check_before_training, check_targets
 from .saving import default_processor
 from .terms import accuracy
 from .terms_trainer import TermsTrainer
@@ -269,6 +269,7 @@ class SelfModelingTrainer(TermsTrainer):
             raise InputError("resume_from_checkpoint", resume_from_checkpoint, problem)
         if self.model is not None and self.train_dataset is not None:  # a search builds a network for each trial
             check_before_training(self)
+            check_targets(self)
         self._num_parameters = None  # in a search each trial has its own network
         if trial is None:
             self._tracker_runs.begin(resumed=bool(resume_from_checkpoint))
