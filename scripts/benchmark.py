@@ -171,6 +171,9 @@ def benchmark_population(args: argparse.Namespace) -> None:
     from selfmod_hf.data import get_task, load_images
 
     data = load_images(get_task("mnist"), max_train_samples=args.samples, max_test_samples=100).train
+    if args.arms:
+        benchmark_arms(data, args)
+        return
     for batch_size in args.batch_sizes:
         peak = len(data) * 6 * 64 * 784 * 2 / 3 / matmul_rate(batch_size)  # no gradient of the input
         ways: dict[str, Callable[[], float]] = {
@@ -193,11 +196,44 @@ def benchmark_population(args: argparse.Namespace) -> None:
         print_table(title, rows, "seconds a network-epoch")
 
 
-def population_epoch(data: Any, batch_size: int, count: int, bf16: bool) -> float:
+# arms of controls: each has a value that is another block or another parameter group of the population
+ARMS: tuple[dict[str, Any], ...] = (
+    {"aux_weight": 0.0},
+    {"aux_weight": 10.0},
+    {"aux_weight": 10.0, "target_source": "shuffled"},
+    {"aux_weight": 10.0, "target_source": "random"},
+    {"aux_weight": 0.0, "activation_penalty": 0.1},
+    {"aux_weight": 0.0, "weight_decay": 1e-3, "weight_decay_parameters": ("classifier.*",)},
+)
+
+
+def benchmark_arms(data: Any, args: argparse.Namespace) -> None:
+    """Seconds per network and epoch of networks of one arm, and of as many of six arms, alternately."""
+    for batch_size in args.batch_sizes:
+        for count in args.members:
+            ways = {
+                f"{count} networks of one arm": partial(population_epoch, data, batch_size, count, False),
+                f"{count} networks of {len(ARMS)} arms": partial(
+                    population_epoch, data, batch_size, count, False, ARMS
+                ),
+            }
+            seconds: dict[str, list[float]] = {name: [] for name in ways}
+            for _ in range(args.repeats):
+                for name, run in ways.items():
+                    seconds[name].append(run())
+            rows = [(name, statistics.median(values)) for name, values in seconds.items()]
+            title = f"MNIST MLP h = 64, batch {batch_size}, {len(data):,} images, median of {args.repeats}"
+            print_table(title, rows, "seconds a network-epoch")
+
+
+def population_epoch(
+    data: Any, batch_size: int, count: int, bf16: bool, arms: tuple[dict[str, Any], ...] = ({"aux_weight": 10.0},)
+) -> float:
     """Seconds of one epoch, per member."""
     from selfmod_hf import Member, SelfModelingPopulation
 
-    members = [Member(seed, 10.0) for seed in range(count)]
+    seeds = range(count // len(arms))
+    members = [Member(seed, **arm) for arm in arms for seed in seeds]
     population = SelfModelingPopulation(mnist_network().config, members)
     return trainer_epoch(data, batch_size, ours=True, model=population, bf16=bf16) / count
 
@@ -647,6 +683,7 @@ def main() -> None:
     population.add_argument("--samples", type=int, default=None, help="of MNIST's training split; default: all")
     population.add_argument("--repeats", type=int, default=1)
     population.add_argument("--pil", action="store_true", help="the PIL pipeline too (needs torchvision)")
+    population.add_argument("--arms", action="store_true", help="networks of one arm beside networks of six")
     population.set_defaults(run=benchmark_population)
     scaling = commands.add_parser("scaling", help=benchmark_scaling.__doc__)
     scaling.add_argument("--members", nargs="*", type=int, default=[1, 2, 4, 8, 16, 32, 64])
