@@ -74,8 +74,13 @@ class Record(BaseModel):
         return self.model_dump(exclude_unset=True)
 
     def with_fields(self, **fields: Any) -> Self:
-        """Return a copy with other values of some fields."""
-        return self.model_copy(update=fields)
+        """Return a copy with other values of some fields.
+
+        Raises:
+            ValidationError: a value of a wrong type.
+        """
+        given = {name: value for name, value in self if name in self.model_fields_set}
+        return type(self).model_validate({**given, **fields})
 
 
 def problem_of(error: ValidationError) -> str:

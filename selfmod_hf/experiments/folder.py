@@ -48,8 +48,9 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS_COLUMN = (KEY,)  # missing in folders of version 0.1.0
 CURVE_RLCT_COLUMNS = ("rlct", "rlct_standard_error", "rlct_status")  # only if RLCTs were estimated while training
-RESULT_COLUMNS = tuple(NetworkRow.model_fields)[:-1]  # all but the checksum of the weights
-CURVE_COLUMNS = tuple(CurvePoint.model_fields)[:-4]  # without RLCTs and the checksum
+_NOT_IN_CURVES = {"rlct", "rlct_standard_error", "rlct_status", KEY}  # not in each file
+RESULT_COLUMNS = tuple(name for name in NetworkRow.model_fields if name != KEY)
+CURVE_COLUMNS = tuple(name for name in CurvePoint.model_fields if name not in _NOT_IN_CURVES)
 CELL_KEYS = ["hidden_size", "aux_weight", "seed", "detach_targets"]
 KEYS = ["task", "hidden_size", "detach_targets", "aux_weight", "seed"]
 # columns of texts, integers and truth values. All others are numbers, also those of nulls alone.

@@ -18,7 +18,7 @@ from .gradients import LossFunction, losses_and_gradients
 from .layout import ParameterLayout
 from .mapping import ONE_BATCH, OWN_BATCHES, Batch, Mapped, Values, map_copies, part_of
 from .replay import Replay
-from .stack import ModuleStack, stack_modules
+from .stack import ModuleStack, stack_in_place, stack_modules
 
 __all__ = [
     "ONE_BATCH",
@@ -37,5 +37,6 @@ __all__ = [
     "map_copies",
     "part_of",
     "saved_bytes_per_copy",
+    "stack_in_place",
     "stack_modules",
 ]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import stack_module_state
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,24 @@ class ModuleStack:
         module = copy.deepcopy(self.skeleton)
         module.load_state_dict(values, strict=False)  # tied parameters and non-persistent buffers are left out
         return module
+
+
+def stack_in_place(modules: Sequence[Module]) -> Module:
+    """Return the first module with the parameters and buffers of all K modules, each (K, *shape), for training.
+
+    Example:
+        >>> stack_in_place([nn.Linear(2, 1), nn.Linear(2, 1)]).weight.shape
+        torch.Size([2, 1, 2])
+    """
+    parameters, buffers = stack_module_state(list(modules))
+    first = modules[0]
+    stacked = dict(buffers)
+    for name, value in parameters.items():
+        stacked[name] = nn.Parameter(value.detach())
+    for name, tensor in stacked.items():
+        owner, _, leaf = name.rpartition(".")
+        setattr(first.get_submodule(owner), leaf, tensor)
+    return first
 
 
 def stack_modules(modules: nn.Module | Sequence[nn.Module], device: torch.device | str | None = None) -> ModuleStack:

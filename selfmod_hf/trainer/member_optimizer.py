@@ -193,7 +193,7 @@ class MemberOptimizer:
     @torch.no_grad()
     def divide(self, _: Any, state_dict: State) -> State:
         """Return the state of the views, from that of the complete parameters of these members."""
-        self._stepped = self._stepped or bool(state_dict["state"])
+        self._stepped = self._stepped or any(state_dict["state"].values())
         state = {}
         places = self._places()
         for number, place in enumerate(places):

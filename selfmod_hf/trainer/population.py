@@ -19,12 +19,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.func import stack_module_state
 from transformers import set_seed
 
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, model_class_of
-from ..stacking import chunk_ranges, map_copies
+from ..stacking import chunk_ranges, map_copies, stack_in_place
 from .checkpoints import load_weights
 from .member import Member, runs_of
 from .outside_targets import INSIDE
@@ -108,7 +107,7 @@ class SelfModelingPopulation(nn.Module):
             with torch.random.fork_rng():
                 set_seed(member.seed)
                 networks.append(self.model_class(config_of_member))
-        self.stacked = _stack(networks)
+        self.stacked = stack_in_place(networks)
         self.register_buffer("term_weights", self._exact_weights(), persistent=False)  # (terms, K)
 
     def _exact_weights(self) -> Tensor:
@@ -233,8 +232,9 @@ class SelfModelingPopulation(nn.Module):
                 parts.append(self._map(block, batch, shared, items, targets))
         output = parts[0]
         if len(parts) > 1:
-            for name in output:
-                output[name] = torch.cat([part[name] for part in parts])
+            # without labels, members with other targets than their own have none
+            common = set(output).intersection(*parts)
+            output = {name: torch.cat([part[name] for part in parts]) for name in output if name in common}
         if "classification_loss" in output:
             output["losses"] = self._weighted(output)
             output["loss"] = output["losses"].sum()
@@ -385,16 +385,3 @@ def _without_loss(output: Tensors, _: None) -> dict[str, Tensor]:
     terms = dict(output)
     terms.pop("loss", None)
     return terms
-
-
-def _stack(models: Sequence[SelfModelingPreTrainedModel]) -> SelfModelingPreTrainedModel:
-    """Return the first model with the parameters and buffers of all, each (K, *shape)."""
-    parameters, buffers = stack_module_state(list(models))
-    first = models[0]
-    stacked = dict(buffers)
-    for name, value in parameters.items():
-        stacked[name] = nn.Parameter(value.detach())
-    for name, tensor in stacked.items():
-        owner, _, leaf = name.rpartition(".")
-        setattr(first.get_submodule(owner), leaf, tensor)
-    return first

@@ -187,14 +187,14 @@ class PopulationTrainer(SelfModelingTrainer):
         if self.shares.split:  # members live in one process each: no DistributedDataParallel
             accelerator.prepare_model = partial(accelerator.prepare_model, evaluation_mode=True)
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+    def _make_optimizer(self, model: Any) -> torch.optim.Optimizer:
         if self.optimizer is not None:  # a second training continues with the first one's
-            return super().create_optimizer(model)
+            return super()._make_optimizer(model)
         if any(member.has_optimizer_numbers for member in self.population.members):
             chosen = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             self._numbers = MemberOptimizer(*chosen, self.model, self.args, self.get_decay_parameter_names(self.model))
             self.optimizer = self._numbers.optimizer
-        optimizer = super().create_optimizer(model)
+        optimizer = super()._make_optimizer(model)
         if self.shares.split:
             optimizer.register_load_state_dict_pre_hook(lambda _, state: self.shares.take_optimizer(state))
         if self._numbers is not None:

@@ -166,12 +166,15 @@ class SelfModelingTrainer(TermsTrainer):
             InputError: the optimizer is not installed, or it has no such arguments.
         """
         try:
-            return super().create_optimizer(model)
+            return self._make_optimizer(model)
         except InputError:
             raise
         except (ValueError, TypeError, ImportError) as error:
             problem = f"with optim_args={self.args.optim_args!r}: {error}"
             raise InputError("optim", name_of(self.args.optim), problem) from error
+
+    def _make_optimizer(self, model: Any) -> torch.optim.Optimizer:
+        return super().create_optimizer(model)
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """Return the names of the parameters that decay: those of `weight_decay_parameters`, or transformers' choice.

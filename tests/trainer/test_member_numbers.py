@@ -229,3 +229,28 @@ def test_runs():
 
 def test_doubles_are_doubles():
     assert images(3, kind=Doubles).batch([0])["pixel_values"].dtype == torch.float64
+
+
+def test_members_of_different_sources_predict_without_labels():
+    model = population([Member(0, 1), Member(0, 1, target_source="shuffled"), Member(0, 1, target_source="random")])
+    pixels = images(4).batch([0, 1, 2, 3])["pixel_values"]
+    output = model(pixel_values=pixels)
+    assert output["logits"].shape == (3, 4, 3)
+    assert "self_model_targets" not in output
+
+
+def test_a_wrong_argument_of_the_optimizer_is_an_error_of_its_flag(tmp_path):
+    for member in (Member(0, 1), Member(0, 1, learning_rate=0.1)):
+        run = trainer(tmp_path, population([member]), optim="sgd", optim_args="momentum=-1")
+        with pytest.raises(InputError, match=r"optim=.*momentum"):
+            run.train()
+
+
+def test_dampening_is_that_of_a_run_alone(tmp_path):
+    """The first step of SGD takes the gradient undamped, also after Accelerate has loaded the optimizer's own state."""
+    settings = {"optim": "sgd", "optim_args": "momentum=0.9,dampening=0.5", "learning_rate": 0.1}
+    member = Member(1, 10, learning_rate=0.05)
+    run = trainer(tmp_path, population([member]), **settings)
+    run.train()
+    reference = alone(tmp_path, member, **settings)
+    assert_same(run.model.member(0), reference.model, 1e-9)
