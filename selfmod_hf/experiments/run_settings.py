@@ -45,7 +45,7 @@ class StepSettings:
 
     train_batch_size: int | None = setting("Batch of one step over all processes; sets `per_device_train_batch_size`.")
     mixed_precision: str | None = setting(
-        "no, bf16 or fp16 (as accelerate launch --mixed_precision); the losses stay in float32."
+        "no, bf16 or fp16, as accelerate launch takes it; the losses stay in float32."
     )
 
 

@@ -64,7 +64,7 @@ def _fetch_one(
 def published_data(
     model: str, revision: str | None = None, subfolder: str = "", dataset_name: str | None = None
 ) -> dict[str, Any]:
-    """Return the flags of `selfmod` for the training data of a published network.
+    """Return the data settings of a published network's training, by name.
 
     They come from run.json: the network's own, or its sweep's in the data set of the same name. The result is empty if
     the file is missing.
@@ -94,7 +94,7 @@ def published_data(
 
 
 def data_of_folder(folder: Path, dataset_name: str | None = None) -> dict[str, Any]:
-    """Return the same flags for a network in a folder of `selfmod train`, or in a cell of `selfmod sweep`."""
+    """Return the same settings for a network in a folder of `selfmod train`, or in a cell of `selfmod sweep`."""
     own = folder / "run.json"
     if own.is_file():
         return _data_of_run(own, dataset_name)
@@ -112,12 +112,12 @@ def _data_of_sweep(path: Path, dataset_name: str | None) -> dict[str, Any]:
         "max_test_samples": data.max_test_samples,
     }
     if dataset_name is None:
-        return _data_flags(settings.task, data.dataset_name, limits)
+        return _data_settings(settings.task, data.dataset_name, limits)
     if data.dataset_name != dataset_name:
         return {}
-    flags = _given(limits)
-    flags["task"] = settings.task
-    return flags
+    found = _given(limits)
+    found["task"] = settings.task
+    return found
 
 
 def _data_of_run(path: Path, dataset_name: str | None) -> dict[str, Any]:
@@ -130,15 +130,15 @@ def _data_of_run(path: Path, dataset_name: str | None) -> dict[str, Any]:
     entries["max_test_samples"] = run.test_samples
     recorded = task.dataset_name
     if dataset_name is None:
-        return _data_flags(task.name, recorded, entries)
+        return _data_settings(task.name, recorded, entries)
     is_other = recorded is not None and recorded != dataset_name
     is_digits = recorded is None and task.name == "digits"
     if is_other or is_digits:
         return {}
-    flags = _given(entries)
+    found = _given(entries)
     if task.name in TASKS:
-        flags["task"] = task.name
-    return flags
+        found["task"] = task.name
+    return found
 
 
 def _columns_and_splits(task: TaskFields) -> dict[str, Any]:
@@ -152,21 +152,21 @@ def _columns_and_splits(task: TaskFields) -> dict[str, Any]:
     return entries
 
 
-def _data_flags(task: str, dataset_name: str | None, entries: dict[str, Any]) -> dict[str, Any]:
-    flags = _given(entries)
+def _data_settings(task: str, dataset_name: str | None, entries: dict[str, Any]) -> dict[str, Any]:
+    found = _given(entries)
     if task in TASKS:
-        flags["task"] = task
+        found["task"] = task
     if dataset_name is None and task == "digits":  # built in, without columns and splits
         for name in (*SPLITS, *COLUMNS, "dataset_config"):
-            flags.pop(name, None)
-        return flags
+            found.pop(name, None)
+        return found
     try:
         validate_repo_id(dataset_name or "")  # a stranger's file cannot name a folder of this machine
     except HFValidationError as error:
         problem = f"the network's own data, {task}, are no data set of the Hub; name them here"
         raise InputError("task, dataset_name", dataset_name, problem) from error
-    flags["dataset_name"] = dataset_name
-    return flags
+    found["dataset_name"] = dataset_name
+    return found
 
 
 def _given(entries: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def recorded_weights(path: Path) -> str | None:
     """Return the SHA-256 of the weights in a file of RECORDS. None: it has none, like the files of version 0.1.0.
 
     Raises:
-        InputError: the file cannot be read as JSON.
+        InputError: the file cannot be read as JSON, or its checksum has a wrong type.
     """
     content = read_json(path)
     if path.name == STATE_FILE:
@@ -42,8 +42,8 @@ def recorded_weights(path: Path) -> str | None:
     if not isinstance(content, dict):
         return None
     found = content.get(KEY)
-    if not isinstance(found, str):
-        return None
+    if found is not None and not isinstance(found, str):
+        raise InputError("file", str(path), f"{KEY}={found!r}: allowed is text")
     return found
 
 

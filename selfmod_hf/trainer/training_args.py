@@ -104,7 +104,7 @@ class SelfModelingTrainingArguments(TrainingArguments):
     tensorboard_figures_every_n_epochs: int = field(
         default=1,
         metadata={
-            "help": "With --report_to tensorboard, wandb or trackio: a histogram of the last layer's weights and a "
+            "help": "With a tracker (tensorboard, wandb, trackio): a histogram of the last layer's weights and a "
             "picture of predicted against actual activations after every n-th epoch. 0: never."
         },
     )
@@ -126,7 +126,7 @@ class SelfModelingTrainingArguments(TrainingArguments):
     weight_decay_parameters: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Names of the parameters that --weight_decay applies to, with wildcards, such as classifier.*. "
+            "help": "Names of the parameters with weight decay, with wildcards, such as classifier.*. "
             "Default: all except biases and norms, as transformers has it."
         },
     )
