@@ -1,7 +1,7 @@
 # make demo: a small study of self-modeling networks on scikit-learn's digits.   make test: the test suite.
 # Both set up everything in .venv first; a second call reuses it. PYTHON=... chooses the interpreter (>= 3.10).
 PYTHON ?= python3
-PYTEST_ARGS ?= -n 3 --dist loadfile
+PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 BIN = .venv/bin
 
 .PHONY: demo test test-lowest lint clean
