@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..errors import InputError
+from ..models.configuration_self_modeling import CONTROLS
 from ..weights import KEY, UNCHECKED
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
     from ..models import SelfModelingConfig
 
 METRICS = {"accuracy": "Accuracy", "weight_width": "Weight width (SD of the last layer's weights)"}
+# what the self-model predicts, by `target_source`
+PREDICTED = {
+    "own": "its own activations",
+    "shuffled": "the activations of another sample of the batch",
+    "random": "a fixed random projection of its input, in place of its activations",
+}
 TAGS = ["self-modeling", "selfmod_hf", "arxiv:2407.10188"]
 CITATION = """\
 @article{premakumar2024unexpected,
@@ -129,6 +136,8 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
         auto_class=f"AutoModelFor{facts.head}",
         target_layers=plain_text(facts.config.target_layers),
         config=facts.config,
+        predicted=_predicted(facts.config),
+        controls=_controls(facts.config),
         dataset=dataset,
         split=plain_text(facts.split),
         train_split=plain_text(facts.train_split),
@@ -145,6 +154,23 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
         notes=between_markers(notes),
         citation=CITATION,
     )
+
+
+def _predicted(config: SelfModelingConfig) -> str:
+    """Return the targets of the self-model in words."""
+    return PREDICTED.get(config.target_source, "another network's activations")
+
+
+def _controls(config: SelfModelingConfig) -> str:
+    """Return the fields of controls that differ from their defaults."""
+    text = ""
+    for name, default in CONTROLS.items():
+        value = getattr(config, name)
+        if name == "target_source":
+            value = config.published_source
+        if value != default:
+            text += f", {name.replace('_', ' ')} {plain_text(value)}"
+    return text
 
 
 def _metadata(facts: CardFacts) -> ModelCardData:

@@ -4,16 +4,20 @@ A copy of this file travels with every pushed model (``trust_remote_code``), so 
 the file beside it, by a flat relative import.
 """
 
+import copy
 import difflib
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig
 
 from .fields_self_modeling import (
     MOST,
     MOST_CLASSES,
+    NETWORK_SOURCE,
     SIZES,
     architecture_field,
     dtype_field,
@@ -33,6 +37,9 @@ _NOT_ARCHITECTURE = (
     "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "scriptable",
     "exportable", "no_jit", "num_classes", "in_chans", "features_only",
 )  # fmt: skip
+
+# fields of controls, each with its default
+CONTROLS = {"target_source": "own", "target_normalization": "none", "activation_penalty": 0.0}
 
 
 @raise_value_errors
@@ -73,7 +80,7 @@ class SelfModelingConfig(PreTrainedConfig):
         target_source: origin of the predicted activations. ``"own"``: the target layers. The others are controls:
             ``"shuffled"`` (those of the previous sample of the batch), ``"random"`` (a fixed random projection of the
             input), ``"network:<folder or Hub id>"`` (another trained network's). The Trainer gives the last two to
-            `forward` as `self_model_targets`.
+            `forward` as `self_model_targets`. A saved configuration has the folder's last name alone.
         target_normalization: ``"rms"`` divides the targets of each sample by their root mean square. Shrinking
             activations then does not lower the square error.
         activation_penalty: weight w_a of the mean square of the target layers' activations, >= 0. It needs no
@@ -178,6 +185,20 @@ class SelfModelingConfig(PreTrainedConfig):
     def _uses_timm(self) -> bool:
         return self.backbone.startswith("timm/") and self.backbone != "timm/"
 
+    @property
+    def published_source(self) -> str:
+        """Return `target_source` with the last name alone of a folder. Its path means nothing elsewhere."""
+        name = self.target_source.removeprefix(NETWORK_SOURCE)
+        if name == self.target_source or not _is_folder(name):
+            return self.target_source
+        return NETWORK_SOURCE + os.path.basename(os.path.abspath(name))
+
+    def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Save like `PreTrainedConfig.save_pretrained`, without the path of another network's folder."""
+        published = copy.copy(self)
+        published.target_source = self.published_source
+        super(SelfModelingConfig, published).save_pretrained(save_directory, push_to_hub, **kwargs)
+
     # `strict` runs the methods named validate_* after __post_init__
 
     def validate_backbone(self) -> None:
@@ -229,6 +250,17 @@ class SelfModelingConfig(PreTrainedConfig):
             raise ValueError(
                 f"activation_penalty={self.activation_penalty!r} without target_layers: name a layer, or use 0"
             )
+
+
+def _is_folder(name: str) -> bool:
+    """Return whether a network's name is that of a folder, here or on another machine, and no Hub id."""
+    if os.path.isdir(name):
+        return True
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return True
+    return False
 
 
 def _without_place(encoder: Mapping[str, Any]) -> dict[str, Any]:

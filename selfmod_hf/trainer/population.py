@@ -354,20 +354,6 @@ class SelfModelingPopulation(nn.Module):
             raise InputError("folder", str(folder), str(error)) from error
         return population
 
-    def check_members_file(self, folder: str | Path) -> None:
-        """Reject a checkpoint of other members. With equal shapes it would load without an error.
-
-        Raises:
-            ValueError: `population.json` is missing, or it describes another population.
-        """
-        path = Path(folder, MEMBERS_FILE)
-        found = None
-        if path.is_file():
-            text = path.read_text(encoding="utf-8")
-            found = json.loads(text)["members"]
-        if found != self.describe()["members"]:
-            raise InputError("resume_from_checkpoint", str(folder), "holds no population of these members")
-
 
 def is_shared(batch: Tensors) -> bool:
     """Return whether a batch is one for all members."""

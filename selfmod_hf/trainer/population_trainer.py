@@ -25,6 +25,7 @@ from .member_optimizer import MemberOptimizer, clip_grad_norms
 from .outside_targets import OutsideTargets
 from .population import SelfModelingPopulation, is_shared
 from .processes import is_sharded
+from .same_training import check_population
 from .shares import MemberShares
 from .terms import TERMS, ByName, accuracy, each_member, means_over_labels
 from .terms_trainer import Figures, TrainedNetwork
@@ -361,7 +362,7 @@ class PopulationTrainer(SelfModelingTrainer):
         self.population.save_members(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        self.population.check_members_file(resume_from_checkpoint)
+        check_population(resume_from_checkpoint, self.population)
         super()._load_from_checkpoint(resume_from_checkpoint, self.population)
         if self.shares.split:
             own = self.shares.take(self.population.state_dict())

@@ -160,8 +160,10 @@ def check_smallest_batch(trainer: TermsTrainer) -> None:
 def _layer_of_single_values(model: nn.Module, batch: dict[str, Any]) -> str | None:
     """Return the first BatchNorm with only one value per channel from this batch.
 
-    The network runs in eval mode, so it updates no statistics and draws no numbers.
+    The network runs in eval mode, so it updates no statistics and draws no numbers. Without labels it needs no targets
+    from outside.
     """
+    inputs = {field: value for field, value in batch.items() if field != "labels"}
     found: list[str] = []
     handles = []
     for name, module in model.named_modules():
@@ -176,7 +178,7 @@ def _layer_of_single_values(model: nn.Module, batch: dict[str, Any]) -> str | No
     model.eval()
     try:
         with torch.no_grad():
-            model(**batch)
+            model(**inputs)
     finally:
         model.train(was_training)
         for handle in handles:

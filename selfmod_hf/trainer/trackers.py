@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
 from ..data import TensorData
+from ..models.configuration_self_modeling import CONTROLS
 from .adapters import classifier_weight
 from .population import SelfModelingPopulation
 from .training_args import name_of
@@ -25,6 +26,8 @@ from .training_args import name_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+
+    from .terms_trainer import TermsTrainer
 
 Setting = str | int | float | bool | list[Any]
 
@@ -133,7 +136,7 @@ class TrackerFigures(TrainerCallback):
         every_n_epochs: n. 0: no histogram and no picture.
     """
 
-    def __init__(self, trainer: Trainer, every_n_epochs: int) -> None:
+    def __init__(self, trainer: TermsTrainer, every_n_epochs: int) -> None:
         self.trainer = trainer
         self.every_n_epochs = every_n_epochs
 
@@ -161,24 +164,36 @@ class TrackerFigures(TrainerCallback):
         if getattr(model, "self_model_head", None) is None:
             return
         predicted, actual = self._activations(model)
+        if actual is None:
+            return
         finite = np.isfinite(predicted) & np.isfinite(actual)
         if finite.all():
             for tracker in trackers:
                 image = activations_image(predicted, actual)
                 tracker.picture("activations", image, state.global_step)
 
-    def _activations(self, model: nn.Module) -> tuple[np.ndarray, np.ndarray]:
-        """Return predicted and actual activations, (B, n) each. The training is not affected."""
+    def _activations(self, model: nn.Module) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return predicted and actual activations, (B, n) each. The training is not affected.
+
+        The actual ones are the targets of the training, whatever their source. So the labels stay in the batch: without
+        labels a network does not shuffle. Samples without labels then have no actual activations.
+        """
         was_training = model.training
         model.eval()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a data set may draw numbers for its samples
-            output = model(**self._batch(), return_dict=True)
+            batch = self._batch()
+            outside = self.trainer.outside_targets()
+            if outside is not None:
+                batch["self_model_targets"] = outside.for_network(batch)
+            output = model(**batch, return_dict=True)
         model.train(was_training)
-        predicted = output["self_model_predictions"].float().cpu()
-        actual = output["self_model_targets"].float().cpu()
-        return predicted.numpy(), actual.numpy()
+        predicted = output["self_model_predictions"].float().cpu().numpy()
+        actual = output.get("self_model_targets")
+        if actual is None:
+            return predicted, None
+        return predicted, actual.float().cpu().numpy()
 
-    def _batch(self) -> dict[str, Tensor]:
+    def _batch(self) -> dict[str, Any]:
         """Return the first samples of the evaluation set, or of the training set if there is none."""
         data = self.trainer.eval_dataset
         if data is None:
@@ -213,6 +228,10 @@ def hyperparameters(trainer: Any) -> dict[str, Setting]:
         "weight_decay": args.weight_decay,
         "backbone": config.backbone,
     }
+    for name, default in CONTROLS.items():
+        value = getattr(config, name)
+        if value != default:
+            found[name] = value
     if trainer.task is not None:
         found["task"] = trainer.task.name
         found["data"] = trainer.task.train_data

@@ -28,6 +28,7 @@ from .member_optimizer import decayed_names
 from .population import SelfModelingPopulation
 from .processes import forget_evaluation, is_sharded, share_batches, share_state
 from .recipe_network import check_preprocessing
+from .same_training import check_config
 from .sample_checks import check_before_training, check_targets
 from .saving import default_processor
 from .terms import accuracy
@@ -301,6 +302,7 @@ class SelfModelingTrainer(TermsTrainer):
     # ---- files: see also saving.py ----
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        check_config(resume_from_checkpoint, self.model.config)
         try:
             check_not_pickled(resume_from_checkpoint)
             loaded = self._load_by_name(resume_from_checkpoint, model)

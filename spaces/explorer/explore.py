@@ -153,7 +153,7 @@ def ask(network: Network, sample: Any) -> Answer:
         output = model(**inputs)
     chances = output.logits[0].softmax(dim=0).tolist()
     classes = {model.config.id2label[index]: chance for index, chance in enumerate(chances)}
-    if output.self_model_predictions is None:
+    if output.self_model_targets is None:  # of a baseline, and of controls
         return Answer(classes, seen, None, None)
     return Answer(classes, seen, output.self_model_predictions[0].numpy(), output.self_model_targets[0].numpy())
 

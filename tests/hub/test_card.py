@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from huggingface_hub import ModelCard
 
 from selfmod_hf import SelfModelingConfig
@@ -34,6 +35,27 @@ def test_the_whole_card():
     # after a wanted change:
     # python -c "from tests.hub.test_card import *; EXPECTED.write_text(str(model_card(facts())))"
     assert str(model_card(facts())) == EXPECTED.read_text()
+
+
+@pytest.mark.parametrize(
+    ("source", "predicted", "shown"),
+    [
+        ("shuffled", "the activations of another sample of the batch at", "target source shuffled"),
+        ("random", "a fixed random projection of its input, in place of its activations at", "target source random"),
+        ("network:me/other", "another network's activations at", "target source network:me/other"),
+        ("network:/home/me/other", "another network's activations at", "target source network:other"),
+    ],
+)
+def test_the_card_of_a_control_says_what_was_predicted(source, predicted, shown):
+    config = facts().config
+    config.target_source = source
+    config.target_normalization = "rms"
+    config.activation_penalty = 0.5
+    card = " ".join(str(model_card(facts(config=config))).split())
+    assert f"it learned to predict {predicted} `hidden.relu1` (weight 10 of" in card
+    assert f"targets detached, {shown}, target normalization rms, activation penalty 0.5). Not pruned" in card
+    assert "its own activations" not in card
+    assert "/home/me" not in card
 
 
 def fine_tuned(**settings) -> CardFacts:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,6 +164,14 @@ def test_a_baseline_says_so(explore, small_model):
     network = explore.open_network(str(small_model), "")
     answer = explore.ask(replace(network, model=network.model.prune()), drawing((100, 100), (100, 200)))
     assert "predicts none" in explore.activations_figure(answer).layout.annotations[0].text
+
+
+def test_a_control_shows_no_activations(explore, small_model):
+    network = explore.open_network(str(small_model), "")
+    control = deepcopy(network.model)
+    control.config.target_source = "random"
+    answer = explore.ask(replace(network, model=control), drawing((100, 100), (100, 200)))
+    assert (answer.predicted, answer.actual) == (None, None)
 
 
 def test_texts(explore, of_texts):
