@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
@@ -16,7 +15,7 @@ from .experiments.plan import describe_setting
 from .experiments.prepared_sweep import PreparedSweep
 from .experiments.reproduce_settings import ReproduceSettings
 from .experiments.reproduction_folder import ReproductionFolder
-from .experiments.setting import Say
+from .experiments.setting import Say, check_names
 from .experiments.surroundings import surroundings
 from .experiments.sweep import run_prepared_sweep
 from .experiments.tune import Tuner
@@ -55,7 +54,8 @@ def reproduce(
         folder = reproduce("digits", output_dir="runs/digits")
         print(folder.content["tasks"]["digits"]["setting"])
     """
-    names = [tasks] if isinstance(tasks, str) else list(tasks)
+    check_names(ReproduceSettings, settings)
+    names: Any = [tasks] if isinstance(tasks, str) else tasks
     reproduction = Reproduction(ReproduceSettings(names, **settings), output_dir)
     reproduction.work(say or _ignore)
     return reproduction.folder
@@ -71,21 +71,25 @@ class Reproduction:
     Args:
         settings: tasks and scale.
         output_dir: the folder. None: `runs/reproduce-<scale>`.
+        command: arguments of the command line for the record. Empty: the call is one from Python.
 
     Raises:
         ValueError: an unusable setting, or a folder of other settings.
     """
 
-    def __init__(self, settings: ReproduceSettings, output_dir: str | Path | None = None) -> None:
+    def __init__(
+        self, settings: ReproduceSettings, output_dir: str | Path | None = None, command: Sequence[str] = ()
+    ) -> None:
         settings.check()
         check_output_dir(output_dir)
         self.settings = settings
+        self.command = without_tokens(command)
         self.folder = ReproductionFolder(output_dir or f"runs/reproduce-{settings.scale}")
         self.folder.check(settings.scale, {task: settings.fields_of(task) for task in settings.names})
         self.tasks = []
         for task in settings.names:
             if not self.folder.is_finished(task, "report"):
-                self.tasks.append(_Task(self.folder, task, settings))
+                self.tasks.append(_Task(self.folder, task, settings, self.command))
 
     def work(self, say: Say) -> None:
         """Do the unfinished parts.
@@ -104,7 +108,7 @@ class Reproduction:
         started = datetime.now(timezone.utc)
         session = {
             "started": started.isoformat(timespec="seconds"),
-            "command": without_tokens(sys.argv[1:]),
+            "command": self.command,
         }
         folder.content["scale"] = settings.scale
         folder.content |= surroundings()
@@ -118,10 +122,13 @@ class Reproduction:
 class _Task:
     """The parts of one task, in their order."""
 
-    def __init__(self, folder: ReproductionFolder, name: str, settings: ReproduceSettings) -> None:
+    def __init__(
+        self, folder: ReproductionFolder, name: str, settings: ReproduceSettings, command: Sequence[str]
+    ) -> None:
         self.folder = folder
         self.name = name
         self.settings = settings
+        self.command = command
         self.path = folder.path / name
         self.tuner: Tuner | None = None
         self.sweep: PreparedSweep | None = None
@@ -188,7 +195,7 @@ class _Task:
         entry = self.folder.task(self.name)
         entry["setting"] = setting
         self.say(f"{self.name}, sweep: {len(plan.cells)} networks. {setting}")
-        run_prepared_sweep(self.sweep, self.say)
+        run_prepared_sweep(self.sweep, self.say, self.command)
         return {"networks": len(plan.cells), "results": f"{self.name}/sweep/results.json"}
 
     def _tensorboard(self) -> dict[str, Any]:

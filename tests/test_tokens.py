@@ -107,14 +107,15 @@ def test_no_token_is_written_or_printed(loopback_hub, small_sweep, tmp_path, mon
 
 
 def test_a_sweep_records_its_command_without_tokens(tmp_path, monkeypatch):
-    from selfmod_hf.cli import main
+    from selfmod_hf.experiments.prepared_sweep import PreparedSweep
+    from selfmod_hf.experiments.sweep import run_prepared_sweep
+    from selfmod_hf.experiments.sweep_settings import SweepSettings
 
-    argv = ["sweep", "--recipe=digits", "--hidden_sizes=4", "--aux_weights=0", "--seeds=1", "--num_train_epochs=1"]
-    argv += ["--max_train_samples=40", "--max_test_samples=20", "--num_chains=1", "--num_draws=4", "--quiet"]
-    monkeypatch.setattr(sys, "argv", ["selfmod", *argv, "--hub_token", SHORT, f"--x={TOKEN}"])
+    few = {"max_train_samples": 40, "max_test_samples": 20, "num_train_epochs": 1, "num_chains": 1, "num_draws": 4}
     monkeypatch.chdir(tmp_path)
-    assert main(argv) == 0
+    sweep = PreparedSweep.make(SweepSettings("digits", hidden_sizes=[4], aux_weights=[0], seeds=[1], **few))
+    run_prepared_sweep(sweep, command=["sweep", "--hub_token", SHORT, f"--x={TOKEN}"])
     (session,) = json.loads(Path("runs/sweep-digits/run.json").read_text())["sessions"]
-    assert session["command"][-3:] == ["--hub_token", HIDDEN, f"--x={HIDDEN}"]
+    assert session["command"] == ["sweep", "--hub_token", HIDDEN, f"--x={HIDDEN}"]
     assert found_in(tmp_path, TOKEN, SHORT) == []
     assert os.listdir(tmp_path) == ["runs"]

@@ -25,6 +25,7 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
     "rlct": {"preset": "rlct_preset"},
     "tune": {"rlct_draws": "num_draws"},
 }
+MAY_BE_EMPTY = ("--hidden_sizes", "--target_layers", "--weight_decay_parameters")  # lists
 
 
 def make_parser(
@@ -51,6 +52,8 @@ def make_parser(
 
         def add_argument(self, *flags: Any, **options: Any) -> Any:
             text = _help_with_flags(options.get("help") or "", names)
+            if flags[0] in MAY_BE_EMPTY:
+                options["nargs"] = "*"
             default = ours.get(flags[0].lstrip("-"), options.get("default", argparse.SUPPRESS))
             if flags[0].startswith("--no_"):
                 text = f"The same as --{flags[0].removeprefix('--no_')} False."

@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> None:
     with one_line():
         from ..reproduction import Reproduction
 
-        reproduction = Reproduction(settings, args.output_dir)
+        reproduction = Reproduction(settings, args.output_dir, ["reproduce", *argv])
     reproduction.work(_with_fewer_epochs(line_printer(args.quiet)))
     for name in settings.names:
         print(_summary(reproduction.folder, name))

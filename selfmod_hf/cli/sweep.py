@@ -58,7 +58,7 @@ def run(argv: Sequence[str]) -> None:
         return
     from ..experiments.sweep import run_prepared_sweep
 
-    run_prepared_sweep(sweep, line_printer(args.quiet))
+    run_prepared_sweep(sweep, line_printer(args.quiet), ["sweep", *argv])
     if not is_main:
         return
     from ..reports.sweep_results import read_results

@@ -5,17 +5,25 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 
+# fields that only make a name longer if they differ from the recipe and the defaults
+NAMED_IF_CHANGED = (
+    "target_source", "target_normalization", "activation_penalty", "weight_decay", "weight_decay_parameters",
+)  # fmt: skip
+LONGEST = 40  # characters of such a value
 
-def default_folder(args: Any) -> str:
+
+def default_folder(args: Any, changed: Mapping[str, Any] | None = None) -> str:
     """Return the default output folder of a run. It names data, network, self-model weight and seed.
 
     Args:
         args: all settings of the run, as attributes.
+        changed: further fields that it names, with their values.
     """
     parts = [_data_name(args)]
     backbone = args.backbone_name
@@ -29,8 +37,10 @@ def default_folder(args: Any) -> str:
         parts.append("h" + "x".join(map(str, args.hidden_sizes)))
     weight = f"aw{args.aux_weight:g}"
     parts.append(weight if args.detach_targets else f"{weight}-attached")
+    for name, value in (changed or {}).items():
+        parts.append(f"{name}_{_text_of(value)}")
     parts.append(f"seed{args.seed}")
-    return str(Path("runs", re.sub(r"[^\w.+-]", "_", "-".join(parts))))
+    return str(Path("runs", _without_special("-".join(parts))))
 
 
 def _data_name(args: Any) -> str:
@@ -48,6 +58,19 @@ def _name_of(place: str) -> str:
         return place.replace("/", "--")
     path = Path(place).resolve()
     return f"{path.name}-{_short_hash(str(path))}"
+
+
+def _text_of(value: Any) -> str:
+    """Return a value as a part of a name. Different values get different texts."""
+    text = str(value)
+    safe = _without_special(text)
+    if safe == text and len(text) <= LONGEST:
+        return text
+    return f"{safe[-LONGEST:]}-{_short_hash(text)}"
+
+
+def _without_special(text: str) -> str:
+    return re.sub(r"[^\w.+-]", "_", text)
 
 
 def _short_hash(text: str) -> str:

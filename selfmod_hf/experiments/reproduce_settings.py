@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError
 from .run_settings import RunSettings
-from .setting import Values, setting
+from .setting import Values, check_types, setting
 from .sweep_settings import SweepSettings
 from .tune import TuneSettings
 
@@ -78,7 +78,11 @@ REPRODUCTIONS: Mapping[str, TaskParts] = {
 
 @dataclass
 class ReproduceSettings:
-    """Settings of a reproduction."""
+    """Settings of a reproduction.
+
+    Raises:
+        InputError: a value of another type than its field.
+    """
 
     tasks: list[str] | None = setting("digits (default; needs no network), mnist, cifar10, imdb; one or more.")
     scale: str = setting("quick: a first look, fewer seeds, epochs or samples; full: the paper's grids.", "quick")
@@ -89,7 +93,9 @@ class ReproduceSettings:
     )
 
     def __post_init__(self) -> None:
-        self.tasks = list(self.tasks or ["digits"])
+        check_types(self)
+        if self.tasks is None:
+            self.tasks = ["digits"]
 
     @property
     def names(self) -> list[str]:
@@ -102,9 +108,9 @@ class ReproduceSettings:
         Raises:
             InputError: an unknown task or scale, contradictory settings, or a launcher of several processes.
         """
-        for task in self.names:
-            if task not in REPRODUCTIONS or self.names.count(task) > 1:
-                raise InputError("tasks", self.names, f"allowed are different ones of {', '.join(REPRODUCTIONS)}")
+        are_different = len(set(self.names)) == len(self.names) > 0
+        if not are_different or not REPRODUCTIONS.keys() >= set(self.names):
+            raise InputError("tasks", self.names, f"allowed are different ones of {', '.join(REPRODUCTIONS)}")
         if self.scale not in SCALES:
             raise InputError("scale", self.scale, f"allowed are {', '.join(SCALES)}")
         if self.use_tuned and not self.tune:

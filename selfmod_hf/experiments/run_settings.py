@@ -19,9 +19,9 @@ from ..tokens import without_tokens
 from ..trainer import SelfModelingTrainer, SelfModelingTrainingArguments
 from ..trainer.recipe_network import NETWORK_FIELDS
 from .data_settings import DataSettings
-from .folder_names import default_folder
+from .folder_names import NAMED_IF_CHANGED, default_folder
 from .network_settings import JSON_FIELDS, NetworkSettings, build_network, load_network_data
-from .setting import Values, as_flags, check_finite, did_you_mean, setting
+from .setting import Values, as_flags, check_finite, did_you_mean, setting, typed_value
 
 # defaults of training arguments that differ from transformers'
 TRAINING_DEFAULTS: Values = {
@@ -96,7 +96,8 @@ class RunSettings:
         if "output_dir" not in values:
             seed = values.get("seed", default_of("seed"))
             named = SimpleNamespace(**vars(data), **vars(network), seed=seed)
-            values["output_dir"] = default_folder(named)
+            changed = {name: given[name] for name in NAMED_IF_CHANGED if _is_changed(name, task, given)}
+            values["output_dir"] = default_folder(named, changed)
         metric = values.get("metric_for_best_model")
         if metric is not None and metric.removeprefix("eval_") not in METRICS:
             raise InputError("metric_for_best_model", metric, f"allowed are {', '.join(METRICS)}")
@@ -111,10 +112,15 @@ class RunSettings:
         return type(self).make(**{**self.given, **changes})
 
     def result_fields(self) -> dict[str, Any]:
-        """Return the given fields of the computation, without defaults and tokens."""
+        """Return the given fields of the computation, without tokens and values that change nothing.
+
+        A value of the recipe stays if it is not the default, as in folders of version 0.1.0.
+        """
         found = {}
         for name, value in self.given.items():
-            if name not in NO_RESULT and value != default_of(name):
+            if name in NO_RESULT:
+                continue
+            if value != default_of(name) or _is_changed(name, self.task, self.given):
                 found[name] = value
         return found
 
@@ -186,6 +192,17 @@ def default_of(name: str) -> Any:
     raise KeyError(name)
 
 
+def _is_changed(name: str, task: TaskSpec, given: Values) -> bool:
+    """Return whether a field is given and differs from the value without it: the recipe's, or else the default."""
+    if name not in given:
+        return False
+    others = {other: value for other, value in given.items() if other != name}
+    recipe = _recipe_fields(task, others)
+    if name in recipe:
+        return given[name] != recipe[name]
+    return given[name] != default_of(name)
+
+
 def _names(group: Any) -> list[str]:
     return [field.name for field in fields(group) if field.init]
 
@@ -203,23 +220,23 @@ def _checked(given: Values) -> dict[str, Any]:
     """Return the fields without None. Integers become floats if the default is a float.
 
     Raises:
-        InputError: an unknown field, NaN or infinity.
+        InputError: an unknown field, a value of another type, NaN or infinity.
     """
-    known: list[str] = []
+    owners: dict[str, Any] = {}
     for group in GROUPS:
-        known += _names(group)
+        owners.update(dict.fromkeys(_names(group), group))
     found = {}
     for name, value in given.items():
-        if name not in known:
-            raise InputError(name, value, f"no setting of a run has this name{did_you_mean(name, known)}")
-        if isinstance(value, tuple):
-            value = list(value)
+        if name not in owners:
+            raise InputError(name, value, f"no setting of a run has this name{did_you_mean(name, owners)}")
+        if value is None:
+            continue
         if name in JSON_FIELDS and isinstance(value, Mapping):
             value = json.dumps(value)
+        value = typed_value(owners[name], name, value)
         if type(value) is int and isinstance(default_of(name), float):
             value = float(value)
-        if value is not None:
-            found[name] = value
+        found[name] = value
     check_finite(found)
     return found
 

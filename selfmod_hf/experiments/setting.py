@@ -5,14 +5,22 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import os
+import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import field
-from typing import Any, TypeAlias
+from dataclasses import field, fields
+from functools import cache
+from numbers import Integral, Real
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from ..errors import InputError
 
 Values: TypeAlias = Mapping[str, Any]  # by name
 Say: TypeAlias = Callable[[str], None]  # takes a line of progress
+
+# plain types of fields, as a message names them
+PLAIN = {bool: "True and False", int: "integers", float: "numbers", str: "texts", type(None): "None"}
+NOT_USABLE = object()
 
 # names of other tools
 ELSEWHERE = {"lr": "learning_rate", "epochs": "num_train_epochs", "output": "output_dir", "dataset": "dataset_name"}
@@ -75,3 +83,123 @@ def check_finite(values: Mapping[str, Any]) -> None:
         for number in numbers:
             if isinstance(number, float) and not math.isfinite(number):
                 raise InputError(name, value, "allowed are finite numbers")
+
+
+def check_names(owner: type, given: Mapping[str, Any]) -> None:
+    """Raise an InputError for the first name that is no field of a dataclass."""
+    known = [one.name for one in fields(owner)]
+    for name, value in given.items():
+        if name not in known:
+            raise InputError(name, value, f"no setting has this name{did_you_mean(name, known)}")
+
+
+def check_types(settings: Any) -> None:
+    """Check each field of a dataclass, and set it to what `typed_value` returns.
+
+    Raises:
+        InputError: a value of another type than its field.
+    """
+    for one in fields(settings):
+        value = typed_value(type(settings), one.name, getattr(settings, one.name))
+        object.__setattr__(settings, one.name, value)  # because some of these dataclasses are frozen
+
+
+def typed_value(owner: type, name: str, value: Any) -> Any:
+    """Return a value in the type of its field.
+
+    Whole floats become integers if the field is one of integers. Tuples and ranges become lists. Paths become texts.
+    A field of an unusual type, such as a dict or an enumeration, is not checked.
+
+    Args:
+        owner: the dataclass.
+        name: of its field.
+        value: for this field.
+
+    Raises:
+        InputError: a value of another type.
+    """
+    choices = _choices(_type_hints(owner)[name])
+    if not all(map(_is_checked, choices)):
+        return value
+    for choice in choices:
+        found = _in_type(value, choice)
+        if found is not NOT_USABLE:
+            return found
+    named = " or ".join(map(_words, choices))
+    raise InputError(name, value, f"allowed are {named}")
+
+
+@cache
+def _type_hints(owner: type) -> dict[str, Any]:
+    return get_type_hints(owner)
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """Return the types of a union, or the type itself."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return get_args(hint)
+    return (hint,)
+
+
+def _is_checked(hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin is list:
+        return get_args(hint)[0] in PLAIN
+    return hint in PLAIN or origin in (Literal, Mapping)
+
+
+def _in_type(value: Any, hint: Any) -> Any:
+    """Return the value in a type. NOT_USABLE: it is of another one."""
+    origin = get_origin(hint)
+    if origin is list:
+        return _list_in_type(value, get_args(hint)[0])
+    if origin is Literal:
+        is_usable = any(value is choice or value == choice for choice in get_args(hint))
+    elif origin is Mapping:
+        is_usable = isinstance(value, Mapping)
+    elif hint is int:
+        return _integer(value)
+    elif hint is float:
+        return _number(value)
+    elif hint is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
+    else:
+        is_usable = isinstance(value, hint)
+    return value if is_usable else NOT_USABLE
+
+
+def _list_in_type(value: Any, hint: Any) -> Any:
+    if not isinstance(value, (list, tuple, range)):
+        return NOT_USABLE
+    found = [_in_type(entry, hint) for entry in value]
+    return NOT_USABLE if NOT_USABLE in found else found
+
+
+def _integer(value: Any) -> Any:
+    if isinstance(value, bool):
+        return NOT_USABLE
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real) and float(value).is_integer():
+        return int(float(value))
+    return NOT_USABLE
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        return NOT_USABLE
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):  # numpy's too, which JSON does not know
+        return float(value)
+    return NOT_USABLE
+
+
+def _words(hint: Any) -> str:
+    """Return the values of a type in words."""
+    origin = get_origin(hint)
+    if origin is list:
+        return f"lists of {PLAIN[get_args(hint)[0]]}"
+    if origin is Literal:
+        return ", ".join(map(repr, get_args(hint)))
+    return PLAIN.get(hint, "mappings")

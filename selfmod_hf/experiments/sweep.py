@@ -10,10 +10,10 @@ main process alone decides the next step, and alone writes.
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from .folder import SweepFolder
 from .plan import Cell
 from .prepared_sweep import PreparedSweep
 from .processes_together import from_main, join_processes
-from .setting import Say
+from .setting import Say, check_names
 from .surroundings import surroundings
 from .sweep_population import measure_population, train_population
 from .sweep_settings import SweepSettings
@@ -44,10 +44,10 @@ def run_sweep(
     are added to the folder.
 
     Args:
-        recipe: name of a recipe, or all settings in one object.
+        recipe: name of a recipe, or settings in one object.
         output_dir: folder of the results. Default: `runs/sweep-<recipe>`.
         say: called with each line of progress.
-        settings: other fields of `SweepSettings`, such as `seeds` and `num_draws`.
+        settings: other fields of `SweepSettings`, such as `seeds` and `num_draws`. They replace those of the object.
 
     Returns:
         The folder. `rows()` has one row for each network, `curves()` one for each network and epoch.
@@ -62,18 +62,23 @@ def run_sweep(
         print(folder.rows()[["aux_weight", "accuracy", "weight_width", "rlct"]])
         report(folder.path)
     """
-    chosen = SweepSettings(recipe, **settings) if isinstance(recipe, str) else recipe
+    check_names(SweepSettings, settings)
+    chosen = recipe
+    if not isinstance(chosen, SweepSettings):
+        chosen = SweepSettings(chosen)
+    chosen = replace(chosen, **settings)
     sweep = PreparedSweep.make(chosen, output_dir)
     run_prepared_sweep(sweep, say)
     return sweep.folder
 
 
-def run_prepared_sweep(sweep: PreparedSweep, say: Say | None = None) -> None:
+def run_prepared_sweep(sweep: PreparedSweep, say: Say | None = None, command: Sequence[str] = ()) -> None:
     """Train and measure the unfinished cells. The tables are written after each population.
 
     Args:
         sweep: its input and its folder. The folder is locked meanwhile.
         say: called with each line of progress, in the main process.
+        command: arguments of the command line for the record. Empty: the call is one from Python.
 
     Raises:
         InputError: the folder is in use, or was begun with other settings.
@@ -87,7 +92,7 @@ def run_prepared_sweep(sweep: PreparedSweep, say: Say | None = None) -> None:
     with ExitStack() as stack:
         from_main(lambda: stack.enter_context(folder.locked()))
         from_main(lambda: folder.check_settings(sweep.plan.settings))
-        record = _record(sweep)
+        record = _record(sweep, command)
         if is_main:
             folder.write_run(record)
         todo = _populations(sweep)
@@ -112,12 +117,12 @@ def _ignore(line: str) -> None:
     pass
 
 
-def _record(sweep: PreparedSweep) -> SweepRun:
+def _record(sweep: PreparedSweep, command: Sequence[str]) -> SweepRun:
     """Return the content of run.json with a new session."""
     name = sweep.task.dataset_name
     test = sweep.data.test
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    session = Session(started=started, command=without_tokens(sys.argv[1:]), seconds={})
+    session = Session(started=started, command=without_tokens(command), seconds={})
     before = sweep.folder.read_run()
     return SweepRun(
         settings=RecordedSettings.model_validate(sweep.plan.settings),

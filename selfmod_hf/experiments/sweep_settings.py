@@ -11,7 +11,7 @@ from ..complexity.settings import LLCSettings
 from ..data import TaskSpec, get_task
 from ..errors import InputError
 from .plan import GRIDS, Plan, make_cells, recipe_training
-from .setting import setting
+from .setting import check_types, setting
 
 POSITIVE = ("num_train_epochs", "train_batch_size", "members_per_population", "learning_rate", "memory_gib")
 DETACH = {"true": (True,), "false": (False,), "both": (True, False)}
@@ -19,7 +19,11 @@ DETACH = {"true": (True,), "false": (False,), "both": (True, False)}
 
 @dataclass
 class SweepSettings:
-    """Settings of a sweep. Each field without a value is the recipe's."""
+    """Settings of a sweep. Each field without a value is the recipe's.
+
+    Raises:
+        InputError: a value of another type than its field.
+    """
 
     recipe: str = setting(
         "mnist, cifar10, imdb (the paper's grids: 240, 40, 30 networks), cifar10-paper-text (the same by the paper's "
@@ -50,6 +54,11 @@ class SweepSettings:
     members_per_population: int | None = setting("Networks trained at once; default: what fits into `memory_gib`.")
     memory_gib: float | None = setting("Memory for training, of each process; default: half of what is free.")
 
+    def __post_init__(self) -> None:
+        if isinstance(self.detach_targets, bool):
+            self.detach_targets = str(self.detach_targets).lower()
+        check_types(self)
+
     def task_spec(self) -> TaskSpec:
         """Return the recipe's task.
 
@@ -77,9 +86,9 @@ class SweepSettings:
         spec = self.task_spec()
         grid = GRIDS[self.recipe]
         cells = make_cells(
-            self.hidden_sizes or grid.hidden_sizes,
-            self.aux_weights or grid.aux_weights,
-            self.seeds or grid.seeds,
+            grid.hidden_sizes if self.hidden_sizes is None else self.hidden_sizes,
+            grid.aux_weights if self.aux_weights is None else self.aux_weights,
+            grid.seeds if self.seeds is None else self.seeds,
             self._detach(spec),
         )
         data: dict[str, Any] = {"dataset_name": spec.dataset_name}

@@ -20,7 +20,7 @@ from ..trainer.population import SelfModelingPopulation
 from .folder_names import check_output_dir
 from .network_settings import build_network
 from .run_settings import RunSettings
-from .setting import Say, Values
+from .setting import Say, Values, check_names, check_types
 from .trial_parameters import LAYER_PARAMETERS, as_run_fields
 from .tuning_result import TuningResult
 
@@ -45,7 +45,7 @@ class TuneSettings:
         num_draws: draws of each chain. None: the preset's.
 
     Raises:
-        InputError: a number outside its range.
+        InputError: a value of another type than its field, or a number outside its range.
     """
 
     space: Values = field(default_factory=lambda: dict(DEFAULT_SPACE))
@@ -57,6 +57,7 @@ class TuneSettings:
     num_draws: int | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("trials", "stack"):
             if getattr(self, name) < 1:
                 raise InputError(name, getattr(self, name), "allowed are integers of at least 1")
@@ -100,7 +101,10 @@ def tune(
         print(found.table, found.settings(found.best).command())
     """
     run = RunSettings.make(task=base) if isinstance(base, str) else base
-    search = TuneSettings(dict(space or DEFAULT_SPACE), **settings)
+    if not isinstance(run, RunSettings):
+        raise InputError("base", base, "allowed are RunSettings and names of built-in tasks")
+    check_names(TuneSettings, settings)
+    search = TuneSettings(space or DEFAULT_SPACE, **settings)
     tuner = Tuner(run, search, output_dir)
     tuner.work(say or _ignore)
     return tuner.finish()
@@ -126,7 +130,9 @@ class Tuner:
         try:
             from .space import parse_space
             from .tuning import Tuning
-        except ImportError as error:
+        except ModuleNotFoundError as error:
+            if error.name != "optuna":
+                raise
             raise ImportError("a tuning needs optuna: pip install 'selfmod_hf[tune]'") from error
         self.base = base
         self.settings = settings

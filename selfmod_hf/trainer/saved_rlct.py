@@ -57,9 +57,9 @@ def replicate_rlct(
     """Estimate a published RLCT again with new random numbers, and compare the two.
 
     Args:
-        model: id of a repository on the Hub.
-        revision: branch, tag or commit.
-        subfolder: of the network, such as one of a published sweep.
+        model: id of a repository on the Hub, or a network in one.
+        revision: branch, tag or commit. Allowed with an id.
+        subfolder: of the network, such as one of a published sweep. Allowed with an id.
         train_data: the training set, as for `estimate_rlct`. None: the data of the published files.
         settings: keywords of `estimate_rlct`. None: the published ones with the next seed.
         changes: settings in place of these, such as `device`, `num_chains` or `seed`.
@@ -67,9 +67,11 @@ def replicate_rlct(
     Raises:
         ValueError: no RLCT is published there, no file names the data, or a setting cannot be used.
     """
-    if isinstance(model, str):
-        model = SavedNetwork(model, revision, subfolder)
-    saved = model
+    if isinstance(model, SavedNetwork):
+        _check_not_given(revision, subfolder)
+        saved = model
+    else:
+        saved = SavedNetwork(model, revision, subfolder)
     published = saved.published_rlct
     if published is None:
         raise InputError("model", saved.model, "has no rlct.json beside it on the Hub")
@@ -84,6 +86,14 @@ def replicate_rlct(
     result = replace(found, weights_sha256=saved.weights_digest)
     agreement = compare_with_published(result, published)
     return Replication(result, published, agreement.agrees, agreement.text)
+
+
+def _check_not_given(revision: str | None, subfolder: str) -> None:
+    problem = "allowed if `model` is an id; a SavedNetwork has its own"
+    if revision is not None:
+        raise InputError("revision", revision, problem)
+    if subfolder:
+        raise InputError("subfolder", subfolder, problem)
 
 
 def choose_settings(

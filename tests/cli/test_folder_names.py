@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from selfmod_hf import RunSettings
 from selfmod_hf.experiments.folder_names import default_folder
 
 RUN = {
@@ -46,3 +47,29 @@ def test_local_folders_of_one_name_differ(tmp_path, field):
     assert one != other
     assert "same" in one
     assert str(tmp_path) not in one
+
+
+def test_a_folder_names_each_field_of_the_targets_and_of_the_decay_that_changes():
+    def made(**fields):
+        return RunSettings.make(task="digits", **fields).training.output_dir
+
+    plain = made()
+    assert plain == "runs/digits-h64-aw1-seed42"
+    assert made(target_source="own", activation_penalty=0, weight_decay=0) == plain
+    found = [
+        made(target_source="shuffled"),
+        made(target_source="network:me/net"),
+        made(target_source="network:me_net"),
+        made(target_source="network:" + "x" * 300),
+        made(target_normalization="rms"),
+        made(activation_penalty=0.5),
+        made(weight_decay=0.1),
+        made(weight_decay_parameters=["classifier.*"]),
+        made(weight_decay_parameters=["classifier.?"]),
+    ]
+    assert found[0] == "runs/digits-h64-aw1-target_source_shuffled-seed42"
+    assert len({plain, *found}) == len(found) + 1
+    for name in found:
+        assert name.count("/") == 1
+        assert ":" not in name
+        assert len(name) < 200

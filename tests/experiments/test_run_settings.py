@@ -1,7 +1,9 @@
 """The settings of a training run: made in Python, changed by field, and written as a command."""
 
 import shlex
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -45,12 +47,44 @@ def test_a_changed_field_changes_what_follows_from_it():
         ({"task": "minst"}, "task='minst': allowed are digits"),
         ({"train_batch_size": 0}, "train_batch_size=0: allowed are multiples of 1 processes"),
         ({"mixed_precision": "fp8"}, "mixed_precision='fp8': allowed are no, bf16, fp16"),
+        ({"augment": "False"}, "augment='False': allowed are True and False"),
+        ({"hidden_sizes": 16}, "hidden_sizes=16: allowed are lists of integers or None"),
+        ({"hidden_sizes": [8, 4.5]}, r"hidden_sizes=\[8, 4.5\]: allowed are lists of integers"),
+        ({"target_layers": "hidden.relu1"}, "target_layers='hidden.relu1': allowed are lists of texts"),
+        ({"aux_weight": "abc"}, "aux_weight='abc': allowed are numbers"),
+        ({"aux_weight": True}, "aux_weight=True: allowed are numbers"),
+        ({"num_train_epochs": "3"}, "num_train_epochs='3': allowed are numbers"),
+        ({"seed": 1.5}, "seed=1.5: allowed are integers"),
+        ({"max_train_samples": float("inf")}, "max_train_samples=inf: allowed are integers or None"),
+        ({"bf16": 1}, "bf16=1: allowed are True and False"),
+        ({"dataset_name": 3}, "dataset_name=3: allowed are texts or None"),
         ({"metric_for_best_model": "f1"}, "metric_for_best_model='f1': allowed are loss, accuracy"),
     ],
 )
 def test_a_field_that_cannot_be_used_is_named(fields, message):
     with pytest.raises(InputError, match=message):
         RunSettings.make(**fields)
+
+
+def test_values_of_the_same_meaning_are_accepted():
+    settings = RunSettings.make(
+        output_dir=Path("runs/here"), hidden_sizes=(np.int64(8), 4.0), seed=2.0, aux_weight=2, report_to="none"
+    )
+    assert settings.network.hidden_sizes == [8, 4]
+    assert all(type(size) is int for size in settings.network.hidden_sizes)
+    assert type(settings.training.seed) is int
+    assert type(settings.network.aux_weight) is float
+    assert settings.training.output_dir == str(Path("runs/here"))
+    assert RunSettings.make(report_to=["none"], lr_scheduler_kwargs={}, optim="sgd").training.optim == "sgd"
+
+
+def test_a_given_default_counts_where_the_recipe_has_another_value():
+    plain = RunSettings.make(task="digits")
+    given = RunSettings.make(task="digits", learning_rate=5e-5)  # transformers' default
+    assert given.training.learning_rate != plain.training.learning_rate
+    assert given.result_fields() == {"task": "digits", "learning_rate": 5e-5}
+    assert plain.replace(aux_weight=1.0).result_fields() == {"task": "digits", "aux_weight": 1.0}  # as in 0.1.0
+    assert plain.replace(seed=42, disable_tqdm=True).result_fields() == plain.result_fields()
 
 
 def test_the_command_of_settings_gives_these_settings():
@@ -62,6 +96,13 @@ def test_the_command_of_settings_gives_these_settings():
     again, _ = run_settings(typed_values(parser(), words[2:]))
     assert again.result_fields() == settings.result_fields()
     assert (again.network, again.data, again.task) == (settings.network, settings.data, settings.task)
+
+
+@pytest.mark.parametrize("fields", [{"hidden_sizes": [], "target_layers": []}, {"weight_decay_parameters": []}])
+def test_the_command_of_settings_with_an_empty_list_gives_these_settings(fields):
+    settings = RunSettings.make(task="digits", **fields)
+    again, _ = run_settings(typed_values(parser(), shlex.split(settings.command())[2:]))
+    assert again.given == settings.given
 
 
 def test_a_token_is_in_no_command():

@@ -78,12 +78,31 @@ def test_a_sweep_in_python_is_the_command(finished, tmp_path):
     assert lines[0] == "h8-aw0-seed1 and 3 more: training 4 networks of width 8"
     more = run_sweep(SweepSettings("digits", **settings | {"aux_weights": [1]}), output_dir=tmp_path)
     assert sorted(set(more.rows()["aux_weight"])) == [0, 1, 10]
+    assert [session.command for session in folder.read_run().sessions] == [[], []]
+    assert SweepFolder(finished).read_run().sessions[0].command[0] == "sweep"
+
+
+def test_keywords_replace_fields_of_a_settings_object(tmp_path):
+    settings = SweepSettings("digits", hidden_sizes=[4], aux_weights=[0], seeds=[1], num_train_epochs=1, num_chains=1)
+    folder = run_sweep(settings, output_dir=tmp_path, max_train_samples=40, num_train_epochs=2.0, num_draws=6)
+    record = folder.read_run()
+    assert record.settings.sampling["num_draws"] == 6
+    assert record.settings.training["num_train_epochs"] == 2
+    assert record.train_samples == 40
+    assert settings.num_train_epochs == 1
 
 
 def test_a_sweep_in_python_names_the_field_of_an_error(tmp_path):
     for settings, message in (
         ({"recipe": "mnists"}, "recipe='mnists': allowed are mnist"),
         ({"seeds": [1, 1]}, r"seeds=\[1, 1\]: allowed are different numbers"),
+        ({"seeds": []}, r"seeds=\[\]: allowed"),
+        ({"seeds": 3}, "seeds=3: allowed are lists of integers"),
+        ({"num_train_epochs": 2.5}, "num_train_epochs=2.5: allowed are integers"),
+        ({"num_train_epochs": "2"}, "num_train_epochs='2': allowed are integers"),
+        ({"bf16": "False"}, "bf16='False': allowed are True and False"),
+        ({"recipe": None}, "recipe=None: allowed are texts"),
+        ({"nun_draws": 4}, "nun_draws=4: no setting has this name; did you mean num_draws"),
         ({"memory_gib": 0}, "memory_gib=0: allowed are finite numbers above 0"),
     ):
         with pytest.raises(InputError, match=message):

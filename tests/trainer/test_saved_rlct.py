@@ -11,6 +11,8 @@ import pytest
 from selfmod_hf import LLCResult, estimate_checkpoints, load_images, replicate_rlct
 from selfmod_hf.cli import main
 from selfmod_hf.data import make_task
+from selfmod_hf.errors import InputError
+from selfmod_hf.hub.saved import SavedNetwork
 from selfmod_hf.hub.upload import Target, push_model
 from selfmod_hf.trainer.saved_rlct import saved_checkpoints
 
@@ -48,6 +50,12 @@ def test_a_published_rlct_is_replicated_as_by_the_command(loopback_hub, small_mo
 def test_a_network_that_was_not_published_cannot_be_replicated(small_model):
     with pytest.raises(ValueError, match=r"has no rlct\.json beside it on the Hub$"):
         replicate_rlct(str(small_model))
+
+
+@pytest.mark.parametrize(("field", "value"), [("revision", "main"), ("subfolder", "h8")])
+def test_a_place_beside_a_saved_network_is_rejected(small_model, field, value):
+    with pytest.raises(InputError, match=f"^{field}='{value}': allowed if `model` is an id"):
+        replicate_rlct(SavedNetwork(str(small_model)), **{field: value})
 
 
 def test_checkpoints_have_the_same_noise_and_name_their_weights(tmp_path):
