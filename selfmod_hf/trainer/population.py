@@ -38,8 +38,9 @@ _LENT = threading.RLock()
 # dimensions of a batch for all members: a batch for each member has one more
 _DIMENSIONS = {"pixel_values": 4, "attention_mask": 2, "offsets": 1}
 
-# for the plain forward, in place of the configuration's own
+# of the stacked network's configuration, which its forward reads
 _PLAIN_OUTPUT = {"return_dict": True, "output_hidden_states": False, "output_attentions": False}
+_TARGET_FIELDS = ("detach_targets", "target_source", "target_normalization")
 
 MEMBERS_FILE = "population.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -100,6 +101,7 @@ class SelfModelingPopulation(nn.Module):
         self.main_input_name = self.model_class.main_input_name
         self._configs = [self.config_of(member) for member in members]
         self._penalty = max(own.activation_penalty for own in self._configs)
+        self._targets = [tuple(getattr(own, name) for name in _TARGET_FIELDS) for own in self._configs]
         self.target_sources = tuple(own.target_source for own in self._configs)
         networks = []
         for member in members:
@@ -108,6 +110,7 @@ class SelfModelingPopulation(nn.Module):
                 set_seed(member.seed)
                 networks.append(self.model_class(config_of_member))
         self.stacked = stack_in_place(networks)
+        _set_fields(self.stacked.config, _PLAIN_OUTPUT)
         self.register_buffer("term_weights", self._exact_weights(), persistent=False)  # (terms, K)
 
     def _exact_weights(self) -> Tensor:
@@ -220,12 +223,10 @@ class SelfModelingPopulation(nn.Module):
         items = self._items_by_member(num_items_in_batch, shared)
         with nullcontext() if torch.compiler.is_compiling() else _LENT:
             parts = []
-            plain: SelfModelingConfig = self.stacked.config  # the plain forward reads it
-            plain.activation_penalty = self._penalty  # above 0, the plain forward computes that term
             for block, own in self._blocks():
-                plain.detach_targets = own.detach_targets
-                plain.target_source = own.target_source
-                plain.target_normalization = own.target_normalization
+                # a penalty above 0 makes the plain forward compute that term
+                fields = {name: getattr(own, name) for name in _TARGET_FIELDS}
+                _set_fields(self.stacked.config, {**fields, "activation_penalty": self._penalty})
                 targets = None
                 if own.target_source not in INSIDE:
                     targets = self_model_targets
@@ -270,8 +271,7 @@ class SelfModelingPopulation(nn.Module):
 
         They have the same targets. Their other values are numbers, which one computation can take from each.
         """
-        targets = [(own.detach_targets, own.target_source, own.target_normalization) for own in self._configs]
-        for members, _ in runs_of(targets):
+        for members, _ in runs_of(self._targets):
             for chunk in chunk_ranges(len(members), self.block_size or len(members)):
                 block = range(members.start + chunk.start, members.start + chunk.stop)
                 yield block, self._configs[block.start]
@@ -285,7 +285,7 @@ class SelfModelingPopulation(nn.Module):
         state.update(self.stacked.named_buffers())
         if len(members) < len(self):
             state = _at(part, state)
-        given: dict[str, Any] = {**batch, **_PLAIN_OUTPUT}
+        given: dict[str, Any] = dict(batch)
         dims: dict[str, Any] = dict.fromkeys(given)
         if not shared:
             for name, value in batch.items():
@@ -359,6 +359,13 @@ def is_shared(batch: Tensors) -> bool:
     """Return whether a batch is one for all members."""
     dimensions = {name: value.dim() for name, value in batch.items()}
     return bool(dimensions.items() & _DIMENSIONS.items())
+
+
+def _set_fields(config: SelfModelingConfig, fields: Mapping[str, Any]) -> None:
+    """Set the fields that differ, because a strict configuration takes time to check a value."""
+    for name, value in fields.items():
+        if getattr(config, name) != value:
+            setattr(config, name, value)
 
 
 def _at(index: int | slice, tensors: Tensors) -> dict[str, Tensor]:
