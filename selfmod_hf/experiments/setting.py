@@ -122,9 +122,15 @@ def typed_value(owner: type, name: str, value: Any) -> Any:
     if not all(map(_is_checked, choices)):
         return value
     for choice in choices:
-        found = _in_type(value, choice)
-        if found is not NOT_USABLE:
-            return found
+        if get_origin(choice) is not list:
+            found = _in_type(value, choice)
+            if found is not NOT_USABLE:
+                return found
+        elif isinstance(value, (list, tuple, range)):
+            (of_entries,) = get_args(choice)
+            entries = [_in_type(entry, of_entries) for entry in value]
+            if NOT_USABLE not in entries:
+                return entries
     named = " or ".join(map(_words, choices))
     raise InputError(name, value, f"allowed are {named}")
 
@@ -149,50 +155,25 @@ def _is_checked(hint: Any) -> bool:
 
 
 def _in_type(value: Any, hint: Any) -> Any:
-    """Return the value in a type. NOT_USABLE: it is of another one."""
+    """Return the value in a type other than a list. NOT_USABLE: it is of another type."""
     origin = get_origin(hint)
-    if origin is list:
-        return _list_in_type(value, get_args(hint)[0])
     if origin is Literal:
         is_usable = any(value is choice or value == choice for choice in get_args(hint))
     elif origin is Mapping:
         is_usable = isinstance(value, Mapping)
-    elif hint is int:
-        return _integer(value)
-    elif hint is float:
-        return _number(value)
     elif hint is str and isinstance(value, os.PathLike):
         return os.fspath(value)
-    else:
+    elif hint not in (int, float):
         is_usable = isinstance(value, hint)
+    elif isinstance(value, bool):
+        is_usable = False
+    elif isinstance(value, Integral):
+        return int(value)
+    elif isinstance(value, Real) and (hint is float or float(value).is_integer()):
+        return hint(float(value))  # numpy's too, which JSON does not know
+    else:
+        is_usable = False
     return value if is_usable else NOT_USABLE
-
-
-def _list_in_type(value: Any, hint: Any) -> Any:
-    if not isinstance(value, (list, tuple, range)):
-        return NOT_USABLE
-    found = [_in_type(entry, hint) for entry in value]
-    return NOT_USABLE if NOT_USABLE in found else found
-
-
-def _integer(value: Any) -> Any:
-    if isinstance(value, bool):
-        return NOT_USABLE
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real) and float(value).is_integer():
-        return int(float(value))
-    return NOT_USABLE
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool):
-        return NOT_USABLE
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):  # numpy's too, which JSON does not know
-        return float(value)
-    return NOT_USABLE
 
 
 def _words(hint: Any) -> str:
