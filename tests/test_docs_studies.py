@@ -52,7 +52,7 @@ def test_a_sweep_in_python(tmp_path, monkeypatch, capsys):
     (snippet,) = [snippet for snippet in snippets("studies.md") if "run_sweep" in snippet]
     exec(snippet, {})
     assert "weight_width" in capsys.readouterr().out
-    assert (tmp_path / "runs" / "small" / "report.html").is_file()
+    assert (tmp_path / "runs/small/report/report.html").is_file()
 
 
 def test_the_sweeps_plan_is_printed(tmp_path, monkeypatch, capsys):

@@ -207,6 +207,7 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys):
     assert "--output_dir='file/inside'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_no_network_and_no_cache_says_what_to_do(tmp_path):
     env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     done = subprocess.run(

@@ -138,6 +138,7 @@ def test_convolutional_rows_and_settings(cifar10):
     assert "h16-aw0-seed1" in run["sessions"][0]["seconds"]  # one by one: on a CPU company gains nothing
 
 
+@pytest.mark.slow
 def test_dry_run_takes_the_time_of_real_steps(datasets, tmp_path, capsys):
     flags = ["sweep", *CIFAR10, f"--dataset_name={datasets / 'uoft-cs/cifar10'}", f"--output_dir={tmp_path / 'new'}"]
     assert main([*flags, "--dry_run"]) == 0

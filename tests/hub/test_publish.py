@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
@@ -53,6 +54,7 @@ for argv in (["rlct", "--model=me/none"], ["train", "--backbone_name=me/none"], 
 """
 
 
+@pytest.mark.slow
 def test_what_is_not_on_the_hub_is_named_by_its_flag(loopback_hub, tmp_path):
     run = [sys.executable, "-c", NOT_THERE]
     for url in (loopback_hub.url, "http://127.0.0.1:9"):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from huggingface_hub import ModelCard
 
 from tests.loopback_hub import Trouble, no_faults
@@ -23,6 +24,7 @@ assert abs(classify("dull. " * 30)[0]["score"] - answers[1]["score"]) < 1e-6  # 
 """
 
 
+@pytest.mark.slow
 def test_imdb_from_the_hub_to_the_hub(loopback_hub, tmp_path):
     def selfmod(*flags: str) -> str:
         script = str(ROOT / "scripts" / ("train.py" if flags[0] == "train" else "estimate_rlct.py"))

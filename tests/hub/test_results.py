@@ -135,6 +135,7 @@ def test_local_folders(small_sweep, small_model, tmp_path):
         load_results(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_published_figure_is_checked(loopback_hub, small_model, tmp_path):
     """With nothing typed but the name: the published settings and data, and other random numbers."""
     push_model(loopback_hub.api(), small_model, Target("me/net"))
@@ -174,6 +175,7 @@ def test_a_figure_of_a_published_sweep_is_checked(loopback_hub, small_sweep, tmp
     assert LLCResult.load(tmp_path / "rlct.json").settings.num_samples == 200
 
 
+@pytest.mark.slow
 def test_the_data_of_a_published_figure_are_found(loopback_hub, tmp_path):
     """A data set of the user's own: id, columns, number of samples, size of images."""
     folder = tmp_path / "net"

@@ -363,6 +363,7 @@ def test_a_picture_is_uploaded_in_a_browser(browser, page, of_colours, explore, 
     assert [url for url in requested(browser) if not url.startswith((page, "data:", f"blob:{page}"))] == []
 
 
+@pytest.mark.slow
 def test_the_app_refuses_what_publishes_nothing(tmp_path):
     pytest.importorskip("gradio", reason="needs gradio (pip install 'selfmod_hf[space]')")
     for flags, message in ((["--repo", str(tmp_path)], "holds neither"), ([], "name a repository")):

@@ -27,6 +27,7 @@ print(replicate_rlct("me/net", seed=0).text)
 COMMAND = "import sys; from selfmod_hf.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
+@pytest.mark.slow
 def test_a_published_rlct_is_replicated_as_by_the_command(loopback_hub, small_model, tmp_path):
     push_model(loopback_hub.api(), small_model, Target("me/net"))
 
