@@ -112,13 +112,27 @@ def _weights_of(folder: Path, networks: Iterable[str]) -> dict[str, str]:
 # ---- a model ----
 
 
+# entries of rlct.json that the table does not show, and settings that it shows as missing if they are not recorded
+_NOT_SHOWN: dict[str, Any] = {"llc_per_chain": [], "distance_per_chain": [], "acceptance_rate": None}
+_OPTIONAL_SETTINGS: dict[str, Any] = {"nbeta_rule": "", "num_samples": 0, "options": {}}
+
+
 def _checked_model(path: Path, weights: str | None) -> pd.DataFrame:
-    rlct = LLCResult.from_dict(read_json(path), path)
+    content = {**_NOT_SHOWN, **read_json(path)}
+    settings = content.get("settings")
+    missing = []
+    if isinstance(settings, dict):
+        missing = [name for name in _OPTIONAL_SETTINGS if name not in settings]
+        content["settings"] = {**_OPTIONAL_SETTINGS, **settings}
+    rlct = LLCResult.from_dict(content, path)
     own = belongs(rlct.weights_sha256, weights)
     if own is False:
         problem = "describes other weights than those of the model; estimate it again (selfmod rlct)"
         raise InputError("file", str(path), problem)
-    return pd.DataFrame([_row_of(rlct) | {"weights_checked": own is True}])
+    row = _row_of(rlct) | {"weights_checked": own is True}
+    for name in missing:
+        row[f"rlct_{name}"] = None
+    return pd.DataFrame([row])
 
 
 def _row_of(rlct: LLCResult) -> dict[str, Any]:

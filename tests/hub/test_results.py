@@ -191,3 +191,17 @@ def test_the_data_of_a_published_figure_are_found(loopback_hub, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "data ylecun/mnist, train; seed 1" in done.stdout.splitlines()[0]
     assert "disagrees with the published" in done.stdout.splitlines()[-1].lower()
+
+
+def test_a_file_of_the_needed_entries_alone_is_read(tmp_path):
+    settings = {
+        "sampler": "sgld", "step_size": 1e-4, "localization": 100.0, "batch_size": 512, "num_chains": 4,
+        "num_draws": 1000, "num_burnin_steps": 500, "seed": 0, "preset": None,
+    }  # fmt: skip
+    entries = {"llc": 1.0, "standard_error": 0.1, "status": "ok", "status_reason": "", "nbeta": 80.0}
+    entries |= {"rhat": 1.0, "ess": 100.0, "init_loss": 0.1, "settings": settings}
+    (tmp_path / "rlct.json").write_text(json.dumps(entries))
+    table = load_results(tmp_path)
+    assert table["rlct"].tolist() == [1.0]
+    assert table["rlct_num_samples"].tolist() == [None]
+    assert table["rlct_num_draws"].tolist() == [1000]
