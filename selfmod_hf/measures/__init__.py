@@ -1,6 +1,6 @@
 """Further measures of a trained network, beside accuracy, weight width and RLCT. docs/measures.md defines each.
 
-The functions of arrays are pure. `measure_network` runs a network once over its data and calls them.
+The functions of arrays are pure. `measure_network` runs a network over its data and calls them.
 """
 
 from .hidden import dead_units, effective_rank, mean_square

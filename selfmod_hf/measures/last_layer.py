@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from .predictions import accuracy
+
 GRID = 100  # steps from no pruned weight to all
 
 
@@ -51,19 +53,14 @@ def prunable_share(weight: Tensor, bias: Tensor, features: Tensor, labels: Tenso
     weight = weight.detach().to(features)
     bias = bias.detach().to(features)
     order = weight.abs().flatten().argsort()
-    least = _accuracy(weight, bias, features, labels) - loss
+    least = accuracy(features @ weight.T + bias, labels) - loss
     share = 0.0
     for step in range(1, GRID + 1):
         count = weight.numel() * step // GRID
         pruned = weight.flatten().clone()
         pruned[order[:count]] = 0
-        if _accuracy(pruned.view_as(weight), bias, features, labels) < least:
+        logits = features @ pruned.view_as(weight).T + bias  # (N, C)
+        if accuracy(logits, labels) < least:
             break
         share = count / weight.numel()
     return share
-
-
-def _accuracy(weight: Tensor, bias: Tensor, features: Tensor, labels: Tensor) -> float:
-    logits = features @ weight.T + bias  # (N, C)
-    correct = logits.argmax(dim=1) == labels  # (N,)
-    return float(correct.double().mean())

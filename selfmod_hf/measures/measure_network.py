@@ -18,7 +18,7 @@ from ..models import SelfModelingPreTrainedModel
 from .hidden import dead_units, effective_rank, mean_square
 from .last_layer import prunable_share, unit_free_width
 from .modelability import modelability
-from .predictions import calibration_error
+from .predictions import accuracy, calibration_error
 
 MEASURES = (
     "activation_mean_square",
@@ -49,11 +49,6 @@ class Observed:
     features: Tensor
     logits: Tensor
     labels: Tensor
-
-    def accuracy(self) -> float:
-        """Return the share of the samples that are classified correctly."""
-        correct = self.logits.argmax(dim=1) == self.labels  # (N,)
-        return float(correct.double().mean())
 
 
 @torch.no_grad()
@@ -180,7 +175,8 @@ class _Network:
             return None
         some = self.data.test.batch(spread(len(self.data.test), FITTED))
         size = float(some["pixel_values"].std())
-        return observe(self.model, self.data.test, noise=NOISE * size).accuracy()
+        noisy = observe(self.model, self.data.test, noise=NOISE * size)
+        return accuracy(noisy.logits, noisy.labels)
 
     def modelability(self) -> float:
         rows = spread(len(self.data.train), FITTED)

@@ -6,6 +6,22 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Return the share of the samples that are classified correctly.
+
+    Args:
+        logits: (N, C).
+        labels: (N,), classes.
+
+    Example:
+        >>> import torch
+        >>> accuracy(torch.tensor([[0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 1]))
+        0.5
+    """
+    correct = logits.argmax(dim=1) == labels  # (N,)
+    return float(correct.double().mean())
+
+
 def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
     """Return the expected calibration error: the mean distance between confidence and accuracy.
 

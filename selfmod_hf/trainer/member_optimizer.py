@@ -23,6 +23,7 @@ from transformers import TrainingArguments
 from ..errors import InputError
 from .member import Member, runs_of
 from .population import SelfModelingPopulation
+from .shares import has_members
 
 State = dict[str, Any]
 
@@ -172,11 +173,12 @@ class MemberOptimizer:
                 values["momentum_buffer"] = torch.zeros_like(parameter[place.members])
             complete = state.setdefault(place.index, {})
             for name, value in values.items():
-                if _has_members(value):
-                    zeros = torch.zeros_like(parameter, dtype=value.dtype)
-                    complete.setdefault(name, zeros)[place.members] = value
-                else:
+                if not has_members(value):
                     complete[name] = value
+                    continue
+                if name not in complete:
+                    complete[name] = torch.zeros_like(parameter, dtype=value.dtype)
+                complete[name][place.members] = value
         group = dict(state_dict["param_groups"][0], params=list(range(len(self.parameters))))
         return {"state": state, "param_groups": [group]}
 
@@ -200,7 +202,7 @@ class MemberOptimizer:
             if place.index in state_dict["state"]:
                 values = dict(state_dict["state"][place.index])
                 for name, value in values.items():
-                    values[name] = value[place.members] if _has_members(value) else value
+                    values[name] = value[place.members] if has_members(value) else value
                 state[number] = values
         groups = []
         first = 0
@@ -250,7 +252,3 @@ def decayed_names(model: torch.nn.Module, patterns: Sequence[str]) -> list[str]:
             raise InputError("weight_decay_parameters", pattern, problem)
         found += own
     return sorted(set(found))
-
-
-def _has_members(value: Any) -> bool:
-    return torch.is_tensor(value) and value.dim() > 0

@@ -85,7 +85,7 @@ class MemberShares:
         part = slice(self.own.start, self.own.stop)
         taken = dict(everything)
         for name, value in everything.items():
-            if _has_members(value):
+            if has_members(value):
                 taken[name] = value[part]
         return taken
 
@@ -97,7 +97,7 @@ class MemberShares:
         return {**everything, "state": state}
 
 
-def _has_members(value: Any) -> bool:
+def has_members(value: Any) -> bool:
     """Return whether a value has the members as its first dimension.
 
     An element-wise optimizer keeps numbers (steps), and tensors of its parameter's shape (K, ...).
@@ -110,7 +110,7 @@ def _has_members(value: Any) -> bool:
 def _joined(parts: list[Values], name: str) -> Any:
     """Return one value for all members from the shares' values. Numbers are the same in all shares."""
     values = [part[name] for part in parts]
-    if _has_members(values[0]):
+    if has_members(values[0]):
         return torch.cat(values)
     return values[0]
 
