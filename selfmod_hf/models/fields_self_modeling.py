@@ -22,6 +22,7 @@ MOST_PIXELS = 16_384  # of one side
 MOST_LAYERS = 1_000
 
 _DTYPES = ("float32", "float64", "bfloat16", "float16")
+INSIDE = ("own", "shuffled")  # a target_source that the network has for itself
 NETWORK_SOURCE = "network:"  # beginning of a target_source with the name of another network
 SIZES = f"allowed are integers from 1 to {MOST}"
 
@@ -78,7 +79,7 @@ def label_names_field(value: Any) -> None:
 def source_field(value: Any) -> None:
     """Check the origin of the targets."""
     is_network = value.startswith(NETWORK_SOURCE) and value != NETWORK_SOURCE
-    if value not in ("own", "shuffled", "random") and not is_network:
+    if value not in (*INSIDE, "random") and not is_network:
         raise ValueError(f"allowed are own, shuffled, random, {NETWORK_SOURCE}<folder or Hub id>")
 
 

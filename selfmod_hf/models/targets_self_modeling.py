@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .configuration_self_modeling import SelfModelingConfig
+from .fields_self_modeling import INSIDE
 from .losses_self_modeling import at_least_float32
 
 # The activations of this thread's current forward call. Several threads may call one network at once.
@@ -207,7 +208,7 @@ def choose_targets(config: SelfModelingConfig, own: Tensor, given: Tensor | None
         ValueError: missing targets, or targets of another size or for another source.
     """
     source = config.target_source
-    is_outside = source not in ("own", "shuffled")
+    is_outside = source not in INSIDE
     if given is not None and (not is_outside or given.shape != own.shape):
         raise ValueError(
             f"self_model_targets: of shape {tuple(given.shape)} with target_source={source!r}; allowed are "

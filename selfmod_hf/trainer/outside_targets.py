@@ -16,10 +16,9 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, load_model
+from ..models.fields_self_modeling import INSIDE, NETWORK_SOURCE
 
-INSIDE = ("own", "shuffled")  # sources that the network has for itself
 _INPUTS = ("pixel_values", "input_ids", "attention_mask", "offsets", "token_type_ids", "inputs_embeds")
-NETWORK_SOURCE = "network:"  # begins a source that names another network
 _SEED = 0  # of the random projection, which is the same for all networks
 
 

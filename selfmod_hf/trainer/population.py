@@ -23,10 +23,10 @@ from transformers import set_seed
 
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, model_class_of
+from ..models.fields_self_modeling import INSIDE
 from ..stacking import chunk_ranges, map_copies, stack_in_place
 from .checkpoints import load_weights
 from .member import Member, runs_of
-from .outside_targets import INSIDE
 from .terms import TERMS
 
 Tensors = Mapping[str, Tensor]  # by name

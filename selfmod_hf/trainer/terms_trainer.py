@@ -11,8 +11,9 @@ import torch
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
+from ..models.fields_self_modeling import INSIDE
 from ..models.losses_self_modeling import SelfModelingOutput, classification_losses, self_modeling_losses
-from .outside_targets import INSIDE, OutsideTargets
+from .outside_targets import OutsideTargets
 from .processes import share_state
 from .pushing import PushingTrainer
 from .terms import TERMS, ByName, SampleTerms, Tensors, TermSums, means_over_labels
