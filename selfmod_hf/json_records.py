@@ -102,23 +102,29 @@ def problem_of(error: ValidationError) -> str:
 class NetworkKeys(Record):
     """Distinguishes the networks of a sweep.
 
+    A table has further columns: one for each setting in which arms differ (`SweepRun.axes`).
+
     Attributes:
         task: name of the task.
-        hidden_size: width of the hidden layer.
+        hidden_size: width of the last hidden layer. None: the network has none before its heads.
         aux_weight: self-model weight.
         seed: decides the initial weights and the order of samples.
         detach_targets: whether the predicted activations are constants for the gradient.
+        arm: name of the network's arm. Files of version 0.1.0 have none.
     """
 
     task: str
-    hidden_size: int
+    hidden_size: int | None
     aux_weight: Number
     seed: int
     detach_targets: bool
+    arm: str | None = None
 
 
 class NetworkRow(NetworkKeys):
     """Holds row.json: one network of a sweep and its results after training.
+
+    A row has further fields: one for each measure of `SweepRun.measures`, a number or None.
 
     Attributes:
         accuracy: share of the test split, 0..1.
@@ -132,7 +138,7 @@ class NetworkRow(NetworkKeys):
         rlct_rhat: split R-hat of the kept draws.
         rlct_ess: effective sample size of the kept draws.
         train_loss: cross-entropy over the training set at the trained weights, nats.
-        num_epochs: epochs of training.
+        num_epochs: epochs of training, fewer than planned if a stopping rule ended it.
         batch_size: samples of a training step.
         learning_rate: of the optimizer.
         weights_sha256: of the network's model.safetensors. Files of version 0.1.0 have none.
@@ -261,6 +267,22 @@ class SweepData(Record):
     max_test_samples: int | None = None
 
 
+class ArmRecord(Record):
+    """Describes an arm of a study: fields of `Arm`.
+
+    Attributes:
+        name: it begins the names of its networks.
+        changes: the settings in which it differs from the base, by name.
+        panel: it is compared with arms of the same panel.
+        baseline: name of the arm that it is compared with.
+    """
+
+    name: str
+    changes: dict[str, Any]
+    panel: str = ""
+    baseline: str
+
+
 class RecordedSettings(Record):
     """Holds the common settings of a sweep's networks: `Plan.settings`.
 
@@ -269,12 +291,14 @@ class RecordedSettings(Record):
         training: fields of `SelfModelingTrainingArguments`.
         sampling: arguments of `estimate_llc`.
         data: the data set, and limits on its size.
+        network: settings of the network in place of the recipe's. Missing if there are none.
     """
 
     task: str
     training: dict[str, Any]
     sampling: dict[str, Any]
     data: SweepData
+    network: dict[str, Any] = {}
 
 
 class PopulationSeconds(Record):
@@ -311,6 +335,9 @@ class SweepRun(Record):
         versions: package -> version.
         machine: system, device and number of cores.
         git_commit: of the package's checkout.
+        arms: of the study, in their order. Version 0.1.0 did not record them.
+        axes: the settings in which arms differ. Each is a column of the tables.
+        measures: names of the further measures. Each is a column of the results.
         sessions: the calls of `selfmod sweep` on the folder.
     """
 
@@ -322,4 +349,7 @@ class SweepRun(Record):
     versions: dict[str, str] = {}
     machine: dict[str, Any] = {}
     git_commit: str | None = None
+    arms: list[ArmRecord] = []
+    axes: list[str] = []
+    measures: list[str] = []
     sessions: list[Session]

@@ -38,6 +38,7 @@ from ..errors import InputError
 from ..files import read_json, to_json, write_file
 from ..json_records import CurvePoint, NetworkRow, NetworkRun, Record, SweepRun
 from ..weights import KEY, WEIGHTS, belongs, weights_sha256
+from .arms import Arm, arm_of_row, network_name
 from .plan import Cell
 
 if TYPE_CHECKING:
@@ -51,11 +52,11 @@ CURVE_RLCT_COLUMNS = ("rlct", "rlct_standard_error", "rlct_status")  # only if R
 _NOT_IN_CURVES = {"rlct", "rlct_standard_error", "rlct_status", KEY}  # not in each file
 RESULT_COLUMNS = tuple(name for name in NetworkRow.model_fields if name != KEY)
 CURVE_COLUMNS = tuple(name for name in CurvePoint.model_fields if name not in _NOT_IN_CURVES)
-CELL_KEYS = ["hidden_size", "aux_weight", "seed", "detach_targets"]
-KEYS = ["task", "hidden_size", "detach_targets", "aux_weight", "seed"]
+KEYS = ["task", "arm", "seed"]  # of one network
+ORDER = ["task", "hidden_size", "detach_targets", "aux_weight", "arm", "seed"]  # of rows
 # columns of texts, integers and truth values. All others are numbers, also those of nulls alone.
 _NOT_NUMBERS = {
-    "task", "rlct_status", "rlct_status_reason", "rlct_preset", KEY, "hidden_size", "seed", "epoch", "num_epochs",
+    "task", "arm", "rlct_status", "rlct_status_reason", "rlct_preset", KEY, "hidden_size", "seed", "epoch", "num_epochs",
     "batch_size", "detach_targets",
 }  # fmt: skip
 
@@ -170,8 +171,7 @@ class SweepFolder:
 
     def final_weights(self, row: Mapping[str, Any]) -> np.ndarray:
         """Return the final classification weights of a row's network, flattened."""
-        keys = {key: row[key] for key in CELL_KEYS}
-        path = self.cells / Cell(**keys).name / WEIGHTS
+        path = self.cells / network_name(row["arm"], row["seed"]) / WEIGHTS
         try:
             with safe_open(path, "np") as file:
                 weights = file.get_tensor("classifier.weight")
@@ -214,7 +214,7 @@ class SweepFolder:
         records = []
         for cell in self.networks():
             records.append(NetworkRow.read(cell / "row.json"))
-        rows = self._table(records, KEYS)
+        rows = self._table(records, ORDER)
         rows["at_chance"] = False
         if self.keep_chance:
             return rows
@@ -232,23 +232,48 @@ class SweepFolder:
         records: list[CurvePoint] = []
         for cell in self.networks():
             records += CurvePoint.read_list(cell / "curve.json")
-        return self._table(records, [*KEYS, "epoch"])
+        return self._table(records, [*ORDER, "epoch"])
+
+    def arms(self) -> list[Arm]:
+        """Return the arms of the finished networks, in the order of the study.
+
+        A folder of version 0.1.0 does not record them, so they follow from its rows.
+
+        Raises:
+            InputError: no network is finished, or a file is broken.
+        """
+        run = self.read_run()
+        found: dict[str, Arm] = {}
+        for arm in run.arms if run is not None else []:
+            found[arm.name] = Arm(arm.name, arm.changes, arm.panel, arm.baseline)
+        rows = self.rows()
+        for row in rows.to_dict("records"):
+            found.setdefault(row["arm"], arm_of_row(row))
+        finished = set(rows["arm"])
+        return [arm for arm in found.values() if arm.name in finished]
 
     def _table(self, records: Sequence[Record], order: list[str]) -> pd.DataFrame:
         """Return records as a table. A column without any value in them is left out."""
         if not records:
             raise InputError("folder", str(self.path), "holds no finished network of a sweep")
         entries = []
-        present: set[str] = set()
+        present: dict[str, None] = {}  # in their order
         for record in records:
-            entries.append(record.to_dict())
-            present |= record.model_fields_set
-        columns = type(records[0]).model_fields
-        names = [name for name in columns if name in present]
+            entry = record.to_dict()
+            if entry.get("arm") is None:  # of version 0.1.0
+                entry["arm"] = arm_of_row(entry).name
+            present |= dict.fromkeys(entry)
+            entries.append(entry)
+        known = list(type(records[0]).model_fields)
+        names = [name for name in known if name in present]
+        names += [name for name in present if name not in known]  # axes and measures
         table = pd.DataFrame(entries, columns=names)
         table = table.sort_values(order, ignore_index=True)
-        numbers = [name for name in names if name not in _NOT_NUMBERS]
-        return table.astype(dict.fromkeys(numbers, float))
+        numbers = [name for name in known if name in names and name not in _NOT_NUMBERS]
+        table = table.astype(dict.fromkeys(numbers, float))
+        if table["hidden_size"].isna().any():
+            return table.astype({"hidden_size": "Int64"})
+        return table
 
     def chance_level(self) -> float | None:
         """Return the highest accuracy of a network no better than guessing, or None if it is unknown.
@@ -277,11 +302,6 @@ class SweepFolder:
         if not isinstance(names, dict) or not names:
             return None
         return 1 / len(names)
-
-    def finished_cells(self) -> list[Cell]:
-        """Return the cells of the rows, in their order."""
-        keys = self.rows()[CELL_KEYS]
-        return [Cell(**row) for row in keys.to_dict("records")]
 
     def write_tables(self, into: Path | None = None) -> None:
         """Write results.json, results.parquet and curves.parquet from the finished cells.

@@ -38,7 +38,7 @@ def default_folder(args: Any, changed: Mapping[str, Any] | None = None) -> str:
     weight = f"aw{args.aux_weight:g}"
     parts.append(weight if args.detach_targets else f"{weight}-attached")
     for name, value in (changed or {}).items():
-        parts.append(f"{name}_{_text_of(value)}")
+        parts.append(f"{name}_{text_of_value(value)}")
     parts.append(f"seed{args.seed}")
     return str(Path("runs", _without_special("-".join(parts))))
 
@@ -60,7 +60,7 @@ def _name_of(place: str) -> str:
     return f"{path.name}-{_short_hash(str(path))}"
 
 
-def _text_of(value: Any) -> str:
+def text_of_value(value: Any) -> str:
     """Return a value as a part of a name. Different values get different texts."""
     text = str(value)
     safe = _without_special(text)

@@ -184,12 +184,18 @@ def _of_sweep(results: Path, run: Path) -> pd.DataFrame:
     for name, value in _shared_settings(SweepRun.read(run)).items():
         if f"rlct_{name}" not in table:
             table[f"rlct_{name}"] = [value] * len(table)  # one by one, because a value may be a dict
+    table.insert(0, "network", _arms_of(table) + "-seed" + table["seed"].astype(str))
+    return table
+
+
+def _arms_of(table: pd.DataFrame) -> pd.Series:
+    """Return the name of each network's arm. Version 0.1.0 had no column of them."""
+    if "arm" in table:
+        return table["arm"]
     sizes = table["hidden_size"].astype(str)
     weights = table["aux_weight"].map("{:g}".format)
     attached = table["detach_targets"].map({True: "", False: "-attached"})
-    seeds = table["seed"].astype(str)
-    table.insert(0, "network", "h" + sizes + "-aw" + weights + attached + "-seed" + seeds)
-    return table
+    return "h" + sizes + "-aw" + weights + attached
 
 
 def _shared_settings(run: SweepRun) -> dict[str, Any]:

@@ -36,6 +36,7 @@ MEANINGS = {
     "aux_weight": "weight of the self-modeling loss (the paper's AW); 0 is the baseline",
     "seed": "of the initial weights and the order of the samples",
     "detach_targets": "whether the predicted activations are constants for the gradient",
+    "arm": "name of the network's arm, the networks that differ by their seed only",
     "accuracy": "share of the test split classified rightly",
     "weight_width": "standard deviation of the last classification layer's weights",
     "rlct": "local learning coefficient of the pruned network; null where a chain diverged",

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import pandas as pd
 
+from ..experiments.arms import Arm
 from ..experiments.folder import SweepFolder
 from ..experiments.plan import Cell, describe_setting
 from ..json_records import SweepRun
@@ -33,12 +34,14 @@ class SweepResults:
         rows: one row per network, from `SweepFolder.rows`.
         curves: one row per network and epoch, with the column `at_chance` of its network.
         run: content of run.json. None: the file is missing.
+        study: the arms of the networks, in the order of the study.
     """
 
     folder: SweepFolder
     rows: pd.DataFrame
     curves: pd.DataFrame
     run: SweepRun | None
+    study: list[Arm]
 
     @property
     def task(self) -> str:
@@ -100,4 +103,5 @@ def read_results(folder: SweepFolder) -> SweepResults:
         InputError: no network is finished, or a file cannot be used.
     """
     rows = folder.rows()
-    return SweepResults(folder, rows, mark_chance(folder.curves(), rows), folder.read_run())
+    curves = mark_chance(folder.curves(), rows)
+    return SweepResults(folder, rows, curves, folder.read_run(), folder.arms())

@@ -106,8 +106,8 @@ def test_a_comparison_that_cannot_be_made_corrects_no_other():
 
 
 def test_a_curve_without_its_row_is_not_marked():
-    networks = rows({0: [1, 2]}).assign(at_chance=[True, False])
-    curves = pd.concat([networks, rows({1: [3]})]).drop(columns="at_chance")
+    networks = rows({0: [1, 2]}).assign(arm="h64-aw0", at_chance=[True, False])
+    curves = pd.concat([networks, rows({1: [3]}).assign(arm="h64-aw1")]).drop(columns="at_chance")
     assert mark_chance(curves, networks)["at_chance"].tolist() == [True, False, False]
 
 

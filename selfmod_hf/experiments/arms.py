@@ -1,0 +1,223 @@
+"""The arms of a study: their names, the settings in which each differs from the base, and what each is compared with.
+
+A grid is a product of axes. An axis is a list of values of one setting, or a list of named arms. Arms are compared along
+one axis: the named arms if there are any, else the self-model's weight, else the first axis. The other axes divide the
+arms into panels. Each panel has one baseline.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from ..errors import InputError
+from .folder_names import text_of_value
+from .setting import Values
+
+NAMED = "arms"  # the axis of named arms
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Describe one arm of a study: networks that differ by their seed only.
+
+    Attributes:
+        name: it begins the names of its networks.
+        changes: the settings in which it differs from the base of the study, as fields of `RunSettings`.
+        panel: it is compared with arms of the same panel. Empty: the study has one panel.
+        baseline: name of the arm that it is compared with. A baseline names itself.
+    """
+
+    name: str
+    changes: Values = field(default_factory=dict)
+    panel: str = ""
+    baseline: str = ""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Return whether the arm is the baseline of its panel."""
+        return self.baseline == self.name
+
+
+def make_arms(
+    axes: Mapping[str, Sequence[Any]], named: Mapping[str, Values] | None = None, baseline: str | None = None
+) -> list[Arm]:
+    """Return the product of all axes as arms.
+
+    A baseline of weight 0 predicts nothing, so arms of weight 0 with detached and with attached targets are one arm.
+
+    Args:
+        axes: values of each setting.
+        named: changes of each named arm, a further axis.
+        baseline: the baseline's value on the compared axis, for example a named arm. None: the named arm "baseline", the
+            weight 0, or else the first value.
+
+    Raises:
+        InputError: an axis without a value or with equal values, an unusable name, or an unknown baseline.
+
+    Example:
+        >>> for arm in make_arms({"hidden_sizes": [[8], [16]], "aux_weight": [0.0, 1.0]}):
+        ...     print(arm.name, arm.panel, arm.baseline)
+        h8-aw0 h8 h8-aw0
+        h8-aw1 h8 h8-aw0
+        h16-aw0 h16 h16-aw0
+        h16-aw1 h16 h16-aw0
+    """
+    named = named or {}
+    values = {name: list(entries) for name, entries in axes.items()}
+    for name, entries in values.items():
+        _check_axis(name, entries)
+    for name, changes in named.items():
+        _check_named(name, changes, values)
+    if named:
+        values[NAMED] = list(named)
+    compared = _compared_axis(values)
+    first = _baseline_value(compared, values, baseline)
+    arms: dict[str, Arm] = {}
+    for point in product(*values.values()):
+        chosen = dict(zip(values, point, strict=True))
+        changes = _changes_at(chosen, named)
+        name = arm_name(chosen, changes)
+        others = {axis: value for axis, value in chosen.items() if axis != compared}
+        at_baseline = {**chosen, compared: first} if compared else chosen
+        base_changes = _changes_at(at_baseline, named)
+        own = Arm(name, changes, panel_name(others), arm_name(at_baseline, base_changes))
+        arms.setdefault(name, own)
+    return list(arms.values())
+
+
+def arm_name(chosen: Values, changes: Values) -> str:
+    """Return the name of an arm: its value on each axis, shortened.
+
+    Args:
+        chosen: the value on each axis.
+        changes: of the arm. They replace values on the axes, for example those of a baseline.
+
+    Example:
+        >>> arm_name({"hidden_sizes": [64, 32], "aux_weight": 10.0}, {}), arm_name({"learning_rate": 0.1}, {})
+        ('h64x32-aw10', 'learning_rate_0.1')
+    """
+    parts = []
+    for axis, value in chosen.items():
+        part = _part(axis, changes.get(axis, value))
+        if part:
+            parts.append(part)
+    return "-".join(parts) or "all"
+
+
+def panel_name(chosen: Values) -> str:
+    """Return the name of a panel: its value on each axis except for the compared one, shortened."""
+    parts = []
+    for axis, value in chosen.items():
+        part = _part(axis, value)
+        if part:
+            parts.append(part)
+    return "-".join(parts)
+
+
+def network_name(arm: str, seed: int) -> str:
+    """Return the name of a network, and of its folder."""
+    return f"{arm}-seed{seed}"
+
+
+def arm_of_row(row: Values) -> Arm:
+    """Return the arm of a row without the name of one, as in version 0.1.0.
+
+    Args:
+        row: with `hidden_size`, `aux_weight` and `detach_targets`.
+
+    Example:
+        >>> arm_of_row({"hidden_size": 64, "aux_weight": 10.0, "detach_targets": False}).name
+        'h64-aw10-attached'
+    """
+    changes = {
+        "hidden_sizes": [int(row["hidden_size"])],
+        "aux_weight": float(row["aux_weight"]),
+        "detach_targets": bool(row["detach_targets"]),
+    }
+    baseline = {**changes, "aux_weight": 0.0, "detach_targets": True}
+    panel = {name: value for name, value in changes.items() if name != "aux_weight"}
+    return Arm(arm_name(changes, {}), changes, panel_name(panel), arm_name(baseline, {}))
+
+
+def _part(axis: str, value: Any) -> str:
+    """Return an axis and its value as a part of a name."""
+    if axis == NAMED:
+        return str(value)
+    if axis == "hidden_sizes":
+        return "h" + "x".join(map(str, value))
+    if axis == "aux_weight":
+        return f"aw{value:g}"
+    if axis == "detach_targets":
+        return "" if value else "attached"
+    return f"{axis}_{text_of_value(value)}"
+
+
+def _check_axis(name: str, values: list[Any]) -> None:
+    texts = {repr(value) for value in values}
+    if not values or len(texts) < len(values):
+        raise InputError(name, values, "allowed are one or more values, different from each other")
+
+
+def _check_named(name: str, changes: Any, axes: Values) -> None:
+    """Raise an InputError for a named arm whose name is no part of a folder's name, or whose changes are no mapping."""
+    if not re.fullmatch(r"\w[\w.+-]*", str(name)):
+        raise InputError(NAMED, name, "a name of an arm has letters, digits and . + - _ only")
+    if not isinstance(changes, Mapping):
+        raise InputError(NAMED, f"{name}: {changes!r}", "allowed are the settings in which an arm differs, by name")
+    for field_name in changes:
+        if field_name in axes and len(axes[field_name]) > 1:
+            raise InputError(NAMED, f"{name}: {field_name}", "is an axis of the grid as well; give it in one place")
+
+
+def _compared_axis(axes: Values) -> str | None:
+    """Return the axis along which arms are compared. None: there is no axis."""
+    for axis in (NAMED, "aux_weight"):
+        if axis in axes and len(axes[axis]) > 1:
+            return axis
+    for axis, values in axes.items():
+        if len(values) > 1:
+            return axis
+    return "aux_weight" if "aux_weight" in axes else next(iter(axes), None)
+
+
+def _baseline_value(compared: str | None, axes: Values, baseline: str | None) -> Any:
+    """Return the baseline's value on the compared axis.
+
+    Raises:
+        InputError: the axis does not have the given value.
+    """
+    if compared is None:
+        return None
+    values = axes[compared]
+    if baseline is None:
+        usual = "baseline" if compared == NAMED else 0.0
+        return usual if usual in values else values[0]
+    for value in values:
+        if baseline in (str(value), _part(compared, value)) or _is_number(baseline, value):
+            return value
+    named = ", ".join(str(value) for value in values)
+    raise InputError("baseline", baseline, f"allowed are the values of {compared}: {named}")
+
+
+def _is_number(text: str, value: Any) -> bool:
+    try:
+        return float(text) == value
+    except ValueError:
+        return False
+
+
+def _changes_at(chosen: Values, named: Mapping[str, Values]) -> dict[str, Any]:
+    """Return the changes of an arm with these values on the axes."""
+    changes: dict[str, Any] = {}
+    for axis, value in chosen.items():
+        if axis == NAMED:
+            changes.update(named[value])
+        else:
+            changes.setdefault(axis, value)
+    if changes.get("aux_weight") == 0 and "detach_targets" in chosen:
+        changes["detach_targets"] = True
+    return changes
