@@ -1,8 +1,8 @@
 """The arms of a study: their names, the settings in which each differs from the base, and what each is compared with.
 
-A grid is a product of axes. An axis is a list of values of one setting, or a list of named arms. Arms are compared along
-one axis: the named arms if there are any, else the self-model's weight, else the first axis. The other axes divide the
-arms into panels. Each panel has one baseline.
+A grid is a product of axes. An axis is a list of values of one setting, or a list of named arms. Arms are compared
+along one axis: the named arms if there are any, else the self-model's weight, else the first axis. The other axes
+divide the arms into panels. Each panel has one baseline.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def make_arms(
     Args:
         axes: values of each setting.
         named: changes of each named arm, a further axis.
-        baseline: the baseline's value on the compared axis, for example a named arm. None: the named arm "baseline", the
-            weight 0, or else the first value.
+        baseline: the baseline's value on the compared axis, for example a named arm. None: the named arm "baseline",
+            the weight 0, or else the first value.
 
     Raises:
         InputError: an axis without a value or with equal values, an unusable name, or an unknown baseline.

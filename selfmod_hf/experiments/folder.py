@@ -56,8 +56,8 @@ KEYS = ["task", "arm", "seed"]  # of one network
 ORDER = ["task", "hidden_size", "detach_targets", "aux_weight", "arm", "seed"]  # of rows
 # columns of texts, integers and truth values. All others are numbers, also those of nulls alone.
 _NOT_NUMBERS = {
-    "task", "arm", "rlct_status", "rlct_status_reason", "rlct_preset", KEY, "hidden_size", "seed", "epoch", "num_epochs",
-    "batch_size", "detach_targets",
+    "task", "arm", "rlct_status", "rlct_status_reason", "rlct_preset", KEY, "hidden_size", "seed", "epoch",
+    "num_epochs", "batch_size", "detach_targets",
 }  # fmt: skip
 
 
