@@ -15,6 +15,19 @@ Value = TypeVar("Value")
 
 # fields of the configuration that a member can have for itself
 CONFIG_FIELDS = ("classification_weight", "target_source", "target_normalization", "activation_penalty")
+# Settings of a run that may differ between the members of one population. So may the momentum in `optim_args`.
+# `divide_settings` makes members of such settings.
+MEMBER_FIELDS = (
+    "seed",
+    "aux_weight",
+    "detach_targets",
+    *CONFIG_FIELDS,
+    "learning_rate",
+    "weight_decay",
+    "weight_decay_parameters",
+    "stop_at_train_loss",
+    "early_stopping_patience",
+)
 # a field -> how it begins in a member's name
 _SHORT = {
     "learning_rate": "lr",
@@ -25,6 +38,8 @@ _SHORT = {
     "target_source": "",
     "target_normalization": "",
     "activation_penalty": "ap",
+    "stop_at_train_loss": "stop",
+    "early_stopping_patience": "patience",
 }
 
 
@@ -44,9 +59,11 @@ class Member:
         target_source: the activations that it predicts, as in `SelfModelingConfig`.
         target_normalization: none or rms.
         activation_penalty: its weight of the mean square of the target layers' activations, >= 0.
+        stop_at_train_loss: its training ends after the first epoch with at most this mean classification loss, > 0.
+        early_stopping_patience: its training ends after so many evaluations in a row without an improvement, >= 1.
 
     Raises:
-        InputError: a learning rate, momentum or weight decay outside of its range.
+        InputError: a learning rate, momentum, weight decay or stopping rule outside of its range.
 
     Example:
         >>> Member(seed=1, aux_weight=10.0).name, Member(1, 10.0, target_source="shuffled", weight_decay=0.1).name
@@ -64,6 +81,8 @@ class Member:
     target_source: str | None = None
     target_normalization: str | None = None
     activation_penalty: float | None = None
+    stop_at_train_loss: float | None = None
+    early_stopping_patience: int | None = None
 
     def __post_init__(self) -> None:
         if self.weight_decay_parameters is not None:  # a list, from a file
@@ -75,6 +94,7 @@ class Member:
             raise InputError("momentum", momentum, "allowed are None and numbers from 0 to below 1")
         if decay is not None and not 0 <= decay < math.inf:
             raise InputError("weight_decay", decay, "allowed are None and finite numbers of at least 0")
+        check_rules(self.stop_at_train_loss, self.early_stopping_patience)
 
     @property
     def name(self) -> str:
@@ -112,6 +132,18 @@ class Member:
             if value is not None:
                 found[name] = value
         return found
+
+
+def check_rules(loss: float | None, patience: int | None) -> None:
+    """Check the values of stopping rules.
+
+    Raises:
+        InputError: a loss that is no finite number above 0, or a patience below 1.
+    """
+    if loss is not None and not 0 < loss < math.inf:
+        raise InputError("stop_at_train_loss", loss, "allowed are None and finite numbers above 0")
+    if patience is not None and (not isinstance(patience, int) or patience < 1):
+        raise InputError("early_stopping_patience", patience, "allowed are None and integers of at least 1")
 
 
 def _spelled(value: float | str | tuple[str, ...]) -> str:

@@ -12,7 +12,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 from ..complexity import PRESETS
 from ..errors import InputError
 from ..hub.license import check_license
-from .member import Member
+from .member import Member, check_rules
 
 _COMPILE_MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
@@ -78,6 +78,10 @@ class SelfModelingTrainingArguments(TrainingArguments):
         use_cpu: True on a machine without an accelerator.
         weight_decay_parameters: names of the parameters that decay, with wildcards (``classifier.*``). None: all except
             biases and norms, like transformers.
+        stop_at_train_loss: end the training after the first epoch with at most this mean classification loss. It is
+            the logged `classification_loss` of that epoch. None: no such rule.
+        early_stopping_patience: end the training after so many evaluations in a row that do not improve the evaluated
+            classification loss, or `metric_for_best_model` if it is given. None: no such rule.
         license: of the network in its card, an identifier of the Hub such as ``apache-2.0``. None: the license of the
             card on the Hub, else that of the pretrained backbone, else none.
         logging_nan_inf_filter: False here, so a loss of NaN or infinity is logged unchanged.
@@ -85,7 +89,8 @@ class SelfModelingTrainingArguments(TrainingArguments):
             unused parameters. The package's own networks have none.
 
     Raises:
-        ValueError: a batch size, an accumulation, a number of epochs or a learning rate of 0 or less. An
+        ValueError: a batch size, an accumulation, a number of epochs, a learning rate, a patience or a loss to stop at
+            of 0 or less. Early stopping without evaluations. An
             interval of RLCTs or figures below 0. An unknown `rlct_preset`. A seed outside 0 to 2**32 - 1. fp16 on a
             CPU, because Accelerate (1.15) would train in float32 without a message. Features that these models or
             torch cannot use: half precision for evaluation alone, label smoothing, another order of samples, NEFTune's
@@ -128,6 +133,20 @@ class SelfModelingTrainingArguments(TrainingArguments):
         metadata={
             "help": "Names of the parameters with weight decay, with wildcards, such as classifier.*. "
             "Default: all except biases and norms, as transformers has it."
+        },
+    )
+    stop_at_train_loss: float | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after the first epoch with at most this mean classification loss on the training batches. "
+            "Default: train all epochs."
+        },
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after so many evaluations in a row that do not improve the evaluated classification loss "
+            "(or metric_for_best_model, if given). Default: train all epochs."
         },
     )
     license: str | None = field(
@@ -176,6 +195,9 @@ class SelfModelingTrainingArguments(TrainingArguments):
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise ValueError(f"{name}={value!r}: allowed are finite numbers above 0")
+        check_rules(self.stop_at_train_loss, self.early_stopping_patience)
+        if self.early_stopping_patience is not None:
+            check_evaluates(self, self.early_stopping_patience)
 
     @property
     def n_gpu(self) -> int:
@@ -187,6 +209,13 @@ def _check_tracker(name: str) -> None:
         get_reporting_integration_callbacks([name])
     except ValueError as error:
         raise ValueError(f"report_to={name!r}: {error}") from error
+
+
+def check_evaluates(args: TrainingArguments, patience: int) -> None:
+    """Raise an InputError for early stopping in a training without evaluations."""
+    if name_of(args.eval_strategy) == "no":
+        problem = "allowed with evaluations, that is eval_strategy='epoch' or 'steps', not 'no'"
+        raise InputError("early_stopping_patience", patience, problem)
 
 
 def name_of(choice: Any) -> str:
@@ -228,6 +257,9 @@ def check_for_population(args: SelfModelingTrainingArguments, members: Sequence[
         reject("data_seed", args.data_seed, "allowed is none: each member's order comes from its own seed")
     if args.push_to_hub:
         reject("push_to_hub", True, "allowed is False: push population.member(k)")
+    for member in members:
+        if member.early_stopping_patience is not None:
+            check_evaluates(args, member.early_stopping_patience)
     _check_own_numbers(members, optimizer, schedule, args.lr_scheduler_kwargs or {})
 
 
