@@ -1,44 +1,97 @@
-"""Draw the paper's Figure 2, and four more figures, of a sweep, each as PNG and PDF."""
+"""Draw the figures of a study, each as PNG and PDF: measures over the arms, over epochs and over the training loss."""
 
 from __future__ import annotations
 
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pandas import DataFrame
+from pandas import DataFrame, concat
 
 from ..complexity.weight_width import histogram
 from ..experiments.folder import SweepFolder
 from ..files import write_figure
+from .drawn_measures import COMPLEXITY, MAIN, PUBLISHED
 from .panels import (
-    TITLES,
     Colors,
+    baseline_curve,
+    colors_of,
     draw_epochs,
-    draw_not_ok,
-    draw_over_weights,
+    draw_over_arms,
+    draw_over_loss,
     draw_over_widths,
-    draw_published_over_weights,
-    draw_published_over_widths,
-    means_of,
-    of_width,
-    set_weight_ticks,
-    sorted_values,
-    task_of_rows,
+    draw_published,
+    label_arms,
+    means_of_arms,
+    means_of_epochs,
 )
-from .statistics import ARM, MEASURES, summarize_arms, usable
+from .study_layout import StudyLayout
 from .sweep_results import SweepResults
 
 FORMATS = ("png", "pdf")
 DENSITY_BINS = 80
-KINDS = {"detached": (True, "C0"), "attached": (False, "C1")}
+MAX_PANELS = 6  # side by side
+LEGEND_LINES = 14
+PAPER_SETTINGS = {"hidden_sizes", "aux_weight", "detach_targets"}  # in which arms of the paper's grids differ
+KINDS = {True: ("detached", "C0"), False: ("attached", "C1")}
+
+Places = list[tuple[Axes, str, str]]  # axes, panel, measure
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Keep all that the figures of a study share.
+
+    Attributes:
+        results: of the study.
+        layout: places of the arms.
+        measures: names of the further measures.
+        means: from `means_of_arms`.
+        epochs: from `means_of_epochs`.
+        published: the paper's values by arm and measure, from `compare_with_published`.
+        colors: by label.
+        panels: names of the panels that are drawn.
+        left_out: number of panels that are not drawn.
+    """
+
+    results: SweepResults
+    layout: StudyLayout
+    measures: list[str]
+    means: DataFrame
+    epochs: DataFrame
+    published: DataFrame
+    colors: Colors
+    panels: list[str]
+    left_out: int
+
+    def rows(self, panel: str) -> DataFrame:
+        """Return the networks of a panel with their places."""
+        return self.layout.on(self.results.rows, panel)
+
+    def means_on(self, panel: str, measure: str) -> DataFrame:
+        """Return the means of a measure in a panel with their places."""
+        means = self.means[self.means["measure"] == measure]
+        return self.layout.on(means, panel)
+
+    def published_on(self, panel: str, measure: str) -> DataFrame:
+        """Return the paper's values of a measure in a panel with their places."""
+        published = self.published[self.published["measure"] == measure]
+        return self.layout.on(published[["arm", "published"]], panel)
+
+    def epochs_on(self, panel: str, measure: str) -> DataFrame:
+        """Return the means over epochs of a measure in a panel with their places."""
+        epochs = self.epochs[self.epochs["measure"] == measure]
+        return self.layout.on(epochs, panel)
 
 
 def draw_figures(results: SweepResults, output: Path) -> list[Path]:
-    """Draw all figures of a sweep into a folder, and return the files."""
+    """Draw all figures of a study into a folder, and return the files."""
     output.mkdir(parents=True, exist_ok=True)
     files = []
     for name, figure in sweep_figures(results).items():
@@ -48,214 +101,168 @@ def draw_figures(results: SweepResults, output: Path) -> list[Path]:
 
 
 def sweep_figures(results: SweepResults) -> dict[str, Figure]:
-    """Return all figures of a sweep by their names."""
-    note = "; another setting" if results.setting.startswith("NOT") else ""
-    figures = {}
-    for detach in sorted_values(results.rows["detach_targets"]):
-        suffix = "" if detach else "_attached"
-        rows = _of_targets(results.rows, detach)
-        arms = _of_targets(results.arms, detach)
-        curves = _of_targets(results.curves, detach)
-        epochs = _of_targets(results.epochs, detach)
-        figures[f"figure2{suffix}"] = figure_2(rows, arms, epochs, note)
-        figures[f"epochs{suffix}"] = over_epochs(curves, epochs)
-        figures[f"rlct{suffix}"] = rlct_over_weight(rows, arms)
-        learned = rows[~rows["at_chance"]]
-        if not learned.empty:
-            figures[f"weights{suffix}"] = weight_distributions(learned, results.folder)
-    if not results.paired.empty:
-        figures["targets"] = targets_compared(results.paired)
+    """Return all figures of a study by their names."""
+    drawn = prepare(results)
+    figures = _paper_figures(drawn)
+    figures["arms"] = over_arms(drawn, MAIN)
+    figures["training_loss"] = over_loss(drawn)
+    figures["epochs"] = over_epochs(drawn)
+    if drawn.measures:
+        figures["measures"] = over_arms(drawn, drawn.measures)
+    learned = results.rows[~results.rows["at_chance"]]
+    if not learned.empty:
+        figures["weights"] = weight_distributions(drawn, learned, results.folder)
     return figures
 
 
-def _of_targets(table: DataFrame, detach: bool) -> DataFrame:
-    """Return the rows of one kind of targets, and the baselines, because a baseline has no targets."""
-    is_own = table["detach_targets"] == detach
-    is_baseline = table["aux_weight"] == 0
-    return table[is_own | is_baseline]
+def prepare(results: SweepResults) -> Drawn:
+    """Return all that the figures of a study share."""
+    layout = results.layout
+    measures = [] if results.run is None else list(results.run.measures)
+    means = means_of_arms(results.rows, [*MAIN, *measures])
+    followed = [measure for measure in MAIN if measure in results.curves]
+    epochs = means_of_epochs(results.curves, followed)
+    return Drawn(
+        results,
+        layout,
+        measures,
+        means,
+        epochs,
+        published_by_arm(results),
+        colors_of(layout),
+        layout.panels[:MAX_PANELS],
+        max(0, len(layout.panels) - MAX_PANELS),
+    )
 
 
-def _subplots(rows: int, columns: int) -> tuple[Figure, Any]:
-    """Return a figure and its axes (rows, columns)."""
-    size = (4.5 * columns, 3.4 * rows)
+def published_by_arm(results: SweepResults) -> DataFrame:
+    """Return the comparison with the paper's values with the column arm."""
+    keys = ["hidden_size", "detach_targets", "aux_weight"]
+    arms = results.rows[["arm", *keys]].drop_duplicates()
+    return results.published.merge(arms, on=keys)
+
+
+def _subplots(rows: int, columns: int, labels: int = 0) -> tuple[Figure, Any]:
+    """Return a figure and its axes (rows, columns), wide enough for the labels of arms."""
+    width = max(4.0, 0.3 * labels)
+    size = (width * columns, 3.0 * rows)
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _colors(rows: DataFrame) -> Colors:
-    """Return a color for each self-model weight."""
-    weights = sorted_values(rows["aux_weight"])
-    positions = np.linspace(0, 0.85, len(weights))
-    shades = mpl.colormaps["viridis"](positions)
-    return dict(zip(weights, shades, strict=True))
+def _subplots_of(measures: Sequence[str], panels: Sequence[str], labels: int = 0) -> tuple[Figure, Places]:
+    """Return a figure, and its axes with the panel and the measure of each: a column for each panel.
+
+    With a single panel there are two columns of measures.
+    """
+    pairs = [(panel, measure) for measure in measures for panel in panels]
+    columns = len(panels)
+    if columns == 1:
+        columns = min(2, len(measures))
+    rows = math.ceil(len(pairs) / columns)
+    figure, axes = _subplots(rows, columns, labels)
+    for axis in axes.flat[len(pairs) :]:
+        axis.remove()
+    places = [(axis, panel, measure) for axis, (panel, measure) in zip(axes.flat, pairs, strict=False)]
+    return figure, places
 
 
-def _legend_of_weights(axis: Axes) -> None:
-    axis.legend(title="AW", fontsize=7, title_fontsize=7)
+def _title(figure: Figure, drawn: Drawn, text: str) -> None:
+    """Write the task, the number of seeds and a text above a figure, and how many panels are not drawn."""
+    rows = drawn.results.rows
+    sizes = rows.groupby("arm").size()
+    seeds = f"{sizes.min()}" if sizes.min() == sizes.max() else f"{sizes.min()} to {sizes.max()}"
+    words = "seed" if seeds == "1" else "seeds"
+    parts = [f"{drawn.results.task}: {seeds} {words}", text]
+    if drawn.left_out:
+        parts.append(f"{drawn.left_out} further panels are in report.html")
+    if drawn.results.setting.startswith("NOT"):
+        parts.append("another setting")
+    letters = int(11 * figure.get_figwidth())
+    figure.suptitle(textwrap.fill("; ".join(parts), letters), fontsize=9)
 
 
-# ---- figures ----
+def _legend(figure: Figure, axis: Axes, drawn: Drawn) -> None:
+    """Write the labels of a panel's lines beside the figure."""
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles,
+            labels,
+            title=drawn.layout.title,
+            loc="outside right upper",
+            ncols=math.ceil(len(labels) / LEGEND_LINES),
+            fontsize=7,
+            title_fontsize=7,
+        )
 
 
-def figure_2(
-    rows: DataFrame,
-    arms: DataFrame,
-    epochs: DataFrame,
-    note: str = "",
-) -> Figure:
-    """Draw weight width over epochs at the largest width, and weight width, RLCT and accuracy over widths.
+# ---- figures of any study ----
 
-    A sweep of a single width has these three over the self-model's weight. Lines are means over seeds with 95 % t
-    intervals, crosses are the paper's values. RLCTs of another status than "ok" are drawn hollow, and are in no mean.
+
+def over_arms(drawn: Drawn, measures: Sequence[str]) -> Figure:
+    """Draw measures over the arms, a row of panels for each measure, a column for each panel of the study.
+
+    Faint points are networks, larger marks are means with 95 % t intervals, crosses are the paper's values. RLCTs of
+    another status than "ok" are hollow, and are in no mean.
 
     Args:
-        rows: one row per network.
-        arms: from `summarize_arms`.
-        epochs: from `summarize_epochs`.
-        note: end of the title.
+        drawn: from `prepare`.
+        measures: their names.
     """
-    figure, axes = _subplots(2, 2)
-    colors = _colors(rows)
-    widths = sorted_values(rows["hidden_size"])
-    first, *others = axes.flat
-    draw_epochs(
-        first,
-        epochs,
-        widths[-1],
-        "weight_width",
-        colors,
-    )
-    _legend_of_weights(first)
-    for axis, measure in zip(others, TITLES, strict=True):
-        if len(widths) == 1:
-            draw_over_weights(
-                axis,
-                rows,
-                arms,
-                measure,
-                "grey",
-                "mean",
-            )
-            draw_published_over_weights(axis, rows, measure)
-            set_weight_ticks(axis, rows, measure)
-        else:
-            draw_over_widths(axis, arms, measure, colors)
-            draw_published_over_widths(axis, rows, measure, colors)
-            if measure == "rlct":
-                draw_not_ok(axis, rows, "hidden_size", colors)
-    title = f"{task_of_rows(rows)}: {_seeds(rows)} seeds; bars: 95 % t intervals; x: published{note}"
-    figure.suptitle(title, fontsize=9)
+    figure, places = _subplots_of(measures, drawn.panels, len(drawn.layout.labels))
+    for axis, panel, measure in places:
+        means = drawn.means_on(panel, measure)
+        draw_over_arms(axis, drawn.rows(panel), means, measure, drawn.colors)
+        draw_published(axis, drawn.published_on(panel, measure), measure)
+        label_arms(axis, drawn.layout)
+        axis.set_title(panel, fontsize=9)
+    _title(figure, drawn, "bars: 95 % t intervals; hollow: RLCT not ok")
     return figure
 
 
-def _seeds(rows: DataFrame) -> str:
-    """Return how many seeds the arms have."""
-    sizes = rows.groupby(ARM).size()
-    least = sizes.min()
-    most = sizes.max()
-    return f"{least}" if least == most else f"{least} to {most}"
+def over_loss(drawn: Drawn) -> Figure:
+    """Draw weight width and RLCT over the training loss, a column for each panel of the study.
+
+    A network that was trained less has narrower weights and a smaller RLCT. The dashed line shows this: it is the
+    baseline over its epochs. Diamonds are means.
+    """
+    figure, places = _subplots_of(COMPLEXITY, drawn.panels)
+    curves = drawn.results.curves
+    for axis, panel, measure in places:
+        own = drawn.rows(panel)
+        means = concat([drawn.means_on(panel, measure), drawn.means_on(panel, "train_loss")])
+        baselines = own[own["is_baseline"]]["arm"]
+        curve = baseline_curve(curves[curves["arm"].isin(baselines)], list(COMPLEXITY))
+        draw_over_loss(axis, own, means, curve, measure, drawn.colors)
+        axis.set_title(panel, fontsize=9)
+    _legend(figure, places[-1][0], drawn)
+    _title(figure, drawn, "diamonds: means; dashed: the baseline over its epochs; hollow: RLCT not ok")
+    return figure
 
 
-def over_epochs(curves: DataFrame, epochs: DataFrame) -> Figure:
-    """Draw each measure followed while training over epochs, a row of panels for each width.
+def over_epochs(drawn: Drawn) -> Figure:
+    """Draw each measure followed while training over epochs, a row of panels for each panel of the study.
 
     Bands are 95 % t intervals. RLCTs of another status than "ok" are left out.
-
-    Args:
-        curves: one row per network and epoch.
-        epochs: from `summarize_epochs`.
     """
-    widths = sorted_values(curves["hidden_size"])
-    measures = [measure for measure in MEASURES if measure in curves]
-    figure, axes = _subplots(len(widths), len(measures))
-    colors = _colors(curves)
-    for row, width in zip(axes, widths, strict=True):
-        for axis, measure in zip(row, measures, strict=True):
-            draw_epochs(
-                axis,
-                epochs,
-                width,
-                measure,
-                colors,
-            )
-    _legend_of_weights(axes[0, 0])
+    measures = list(dict.fromkeys(drawn.epochs["measure"]))
+    figure, axes = _subplots(len(drawn.panels), len(measures))
+    for panel, row in zip(drawn.panels, axes, strict=True):
+        for measure, axis in zip(measures, row, strict=True):
+            draw_epochs(axis, drawn.epochs_on(panel, measure), measure, drawn.colors)
+            axis.set_title(panel, fontsize=9)
+    _legend(figure, axes[0, 0], drawn)
+    _title(figure, drawn, "means over seeds; bands: 95 % t intervals")
     return figure
 
 
-def rlct_over_weight(rows: DataFrame, arms: DataFrame) -> Figure:
-    """Draw the RLCT of each network over the self-model's weight, a panel for each width.
-
-    RLCTs of another status than "ok" are drawn hollow, and are in no mean.
-
-    Args:
-        rows: one row per network.
-        arms: from `summarize_arms`.
-    """
-    widths = sorted_values(rows["hidden_size"])
-    figure, axes = _subplots(1, len(widths))
-    colors = _colors(rows)
-    for axis, width in zip(axes[0], widths, strict=True):
-        own = of_width(rows, width)
-        good = usable(own, "rlct")
-        for weight, arm in good.groupby("aux_weight"):
-            axis.plot(
-                arm["aux_weight"],
-                arm["rlct"],
-                "o",
-                markersize=3,
-                color=colors[weight],
-            )
-        draw_not_ok(axis, own, "aux_weight", colors)
-        means = means_of(of_width(arms, width), "rlct")
-        axis.plot(means["aux_weight"], means["mean"], color="grey", linewidth=1)
-        draw_published_over_weights(axis, own, "rlct")
-        handles, _ = axis.get_legend_handles_labels()
-        if handles:
-            axis.legend(fontsize=7)
-        set_weight_ticks(axis, own, "rlct")
-    return figure
-
-
-def targets_compared(rows: DataFrame) -> Figure:
-    """Draw each measure over the self-model's weight, targets detached and attached, a row of panels for each width.
-
-    Lines are means over the same seeds with 95 % t intervals, crosses are the paper's values. RLCTs that are not "ok"
-    are drawn hollow.
-
-    Args:
-        rows: from `with_both_targets`.
-    """
-    widths = sorted_values(rows["hidden_size"])
-    figure, axes = _subplots(len(widths), len(TITLES))
-    arms = summarize_arms(rows)
-    for row, width in zip(axes, widths, strict=True):
-        own = of_width(rows, width)
-        for axis, measure in zip(row, TITLES, strict=True):
-            for name, (detach, color) in KINDS.items():
-                kind = _of_targets(own, detach)
-                kind_arms = _of_targets(of_width(arms, width), detach)
-                draw_over_weights(
-                    axis,
-                    kind,
-                    kind_arms,
-                    measure,
-                    color,
-                    name,
-                )
-            draw_published_over_weights(axis, own, measure)
-            set_weight_ticks(axis, own, measure)
-    axes[0, 0].legend(fontsize=7)
-    return figure
-
-
-def weight_distributions(rows: DataFrame, folder: SweepFolder) -> Figure:
-    """Draw the density of the final classification weights, all seeds of an arm together, a panel for each width."""
-    widths = sorted_values(rows["hidden_size"])
-    figure, axes = _subplots(1, len(widths))
-    colors = _colors(rows)
-    for axis, width in zip(axes[0], widths, strict=True):
-        own = of_width(rows, width)
-        for weight, arm in own.groupby("aux_weight"):
+def weight_distributions(drawn: Drawn, rows: DataFrame, folder: SweepFolder) -> Figure:
+    """Draw the density of the final classification weights, all seeds of an arm together, a column for each panel."""
+    figure, axes = _subplots(1, len(drawn.panels))
+    for panel, axis in zip(drawn.panels, axes[0], strict=True):
+        own = drawn.layout.on(rows, panel)
+        for label, arm in own.groupby("label", sort=False):
             networks = map(folder.final_weights, arm.to_dict("records"))
             values = np.concatenate(list(networks))
             values = values[np.isfinite(values)]
@@ -264,7 +271,95 @@ def weight_distributions(rows: DataFrame, folder: SweepFolder) -> Figure:
             counts, edges = histogram(values, DENSITY_BINS)
             widths_of_bins = np.diff(edges)
             density = counts / (counts.sum() * widths_of_bins)
-            axis.stairs(density, edges, color=colors[weight], label=f"{weight:g}")
-        axis.set(xlabel="weight", ylabel="density", title=f"h = {width}")
-    _legend_of_weights(axes[0, 0])
+            axis.stairs(density, edges, color=drawn.colors[label], label=label)
+        axis.set(xlabel="weight", ylabel="density")
+        axis.set_title(panel, fontsize=9)
+    _legend(figure, axes[0, 0], drawn)
+    _title(figure, drawn, "weights of the last layer, all seeds of an arm")
+    return figure
+
+
+# ---- figures of the paper's grid ----
+
+
+def _paper_figures(drawn: Drawn) -> dict[str, Figure]:
+    """Return Figure 2 of detached and of attached targets, and their comparison, of a study like the paper's."""
+    names = {name for arm in drawn.results.study for name in arm.changes}
+    if drawn.layout.axis != "aux_weight" or not names <= PAPER_SETTINGS:
+        return {}
+    if drawn.results.rows["hidden_size"].isna().any():
+        return {}
+    kinds: dict[bool, list[str]] = {}
+    for panel in drawn.layout.panels:
+        own = drawn.rows(panel)
+        own = own[own["aux_weight"] > 0]
+        detached = bool(own["detach_targets"].all())
+        kinds.setdefault(detached, []).append(panel)
+    figures = {}
+    for detached, panels in kinds.items():
+        suffix = "" if detached else "_attached"
+        figures[f"figure2{suffix}"] = figure_2(replace(drawn, panels=panels))
+    if len(kinds) == 2:
+        figures["targets"] = targets_compared(drawn, kinds)
+    return figures
+
+
+def figure_2(drawn: Drawn) -> Figure:
+    """Draw weight width over epochs at the largest width, and weight width, RLCT and accuracy over widths.
+
+    A study of a single width has these three over the self-model's weight. Lines are means over seeds with 95 % t
+    intervals, crosses are the paper's values. RLCTs of another status than "ok" are drawn hollow, and are in no mean.
+    """
+    figure, axes = _subplots(2, 2)
+    rows = {panel: drawn.rows(panel) for panel in drawn.panels}
+    widest = max(rows, key=lambda panel: rows[panel]["hidden_size"].max())
+    everything = concat(rows.values(), ignore_index=True)
+    first, *others = axes.flat
+    draw_epochs(first, drawn.epochs_on(widest, "weight_width"), "weight_width", drawn.colors)
+    first.set_title(f"h = {rows[widest]['hidden_size'].max()}", fontsize=9)
+    first.legend(title=drawn.layout.title, fontsize=7, title_fontsize=7)
+    for axis, measure in zip(others, PUBLISHED, strict=True):
+        if len(rows) == 1:
+            means = drawn.means_on(widest, measure)
+            draw_over_arms(axis, everything, means, measure, drawn.colors)
+            draw_published(axis, drawn.published_on(widest, measure), measure)
+            label_arms(axis, drawn.layout)
+        else:
+            means = concat([drawn.means_on(panel, measure) for panel in drawn.panels])
+            published = drawn.published[drawn.published["measure"] == measure]
+            means = means.merge(published[["arm", "published"]], on="arm", how="left")
+            draw_over_widths(axis, everything, means, measure, drawn.colors)
+    _title(figure, drawn, "bars: 95 % t intervals; x: published")
+    return figure
+
+
+def targets_compared(drawn: Drawn, kinds: dict[bool, list[str]]) -> Figure:
+    """Draw each measure over the self-model's weight, targets detached and attached, a row of panels for each width.
+
+    Marks are means with 95 % t intervals, crosses are the paper's values. RLCTs that are not "ok" are drawn hollow.
+
+    Args:
+        drawn: from `prepare`.
+        kinds: panels by whether their targets are detached.
+    """
+    attached = kinds[False][:MAX_PANELS]
+    figure, axes = _subplots(len(attached), len(PUBLISHED))
+    for panel, row in zip(attached, axes, strict=True):
+        width = drawn.rows(panel)["hidden_size"].iloc[0]
+        for axis, measure in zip(row, PUBLISHED, strict=True):
+            limits = []
+            for detached, (name, color) in KINDS.items():
+                colors = dict.fromkeys(drawn.layout.labels, color)
+                for other in kinds[detached]:
+                    own = drawn.rows(other)
+                    if own["hidden_size"].iloc[0] == width:
+                        draw_over_arms(axis, own, drawn.means_on(other, measure), measure, colors)
+                        axis.plot([], [], "D", color=color, label=name)
+                        limits += axis.get_ylim()
+            axis.set_ylim(min(limits), max(limits))
+            draw_published(axis, drawn.published_on(panel, measure), measure)
+            label_arms(axis, drawn.layout)
+            axis.set_title(f"h = {width}", fontsize=9)
+    axes[0, 0].legend(fontsize=7)
+    _title(figure, drawn, "bars: 95 % t intervals; x: published")
     return figure

@@ -1,198 +1,300 @@
-"""Draw what the panels of the figures are made of: means with intervals, the paper's values, single networks."""
+"""Draw the parts of a figure's panels: means with intervals, single networks, curves, the paper's values."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from pandas import DataFrame, Series
+from pandas import DataFrame, Series, concat
 
-from .published import published_for
+from .drawn_measures import PUBLISHED, DrawnMeasure, axis_range, drawn_measure
+from .statistics import mean_interval, usable
+from .study_layout import StudyLayout
 
-TITLES = {"weight_width": "SD of the last layer's weights", "rlct": "RLCT", "accuracy": "test accuracy"}
+TITLES = {name: drawn_measure(name).title for name in PUBLISHED}
+BASELINE_COLOR = "black"
+JITTER = 0.3  # width of an arm's points, of the distance between arms
+LONG_LABELS = 4  # characters. Longer labels of many arms are written upwards
 
-Colors = dict[float, Any]  # by self-model weight
-
-
-def of_width(table: DataFrame, width: int) -> DataFrame:
-    """Return the rows of one width."""
-    return table[table["hidden_size"] == width]
-
-
-def sorted_values(column: Series) -> list[Any]:
-    """Return the distinct values of a column, sorted."""
-    return sorted(column.unique().tolist())
+Colors = dict[str, Any]  # by label of an arm
 
 
-def task_of_rows(rows: DataFrame) -> str:
-    """Return the name of the task, the same for all rows."""
-    return str(rows["task"].iloc[0])
+def colors_of(layout: StudyLayout) -> Colors:
+    """Return a color for each label: black for the baseline, a scale for numbers, distinct colors for names."""
+    others = [label for place, label in enumerate(layout.labels) if place != layout.baseline]
+    if layout.is_ordered:
+        shades = list(mpl.colormaps["viridis"](np.linspace(0.1, 0.85, len(others))))
+    else:
+        palette = mpl.colormaps["tab10" if len(others) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
+        shades = [palette[place % len(palette)] for place in range(len(others))]
+    colors: Colors = dict(zip(others, shades, strict=True))
+    colors[layout.labels[layout.baseline]] = BASELINE_COLOR
+    return colors
 
 
-def means_of(arms: DataFrame, measure: str) -> DataFrame:
-    """Return the arms with a mean of a measure, in the order of their weights."""
-    own = arms[arms["measure"] == measure]
-    own = own[own["count"] > 0]
-    return own.sort_values(["aux_weight", "hidden_size"])
+# ---- means ----
 
 
-def _draw_bars(
+def means_of_arms(rows: DataFrame, measures: list[str]) -> DataFrame:
+    """Return one row per arm and measure: mean, 95 % interval (low, high), count.
+
+    Args:
+        rows: one row per network.
+        measures: columns of numbers.
+    """
+    entries = []
+    for arm, own in rows.groupby("arm", sort=False):
+        for measure in measures:
+            values = usable(own, measure)[measure].to_numpy(float)
+            entries.append((arm, measure, *mean_interval(values), len(values)))
+    return DataFrame(entries, columns=["arm", "measure", "mean", "low", "high", "count"])
+
+
+def means_of_epochs(curves: DataFrame, measures: list[str]) -> DataFrame:
+    """Return one row per arm, measure and epoch: mean and 95 % interval (low, high) over the seeds.
+
+    Args:
+        curves: one row per network and epoch.
+        measures: columns of numbers.
+    """
+    entries = []
+    for measure in measures:
+        values = usable(curves, measure).groupby(["arm", "epoch"], sort=False)[measure]
+        for (arm, epoch), own in values:
+            interval = mean_interval(own.to_numpy(float))
+            entries.append((arm, measure, epoch, *interval))
+    return DataFrame(entries, columns=["arm", "measure", "epoch", "mean", "low", "high"])
+
+
+def _bars(means: DataFrame, measure: DrawnMeasure) -> np.ndarray:
+    """Return the lengths of the intervals below and above the means (2, arms), cut at the measure's bounds."""
+    low = means["low"].clip(lower=measure.low)
+    high = means["high"].clip(upper=measure.high)
+    bars = np.stack([means["mean"] - low, high - means["mean"]])
+    return np.nan_to_num(bars).clip(min=0)
+
+
+# ---- over the arms ----
+
+
+def draw_over_arms(
     axis: Axes,
-    x: str,
+    rows: DataFrame,
     means: DataFrame,
-    color: Any,
-    label: str,
+    measure: str,
+    colors: Colors,
 ) -> None:
-    """Draw means with their intervals. A mean of a single value has no bar."""
-    below = means["mean"] - means["low"]
-    above = means["high"] - means["mean"]
-    bars = np.stack([below, above])
-    axis.errorbar(
-        means[x],
-        means["mean"],
-        np.nan_to_num(bars),
-        color=color,
-        marker="o",
-        markersize=3,
-        capsize=2,
-        label=label,
-    )
+    """Draw single networks, faint, and each arm's mean over the positions of the arms.
+
+    RLCTs of another status than "ok" are hollow. A dotted line is at the mean of the baseline.
+
+    Args:
+        axis: the panel.
+        rows: networks with their places, from `StudyLayout.on`.
+        means: of this measure, with their places.
+        measure: a column of the rows.
+        colors: by label.
+    """
+    drawn = drawn_measure(measure)
+    draw_networks(axis, rows["position"] + _beside(rows), rows, measure, colors)
+    means = means[means["count"] > 0]
+    bars = _bars(means, drawn)
+    for place, mean in enumerate(means.to_dict("records")):
+        if mean["is_baseline"]:
+            axis.axhline(mean["mean"], color=BASELINE_COLOR, linestyle=":", linewidth=0.8)
+        axis.errorbar(
+            mean["position"],
+            mean["mean"],
+            bars[:, place : place + 1],
+            color=colors[mean["label"]],
+            marker="s" if mean["is_baseline"] else "D",
+            markersize=4.5,
+            capsize=2.5,
+        )
+    limits = axis_range(drawn, rows[measure], [*means["low"], *means["high"]])
+    axis.set_ylim(*limits)
+    axis.set_ylabel(drawn.title)
+
+
+def _beside(rows: DataFrame) -> Series:
+    """Return the distance of each network from its arm's position, by the rank of its seed."""
+    rank = rows["seed"].rank(method="dense") - 1
+    return JITTER * (rank / max(1, rank.max()) - 0.5)
+
+
+def draw_networks(
+    axis: Axes,
+    x: Series,
+    rows: DataFrame,
+    measure: str,
+    colors: Colors,
+) -> None:
+    """Draw single networks as faint points. Those with an RLCT of another status than "ok" are hollow."""
+    is_hollow = rows["rlct_status"] != "ok" if measure == "rlct" else rows["seed"].isna()
+    shades = np.array([mpl.colors.to_rgba(colors[label]) for label in rows["label"]])
+    for hollow, size, alpha in ((False, 12, 0.35), (True, 16, 0.9)):
+        own = (is_hollow == hollow).to_numpy()
+        if own.any():
+            axis.scatter(
+                x[own],
+                rows[measure][own],
+                s=size,
+                alpha=alpha,
+                facecolors="none" if hollow else shades[own],
+                edgecolors=shades[own] if hollow else "none",
+                linewidths=0.9,
+            )
+
+
+def label_arms(axis: Axes, layout: StudyLayout) -> None:
+    """Write the labels of all arms below a panel. The baseline's is bold."""
+    places = range(len(layout.labels))
+    longest = max(map(len, layout.labels))
+    are_long = longest > LONG_LABELS and longest * len(layout.labels) > 24
+    ticks = axis.set_xticks(places, layout.labels, fontsize=8)
+    if are_long:
+        for tick in ticks:
+            tick.label1.set(rotation=45, ha="right", rotation_mode="anchor")
+    ticks[layout.baseline].label1.set_fontweight("bold")
+    axis.set_xlim(-0.6, len(layout.labels) - 0.4)
+    axis.set_xlabel(layout.title)
+
+
+def draw_published(axis: Axes, published: DataFrame, measure: str) -> None:
+    """Draw the paper's values of the arms as crosses, and widen the panel for them.
+
+    Args:
+        axis: the panel.
+        published: the column `published` with the places of the arms. It may be empty.
+        measure: its name.
+    """
+    if not published.empty:
+        values = published["published"]
+        low, high = axis.get_ylim()
+        axis.plot(published["position"], values, "kx", markersize=6, label="published")
+        axis.set_ylim(axis_range(drawn_measure(measure), [low, high, *values]))
+
+
+# ---- over epochs, and over the training loss ----
 
 
 def draw_epochs(
     axis: Axes,
     epochs: DataFrame,
-    width: int,
     measure: str,
     colors: Colors,
 ) -> None:
-    """Draw the mean of each arm of one width over epochs, with its interval as a band."""
-    axis.set(xlabel="epoch", ylabel=TITLES[measure], title=f"h = {width}")
-    own = of_width(epochs, width)
-    own = own[own["measure"] == measure]
-    for weight, arm in own.groupby("aux_weight"):
-        color = colors[weight]
-        epoch = arm["epoch"]
-        axis.plot(epoch, arm["mean"], color=color, label=f"{weight:g}")
-        axis.fill_between(
-            epoch,
-            arm["low"],
-            arm["high"],
-            color=color,
-            alpha=0.2,
-            linewidth=0,
-        )
+    """Draw the mean of each arm over epochs, with its interval as a band.
+
+    Args:
+        axis: the panel.
+        epochs: of this measure, with their places.
+        measure: its name.
+        colors: by label.
+    """
+    drawn = drawn_measure(measure)
+    axis.set(xlabel="epoch", ylabel=drawn.title)
+    for label, arm in epochs.groupby("label", sort=False):
+        color = colors[label]
+        axis.plot(arm["epoch"], arm["mean"], color=color, label=label)
+        low = arm["low"].clip(lower=drawn.low)
+        high = arm["high"].clip(upper=drawn.high)
+        axis.fill_between(arm["epoch"], low, high, color=color, alpha=0.2, linewidth=0)
+    if not epochs.empty:
+        axis.set_ylim(*axis_range(drawn, epochs["mean"], [*epochs["low"], *epochs["high"]]))
+
+
+def draw_over_loss(  # noqa: PLR0913 - the axis, its data and its style
+    axis: Axes,
+    rows: DataFrame,
+    means: DataFrame,
+    curve: DataFrame,
+    measure: str,
+    colors: Colors,
+) -> None:
+    """Draw networks and arms over their training loss, and the way of the baseline over its epochs.
+
+    Args:
+        axis: the panel.
+        rows: networks with their places.
+        means: of this measure and of the training loss, with their places.
+        curve: means over the baseline's seeds, one row per epoch: classification_loss, and the measure if followed.
+        measure: a column of the rows.
+        colors: by label.
+    """
+    drawn = drawn_measure(measure)
+    loss = drawn_measure("train_loss")
+    if measure in curve:
+        axis.plot(curve["classification_loss"], curve[measure], color=BASELINE_COLOR, linewidth=1, linestyle="--")
+    draw_networks(axis, rows["train_loss"], rows, measure, colors)
+    table = means.pivot_table(index="label", columns="measure", values="mean", sort=False)
+    if measure in table and "train_loss" in table:
+        for label, mean in table.iterrows():
+            axis.plot(mean["train_loss"], mean[measure], "D", color=colors[label], markersize=5, label=label)
+    own = means[means["measure"] == measure]
+    axis.set_xlim(*axis_range(loss, rows["train_loss"]))
+    axis.set_ylim(*axis_range(drawn, rows[measure], own["mean"]))
+    axis.set(xlabel=loss.title, ylabel=drawn.title)
+
+
+def baseline_curve(curves: DataFrame, measures: list[str]) -> DataFrame:
+    """Return the baseline's means over seeds by epoch: classification_loss, and each measure that was followed.
+
+    Args:
+        curves: of the baseline's networks.
+        measures: columns that may be missing.
+    """
+    found = []
+    for name in ["classification_loss", *measures]:
+        if name in curves:
+            values = usable(curves, name)
+            found.append(values.groupby("epoch")[name].mean())
+    return concat(found, axis=1).dropna(how="all") if found else DataFrame()
+
+
+# ---- over widths ----
 
 
 def draw_over_widths(
     axis: Axes,
-    arms: DataFrame,
+    rows: DataFrame,
+    means: DataFrame,
     measure: str,
     colors: Colors,
 ) -> None:
-    """Draw the mean of each arm over widths, a line for each self-model weight."""
-    means = means_of(arms, measure)
-    for weight, own in means.groupby("aux_weight"):
-        _draw_bars(
-            axis,
-            "hidden_size",
-            own,
-            colors[weight],
-            f"{weight:g}",
-        )
-    axis.set_xscale("log", base=2)
-    axis.set(xlabel="hidden units", ylabel=TITLES[measure])
-    widths = sorted_values(arms["hidden_size"])
-    axis.set_xticks(widths, list(map(str, widths)))
+    """Draw the mean of each arm over widths, a line for each label, and the paper's values.
 
+    RLCTs of another status than "ok" are hollow.
 
-def draw_over_weights(  # noqa: PLR0913 - the axis, its data and its style
-    axis: Axes,
-    rows: DataFrame,
-    arms: DataFrame,
-    measure: str,
-    color: str,
-    label: str,
-) -> None:
-    """Draw the mean of each arm over the self-model's weight. All rows and arms are of one width."""
-    means = means_of(arms, measure)
-    _draw_bars(
-        axis,
-        "aux_weight",
-        means,
-        color,
-        label,
-    )
+    Args:
+        axis: the panel.
+        rows: networks with their places.
+        means: of this measure, with their places and the column `published`.
+        measure: its name.
+        colors: by label.
+    """
+    drawn = drawn_measure(measure)
+    widths = rows.drop_duplicates("arm").set_index("arm")["hidden_size"]
+    means = means[means["count"] > 0]
+    means = means.assign(hidden_size=means["arm"].map(widths)).sort_values("hidden_size")
     if measure == "rlct":
-        colors = dict.fromkeys(rows["aux_weight"], color)
-        draw_not_ok(axis, rows, "aux_weight", colors)
-
-
-def draw_not_ok(
-    axis: Axes,
-    rows: DataFrame,
-    x: str,
-    colors: Colors,
-) -> None:
-    """Draw RLCTs of another status than "ok" as hollow marks."""
-    bad = rows[rows["rlct_status"] != "ok"]
-    for row in bad.to_dict("records"):
-        axis.plot(
-            row[x],
-            row["rlct"],
-            "o",
-            markerfacecolor="none",
-            color=colors[row["aux_weight"]],
-            markersize=4,
+        bad = rows[rows["rlct_status"] != "ok"]
+        draw_networks(axis, bad["hidden_size"], bad, measure, colors)
+    for label, own in means.groupby("label", sort=False):
+        axis.errorbar(
+            own["hidden_size"],
+            own["mean"],
+            _bars(own, drawn),
+            color=colors[label],
+            marker="o",
+            markersize=3,
+            capsize=2,
+            label=label,
         )
-
-
-def draw_published_over_widths(
-    axis: Axes,
-    rows: DataFrame,
-    measure: str,
-    colors: Colors,
-) -> None:
-    """Draw the paper's values for the widths and self-model weights of the rows."""
-    paper = published_for(task_of_rows(rows))
-    if paper is None:
-        return
-    for width in rows["hidden_size"].unique():
-        values = paper[measure].get(str(width), [])
-        for weight, value in zip(paper["aux_weights"], values, strict=False):
-            color = colors.get(weight)
-            if color is not None:
-                axis.plot(
-                    width,
-                    value,
-                    "x",
-                    color=color,
-                    markersize=6,
-                )
-
-
-def draw_published_over_weights(axis: Axes, rows: DataFrame, measure: str) -> None:
-    """Draw the paper's values. All rows are of one width."""
-    width = str(rows["hidden_size"].iloc[0])
-    paper = published_for(task_of_rows(rows))
-    if paper is not None and width in paper[measure]:
-        axis.plot(
-            paper["aux_weights"],
-            paper[measure][width],
-            "x",
-            color="black",
-            markersize=6,
-            label="published",
-        )
-
-
-def set_weight_ticks(axis: Axes, rows: DataFrame, measure: str) -> None:
-    """Scale the axis of self-model weights: linear up to the smallest above zero, then logarithmic."""
-    weights = sorted_values(rows["aux_weight"])
-    above_zero = [weight for weight in weights if weight > 0]
-    axis.set_xscale("symlog", linthresh=min(above_zero, default=1))
-    width = rows["hidden_size"].iloc[0]
-    axis.set(xlabel="AW", ylabel=TITLES[measure], title=f"h = {width}")
-    axis.set_xticks(weights, [f"{weight:g}" for weight in weights])
-    axis.minorticks_off()
+        axis.plot(own["hidden_size"], own["published"], "x", color=colors[label], markersize=6)
+    axis.set_xscale("log", base=2)
+    axis.set(xlabel="hidden units", ylabel=drawn.title)
+    sizes = sorted(widths.unique().tolist())
+    axis.set_xticks(sizes, list(map(str, sizes)))

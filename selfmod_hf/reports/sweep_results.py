@@ -21,6 +21,7 @@ from .statistics import (
     trends,
     with_both_targets,
 )
+from .study_layout import StudyLayout, lay_out
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class SweepResults:
         """Return one sentence: how the sweep differs from the recipe of its task."""
         settings = None if self.run is None else self.run.settings.to_dict()
         return describe_setting(settings, self.cells)
+
+    @cached_property
+    def layout(self) -> StudyLayout:
+        """Return the places of the arms in figures."""
+        return lay_out(self.study)
 
     @cached_property
     def arms(self) -> pd.DataFrame:

@@ -13,7 +13,6 @@ from selfmod_hf.cli import main
 from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.folder import SweepFolder
 from selfmod_hf.reports.cards import CARD_TABLES, sweep_card
-from selfmod_hf.reports.figures import sweep_figures
 from selfmod_hf.reports.report import Report
 from selfmod_hf.reports.sweep_results import read_results
 from selfmod_hf.reports.sweep_tables import sweep_tables
@@ -101,19 +100,6 @@ def test_the_command_prints_what_the_function_returns(sweep, found, tmp_path, ca
         path.name for path in tmp_path.iterdir()
     }
     assert {"figure2.png", "figure2_attached.pdf", "targets.png"} <= {path.name for path in found.figures}
-
-
-def test_figures_of_attached_targets_have_the_baseline_too(found):
-    figures = sweep_figures(found.results)
-    for name in ("rlct", "rlct_attached", "targets"):
-        axis = figures[name].axes[0]
-        assert [text.get_text() for text in axis.get_xticklabels()] == ["0", "10"]
-    lines = {line.get_label(): line.get_xdata().tolist() for line in figures["targets"].axes[0].lines}
-    assert lines["published"] == [0, 1, 5, 10, 20, 50]
-    means = [container.lines[0] for container in figures["targets"].axes[0].containers]
-    assert [line.get_xdata().tolist() for line in means] == [[0, 10], [0, 10]]
-    (rlct,) = [line for line in figures["targets"].axes[1].lines if line.get_markerfacecolor() == "none"][:1]
-    assert rlct.get_xdata().tolist() == [0]  # the RLCT that is not "ok" is hollow
 
 
 def test_a_sweep_without_published_values_has_no_table_of_them(small_sweep):

@@ -1,0 +1,86 @@
+"""Describe the measures of a study for its figures: titles, and the bounds within which a measure can be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class DrawnMeasure:
+    """Describe a measure.
+
+    Attributes:
+        title: label of its axis.
+        low: the least possible value. None: no bound.
+        high: the largest possible value. None: no bound.
+    """
+
+    title: str
+    low: float | None = None
+    high: float | None = None
+
+
+MAIN = ("rlct", "weight_width", "accuracy", "train_loss")  # of every study
+PUBLISHED = ("weight_width", "rlct", "accuracy")  # those of the paper's figures
+COMPLEXITY = ("rlct", "weight_width")  # shown against the training loss
+_KNOWN = {
+    "rlct": DrawnMeasure("RLCT"),
+    "weight_width": DrawnMeasure("SD of the last layer's weights", 0),
+    "accuracy": DrawnMeasure("test accuracy", 0, 1),
+    "train_loss": DrawnMeasure("training loss, nats", 0),
+    "activation_mean_square": DrawnMeasure("mean square of the activations", 0),
+    "dead_units": DrawnMeasure("share of dead units", 0, 1),
+    "effective_rank": DrawnMeasure("effective rank", 0),
+    "unit_free_width": DrawnMeasure("unit-free width", 0),
+    "prunable_share": DrawnMeasure("prunable share of weights", 0, 1),
+    "calibration_error": DrawnMeasure("calibration error", 0, 1),
+    "accuracy_under_noise": DrawnMeasure("accuracy under noise", 0, 1),
+    "modelability": DrawnMeasure("modelability, R²", high=1),
+    "modelability_from_other": DrawnMeasure("modelability from another network, R²", high=1),
+}
+
+
+def drawn_measure(name: str) -> DrawnMeasure:
+    """Return the description of a measure. A user's own has its name as title, and no bounds."""
+    return _KNOWN.get(name, DrawnMeasure(name.replace("_", " ")))
+
+
+def axis_range(measure: DrawnMeasure, values: Sequence[float], bounds: Sequence[float] = ()) -> tuple[float, float]:
+    """Return the range of an axis: all values with a margin, and intervals as far as they stay near to the values.
+
+    Args:
+        measure: the axis never goes beyond its bounds.
+        values: what is drawn. NaN is left out.
+        bounds: ends of intervals. An interval of two values is wide, and may leave the picture.
+
+    Example:
+        >>> axis_range(DrawnMeasure("accuracy", 0, 1), [0.5, 0.9], [-0.5, 2.0])
+        (0.06, 1)
+    """
+    finite = _finite(values)
+    if finite.size == 0:
+        return (measure.low or 0.0, 1.0 if measure.high is None else measure.high)
+    low, high = float(finite.min()), float(finite.max())
+    spread = high - low or 0.1 * abs(high) or 1.0
+    near = np.clip(_finite(bounds), low - spread, high + spread)
+    everything = np.append(finite, near)
+    low, high = float(everything.min()), float(everything.max())
+    margin = 0.05 * (high - low) or spread
+    return _within(measure, low - margin), _within(measure, high + margin)
+
+
+def _within(measure: DrawnMeasure, value: float) -> float:
+    """Return a value, or the bound beyond which it lies."""
+    if measure.low is not None and value < measure.low:
+        return measure.low
+    if measure.high is not None and value > measure.high:
+        return measure.high
+    return round(value, 12)
+
+
+def _finite(values: Sequence[float]) -> np.ndarray:
+    numbers = np.asarray(values, dtype=float)
+    return numbers[np.isfinite(numbers)]

@@ -1,0 +1,157 @@
+"""Place the arms of a study in its figures: panels, the axis along which arms are compared, and their order on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from pandas import DataFrame
+
+from ..experiments.arms import NAMED, Arm, arm_name
+from ..experiments.folder_names import text_of_value
+
+TITLES_OF_AXES = {"aux_weight": "AW", NAMED: "", "hidden_sizes": "hidden units"}
+
+
+@dataclass(frozen=True)
+class StudyLayout:
+    """Say where each arm stands.
+
+    Attributes:
+        axis: the setting along which arms are compared, or "arms" if they differ in several settings.
+        labels: texts of the positions 0, 1, 2, ... on the axis.
+        baseline: position of the baselines.
+        places: one row per arm of each panel, in this order: panel, arm, position, label, is_baseline. The baseline of
+            another panel that a panel is compared with is in both.
+    """
+
+    axis: str
+    labels: list[str]
+    baseline: int
+    places: DataFrame
+
+    @property
+    def panels(self) -> list[str]:
+        """Return the names of the panels."""
+        return list(dict.fromkeys(self.places["panel"]))
+
+    @property
+    def title(self) -> str:
+        """Return the label of the axis."""
+        return TITLES_OF_AXES.get(self.axis, self.axis.replace("_", " "))
+
+    @property
+    def is_ordered(self) -> bool:
+        """Return whether the positions are in the order of numbers, so that a line may join them."""
+        return all(map(_is_number, self.labels))
+
+    def on(self, table: DataFrame, panel: str) -> DataFrame:
+        """Return the rows of a panel's arms with their places, in the order of the axis."""
+        places = self.places[self.places["panel"] == panel]
+        own = places.merge(table, on="arm")
+        return own.sort_values("position", kind="stable", ignore_index=True)
+
+
+def lay_out(study: Sequence[Arm]) -> StudyLayout:
+    """Return the layout of a study.
+
+    Args:
+        study: its arms, in their order.
+
+    Example:
+        >>> from selfmod_hf.experiments.arms import make_arms
+        >>> layout = lay_out(make_arms({"hidden_sizes": [[8], [16]], "aux_weight": [10.0, 0.0]}))
+        >>> layout.axis, layout.labels, layout.panels
+        ('aux_weight', ['0', '10'], ['h8', 'h16'])
+    """
+    panels = _panels(study)
+    axis = _axis(panels)
+    values: dict[str, Any] = {}
+    for arm in study:
+        value = arm.name.removeprefix(f"{arm.panel}-") if axis == NAMED else arm.changes[axis]
+        values[arm.name] = value
+    order = _in_order(list(values.values()), axis)
+    baselines = {arm.baseline for arm in study}
+    if axis == NAMED:  # baselines first, because no value says where they belong
+        order.sort(key=lambda value: not any(values.get(name) == value for name in baselines))
+    entries = []
+    for panel, arms in panels.items():
+        for arm in arms:
+            value = values[arm.name]
+            entries.append((panel, arm.name, order.index(value), _text(axis, value), arm.name in baselines))
+    places = DataFrame(entries, columns=["panel", "arm", "position", "label", "is_baseline"])
+    first = places[places["is_baseline"]]["position"]
+    labels = [_text(axis, value) for value in order]
+    return StudyLayout(axis, labels, int(first.min()) if len(first) else 0, places)
+
+
+def _panels(study: Sequence[Arm]) -> dict[str, list[Arm]]:
+    """Return the arms of each panel, with the baseline of another panel that they are compared with."""
+    by_name = {arm.name: arm for arm in study}
+    panels: dict[str, list[Arm]] = {}
+    for arm in study:
+        own = panels.setdefault(arm.panel, [])
+        baseline = by_name.get(arm.baseline)
+        if baseline is not None and baseline not in own:
+            own.append(baseline)
+        if arm not in own:
+            own.append(arm)
+    return panels
+
+
+def _axis(panels: dict[str, list[Arm]]) -> str:
+    """Return the one setting in which arms of a panel differ and that names them, or "arms"."""
+    differing: set[str] = set()
+    for arms in panels.values():
+        for first, second in pairwise(arms):
+            differing |= _differences(first, second)
+    everyone = [arm for arms in panels.values() for arm in arms]
+    if not differing:
+        differing = {"aux_weight"}  # a single arm in each panel
+    if len(differing) > 1:
+        return NAMED
+    (axis,) = differing
+    return axis if all(_is_named_by(arm, axis) for arm in everyone) else NAMED
+
+
+def _differences(first: Arm, second: Arm) -> set[str]:
+    """Return the settings in which two arms differ. A baseline that predicts nothing has no kind of targets."""
+    names = set(first.changes) | set(second.changes)
+    if first.changes.get("aux_weight") == 0 or second.changes.get("aux_weight") == 0:
+        names.discard("detach_targets")
+    return {name for name in names if first.changes.get(name) != second.changes.get(name)}
+
+
+def _is_named_by(arm: Arm, axis: str) -> bool:
+    """Return whether the name of an arm is that of a grid with this axis."""
+    return axis in arm.changes and arm_name({axis: arm.changes[axis]}, {}) in arm.name
+
+
+def _in_order(values: Sequence[Any], axis: str) -> list[Any]:
+    """Return the distinct values, numbers sorted and others as given."""
+    distinct = []
+    for value in values:
+        if value not in distinct:
+            distinct.append(value)
+    if axis != NAMED and all(_is_number(_text(axis, value)) for value in distinct):
+        distinct.sort(key=lambda value: float(_text(axis, value)))
+    return distinct
+
+
+def _text(axis: str, value: Any) -> str:
+    """Return the text of a value."""
+    if axis == "hidden_sizes":
+        return "-".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) if axis == NAMED else text_of_value(value)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
