@@ -26,14 +26,13 @@ class TuneArguments:
     """Flags of the search. Every flag of `selfmod train` holds for all trials."""
 
     space: list[str] | None = setting(
-        "NAME=RANGE ..., or a YAML or JSON file of them. NAME: aux_weight, hidden_sizes, target_layers, learning_rate. "
-        "RANGE: LOW:HIGH, LOW:HIGH:log, or choices A,B,C (layers of hidden_sizes joined by -, target layers by +). "
-        "Default: aux_weight=0:20."
+        "NAME=RANGE ..., or a YAML or JSON file of them. NAME: a flag of `selfmod train` that decides the network, its "
+        "training samples or its training. RANGE: LOW:HIGH, LOW:HIGH:log, or choices A,B,C (entries of a list joined "
+        "by - if they are integers, else by +). Default: aux_weight=0:20."
     )
     trials: int = setting("Trials of the tuning, over all workers.", 40)
     stack: int = setting(
-        "Trials of one shape that train as one population, each with its own weight and learning rate; 1: one at a "
-        "time.",
+        "Trials of equal shape and data that train as one population; 1: one at a time.",
         8,
     )
     give_up_below: float = setting(

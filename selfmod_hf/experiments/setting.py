@@ -118,7 +118,7 @@ def typed_value(owner: type, name: str, value: Any) -> Any:
     Raises:
         InputError: a value of another type.
     """
-    choices = _choices(_type_hints(owner)[name])
+    choices = types_of(owner, name)
     if not all(map(_is_checked, choices)):
         return value
     for choice in choices:
@@ -140,8 +140,9 @@ def _type_hints(owner: type) -> dict[str, Any]:
     return get_type_hints(owner)
 
 
-def _choices(hint: Any) -> tuple[Any, ...]:
-    """Return the types of a union, or the type itself."""
+def types_of(owner: type, name: str) -> tuple[Any, ...]:
+    """Return the types of a dataclass's field: those of a union, or the type itself."""
+    hint = _type_hints(owner)[name]
     if get_origin(hint) in (Union, types.UnionType):
         return get_args(hint)
     return (hint,)

@@ -1,14 +1,139 @@
-"""The parameters of a trial, as Optuna keeps them and as fields of a run."""
+"""The parameters of a trial: fields of a run, as Optuna keeps them and as `RunSettings` has them."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, get_args, get_origin
 
-from .setting import Values
+from transformers import TrainingArguments
 
-MEMBER_PARAMETERS = ("aux_weight", "learning_rate")  # may differ within a population
-LAYER_PARAMETERS = ("hidden_sizes", "target_layers")  # are shared by a population
-JOINED = {"hidden_sizes": "-", "target_layers": "+"}  # between the layers of one choice
+from ..errors import InputError
+from ..trainer import SelfModelingTrainingArguments
+from ..trainer.member import Member
+from .data_settings import DataSettings
+from .network_settings import NetworkSettings
+from .run_settings import StepSettings
+from .setting import Values, did_you_mean, types_of
+
+# These fields choose the test samples or their labels. Accuracies on different ones cannot be compared.
+_OF_THE_TEST = (
+    "task", "dataset_name", "dataset_config", "label_column", "train_split", "test_split", "test_fraction",
+    "split_seed", "skip_missing", "max_test_samples",
+)  # fmt: skip
+# Arguments of transformers' Trainer that decide the weights.
+_OF_TRAINING = (
+    "per_device_train_batch_size", "num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type",
+    "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio", "optim", "optim_args", "weight_decay", "adam_beta1",
+    "adam_beta2", "adam_epsilon", "gradient_accumulation_steps", "max_grad_norm", "bf16", "fp16", "tf32",
+    "dataloader_drop_last",
+)  # fmt: skip
+# Arguments of this package's Trainer that do not decide them.
+_NOT_OF_TRAINING = (
+    "log_weight_width", "tensorboard_figures_every_n_epochs", "ddp_find_unused_parameters", "rlct_every_n_epochs",
+    "rlct_preset", "license", "logging_nan_inf_filter",
+)  # fmt: skip
+WHOLE = ("num_train_epochs",)  # numbers whose ranges hold integers only
+# a field -> fields that would make it count for nothing
+OVERRULED_BY: Values = {
+    "train_batch_size": ("per_device_train_batch_size",),
+    "num_train_epochs": ("max_steps",),
+    "bf16": ("mixed_precision",),
+    "fp16": ("mixed_precision",),
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Describe the values of a parameter.
+
+    Attributes:
+        type: bool, int, float or str, of a value or of the entries of a list.
+        is_list: whether a value is a list.
+    """
+
+    type: type
+    is_list: bool
+
+    @property
+    def joint(self) -> str:
+        """Return the sign between the entries of a list."""
+        return "-" if self.type is int else "+"
+
+    @property
+    def is_number(self) -> bool:
+        """Return whether a value is one number."""
+        return self.type in (int, float) and not self.is_list
+
+    def read(self, text: str) -> Any:
+        """Return the value that a text describes. A list stays a text.
+
+        Raises:
+            ValueError: the text describes no value of this type.
+        """
+        if not self.is_list:
+            return _read(self.type, text)
+        entries = [_read(self.type, entry) for entry in self._split(text)]
+        return self.joint.join(map(str, entries))
+
+    def read_list(self, text: str) -> list[Any]:
+        """Return the entries of a list from its text."""
+        return [_read(self.type, entry) for entry in self._split(text)]
+
+    def _split(self, text: str) -> list[str]:
+        return text.split(self.joint) if text else []
+
+
+def _read(kind: type, text: str) -> Any:
+    if kind is str:
+        return text
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError("allowed are true and false")
+        return text.lower() == "true"
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"allowed are {'integers' if kind is int else 'numbers'}") from None
+
+
+def _kind(owner: type, name: str) -> Kind:
+    """Return the kind of a dataclass's field."""
+    of_lists = [hint for hint in types_of(owner, name) if get_origin(hint) is list]
+    if of_lists:
+        (entry,) = get_args(of_lists[0])
+        return Kind(entry, True)
+    plain = [hint for hint in types_of(owner, name) if hint in (bool, int, float)]
+    return Kind(plain[0] if plain else str, False)
+
+
+def _kinds() -> dict[str, Kind]:
+    """Return the kind of each field that a tuning can search."""
+    of_transformers = {field.name for field in fields(TrainingArguments)}
+    found = {}
+    for owner in (NetworkSettings, DataSettings, StepSettings, SelfModelingTrainingArguments):
+        for field in fields(owner):
+            name = field.name
+            searched = name not in _OF_THE_TEST and name not in _NOT_OF_TRAINING
+            if name in of_transformers:
+                searched = name in _OF_TRAINING
+            if searched:
+                found[name] = _kind(owner, name)
+    return found
+
+
+KINDS = _kinds()
+# Trials of one population may differ in these.
+MEMBER_PARAMETERS = tuple(field.name for field in fields(Member) if field.name in KINDS)
+
+
+def check_parameter(name: str) -> None:
+    """Raise an InputError for a field that trials cannot have for themselves."""
+    if name in KINDS:
+        return
+    problem = f"allowed are {', '.join(KINDS)}{did_you_mean(name, KINDS)}"
+    if name in _OF_THE_TEST:
+        problem = f"chooses the test samples, and accuracies on different samples cannot be compared; {problem}"
+    raise InputError("space", name, problem)
 
 
 def as_run_fields(parameters: Values) -> dict[str, Any]:
@@ -17,10 +142,21 @@ def as_run_fields(parameters: Values) -> dict[str, Any]:
     >>> as_run_fields({"aux_weight": 2.0, "hidden_sizes": "32-16"})
     {'aux_weight': 2.0, 'hidden_sizes': [32, 16]}
     """
-    fields = dict(parameters)
-    if "hidden_sizes" in fields:
-        sizes = fields["hidden_sizes"].split(JOINED["hidden_sizes"])
-        fields["hidden_sizes"] = [int(size) for size in sizes]
-    if "target_layers" in fields:
-        fields["target_layers"] = fields["target_layers"].split(JOINED["target_layers"])
-    return fields
+    found = dict(parameters)
+    for name, value in parameters.items():
+        kind = KINDS[name]
+        if kind.is_list:
+            found[name] = kind.read_list(value)
+    return found
+
+
+def some_values(distribution: Any) -> list[Any]:
+    """Return the choices of one of Optuna's distributions, or the ends of its range."""
+    if hasattr(distribution, "choices"):
+        return list(distribution.choices)
+    return list(dict.fromkeys([distribution.low, distribution.high]))
+
+
+def only_value(distribution: Any) -> Any:
+    """Return the value of a range of equal ends, or of a list of one choice."""
+    return some_values(distribution)[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +13,14 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from ..complexity import llc_preset
 from ..complexity.settings import LLCSettings
+from ..data import TensorData
 from ..errors import InputError
 from ..trainer import SelfModelingTrainer, estimate_rlct
 from ..trainer.checkpoints import newest_complete_checkpoint
-from ..trainer.population import SelfModelingPopulation
 from .folder_names import check_output_dir
-from .network_settings import build_network
 from .run_settings import RunSettings
 from .setting import Say, Values, check_names, check_types
-from .trial_parameters import LAYER_PARAMETERS, as_run_fields
+from .trial_networks import TrialNetworks
 from .tuning_result import TuningResult
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class TuneSettings:
     Attributes:
         space: range of each searched parameter. See `parse_space`.
         trials: number of trials, over all workers.
-        stack: trials of one shape in one population. 1: one at a time.
+        stack: trials of equal shape and data in one population. 1: one at a time.
         give_up_below: a trial is pruned if its accuracy, half-way or at the end, is below this share of the way from
             chance to the best. 0: no trial is.
         keep_accuracy: the best trial has the lowest RLCT within this of the best accuracy.
@@ -81,9 +80,9 @@ def tune(
 
     Args:
         base: settings of all trials, or the name of a built-in task.
-        space: range of each searched parameter: `aux_weight`, `learning_rate`, `hidden_sizes`, `target_layers`. For
-            example `{"aux_weight": "0:20", "learning_rate": "0.01:0.1:log", "hidden_sizes": [[16], [32, 16]]}`.
-            Default: `{"aux_weight": "0:20"}`.
+        space: range or choices of each searched setting of a run. For example `{"aux_weight": "0:20",
+            "learning_rate": "0.01:0.1:log", "hidden_sizes": [[16], [32, 16]], "augment": [True, False]}`. Default:
+            `{"aux_weight": "0:20"}`.
         output_dir: the folder. Default: `runs/tune-<task>`.
         say: called with each line of progress.
         settings: other fields of `TuneSettings`, such as `trials`.
@@ -138,24 +137,23 @@ class Tuner:
         self.settings = settings
         check_output_dir(output_dir)
         space = parse_space(settings.space)
-        for name in space:
-            if name in base.given:
-                raise InputError(name, base.given[name], "is searched by `space`; give it in one place")
-        self.data = base.load_data()
-        self.task = self.data.task or base.task
+        self.networks = TrialNetworks(base, space)
+        self.data = self.networks.check()
         self.sampling = self._sampling()
-        for shape in _shapes(space):
-            build_network(self._run(shape).network, self.data)  # raises an error for a shape that does not exist
         folder = Path(output_dir or f"runs/tune-{base.task.name.replace('/', '--')}")
         kept = {"train": base.result_fields(), "sampling": self.sampling, "give_up_below": settings.give_up_below}
+        network = base.network
+        if not network.detach_targets:
+            kept["attached_targets"] = True  # version 0.1.0 detached them in populations nevertheless
         self.tuning = Tuning(
             folder,
             space,
             kept,
             stack=settings.stack,
+            can_stack=self.networks.can_stack,
             give_up_below=settings.give_up_below,
             chance=1 / len(self.data.label_names),
-            aux_weight=base.network.aux_weight,
+            member={"aux_weight": network.aux_weight, "detach_targets": network.detach_targets},
             seed=base.training.seed,
         )
 
@@ -169,11 +167,6 @@ class Tuner:
         LLCSettings(**sampling)  # raises now what sampling would raise after the training
         return sampling
 
-    def _run(self, shape: Values, **changes: Any) -> RunSettings:
-        """Return the settings of trials of one shape."""
-        fields = {**as_run_fields(shape), "aux_weight": 1.0, **changes}
-        return self.base.replace(**fields)
-
     def work(self, say: Say) -> None:
         """Run trials until the tuning has all of them.
 
@@ -184,7 +177,8 @@ class Tuner:
             numbers = ", ".join(map(str, group.trials))
             say(f"trials {numbers}: {group.shared or 'one shape'}")
             measured = self._measure(path / "training", group)
-            self.tuning.finish(path, group, measured, self._estimate)
+            data = self.networks.data(group.shared)
+            self.tuning.finish(path, group, measured, partial(self._estimate, data.train))
             counts = self.tuning.counts()
             state = "{complete} complete, {pruned} pruned".format_map(counts)
             say(f"  {state} of {self.settings.trials}")
@@ -202,35 +196,18 @@ class Tuner:
         return _measured(trainer)
 
     def _trainer(self, folder: Path, group: Group) -> SelfModelingTrainer:
-        first = group.members[0]
-        run = self._run(group.shared, output_dir=str(folder), disable_tqdm=True, seed=first.seed)
-        rates = [member.learning_rate for member in group.members if member.learning_rate is not None]
-        if rates:
-            run = run.replace(learning_rate=max(rates))  # a single network's own; a population has its members'
-        network = build_network(run.network, self.data)
-        model: Any = SelfModelingPopulation(network.config, group.members)
-        if len(group.members) == 1:
-            model = model.member(0)
-        trainer = run.make_trainer(self.data, model)
+        data = self.networks.data(group.shared)
+        run, model = self.networks.build(group.shared, group.members)
+        run = run.replace(output_dir=str(folder), disable_tqdm=True)
+        trainer = run.make_trainer(data, model)
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(_GiveUp(self.tuning, trainer))
         return trainer
 
-    def _estimate(self, models: Sequence[Any], seeds: Sequence[int]) -> Sequence[Any]:
+    def _estimate(self, train: TensorData, models: Sequence[Any], seeds: Sequence[int]) -> Sequence[Any]:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        train = self.data.train
         return estimate_rlct(models, train, members=list(seeds), device=device, **self.sampling)
-
-
-def _shapes(space: Values) -> list[dict[str, str]]:
-    """Return every architecture in a space."""
-    names = [name for name in LAYER_PARAMETERS if name in space]
-    choices = [space[name].choices for name in names]
-    shapes = []
-    for values in product(*choices):
-        shapes.append(dict(zip(names, values, strict=True)))
-    return shapes
 
 
 class _GiveUp(TrainerCallback):

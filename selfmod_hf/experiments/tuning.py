@@ -1,46 +1,41 @@
-"""The folder of a tuning: its trials, shared by all workers.
+"""The trials of a tuning, shared by all workers.
 
-    journal.log       Optuna's journal
-    groups/N/         trials that train together, N the first of them: group.json, the Trainer's checkpoints
+    groups/N/         trials that train together, N the first of them: the Trainer's checkpoints
     trials.json       every trial: parameters, state, measures
     pareto.json, pareto.txt, pareto.png
 
-A worker asks for a group of trials. They differ only in self-model weight, learning rate and seed, because a population
-shares its architecture. The worker holds the group's lock while it works. The system releases the lock when the process
-ends. An unfinished group without a lock belongs to a killed worker, and the next worker continues it from its last
-checkpoint. So no trial is lost, and none is done twice.
+The trials themselves are in the journal of the folder (`SharedFolder`) or in a database (`SharedDatabase`).
+
+A worker asks for a group of trials. They differ only in their seed and in `MEMBER_PARAMETERS`, because a population
+shares all other settings. The worker holds the group's lock while it works. The system releases the lock when the
+process ends. An unfinished group without a lock belongs to a killed worker. The next worker continues it from its last
+checkpoint, or from the start if that checkpoint is out of reach. So no trial is lost, and none is recorded twice.
 
 The parameters of trial N depend on the seed, on N and on the trials that were finished when it was proposed. A process
 remembers nothing else. So a tuning with one worker gives the same result however often the worker was killed. With
 several workers the result depends on their speed.
-
-The folder needs a file system with locks. A cluster engine such as Ray Tune is not needed, because the trials of one
-machine train as one population.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import optuna
 from optuna.trial import Trial, TrialState, create_trial
 
 from ..errors import InputError
-from ..files import plain, to_json, write_file
+from ..files import plain
 from ..trainer.member import Member
-from .journal import open_journal, try_lock
+from .journal import SharedFolder
 from .setting import Values
-from .space import only_value
-from .trial_parameters import MEMBER_PARAMETERS
+from .trial_parameters import MEMBER_PARAMETERS, as_run_fields, only_value
 from .tuning_result import OBJECTIVES, TuningResult, count_states
 
 if TYPE_CHECKING:
@@ -49,9 +44,12 @@ if TYPE_CHECKING:
 
     from ..complexity import LLCResult
     from .run_settings import RunSettings
+    from .shared_database import SharedDatabase
 
 ACCURACIES = ("half_way", "accuracy")  # test accuracy after half of the epochs, and at the end
 UNUSABLE = ("not_at_minimum", "diverged")  # RLCTs
+
+Claim: TypeAlias = tuple[str, Values, AbstractContextManager[Any]]  # a group's name, content and lock
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Group:
     Attributes:
         trials: their numbers.
         shared: the parameters they have in common.
-        members: seed, self-model weight and learning rate of each.
+        members: seed and own parameters of each.
     """
 
     trials: list[int]
@@ -90,18 +88,20 @@ class Tuning:
     """One worker of a tuning.
 
     Args:
-        folder: see above. The workers share it.
+        folder: of the results and checkpoints.
         space: from `parse_space`.
-        settings: all other settings of the numbers. They are fixed for a folder.
+        settings: all other settings of the numbers. They are fixed for a tuning.
         stack: number of trials in one training.
+        can_stack: returns whether trials with these common parameters can train together. None: all can.
         give_up_below: a trial is pruned without an RLCT if its accuracy, half-way or at the end, is below this share
             of the way from chance to the best so far. 0: no trial is.
         chance: accuracy of guessing.
-        aux_weight: of all trials, if the space has none.
+        member: fields of `Member` of all trials, in place of those that the space lacks.
         seed: of the sampler. Trial N trains with seed N.
+        shared: holds the trials and locks of all workers. None: the folder does.
 
     Raises:
-        InputError: the folder was begun with another space or other settings.
+        InputError: the tuning was begun with another space or other settings.
     """
 
     def __init__(  # noqa: PLR0913 - all that a folder of trials is made of
@@ -113,8 +113,10 @@ class Tuning:
         stack: int,
         give_up_below: float,
         chance: float,
-        aux_weight: float = 0.0,
+        can_stack: Callable[[Values], bool] | None = None,
+        member: Values | None = None,
         seed: int = 0,
+        shared: SharedFolder | SharedDatabase | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder = folder
@@ -123,19 +125,19 @@ class Tuning:
         self.seed = seed
         self.give_up_below = give_up_below
         self.chance = chance
-        self.aux_weight = aux_weight
-        self.groups = folder / "groups"
-        self.groups.mkdir(parents=True, exist_ok=True)
-        self.storage = open_journal(folder / "journal.log")
-        with self._lock("study"):
+        self.can_stack = can_stack
+        self.member = {"aux_weight": 0.0, **(member or {})}
+        self.shared = SharedFolder(folder) if shared is None else shared
+        with self.shared.lock():
             self.study = optuna.create_study(
-                study_name="tune",
-                storage=self.storage,
+                study_name=self.shared.study_name,
+                storage=self.shared.storage,
                 directions=list(OBJECTIVES.values()),
                 load_if_exists=True,
             )
             ranges = {name: repr(entry) for name, entry in space.items()}
             self._check(settings | {"space": ranges})
+            self.shared.open(self.study)
 
     def _check(self, settings: dict[str, Any]) -> None:
         settings = json.loads(json.dumps(settings))
@@ -149,12 +151,6 @@ class Tuning:
                 problem = f"was begun with {name}={old!r}, not {value!r}; take another folder"
                 raise InputError("output_dir", str(self.folder), problem)
 
-    @contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
-        with (self.folder / f".{name}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
     # ---- work ----
 
     def work(self, num_trials: int) -> Iterator[tuple[Path, Group]]:
@@ -163,29 +159,25 @@ class Tuning:
         Each group stays locked until the next one is yielded.
         """
         while True:
-            with self._lock("study"):
+            with self.shared.lock():
                 found = self._orphan() or self._new_group(num_trials)
             if found is None:
                 return
-            path, lock = found
+            name, content, lock = found
             with lock:
-                group = json.loads((path / "group.json").read_text(encoding="utf-8"))
-                members = [Member(**member) for member in group["members"]]
-                yield path, Group(group["trials"], group["shared"], members)
+                members = [Member(**member) for member in content["members"]]
+                yield self.shared.groups / name, Group(content["trials"], content["shared"], members)
 
-    def _orphan(self) -> tuple[Path, Any] | None:
-        """Return the folder and the lock of a killed worker's group, or None."""
-        for path in sorted(self.groups.iterdir()):
-            if not (path / "group.json").is_file():
-                shutil.rmtree(path, ignore_errors=True)  # of a worker that was killed while it began or removed it
-            elif (lock := try_lock(path / ".lock")) is not None:
-                if (path / "group.json").is_file():  # not finished in the meantime
-                    return path, lock
-                lock.close()
+    def _orphan(self) -> Claim | None:
+        """Return a killed worker's group, or None."""
+        for name, content in self.shared.open_groups().items():
+            lock = self.shared.try_lock(name)
+            if lock is not None:
+                return name, content, lock
         return None
 
-    def _new_group(self, num_trials: int) -> tuple[Path, Any] | None:
-        """Return the folder and the lock of a new group, or None if there are so many trials already."""
+    def _new_group(self, num_trials: int) -> Claim | None:
+        """Return a new group, or None if there are so many trials already."""
         trials = self._trials_without_group()
         num_failed = len(self._trials(TrialState.FAIL))
         num_known = len(self._trials())
@@ -193,33 +185,35 @@ class Tuning:
         num_missing = num_trials - num_counted
         if num_missing <= 0:
             return None
-        shared = _shared(trials)
-        while len(trials) < min(self.stack, num_missing):
+        if not trials:
             number = len(self._trials())
-            trials[number] = self._propose(number, shared)
-            shared = _shared(trials)
+            trials[number] = self._propose(number, {})
+        common = _common(trials)
+        while len(trials) < min(self._at_once(common), num_missing):
+            number = len(self._trials())
+            trials[number] = self._propose(number, common)
         first = min(trials)
-        path = self.groups / f"{first:05d}"
-        path.mkdir(exist_ok=True)
-        lock = try_lock(path / ".lock")
         members = [self._member(number, params) for number, params in trials.items()]
-        content = {"trials": list(trials), "shared": shared, "members": members}
-        write_file(path / "group.json", to_json(content))
-        return path, lock
+        content = {"trials": list(trials), "shared": common, "members": members}
+        name = f"{first:05d}"
+        return name, content, self.shared.begin_group(name, content)
+
+    def _at_once(self, common: Values) -> int:
+        """Return the number of trials with these common parameters in one training."""
+        if self.stack > 1 and self.can_stack is not None and not self.can_stack(common):
+            return 1
+        return self.stack
 
     def _member(self, number: int, params: Values) -> dict[str, Any]:
         """Return the own parameters of a trial in its group, as fields of `Member`."""
-        member: dict[str, Any] = {"seed": number, "aux_weight": self.aux_weight}
-        for name in MEMBER_PARAMETERS:
-            if name in params:
-                member[name] = params[name]
-        return member
+        own = {name: params[name] for name in MEMBER_PARAMETERS if name in params}
+        return {"seed": number, **self.member, **as_run_fields(own)}
 
     def _trials_without_group(self) -> dict[int, dict[str, Any]]:
         """Return the parameters of trials whose worker was killed before it wrote their group, by number."""
         held: list[int] = []
-        for path in self.groups.glob("*/group.json"):
-            held += json.loads(path.read_text(encoding="utf-8"))["trials"]
+        for content in self.shared.open_groups().values():
+            held += content["trials"]
         running = self._trials(TrialState.RUNNING)
         return {trial.number: trial.params for trial in running if trial.number not in held}
 
@@ -228,18 +222,19 @@ class Tuning:
         states = None if state is None else (state,)
         return self.study.get_trials(deepcopy=False, states=states)
 
-    def _propose(self, number: int, shared: Values) -> dict[str, Any]:
-        """Let the sampler choose the parameters of trial `number` except for `shared`, and return all of them.
+    def _propose(self, number: int, common: Values) -> dict[str, Any]:
+        """Let the sampler choose the parameters of trial `number` except for `common`, and return all of them.
 
-        The trial is one entry of the journal, so no trial is chosen in part.
+        The trial is one entry of the storage, so no trial is chosen in part.
         """
         (seed,) = np.random.SeedSequence((self.seed, number)).generate_state(1)
         sampler = optuna.samplers.TPESampler(seed=int(seed))
-        study = optuna.load_study(study_name="tune", storage=self.storage)  # because a study keeps old trials
+        # another study, because one keeps old trials
+        study = optuna.load_study(study_name=self.shared.study_name, storage=self.shared.storage)
         nothing = create_trial(state=TrialState.RUNNING)
-        params = dict(shared)
+        params = dict(common)
         for name, distribution in self.space.items():
-            if name in shared:
+            if name in common:
                 continue
             if distribution.single():  # Optuna's sampler misses it by a rounding, and its study rejects that
                 params[name] = only_value(distribution)
@@ -280,8 +275,7 @@ class Tuning:
                     problem = f"{rlct.status}: {rlct.status_reason}"
                 if number in open_trials:
                     self._tell(number, hopeful[number], rlct, problem)
-        (path / "group.json").unlink()  # first, because it marks the folder as work in progress
-        shutil.rmtree(path, ignore_errors=True)  # because another worker may remove it too
+        self.shared.end_group(path.name)
 
     def _problems(self, measured: Sequence[Measured]) -> list[str | None]:
         """Return why each trial is hopeless, or None."""
@@ -347,7 +341,7 @@ class Tuning:
 
     def write_results(self, result: TuningResult) -> None:
         """Write the files of a result. Workers write one after the other."""
-        with self._lock("study"):
+        with self.shared.lock():
             result.write()
 
 
@@ -360,9 +354,7 @@ def _problem(measured: Measured, least: Mapping[str, float]) -> str | None:
     return None
 
 
-def _shared(trials: Mapping[int, Values]) -> dict[str, Any]:
+def _common(trials: Mapping[int, Values]) -> dict[str, Any]:
     """Return the common parameters of a group's trials, from the first one."""
-    if not trials:
-        return {}
     first = trials[min(trials)]
     return {name: value for name, value in first.items() if name not in MEMBER_PARAMETERS}
