@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 
 from ..errors import InputError
 from ..trainer import SelfModelingTrainingArguments
-from ..trainer.member import Member
+from ..trainer.member import MEMBER_FIELDS
 from .data_settings import DataSettings
 from .network_settings import NetworkSettings
 from .run_settings import StepSettings
@@ -123,7 +123,7 @@ def _kinds() -> dict[str, Kind]:
 
 KINDS = _kinds()
 # Trials of one population may differ in these.
-MEMBER_PARAMETERS = tuple(field.name for field in fields(Member) if field.name in KINDS)
+MEMBER_PARAMETERS = tuple(name for name in MEMBER_FIELDS if name in KINDS)
 
 
 def check_parameter(name: str) -> None:

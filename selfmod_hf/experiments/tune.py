@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -223,7 +223,8 @@ class _GiveUp(TrainerCallback):
             return
         accuracies = []
         for network in self.trainer.networks():
-            accuracies.append(network.figures[epoch]["eval_accuracy"])
+            last = max(_evaluated(network.figures))  # earlier if a stopping rule ended its training
+            accuracies.append(network.figures[last]["eval_accuracy"])
         least = self.tuning.threshold("half_way", accuracies)
         hopeful = [accuracy for accuracy in accuracies if accuracy >= least]  # no NaN
         if not hopeful:
@@ -234,6 +235,11 @@ def _half(epochs: float) -> int:
     return max(1, round(epochs / 2))
 
 
+def _evaluated(figures: Mapping[int, Values]) -> list[int]:
+    """Return the epochs after which a network was evaluated."""
+    return [epoch for epoch in figures if "eval_accuracy" in figures[epoch]]
+
+
 def _measured(trainer: SelfModelingTrainer) -> list[Measured]:
     """Return the measures of each trial of a group."""
     from .tuning import Measured
@@ -242,7 +248,7 @@ def _measured(trainer: SelfModelingTrainer) -> list[Measured]:
     found = []
     for network in trainer.networks():
         figures = network.figures
-        evaluated = [epoch for epoch in figures if "eval_accuracy" in figures[epoch]]
+        evaluated = _evaluated(figures)
         last = figures[max(evaluated)]
         at_half = last
         if half in evaluated:
