@@ -11,7 +11,7 @@ from typing import Any
 from .errors import InputError
 from .experiments.folder import SweepFolder
 from .experiments.folder_names import check_output_dir
-from .experiments.plan import describe_setting
+from .experiments.recipes import describe_setting
 from .experiments.prepared_sweep import PreparedSweep
 from .experiments.reproduce_settings import ReproduceSettings
 from .experiments.reproduction_folder import ReproductionFolder
@@ -191,7 +191,7 @@ class _Task:
     def _sweep(self) -> dict[str, Any]:
         assert self.sweep is not None
         plan = self.sweep.plan
-        setting = describe_setting(plan.settings, plan.cells)
+        setting = describe_setting(plan.settings, plan.arms, plan.seeds)
         entry = self.folder.task(self.name)
         entry["setting"] = setting
         self.say(f"{self.name}, sweep: {len(plan.cells)} networks. {setting}")

@@ -18,6 +18,8 @@ from .folder_names import text_of_value
 from .setting import Values
 
 NAMED = "arms"  # the axis of named arms
+STOP = "stop_at_train_loss"  # a number, or the name of another arm
+FIRST = ("hidden_sizes", "aux_weight", "detach_targets")  # in names
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,24 @@ class Arm:
     def is_baseline(self) -> bool:
         """Return whether the arm is the baseline of its panel."""
         return self.baseline == self.name
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Name one network of a sweep.
+
+    Attributes:
+        arm: name of its arm.
+        seed: of its initial weights and of its order of samples.
+    """
+
+    arm: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Return the name of the network, and of its folder."""
+        return network_name(self.arm, self.seed)
 
 
 def make_arms(
@@ -84,9 +104,31 @@ def make_arms(
         others = {axis: value for axis, value in chosen.items() if axis != compared}
         at_baseline = {**chosen, compared: first} if compared else chosen
         base_changes = _changes_at(at_baseline, named)
+        if changes.get(STOP) in named:
+            at_stop = {**chosen, NAMED: changes[STOP]}
+            changes[STOP] = arm_name(at_stop, _changes_at(at_stop, named))
         own = Arm(name, changes, panel_name(others), arm_name(at_baseline, base_changes))
         arms.setdefault(name, own)
+    for arm in arms.values():
+        _check_stop(arm, arms)
     return list(arms.values())
+
+
+def stop_arm(arm: Arm) -> str | None:
+    """Return the name of the arm at whose training loss this one stops, or None."""
+    value = arm.changes.get(STOP)
+    return value if isinstance(value, str) else None
+
+
+def _check_stop(arm: Arm, arms: Mapping[str, Arm]) -> None:
+    """Raise an InputError if an arm stops at the training loss of no arm, of itself, or of one that stops likewise."""
+    other = stop_arm(arm)
+    if other is None:
+        return
+    if other not in arms:
+        raise InputError(STOP, other, f"allowed are numbers and other arms: {', '.join(arms)}")
+    if stop_arm(arms[other]) is not None:
+        raise InputError(STOP, other, "this arm stops at the training loss of another one, or of itself")
 
 
 def arm_name(chosen: Values, changes: Values) -> str:
@@ -100,19 +142,16 @@ def arm_name(chosen: Values, changes: Values) -> str:
         >>> arm_name({"hidden_sizes": [64, 32], "aux_weight": 10.0}, {}), arm_name({"learning_rate": 0.1}, {})
         ('h64x32-aw10', 'learning_rate_0.1')
     """
-    parts = []
-    for axis, value in chosen.items():
-        part = _part(axis, changes.get(axis, value))
-        if part:
-            parts.append(part)
-    return "-".join(parts) or "all"
+    in_arm = {axis: changes.get(axis, value) for axis, value in chosen.items()}
+    return panel_name(in_arm) or "all"
 
 
 def panel_name(chosen: Values) -> str:
     """Return the name of a panel: its value on each axis except for the compared one, shortened."""
+    first = [axis for axis in FIRST if axis in chosen]
     parts = []
-    for axis, value in chosen.items():
-        part = _part(axis, value)
+    for axis in dict.fromkeys([*first, *chosen]):
+        part = _part(axis, chosen[axis])
         if part:
             parts.append(part)
     return "-".join(parts)

@@ -1,4 +1,4 @@
-"""The time and memory of a sweep, from a few real steps and draws of each width."""
+"""The time and memory of a sweep, from a few real steps and draws of each shape."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
+from ..data import TensorData
 from ..trainer.rlct import estimate_rlct
-from .plan import Cell
+from .arms import Cell
 from .prepared_sweep import PreparedSweep
+from .setting import Values
 from .sweep_population import make_trainer
 
 WARM_UP = 3  # optimizer steps that are not timed
@@ -55,19 +57,19 @@ def describe_work(sweep: PreparedSweep, work: Sequence[Estimate]) -> str:
     reasons = []
     for part in work:
         count = len(part.cells)
-        width = part.cells[0].hidden_size
+        shape = sweep.shape_of(part.cells[0])
         if count > 1:
-            lines.append(_work_line(f"{count:4} networks of width {width}", [part]))
+            lines.append(_work_line(f"{count:4} networks {shape.label}".rstrip(), [part]))
         else:
             singles.append(part)
-        reasons.append(sweep.memory.explain(width))
+        reasons.append(shape.explain())
     if singles:
         lines.append(_work_line(f"{len(singles):4} networks one by one", singles))
     for reason in dict.fromkeys(reasons):
         if reason is not None:
             lines.append(reason)
     minutes = sum(part.seconds for part in work) / 60
-    lines.append(f"about {minutes:.1f} min in all, by a few real steps of each width")
+    lines.append(f"about {minutes:.1f} min in all, by a few real steps of each shape")
     for name, values in sweep.plan.settings.items():
         lines.append(f"{name}: {values}")
     return "\n".join(lines)
@@ -82,7 +84,7 @@ def _work_line(what: str, parts: Sequence[Estimate]) -> str:
 
 
 def estimate_work(sweep: PreparedSweep) -> list[Estimate]:
-    """Return the work of each unfinished population: memory by count, time by a probe of each width.
+    """Return the work of each unfinished population: memory by count, time by a probe of each shape.
 
     Evaluation and writing are left out. Steps of an interrupted population are not subtracted.
 
@@ -91,24 +93,25 @@ def estimate_work(sweep: PreparedSweep) -> list[Estimate]:
     """
     groups = [cells for _, cells in sweep.interrupted_populations()]
     groups += sweep.populations_to_open()
-    seconds: dict[int, float] = {}  # of one network, by width
+    seconds: dict[str, float] = {}  # of one network, by shape
     work = []
     for cells in groups:
-        width = cells[0].hidden_size
-        if width not in seconds:
-            seconds[width] = _seconds_per_network(sweep, cells)
+        key = sweep.plan.shape_of(sweep.arms[cells[0].arm])
+        if key not in seconds:
+            seconds[key] = _seconds_per_network(sweep, cells)
         count = len(cells)
-        num_bytes = count * sweep.memory.bytes_per_member(width)
-        work.append(Estimate(cells, num_bytes, count * seconds[width]))
+        num_bytes = count * sweep.shapes[key].memory.bytes_per_member()
+        work.append(Estimate(cells, num_bytes, count * seconds[key]))
     return work
 
 
 def _seconds_per_network(sweep: PreparedSweep, cells: Sequence[Cell]) -> float:
     """Return the seconds of training and sampling of one network in a population."""
     plan = sweep.plan
-    batch_size = plan.training["per_device_train_batch_size"]
-    num_epochs = plan.training["num_train_epochs"]
-    epoch_steps = math.ceil(len(sweep.data.train) / batch_size)
+    shape = sweep.shape_of(cells[0])
+    batch_size = shape.run.training.per_device_train_batch_size
+    num_epochs = int(shape.run.training.num_train_epochs)
+    epoch_steps = math.ceil(len(shape.data.train) / batch_size)
     watch = _Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(
@@ -124,14 +127,14 @@ def _seconds_per_network(sweep: PreparedSweep, cells: Sequence[Cell]) -> float:
         trainer.add_callback(watch)
         trainer.train()
     step = watch.seconds / STEPS / len(cells)  # seconds of one network's step
-    at_once = sweep.memory.sampled_at_once(cells[0].hidden_size)
+    at_once = shape.memory.sampled_at_once()
     networks = trainer.networks()[: min(RLCT_NETWORKS, at_once)]
     models = [network.model() for network in networks]
     num_estimates = 1
     if plan.rlct_every_n_epochs:
         num_estimates += (num_epochs - 1) // plan.rlct_every_n_epochs
     training = num_epochs * epoch_steps * step
-    estimate = _sampling_seconds(sweep, models, trainer.args.device, step / batch_size)
+    estimate = _sampling_seconds(plan.sampling, shape.data.train, models, trainer.args.device, step / batch_size)
     return training + num_estimates * estimate
 
 
@@ -149,17 +152,18 @@ class _Stopwatch(TrainerCallback):
             self.start = now
 
 
-def _sampling_seconds(sweep: PreparedSweep, models: Sequence[Any], device: Any, per_sample: float) -> float:
+def _sampling_seconds(
+    sampling: Values, train: TensorData, models: Sequence[Any], device: Any, per_sample: float
+) -> float:
     """Return the seconds of one network's RLCT: the loss over the training set, the first draws, and all others.
 
     Args:
-        sweep: its data and sampling settings are used.
+        sampling: arguments of `estimate_llc`.
+        train: the training set.
         models: networks for one sampling.
         device: of the networks.
         per_sample: seconds of a sample in training, and about those of a sample in a chain.
     """
-    sampling = sweep.plan.sampling
-    train = sweep.data.train
     batch_size = sampling["batch_size"]
     pass_seconds = len(models) * per_sample  # of one sample in all networks
     draw_seconds = pass_seconds * sampling["num_chains"] * batch_size

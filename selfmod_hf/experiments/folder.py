@@ -38,8 +38,7 @@ from ..errors import InputError
 from ..files import read_json, to_json, write_file
 from ..json_records import CurvePoint, NetworkRow, NetworkRun, Record, SweepRun
 from ..weights import KEY, WEIGHTS, belongs, weights_sha256
-from .arms import Arm, arm_of_row, network_name
-from .plan import Cell
+from .arms import Arm, Cell, arm_of_row, network_name
 
 if TYPE_CHECKING:
     from ..complexity import LLCResult
@@ -149,6 +148,11 @@ class SweepFolder:
         own_row = row.with_fields(weights_sha256=sha256)
         write_file(folder / "row.json", to_json(own_row.to_dict()))
 
+    def final_training_loss(self, cell: Cell) -> float | None:
+        """Return the mean classification loss of a finished network's last epoch, nats. None: it diverged."""
+        curve = CurvePoint.read_list(self.cells / cell.name / "curve.json")
+        return curve[-1].classification_loss
+
     def networks(self) -> list[Path]:
         """Return the folders of the finished networks with the weights of their row.
 
@@ -184,8 +188,11 @@ class SweepFolder:
     def unfinished_populations(self) -> Iterator[tuple[Path, list[Cell]]]:
         """Yield the folder and the cells of each interrupted population."""
         for path in sorted(self.populations.glob("*/members.json")):
-            entries = read_json(path, list)
-            yield path.parent, [Cell(**entry) for entry in entries]
+            cells = []
+            for entry in read_json(path, list):
+                name = entry.get("arm") or arm_of_row(entry).name  # version 0.1.0 had no names of arms
+                cells.append(Cell(name, entry["seed"]))
+            yield path.parent, cells
 
     def open_population(self, cells: Sequence[Cell]) -> Path:
         """Make the folder of a population, and return it."""
@@ -237,20 +244,28 @@ class SweepFolder:
     def arms(self) -> list[Arm]:
         """Return the arms of the finished networks, in the order of the study.
 
-        A folder of version 0.1.0 does not record them, so they follow from its rows.
-
         Raises:
             InputError: no network is finished, or a file is broken.
         """
-        run = self.read_run()
-        found: dict[str, Arm] = {}
-        for arm in run.arms if run is not None else []:
-            found[arm.name] = Arm(arm.name, arm.changes, arm.panel, arm.baseline)
         rows = self.rows()
+        found = {arm.name: arm for arm in self.recorded_arms()}
         for row in rows.to_dict("records"):
             found.setdefault(row["arm"], arm_of_row(row))
         finished = set(rows["arm"])
         return [arm for arm in found.values() if arm.name in finished]
+
+    def recorded_arms(self) -> list[Arm]:
+        """Return the arms in run.json, and those of interrupted populations of version 0.1.0, which recorded none."""
+        run = self.read_run()
+        found: dict[str, Arm] = {}
+        for arm in run.arms if run is not None else []:
+            found[arm.name] = Arm(arm.name, arm.changes, arm.panel, arm.baseline)
+        for path in sorted(self.populations.glob("*/members.json")):
+            for entry in read_json(path, list):
+                if "arm" not in entry:
+                    arm = arm_of_row(entry)
+                    found.setdefault(arm.name, arm)
+        return list(found.values())
 
     def _table(self, records: Sequence[Record], order: list[str]) -> pd.DataFrame:
         """Return records as a table. A column without any value in them is left out."""

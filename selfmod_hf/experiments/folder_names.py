@@ -25,14 +25,7 @@ def default_folder(args: Any, changed: Mapping[str, Any] | None = None) -> str:
         args: all settings of the run, as attributes.
         changed: further fields that it names, with their values.
     """
-    parts = [_data_name(args)]
-    backbone = args.backbone_name
-    if backbone is None and args.backbone not in (None, "mlp", "embedding_bag"):
-        backbone = args.backbone
-    if backbone is not None:
-        parts.append(_name_of(backbone.removeprefix("timm/")))
-    if args.backbone_config is not None:
-        parts.append(_short_hash(str(args.backbone_config)))
+    parts = [_data_name(args), *_backbone_name(args)]
     if args.hidden_sizes:
         parts.append("h" + "x".join(map(str, args.hidden_sizes)))
     weight = f"aw{args.aux_weight:g}"
@@ -41,6 +34,32 @@ def default_folder(args: Any, changed: Mapping[str, Any] | None = None) -> str:
         parts.append(f"{name}_{text_of_value(value)}")
     parts.append(f"seed{args.seed}")
     return str(Path("runs", _without_special("-".join(parts))))
+
+
+def sweep_folder(recipe: str | None, run: Any) -> str:
+    """Return the default folder of a sweep. It names the recipe, or else the data and the backbone.
+
+    Args:
+        recipe: its name. None: networks of the user's own.
+        run: settings of all networks.
+    """
+    if recipe is not None:
+        return f"runs/sweep-{recipe}"
+    parts = ["sweep", _data_name(run.data), *_backbone_name(run.network)]
+    return str(Path("runs", _without_special("-".join(parts))))
+
+
+def _backbone_name(args: Any) -> list[str]:
+    """Return the name of a backbone of the user's own, or an empty list."""
+    backbone = args.backbone_name
+    if backbone is None and args.backbone not in (None, "mlp", "embedding_bag"):
+        backbone = args.backbone
+    parts = []
+    if backbone is not None:
+        parts.append(_name_of(backbone.removeprefix("timm/")))
+    if args.backbone_config is not None:
+        parts.append(_short_hash(str(args.backbone_config)))
+    return parts
 
 
 def _data_name(args: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,26 +79,26 @@ class MemoryPlan:
     """Decide the number of members of a population.
 
     Attributes:
-        footprints: of one network, by the width of its hidden layer.
+        footprint: of one network.
         batch_size: of each network.
         limit: bytes for training in one process.
         num_processes: number of processes. Members are split over them.
         members: the user's number. None: as many as fit into `limit`.
     """
 
-    footprints: Mapping[int, Footprint]
+    footprint: Footprint
     batch_size: int
     limit: int
     num_processes: int = 1
     members: int | None = None
 
-    def bytes_per_member(self, hidden_size: int) -> int:
+    def bytes_per_member(self) -> int:
         """Return the bytes of one member: weights, gradient, optimizer state and its update, batch and activations."""
-        one = self.footprints[hidden_size]
+        one = self.footprint
         per_sample = one.sample_bytes + one.activation_bytes
         return 20 * one.parameters + 2 * self.batch_size * per_sample
 
-    def members_at_once(self, hidden_size: int) -> int:
+    def members_at_once(self) -> int:
         """Return the number of networks in one training, over all processes together.
 
         It is 1 if not even two networks fit into one process, or if stacking does not help on a CPU. Then networks
@@ -107,38 +106,38 @@ class MemoryPlan:
         """
         if self.members is not None:
             return self.members
-        needed = self.bytes_per_member(hidden_size)
+        needed = self.bytes_per_member()
         fit = copies_that_fit(needed, self.limit)
-        if fit == 1 or self._is_large_for_cpu(hidden_size):
+        if fit == 1 or self._is_large_for_cpu():
             return 1
         if not torch.accelerator.is_available():
-            batch_bytes = self.batch_size * self.footprints[hidden_size].sample_bytes
+            batch_bytes = self.batch_size * self.footprint.sample_bytes
             fit = min(fit, copies_that_fit(batch_bytes, CPU_BATCH_BYTES))
         return fit * self.num_processes
 
-    def _is_large_for_cpu(self, hidden_size: int) -> bool:
+    def _is_large_for_cpu(self) -> bool:
         if torch.accelerator.is_available():
             return False
-        return self.batch_size * self.footprints[hidden_size].activation_bytes > CPU_ACTIVATION_BYTES
+        return self.batch_size * self.footprint.activation_bytes > CPU_ACTIVATION_BYTES
 
-    def sampled_at_once(self, hidden_size: int) -> int:
+    def sampled_at_once(self) -> int:
         """Return the number of networks in one estimation of RLCTs, because their weights fit a few times.
 
         `estimate_llc` itself cuts passes over the data, and the chains, to size.
         """
-        one = self.footprints[hidden_size]
+        one = self.footprint
         return min(RLCT_GROUP, copies_that_fit(20 * one.parameters, self.limit))
 
-    def explain(self, hidden_size: int) -> str | None:
-        """Return why networks of this width train one by one, or None if they do not or the user chose it."""
-        if self.members is not None or self.members_at_once(hidden_size) > 1:
+    def explain(self) -> str | None:
+        """Return why networks of this shape train one by one, or None if they do not or the user chose it."""
+        if self.members is not None or self.members_at_once() > 1:
             return None
-        if self._is_large_for_cpu(hidden_size):
-            return f"width {hidden_size}: on a CPU, stacking networks of this size does not help: one at a time"
-        needed = 2 * self.bytes_per_member(hidden_size) / 2**20
+        if self._is_large_for_cpu():
+            return "on a CPU, stacking networks of this size does not help: one at a time"
+        needed = 2 * self.bytes_per_member() / 2**20
         limit = self.limit / 2**20
         return (
-            f"width {hidden_size}: two networks take {needed:.0f} MiB, over the {limit:.0f} MiB there are: "
+            f"two networks take {needed:.0f} MiB, over the {limit:.0f} MiB there are: "
             "one at a time, each batch split over the processes"
         )
 

@@ -1,233 +1,225 @@
-"""The plan of a sweep: its cells (one network each) and their common settings."""
+"""The plan of a sweep: its arms and seeds, one network each, and the settings of each network."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
-from pathlib import Path
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
-
-from ..complexity import llc_preset
-from ..data import get_task
 from ..errors import InputError
+from ..trainer.member import Member
+from .arms import STOP, Arm, Cell, stop_arm
+from .run_settings import GROUPS, NO_RESULT, RunSettings, default_of
 from .setting import Values
+from .trial_parameters import JOINED
 
-
-@dataclass(frozen=True)
-class Cell:
-    """Name one network of a sweep."""
-
-    hidden_size: int
-    aux_weight: float
-    seed: int
-    detach_targets: bool = True
-
-    @property
-    def name(self) -> str:
-        """Return the name of the cell's folder."""
-        attached = "" if self.detach_targets else "-attached"
-        return f"h{self.hidden_size}-aw{self.aux_weight:g}{attached}-seed{self.seed}"
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Hold a recipe's default grid: the networks are hidden_sizes x aux_weights x seeds."""
-
-    hidden_sizes: tuple[int, ...]
-    aux_weights: tuple[float, ...]
-    seeds: tuple[int, ...]
-    source: str
-
-
-# Training settings are those of the task of the same name, sampling settings those of the preset "paper".
-GRIDS: Mapping[str, Grid] = {
-    "mnist": Grid(
-        (64, 128, 256, 512), (0, 1, 5, 10, 20, 50), tuple(range(1, 11)), "arXiv 2407.10188, Figure 2: 240 networks"
-    ),
-    "cifar10": Grid((2000,), (0, 0.5, 1, 2), tuple(range(1, 11)), "arXiv 2407.10188, Figure 3: 40 networks"),
-    "cifar10-paper-text": Grid((2000,), (0, 0.5, 1, 2), tuple(range(1, 11)), "the same, by the paper's table and text"),
-    "imdb": Grid((128,), (0, 100, 500), tuple(range(1, 11)), "arXiv 2407.10188, Figure 4: 30 networks"),
-    "digits": Grid((16, 32), (0, 1, 10), (1, 2, 3), "ours: small enough for a first look; no experiment of the paper"),
-}
+# training settings in recipes, which a results folder records in any case
+RECIPE_TRAINING = ("optim", "optim_args", "lr_scheduler_type", "max_grad_norm", "weight_decay", "learning_rate")
+LIMITS = ("max_train_samples", "max_test_samples")
+ALWAYS = ("aux_weight", "detach_targets")  # a member has these in any case
+# settings with a column of another name, or with a column in any case
+COLUMN_OF = {"train_batch_size": "batch_size", "num_train_epochs": "num_epochs"}
+KNOWN_COLUMNS = ("aux_weight", "detach_targets", "learning_rate", "batch_size", "num_epochs", "hidden_size")
+# settings that may differ within one population
+MEMBER_FIELDS = tuple(one.name for one in fields(Member) if one.name not in ("seed", "momentum"))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Hold the settings of a sweep.
+    """Hold the arms, the seeds and the settings of a sweep.
 
     Attributes:
-        task: name of the task.
-        cells: the networks.
-        training: fields of `SelfModelingTrainingArguments`, with the number of epochs and the batch size.
+        base: settings of all networks. Its batch size is that of one network over all processes.
+        arms: each with its changes of the base.
+        seeds: of each arm.
         sampling: arguments of `estimate_llc`.
-        data: all other settings of the data (data set, limits on the number of samples, augmentation).
         rlct_every_n_epochs: RLCTs are estimated after every n-th epoch of the training too. 0: only at the end.
     """
 
-    task: str
-    cells: tuple[Cell, ...]
-    training: Values
+    base: RunSettings
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
     sampling: Values
-    data: Values
     rlct_every_n_epochs: int = 0
 
     @property
-    def hidden_sizes(self) -> list[int]:
-        """Return the widths of the cells, in their order."""
-        return list(dict.fromkeys(cell.hidden_size for cell in self.cells))
+    def task(self) -> str:
+        """Return the name of the task."""
+        return self.base.task.name
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """Return the networks."""
+        return tuple(Cell(arm.name, seed) for arm in self.arms for seed in self.seeds)
+
+    @cached_property
+    def _runs(self) -> dict[str, RunSettings]:
+        return {}
+
+    def run_of(self, arm: Arm) -> RunSettings:
+        """Return the settings of an arm's networks, without their seeds and without a stop by another arm.
+
+        Raises:
+            InputError: a change of no setting, or an unusable value.
+        """
+        if arm.name not in self._runs:
+            self._runs[arm.name] = self.base.replace(**run_changes(arm))
+        return self._runs[arm.name]
+
+    def batch_size(self, arm: Arm) -> int:
+        """Return the samples of an optimizer step of one network, over all processes."""
+        return self.run_of(arm).training.per_device_train_batch_size
+
+    def num_epochs(self, arm: Arm) -> int:
+        """Return the planned epochs of an arm."""
+        return int(self.run_of(arm).training.num_train_epochs)
+
+    def shape_of(self, arm: Arm) -> str:
+        """Return the changes that a population of this arm shares. Arms of equal shape can train as one population."""
+        shared = {name: value for name, value in run_changes(arm).items() if name not in MEMBER_FIELDS}
+        return json.dumps(shared, sort_keys=True)
+
+    def shape_run(self, arm: Arm, arms: Iterable[Arm]) -> RunSettings:
+        """Return the common settings of a population of an arm's shape.
+
+        Args:
+            arm: of the shape.
+            arms: all arms. If one of them predicts activations, all networks keep the target layers.
+        """
+        shared = json.loads(self.shape_of(arm))
+        for other in arms:
+            network = self.run_of(other).network
+            if network.aux_weight or network.activation_penalty:
+                return self.base.replace(**shared, aux_weight=1.0)
+        return self.base.replace(**shared, aux_weight=0.0)
+
+    def members(self, cells: Sequence[Cell], arms: Mapping[str, Arm], stops: Mapping[Cell, float]) -> list[Member]:
+        """Return the networks of a population as its members.
+
+        Args:
+            cells: the networks.
+            arms: by name.
+            stops: the training losses at which networks stop, if those are other networks' losses.
+        """
+        varying = dict.fromkeys(ALWAYS)
+        for cell in cells:
+            changes = run_changes(arms[cell.arm])
+            varying |= dict.fromkeys(name for name in changes if name in MEMBER_FIELDS)
+        found = []
+        for cell in cells:
+            run = self.run_of(arms[cell.arm])
+            values = {name: value_of(run, name) for name in varying}
+            if cell in stops:
+                values[STOP] = stops[cell]
+            found.append(Member(seed=cell.seed, **values))
+        return found
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return the common settings of two sweeps in one folder: everything except the cells."""
+        """Return the common settings of two sweeps in one folder: everything except arms and seeds."""
+        spec = self.base.task
+        data: dict[str, Any] = {"dataset_name": spec.dataset_name}
+        data |= {name: getattr(self.base.data, name) for name in LIMITS}
+        if self.base.data.augment:
+            data["augment"] = True
+        groups = {"data": data, "network": {}, "training": self._training()}
+        owners = self._owners()
+        for name, value in self.base.given.items():
+            group = owners[name]
+            if name in NO_RESULT or name in ("task", *LIMITS, "augment", "dataset_name", "per_device_train_batch_size"):
+                continue
+            if group != "training" or value != default_of(name):
+                groups[group][name] = value
         sampling = {**self.sampling}
         if self.rlct_every_n_epochs:  # missing otherwise, as in folders of versions without this setting
             sampling["rlct_every_n_epochs"] = self.rlct_every_n_epochs
-        return {"task": self.task, "training": {**self.training}, "sampling": sampling, "data": {**self.data}}
+        settings = {"task": self.task, "training": groups["training"], "sampling": sampling, "data": data}
+        if groups["network"]:
+            settings["network"] = groups["network"]
+        return settings
+
+    def _training(self) -> dict[str, Any]:
+        """Return the training settings of the recipe, the batch size and the number of epochs."""
+        recipe = self.base.recipe_fields()
+        training = {name: recipe[name] for name in RECIPE_TRAINING if name in recipe}
+        training.setdefault("learning_rate", self.base.training.learning_rate)
+        training["per_device_train_batch_size"] = self.base.training.per_device_train_batch_size
+        training["num_train_epochs"] = self.base.training.num_train_epochs
+        for name in set(training).intersection(self.base.given):
+            training[name] = self.base.given[name]
+        epochs = training["num_train_epochs"]
+        if float(epochs).is_integer():
+            training["num_train_epochs"] = int(epochs)
+        return training
+
+    @staticmethod
+    def _owners() -> dict[str, str]:
+        """Return the group of each field."""
+        owners = {}
+        for group, name in zip(GROUPS, ("data", "network", "training", "training"), strict=True):
+            owners.update(dict.fromkeys((one.name for one in fields(group)), name))
+        return owners
 
 
-def make_cells(
-    hidden_sizes: Sequence[int],
-    aux_weights: Sequence[float],
-    seeds: Sequence[int],
-    detach_targets: Sequence[bool],
-) -> tuple[Cell, ...]:
-    """Return the grid's cells.
+def run_changes(arm: Arm) -> dict[str, Any]:
+    """Return the changes of an arm that are settings of a run as they stand.
 
-    A baseline (weight 0) detaches and is trained once, because detaching makes no difference for it.
+    `stop_at_train_loss` may name another arm. It is a number when that arm has been trained.
+    """
+    changes = dict(arm.changes)
+    if stop_arm(arm) is not None:
+        del changes[STOP]
+    return changes
+
+
+def value_of(run: RunSettings, name: str) -> Any:
+    """Return the value of a run's setting.
 
     Raises:
-        InputError: an empty list, a repeated value, or one outside its range.
-
-    >>> [cell.name for cell in make_cells([8], [0, 1], [1], [True, False])]
-    ['h8-aw0-seed1', 'h8-aw1-seed1', 'h8-aw1-attached-seed1']
+        InputError: there is no such setting.
     """
-    _check_values("hidden_sizes", hidden_sizes, 1, math.inf)
-    _check_values("aux_weights", aux_weights, 0, math.inf)
-    _check_values("seeds", seeds, 0, 2**32)
-    cells = []
-    for hidden_size, detach, aux_weight, seed in product(hidden_sizes, detach_targets, aux_weights, seeds):
-        is_baseline = aux_weight == 0
-        cells.append(Cell(hidden_size, float(aux_weight), seed, detach or is_baseline))
-    return tuple(dict.fromkeys(cells))
+    for part in (run.network, run.training, run.data):
+        if hasattr(part, name):
+            return getattr(part, name)
+    raise InputError(name, None, "no setting of a run has this name")
 
 
-def _check_values(name: str, values: Sequence[float], least: int, end: float) -> None:
-    in_range = all(least <= value < end for value in values)
-    if not values or len(set(values)) < len(values) or not in_range:
-        raise InputError(name, list(values), f"allowed are different numbers of at least {least}")
+# ---- columns ----
 
 
-def recipe_training(recipe: Values) -> dict[str, Any]:
-    """Return the training arguments in a task's recipe."""
-    training = {}
-    for name in ("optim", "optim_args", "lr_scheduler_type", "max_grad_norm", "weight_decay", "learning_rate"):
-        if name in recipe:
-            training[name] = recipe[name]
-    training["per_device_train_batch_size"] = recipe["train_batch_size"]
-    training["num_train_epochs"] = recipe["num_train_epochs"]
-    return training
-
-
-def departures(settings: Values, cells: Sequence[Cell]) -> list[str]:
-    """Return the differences between a sweep and its task's recipe, such as `seeds 1, 2 instead of 1, 2, 3`.
-
-    Args:
-        settings: `Plan.settings`, or those in `run.json`.
-        cells: its networks.
-
-    Raises:
-        InputError: a task without a grid.
-    """
-    task = settings["task"]
-    if task not in GRIDS:
-        raise InputError("task", task, f"allowed are {', '.join(GRIDS)}")
-    found = {**settings["training"], **settings["sampling"], **settings["data"]}
-    found.pop("rlct_every_n_epochs", None)  # it changes no other number
-    if found.get("dataset_name") and not can_be_hub_id(found["dataset_name"]):
-        found["dataset_name"] = "of a local folder"  # because its name means nothing elsewhere
-    wanted = _recipe_settings(task)
-    found |= _grid_settings(cells, wanted["detach targets"])
-    differences = []
-    for name, value in found.items():
-        text = _text(value)
-        expected = _text(wanted.get(name))
-        if text == expected:
+def axis_columns(arms: Iterable[Arm]) -> dict[str, str]:
+    """Return the settings in which arms differ, each with the name of its column, in their order."""
+    arms = list(arms)
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(name for arm in arms for name in arm.changes):
+        values = {repr(arm.changes.get(name)) for arm in arms}
+        if len(values) < 2:
             continue
-        difference = f"{name.replace('_', ' ')} {text}"
-        if name in wanted:
-            difference += f" instead of {expected}"
-        differences.append(difference)
-    return differences
+        column = COLUMN_OF.get(name, name)
+        if name == "hidden_sizes" and all(len(arm.changes.get(name, ())) == 1 for arm in arms):
+            column = "hidden_size"
+        found[name] = column
+    return found
 
 
-def _recipe_settings(task: str) -> dict[str, Any]:
-    """Return the settings and the grid of a task's recipe."""
-    grid = GRIDS[task]
-    spec = get_task(task)
-    return {
-        **recipe_training(spec.recipe),
-        **llc_preset("paper", task),
-        "dataset_name": spec.dataset_name,
-        "augment": spec.recipe.get("augment"),
-        "hidden sizes": grid.hidden_sizes,
-        "aux weights": grid.aux_weights,
-        "seeds": grid.seeds,
-        "detach targets": spec.recipe.get("detach_targets", True),
-    }
-
-
-def _grid_settings(cells: Sequence[Cell], detach_targets: bool) -> dict[str, Any]:
-    """Return the grid of some cells. `detach_targets` is the recipe's, for cells with both or without any."""
-    detached = {cell.detach_targets for cell in cells if cell.aux_weight > 0}
-    if len(detached) == 1:
-        detach_targets = detached.pop()
-    hidden_sizes, aux_weights, seeds = set(), set(), set()
-    for cell in cells:
-        hidden_sizes.add(cell.hidden_size)
-        aux_weights.add(cell.aux_weight)
-        seeds.add(cell.seed)
-    return {
-        "hidden sizes": sorted(hidden_sizes),
-        "aux weights": sorted(aux_weights),
-        "seeds": sorted(seeds),
-        "detach targets": detach_targets,
-    }
-
-
-def can_be_hub_id(name: str) -> bool:
-    """Return whether a data set's name can be one of the Hub: it is no path, and no folder of this machine."""
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return not Path(name).is_dir()
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_text(entry) for entry in value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    return f"{value:g}" if abs(value) < 1e300 else str(value)  # because a larger integer is no float
-
-
-def describe_setting(settings: Values | None, cells: Sequence[Cell]) -> str:
-    """Return a sentence: a sweep is the experiment of its task's recipe, or its differences.
+def own_columns(run: RunSettings, arm: Arm, columns: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of an arm in the columns that a row does not have in any case.
 
     Args:
-        settings: as for `departures`. None: unknown.
-        cells: its networks.
+        run: settings of the arm.
+        arm: the arm.
+        columns: from `axis_columns`.
     """
-    task = "" if settings is None else settings["task"]
-    if settings is None or task not in GRIDS:
-        return "A setting of its own: no recipe of this package."
-    source = GRIDS[task].source
-    differences = departures(settings, cells)
-    if not differences:
-        return f"Setting: {source}."
-    return f"NOT the setting of the recipe ({source}), but: {'; '.join(differences)}."
+    found = {}
+    for name, column in columns.items():
+        if column in KNOWN_COLUMNS:
+            continue
+        value = stop_arm(arm) if name == STOP else None
+        if value is None:
+            value = value_of(run, name)
+        if isinstance(value, (list, tuple)):
+            value = JOINED.get(name, "+").join(map(str, value))
+        found[column] = value
+    return found

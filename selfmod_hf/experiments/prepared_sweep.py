@@ -2,20 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..data import TaskData, TaskSpec
+from ..errors import InputError
+from ..models import SelfModelingConfig, check_config
 from ..stacking import chunk_ranges
-from ..trainer.recipe_network import recipe_config
-from .data_settings import DataSettings, load_data
+from ..trainer.member import Member
+from ..trainer.population import SelfModelingPopulation
+from .arms import Arm, Cell, stop_arm
 from .folder import SweepFolder
-from .folder_names import check_output_dir
+from .folder_names import check_output_dir, sweep_folder
 from .footprint import MemoryPlan, free_memory, measure_footprint
-from .plan import Cell, Plan
+from .network_settings import build_network
+from .plan import Plan
 from .processes_together import from_main, join_processes
+from .run_settings import RunSettings
 from .sweep_settings import SweepSettings
+
+NEVER_RANDOM = ("mlp", "embedding_bag")  # backbones that draw no random numbers while they train
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Hold what networks of one shape have in common. They can train as one population.
+
+    Attributes:
+        label: their hidden layers in words, such as `of width 64`. It can be empty.
+        run: their common settings.
+        data: of their task.
+        config: of their network. A member's own values replace its fields.
+        memory: how many of them train at once.
+        alone: why each of them must train alone. None: they can be stacked.
+    """
+
+    label: str
+    run: RunSettings
+    data: TaskData[Any]
+    config: SelfModelingConfig
+    memory: MemoryPlan
+    alone: str | None
+
+    @property
+    def task(self) -> TaskSpec:
+        """Return the task, with the splits and columns that were found in the data."""
+        return self.data.task or self.run.task
+
+    @property
+    def members_at_once(self) -> int:
+        """Return the number of networks in one training."""
+        return self.memory.members_at_once() if self.alone is None else 1
+
+    def explain(self) -> str | None:
+        """Return why networks of this shape train one by one without the user's wish, or None."""
+        reason = self.alone or self.memory.explain()
+        if reason is None:
+            return None
+        return f"networks {self.label}: {reason}" if self.label else reason
 
 
 @dataclass(frozen=True)
@@ -23,18 +69,16 @@ class PreparedSweep:
     """Hold the input of a sweep.
 
     Attributes:
-        plan: cells and settings.
-        task: the data set and its recipe.
-        data: the task's.
+        plan: arms, seeds and settings.
         folder: of the results.
-        memory: how many networks train at once.
+        arms: by name, those of interrupted populations in the folder among them.
+        shapes: by the key of `Plan.shape_of`.
     """
 
     plan: Plan
-    task: TaskSpec
-    data: TaskData[Any]
     folder: SweepFolder
-    memory: MemoryPlan
+    arms: Mapping[str, Arm]
+    shapes: Mapping[str, Shape]
 
     @classmethod
     def make(cls, settings: SweepSettings, output_dir: str | Path | None = None) -> PreparedSweep:
@@ -42,29 +86,57 @@ class PreparedSweep:
 
         Args:
             settings: of the sweep.
-            output_dir: folder of the results. None: `runs/sweep-<recipe>`.
+            output_dir: folder of the results. None: `runs/sweep-<recipe or data>`.
 
         Raises:
             ValueError: an unusable setting, or a folder of other settings.
         """
         plan = settings.plan()
-        task = settings.task_spec()
         check_output_dir(output_dir)
-        folder = SweepFolder(output_dir or f"runs/sweep-{settings.recipe}")
+        folder = SweepFolder(output_dir or sweep_folder(settings.chosen_recipe(), plan.base))
         folder.check_settings(plan.settings)
-        limits = DataSettings(
-            augment=plan.data.get("augment", False),
-            max_train_samples=settings.max_train_samples,
-            max_test_samples=settings.max_test_samples,
-        )
-        with join_processes().main_process_first():
-            data = load_data(task, limits)
-        return cls(plan, task, data, folder, _memory_plan(settings, plan, task, data))
+        arms = _all_arms(plan, folder)
+        loaded: dict[str, TaskData[Any]] = {}
+        shapes: dict[str, Shape] = {}
+        for arm in arms.values():
+            key = plan.shape_of(arm)
+            if key not in shapes:
+                run = plan.shape_run(arm, arms.values())
+                shapes[key] = _make_shape(settings, run, loaded)
+            _check_arm(shapes[key], plan.run_of(arm))
+        return cls(plan, folder, arms, shapes)
+
+    @property
+    def data(self) -> TaskData[Any]:
+        """Return the data of the first arm's networks."""
+        return self.shape_of(self.plan.cells[0]).data
+
+    def shape_of(self, cell: Cell) -> Shape:
+        """Return the shape of a network."""
+        return self.shapes[self.plan.shape_of(self.arms[cell.arm])]
 
     def reasons_for_singles(self) -> list[str]:
-        """Return a line for each width of networks that train one by one without the user's wish."""
-        reasons = map(self.memory.explain, self.plan.hidden_sizes)
+        """Return a line for each shape of networks that train one by one without the user's wish."""
+        reasons = [shape.explain() for shape in self.shapes.values()]
         return [reason for reason in reasons if reason is not None]
+
+    def training_losses(self, cells: Sequence[Cell]) -> dict[Cell, float]:
+        """Return the training losses at which networks stop, if those are losses of another arm's networks.
+
+        Raises:
+            InputError: the other network diverged, so it has no loss.
+        """
+        found = {}
+        for cell in cells:
+            name = stop_arm(self.arms[cell.arm])
+            if name is None:
+                continue
+            other = Cell(name, cell.seed)
+            loss = self.folder.final_training_loss(other)
+            if loss is None:
+                raise InputError("stop_at_train_loss", name, f"{other.name} diverged, so it has no training loss")
+            found[cell] = loss
+        return found
 
     def interrupted_populations(self) -> list[tuple[Path, list[Cell]]]:
         """Return the folder and the cells of each interrupted population with a planned cell."""
@@ -75,32 +147,99 @@ class PreparedSweep:
         return found
 
     def populations_to_open(self) -> list[list[Cell]]:
-        """Return the unfinished cells outside of interrupted populations, in groups for one training each."""
+        """Return the unfinished cells outside of interrupted populations, in groups for one training each.
+
+        Networks that stop at the training loss of another arm come last.
+        """
         held: list[Cell] = []
         for _, cells in self.folder.unfinished_populations():
             held += cells
+        by_shape: dict[tuple[bool, str], list[Cell]] = {}
+        for cell in self.plan.cells:
+            if cell in held or self.folder.is_finished(cell):
+                continue
+            arm = self.arms[cell.arm]
+            waits = stop_arm(arm) is not None
+            by_shape.setdefault((waits, self.plan.shape_of(arm)), []).append(cell)
         groups = []
-        for hidden_size in self.plan.hidden_sizes:
-            todo = []
-            for cell in self.plan.cells:
-                is_taken = cell in held or self.folder.is_finished(cell)
-                if cell.hidden_size == hidden_size and not is_taken:
-                    todo.append(cell)
-            for chunk in chunk_ranges(len(todo), self.memory.members_at_once(hidden_size)):
+        for (_, key), todo in sorted(by_shape.items(), key=lambda entry: entry[0][0]):
+            for chunk in chunk_ranges(len(todo), self.shapes[key].members_at_once):
                 groups.append(todo[chunk.start : chunk.stop])
         return groups
 
 
-def _memory_plan(settings: SweepSettings, plan: Plan, task: TaskSpec, data: TaskData[Any]) -> MemoryPlan:
-    """Return how many networks of each width train at once."""
-    footprints = {}
-    for size in plan.hidden_sizes:
-        config = recipe_config(task, data, hidden_sizes=[size])
-        footprints[size] = measure_footprint(config, data.train)
+def _all_arms(plan: Plan, folder: SweepFolder) -> dict[str, Arm]:
+    """Return the planned arms, and those of the folder.
+
+    Raises:
+        InputError: the folder has an arm of the same name and of other changes.
+    """
+    arms = {arm.name: arm for arm in plan.arms}
+    for arm in folder.recorded_arms():
+        planned = arms.setdefault(arm.name, arm)
+        if dict(planned.changes) != dict(arm.changes):
+            problem = f"was begun with arm {arm.name} = {dict(arm.changes)}, not {dict(planned.changes)}; name it anew"
+            raise InputError("output_dir", str(folder.path), problem)
+    return arms
+
+
+def _make_shape(settings: SweepSettings, run: RunSettings, loaded: dict[str, TaskData[Any]]) -> Shape:
+    """Return the shape of networks with some common settings.
+
+    Args:
+        settings: of the sweep, for the user's limits.
+        run: the common settings.
+        loaded: data of other shapes. The shape's own are added.
+    """
+    key = repr((run.data, run.network.backbone_name, run.network.backbone_config))
+    if key not in loaded:
+        with join_processes().main_process_first():
+            loaded[key] = run.load_data()
+    data = loaded[key]
+    config = build_network(run.network, data).config
     processes = join_processes().num_processes
     if settings.memory_gib is None:
         limit = from_main(lambda: free_memory(processes) // 2)
     else:
         limit = int(settings.memory_gib * 2**30)
-    batch_size = plan.training["per_device_train_batch_size"]
-    return MemoryPlan(footprints, batch_size, limit, processes, settings.members_per_population)
+    memory = MemoryPlan(
+        measure_footprint(config, data.train),
+        run.training.per_device_train_batch_size,
+        limit,
+        processes,
+        settings.members_per_population,
+    )
+    return Shape(_label(config), run, data, config, memory, _reason_alone(run, config, data))
+
+
+def _label(config: SelfModelingConfig) -> str:
+    sizes = config.hidden_sizes
+    if not sizes:
+        return ""
+    word = "width" if len(sizes) == 1 else "widths"
+    return f"of {word} {'-'.join(map(str, sizes))}"
+
+
+def _reason_alone(run: RunSettings, config: SelfModelingConfig, data: TaskData[Any]) -> str | None:
+    """Return why networks cannot be stacked, or None."""
+    if run.network.backbone_name is not None:
+        return "a population has new weights, and the backbone is a pretrained one: one at a time"
+    if config.backbone in NEVER_RANDOM:
+        return None
+    members = [Member(seed, aux_weight=0.0, target_source="own") for seed in (1, 2)]
+    population = SelfModelingPopulation(config, members)
+    try:
+        population(**data.train.batch([0, 0]))
+    except InputError as error:
+        if error.name != "backbone":
+            raise
+        return "they draw random numbers while they train (dropout): one at a time"
+    return None
+
+
+def _check_arm(shape: Shape, run: RunSettings) -> None:
+    """Raise a ValueError if an arm's network is no possible one."""
+    content = shape.config.to_dict()
+    for name in ("aux_weight", "target_source", "target_normalization", "activation_penalty", "classification_weight"):
+        content[name] = getattr(run.network, name)
+    check_config(type(shape.config).from_dict(content))

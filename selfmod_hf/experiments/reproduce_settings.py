@@ -139,7 +139,7 @@ class ReproduceSettings:
             found: fields from the search.
         """
         given = {**self.fields_of(task)["sweep"], **found}
-        return SweepSettings(recipe=task, **given)
+        return SweepSettings.make(task, **given)
 
     def tune_settings(self, task: str) -> tuple[RunSettings, TuneSettings]:
         """Return the common settings of a task's trials, and those of its search.

@@ -86,7 +86,7 @@ class RunSettings:
         Raises:
             ValueError: an unknown field, or an unusable value.
         """
-        given = _checked(given)
+        given = checked_fields(given)
         task = _pick(DataSettings, given).task_spec()
         values = {**TRAINING_DEFAULTS, **_recipe_fields(task, given), **given}
         step = _pick(StepSettings, values)
@@ -110,6 +110,10 @@ class RunSettings:
             ValueError: as for `make`.
         """
         return type(self).make(**{**self.given, **changes})
+
+    def recipe_fields(self) -> dict[str, Any]:
+        """Return the fields of the task's recipe that hold for this network."""
+        return _recipe_fields(self.task, self.given)
 
     def result_fields(self) -> dict[str, Any]:
         """Return the given fields of the computation, without tokens and values that change nothing.
@@ -216,8 +220,8 @@ def _pick(group: Any, values: Values) -> Any:
     return group(**own)
 
 
-def _checked(given: Values) -> dict[str, Any]:
-    """Return the fields without None. Integers become floats if the default is a float.
+def checked_fields(given: Values) -> dict[str, Any]:
+    """Return fields of a run in their types, without None. Integers become floats if the default is a float.
 
     Raises:
         InputError: an unknown field, a value of another type, NaN or infinity.
@@ -255,7 +259,7 @@ def _recipe_fields(task: TaskSpec, given: Values) -> dict[str, Any]:
             recipe.pop("small_image_stem", None)
     if given.get("aux_weight") == 0 and not given.get("activation_penalty"):
         recipe.pop("target_layers", None)  # the baseline of a task predicts nothing
-    return _checked(recipe)
+    return checked_fields(recipe)
 
 
 def _recipe(task: TaskSpec, given: Values) -> Values:

@@ -1,4 +1,4 @@
-"""Running a sweep: cells of one width train as populations, then their RLCTs are sampled together.
+"""Running a sweep: cells of one shape train as populations, then their RLCTs are sampled together.
 
 The cells of a population are fixed when it is opened, and kept in its members.json. A resumed sweep continues the same
 populations and gives the same numbers, to the bit on the same machine.
@@ -13,41 +13,43 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..json_records import PopulationSeconds, RecordedSettings, Session, SweepRun
+from ..json_records import ArmRecord, PopulationSeconds, RecordedSettings, Session, SweepRun
 from ..tokens import without_tokens
+from .arms import Cell
 from .folder import SweepFolder
-from .plan import Cell
+from .plan import axis_columns
 from .prepared_sweep import PreparedSweep
 from .processes_together import from_main, join_processes
-from .setting import Say, check_names
+from .setting import Say
 from .surroundings import surroundings
 from .sweep_population import measure_population, train_population
 from .sweep_settings import SweepSettings
 
 
 def run_sweep(
-    recipe: str | SweepSettings = "digits",
+    recipe: str | SweepSettings | None = None,
     *,
     output_dir: str | Path | None = None,
     say: Say | None = None,
     **settings: Any,
 ) -> SweepFolder:
-    """Train a grid of networks, and measure accuracy, weight width and RLCT of each.
+    """Train the networks of a study, and measure accuracy, weight width and RLCT of each.
 
-    A second call with the same arguments continues an interrupted first one. Other cells (widths, weights, seeds)
-    are added to the folder.
+    A second call with the same arguments continues an interrupted first one. Other arms and seeds are added to the
+    folder.
 
     Args:
-        recipe: name of a recipe, or settings in one object.
-        output_dir: folder of the results. Default: `runs/sweep-<recipe>`.
+        recipe: name of a recipe, or settings in one object. None: networks of a `task` or a `dataset_name` of the
+            settings, or else the recipe digits.
+        output_dir: folder of the results. Default: `runs/sweep-<recipe or data>`.
         say: called with each line of progress.
-        settings: other fields of `SweepSettings`, such as `seeds` and `num_draws`. They replace those of the object.
+        settings: fields as for `SweepSettings.make`, such as `seeds`, `arms` and `num_train_epochs`. They replace those
+            of the object.
 
     Returns:
         The folder. `rows()` has one row for each network, `curves()` one for each network and epoch.
@@ -58,15 +60,15 @@ def run_sweep(
     Example:
         from selfmod_hf import report, run_sweep
 
-        folder = run_sweep("digits", hidden_sizes=[16], seeds=[1, 2], output_dir="runs/small")
-        print(folder.rows()[["aux_weight", "accuracy", "weight_width", "rlct"]])
+        arms = {"baseline": {"aux_weight": 0}, "decay": {"aux_weight": 0, "weight_decay": 1e-3}, "own": {"aux_weight": 10}}
+        folder = run_sweep("digits", hidden_sizes=[16], arms=arms, seeds=2, output_dir="runs/controls")
+        print(folder.rows()[["arm", "accuracy", "weight_width", "rlct"]])
         report(folder.path)
     """
-    check_names(SweepSettings, settings)
-    chosen = recipe
-    if not isinstance(chosen, SweepSettings):
-        chosen = SweepSettings(chosen)
-    chosen = replace(chosen, **settings)
+    if isinstance(recipe, SweepSettings):
+        chosen = recipe.replace(**settings)
+    else:
+        chosen = SweepSettings.make(recipe, **settings)
     sweep = PreparedSweep.make(chosen, output_dir)
     run_prepared_sweep(sweep, say)
     return sweep.folder
@@ -119,18 +121,22 @@ def _ignore(line: str) -> None:
 
 def _record(sweep: PreparedSweep, command: Sequence[str]) -> SweepRun:
     """Return the content of run.json with a new session."""
-    name = sweep.task.dataset_name
+    name = sweep.plan.base.task.dataset_name
     test = sweep.data.test
+    arms = {arm.name: vars(arm) for arm in (*sweep.plan.arms, *sweep.folder.recorded_arms())}
+    columns = axis_columns(sweep.arms.values())
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     session = Session(started=started, command=without_tokens(command), seconds={})
     before = sweep.folder.read_run()
     return SweepRun(
         settings=RecordedSettings.model_validate(sweep.plan.settings),
-        local_data=bool(name) and Path(str(name)).is_dir(),  # the folder may be deleted later
+        local_data=bool(name) and Path(str(name)).exists(),  # the folder may be deleted later
         train_samples=len(sweep.data.train),
         test_samples=len(test),
         largest_class_share=float(test.labels.bincount().max() / len(test)),
         **surroundings(),
+        arms=[ArmRecord.model_validate(arm) for arm in arms.values()],
+        axes=list(columns.values()),
         sessions=[session] if before is None else [*before.sessions, session],
     )
 

@@ -18,17 +18,18 @@ from ..files import plain
 from ..hub.model_folder import run_facts
 from ..json_records import CurvePoint, NetworkRow
 from ..stacking import chunk_ranges
-from ..trainer import RLCTCallback, SelfModelingTrainer, SelfModelingTrainingArguments
+from ..trainer import RLCTCallback, SelfModelingTrainer
 from ..trainer.callbacks import RLCTsCallback
 from ..trainer.checkpoints import newest_complete_checkpoint
 from ..trainer.member import Member
 from ..trainer.population import SelfModelingPopulation
-from ..trainer.recipe_network import recipe_config
 from ..trainer.rlct import estimate_rlct
+from .arms import STOP, Cell
 from .folder import CURVE_RLCT_COLUMNS
-from .plan import Cell, Plan
+from .plan import axis_columns, own_columns
 from .prepared_sweep import PreparedSweep
 from .processes_together import from_main
+from .run_settings import RunSettings
 from .setting import Say, Values
 
 if TYPE_CHECKING:
@@ -37,13 +38,9 @@ if TYPE_CHECKING:
 SLOW_SAVE = 0.5  # seconds of a checkpoint
 SAVE_SHARE = 0.05  # of the time, for slow checkpoints
 TRAINING: Values = {
-    "eval_strategy": "epoch",
-    "logging_strategy": "epoch",
-    "save_strategy": "epoch",
     "save_total_limit": 2,
     "report_to": "none",
     "disable_tqdm": True,
-    "per_device_eval_batch_size": 1000,
 }
 
 
@@ -57,7 +54,7 @@ def train_population(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], sa
         say: called with each line of progress.
     """
     more = f" and {len(cells) - 1} more" if len(cells) > 1 else ""
-    description = _describe(cells)
+    description = _describe(sweep, cells)
     say(f"{path.name}{more}: training {description}")
     trainer = make_trainer(sweep, path, cells)
     trainer.remove_callback(PrinterCallback)
@@ -71,14 +68,14 @@ def train_population(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], sa
     return trainer
 
 
-def _describe(cells: Sequence[Cell]) -> str:
+def _describe(sweep: PreparedSweep, cells: Sequence[Cell]) -> str:
     """Return a description: the networks, and their split over the processes."""
     processes = PartialState().num_processes
     if len(cells) == 1:
         what, split = "a single network", "each batch"
     else:
         what, split = f"{len(cells)} networks", "the members"
-    text = f"{what} of width {cells[0].hidden_size}"
+    text = f"{what} {sweep.shape_of(cells[0]).label}".rstrip()
     return text if processes == 1 else f"{text}, {split} over {processes} processes"
 
 
@@ -86,7 +83,7 @@ def make_trainer(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], **chan
     """Return the Trainer of a population, or of a single network.
 
     Args:
-        sweep: its training settings are used, and its recipe's network is trained.
+        sweep: its settings and data.
         path: folder of the population.
         cells: the networks.
         changes: training arguments in place of the plan's.
@@ -94,33 +91,52 @@ def make_trainer(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], **chan
     Raises:
         InputError: a single network with a batch of no even split over the processes.
     """
-    training = sweep.plan.training
-    data = sweep.data
-    config = recipe_config(sweep.task, data, hidden_sizes=[cells[0].hidden_size])
-    members = []
-    for cell in cells:
-        members.append(Member(cell.seed, cell.aux_weight, cell.detach_targets))
-    population = SelfModelingPopulation(config, members)
-    arguments = {**training, **TRAINING, "use_cpu": not torch.accelerator.is_available(), **changes}
-    if config.backbone != "mlp":  # the activations of 1000 samples in a large network are more than a step's
-        batch_size = training["per_device_train_batch_size"]
-        arguments["per_device_eval_batch_size"] = min(1000, 4 * batch_size)
-    model: Any = population
+    plan = sweep.plan
+    shape = sweep.shape_of(cells[0])
+    run = shape.run
+    members = plan.members(cells, sweep.arms, sweep.training_losses(cells))
+    arguments: dict[str, Any] = {**TRAINING, "use_cpu": not torch.accelerator.is_available()}
+    if "per_device_eval_batch_size" not in run.given:
+        arguments["per_device_eval_batch_size"] = _eval_batch_size(run)
     if len(cells) == 1:
-        model = population.member(0)
+        own = plan.run_of(sweep.arms[cells[0].arm])
+        run = own.replace(**_stop_of(members[0]))
         arguments["seed"] = cells[0].seed
-        arguments["per_device_train_batch_size"] = _share_of_batch(sweep.plan)
+        arguments["per_device_train_batch_size"] = _share_of_batch(own)
+    run = run.replace(**arguments, output_dir=str(path / "training"), **changes)
+    model: Any
+    if len(cells) > 1:
+        model = SelfModelingPopulation(shape.config, members)
+    elif shape.alone is None:
+        model = SelfModelingPopulation(shape.config, members).member(0)
+    else:
+        model = run.build_network(shape.data)
     return SelfModelingTrainer(
         model=model,
-        args=SelfModelingTrainingArguments(output_dir=str(path / "training"), **arguments),
-        train_dataset=data.train,
-        eval_dataset=data.test,
-        task=sweep.task,
+        args=run.training,
+        train_dataset=shape.data.train,
+        eval_dataset=shape.data.test,
+        task=shape.task,
     )
 
 
-def _share_of_batch(plan: Plan) -> int:
-    batch = plan.training["per_device_train_batch_size"]
+def _stop_of(member: Member) -> dict[str, Any]:
+    """Return the rule of a network that stops at another one's training loss, as a field of its run."""
+    loss = getattr(member, STOP, None)
+    return {} if loss is None else {STOP: loss}
+
+
+def _eval_batch_size(run: RunSettings) -> int:
+    """Return the batch of an evaluation. The activations of 1000 samples in a large network are more than a step's."""
+    if run.network.is_encoder:
+        return run.training.per_device_eval_batch_size
+    if run.network.backbone in (None, "mlp") and run.task.text_column is None:
+        return 1000
+    return min(1000, 4 * run.training.per_device_train_batch_size)
+
+
+def _share_of_batch(run: RunSettings) -> int:
+    batch = run.training.per_device_train_batch_size
     processes = PartialState().num_processes
     if batch % processes:
         raise InputError("train_batch_size", batch, f"allowed are multiples of {processes} processes")
@@ -174,14 +190,14 @@ class _SeldomSlowSaves(TrainerCallback):
 def _rlct_callback(sweep: PreparedSweep, trainer: Any, cells: Sequence[Cell]) -> TrainerCallback:
     """Return the callback for RLCTs during the training. Those of the last epoch are estimated afterwards."""
     plan = sweep.plan
-    train = sweep.data.train
+    shape = sweep.shape_of(cells[0])
+    train = shape.data.train
     every = plan.rlct_every_n_epochs
-    before_last = plan.training["num_train_epochs"] - 1
-    first = cells[0]
+    before_last = int(shape.run.training.num_train_epochs) - 1
     if len(cells) == 1:
-        settings = {**plan.sampling, "members": [first.seed]}
+        settings = {**plan.sampling, "members": [cells[0].seed]}
         return RLCTCallback(trainer, train, every, settings, before_last)
-    at_once = sweep.memory.sampled_at_once(first.hidden_size)
+    at_once = shape.memory.sampled_at_once()
     return RLCTsCallback(trainer, train, every, dict(plan.sampling), before_last, at_once=at_once)
 
 
@@ -198,12 +214,13 @@ def measure_population(sweep: PreparedSweep, trainer: SelfModelingTrainer, cells
         say: called with each line of progress.
     """
     plan = sweep.plan
-    data = sweep.data
+    shape = sweep.shape_of(cells[0])
+    data = shape.data
     networks = trainer.networks()
     processor = data.train.processor()
-    batch_size = plan.training["per_device_train_batch_size"]
-    run = run_facts(sweep.task, data.train, data.test, batch_size)
-    at_once = sweep.memory.sampled_at_once(cells[0].hidden_size)
+    batch_size = shape.run.training.per_device_train_batch_size
+    run = run_facts(shape.task, data.train, data.test, batch_size)
+    at_once = shape.memory.sampled_at_once()
     for group in chunk_ranges(len(cells), at_once):
         missing = from_main(partial(_missing, sweep, cells, group))
         if not missing:
@@ -218,7 +235,7 @@ def measure_population(sweep: PreparedSweep, trainer: SelfModelingTrainer, cells
             data.train,
             members=seeds,
             device=trainer.args.device,
-            data=sweep.task.train_data,
+            data=shape.task.train_data,
             **plan.sampling,
         )
         if not PartialState().is_main_process:
@@ -226,8 +243,9 @@ def measure_population(sweep: PreparedSweep, trainer: SelfModelingTrainer, cells
         for k, model, estimate in zip(group, models, estimates, strict=True):
             if k in missing:
                 cell = cells[k]
-                curve = _curve(plan, cell, networks[k].figures)
-                row = _row(plan, cell, curve[-1], estimate)
+                keys = _keys(sweep, cell)
+                curve = _curve(keys, networks[k].figures)
+                row = _row(sweep, cell, keys, curve[-1], estimate)
                 if plan.rlct_every_n_epochs:
                     rlct = {name: getattr(row, name) for name in CURVE_RLCT_COLUMNS}
                     curve[-1] = curve[-1].with_fields(**rlct)
@@ -239,13 +257,13 @@ def _missing(sweep: PreparedSweep, cells: Sequence[Cell], group: Sequence[int]) 
     return [k for k in group if not sweep.folder.is_finished(cells[k])]
 
 
-def _curve(plan: Plan, cell: Cell, figures: Mapping[int, Mapping[str, float]]) -> list[CurvePoint]:
+def _curve(keys: Values, figures: Mapping[int, Mapping[str, float]]) -> list[CurvePoint]:
     """Return one network's figures after each epoch from its log."""
     curve = []
     for epoch, logged in sorted(figures.items()):
         if "eval_accuracy" not in logged:
             continue
-        values = {**_keys(plan, cell), "epoch": epoch}
+        values = {**keys, "epoch": epoch}
         values["weight_width"] = logged["weight_width"]
         values["accuracy"] = logged["eval_accuracy"]
         for name in ("classification_loss", "self_modeling_loss", "loss"):
@@ -257,14 +275,28 @@ def _curve(plan: Plan, cell: Cell, figures: Mapping[int, Mapping[str, float]]) -
     return curve
 
 
-def _keys(plan: Plan, cell: Cell) -> dict[str, Any]:
-    return {"task": plan.task, **vars(cell)}
+def _keys(sweep: PreparedSweep, cell: Cell) -> dict[str, Any]:
+    """Return the fields that distinguish a network from others."""
+    run = sweep.plan.run_of(sweep.arms[cell.arm])
+    sizes = sweep.shape_of(cell).config.hidden_sizes
+    return {
+        "task": sweep.plan.task,
+        "hidden_size": sizes[-1] if sizes else None,
+        "aux_weight": run.network.aux_weight,
+        "seed": cell.seed,
+        "detach_targets": run.network.detach_targets,
+        "arm": cell.arm,
+    }
 
 
-def _row(plan: Plan, cell: Cell, last: CurvePoint, rlct: LLCResult) -> NetworkRow:
-    """Return a network's row of the results."""
+def _row(sweep: PreparedSweep, cell: Cell, keys: Values, last: CurvePoint, rlct: LLCResult) -> NetworkRow:
+    """Return a network's row of the results, with its values on the axes of the study."""
+    arm = sweep.arms[cell.arm]
+    own = sweep.plan.run_of(arm)
+    training = own.training
     values = {
-        **_keys(plan, cell),
+        **keys,
+        **own_columns(own, arm, axis_columns(sweep.arms.values())),
         "accuracy": last.accuracy,
         "weight_width": last.weight_width,
         "rlct": rlct.llc,
@@ -272,12 +304,12 @@ def _row(plan: Plan, cell: Cell, last: CurvePoint, rlct: LLCResult) -> NetworkRo
         "rlct_status": rlct.status,
         "rlct_status_reason": rlct.status_reason,
         "nbeta": rlct.nbeta,
-        "rlct_preset": plan.sampling["preset"],
+        "rlct_preset": sweep.plan.sampling["preset"],
         "rlct_rhat": rlct.rhat,
         "rlct_ess": rlct.ess,
         "train_loss": rlct.init_loss,
-        "num_epochs": plan.training["num_train_epochs"],
-        "batch_size": plan.training["per_device_train_batch_size"],
-        "learning_rate": plan.training["learning_rate"],
+        "num_epochs": last.epoch,
+        "batch_size": training.per_device_train_batch_size,
+        "learning_rate": training.learning_rate,
     }
     return NetworkRow.model_validate(plain(values))

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..data import TASKS, TaskSpec
 from ..errors import InputError
-from ..experiments.plan import can_be_hub_id
+from ..experiments.recipes import can_be_hub_id
 from ..hub.card import CITATION, TAGS, UNKNOWN_DATA, between_markers, plain_text, rlct_name, template
 from ..hub.model_folder import is_data_set
 from ..json_records import SweepRun

@@ -7,9 +7,9 @@ from functools import cached_property
 
 import pandas as pd
 
-from ..experiments.arms import Arm
+from ..experiments.arms import Arm, Cell
 from ..experiments.folder import SweepFolder
-from ..experiments.plan import Cell, describe_setting
+from ..experiments.recipes import describe_setting
 from ..json_records import SweepRun
 from .published import compare_with_published
 from .statistics import (
@@ -52,14 +52,13 @@ class SweepResults:
     @cached_property
     def cells(self) -> list[Cell]:
         """Return the networks, in the order of `rows`."""
-        keys = ["hidden_size", "aux_weight", "seed", "detach_targets"]
-        return [Cell(**row) for row in self.rows[keys].to_dict("records")]
+        return [Cell(**row) for row in self.rows[["arm", "seed"]].to_dict("records")]
 
     @cached_property
     def setting(self) -> str:
         """Return one sentence: how the sweep differs from the recipe of its task."""
         settings = None if self.run is None else self.run.settings.to_dict()
-        return describe_setting(settings, self.cells)
+        return describe_setting(settings, self.study, self.rows["seed"].unique().tolist())
 
     @cached_property
     def layout(self) -> StudyLayout:

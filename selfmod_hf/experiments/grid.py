@@ -1,0 +1,168 @@
+"""The grid and the named arms of a sweep, from texts: `aux_weight=0,1,10`, `hidden_sizes=64,128-64`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from ..errors import InputError
+from .run_settings import GROUPS, checked_fields
+from .setting import Values, did_you_mean
+from .trial_parameters import JOINED
+
+TRUTH = {"true": True, "false": False}
+
+
+def parse_grid(entries: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the values of each axis.
+
+    Args:
+        entries: `NAME=VALUE,VALUE`. Layers of `hidden_sizes` are joined by "-", entries of other lists by "+". Or
+            `NAME=[...]` with values in JSON, or a JSON object of such lists.
+
+    Raises:
+        InputError: no such setting, an axis given twice, or a value of another type.
+
+    Example:
+        >>> parse_grid(["aux_weight=0,10", "hidden_sizes=64,128-64"])
+        {'aux_weight': [0.0, 10.0], 'hidden_sizes': [[64], [128, 64]]}
+    """
+    axes: dict[str, list[Any]] = {}
+    for entry in entries:
+        for name, values in _values_of(entry).items():
+            if name in axes:
+                raise InputError("grid", entry, f"{name} is given twice")
+            axes[name] = [_value(name, value) for value in values]
+    return axes
+
+
+def _values_of(entry: str) -> dict[str, list[Any]]:
+    """Return the values of an entry by the name of their setting, as texts or as JSON has them."""
+    if entry.startswith("{"):
+        return {name: _as_list(values) for name, values in _json("grid", entry, dict).items()}
+    name, equals, text = entry.partition("=")
+    if not equals:
+        raise InputError("grid", entry, "allowed is NAME=VALUE,VALUE")
+    if text.startswith("["):
+        return {name: _json("grid", text, list)}
+    return {name: text.split(",")}
+
+
+def _as_list(values: Any) -> list[Any]:
+    if isinstance(values, str):
+        return values.split(",")
+    return values if isinstance(values, list) else [values]
+
+
+def parse_arms(text: str | None) -> dict[str, dict[str, Any]]:
+    """Return the changes of each named arm from a JSON object. None has no named arm.
+
+    `stop_at_train_loss` may name another arm.
+
+    Raises:
+        InputError: no JSON object of objects, no such setting, or a value of another type.
+
+    Example:
+        >>> parse_arms('{"baseline": {"aux_weight": 0}, "decay": {"weight_decay": 0.001}}')
+        {'baseline': {'aux_weight': 0.0}, 'decay': {'weight_decay': 0.001}}
+    """
+    if text is None:
+        return {}
+    found = {}
+    for name, changes in _json("arms", text, dict).items():
+        if not isinstance(changes, dict):
+            raise InputError("arms", f"{name}: {changes!r}", "allowed are the settings in which an arm differs, by name")
+        found[name] = {field: _value(field, value) for field, value in changes.items()}
+    return found
+
+
+def _json(name: str, text: str, kind: type) -> Any:
+    """Return a JSON value of a type."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, kind):
+        allowed = "a JSON object" if kind is dict else "a JSON list"
+        raise InputError(name, text, f"allowed is {allowed}")
+    return value
+
+
+def _value(name: str, value: Any) -> Any:
+    """Return a value of a setting of a run. A text is read as the command line reads it."""
+    if name == "stop_at_train_loss" and isinstance(value, str) and not _is_number(value):
+        return value  # the name of an arm
+    if isinstance(value, str):
+        value = value_of_text(name, value)
+    return checked_fields({name: value}).get(name)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def value_of_text(name: str, text: str) -> Any:
+    """Return a setting of a run from its text.
+
+    Raises:
+        InputError: no such setting, or a text of another type.
+
+    Example:
+        >>> value_of_text("hidden_sizes", "128-64"), value_of_text("augment", "true"), value_of_text("seed", "3")
+        ([128, 64], True, 3)
+    """
+    kinds = _kinds(name)
+    for kind in kinds:
+        try:
+            if get_origin(kind) is list:
+                (of_entries,) = get_args(kind)
+                parts = text.split(JOINED.get(name, "+")) if text else []
+                return [_plain(part, of_entries) for part in parts]
+            return _plain(text, kind)
+        except (ValueError, KeyError):
+            continue
+    raise InputError(name, text, "has a value of another type")
+
+
+def _plain(text: str, kind: Any) -> Any:
+    """Return a text as a value of a type.
+
+    Raises:
+        ValueError, KeyError: it is none.
+    """
+    if kind is bool:
+        return TRUTH[text.lower()]
+    if kind in (int, float):
+        return kind(text)
+    return text
+
+
+def _kinds(name: str) -> list[Any]:
+    """Return the types of a setting, without None."""
+    known = {}
+    for group in GROUPS:
+        for one in fields(group):
+            if one.init:
+                known[one.name] = group
+    if name not in known:
+        raise InputError(name, None, f"no setting of a run has this name{did_you_mean(name, known)}")
+    hint = get_type_hints(known[name])[name]
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return [kind for kind in kinds if kind is not type(None)]
+
+
+def as_entries(grid: Mapping[str, Any]) -> list[str]:
+    """Return a mapping of axes as the entries of `parse_grid`."""
+    return [f"{name}={json.dumps(_as_list(values))}" for name, values in grid.items()]
+
+
+def as_text(arms: Values) -> str:
+    """Return a mapping of named arms as the text of `parse_arms`."""
+    return json.dumps({name: dict(changes) if isinstance(changes, Mapping) else changes for name, changes in arms.items()})
