@@ -11,8 +11,8 @@ from typing import Any
 from .errors import InputError
 from .experiments.folder import SweepFolder
 from .experiments.folder_names import check_output_dir
-from .experiments.recipes import describe_setting
 from .experiments.prepared_sweep import PreparedSweep
+from .experiments.recipes import describe_setting
 from .experiments.reproduce_settings import ReproduceSettings
 from .experiments.reproduction_folder import ReproductionFolder
 from .experiments.setting import Say, check_names

@@ -35,7 +35,7 @@ def make_parser(
 
     Args:
         command: its name.
-        groups: the dataclasses.
+        groups: the dataclasses. A later one's flag replaces an earlier one's of the same name.
         defaults: in place of the dataclasses' own.
         epilog: end of the help.
     """
@@ -68,6 +68,7 @@ def make_parser(
         usage=f"{name} [--flag value ...]",
         epilog=epilog,
         allow_abbrev=False,
+        conflict_handler="resolve",
         formatter_class=argparse.HelpFormatter,
     )
     parser.set_defaults(**ours)

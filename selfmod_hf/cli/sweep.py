@@ -1,18 +1,27 @@
-"""`selfmod sweep`: the paper's grid of networks, trained as populations, with accuracy, weight width and RLCT.
+"""`selfmod sweep`: a study of many networks, trained as populations, with accuracy, weight width and RLCT of each.
 
-`selfmod sweep --recipe mnist` is Figure 2, and flags narrow it. `selfmod_hf/experiments/folder.py` describes the
-results folder. The same command continues an interrupted sweep.
+    selfmod sweep --recipe mnist                                     # the paper's Figure 2; flags narrow it
+    selfmod sweep --dataset_name me/photos --backbone timm/resnet18 --target_layers backbone.layer4 --aux_weights 0 1
+    selfmod sweep --config controls.yaml                             # named arms
+
+It takes every flag of `selfmod train`. `selfmod_hf/experiments/folder.py` describes the results folder. The same
+command continues an interrupted sweep.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ..experiments.setting import setting
-from ..experiments.sweep_settings import SweepSettings
-from .arguments import line_printer, make_parser, note_unseen_classes, parse, quieten
+from ..files import read_yaml
+from . import train
+from .arguments import line_printer, make_parser, note_unseen_classes, quieten, read_config_file, typed_values
 from .usage_errors import UsageError, one_line
+
+if TYPE_CHECKING:
+    from transformers import HfArgumentParser
 
 
 @dataclass
@@ -22,31 +31,54 @@ class SweepArguments:
     report_to: str = setting(
         "tensorboard: write each network's figures to <output_dir>/tensorboard; none: do not.", "none"
     )
-    output_dir: str | None = setting("Results folder; default: runs/sweep-<recipe>.")
+    output_dir: str | None = setting("Results folder; default: runs/sweep-<recipe or data>.")
     dry_run: bool = setting("Print the plan with an estimate of time and memory; do nothing.", default=False)
     quiet: bool = setting("No progress: the final table only.", default=False)
 
 
 def flag_classes() -> tuple[type, ...]:
-    """Return the dataclasses of this command's flags."""
-    return (SweepSettings, SweepArguments)
+    """Return the dataclasses of this command's flags. A later one's flag replaces an earlier one's of the same name."""
+    from ..experiments.sweep_settings import StudySettings
+
+    return (*train.flag_classes(), StudySettings, SweepArguments)
+
+
+def parser() -> HfArgumentParser:
+    """Return the parser of this command's flags."""
+    return make_parser("sweep", *flag_classes())
+
+
+def _file_values(path: str) -> dict[str, Any]:
+    """Return the flags in a file. There a single number of `seeds` counts them."""
+    values = read_config_file(path, parser())
+    seeds = read_yaml("config", path).get("seeds")
+    if type(seeds) is int:
+        values["seeds"] = seeds
+    return values
 
 
 def run(argv: Sequence[str]) -> None:
-    """Train and measure the unfinished networks, then print the table.
+    """Train and measure the unfinished networks, then print the answer and the table.
 
     Raises:
         UsageError: unusable input, before any training.
     """
-    settings, args = parse(make_parser("sweep", *flag_classes()), argv)
+    given = typed_values(parser(), argv)
+    file = given.pop("config", None)
+    if file is not None:
+        given = _file_values(file) | given
+    own = {name: given.pop(name, value) for name, value in vars(SweepArguments()).items()}
+    args = SweepArguments(**own)
     quieten(args.quiet)
     if args.report_to not in ("none", "tensorboard"):
         raise UsageError(f"--report_to {args.report_to}: allowed are none, tensorboard")
-    with one_line():
+    backbone = given.get("backbone_name")
+    with one_line(hub=f"--backbone_name {backbone}" if backbone else ""):
         from ..experiments.prepared_sweep import PreparedSweep
         from ..experiments.processes_together import join_processes
+        from ..experiments.sweep_settings import SweepSettings
 
-        sweep = PreparedSweep.make(settings, args.output_dir)
+        sweep = PreparedSweep.make(SweepSettings.make(**given), args.output_dir)
     note_unseen_classes(sweep.data)
     is_main = join_processes().is_main_process
     if args.dry_run:

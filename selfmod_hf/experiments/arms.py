@@ -86,32 +86,63 @@ def make_arms(
         h16-aw0 h16 h16-aw0
         h16-aw1 h16 h16-aw0
     """
-    named = named or {}
-    values = {name: list(entries) for name, entries in axes.items()}
-    for name, entries in values.items():
-        _check_axis(name, entries)
-    for name, changes in named.items():
-        _check_named(name, changes, values)
-    if named:
-        values[NAMED] = list(named)
-    compared = _compared_axis(values)
-    first = _baseline_value(compared, values, baseline)
+    grid = _Grid(axes, named or {}, baseline)
     arms: dict[str, Arm] = {}
-    for point in product(*values.values()):
-        chosen = dict(zip(values, point, strict=True))
-        changes = _changes_at(chosen, named)
-        name = arm_name(chosen, changes)
-        others = {axis: value for axis, value in chosen.items() if axis != compared}
-        at_baseline = {**chosen, compared: first} if compared else chosen
-        base_changes = _changes_at(at_baseline, named)
-        if changes.get(STOP) in named:
-            at_stop = {**chosen, NAMED: changes[STOP]}
-            changes[STOP] = arm_name(at_stop, _changes_at(at_stop, named))
-        own = Arm(name, changes, panel_name(others), arm_name(at_baseline, base_changes))
-        arms.setdefault(name, own)
+    for point in product(*grid.axes.values()):
+        chosen = dict(zip(grid.axes, point, strict=True))
+        arm = grid.arm_at(chosen)
+        arms.setdefault(arm.name, arm)
     for arm in arms.values():
         _check_stop(arm, arms)
     return list(arms.values())
+
+
+class _Grid:
+    """The axes of a study, and the axis along which arms are compared.
+
+    Next to named arms, an axis of a single value is no part of a name.
+    """
+
+    def __init__(self, axes: Mapping[str, Sequence[Any]], named: Mapping[str, Values], baseline: str | None) -> None:
+        self.named = named
+        self.axes = {name: list(entries) for name, entries in axes.items()}
+        for name, entries in self.axes.items():
+            _check_axis(name, entries)
+        for name, changes in named.items():
+            _check_named(name, changes, self.axes)
+        if named:
+            self.axes[NAMED] = list(named)
+        self.in_names = [axis for axis in self.axes if axis == NAMED or not named or len(self.axes[axis]) > 1]
+        self.compared = _compared_axis(self.axes)
+        self.baseline = _baseline_value(self.compared, self.axes, baseline)
+
+    def arm_at(self, chosen: Values) -> Arm:
+        """Return the arm with these values on the axes."""
+        changes = self._changes_at(chosen)
+        stop = changes.get(STOP)
+        if isinstance(stop, str) and stop in self.named:
+            changes[STOP] = self._name_at({**chosen, NAMED: stop})  # in the same panel
+        at_baseline = dict(chosen)
+        if self.compared is not None:
+            at_baseline[self.compared] = self.baseline
+        others = {axis: chosen[axis] for axis in self.in_names if axis != self.compared}
+        return Arm(self._name_at(chosen), changes, name_of_values(others), self._name_at(at_baseline))
+
+    def _name_at(self, chosen: Values) -> str:
+        changes = self._changes_at(chosen)
+        values = {axis: changes.get(axis, chosen[axis]) for axis in self.in_names}
+        return name_of_values(values) or "all"
+
+    def _changes_at(self, chosen: Values) -> dict[str, Any]:
+        changes: dict[str, Any] = {}
+        for axis, value in chosen.items():
+            if axis == NAMED:
+                changes.update(self.named[value])
+            else:
+                changes.setdefault(axis, value)
+        if changes.get("aux_weight") == 0 and "detach_targets" in chosen:
+            changes["detach_targets"] = True
+        return changes
 
 
 def stop_arm(arm: Arm) -> str | None:
@@ -131,27 +162,17 @@ def _check_stop(arm: Arm, arms: Mapping[str, Arm]) -> None:
         raise InputError(STOP, other, "this arm stops at the training loss of another one, or of itself")
 
 
-def arm_name(chosen: Values, changes: Values) -> str:
-    """Return the name of an arm: its value on each axis, shortened.
-
-    Args:
-        chosen: the value on each axis.
-        changes: of the arm. They replace values on the axes, for example those of a baseline.
+def name_of_values(values: Values) -> str:
+    """Return values on axes as a name.
 
     Example:
-        >>> arm_name({"hidden_sizes": [64, 32], "aux_weight": 10.0}, {}), arm_name({"learning_rate": 0.1}, {})
+        >>> name_of_values({"aux_weight": 10.0, "hidden_sizes": [64, 32]}), name_of_values({"learning_rate": 0.1})
         ('h64x32-aw10', 'learning_rate_0.1')
     """
-    in_arm = {axis: changes.get(axis, value) for axis, value in chosen.items()}
-    return panel_name(in_arm) or "all"
-
-
-def panel_name(chosen: Values) -> str:
-    """Return the name of a panel: its value on each axis except for the compared one, shortened."""
-    first = [axis for axis in FIRST if axis in chosen]
+    first = [axis for axis in FIRST if axis in values]
     parts = []
-    for axis in dict.fromkeys([*first, *chosen]):
-        part = _part(axis, chosen[axis])
+    for axis in dict.fromkeys([*first, *values]):
+        part = _part(axis, values[axis])
         if part:
             parts.append(part)
     return "-".join(parts)
@@ -179,7 +200,7 @@ def arm_of_row(row: Values) -> Arm:
     }
     baseline = {**changes, "aux_weight": 0.0, "detach_targets": True}
     panel = {name: value for name, value in changes.items() if name != "aux_weight"}
-    return Arm(arm_name(changes, {}), changes, panel_name(panel), arm_name(baseline, {}))
+    return Arm(name_of_values(changes), changes, name_of_values(panel), name_of_values(baseline))
 
 
 def _part(axis: str, value: Any) -> str:
@@ -247,16 +268,3 @@ def _is_number(text: str, value: Any) -> bool:
         return float(text) == value
     except ValueError:
         return False
-
-
-def _changes_at(chosen: Values, named: Mapping[str, Values]) -> dict[str, Any]:
-    """Return the changes of an arm with these values on the axes."""
-    changes: dict[str, Any] = {}
-    for axis, value in chosen.items():
-        if axis == NAMED:
-            changes.update(named[value])
-        else:
-            changes.setdefault(axis, value)
-    if changes.get("aux_weight") == 0 and "detach_targets" in chosen:
-        changes["detach_targets"] = True
-    return changes

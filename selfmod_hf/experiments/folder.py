@@ -145,8 +145,11 @@ class SweepFolder:
         points = [point.to_dict() for point in curve]
         points[-1][KEY] = sha256
         write_file(folder / "curve.json", to_json(points))
-        own_row = row.with_fields(weights_sha256=sha256)
-        write_file(folder / "row.json", to_json(own_row.to_dict()))
+        self.write_row(cell, row.with_fields(weights_sha256=sha256))
+
+    def write_row(self, cell: Cell, row: NetworkRow) -> None:
+        """Write the row of a network."""
+        write_file(self.cells / cell.name / "row.json", to_json(row.to_dict()))
 
     def final_training_loss(self, cell: Cell) -> float | None:
         """Return the mean classification loss of a finished network's last epoch, nats. None: it diverged."""
@@ -263,8 +266,8 @@ class SweepFolder:
         for path in sorted(self.populations.glob("*/members.json")):
             for entry in read_json(path, list):
                 if "arm" not in entry:
-                    arm = arm_of_row(entry)
-                    found.setdefault(arm.name, arm)
+                    old = arm_of_row(entry)
+                    found.setdefault(old.name, old)
         return list(found.values())
 
     def _table(self, records: Sequence[Record], order: list[str]) -> pd.DataFrame:

@@ -74,7 +74,9 @@ def parse_arms(text: str | None) -> dict[str, dict[str, Any]]:
     found = {}
     for name, changes in _json("arms", text, dict).items():
         if not isinstance(changes, dict):
-            raise InputError("arms", f"{name}: {changes!r}", "allowed are the settings in which an arm differs, by name")
+            raise InputError(
+                "arms", f"{name}: {changes!r}", "allowed are the settings in which an arm differs, by name"
+            )
         found[name] = {field: _value(field, value) for field, value in changes.items()}
     return found
 
@@ -165,4 +167,6 @@ def as_entries(grid: Mapping[str, Any]) -> list[str]:
 
 def as_text(arms: Values) -> str:
     """Return a mapping of named arms as the text of `parse_arms`."""
-    return json.dumps({name: dict(changes) if isinstance(changes, Mapping) else changes for name, changes in arms.items()})
+    return json.dumps(
+        {name: dict(changes) if isinstance(changes, Mapping) else changes for name, changes in arms.items()}
+    )

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from ..errors import InputError
-from ..trainer.member import Member
+from ..trainer.member import MEMBER_FIELDS, Member
 from .arms import STOP, Arm, Cell, stop_arm
 from .run_settings import GROUPS, NO_RESULT, RunSettings, default_of
 from .setting import Values
@@ -22,8 +22,6 @@ ALWAYS = ("aux_weight", "detach_targets")  # a member has these in any case
 # settings with a column of another name, or with a column in any case
 COLUMN_OF = {"train_batch_size": "batch_size", "num_train_epochs": "num_epochs"}
 KNOWN_COLUMNS = ("aux_weight", "detach_targets", "learning_rate", "batch_size", "num_epochs", "hidden_size")
-# settings that may differ within one population
-MEMBER_FIELDS = tuple(one.name for one in fields(Member) if one.name not in ("seed", "momentum"))
 
 
 @dataclass(frozen=True)
@@ -84,16 +82,22 @@ class Plan:
     def shape_run(self, arm: Arm, arms: Iterable[Arm]) -> RunSettings:
         """Return the common settings of a population of an arm's shape.
 
+        Its weight is above 0, because the baseline of a recipe alone has no target layers. Networks without target
+        layers have the weight 0, unless an arm predicts activations.
+
         Args:
             arm: of the shape.
-            arms: all arms. If one of them predicts activations, all networks keep the target layers.
+            arms: all arms.
         """
         shared = json.loads(self.shape_of(arm))
+        run = self.base.replace(**shared, aux_weight=1.0)
+        if run.network.target_layers:
+            return run
         for other in arms:
             network = self.run_of(other).network
             if network.aux_weight or network.activation_penalty:
-                return self.base.replace(**shared, aux_weight=1.0)
-        return self.base.replace(**shared, aux_weight=0.0)
+                return run
+        return run.replace(aux_weight=0.0)
 
     def members(self, cells: Sequence[Cell], arms: Mapping[str, Arm], stops: Mapping[Cell, float]) -> list[Member]:
         """Return the networks of a population as its members.
@@ -131,7 +135,7 @@ class Plan:
             if name in NO_RESULT or name in ("task", *LIMITS, "augment", "dataset_name", "per_device_train_batch_size"):
                 continue
             if group != "training" or value != default_of(name):
-                groups[group][name] = value
+                groups[group].setdefault(name, value)
         sampling = {**self.sampling}
         if self.rlct_every_n_epochs:  # missing otherwise, as in folders of versions without this setting
             sampling["rlct_every_n_epochs"] = self.rlct_every_n_epochs

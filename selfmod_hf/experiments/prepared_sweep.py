@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,12 +73,16 @@ class PreparedSweep:
         folder: of the results.
         arms: by name, those of interrupted populations in the folder among them.
         shapes: by the key of `Plan.shape_of`.
+        measures: names of the further measures.
+        functions: measures of the user's own.
     """
 
     plan: Plan
     folder: SweepFolder
     arms: Mapping[str, Arm]
     shapes: Mapping[str, Shape]
+    measures: tuple[str, ...] = ()
+    functions: tuple[Callable[..., Any], ...] = ()
 
     @classmethod
     def make(cls, settings: SweepSettings, output_dir: str | Path | None = None) -> PreparedSweep:
@@ -104,7 +108,7 @@ class PreparedSweep:
                 run = plan.shape_run(arm, arms.values())
                 shapes[key] = _make_shape(settings, run, loaded)
             _check_arm(shapes[key], plan.run_of(arm))
-        return cls(plan, folder, arms, shapes)
+        return cls(plan, folder, arms, shapes, tuple(settings.measures or ()), settings.functions)
 
     @property
     def data(self) -> TaskData[Any]:

@@ -121,13 +121,15 @@ def _grid_settings(arms: Sequence[Arm], seeds: Sequence[int], wanted: Values) ->
             detached.add(detach)
         if changes:
             others.append(arm.name)
-    found: dict[str, Any] = {"seeds": sorted(seeds), "detach targets": wanted["detach targets"]}
-    if len(detached) == 1:
-        found["detach targets"] = detached.pop()
+    found: dict[str, Any] = {}
     if hidden_sizes:
         found["hidden sizes"] = ["-".join(map(str, sizes)) for sizes in sorted(hidden_sizes)]
     if aux_weights:
         found["aux weights"] = sorted(aux_weights)
+    found["seeds"] = sorted(seeds)
+    found["detach targets"] = wanted["detach targets"]
+    if len(detached) == 1:
+        found["detach targets"] = detached.pop()
     if others:
         found["arms"] = others
     return found

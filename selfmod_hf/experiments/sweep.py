@@ -22,6 +22,7 @@ from ..json_records import ArmRecord, PopulationSeconds, RecordedSettings, Sessi
 from ..tokens import without_tokens
 from .arms import Cell
 from .folder import SweepFolder
+from .further_measures import measure_missing
 from .plan import axis_columns
 from .prepared_sweep import PreparedSweep
 from .processes_together import from_main, join_processes
@@ -60,16 +61,13 @@ def run_sweep(
     Example:
         from selfmod_hf import report, run_sweep
 
-        arms = {"baseline": {"aux_weight": 0}, "decay": {"aux_weight": 0, "weight_decay": 1e-3}, "own": {"aux_weight": 10}}
+        arms = {"baseline": {"aux_weight": 0}, "decay": {"weight_decay": 1e-3}, "own": {"aux_weight": 10}}
         folder = run_sweep("digits", hidden_sizes=[16], arms=arms, seeds=2, output_dir="runs/controls")
         print(folder.rows()[["arm", "accuracy", "weight_width", "rlct"]])
         report(folder.path)
     """
-    if isinstance(recipe, SweepSettings):
-        chosen = recipe.replace(**settings)
-    else:
-        chosen = SweepSettings.make(recipe, **settings)
-    sweep = PreparedSweep.make(chosen, output_dir)
+    before = recipe if isinstance(recipe, SweepSettings) else SweepSettings.make(recipe)
+    sweep = PreparedSweep.make(before.replace(**settings), output_dir)
     run_prepared_sweep(sweep, say)
     return sweep.folder
 
@@ -111,7 +109,10 @@ def run_prepared_sweep(sweep: PreparedSweep, say: Say | None = None, command: Se
             if is_main:
                 folder.write_tables()
                 folder.write_run(record)
+        columns = measure_missing(sweep, sweep.measures, sweep.functions, say)
         if is_main:
+            known = dict.fromkeys([*record.measures, *columns])
+            folder.write_run(record.with_fields(measures=list(known)))
             folder.write_tables()  # because a killed session may have finished its last network without them
 
 
@@ -125,9 +126,9 @@ def _record(sweep: PreparedSweep, command: Sequence[str]) -> SweepRun:
     test = sweep.data.test
     arms = {arm.name: vars(arm) for arm in (*sweep.plan.arms, *sweep.folder.recorded_arms())}
     columns = axis_columns(sweep.arms.values())
+    before = sweep.folder.read_run()
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     session = Session(started=started, command=without_tokens(command), seconds={})
-    before = sweep.folder.read_run()
     return SweepRun(
         settings=RecordedSettings.model_validate(sweep.plan.settings),
         local_data=bool(name) and Path(str(name)).exists(),  # the folder may be deleted later
@@ -137,6 +138,7 @@ def _record(sweep: PreparedSweep, command: Sequence[str]) -> SweepRun:
         **surroundings(),
         arms=[ArmRecord.model_validate(arm) for arm in arms.values()],
         axes=list(columns.values()),
+        measures=[] if before is None else before.measures,
         sessions=[session] if before is None else [*before.sessions, session],
     )
 

@@ -267,7 +267,7 @@ def _curve(keys: Values, figures: Mapping[int, Mapping[str, float]]) -> list[Cur
         values["weight_width"] = logged["weight_width"]
         values["accuracy"] = logged["eval_accuracy"]
         for name in ("classification_loss", "self_modeling_loss", "loss"):
-            values[name] = logged[name]
+            values[name] = logged.get(name)  # a network without a self-model has no loss of it
         for name in CURVE_RLCT_COLUMNS:
             if name in logged:
                 values[name] = logged[name]

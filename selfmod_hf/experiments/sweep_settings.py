@@ -10,6 +10,7 @@ from typing import Any
 from ..complexity import llc_preset
 from ..complexity.settings import LLCSettings
 from ..errors import InputError
+from ..measures import MEASURES
 from .arms import make_arms
 from .grid import as_entries, as_text, parse_arms, parse_grid
 from .plan import Plan
@@ -17,6 +18,7 @@ from .recipes import GRIDS
 from .run_settings import GROUPS, RunSettings, default_of
 from .setting import Values, check_types, did_you_mean, setting
 
+FROM_OTHER = "modelability_from_other"  # a measure that needs a network of the same arm and another seed
 POSITIVE = ("members_per_population", "memory_gib")
 DETACH = {"true": (True,), "false": (False,), "both": (True, False)}
 OWN_AUX_WEIGHTS, OWN_SEEDS = (0.0, 1.0), (1, 2, 3)  # of a sweep without a recipe
@@ -55,8 +57,8 @@ class StudySettings:
     seeds: list[int] | None = setting("One network of each arm per seed; default without a recipe: 1 2 3.")
     detach_targets: str | None = setting("true (published recipe), false (the paper's text), or both.")
     grid: list[str] | None = setting(
-        "NAME=VALUE,VALUE ...: values of any flag of `selfmod train`, each an arm. Layers of hidden_sizes are joined by "
-        "-, entries of other lists by +."
+        "NAME=VALUE,VALUE ...: values of any flag of `selfmod train`, each an arm. Layers of hidden_sizes are joined "
+        "by -, entries of other lists by +."
     )
     arms: str | None = setting(
         "Named arms: a JSON object, or in a `config` file a mapping, of names to the flags in which each arm differs."
@@ -152,15 +154,14 @@ class SweepSettings(StudySettings):
         recipe = self.chosen_recipe()
         base = self.base_run(recipe)
         axes = self._axes(recipe, base)
-        seeds = self.seeds
-        if seeds is None:
-            seeds = OWN_SEEDS if recipe is None else GRIDS[recipe].seeds
+        usual = OWN_SEEDS if recipe is None else GRIDS[recipe].seeds
+        seeds = usual if self.seeds is None else tuple(self.seeds)
         _check_values("seeds", seeds, 0, 2**32)
         named = parse_arms(self.arms)
         plan = Plan(
             base=base,
             arms=tuple(make_arms(axes, named, self.baseline)),
-            seeds=tuple(seeds),
+            seeds=seeds,
             sampling=self._sampling(base),
             rlct_every_n_epochs=self.rlct_every_n_epochs,
         )
@@ -253,6 +254,10 @@ class SweepSettings(StudySettings):
                 raise InputError(name, value, "allowed are finite numbers above 0")
         if self.rlct_every_n_epochs < 0:
             raise InputError("rlct_every_n_epochs", self.rlct_every_n_epochs, "allowed are integers of at least 0")
+        known = (*MEASURES, FROM_OTHER)
+        for name in self.measures or []:
+            if name not in known:
+                raise InputError("measures", name, f"allowed are {', '.join(known)}{did_you_mean(name, known)}")
 
     def _sampling(self, base: RunSettings) -> dict[str, Any]:
         """Return keywords of `estimate_llc`."""

@@ -24,14 +24,14 @@ from selfmod_hf.cli.train import CommandArguments
 from selfmod_hf.cli.tune import TuneArguments
 from selfmod_hf.experiments.data_settings import DataSettings
 from selfmod_hf.experiments.run_settings import GROUPS
-from selfmod_hf.experiments.sweep_settings import SweepSettings
+from selfmod_hf.experiments.sweep_settings import StudySettings
 
 TRAIN = (CommandArguments, *GROUPS)
 FEW = ["--max_train_samples=40", "--max_test_samples=20", "--num_train_epochs=1", "--quiet", "--output_dir=out"]
 COMMANDS: dict[str, tuple[tuple[Any, ...], list[str]]] = {
     "train": (TRAIN, ["--task=digits", "--hidden_sizes=4", *FEW]),
     "sweep": (
-        (SweepSettings, SweepArguments),
+        (StudySettings, SweepArguments),
         ["--hidden_sizes=4", "--aux_weights=0", "--seeds=1", "--num_chains=1", "--num_draws=4", *FEW],
     ),
     "rlct": (

@@ -13,7 +13,7 @@ import pytest
 from selfmod_hf import reproduce
 from selfmod_hf.cli import main
 from selfmod_hf.errors import InputError
-from selfmod_hf.experiments.plan import GRIDS, departures, describe_setting, make_cells
+from selfmod_hf.experiments.recipes import departures, describe_setting
 from selfmod_hf.experiments.reproduce_settings import REPRODUCTIONS, ReproduceSettings, TaskParts
 from selfmod_hf.experiments.reproduction_folder import ReproductionFolder
 from selfmod_hf.experiments.sweep_settings import SweepSettings
@@ -240,22 +240,20 @@ def test_a_task_of_other_flags_is_refused(finished, small, capsys):
 
 def test_the_full_scale_trains_the_papers_grid():
     for task in ("mnist", "cifar10", "imdb"):
-        plan = SweepSettings(task, **REPRODUCTIONS[task].full).plan()
-        assert departures(plan.settings, plan.cells) == []
-        assert describe_setting(plan.settings, plan.cells).startswith("Setting: arXiv 2407.10188")
-        quick = SweepSettings(task, **REPRODUCTIONS[task].quick).plan()
-        assert describe_setting(quick.settings, quick.cells).startswith("NOT the setting")
+        plan = SweepSettings.make(task, **REPRODUCTIONS[task].full).plan()
+        assert departures(plan.settings, plan.arms, plan.seeds) == []
+        assert describe_setting(plan.settings, plan.arms, plan.seeds).startswith("Setting: arXiv 2407.10188")
+        quick = SweepSettings.make(task, **REPRODUCTIONS[task].quick).plan()
+        assert describe_setting(quick.settings, quick.arms, quick.seeds).startswith("NOT the setting")
 
 
 def test_departures_name_what_differs():
-    grid = GRIDS["imdb"]
-    plan = SweepSettings("imdb", seeds=[1], learning_rate=0.2, max_train_samples=100, num_draws=50).plan()
-    assert departures(plan.settings, plan.cells) == [
+    plan = SweepSettings.make("imdb", seeds=[1], learning_rate=0.2, max_train_samples=100, num_draws=50).plan()
+    assert departures(plan.settings, plan.arms, plan.seeds) == [
         "learning rate 0.2 instead of 0.1",
         "num draws 50 instead of 1000",
         "max train samples 100",
         "seeds 1 instead of 1, 2, 3, 4, 5, 6, 7, 8, 9, 10",
     ]
-    attached = make_cells(grid.hidden_sizes, grid.aux_weights, grid.seeds, [False])
-    whole = SweepSettings("imdb").plan()
-    assert departures(whole.settings, attached) == ["detach targets False instead of True"]
+    attached = SweepSettings.make("imdb", detach_targets=False).plan()
+    assert departures(attached.settings, attached.arms, attached.seeds) == ["detach targets False instead of True"]

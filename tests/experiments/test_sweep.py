@@ -20,7 +20,6 @@ from selfmod_hf.errors import InputError
 from selfmod_hf.experiments import footprint as memory
 from selfmod_hf.experiments import sweep_population
 from selfmod_hf.experiments.folder import CURVE_COLUMNS, RESULT_COLUMNS, WEIGHTS_COLUMN, SweepFolder
-from selfmod_hf.experiments.plan import make_cells
 
 SMALL = [
     "--recipe=digits", "--hidden_sizes=8", "--aux_weights", "0", "10", "--seeds", "1", "2", "--num_train_epochs=2",
@@ -76,20 +75,21 @@ def test_a_sweep_in_python_is_the_command(finished, tmp_path):
     assert tables(tmp_path) == tables(finished)
     assert len(folder.rows()) == 4
     assert lines[0] == "h8-aw0-seed1 and 3 more: training 4 networks of width 8"
-    more = run_sweep(SweepSettings("digits", **settings | {"aux_weights": [1]}), output_dir=tmp_path)
+    more = run_sweep(SweepSettings.make("digits", **settings | {"aux_weights": [1]}), output_dir=tmp_path)
     assert sorted(set(more.rows()["aux_weight"])) == [0, 1, 10]
     assert [session.command for session in folder.read_run().sessions] == [[], []]
     assert SweepFolder(finished).read_run().sessions[0].command[0] == "sweep"
 
 
 def test_keywords_replace_fields_of_a_settings_object(tmp_path):
-    settings = SweepSettings("digits", hidden_sizes=[4], aux_weights=[0], seeds=[1], num_train_epochs=1, num_chains=1)
+    few = {"aux_weights": [0], "seeds": [1], "num_train_epochs": 1, "num_chains": 1}
+    settings = SweepSettings.make("digits", hidden_sizes=[4], **few)
     folder = run_sweep(settings, output_dir=tmp_path, max_train_samples=40, num_train_epochs=2.0, num_draws=6)
     record = folder.read_run()
     assert record.settings.sampling["num_draws"] == 6
     assert record.settings.training["num_train_epochs"] == 2
     assert record.train_samples == 40
-    assert settings.num_train_epochs == 1
+    assert settings.base["num_train_epochs"] == 1
 
 
 def test_a_sweep_in_python_names_the_field_of_an_error(tmp_path):
@@ -97,11 +97,12 @@ def test_a_sweep_in_python_names_the_field_of_an_error(tmp_path):
         ({"recipe": "mnists"}, "recipe='mnists': allowed are mnist"),
         ({"seeds": [1, 1]}, r"seeds=\[1, 1\]: allowed are different numbers"),
         ({"seeds": []}, r"seeds=\[\]: allowed"),
-        ({"seeds": 3}, "seeds=3: allowed are lists of integers"),
+        ({"seeds": "3"}, "seeds='3': allowed are lists of integers"),
         ({"num_train_epochs": 2.5}, "num_train_epochs=2.5: allowed are integers"),
-        ({"num_train_epochs": "2"}, "num_train_epochs='2': allowed are integers"),
+        ({"num_train_epochs": "2"}, "num_train_epochs='2': allowed are numbers"),
         ({"bf16": "False"}, "bf16='False': allowed are True and False"),
-        ({"recipe": None}, "recipe=None: allowed are texts"),
+        ({"recipe": 3}, "recipe=3: allowed are texts or None"),
+        ({"seed": 3}, "seed=3: a sweep has `seeds`"),
         ({"nun_draws": 4}, "nun_draws=4: no setting has this name; did you mean num_draws"),
         ({"memory_gib": 0}, "memory_gib=0: allowed are finite numbers above 0"),
     ):
@@ -233,11 +234,9 @@ def test_more_seeds_join_a_finished_folder(finished, capsys):
 
 
 def test_the_paper_grid_has_240_networks_and_a_baseline_is_trained_once():
-    from selfmod_hf.experiments.plan import GRIDS
-
-    grid = GRIDS["mnist"]
-    assert len(make_cells(grid.hidden_sizes, grid.aux_weights, grid.seeds, [True])) == 240
-    assert len(make_cells([64], [0, 1], [1, 2], [True, False])) == 6
+    assert len(SweepSettings.make("mnist").plan().cells) == 240
+    both = SweepSettings.make("mnist", hidden_sizes=[64], aux_weights=[0, 1], seeds=[1, 2], detach_targets="both")
+    assert len(both.plan().cells) == 6
 
 
 @pytest.mark.parametrize(

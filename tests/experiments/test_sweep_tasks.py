@@ -156,10 +156,10 @@ def test_dry_run_takes_the_time_of_real_steps(datasets, tmp_path, capsys):
     ],
 )
 def test_the_papers_grids(recipe, networks, training):
-    plan = SweepSettings(recipe).plan()
+    plan = SweepSettings.make(recipe).plan()
     assert len(plan.cells) == networks
-    assert training.items() <= plan.training.items()
-    attached = {cell.detach_targets for cell in plan.cells if cell.aux_weight > 0}
+    assert training.items() <= plan.settings["training"].items()
+    attached = {arm.changes["detach_targets"] for arm in plan.arms if arm.changes["aux_weight"] > 0}
     assert attached == {recipe != "cifar10-paper-text"}
 
 
@@ -179,12 +179,12 @@ def test_memory_counts_the_networks_own_parameters(task, data):
 
 def test_memory_decides_how_many_at_once(monkeypatch):
     data = images(3, 32)
-    footprints = {2000: measure_footprint(recipe_config(get_task("cifar10"), data), data.train)}
-    plan = MemoryPlan(footprints, batch_size=64, limit=64 << 30)
+    footprint = measure_footprint(recipe_config(get_task("cifar10"), data), data.train)
+    plan = MemoryPlan(footprint, batch_size=64, limit=64 << 30)
     if not torch.accelerator.is_available():
-        assert plan.members_at_once(2000) == 1
-    assert plan.sampled_at_once(2000) == 10
-    assert MemoryPlan(footprints, batch_size=64, limit=1 << 30).sampled_at_once(2000) == 1
+        assert plan.members_at_once() == 1
+    assert plan.sampled_at_once() == 10
+    assert MemoryPlan(footprint, batch_size=64, limit=1 << 30).sampled_at_once() == 1
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    assert 40 < plan.members_at_once(2000) < 80
-    assert "over the 1024 MiB there are" in str(MemoryPlan(footprints, 64, 1 << 30).explain(2000))
+    assert 40 < plan.members_at_once() < 80
+    assert "over the 1024 MiB there are" in str(MemoryPlan(footprint, 64, 1 << 30).explain())

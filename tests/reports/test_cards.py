@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from selfmod_hf.errors import InputError
+from selfmod_hf.experiments.arms import Cell
 from selfmod_hf.experiments.folder import CURVE_COLUMNS, RESULT_COLUMNS, SweepFolder
-from selfmod_hf.experiments.plan import Cell
 from selfmod_hf.json_records import RecordedSettings
 from selfmod_hf.reports.cards import dataset_card, sweep_card
 from selfmod_hf.reports.sweep_results import read_results
@@ -32,8 +32,8 @@ def given_sweep(path: Path) -> SweepFolder:
         (10.0, 1, 0.94, 0.23, 25.0, "ok"),
         (10.0, 2, 0.11, 0.09, -5.0, "not_at_minimum"),
     ):
-        cell = Cell(64, weight, seed)
-        keys = {"task": "mnist", **vars(cell)}
+        cell = Cell(f"h64-aw{weight:g}", seed)
+        keys = {"task": "mnist", "hidden_size": 64, "aux_weight": weight, "detach_targets": True, **vars(cell)}
         row = keys | {"accuracy": accuracy, "weight_width": width, "rlct": rlct, "rlct_standard_error": 0.5}
         row |= {"rlct_status": status, "rlct_status_reason": "given", "nbeta": 82.07, "rlct_preset": "paper (mnist)"}
         row = dict.fromkeys(RESULT_COLUMNS) | {"num_epochs": 50, "batch_size": 512} | row
