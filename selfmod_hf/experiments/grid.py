@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from ..errors import InputError
+from .kind import kind_of
 from .run_settings import GROUPS, checked_fields
 from .setting import Values, did_you_mean
-from .trial_parameters import JOINED
-
-TRUTH = {"true": True, "false": False}
 
 
 def parse_grid(entries: Sequence[str]) -> dict[str, list[Any]]:
@@ -120,34 +117,15 @@ def value_of_text(name: str, text: str) -> Any:
         >>> value_of_text("hidden_sizes", "128-64"), value_of_text("augment", "true"), value_of_text("seed", "3")
         ([128, 64], True, 3)
     """
-    kinds = _kinds(name)
-    for kind in kinds:
-        try:
-            if get_origin(kind) is list:
-                (of_entries,) = get_args(kind)
-                parts = text.split(JOINED.get(name, "+")) if text else []
-                return [_plain(part, of_entries) for part in parts]
-            return _plain(text, kind)
-        except (ValueError, KeyError):
-            continue
-    raise InputError(name, text, "has a value of another type")
+    kind = kind_of(_owner(name), name)
+    try:
+        return kind.read_list(text) if kind.is_list else kind.read(text)
+    except ValueError as error:
+        raise InputError(name, text, str(error)) from error
 
 
-def _plain(text: str, kind: Any) -> Any:
-    """Return a text as a value of a type.
-
-    Raises:
-        ValueError, KeyError: it is none.
-    """
-    if kind is bool:
-        return TRUTH[text.lower()]
-    if kind in (int, float):
-        return kind(text)
-    return text
-
-
-def _kinds(name: str) -> list[Any]:
-    """Return the types of a setting, without None."""
+def _owner(name: str) -> type:
+    """Return the dataclass of a setting of a run."""
     known = {}
     for group in GROUPS:
         for one in fields(group):
@@ -155,9 +133,7 @@ def _kinds(name: str) -> list[Any]:
                 known[one.name] = group
     if name not in known:
         raise InputError(name, None, f"no setting of a run has this name{did_you_mean(name, known)}")
-    hint = get_type_hints(known[name])[name]
-    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    return [kind for kind in kinds if kind is not type(None)]
+    return known[name]
 
 
 def as_entries(grid: Mapping[str, Any]) -> list[str]:

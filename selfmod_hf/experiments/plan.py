@@ -13,7 +13,6 @@ from ..trainer.member import MEMBER_FIELDS, Member
 from .arms import STOP, Arm, Cell, stop_arm
 from .run_settings import GROUPS, NO_RESULT, RunSettings, default_of
 from .setting import Values
-from .trial_parameters import JOINED
 
 # training settings in recipes, which a results folder records in any case
 RECIPE_TRAINING = ("optim", "optim_args", "lr_scheduler_type", "max_grad_norm", "weight_decay", "learning_rate")
@@ -224,6 +223,7 @@ def own_columns(run: RunSettings, arm: Arm, columns: Mapping[str, str]) -> dict[
         if value is None:
             value = value_of(run, name)
         if isinstance(value, (list, tuple)):
-            value = JOINED.get(name, "+").join(map(str, value))
+            joint = "-" if name == "hidden_sizes" else "+"
+            value = joint.join(map(str, value))
         found[column] = value
     return found

@@ -10,8 +10,9 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from ..errors import InputError
+from .kind import Kind
 from .setting import Values
-from .trial_parameters import KINDS, WHOLE, Kind, check_parameter
+from .trial_parameters import KINDS, WHOLE, check_parameter
 
 RANGE = "allowed is LOW:HIGH or LOW:HIGH:log, LOW at most HIGH"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, get_args, get_origin
+from dataclasses import fields
+from typing import Any
 
 from transformers import TrainingArguments
 
@@ -11,9 +11,10 @@ from ..errors import InputError
 from ..trainer import SelfModelingTrainingArguments
 from ..trainer.member import MEMBER_FIELDS
 from .data_settings import DataSettings
+from .kind import Kind, kind_of
 from .network_settings import NetworkSettings
 from .run_settings import StepSettings
-from .setting import Values, did_you_mean, types_of
+from .setting import Values, did_you_mean
 
 # These fields choose the test samples or their labels. Accuracies on different ones cannot be compared.
 _OF_THE_TEST = (
@@ -42,70 +43,6 @@ OVERRULED_BY: Values = {
 }
 
 
-@dataclass(frozen=True)
-class Kind:
-    """Describe the values of a parameter.
-
-    Attributes:
-        type: bool, int, float or str, of a value or of the entries of a list.
-        is_list: whether a value is a list.
-    """
-
-    type: type
-    is_list: bool
-
-    @property
-    def joint(self) -> str:
-        """Return the sign between the entries of a list."""
-        return "-" if self.type is int else "+"
-
-    @property
-    def is_number(self) -> bool:
-        """Return whether a value is one number."""
-        return self.type in (int, float) and not self.is_list
-
-    def read(self, text: str) -> Any:
-        """Return the value that a text describes. A list stays a text.
-
-        Raises:
-            ValueError: the text describes no value of this type.
-        """
-        if not self.is_list:
-            return _read(self.type, text)
-        entries = [_read(self.type, entry) for entry in self._split(text)]
-        return self.joint.join(map(str, entries))
-
-    def read_list(self, text: str) -> list[Any]:
-        """Return the entries of a list from its text."""
-        return [_read(self.type, entry) for entry in self._split(text)]
-
-    def _split(self, text: str) -> list[str]:
-        return text.split(self.joint) if text else []
-
-
-def _read(kind: type, text: str) -> Any:
-    if kind is str:
-        return text
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise ValueError("allowed are true and false")
-        return text.lower() == "true"
-    try:
-        return kind(text)
-    except ValueError:
-        raise ValueError(f"allowed are {'integers' if kind is int else 'numbers'}") from None
-
-
-def _kind(owner: type, name: str) -> Kind:
-    """Return the kind of a dataclass's field."""
-    of_lists = [hint for hint in types_of(owner, name) if get_origin(hint) is list]
-    if of_lists:
-        (entry,) = get_args(of_lists[0])
-        return Kind(entry, True)
-    plain = [hint for hint in types_of(owner, name) if hint in (bool, int, float)]
-    return Kind(plain[0] if plain else str, False)
-
-
 def _kinds() -> dict[str, Kind]:
     """Return the kind of each field that a tuning can search."""
     of_transformers = {field.name for field in fields(TrainingArguments)}
@@ -117,7 +54,7 @@ def _kinds() -> dict[str, Kind]:
             if name in of_transformers:
                 searched = name in _OF_TRAINING
             if searched:
-                found[name] = _kind(owner, name)
+                found[name] = kind_of(owner, name)
     return found
 
 
