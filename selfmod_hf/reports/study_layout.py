@@ -9,7 +9,7 @@ from typing import Any
 
 from pandas import DataFrame
 
-from ..experiments.arms import NAMED, Arm, arm_name
+from ..experiments.arms import NAMED, Arm, name_of_values
 from ..experiments.folder_names import text_of_value
 
 TITLES_OF_AXES = {"aux_weight": "AW", NAMED: "", "hidden_sizes": "hidden units"}
@@ -126,7 +126,7 @@ def _differences(first: Arm, second: Arm) -> set[str]:
 
 def _is_named_by(arm: Arm, axis: str) -> bool:
     """Return whether the name of an arm is that of a grid with this axis."""
-    return axis in arm.changes and arm_name({axis: arm.changes[axis]}, {}) in arm.name
+    return axis in arm.changes and name_of_values({axis: arm.changes[axis]}) in arm.name
 
 
 def _in_order(values: Sequence[Any], axis: str) -> list[Any]:
