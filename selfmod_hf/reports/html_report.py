@@ -1,4 +1,4 @@
-"""Write the report of a sweep as one HTML file: tables, the paper's panels as interactive figures, traces of networks.
+"""Write the report of a study as one HTML file: the answer, interactive figures, tables, traces of networks.
 
 The file holds all it needs, Plotly too (compressed, and unpacked by the browser). It asks no host for anything.
 """
@@ -8,78 +8,79 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import math
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from .. import __version__
-from ..complexity import LLCResult
-from ..complexity.weight_width import histogram
 from ..files import to_json, write_file
 from ..json_records import SweepRun
-from .panels import TITLES
-from .published import published_value
-from .statistics import MEASURES
+from .drawn_measures import COMPLEXITY, MAIN, drawn_measure
+from .figures import Drawn, prepare
+from .page_data import MOST_TRACE_POINTS, figure_data
 from .sweep_results import SweepResults
 from .sweep_tables import number_text
 from .table import Table, as_html, environment
 
-TRACE_POINTS, BINS = 60, 40  # of a chain's trace, of a network's histogram: enough for a figure of this size
-PANELS = {
-    "epochs": "Over epochs, mean over seeds",
-    "weight_width": "Weight width",
-    "rlct": "RLCT",
-    "accuracy": "Test accuracy",
-}
+SIDE_BY_SIDE = 40  # arms at most in one figure of all panels
 SECTIONS = {
-    "overview": "Overview",
     "figures": "Figures",
+    "tables": "Tables",
     "network": "One network",
-    "published": "Measured against published",
-    "statistics": "Statistics",
     "warnings": "Warnings",
     "run": "How it was run",
     "all": "All networks",
 }
+WARNINGS = ("not_ok", "at_chance")  # tables of this section
 
 
 def write_html_report(results: SweepResults, tables: Mapping[str, Table], path: Path) -> None:
     """Write the page.
 
     Args:
-        results: of the sweep.
+        results: of the study.
         tables: from `sweep_tables`.
         path: the file.
 
     Raises:
         InputError: a network's weights or trace, or an entry of run.json, cannot be used.
     """
-    networks = _networks(results)
+    drawn = prepare(results)
+    data = figure_data(drawn)
+    rows = results.rows.assign(name=[network["name"] for network in data["networks"]])
+    networks = rows.to_dict("records")
     of_run = {"settings": _settings_table(results.run), "sessions": _sessions_table(results.run)}
     of_networks = {"warnings": _warnings_table(networks), "networks": _networks_table(networks)}
+    panels = drawn.layout.panels
     page = (
         environment()
         .get_template("report.html.jinja")
         .render(
             title=f"Self-modeling networks on {results.task}",
-            summary=_summary(results.rows),
+            answer=getattr(results, "answer", ""),
+            summary=_summary(drawn),
             setting=results.setting,
             version=__version__,
             sections=SECTIONS,
-            panels=PANELS,
-            widths=_sorted(results.rows["hidden_size"]),
-            followed={measure: title for measure, title in TITLES.items() if measure in results.curves},
-            networks=networks,
+            panels=panels,
+            all_panels=len(panels) * len(drawn.layout.labels) <= SIDE_BY_SIDE,
+            at_a_glance=_titles(MAIN),
+            against_loss=_titles(COMPLEXITY),
+            measures=_titles([*MAIN, *drawn.measures]),
+            first_choice=next(iter(drawn.measures), "accuracy"),
+            first_axis="" if drawn.measures else "train_loss",
+            followed=_titles(dict.fromkeys(drawn.epochs["measure"])),
+            axis=drawn.layout.title,
+            networks=[{"name": row["name"], "arm": row["arm"]} for row in networks],
+            trace_note=_trace_note(data["networks"]),
+            table_names=[name for name in tables if name not in WARNINGS],
             tables={**tables, **of_run, **of_networks},
             table=as_html,
-            data=Markup(_script_json(_figure_data(results, networks))),
+            data=Markup(_script_json(data)),
             plotly=Markup(_packed(get_plotlyjs())),
             css=Markup(_file("report.css")),
             js=Markup(_file("report.js")),
@@ -105,141 +106,39 @@ def _script_json(value: Any) -> str:
     return text.replace("<", "\\u003c")
 
 
-def _sorted(values: pd.Series) -> list[Any]:
-    return sorted(values.unique().tolist())
+def _titles(measures: Iterable[str]) -> dict[str, str]:
+    return {name: drawn_measure(name).title for name in measures}
 
 
-def _summary(rows: pd.DataFrame) -> str:
+def _summary(drawn: Drawn) -> str:
+    """Return a sentence each about the networks, the arms and the RLCTs."""
+    rows = drawn.results.rows
+    layout = drawn.layout
     bad = int((rows["rlct_status"] != "ok").sum())
-    presets = ", ".join(_sorted(rows["rlct_preset"]))
-    nbetas = _listed(rows["nbeta"].round(2))
-    return (
-        f"{len(rows)} networks: widths {_listed(rows['hidden_size'])}; weights of the self-modeling loss (AW) "
-        f"{_listed(rows['aux_weight'])}; {rows['seed'].nunique()} seeds. RLCT at nβ = {nbetas}, preset {presets}; "
-        f'{bad} of them not "ok".'
-    )
+    presets = ", ".join(sorted(rows["rlct_preset"].unique()))
+    nbetas = ", ".join(f"{value:g}" for value in sorted(rows["nbeta"].round(2).unique()))
+    seeds = rows["seed"].nunique()
+    axis = f"{layout.title} = " if layout.title else ""
+    sentences = [
+        f"{len(rows)} networks: {rows['arm'].nunique()} arms, {seeds} {'seed' if seeds == 1 else 'seeds'}.",
+        f"Baseline: {axis}{layout.labels[layout.baseline]}.",
+        f'RLCT at nβ = {nbetas}, preset {presets}. {bad} of them are not "ok".',
+    ]
+    if len(layout.panels) > 1:
+        sentences.insert(2, f"Panels: {', '.join(layout.panels)}.")
+    return " ".join(sentences)
 
 
-def _listed(values: pd.Series) -> str:
-    return ", ".join(f"{value:g}" for value in _sorted(values))
-
-
-# ---- data of the figures ----
-
-
-def _networks(results: SweepResults) -> list[dict[str, Any]]:
-    networks = []
-    rows = results.rows.to_dict("records")
-    for index, (row, cell) in enumerate(zip(rows, results.cells, strict=True)):
-        networks.append(
-            {
-                **row,
-                "index": index,
-                "name": cell.name,
-                "histogram": _histogram(results.folder.final_weights(row)),
-                "trace": _trace(results.folder.cells / cell.name / "rlct.json"),
-            }
-        )
-    return networks
-
-
-def _histogram(weights: np.ndarray) -> dict[str, Any]:
-    finite = weights[np.isfinite(weights)]
-    counts, edges = histogram(finite, BINS)
-    return {
-        "counts": counts.tolist(),
-        "low": _short(edges[0]),
-        "high": _short(edges[-1]),
-    }
-
-
-def _trace(path: Path) -> dict[str, Any] | None:
-    """Return each chain's trace as block means, or None if the sweep has kept no trace."""
-    if not path.is_file():
-        return None
-    result = LLCResult.load(path)
-    trace = result.llc_trace(paired=result.settings.paired)  # (C, T)
-    draws = trace.shape[1]
-    points = min(TRACE_POINTS, draws)
-    blocks = np.array_split(trace, points, axis=1)
-    means = np.stack([block.mean(axis=1) for block in blocks])  # (points, C)
-    return {
-        "chains": [_shortened(chain) for chain in means.T],
-        "draws": draws,
-        "burnin": result.settings.num_burnin_steps,
-    }
-
-
-def _short(value: float) -> float | None:
-    """Return a number with four digits (a figure shows fewer), or None if it is not finite."""
-    return float(f"{value:.4g}") if math.isfinite(value) else None
-
-
-def _shortened(values: Iterable[float]) -> list[float | None]:
-    return [_short(value) for value in values]
-
-
-def _figure_data(results: SweepResults, networks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the data for the figures of `report.js`."""
-    rows = results.rows
-    keys = ["aux_weight", "detach_targets"]
-    arms = rows[keys].drop_duplicates().sort_values(keys).to_dict("records")
-    return {
-        "networks": networks,
-        "arms": arms,
-        "weights": _sorted(rows["aux_weight"]),
-        "widths": _sorted(rows["hidden_size"]),
-        "seeds": _sorted(rows["seed"]),
-        "measures": TITLES,
-        "epochs": _epochs(results.epochs),
-        "means": _means(results.arms, arms),
-        "published": _published(results, arms),
-    }
-
-
-def _epochs(epochs: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return mean and interval over epochs of each arm and measure."""
-    keys = ["measure", "hidden_size", "detach_targets", "aux_weight"]
-    entries = []
-    for key, arm in epochs.groupby(keys):
-        entry = dict(zip(keys, key, strict=True))
-        for column in ("epoch", "mean", "low", "high"):
-            entry[column] = _shortened(arm[column])
-        entries.append(entry)
-    return entries
-
-
-def _means(means: pd.DataFrame, arms: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return mean and interval of each arm and measure, each with the number of its arm."""
-    entries = []
-    for mean in means.to_dict("records"):
-        arm = {
-            "aux_weight": mean["aux_weight"],
-            "detach_targets": mean["detach_targets"],
-        }
-        entry = {name: mean[name] for name in ("hidden_size", "measure", "mean", "low", "high", "count")}
-        entry["arm"] = arms.index(arm)
-        entries.append(entry)
-    return entries
-
-
-def _published(results: SweepResults, arms: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the paper's values for the widths and weights of the sweep."""
-    entries = []
-    for width in _sorted(results.rows["hidden_size"]):
-        for index, arm in enumerate(arms):
-            for measure in MEASURES:
-                value = published_value(results.task, measure, width, arm["aux_weight"])
-                if value is not None:
-                    entries.append(
-                        {
-                            "hidden_size": width,
-                            "arm": index,
-                            "measure": measure,
-                            "value": value,
-                        }
-                    )
-    return entries
+def _trace_note(networks: list[dict[str, Any]]) -> str:
+    """Return how far the traces are shortened."""
+    traces = [network["trace"] for network in networks if network["trace"]]
+    if not traces:
+        return "which were not kept"
+    points = max(len(trace["chains"][0]) for trace in traces)
+    text = f"{points} means over blocks of draws for each chain"
+    if points < min(MOST_TRACE_POINTS, traces[0]["draws"]):
+        text += " (fewer than usual, because the networks are many)"
+    return text
 
 
 # ---- tables of this form alone ----

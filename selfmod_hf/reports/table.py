@@ -12,6 +12,8 @@ from markupsafe import Markup
 
 from ..hub.card import plain_text
 
+UNFOLDED = 40  # lines of a table that is shown at once
+
 
 @dataclass(frozen=True)
 class Table:
@@ -62,14 +64,15 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 def as_html(table: Table, links: bool = False) -> Markup:
-    """Return a table as HTML.
+    """Return a table as HTML. A long one is folded.
 
     Args:
         table: the table. Its texts are escaped.
         links: whether the first column names networks, as links to them.
     """
     template = environment().get_template("table.html.jinja")
-    return Markup(template.render(table=table, links=links))
+    folded = len(table.rows) > UNFOLDED
+    return Markup(template.render(table=table, links=links, folded=folded))
 
 
 @cache

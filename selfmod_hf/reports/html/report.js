@@ -4,29 +4,71 @@ const byId = id => document.getElementById(id);
 const data = JSON.parse(byId("data").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const VIRIDIS = [[68, 1, 84], [65, 68, 135], [42, 120, 142], [34, 168, 132], [122, 209, 81], [253, 231, 37]];
+// for named arms; each color stands out from the page (contrast of 3 or more)
+const NAMED = {
+  light: ["#1f77b4", "#c8501e", "#2a8a3a", "#8a5cc2", "#a8323e", "#0f7f86", "#b0308f", "#7a6a00", "#5a6b7f", "#8c564b"],
+  dark: ["#6cb4ee", "#ff9c66", "#6fd36f", "#c9a4f0", "#ff8f96", "#4fd0dd", "#f59ad8", "#d6c84f", "#aab8c8", "#d6a999"],
+};
+const SYMBOLS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "star", "pentagon", "hexagram"];
+const GLYPHS = ["●", "■", "▲", "◆", "▼", "★", "⬟", "✶"];
+const DASHES = ["solid", "dot", "dash", "longdash", "dashdot", "longdashdot"];
+const JITTER = 0.3; // width of an arm's marks, of the distance between arms
+const hidden = new Set(); // positions of the arms that are not shown
 let chosen = 0;
 
 const style = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const escaped = text => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;");
+const now = () => Math.round(performance.now());
 const shown = (value, digits) => value === null ? "none" : value.toFixed(digits);
 
-function color(weight, alpha = 1) {
-  const rank = data.weights.indexOf(weight) / Math.max(1, data.weights.length - 1);
-  // the ends of the scale that a light, or a dark, page would swallow are left out
-  const place = (dark.matches ? 0.3 + 0.7 * rank : 0.82 * rank) * (VIRIDIS.length - 1);
-  const low = Math.min(Math.floor(place), VIRIDIS.length - 2), part = place - low;
-  const mix = VIRIDIS[low].map((from, i) => Math.round(from + part * (VIRIDIS[low + 1][i] - from)));
-  return `rgba(${mix.join()},${alpha})`;
-}
+// ---- colors: of an arm's position ----
 
-// on a phone beside the figure it would take a third of the width
-const legend = matchMedia("(max-width: 40rem)").matches ? { orientation: "h", y: 1.02, yanchor: "bottom" } : {};
+const others = data.axis.labels.map((_, i) => i).filter(i => i !== data.axis.baseline);
+const cycles = data.axis.ordered ? 1 : Math.ceil(others.length / NAMED.light.length);
+
+function color(position) {
+  if (position === data.axis.baseline) return style("--text");
+  const rank = others.indexOf(position);
+  if (!data.axis.ordered) return NAMED[dark.matches ? "dark" : "light"][rank % NAMED.light.length];
+  const part = rank / Math.max(1, others.length - 1);
+  // the ends of the scale that a light, or a dark, page would swallow are left out
+  const place = (dark.matches ? 0.35 + 0.65 * part : 0.1 + 0.6 * part) * (VIRIDIS.length - 1);
+  const low = Math.min(Math.floor(place), VIRIDIS.length - 2);
+  const mix = VIRIDIS[low].map((from, i) => Math.round(from + (place - low) * (VIRIDIS[low + 1][i] - from)));
+  return `rgb(${mix.join()})`;
+}
+const faint = position => {
+  const [r, g, b] = color(position).startsWith("#")
+    ? [1, 3, 5].map(at => parseInt(color(position).slice(at, at + 2), 16)) : color(position).match(/\d+/g);
+  return `rgba(${r},${g},${b},0.2)`;
+};
+const cycle = position => data.axis.ordered || position === data.axis.baseline
+  ? 0 : Math.floor(others.indexOf(position) / NAMED.light.length);
+const symbol = (position, panel = 0) => (panel * cycles + cycle(position)) % SYMBOLS.length;
+
+// ---- panels ----
+
+function panelsShown() {
+  const choice = byId("panel-choice")?.value ?? "0";
+  return choice === "all" ? data.panels : [data.panels[Number(choice)]];
+}
+const visible = panel => panel.arms.filter(i => !hidden.has(data.arms[i].position));
+const networksOf = panel => {
+  const arms = new Set(visible(panel));
+  return data.networks.filter(n => arms.has(n.arm));
+};
+const meansOf = (panel, measure) => {
+  const arms = visible(panel);
+  return data.means.filter(m => m.measure === measure && m.mean !== null && arms.includes(m.arm));
+};
+
+// ---- what all figures share ----
 
 function layout(x, y, more = {}) {
-  const axis = { gridcolor: style("--line"), zeroline: false, linecolor: style("--line") };
+  const axis = { gridcolor: style("--line"), zeroline: false, linecolor: style("--line"), automargin: true };
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: style("--text"), size: 12 },
-    margin: { l: 60, r: 10, t: 10, b: 45 }, hovermode: "closest", legend: { ...legend, title: { text: "AW" } },
+    margin: { l: 55, r: 10, t: 20, b: 40 }, hovermode: "closest", showlegend: false,
     ...more,
     xaxis: { ...axis, title: { text: x }, ...more.xaxis }, yaxis: { ...axis, title: { text: y }, ...more.yaxis },
   };
@@ -34,103 +76,257 @@ function layout(x, y, more = {}) {
 const draw = (id, traces, where) =>
   Plotly.react(byId(id), traces, where, { responsive: true, displaylogo: false, displayModeBar: false });
 
-const armName = arm => `${arm.aux_weight}${arm.detach_targets ? "" : ", attached"}`;
-const armLine = arm => ({ color: color(arm.aux_weight), dash: arm.detach_targets ? "solid" : "dot" });
-
-function drawEpochs() {
-  const width = Number(byId("width-choice").value), measure = byId("measure-choice").value, traces = [];
-  for (const arm of data.epochs.filter(arm => arm.hidden_size === width && arm.measure === measure)) {
-    const around = [...arm.high, ...arm.low.slice().reverse()];
-    if (around.every(value => value !== null))
-      traces.push({ x: [...arm.epoch, ...arm.epoch.slice().reverse()], y: around, fill: "toself", mode: "lines",
-        line: { width: 0 }, fillcolor: color(arm.aux_weight, 0.2), hoverinfo: "skip", showlegend: false });
-    traces.push({ x: arm.epoch, y: arm.mean, mode: measure === "rlct" ? "lines+markers" : "lines", line: armLine(arm),
-      name: armName(arm), hovertemplate: `AW ${armName(arm)}, epoch %{x}: %{y:.4f}<extra></extra>` });
-  }
-  draw("epochs", traces, layout("epoch", `${data.measures[measure]}, h = ${width}`));
+// As `axis_range` of the package: values with a margin, and intervals as far as they stay near to the values.
+function range(measure, values, bounds = []) {
+  const { low, high } = data.measures[measure] ?? { low: null, high: null };
+  const finite = values.filter(value => value !== null && value !== undefined);
+  if (!finite.length) return [low ?? 0, high ?? 1];
+  const [least, most] = [Math.min(...finite), Math.max(...finite)];
+  const spread = most - least || 0.1 * Math.abs(most) || 1;
+  const near = bounds.filter(value => value !== null).map(v => Math.min(most + spread, Math.max(least - spread, v)));
+  const ends = [Math.min(least, ...near), Math.max(most, ...near)];
+  const margin = 0.05 * (ends[1] - ends[0]) || spread;
+  return [Math.max(low ?? -Infinity, ends[0] - margin), Math.min(high ?? Infinity, ends[1] + margin)];
 }
 
-// arms of one width stand side by side around it
-const place = (width, arm, seed = null) => {
-  const step = 0.8 / data.arms.length;
-  const spread = seed === null ? 0 : (data.seeds.indexOf(seed) / Math.max(1, data.seeds.length - 1) - 0.5) * 0.7 * step;
-  return data.widths.indexOf(width) + (arm - (data.arms.length - 1) / 2) * step + spread;
+const within = (value, measure) => {
+  const { low, high } = data.measures[measure];
+  return Math.min(high ?? Infinity, Math.max(low ?? -Infinity, value));
 };
 
-function drawMeasure(measure, title) {
-  const traces = [];
-  data.arms.forEach((arm, i) => {
-    const own = data.networks.filter(n => n.aux_weight === arm.aux_weight && n.detach_targets === arm.detach_targets);
-    const bad = n => measure === "rlct" && n.rlct_status !== "ok";
-    traces.push({
-      x: own.map(n => place(n.hidden_size, i, n.seed)), y: own.map(n => n[measure]), mode: "markers", showlegend: false,
-      customdata: own.map(n => n.index), text: own.map(describe), hovertemplate: "%{text}<extra></extra>",
-      marker: { size: 6, color: color(arm.aux_weight, 0.75), symbol: own.map(n => bad(n) ? "circle-open" : "circle") },
-    });
-    const means = data.means.filter(m => m.measure === measure && m.arm === i && m.mean !== null);
-    traces.push({
-      x: means.map(m => place(m.hidden_size, i)), y: means.map(m => m.mean), mode: "lines+markers", line: armLine(arm),
-      marker: { size: 10, symbol: "diamond", line: { width: 1, color: style("--text") } }, name: armName(arm),
-      error_y: { type: "data", symmetric: false, array: means.map(m => m.high === null ? 0 : m.high - m.mean),
-        arrayminus: means.map(m => m.low === null ? 0 : m.mean - m.low), color: style("--text"), thickness: 1 },
-      text: means.map(m => `h ${m.hidden_size}, AW ${armName(arm)}: mean of ${m.count}`),
-      hovertemplate: "%{text}: %{y:.4g}<extra></extra>",
-    });
-    const paper = data.published.filter(p => p.measure === measure && p.arm === i);
+function marks(networks, x, y, panel, hollow) {
+  const place = n => data.arms[n.arm].position;
+  return {
+    x, y, mode: "markers", customdata: networks.map(n => n.index), text: networks.map(describe),
+    hovertemplate: "%{text}<extra></extra>",
+    marker: { size: 6, opacity: networks.map(n => hollow(n) ? 1 : 0.55), color: networks.map(n => color(place(n))),
+      symbol: networks.map(n => SYMBOLS[symbol(place(n), panel)] + (hollow(n) ? "-open" : "")) },
+  };
+}
+
+function diamonds(means, x, measure) {
+  const arms = means.map(m => data.arms[m.arm]);
+  return {
+    x, y: means.map(m => m.mean), mode: "markers",
+    marker: { size: 10, symbol: arms.map(arm => arm.baseline ? "square" : "diamond"),
+      color: arms.map(arm => color(arm.position)), line: { width: 1, color: style("--soft") } },
+    error_y: { type: "data", symmetric: false, color: style("--text"), thickness: 1,
+      array: means.map(m => m.high === null ? 0 : within(m.high, measure) - m.mean),
+      arrayminus: means.map(m => m.low === null ? 0 : m.mean - within(m.low, measure)) },
+    text: means.map((m, i) => `${escaped(arms[i].name)}: mean of ${m.count}`),
+    hovertemplate: "%{text}: %{y:.4g}<extra></extra>",
+  };
+}
+
+// ---- the figures ----
+
+const notOk = measure => n => measure === "rlct" && n.rlct_status !== "ok";
+
+function drawArms(id, measure) {
+  const traces = [], shapes = [], annotations = [], ticks = [], names = [];
+  const values = [], bounds = [];
+  let start = 0;
+  const panels = panelsShown();
+  for (const panel of panels) {
+    const places = [...new Set(visible(panel).map(i => data.arms[i].position))].sort((a, b) => a - b);
+    const at = arm => start + places.indexOf(data.arms[arm].position);
+    const beside = n => JITTER * (data.seeds.indexOf(n.seed) / Math.max(1, data.seeds.length - 1) - 0.5);
+    const own = networksOf(panel), means = meansOf(panel, measure);
+    const paper = data.published.filter(p => p.measure === measure && visible(panel).includes(p.arm));
+    traces.push(marks(own, own.map(n => at(n.arm) + beside(n)), own.map(n => n[measure]), 0, notOk(measure)));
+    traces.push(diamonds(means, means.map(m => at(m.arm)), measure));
     if (paper.length) traces.push({
-      x: paper.map(p => place(p.hidden_size, i)), y: paper.map(p => p.value), mode: "markers", showlegend: false,
-      marker: { symbol: "x-thin", size: 11, line: { width: 2, color: color(arm.aux_weight) } },
-      text: paper.map(p => `h ${p.hidden_size}, AW ${armName(arm)}`), hovertemplate: "published, %{text}: %{y}<extra></extra>",
+      x: paper.map(p => at(p.arm)), y: paper.map(p => p.value), mode: "markers",
+      marker: { symbol: "x-thin", size: 11, line: { width: 2, color: style("--text") } },
+      text: paper.map(p => escaped(data.arms[p.arm].name)), hovertemplate: "published, %{text}: %{y}<extra></extra>",
     });
-  });
-  // one width: its arms stand side by side, and so the axis tells them apart
-  const single = data.widths.length === 1, axis = single ? "AW" : "hidden units";
-  const ticks = single
-    ? { tickvals: data.arms.map((_, i) => place(data.widths[0], i)), ticktext: data.arms.map(armName) }
-    : { tickvals: data.widths.map((_, i) => i), ticktext: data.widths.map(String) };
-  const figure = draw(measure, traces, layout(axis, title, { xaxis: ticks }));
-  if (!byId(measure).dataset.listens) {
-    byId(measure).dataset.listens = "yes";
-    figure.then(plot => plot.on("plotly_click", event => {
-      const index = event.points[0].customdata;
-      if (index !== undefined) { show(index); byId("network").scrollIntoView(); }
-    }));
+    for (const mean of means.filter(m => data.arms[m.arm].baseline)) shapes.push({
+      type: "line", x0: start - 0.5, x1: start + places.length - 0.5, y0: mean.mean, y1: mean.mean,
+      line: { dash: "dot", width: 1, color: style("--text") },
+    });
+    if (panels.length > 1) annotations.push({ text: escaped(panel.name), showarrow: false, yref: "paper", y: 1,
+      yanchor: "bottom", x: start + (places.length - 1) / 2, font: { size: 11 } });
+    for (const [i, position] of places.entries()) {
+      const label = escaped(data.axis.labels[position]);
+      ticks.push(start + i);
+      names.push(position === data.axis.baseline ? `<b>${label}</b>` : label);
+    }
+    values.push(...own.map(n => n[measure]), ...paper.map(p => p.value));
+    bounds.push(...means.flatMap(m => [m.low, m.high]));
+    start += places.length + 1;
   }
+  draw(id, traces, layout(data.axis.title, data.measures[measure].title, { shapes, annotations,
+    xaxis: { tickvals: ticks, ticktext: names, range: [-0.6, start - 1.4], showgrid: false },
+    yaxis: { range: range(measure, values, bounds) } }));
+  listen(id);
+}
+
+function drawPair(id, xMeasure, measure) {
+  const traces = [], xs = [], ys = [];
+  for (const panel of panelsShown()) {
+    const number = data.panels.indexOf(panel), own = networksOf(panel);
+    const way = data.ways.find(w => visible(panel).includes(w.arm));
+    if (xMeasure === "train_loss" && way?.[measure]) traces.push({
+      x: way.classification_loss, y: way[measure], mode: "lines", text: way.epoch,
+      line: { color: style("--text"), width: 1.5, dash: "dash" },
+      hovertemplate: `${escaped(data.arms[way.arm].name)}, epoch %{text}: %{y:.4g}<extra></extra>`,
+    });
+    traces.push(marks(own, own.map(n => n[xMeasure]), own.map(n => n[measure]), number, notOk(measure)));
+    const over = new Map(meansOf(panel, xMeasure).map(m => [m.arm, m.mean]));
+    const means = meansOf(panel, measure).filter(m => over.has(m.arm));
+    traces.push(diamonds(means, means.map(m => over.get(m.arm)), measure));
+    xs.push(...own.map(n => n[xMeasure]));
+    ys.push(...own.map(n => n[measure]));
+  }
+  draw(id, traces, layout(data.measures[xMeasure].title, data.measures[measure].title,
+    { xaxis: { range: range(xMeasure, xs) }, yaxis: { range: range(measure, ys) } }));
+  listen(id);
+}
+
+function drawChosen() {
+  const measure = byId("measure-choice").value, over = byId("axis-choice").value;
+  if (over) drawPair("chosen", over, measure); else drawArms("chosen", measure);
+}
+
+function drawEpochs() {
+  const measure = byId("epochs-choice").value, traces = [], ys = [], bounds = [];
+  for (const panel of panelsShown()) {
+    const arms = visible(panel), dash = DASHES[data.panels.indexOf(panel) % DASHES.length];
+    for (const curve of data.epochs.filter(c => c.measure === measure && arms.includes(c.arm))) {
+      const { position, name } = data.arms[curve.arm];
+      const around = [...curve.high, ...curve.low.slice().reverse()];
+      if (around.every(value => value !== null)) traces.push({
+        x: [...curve.epoch, ...curve.epoch.slice().reverse()], y: around.map(value => within(value, measure)),
+        fill: "toself", mode: "lines", line: { width: 0 }, fillcolor: faint(position), hoverinfo: "skip",
+      });
+      traces.push({ x: curve.epoch, y: curve.mean, mode: measure === "rlct" ? "lines+markers" : "lines",
+        line: { color: color(position), dash: cycle(position) ? "dashdot" : dash },
+        hovertemplate: `${escaped(name)}, epoch %{x}: %{y:.4f}<extra></extra>` });
+      ys.push(...curve.mean);
+      bounds.push(...curve.low, ...curve.high);
+    }
+  }
+  draw("epochs", traces, layout("epoch", data.measures[measure].title, { yaxis: { range: range(measure, ys, bounds) } }));
+}
+
+function listen(id) {
+  const plot = byId(id);
+  if (plot.dataset.listens) return;
+  plot.dataset.listens = "yes";
+  plot.on("plotly_click", event => {
+    const index = event.points[0].customdata;
+    if (index !== undefined) { show(index); byId("network").scrollIntoView(); }
+  });
 }
 
 function describe(n) {
-  return escaped(`${n.name}`) + `<br>accuracy ${shown(n.accuracy, 4)}, SD ${shown(n.weight_width, 4)}` +
-    `<br>RLCT ${shown(n.rlct, 2)} ± ${shown(n.rlct_standard_error, 2)} (${escaped(n.rlct_status)})` +
+  return escaped(`${n.name}`) + `<br>accuracy ${shown(n.accuracy, 4)}, SD ${shown(n.weight_width, 4)}, training loss ` +
+    `${shown(n.train_loss, 4)}<br>RLCT ${shown(n.rlct, 2)} ± ${shown(n.rlct_standard_error, 2)} (${escaped(n.rlct_status)})` +
     `<br>nβ ${shown(n.nbeta, 2)}, ${escaped(n.rlct_preset)}`;
 }
 
+// ---- one network ----
+
 function show(index) {
   chosen = (index + data.networks.length) % data.networks.length;
+  describeNetwork();
+  drawTrace();
+  drawWeights();
+}
+
+function describeNetwork() {
   const n = data.networks[chosen];
   byId("network-choice").value = chosen;
   byId("network-text").textContent = `${n.name}: accuracy ${shown(n.accuracy, 4)}, weight width ` +
-    `${shown(n.weight_width, 4)}, RLCT ${shown(n.rlct, 2)} ± ${shown(n.rlct_standard_error, 2)} at nβ ` +
-    `${shown(n.nbeta, 2)}, ${n.rlct_status}: ${n.rlct_status_reason}` + (n.trace ? "" : " (its trace was not kept)");
-  const chains = n.trace ? n.trace.chains.map((values, i) => ({
-    x: values.map((_, k) => (k + 0.5) * n.trace.draws / values.length), y: values, mode: "lines",
-    name: `chain ${i}`, line: { width: 1 }, hovertemplate: `chain ${i}, draw %{x:.0f}: %{y:.2f}<extra></extra>`,
-  })) : [];
-  const burnin = n.trace ? [{ type: "rect", yref: "paper", x0: 0, x1: n.trace.burnin, y0: 0, y1: 1, line: { width: 0 },
-    fillcolor: style("--line"), opacity: 0.4 }, { type: "line", x0: n.trace.burnin, x1: n.trace.draws, y0: n.rlct,
-    y1: n.rlct, line: { dash: "dash", color: style("--text") } }] : [];
-  const missing = n.trace ? [] : [{ text: "not kept", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }];
-  draw("trace", chains, layout("draw", "nβ (L(w) - L(w*))", { shapes: burnin.filter(s => s.yref || n.rlct !== null),
-    annotations: missing, legend }));
-  const { counts, low, high } = n.histogram, step = (high - low) / counts.length;
+    `${shown(n.weight_width, 4)}, training loss ${shown(n.train_loss, 4)}, RLCT ${shown(n.rlct, 2)} ± ` +
+    `${shown(n.rlct_standard_error, 2)} at nβ ${shown(n.nbeta, 2)}, ${n.rlct_status}: ${n.rlct_status_reason}` +
+    (n.trace ? "" : " (its trace was not kept)");
+}
+
+function drawTrace() {
+  const { trace, rlct } = data.networks[chosen], shapes = [], annotations = [];
+  const palette = NAMED[dark.matches ? "dark" : "light"];
+  const chains = (trace?.chains ?? []).map((values, i) => ({
+    x: values.map((_, k) => (k + 0.5) * trace.draws / values.length), y: values, mode: "lines", name: `chain ${i}`,
+    line: { width: 1, color: palette[i % palette.length] },
+    hovertemplate: `chain ${i}, draw %{x:.0f}: %{y:.2f}<extra></extra>`,
+  }));
+  if (trace) shapes.push({ type: "rect", yref: "paper", x0: 0, x1: trace.burnin, y0: 0, y1: 1, line: { width: 0 },
+    fillcolor: style("--line"), opacity: 0.4 });
+  else annotations.push({ text: "not kept", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 });
+  if (trace && rlct !== null) shapes.push({ type: "line", x0: trace.burnin, x1: trace.draws, y0: rlct, y1: rlct,
+    line: { dash: "dash", color: style("--text") } });
+  draw("trace", chains, layout("draw", "nβ (L(w) - L(w*))", { shapes, annotations, showlegend: chains.length <= 8,
+    legend: { orientation: "h", y: 1, yanchor: "bottom" } }));
+}
+
+function drawWeights() {
+  const n = data.networks[chosen], { counts, low, high } = n.histogram, step = (high - low) / counts.length;
   draw("weights", [{ type: "bar", x: counts.map((_, i) => low + (i + 0.5) * step), y: counts, width: step,
-    marker: { color: color(n.aux_weight) }, hovertemplate: "%{x:.3f}: %{y} weights<extra></extra>" }],
+    marker: { color: color(data.arms[n.arm].position) }, hovertemplate: "%{x:.3f}: %{y} weights<extra></extra>" }],
     layout("weight", "weights"));
 }
 
+// ---- the legend of all figures ----
+
+function drawLegend() {
+  byId("arms").replaceChildren(...data.axis.labels.map((label, position) => {
+    const button = document.createElement("button"), mark = document.createElement("span");
+    mark.className = "mark";
+    mark.ariaHidden = "true";
+    mark.textContent = GLYPHS[symbol(position)];
+    mark.style.color = color(position);
+    button.type = "button";
+    button.ariaPressed = String(!hidden.has(position));
+    const value = data.axis.title ? `${data.axis.title} ${label}` : label;
+    button.append(mark, position === data.axis.baseline ? `${value} (baseline)` : value);
+    button.addEventListener("click", () => {
+      if (!hidden.delete(position)) hidden.add(position);
+      button.ariaPressed = String(!hidden.has(position));
+      drawStudy();
+    });
+    return button;
+  }));
+  const panels = panelsShown();
+  if (panels.length > 1) byId("arms").append(...panels.map(panel => {
+    const text = document.createElement("span"), number = data.panels.indexOf(panel);
+    text.className = "panel-key";
+    text.textContent = `${panel.name}: ${GLYPHS[symbol(data.axis.baseline, number)]}, ${DASHES[number % DASHES.length]} line`;
+    return text;
+  }));
+}
+
+// ---- drawing: what is in view at once, the rest figure by figure, so that the page answers meanwhile ----
+
+const FIGURES = {
+  ...Object.fromEntries(data.glance.map(measure => [measure, () => drawArms(measure, measure)])),
+  ...Object.fromEntries(data.against_loss.map(m => [`loss-${m}`, () => drawPair(`loss-${m}`, "train_loss", m)])),
+  chosen: drawChosen, epochs: drawEpochs, trace: drawTrace, weights: drawWeights,
+};
+let waiting = [], isDrawing = false;
+
+function isInView(id) {
+  const { top, bottom } = byId(id).getBoundingClientRect();
+  return bottom > 0 && top < innerHeight;
+}
+
+function drawNext() {
+  const id = waiting.shift();
+  isDrawing = id !== undefined;
+  if (isDrawing) { FIGURES[id](); setTimeout(drawNext); } else document.documentElement.dataset.drawnAfter ??= now();
+}
+
+function drawStudy() {
+  waiting = Object.keys(FIGURES);
+  const first = waiting.filter(isInView);
+  waiting = waiting.filter(id => !first.includes(id));
+  for (const id of first) FIGURES[id]();
+  if (!isDrawing) { isDrawing = true; setTimeout(drawNext); }
+}
+
 function drawAll() {
-  drawEpochs();
-  for (const [measure, title] of Object.entries(data.measures)) drawMeasure(measure, title);
-  show(chosen);
+  drawLegend();
+  drawStudy();
 }
 
 async function start() {
@@ -139,8 +335,12 @@ async function start() {
   const script = document.createElement("script");
   script.textContent = text;
   document.head.append(script);
+  data.networks.forEach((n, index) => { n.index = index; });
+  describeNetwork();
   drawAll();
-  for (const id of ["width-choice", "measure-choice"]) byId(id).addEventListener("change", drawEpochs);
+  byId("panel-choice")?.addEventListener("change", drawAll);
+  for (const id of ["measure-choice", "axis-choice"]) byId(id).addEventListener("change", drawChosen);
+  byId("epochs-choice").addEventListener("change", drawEpochs);
   byId("network-choice").addEventListener("change", event => show(Number(event.target.value)));
   byId("previous").addEventListener("click", () => show(chosen - 1));
   byId("next").addEventListener("click", () => show(chosen + 1));
@@ -150,7 +350,7 @@ async function start() {
     if (name !== undefined) show(numbers.get(name));
   });
   dark.addEventListener("change", drawAll);
-  document.documentElement.dataset.readyAfter = Math.round(performance.now());
+  document.documentElement.dataset.readyAfter = now();
 }
 start().catch(error => {
   const line = document.createElement("p");

@@ -1,0 +1,236 @@
+"""Collect the data of the page's figures: networks with traces and histograms, means, curves, places of the arms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pandas import DataFrame
+
+from ..complexity import LLCResult
+from ..complexity.weight_width import histogram
+from ..experiments.arms import network_name
+from .drawn_measures import COMPLEXITY, MAIN, PUBLISHED, drawn_measure
+from .figures import Drawn
+from .panels import baseline_curve
+from .sweep_results import SweepResults
+
+BINS = 40  # of a network's histogram
+# points of each chain's trace: enough for a figure of its size, and fewer if the page has many networks
+MOST_TRACE_POINTS, LEAST_TRACE_POINTS, ALL_TRACE_POINTS = 60, 12, 100_000
+MOST_EPOCHS, LEAST_EPOCHS, ALL_EPOCHS = 200, 20, 30_000  # likewise, of each arm's curve
+OF_NETWORK = (
+    "seed", "rlct_status", "rlct_status_reason", "rlct_standard_error", "nbeta", "rlct_preset",
+)  # fmt: skip
+
+
+def figure_data(drawn: Drawn) -> dict[str, Any]:
+    """Return the data for the figures of `report.js`.
+
+    Arms are named by their place in the list `arms`.
+
+    Args:
+        drawn: from `prepare`.
+
+    Raises:
+        InputError: weights or trace of a network cannot be used.
+    """
+    results = drawn.results
+    names = list(dict.fromkeys(drawn.layout.places["arm"]))
+    numbers = {name: number for number, name in enumerate(names)}
+    return {
+        "axis": _axis(drawn),
+        "measures": _measures(drawn),
+        "glance": MAIN,
+        "against_loss": COMPLEXITY,
+        "arms": _arms(drawn, names),
+        "panels": _panels(drawn, numbers),
+        "seeds": sorted(results.rows["seed"].unique().tolist()),
+        "networks": _networks(drawn, numbers),
+        "means": _means(drawn.means, numbers),
+        "epochs": _epochs(drawn.epochs, numbers),
+        "ways": _ways(drawn, numbers),
+        "published": _published(drawn.published, numbers),
+    }
+
+
+def trace_points(networks: int, chains: int) -> int:
+    """Return the number of points of each chain's trace.
+
+    Example:
+        >>> trace_points(240, 4), trace_points(1000, 4), trace_points(100_000, 4)
+        (60, 25, 12)
+    """
+    share = ALL_TRACE_POINTS // max(1, networks * chains)
+    return max(LEAST_TRACE_POINTS, min(MOST_TRACE_POINTS, share))
+
+
+# ---- the study ----
+
+
+def _axis(drawn: Drawn) -> dict[str, Any]:
+    layout = drawn.layout
+    return {
+        "title": layout.title,
+        "labels": layout.labels,
+        "baseline": layout.baseline,
+        "ordered": layout.is_ordered,
+    }
+
+
+def _measures(drawn: Drawn) -> dict[str, Any]:
+    """Return title and bounds of each measure."""
+    return {name: vars(drawn_measure(name)) for name in [*MAIN, *drawn.measures]}
+
+
+def _arms(drawn: Drawn, names: list[str]) -> list[dict[str, Any]]:
+    places = drawn.layout.places.drop_duplicates("arm").set_index("arm")
+    arms = []
+    for name in names:
+        place = places.loc[name]
+        arms.append(
+            {
+                "name": name,
+                "position": int(place["position"]),
+                "baseline": bool(place["is_baseline"]),
+            }
+        )
+    return arms
+
+
+def _panels(drawn: Drawn, numbers: dict[str, int]) -> list[dict[str, Any]]:
+    panels = []
+    for name, places in drawn.layout.places.groupby("panel", sort=False):
+        arms = [numbers[arm] for arm in places["arm"]]
+        panels.append({"name": name or "all arms", "arms": arms})
+    return panels
+
+
+# ---- means ----
+
+
+def _means(means: DataFrame, numbers: dict[str, int]) -> list[dict[str, Any]]:
+    """Return mean and interval of each arm and measure."""
+    entries = []
+    for mean in means.to_dict("records"):
+        entry = {name: shortened(mean[name]) for name in ("mean", "low", "high")}
+        entry |= {"arm": numbers[mean["arm"]], "measure": mean["measure"], "count": mean["count"]}
+        entries.append(entry)
+    return entries
+
+
+def _epochs(epochs: DataFrame, numbers: dict[str, int]) -> list[dict[str, Any]]:
+    """Return mean and interval over epochs of each arm and measure."""
+    curves = epochs.groupby(["measure", "arm"], sort=False)
+    entries = []
+    for (measure, arm), curve in curves:
+        curve = _thinned(curve.sort_values("epoch"), curves.ngroups)
+        entry: dict[str, Any] = {"measure": measure, "arm": numbers[arm]}
+        for column in ("epoch", "mean", "low", "high"):
+            entry[column] = _list(curve[column])
+        entries.append(entry)
+    return entries
+
+
+def _ways(drawn: Drawn, numbers: dict[str, int]) -> list[dict[str, Any]]:
+    """Return the way of each baseline over its epochs: training loss and measures, means over the seeds."""
+    curves = drawn.results.curves
+    places = drawn.layout.places
+    baselines = places[places["is_baseline"]]["arm"].unique()
+    entries = []
+    for arm in baselines:
+        curve = baseline_curve(curves[curves["arm"] == arm], list(PUBLISHED))
+        curve = _thinned(curve, len(baselines))
+        entry: dict[str, Any] = {"arm": numbers[arm], "epoch": curve.index.tolist()}
+        for column in curve:
+            entry[str(column)] = _list(curve[column])
+        entries.append(entry)
+    return entries
+
+
+def _thinned(curve: DataFrame, curves: int) -> DataFrame:
+    """Return evenly spaced rows of one of many curves, with the first and the last."""
+    share = ALL_EPOCHS // max(1, curves)
+    points = max(LEAST_EPOCHS, min(MOST_EPOCHS, share))
+    if len(curve) <= points:
+        return curve
+    kept = np.linspace(0, len(curve) - 1, points).round().astype(int)
+    return curve.iloc[kept]
+
+
+def _published(published: DataFrame, numbers: dict[str, int]) -> list[dict[str, Any]]:
+    """Return the paper's values for arms of the study."""
+    entries = []
+    for row in published.to_dict("records"):
+        entries.append({"arm": numbers[row["arm"]], "measure": row["measure"], "value": row["published"]})
+    return entries
+
+
+# ---- networks ----
+
+
+def _networks(drawn: Drawn, numbers: dict[str, int]) -> list[dict[str, Any]]:
+    results = drawn.results
+    measures = [*MAIN, *drawn.measures]
+    networks = []
+    for name, row in zip(network_names(results), results.rows.to_dict("records"), strict=True):
+        network: dict[str, Any] = {column: row[column] for column in OF_NETWORK}
+        for measure in measures:
+            network[measure] = shortened(row.get(measure), digits=6)
+        network["name"] = name
+        network["arm"] = numbers[row["arm"]]
+        network["histogram"] = _histogram(results.folder.final_weights(row))
+        network["trace"] = _trace(results.folder.cells / name / "rlct.json", len(results.rows))
+        networks.append(network)
+    return networks
+
+
+def network_names(results: SweepResults) -> list[str]:
+    """Return the name of each network, in the order of the rows."""
+    arms = results.rows["arm"]
+    seeds = results.rows["seed"]
+    return [network_name(arm, seed) for arm, seed in zip(arms, seeds, strict=True)]
+
+
+def _histogram(weights: np.ndarray) -> dict[str, Any]:
+    finite = weights[np.isfinite(weights)]
+    counts, edges = histogram(finite, BINS)
+    return {
+        "counts": counts.tolist(),
+        "low": shortened(edges[0]),
+        "high": shortened(edges[-1]),
+    }
+
+
+def _trace(path: Path, networks: int) -> dict[str, Any] | None:
+    """Return each chain's trace as block means, or None if the study has kept no trace."""
+    if not path.is_file():
+        return None
+    result = LLCResult.load(path)
+    trace = result.llc_trace(paired=result.settings.paired)  # (C, T)
+    chains, draws = trace.shape
+    points = min(trace_points(networks, chains), draws)
+    blocks = np.array_split(trace, points, axis=1)
+    means = np.stack([block.mean(axis=1) for block in blocks])  # (points, C)
+    return {
+        "chains": [_list(chain) for chain in means.T],
+        "draws": draws,
+        "burnin": result.settings.num_burnin_steps,
+    }
+
+
+# ---- numbers ----
+
+
+def shortened(value: float | None, digits: int = 4) -> float | None:
+    """Return a number with few digits, because a figure shows fewer, or None if it is not finite."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.{digits}g}")
+
+
+def _list(values: Iterable[float]) -> list[float | None]:
+    return [shortened(value) for value in values]
