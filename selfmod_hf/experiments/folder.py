@@ -253,7 +253,8 @@ class SweepFolder:
         rows = self.rows()
         found = {arm.name: arm for arm in self.recorded_arms()}
         for row in rows.to_dict("records"):
-            found.setdefault(row["arm"], arm_of_row(row))
+            if row["arm"] not in found:
+                found[row["arm"]] = arm_of_row(row)
         finished = set(rows["arm"])
         return [arm for arm in found.values() if arm.name in finished]
 
