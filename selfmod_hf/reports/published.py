@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
 from pandas import DataFrame
 
-from .statistics import ARM, MEASURES
+from ..experiments.arms import Arm
+from .statistics import ARM, MEASURES, as_table, axis_values, measured
+
+OF_THE_PAPER = {"hidden_sizes", "aux_weight", "detach_targets"}  # settings that differ between the paper's networks
 
 
 def published_values() -> dict[str, Any]:
@@ -40,19 +44,29 @@ def published_value(
     return float(row[weights.index(aux_weight)])
 
 
-def compare_with_published(rows: DataFrame) -> DataFrame:
+def compare_with_published(rows: DataFrame, study: Sequence[Arm] = ()) -> DataFrame:
     """Compare means over all seeds with the paper's.
 
-    Every network counts here, whatever its RLCT's status, because the paper's means do the same.
+    Every network counts here, whatever its RLCT's status, because the paper's means do the same. Arms of other settings
+    than the paper's have no value, for example those with weight decay.
+
+    Args:
+        rows: one row per network.
+        study: the arms. Empty: all are arms of the paper's settings.
 
     Returns:
         One row per measure and arm, in the order of the measures' names. `percent` is the difference in percent of
         the paper's value. `not_ok` is the number of RLCTs of another status than "ok".
     """
     entries = []
-    for (task, *key), arm in rows.groupby(["task", *ARM]):
+    others = {arm.name for arm in study if not _is_of_the_paper(arm)}
+    task = str(rows["task"].iloc[0])
+    for name, arm in rows.groupby("arm", sort=False):
+        if name in others:
+            continue
+        key = axis_values(arm, ARM)
         hidden_size, _, aux_weight = key
-        for measure in MEASURES:
+        for measure in measured(rows, MEASURES):
             paper = published_value(task, measure, hidden_size, aux_weight)
             if paper is None:
                 continue
@@ -61,8 +75,14 @@ def compare_with_published(rows: DataFrame) -> DataFrame:
             not_ok = 0
             if measure == "rlct":
                 not_ok = int((arm["rlct_status"] != "ok").sum())
-            entries.append((measure, *key, ours, paper, percent, len(arm), not_ok))
+            entries.append((measure, name, *key, ours, paper, percent, len(arm), not_ok))
     order = ["measure", *ARM]
-    columns = [*order, "ours", "published", "percent", "seeds", "not_ok"]
-    table = DataFrame(entries, columns=columns)
+    columns = ["measure", "arm", *ARM, "ours", "published", "percent", "seeds", "not_ok"]
+    table = as_table(entries, columns)
     return table.sort_values(order, ignore_index=True)
+
+
+def _is_of_the_paper(arm: Arm) -> bool:
+    """Return whether an arm differs from others as the paper's do: one hidden layer, its width, the weight, targets."""
+    sizes = arm.changes.get("hidden_sizes", [0])
+    return OF_THE_PAPER.issuperset(arm.changes) and len(sizes) == 1

@@ -23,8 +23,9 @@ class Report:
     Attributes:
         path: the folder of report.html, report.txt and the figures.
         results: rows and curves of the sweep, and their statistics.
-        tables: by their names (`arms`, `not_ok`, `at_chance`, `tests`, `trends`, `published`, `targets`).
-        text: content of report.txt.
+        tables: by their names (`arms`, `measures`, `not_ok`, `at_chance`, `tests`, `every_rlct`, `equal_loss`,
+            `trends`, `published`, `targets`).
+        text: content of report.txt. It begins with the answer.
         figures: files of the figures.
     """
 
@@ -66,7 +67,7 @@ def report(folder: str | Path, output_dir: str | Path | None = None, *, keep_cha
         results = read_results(sweep)
     output = Path(output_dir or sweep.path / "report")
     tables = sweep_tables(results)
-    text = f"{as_text(list(tables.values()))}\n\nHow it was run\n\n{results.setting}"
+    text = f"{results.answer}\n\n{as_text(list(tables.values()))}\n\nHow it was run\n\n{results.setting}"
     figures = draw_figures(results, output)
     write_file(output / "report.txt", text + "\n")
     write_html_report(results, tables, output / "report.html")

@@ -1,4 +1,4 @@
-"""Read the results of a sweep once, and compute each of its statistics once."""
+"""Read the results of a study once, and compute each of its statistics once."""
 
 from __future__ import annotations
 
@@ -11,28 +11,25 @@ from ..experiments.arms import Arm, Cell
 from ..experiments.folder import SweepFolder
 from ..experiments.recipes import describe_setting
 from ..json_records import SweepRun
+from .answer import Answer, Evidence, answer_of
+from .comparisons import compare_targets, compare_with_baseline, with_both_targets
+from .equal_loss import compare_at_equal_loss
+from .findings import Finding
 from .published import compare_with_published
-from .statistics import (
-    compare_targets,
-    compare_with_baseline,
-    mark_chance,
-    summarize_arms,
-    summarize_epochs,
-    trends,
-    with_both_targets,
-)
+from .statistics import ARM, MEASURES, mark_chance, measured, summarize_arms, summarize_epochs, with_every_rlct
 from .study_layout import StudyLayout, lay_out
+from .trends import trends
 
 
 @dataclass(frozen=True)
 class SweepResults:
-    """Keep the results of a sweep's finished networks, and their statistics.
+    """Keep the results of a study's finished networks, and their statistics.
 
     A statistic is computed when it is first asked for, and kept.
 
     Attributes:
         folder: the results folder, for the weights and traces of single networks.
-        rows: one row per network, from `SweepFolder.rows`.
+        rows: one row per network, from `SweepFolder.rows`, in the order of the arms.
         curves: one row per network and epoch, with the column `at_chance` of its network.
         run: content of run.json. None: the file is missing.
         study: the arms of the networks, in the order of the study.
@@ -49,6 +46,23 @@ class SweepResults:
         """Return the name of the task."""
         return str(self.rows["task"].iloc[0])
 
+    @property
+    def axes(self) -> list[str]:
+        """Return the columns in which arms differ, in addition to width, weight and kind of targets."""
+        recorded = [] if self.run is None else self.run.axes
+        return [name for name in recorded if name in self.rows and name not in ARM]
+
+    @property
+    def further_measures(self) -> list[str]:
+        """Return the measures of this study in addition to MEASURES."""
+        recorded = [] if self.run is None else self.run.measures
+        return [name for name in recorded if name in self.rows and name not in MEASURES]
+
+    @property
+    def measures(self) -> list[str]:
+        """Return all measures, as columns of `rows`."""
+        return [*measured(self.rows, MEASURES), *self.further_measures]
+
     @cached_property
     def cells(self) -> list[Cell]:
         """Return the networks, in the order of `rows`."""
@@ -60,6 +74,25 @@ class SweepResults:
         settings = None if self.run is None else self.run.settings.to_dict()
         return describe_setting(settings, self.study, self.rows["seed"].unique().tolist())
 
+    # ---- the answer ----
+
+    @property
+    def answer(self) -> str:
+        """Return the answer of the study: a few sentences, made from the statistics."""
+        return self._answer.text
+
+    @property
+    def answer_parts(self) -> list[Finding]:
+        """Return the statements of the answer, one per measure of each arm that it speaks of."""
+        return self._answer.parts
+
+    @cached_property
+    def _answer(self) -> Answer:
+        evidence = Evidence(self.study, self.rows, self.arms, self.tests, self.every_rlct, self.equal_loss)
+        return answer_of(evidence)
+
+    # ---- statistics ----
+
     @cached_property
     def layout(self) -> StudyLayout:
         """Return the places of the arms in figures."""
@@ -68,7 +101,7 @@ class SweepResults:
     @cached_property
     def arms(self) -> pd.DataFrame:
         """Return mean and interval per arm and measure."""
-        return summarize_arms(self.rows)
+        return summarize_arms(self.rows, self.measures)
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
@@ -78,27 +111,37 @@ class SweepResults:
     @cached_property
     def tests(self) -> pd.DataFrame:
         """Return the comparison of each arm with its baseline."""
-        return compare_with_baseline(self.rows)
+        return compare_with_baseline(self.rows, self.study, self.measures)
+
+    @cached_property
+    def every_rlct(self) -> pd.DataFrame:
+        """Return the comparison of RLCTs over all networks with an estimate, whatever its status."""
+        return compare_with_baseline(with_every_rlct(self.rows), self.study, ["rlct"])
+
+    @cached_property
+    def equal_loss(self) -> pd.DataFrame:
+        """Return the comparison of each arm with its baseline at equal training loss."""
+        return compare_at_equal_loss(self.rows, self.curves, self.study)
 
     @cached_property
     def trends(self) -> pd.DataFrame:
-        """Return the correlation of each measure with the self-model's weight."""
-        return trends(self.rows)
+        """Return the correlation of each measure with each numeric axis."""
+        return trends(self.rows, self.study, self.axes, self.measures)
 
     @cached_property
     def published(self) -> pd.DataFrame:
         """Return the comparison with the paper's values."""
-        return compare_with_published(self.rows)
+        return compare_with_published(self.rows, self.study)
 
     @cached_property
     def paired(self) -> pd.DataFrame:
         """Return the rows of seeds that have attached and detached targets."""
-        return with_both_targets(self.rows)
+        return with_both_targets(self.rows, self.axes)
 
     @cached_property
     def targets(self) -> pd.DataFrame:
         """Return the comparison of attached with detached targets."""
-        return compare_targets(self.paired)
+        return compare_targets(self.paired, self.axes, self.measures)
 
 
 def read_results(folder: SweepFolder) -> SweepResults:
@@ -107,6 +150,14 @@ def read_results(folder: SweepFolder) -> SweepResults:
     Raises:
         InputError: no network is finished, or a file cannot be used.
     """
-    rows = folder.rows()
+    study = folder.arms()
+    rows = in_order_of(study, folder.rows())
     curves = mark_chance(folder.curves(), rows)
-    return SweepResults(folder, rows, curves, folder.read_run(), folder.arms())
+    return SweepResults(folder, rows, curves, folder.read_run(), study)
+
+
+def in_order_of(study: list[Arm], rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows in the order of the study's arms. Rows of one arm keep their order."""
+    positions = {arm.name: position for position, arm in enumerate(study)}
+    order = rows["arm"].map(positions).sort_values(kind="stable").index
+    return rows.loc[order].reset_index(drop=True)

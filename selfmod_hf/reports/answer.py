@@ -1,0 +1,370 @@
+"""Answer a study's question in two or three sentences, made from its numbers.
+
+Which arms speak: in a panel whose arms differ in the self-model's weight only, the arm of the largest weight that keeps
+95 % of the baseline's accuracy, with at least half of its RLCTs usable. In any other panel each arm speaks, except for
+arms that stop at the training loss of another one. At most three arms speak by name. Of more panels of weights the
+answer counts the verdicts, and of more arms it names the first three.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pandas import DataFrame
+
+from ..experiments.arms import Arm
+from .comparisons import arms_by_panel
+from .equal_loss import SIMPLICITY, STOPPING
+from .findings import (
+    EQUAL,
+    HIGHER,
+    LOWER,
+    MISSING,
+    REMAINS,
+    SUBJECTS,
+    UNCLEAR,
+    UNTESTED,
+    Finding,
+    at_equal_loss_text,
+    finding_of,
+    remains_text,
+    remains_verdict,
+)
+
+KEPT = 0.95  # share of the baseline's accuracy
+KEPT_TEXT = f"{100 * KEPT:.0f} %"
+MOST = 3  # arms that speak by name
+WORDS = {
+    LOWER: "lower",
+    HIGHER: "higher",
+    UNCLEAR: "not told apart from the baseline's",
+    UNTESTED: "not tested",
+    EQUAL: "equal",
+    MISSING: "not comparable",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Hold the answer of a study.
+
+    Attributes:
+        text: a few sentences.
+        parts: its statements, for each arm that speaks one per measure.
+    """
+
+    text: str
+    parts: list[Finding]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Hold the numbers behind an answer.
+
+    Attributes:
+        study: the arms, with their panels and baselines.
+        rows: one row per network.
+        arms: from `summarize_arms`.
+        tests: from `compare_with_baseline`.
+        every_rlct: the same of all networks with an RLCT, whatever its status.
+        equal_loss: from `compare_at_equal_loss`.
+    """
+
+    study: Sequence[Arm]
+    rows: DataFrame
+    arms: DataFrame
+    tests: DataFrame
+    every_rlct: DataFrame
+    equal_loss: DataFrame
+
+    @cached_property
+    def means(self) -> dict[tuple[str, str], Any]:
+        """Return the means by arm and measure."""
+        return _by_arm(self.arms)
+
+    @cached_property
+    def equal(self) -> dict[tuple[str, str], Any]:
+        """Return the comparisons at equal training loss by arm and measure."""
+        return _by_arm(self.equal_loss)
+
+    @cached_property
+    def findings(self) -> dict[str, dict[str, Finding]]:
+        """Return the statements about each arm by measure: RLCT, width, accuracy."""
+        return findings_by_arm(self.tests)
+
+
+def findings_by_arm(tests: DataFrame) -> dict[str, dict[str, Finding]]:
+    """Return the statements about each arm of `compare_with_baseline` by measure, in the order of SUBJECTS."""
+    found: dict[str, dict[str, Finding]] = {}
+    by_arm = _by_arm(tests)
+    for measure in SUBJECTS:
+        for (arm, tested), test in by_arm.items():
+            if tested == measure:
+                found.setdefault(arm, {})[measure] = finding_of(test)
+    return found
+
+
+def _by_arm(table: DataFrame) -> dict[tuple[str, str], Any]:
+    return {(row.arm, row.measure): row for row in table.itertuples()}
+
+
+# ---- which arms speak ----
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """Name an arm that speaks.
+
+    Attributes:
+        arm: the arm.
+        is_weight: whether it was chosen by its weight.
+        keeps_accuracy: whether it keeps the share KEPT of the baseline's accuracy. Only asked of weights.
+    """
+
+    arm: Arm
+    is_weight: bool
+    keeps_accuracy: bool = True
+
+
+def choose_speakers(evidence: Evidence) -> list[Speaker]:
+    """Return the arms that speak, in the order of their panels."""
+    speakers = []
+    for arms in arms_by_panel(evidence.study).values():
+        tested = [arm for arm in arms if arm.name in evidence.findings]
+        if not tested:
+            continue
+        if is_over_weights(tested):
+            speakers.append(_largest_weight(evidence, tested))
+            continue
+        own = [arm for arm in tested if STOPPING not in arm.changes] or tested
+        speakers += [Speaker(arm, is_weight=False) for arm in own]
+    return speakers
+
+
+def is_over_weights(arms: Sequence[Arm]) -> bool:
+    """Return whether the arms of a panel differ in the self-model's weight only."""
+    others = []
+    for arm in arms:
+        if not isinstance(arm.changes.get("aux_weight"), (int, float)):
+            return False
+        others.append({name: value for name, value in arm.changes.items() if name != "aux_weight"})
+    return all(other == others[0] for other in others)
+
+
+def _largest_weight(evidence: Evidence, arms: Sequence[Arm]) -> Speaker:
+    falling = sorted(arms, key=lambda arm: arm.changes["aux_weight"], reverse=True)
+    accurate = [arm for arm in falling if _keeps_accuracy(evidence, arm)]
+    usable = [arm for arm in accurate if _has_usable_rlcts(evidence, arm)]
+    for chosen in (usable, accurate):
+        if chosen:
+            return Speaker(chosen[0], is_weight=True)
+    return Speaker(falling[-1], is_weight=True, keeps_accuracy=False)
+
+
+def _keeps_accuracy(evidence: Evidence, arm: Arm) -> bool:
+    own = evidence.means.get((arm.name, "accuracy"))
+    baseline = evidence.means.get((arm.baseline, "accuracy"))
+    if baseline is None or baseline.count == 0:
+        return True  # nothing is known of it
+    return own is not None and bool(own.mean >= KEPT * baseline.mean)
+
+
+def _has_usable_rlcts(evidence: Evidence, arm: Arm) -> bool:
+    own = evidence.means.get((arm.name, "rlct"))
+    return own is not None and own.count >= own.left_out
+
+
+# ---- sentences ----
+
+
+def answer_of(evidence: Evidence) -> Answer:
+    """Return the answer of a study."""
+    speakers = choose_speakers(evidence)
+    if not speakers:
+        return Answer(_nothing_to_compare(evidence), [])
+    are_weights = all(speaker.is_weight for speaker in speakers)
+    if len(speakers) > MOST and are_weights:
+        sentences = _of_many_panels(evidence, speakers)
+        shown = speakers
+    elif len(speakers) == 1:
+        sentences = _of_one(evidence, speakers[0])
+        shown = speakers
+    else:
+        shown = speakers[:MOST]
+        sentences = [_of_some(evidence, speaker) for speaker in shown]
+    sentences += _closing(evidence, shown, len(speakers) - len(shown))
+    parts = []
+    for speaker in shown:
+        parts += evidence.findings[speaker.arm.name].values()
+    return Answer(" ".join(sentences), parts)
+
+
+def _nothing_to_compare(evidence: Evidence) -> str:
+    """Return the answer of a study without an arm and its baseline."""
+    names = list(dict.fromkeys(evidence.rows["arm"]))
+    if len(names) > 1:
+        return f"Nothing is compared: none of the {len(names)} arms has another baseline than itself."
+    values = []
+    for measure, subject in SUBJECTS.items():
+        mean = evidence.means.get((names[0], measure))
+        if mean is not None and mean.count:
+            values.append(f"{subject} is {mean.mean:.3g}")
+    text = f"Nothing is compared, because {names[0]} is the only arm"
+    return f"{text}: {_listed(values)}." if values else f"{text}."
+
+
+def _of_one(evidence: Evidence, speaker: Speaker) -> list[str]:
+    """Return the sentences of a single arm: its differences, and what remains of them at equal training loss."""
+    arm = speaker.arm
+    findings = list(evidence.findings[arm.name].values())
+    clauses = _listed([finding.text for finding in findings])
+    baseline = _baseline_name(evidence, arm)
+    place = f"at {_weight(arm)}" if speaker.is_weight else f"between {arm.name} and {baseline}"
+    if _is_no_difference(findings):
+        sentences = [f"No difference is seen in RLCT and width {place}: {clauses}."]
+    elif speaker.is_weight:
+        sentences = [f"At {_weight(arm)}, compared with {baseline}, {clauses}."]
+    else:
+        sentences = [f"Compared with {baseline}, in {arm.name} {clauses}."]
+    if not speaker.keeps_accuracy:
+        sentences.insert(0, f"No self-model weight keeps {KEPT_TEXT} of the baseline's accuracy.")
+    remaining = _remaining(evidence, arm)
+    if remaining:
+        sentences.append(f"{remaining[0].upper()}{remaining[1:]}.")
+    return sentences
+
+
+def _of_some(evidence: Evidence, speaker: Speaker) -> str:
+    """Return the sentence of one arm of several."""
+    arm = speaker.arm
+    name = arm.name
+    if speaker.is_weight:
+        name = f"{arm.panel}, {_weight(arm)}".removeprefix(", ")
+    clauses = [finding.text for finding in evidence.findings[arm.name].values()]
+    remaining = _remaining(evidence, arm)
+    text = f"{name} against {_baseline_name(evidence, arm)}: {_listed(clauses)}"
+    return f"{text}; {remaining}." if remaining else f"{text}."
+
+
+def _baseline_name(evidence: Evidence, arm: Arm) -> str:
+    """Return "the baseline" for one that predicts nothing or has this name, else its name."""
+    if arm.baseline == "baseline":
+        return "the baseline"
+    for other in evidence.study:
+        if other.name == arm.baseline and other.changes.get("aux_weight") == 0:
+            return "the baseline"
+    return arm.baseline
+
+
+def _weight(arm: Arm) -> str:
+    return f"AW {arm.changes['aux_weight']:g}"
+
+
+def _is_no_difference(findings: Sequence[Finding]) -> bool:
+    verdicts = {finding.verdict for finding in findings if finding.measure in SIMPLICITY}
+    return UNCLEAR in verdicts and verdicts <= {UNCLEAR, EQUAL}
+
+
+def _remaining(evidence: Evidence, arm: Arm) -> str:
+    """Return what remains of an arm's differences at equal training loss. Empty: it has none."""
+    by_words: dict[str, list[str]] = {}
+    unknown = []
+    for finding in evidence.findings[arm.name].values():
+        equal = evidence.equal.get((arm.name, finding.measure))
+        if equal is None or finding.verdict not in (LOWER, HIGHER, UNTESTED):
+            continue
+        text = remains_text(finding, equal)
+        if remains_verdict(finding, equal) == MISSING:
+            unknown.append(text)
+        else:
+            by_words.setdefault(at_equal_loss_text(equal), []).append(text)
+    parts = [f"{words} {_listed(texts)}" for words, texts in by_words.items()]
+    if not parts and unknown:
+        return "whether this remains at equal training loss, the study cannot tell"
+    return "; ".join([*parts, *unknown])
+
+
+def _of_many_panels(evidence: Evidence, speakers: Sequence[Speaker]) -> list[str]:
+    """Return sentences that count the verdicts of more panels than can speak by name."""
+    statements = []
+    for measure, subject in SUBJECTS.items():
+        verdicts: Counter[str] = Counter()
+        for speaker in speakers:
+            finding = evidence.findings[speaker.arm.name].get(measure)
+            if finding is not None:
+                verdicts[finding.verdict] += 1
+        counts = [f"{WORDS[verdict]} in {count}" for verdict, count in verdicts.items()]
+        if counts:
+            statements.append(f"{subject} is {_listed(counts)}")
+    keeping = sum(speaker.keeps_accuracy for speaker in speakers)
+    rule = f"at the largest self-model weight that keeps {KEPT_TEXT} of the baseline's accuracy"
+    if keeping < len(speakers):
+        rule += f" (in {len(speakers) - keeping} no weight does, and the smallest speaks)"
+    sentences = [f"In {len(speakers)} panels, {rule}: {'; '.join(statements)}."]
+    remaining = _remaining_in_panels(evidence, speakers)
+    return [*sentences, remaining] if remaining else sentences
+
+
+def _remaining_in_panels(evidence: Evidence, speakers: Sequence[Speaker]) -> str:
+    """Return in how many panels differences remain at equal training loss. Empty: there are none."""
+    statements = []
+    for measure in SIMPLICITY:
+        verdicts = []
+        for speaker in speakers:
+            finding = evidence.findings[speaker.arm.name].get(measure)
+            equal = evidence.equal.get((speaker.arm.name, measure))
+            is_told = finding is not None and finding.verdict in (LOWER, HIGHER)
+            if is_told and equal is not None:
+                verdicts.append(remains_verdict(finding, equal))
+        known = [verdict for verdict in verdicts if verdict != MISSING]
+        if known:
+            remaining = known.count(REMAINS)
+            statements.append(f"the difference of {SUBJECTS[measure]} remains in {remaining} of {len(known)}")
+        elif verdicts:
+            statements.append(f"for {SUBJECTS[measure]} the study cannot tell")
+    return f"At equal training loss {_listed(statements)}." if statements else ""
+
+
+def _closing(evidence: Evidence, shown: Sequence[Speaker], more: int) -> list[str]:
+    """Return sentences about what the answer leaves out."""
+    rows = evidence.rows
+    bad = int((rows["rlct_status"] != "ok").sum())
+    at_chance = int(rows["at_chance"].sum()) if "at_chance" in rows else 0
+    left_out = []
+    if bad:
+        left_out.append(f"{bad} of {len(rows)} RLCTs that are not ok")
+    if at_chance:
+        left_out.append(f"{at_chance} of {len(rows)} networks at chance level")
+    sentences = []
+    if left_out:
+        sentences.append(f"Left out: {_listed(left_out)}.")
+        sentences += _without_selection(evidence, shown)
+    if more:
+        sentences.append(f"And {more} more {'arm' if more == 1 else 'arms'} below.")
+    return sentences
+
+
+def _without_selection(evidence: Evidence, shown: Sequence[Speaker]) -> list[str]:
+    """Return a sentence if the verdict about an RLCT is another one when every RLCT counts."""
+    every = findings_by_arm(evidence.every_rlct)
+    others = []
+    for speaker in shown:
+        name = speaker.arm.name
+        own = evidence.findings[name].get("rlct")
+        other = every.get(name, {}).get("rlct")
+        if own is not None and other is not None and own.verdict != other.verdict:
+            others.append(f"in {name} {other.text}")
+    if not others or len(others) > MOST:
+        return []
+    return [f"With every RLCT counted, {_listed(others)}."]
+
+
+def _listed(texts: Sequence[str]) -> str:
+    """Return texts joined by commas and a last "and"."""
+    if len(texts) < 2:
+        return "".join(texts)
+    return f"{', '.join(texts[:-1])} and {texts[-1]}"

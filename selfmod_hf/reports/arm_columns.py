@@ -1,0 +1,132 @@
+"""Name arms, axes, measures and numbers in the tables of a study."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ..experiments.arms import Arm, arm_name
+from .statistics import ARM, axis_values
+
+NAMES = {"weight_width": "SD", "accuracy": "acc", "rlct": "RLCT", "train_loss": "training loss"}
+DIGITS = {"weight_width": 4, "accuracy": 4, "rlct": 2, "train_loss": 4}
+AXIS_NAMES = {"hidden_size": "h", "detach_targets": "targets", "aux_weight": "AW"}
+
+
+@dataclass(frozen=True)
+class ArmColumns:
+    """Hold the columns that say which arm a line of a table is about.
+
+    Attributes:
+        header: names of the columns.
+        cells: the columns of each arm.
+    """
+
+    header: list[str]
+    cells: dict[str, list[str]]
+
+
+def is_grid(study: Sequence[Arm], axes: Sequence[str]) -> bool:
+    """Return whether width, weight and kind of targets say all about an arm, as in the paper's studies.
+
+    Args:
+        study: the arms.
+        axes: columns in which arms differ, in addition to these three.
+    """
+    return not axes and all(arm.name == arm_name(arm.changes, {}) for arm in study)
+
+
+def arm_columns(rows: pd.DataFrame, study: Sequence[Arm], axes: Sequence[str]) -> ArmColumns:
+    """Return the columns that describe an arm: its name and its value on each axis that varies.
+
+    A grid of width, weight and kind of targets has these three alone, because they make the name.
+    """
+    header = list(ARM)
+    if not is_grid(study, axes):
+        header = _varying(rows, axes)
+    cells = {}
+    for name, arm in rows.groupby("arm", sort=False):
+        values = axis_values(arm, header)
+        cells[str(name)] = [axis_text(axis, value) for axis, value in zip(header, values, strict=True)]
+    names = [axis_name(axis) for axis in header]
+    if is_grid(study, axes):
+        return ArmColumns(names, cells)
+    named = {name: [name, *texts] for name, texts in cells.items()}
+    return ArmColumns(["arm", *names], named)
+
+
+def short_columns(rows: pd.DataFrame, study: Sequence[Arm], axes: Sequence[str]) -> ArmColumns:
+    """Return the columns that name an arm. Its values on the axes are in the table of arms."""
+    if is_grid(study, axes):
+        return arm_columns(rows, study, axes)
+    names = rows["arm"].unique()
+    return ArmColumns(["arm"], {name: [name] for name in names})
+
+
+def _varying(rows: pd.DataFrame, axes: Sequence[str]) -> list[str]:
+    """Return the axes on which the arms have different values."""
+    candidates = list(dict.fromkeys([*ARM, *axes]))
+    if "hidden_sizes" in candidates:
+        candidates.remove("hidden_size")  # the last of these
+    return [name for name in candidates if rows[name].astype(str).nunique() > 1]
+
+
+def axis_name(axis: str) -> str:
+    """Return the name of an axis as a header."""
+    return AXIS_NAMES.get(axis, axis.replace("_", " "))
+
+
+def axis_text(axis: str, value: Any) -> str:
+    """Return a value on an axis as a cell.
+
+    Example:
+        >>> axis_text("aux_weight", 10.0), axis_text("detach_targets", False), axis_text("weight_decay", None)
+        ('10', 'attached', '-')
+    """
+    if axis == "detach_targets":
+        return targets_text(value)
+    if value is None or value is pd.NA or value != value:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
+
+
+def targets_text(detach: bool) -> str:
+    """Return the kind of targets in a word."""
+    return "detached" if detach else "attached"
+
+
+def measure_name(measure: str) -> str:
+    """Return the name of a measure as a header."""
+    return NAMES.get(measure, measure.replace("_", " "))
+
+
+def measure_text(measure: str, value: float | None, sign: str = "") -> str:
+    """Return a value of a measure with its number of digits, or a dash.
+
+    Args:
+        measure: its column.
+        value: a number. None, NaN and infinity become a dash.
+        sign: "+" shows the sign of positive numbers too.
+    """
+    digits = DIGITS.get(measure)
+    return number_text(value, f"{sign}.4g" if digits is None else f"{sign}.{digits}f")
+
+
+def number_text(value: float | None, form: str) -> str:
+    """Return a number in a format, or a dash for None, NaN and infinity."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return format(value, form)
+
+
+def interval_text(measure: str, low: float, high: float, sign: str = "") -> str:
+    """Return the bounds of an interval in brackets, or nothing."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"[{measure_text(measure, low, sign)}, {measure_text(measure, high, sign)}]"

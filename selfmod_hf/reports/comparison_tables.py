@@ -1,0 +1,217 @@
+"""Build the tables of a study's comparisons: with baseline and paper, at equal training loss, along an axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from .arm_columns import (
+    ArmColumns,
+    axis_name,
+    interval_text,
+    is_grid,
+    measure_name,
+    measure_text,
+    number_text,
+    targets_text,
+)
+from .equal_loss import STOPPED, UNKNOWN
+from .published import published_values
+from .sweep_results import SweepResults
+from .table import Table
+
+LEFT_OUT_SHOWN = 6  # arms in a caption
+
+
+def tests_table(results: SweepResults, columns: ArmColumns) -> Table:
+    """Return one line per arm and measure: the test against the arm's baseline."""
+    lines = []
+    with_panel = _has_panels(results)
+    for test in results.tests.itertuples():
+        panel = [test.panel or "-"] if with_panel else []
+        lines.append([*panel, *columns.cells[test.arm], *_test_cells(test)])
+    header = ["panel"] if with_panel else []
+    header += [*columns.header, "measure", "test", "pairs", "difference", "95 %", "Cohen's d", "p", "p (Holm)"]
+    return Table("Each arm against its baseline", header, lines)
+
+
+def _has_panels(results: SweepResults) -> bool:
+    """Return whether the panel of an arm must be said. In a grid, width and targets say it."""
+    return results.tests["panel"].nunique() > 1 and not is_grid(results.study, results.axes)
+
+
+def _test_cells(test: Any) -> list[str]:
+    return [
+        measure_name(test.measure),
+        test.test,
+        f"{test.pairs}",
+        measure_text(test.measure, test.difference, "+"),
+        interval_text(test.measure, test.low, test.high, "+") or "-",
+        number_text(test.effect, "+.2f"),
+        number_text(test.p, ".2g"),
+        number_text(test.p_holm, ".2g"),
+    ]
+
+
+def every_rlct_table(results: SweepResults, columns: ArmColumns) -> Table:
+    """Return one line per arm: its RLCT against the baseline's, over the usable ones and over all estimates.
+
+    The table is empty if all estimates are usable.
+    """
+    left_out = _left_out_of_rlct(results)
+    lines = []
+    if left_out:
+        usable = results.tests[results.tests["measure"] == "rlct"].set_index("arm")
+        for test in results.every_rlct.itertuples():
+            if test.arm not in usable.index:
+                continue
+            own = usable.loc[test.arm]
+            line = [*columns.cells[test.arm], left_out.get(test.arm, "0")]
+            for entry in (own, test):
+                difference = measure_text("rlct", entry.difference, "+")
+                line += [difference, f"{entry.pairs}", number_text(entry.p_holm, ".2g")]
+            lines.append(line)
+    shown = [f"{count} at {name}" for name, count in list(left_out.items())[:LEFT_OUT_SHOWN]]
+    if len(left_out) > LEFT_OUT_SHOWN:
+        shown.append(f"some at {len(left_out) - LEFT_OUT_SHOWN} more arms")
+    caption = (
+        "RLCT against the baseline's: over the RLCTs that are ok, and over all networks with an RLCT. Left out of the "
+        f"first: {', '.join(shown)}. This selection is not random, because the status depends on the training"
+    )
+    header = [*columns.header, "left out", "ok", "pairs", "p (Holm)", "all", "pairs", "p (Holm)"]
+    return Table(caption, header, lines)
+
+
+def _left_out_of_rlct(results: SweepResults) -> dict[str, str]:
+    """Return how many RLCTs are left out of each arm with any ("2 of 10")."""
+    found = {}
+    for entry in results.arms[results.arms["measure"] == "rlct"].itertuples():
+        if entry.left_out:
+            found[str(entry.arm)] = f"{entry.left_out} of {entry.left_out + entry.count}"
+    return found
+
+
+def equal_loss_table(results: SweepResults, columns: ArmColumns) -> Table:
+    """Return one line per arm and measure: the comparison with the baseline at equal training loss."""
+    lines = []
+    for row in results.equal_loss.itertuples():
+        share = row.share * 100
+        lines.append(
+            [
+                *columns.cells[row.arm],
+                measure_name(row.measure),
+                _way_text(row),
+                f"{row.pairs}",
+                measure_text(row.measure, row.mean),
+                measure_text(row.measure, row.other_mean),
+                measure_text(row.measure, row.difference, "+"),
+                number_text(row.p_holm, ".2g"),
+                "-" if math.isnan(share) else f"{share:.0f} %",
+                f"{number_text(row.loss, '.4f')} and {number_text(row.other_loss, '.4f')}",
+            ]
+        )
+    header = [*columns.header, "measure", "compared with", "pairs", "arm", "other", "difference", "p (Holm)"]
+    caption = (
+        "Each arm against its baseline at equal training loss. Remains: share of the difference after the complete "
+        "training"
+    )
+    return Table(caption, [*header, "remains", "training losses"], lines)
+
+
+def _way_text(row: Any) -> str:
+    if row.way == UNKNOWN:
+        return "the study cannot tell"
+    if row.way == STOPPED:
+        return f"arm {row.other}, stopped at this loss"
+    return f"{row.other} at the epoch of the nearest loss"
+
+
+def targets_table(tests: pd.DataFrame) -> Table:
+    """Return one line per width, weight and measure.
+
+    Args:
+        tests: from `compare_targets`.
+    """
+    lines = []
+    for test in tests.itertuples():
+        lines.append(
+            [
+                f"{test.hidden_size}",
+                f"{test.aux_weight:g}",
+                measure_name(test.measure),
+                measure_text(test.measure, test.detached),
+                measure_text(test.measure, test.attached),
+                measure_text(test.measure, test.difference, "+"),
+                test.test,
+                number_text(test.p, ".2g"),
+                number_text(test.p_holm, ".2g"),
+                f"{test.detached_count} and {test.attached_count}",
+            ]
+        )
+    header = ["h", "AW", "measure", "detached", "attached", "difference", "test", "p", "p (Holm)", "networks"]
+    return Table("Targets attached against detached, over the seeds that have both", header, lines)
+
+
+def trends_table(results: SweepResults) -> Table:
+    """Return one line per group of arms that differ in one axis, and measure."""
+    only_weights = is_grid(results.study, results.axes) and set(results.trends["axis"]) <= {"aux_weight"}
+    lines = []
+    for trend in results.trends.itertuples():
+        rho, low, high = (number_text(value, "+.3f") for value in (trend.rho, trend.low, trend.high))
+        lines.append(
+            [
+                *_trend_group(trend, only_weights),
+                measure_name(trend.measure),
+                f"{rho} [{low}, {high}]",
+                number_text(trend.p, ".2g"),
+                f"{trend.count}",
+                f"{trend.left_out}",
+            ]
+        )
+    header = ["measure", "rho [95 %]", "p", "networks", "left out"]
+    if only_weights:
+        return Table("Trend over the self-model's weight (Spearman)", ["h", "targets", *header], lines)
+    return Table("Trends over arms that differ in one axis only (Spearman)", ["axis", "arms", *header], lines)
+
+
+def _trend_group(trend: Any, only_weights: bool) -> list[str]:
+    if only_weights:
+        return [f"{trend.hidden_size}", targets_text(trend.detach_targets)]
+    return [axis_name(trend.axis), _shortened(trend.arms.split(", "))]
+
+
+def _shortened(names: Sequence[str]) -> str:
+    if len(names) <= LEFT_OUT_SHOWN:
+        return ", ".join(names)
+    return f"{names[0]} .. {names[-1]} ({len(names)} arms)"
+
+
+def published_table(published: pd.DataFrame, columns: ArmColumns) -> Table:
+    """Return one line per measure and arm with a value in the paper.
+
+    Args:
+        published: from `compare_with_published`.
+        columns: of the arms.
+    """
+    lines = []
+    for row in published.itertuples():
+        lines.append(
+            [
+                measure_name(row.measure),
+                *columns.cells[row.arm],
+                measure_text(row.measure, row.ours),
+                f"{row.published:g}",
+                f"{number_text(row.percent, '+.1f')} %",
+                f"{row.seeds}",
+                f"{row.not_ok}",
+            ]
+        )
+    caption = (
+        "Our means beside the paper's. All networks count here, whatever their RLCT's status, as in the paper. "
+        f"Published: {published_values()['source']}"
+    )
+    header = ["measure", *columns.header, "ours", "published", "difference", "seeds", "not ok"]
+    return Table(caption, header, lines, if_empty="The paper has no values for these networks.")

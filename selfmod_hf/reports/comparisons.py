@@ -1,0 +1,256 @@
+"""Compare the arms of a study: each with its baseline, and attached with detached targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+from pandas import DataFrame, Series, concat
+from scipy import stats
+
+from ..experiments.arms import Arm
+from .statistics import ARM, LEVEL, MEASURES, NAN, as_table, axis_values, mean_interval, measured, usable, values_by_arm
+
+NO_VALUES = "none (no usable value)"
+TOO_FEW = "none (fewer than 2 usable)"
+NO_SPREAD = "none (equal differences)"
+NOTHING = Series(dtype=float)
+SAME = 1e-12  # relative spread of differences that are equal except for rounding
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Hold the comparison of two arms. Numbers that do not exist are NaN.
+
+    Attributes:
+        test: its name, or the reason why there is none.
+        pairs: seeds that both arms have. 0: the test is Welch's.
+        mean: of the arm, over the networks that are compared.
+        other_mean: the same of the other arm.
+        difference: of the means.
+        low: lower bound of the 95 % interval of the difference, not corrected.
+        high: upper bound.
+        effect: Cohen's d. For pairs it is the mean difference over the standard deviation of the differences,
+            otherwise over the root of the mean variance.
+        p: of the test, not corrected.
+    """
+
+    test: str
+    pairs: int = 0
+    mean: float = NAN
+    other_mean: float = NAN
+    difference: float = NAN
+    low: float = NAN
+    high: float = NAN
+    effect: float = NAN
+    p: float = NAN
+
+
+TEST = [*(field.name for field in fields(Comparison)), "p_holm"]
+
+
+# ---- each arm with its baseline ----
+
+
+def arms_by_panel(study: Sequence[Arm]) -> dict[str, list[Arm]]:
+    """Return the arms of each panel that are no baseline, in the order of the study."""
+    panels: dict[str, list[Arm]] = {}
+    for arm in study:
+        if not arm.is_baseline:
+            panels.setdefault(arm.panel, []).append(arm)
+    return panels
+
+
+def compare_with_baseline(rows: DataFrame, study: Sequence[Arm], measures: Sequence[str] = MEASURES) -> DataFrame:
+    """Compare each arm with its baseline.
+
+    The test is a paired t-test over the seeds with a usable value in both, if there are two or more of them. A seed
+    gives both the same initial network and order of data. Otherwise the test is Welch's, over all usable values.
+
+    Args:
+        rows: one row per network.
+        study: the arms, with their panels and baselines.
+        measures: columns of the rows. Missing ones are left out.
+
+    Returns:
+        One row per arm and measure, with the fields of `Comparison`. `p_holm` is corrected by Holm over the arms of
+        one panel and measure.
+    """
+    entries: list[tuple[object, ...]] = []
+    keys = {str(name): axis_values(arm, ARM) for name, arm in rows.groupby("arm", sort=False)}
+    values = {measure: values_by_arm(rows, measure) for measure in measured(rows, measures)}
+    for panel, arms in arms_by_panel(study).items():
+        present = [arm for arm in arms if arm.name in keys]
+        for measure, by_arm in values.items():
+            tests = []
+            for arm in present:
+                own = by_arm.get(arm.name, NOTHING)
+                baseline = by_arm.get(arm.baseline, NOTHING)
+                tests.append(compare(own, baseline))
+            for arm, test in zip(present, _with_holm(tests), strict=True):
+                entries.append((arm.name, panel, arm.baseline, *keys[arm.name], measure, *test))
+    columns = [
+        "arm",
+        "panel",
+        "baseline",
+        *ARM,
+        "measure",
+        *TEST,
+    ]
+    return as_table(entries, columns)
+
+
+def compare(own: Series, other: Series) -> Comparison:
+    """Compare the means of two arms.
+
+    Args:
+        own: values of the arm by seed.
+        other: values of the other arm by seed.
+    """
+    shared = own.index.intersection(other.index)
+    if len(shared) >= 2:
+        return _paired(own[shared], other[shared])
+    if len(own) >= 2 and len(other) >= 2:
+        return _welch(own, other)
+    if len(shared) == 1:
+        own, other = own[shared], other[shared]
+    if own.empty or other.empty:
+        return Comparison(NO_VALUES if own.empty and other.empty else TOO_FEW)
+    return Comparison(TOO_FEW, len(shared), **_means(own, other))
+
+
+def _means(own: Series, other: Series) -> dict[str, float]:
+    mean, other_mean = float(own.mean()), float(other.mean())
+    return {"mean": mean, "other_mean": other_mean, "difference": mean - other_mean}
+
+
+def _is_constant(values: Series, scale: float) -> bool:
+    return bool(np.ptp(values) <= SAME * scale)
+
+
+def _paired(own: Series, other: Series) -> Comparison:
+    differences = own - other
+    means = _means(own, other)
+    count = len(differences)
+    if _is_constant(differences, float(np.abs(own).max() + np.abs(other).max())):
+        return Comparison(NO_SPREAD, count, **means)
+    _, low, high = mean_interval(differences.to_numpy())
+    result = stats.ttest_rel(own, other)
+    effect = means["difference"] / differences.std(ddof=1)
+    return Comparison("paired t", count, **means, low=low, high=high, effect=float(effect), p=float(result.pvalue))
+
+
+def _welch(own: Series, other: Series) -> Comparison:
+    means = _means(own, other)
+    scale = float(np.abs(own).max() + np.abs(other).max())
+    if _is_constant(own, scale) and _is_constant(other, scale):
+        return Comparison("none (no spread)", **means)
+    result = stats.ttest_ind(own, other, equal_var=False)
+    low, high = result.confidence_interval(LEVEL)
+    variances = own.var(ddof=1), other.var(ddof=1)
+    effect = means["difference"] / np.sqrt(sum(variances) / 2)
+    return Comparison(
+        "Welch t", **means, low=float(low), high=float(high), effect=float(effect), p=float(result.pvalue)
+    )
+
+
+def _with_holm(tests: Sequence[Comparison]) -> Iterator[tuple[object, ...]]:
+    """Yield the fields of each test with its corrected p-value."""
+    corrected = holm([test.p for test in tests])
+    for test, p_holm in zip(tests, corrected, strict=True):
+        yield (*asdict(test).values(), p_holm)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Return p-values corrected by Holm (1979). Those that are NaN are no part of the family.
+
+    statsmodels' `multipletests` gives the same, but collects all garbage of the process in each call.
+
+    Example:
+        >>> holm([0.01, float("nan"), 0.04, 0.03])
+        [0.03, nan, 0.06, 0.06]
+    """
+    corrected = np.array(values, dtype=float)
+    made = np.flatnonzero(~np.isnan(corrected))
+    order = made[np.argsort(corrected[made], kind="stable")]
+    factors = np.arange(len(order), 0, -1)  # the smallest of m is multiplied by m, the next by m - 1
+    scaled = np.minimum(corrected[order] * factors, 1)
+    corrected[order] = np.maximum.accumulate(scaled)
+    return corrected.tolist()
+
+
+# ---- attached with detached targets ----
+
+
+def with_both_targets(rows: DataFrame, axes: Sequence[str] = ()) -> DataFrame:
+    """Return the networks with both detached and attached targets, and the baselines of the same seeds.
+
+    Two networks belong together if width, self-model weight, the other axes and the seed are equal. The table is empty
+    if a study trained one kind of targets only.
+
+    Args:
+        rows: one row per network.
+        axes: further columns in which arms differ.
+    """
+    others = _other_axes(axes)
+    own = _self_modeling(rows)
+    networks = own.groupby(["hidden_size", "aux_weight", *others, "seed"], dropna=False)
+    kinds = networks["detach_targets"].transform("nunique")
+    paired = own[(kinds == 2).to_numpy()]
+    if paired.empty:
+        return paired
+    keys = ["hidden_size", *others, "seed"]
+    seeds = paired[keys].drop_duplicates()
+    baselines = rows[rows["aux_weight"] == 0].merge(seeds, on=keys)
+    return concat([baselines, paired], ignore_index=True)
+
+
+def _other_axes(axes: Sequence[str]) -> list[str]:
+    return [axis for axis in axes if axis not in ARM]
+
+
+def _self_modeling(rows: DataFrame) -> DataFrame:
+    return rows[rows["aux_weight"] > 0]
+
+
+def compare_targets(rows: DataFrame, axes: Sequence[str] = (), measures: Sequence[str] = MEASURES) -> DataFrame:
+    """Compare attached targets with detached ones per width and weight, by the tests of `compare_with_baseline`.
+
+    Args:
+        rows: from `with_both_targets`. A seed with an unusable RLCT in one of the two is no pair.
+        axes: further columns in which arms differ.
+        measures: columns of the rows. Missing ones are left out.
+
+    Returns:
+        One row per pair of arms and measure: both means, both counts, the test. `difference` is attached minus
+        detached.
+    """
+    entries = []
+    others = _other_axes(axes)
+    for (hidden_size, *_), group in _self_modeling(rows).groupby(["hidden_size", *others], dropna=False):
+        weights = [weight for weight, _ in group.groupby("aux_weight")]
+        for measure in measured(rows, measures):
+            used = usable(group, measure)
+            attached = [_of_kind(used, weight, measure, detach=False) for weight in weights]
+            detached = [_of_kind(used, weight, measure, detach=True) for weight in weights]
+            tests = list(map(compare, attached, detached))
+            for weight, a, b, test in zip(weights, attached, detached, _with_holm(tests), strict=True):
+                entries.append((hidden_size, weight, measure, b.mean(), a.mean(), len(b), len(a), *test))
+    columns = [
+        "hidden_size",
+        "aux_weight",
+        "measure",
+        "detached",
+        "attached",
+        "detached_count",
+        "attached_count",
+        *TEST,
+    ]
+    return as_table(entries, columns)
+
+
+def _of_kind(used: DataFrame, weight: float, measure: str, detach: bool) -> Series:
+    """Return the values of one weight and kind of targets, by seed."""
+    own = used[(used["aux_weight"] == weight) & (used["detach_targets"] == detach)]
+    return own.set_index("seed")[measure].sort_index().astype(float)

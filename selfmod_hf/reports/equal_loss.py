@@ -1,0 +1,198 @@
+"""Compare each arm with its baseline at equal training loss.
+
+A network that was trained less is narrower and has a smaller RLCT, whatever its auxiliary task. So a difference that
+the training loss explains is no effect of the arm. There are two ways to take the loss out:
+
+* "stopped": the study has an arm that stops at the arm's training loss (`stop_at_train_loss`). Both arms are compared
+  after their training.
+* "curves": the baseline's value after the epoch whose classification loss is nearest to the arm's last one, seed by
+  seed. The RLCT has this way only if RLCTs were estimated while training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pandas import DataFrame, Series
+
+from ..experiments.arms import Arm
+from .comparisons import NOTHING, TEST, Comparison, arms_by_panel, compare, holm
+from .statistics import NAN, usable, values_by_arm
+
+SIMPLICITY = ("rlct", "weight_width")  # the measures that are compared at equal loss
+STOPPING = "stop_at_train_loss"
+STOPPED, CURVES, UNKNOWN = "stopped", "curves", ""
+
+
+@dataclass(frozen=True)
+class EqualLoss:
+    """Hold an arm's comparison at equal training loss.
+
+    Attributes:
+        way: STOPPED or CURVES. UNKNOWN: the study cannot tell.
+        other: name of the arm that it is compared with, at equal loss.
+        comparison: of the arm with the other one.
+        share: part of the arm's difference from its baseline that remains, over the same seeds. NaN: there is no such
+            difference.
+        loss: mean training loss of the arm, nats.
+        other_loss: mean training loss of the other networks.
+    """
+
+    way: str = UNKNOWN
+    other: str = ""
+    comparison: Comparison = Comparison("none (no way to compare)")  # noqa: RUF009 - it is frozen
+    share: float = NAN
+    loss: float = NAN
+    other_loss: float = NAN
+
+
+def compare_at_equal_loss(rows: DataFrame, curves: DataFrame, study: Sequence[Arm]) -> DataFrame:
+    """Return one row per arm and measure of SIMPLICITY: its comparison at equal training loss.
+
+    Baselines, and arms that stop at the loss of another arm, have no row. `p_holm` is corrected by Holm over the arms
+    of one panel and measure.
+
+    Args:
+        rows: one row per network.
+        curves: one row per network and epoch, from `mark_chance`.
+        study: the arms, with their panels and baselines.
+    """
+    entries = []
+    losses = values_by_arm(rows, "train_loss") if "train_loss" in rows else {}
+    present = set(rows["arm"])
+    for measure in SIMPLICITY:
+        values = values_by_arm(rows, measure)
+        followed = _Followed.of(curves, measure)
+        for panel, arms in arms_by_panel(study).items():
+            judged = [arm for arm in arms if arm.name in present and STOPPING not in arm.changes]
+            found = []
+            for arm in judged:
+                stopped = stopped_arm(study, arm, present)
+                if stopped is not None:
+                    found.append(_with_stopped(arm, stopped, values, losses))
+                else:
+                    found.append(followed.compare(arm, values))
+            corrected = holm([one.comparison.p for one in found])
+            for arm, one, p_holm in zip(judged, found, corrected, strict=True):
+                numbers = vars(one.comparison).values()
+                entry = (arm.name, panel, measure, one.way, one.other, *numbers, p_holm)
+                entries.append((*entry, one.share, one.loss, one.other_loss))
+    columns = [
+        "arm",
+        "panel",
+        "measure",
+        "way",
+        "other",
+        *TEST,
+        "share",
+        "loss",
+        "other_loss",
+    ]
+    return DataFrame(entries, columns=columns)
+
+
+def stopped_arm(study: Sequence[Arm], arm: Arm, present: set[str]) -> str | None:
+    """Return the name of the finished arm that stops at this one's training loss, or None.
+
+    The setting names the arm, or the arm without its panel ("decay" for "h64-decay").
+    """
+    for other in study:
+        target = other.changes.get(STOPPING)
+        is_own = target is not None and (arm.name == target or arm.name.endswith(f"-{target}"))
+        if is_own and other.panel == arm.panel and other.name in present:
+            return other.name
+    return None
+
+
+def _with_stopped(arm: Arm, stopped: str, values: dict[str, Series], losses: dict[str, Series]) -> EqualLoss:
+    """Compare an arm with the one that stops at its training loss."""
+    own = values.get(arm.name, NOTHING)
+    other = values.get(stopped, NOTHING)
+    return EqualLoss(
+        STOPPED,
+        stopped,
+        compare(own, other),
+        remaining_share(own, other, values.get(arm.baseline, NOTHING)),
+        _mean(losses.get(arm.name, NOTHING)),
+        _mean(losses.get(stopped, NOTHING)),
+    )
+
+
+def remaining_share(own: Series, other: Series, baseline: Series) -> float:
+    """Return the part of an arm's difference from its baseline that remains against the other arm.
+
+    Args:
+        own: values of the arm by seed.
+        other: of the other arm.
+        baseline: of the baseline. The means are over the seeds of all three, or over all values if there are none.
+
+    Example:
+        >>> remaining_share(Series([7.0]), Series([9.0]), Series([11.0]))
+        0.5
+    """
+    shared = own.index.intersection(other.index).intersection(baseline.index)
+    if len(shared):
+        own, other, baseline = own[shared], other[shared], baseline[shared]
+    difference = float(own.mean() - baseline.mean())
+    if own.empty or other.empty or baseline.empty or difference == 0:
+        return NAN
+    return float(own.mean() - other.mean()) / difference
+
+
+def _mean(values: Series) -> float:
+    return float(values.mean()) if len(values) else NAN
+
+
+@dataclass(frozen=True)
+class _Followed:
+    """Hold the epochs after which a measure was taken.
+
+    Attributes:
+        measure: its column.
+        last: classification loss of each network after its last epoch, by arm and seed.
+        epochs: usable epochs of each network, by arm and seed.
+    """
+
+    measure: str
+    last: Series
+    epochs: dict[tuple[str, int], DataFrame]
+
+    @classmethod
+    def of(cls, curves: DataFrame, measure: str) -> _Followed:
+        """Return the epochs of a measure. There are none if it was not followed."""
+        if measure not in curves or "classification_loss" not in curves:
+            return cls(measure, NOTHING, {})
+        if measure == "rlct" and "rlct_status" not in curves:
+            return cls(measure, NOTHING, {})
+        ordered = curves.sort_values("epoch")
+        last = ordered.groupby(["arm", "seed"])["classification_loss"].last()
+        known = usable(ordered, measure)
+        known = known[known["classification_loss"].notna()]
+        epochs = dict(list(known.groupby(["arm", "seed"])))
+        return cls(measure, last.dropna(), epochs)
+
+    def compare(self, arm: Arm, values: dict[str, Series]) -> EqualLoss:
+        """Compare an arm with the epochs of its baseline of nearest loss."""
+        own = values.get(arm.name, NOTHING)
+        losses, other, other_losses = {}, {}, {}
+        for seed in own.index:
+            loss = self.last.get((arm.name, seed))
+            epochs = self.epochs.get((arm.baseline, seed))
+            if loss is None or epochs is None or len(epochs) < 2:
+                continue  # a single epoch is the baseline itself
+            nearest = (epochs["classification_loss"] - loss).abs().idxmin()
+            losses[seed] = float(loss)
+            other[seed] = float(epochs.at[nearest, self.measure])
+            other_losses[seed] = float(epochs.at[nearest, "classification_loss"])
+        if not other:
+            return EqualLoss()
+        at_equal_loss = Series(other)
+        return EqualLoss(
+            CURVES,
+            arm.baseline,
+            compare(own[list(other)], at_equal_loss),
+            remaining_share(own, at_equal_loss, values.get(arm.baseline, NOTHING)),
+            _mean(Series(losses)),
+            _mean(Series(other_losses)),
+        )

@@ -1,0 +1,86 @@
+"""Comparisons of arms against closed forms."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from selfmod_hf.reports.comparisons import compare_targets, compare_with_baseline, with_both_targets
+from tests.reports.tables import rows, study_of
+
+
+def compared(table: pd.DataFrame) -> pd.DataFrame:
+    return compare_with_baseline(table, study_of(table))
+
+
+def test_arms_of_equal_seeds_are_paired_and_corrected_by_holm():
+    data = rows({0: [1, 2, 3, 4], 1: [1.1, 2.3, 3.2, 4.4], 5: [2, 2.9, 4.2, 5]})
+    table = compared(data).query("measure == 'rlct'").set_index("aux_weight")
+    assert set(table["test"]) == {"paired t"}
+    small, large = (
+        stats.ttest_1samp(differences, 0).pvalue for differences in ([0.1, 0.3, 0.2, 0.4], [1, 0.9, 1.2, 1])
+    )
+    assert table["p"].to_dict() == pytest.approx({1: small, 5: large})
+    assert table["p_holm"].to_dict() == pytest.approx({1: small, 5: 2 * large})  # the smaller is doubled
+    assert table.loc[1, "difference"] == pytest.approx(0.25)
+    assert table.loc[1, "effect"] == pytest.approx(0.25 / np.std([0.1, 0.3, 0.2, 0.4], ddof=1))
+
+
+def test_arms_of_other_seeds_are_compared_by_welch():
+    data = pd.concat([rows({0: [1, 2, 3, 4]}), rows({1: [2, 3, 5]}, seeds=[7, 8, 9])])
+    test = compared(data).query("measure == 'accuracy'").iloc[0]
+    assert test["test"] == "Welch t"
+    assert test["p"] == pytest.approx(stats.ttest_ind([2, 3, 5], [1, 2, 3, 4], equal_var=False).pvalue)
+    as_many = pd.concat([rows({0: [1, 2, 3]}), rows({1: [2, 3, 5]}, seeds=[7, 8, 9])])
+    assert compared(as_many).iloc[0]["test"] == "Welch t"
+
+
+def test_each_width_has_its_own_baseline():
+    small = rows({0: [1, 2, 3], 1: [2, 4, 5]})
+    large = rows({0: [7, 8, 9], 1: [7, 9, 9.5]}, hidden_size=128)
+    table = compared(pd.concat([small, large]))
+    for width, own in ((64, small), (128, large)):
+        found = table[table["hidden_size"] == width].reset_index(drop=True)
+        pd.testing.assert_frame_equal(found, compared(own))
+
+
+def test_the_order_of_the_rows_does_not_count():
+    data = rows({0: [1, 2, 3, 4], 1: [1.1, 2.3, 3.2, 4.4]})
+    pd.testing.assert_frame_equal(compared(data[::-1]), compared(data))
+    mixed = pd.concat([data[:4], data[4:][::-1]])
+    pd.testing.assert_frame_equal(compared(mixed), compared(data))
+
+
+def test_arms_that_differ_by_one_number_are_not_tested():
+    test = compared(rows({0: [1, 2, 3], 1: [3, 4, 5]})).iloc[0]
+    assert (test["test"], test["difference"]) == ("none (equal differences)", 2)
+    assert np.isnan(test[["effect", "p", "p_holm"]].to_numpy(float)).all()
+
+
+@pytest.mark.filterwarnings("ignore:Precision loss")
+def test_the_effect_between_arms_of_other_seeds_is_over_their_mean_variance():
+    data = pd.concat([rows({0: [1, 2, 3, 4]}), rows({1: [2, 3, 5]}, seeds=[7, 8, 9])])
+    test = compared(data).iloc[0]
+    spread = ((np.var([1, 2, 3, 4], ddof=1) + np.var([2, 3, 5], ddof=1)) / 2) ** 0.5
+    assert test["effect"] == pytest.approx((10 / 3 - 2.5) / spread)
+    equal = pd.concat([rows({0: [1, 1, 1]}), rows({1: [2, 2]}, seeds=[7, 8])])
+    assert np.isnan(compared(equal).iloc[0]["effect"])
+
+
+def test_a_comparison_that_cannot_be_made_corrects_no_other():
+    data = rows({0: [1, 2, 3], 1: [2, 4, 5], 5: [3]})
+    table = compared(data).query("measure == 'rlct'").set_index("aux_weight")
+    assert table.loc[1, "p_holm"] == table.loc[1, "p"] > 0
+    assert np.isnan(table.loc[5, "p_holm"])
+    assert table.loc[5, "test"] == "none (fewer than 2 usable)"
+
+
+def test_attached_targets_are_compared_over_the_seeds_that_have_both():
+    detached, attached = rows({0: [4, 5, 6], 1: [1, 2, 3]}), rows({1: [1.5, 2.6]}, detach_targets=False)
+    both = with_both_targets(pd.concat([detached, attached]))
+    assert len(both) == 6  # seed 2 is nowhere attached
+    test = compare_targets(both).query("measure == 'rlct'").iloc[0]
+    assert test[["detached", "attached", "difference"]].tolist() == pytest.approx([1.5, 2.05, 0.55])
+    assert test["p"] == pytest.approx(stats.ttest_1samp([0.5, 0.6], 0).pvalue)
+    assert test[["detached_count", "attached_count"]].tolist() == [2, 2]
+    assert with_both_targets(detached).empty
