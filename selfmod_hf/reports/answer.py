@@ -197,7 +197,7 @@ def answer_of(evidence: Evidence) -> Answer:
         shown = speakers[:MOST]
         sentences = [_of_some(evidence, speaker) for speaker in shown]
     sentences += _closing(evidence, shown, len(speakers) - len(shown))
-    parts = []
+    parts: list[Finding] = []
     for speaker in shown:
         parts += evidence.findings[speaker.arm.name].values()
     return Answer(" ".join(sentences), parts)
@@ -317,8 +317,9 @@ def _remaining_in_panels(evidence: Evidence, speakers: Sequence[Speaker]) -> str
         for speaker in speakers:
             finding = evidence.findings[speaker.arm.name].get(measure)
             equal = evidence.equal.get((speaker.arm.name, measure))
-            is_told = finding is not None and finding.verdict in (LOWER, HIGHER)
-            if is_told and equal is not None:
+            if finding is None or equal is None:
+                continue
+            if finding.verdict in (LOWER, HIGHER):
                 verdicts.append(remains_verdict(finding, equal))
         known = [verdict for verdict in verdicts if verdict != MISSING]
         if known:

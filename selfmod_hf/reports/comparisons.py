@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 from pandas import DataFrame, Series, concat
@@ -120,7 +121,7 @@ def compare(own: Series, other: Series) -> Comparison:
     return Comparison(TOO_FEW, len(shared), **_means(own, other))
 
 
-def _means(own: Series, other: Series) -> dict[str, float]:
+def _means(own: Series, other: Series) -> dict[str, Any]:
     mean, other_mean = float(own.mean()), float(other.mean())
     return {"mean": mean, "other_mean": other_mean, "difference": mean - other_mean}
 

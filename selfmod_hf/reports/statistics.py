@@ -8,6 +8,7 @@ status than "ok", values of networks with weights that are not finite, and all v
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from pandas import DataFrame, Series
@@ -99,7 +100,7 @@ def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
     return mean, float(low), float(high)
 
 
-def axis_values(arm: DataFrame, names: Sequence[str]) -> list[object]:
+def axis_values(arm: DataFrame, names: Sequence[str]) -> list[Any]:
     """Return the values on some axes of one arm, which are the same for all of its networks."""
     return [arm[name].iloc[0] for name in names]
 
