@@ -128,18 +128,11 @@ def prepare(results: SweepResults) -> Drawn:
         measures,
         means,
         epochs,
-        published_by_arm(results),
+        results.published,
         colors_of(layout),
         layout.panels[:MAX_PANELS],
         max(0, len(layout.panels) - MAX_PANELS),
     )
-
-
-def published_by_arm(results: SweepResults) -> DataFrame:
-    """Return the comparison with the paper's values with the column arm."""
-    keys = ["hidden_size", "detach_targets", "aux_weight"]
-    arms = results.rows[["arm", *keys]].drop_duplicates()
-    return results.published.merge(arms, on=keys)
 
 
 def _subplots(rows: int, columns: int, labels: int = 0) -> tuple[Figure, Any]:
