@@ -16,9 +16,9 @@ from typing import Any
 
 from pandas import DataFrame
 
-from ..experiments.arms import Arm
+from ..experiments.arms import STOP, Arm
 from .comparisons import arms_by_panel
-from .equal_loss import SIMPLICITY, STOPPING
+from .equal_loss import SIMPLICITY
 from .findings import (
     EQUAL,
     HIGHER,
@@ -140,7 +140,7 @@ def choose_speakers(evidence: Evidence) -> list[Speaker]:
         if is_over_weights(tested):
             speakers.append(_largest_weight(evidence, tested))
             continue
-        own = [arm for arm in tested if STOPPING not in arm.changes] or tested
+        own = [arm for arm in tested if STOP not in arm.changes] or tested
         speakers += [Speaker(arm, is_weight=False) for arm in own]
     return speakers
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..experiments.arms import Arm, arm_name
+from ..experiments.arms import Arm, name_of_values
 from .statistics import ARM, axis_values
 
 NAMES = {"weight_width": "SD", "accuracy": "acc", "rlct": "RLCT", "train_loss": "training loss"}
@@ -37,7 +37,7 @@ def is_grid(study: Sequence[Arm], axes: Sequence[str]) -> bool:
         study: the arms.
         axes: columns in which arms differ, in addition to these three.
     """
-    return not axes and all(arm.name == arm_name(arm.changes, {}) for arm in study)
+    return not axes and all(arm.name == name_of_values(arm.changes) for arm in study)
 
 
 def arm_columns(rows: pd.DataFrame, study: Sequence[Arm], axes: Sequence[str]) -> ArmColumns:

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 
 from pandas import DataFrame, Series
 
-from ..experiments.arms import Arm
+from ..experiments.arms import STOP, Arm, stop_arm
 from .comparisons import NOTHING, TEST, Comparison, arms_by_panel, compare, holm
 from .statistics import NAN, usable, values_by_arm
 
 SIMPLICITY = ("rlct", "weight_width")  # the measures that are compared at equal loss
-STOPPING = "stop_at_train_loss"
 STOPPED, CURVES, UNKNOWN = "stopped", "curves", ""
 
 
@@ -65,7 +64,7 @@ def compare_at_equal_loss(rows: DataFrame, curves: DataFrame, study: Sequence[Ar
         values = values_by_arm(rows, measure)
         followed = _Followed.of(curves, measure)
         for panel, arms in arms_by_panel(study).items():
-            judged = [arm for arm in arms if arm.name in present and STOPPING not in arm.changes]
+            judged = [arm for arm in arms if arm.name in present and STOP not in arm.changes]
             found = []
             for arm in judged:
                 stopped = stopped_arm(study, arm, present)
@@ -93,14 +92,9 @@ def compare_at_equal_loss(rows: DataFrame, curves: DataFrame, study: Sequence[Ar
 
 
 def stopped_arm(study: Sequence[Arm], arm: Arm, present: set[str]) -> str | None:
-    """Return the name of the finished arm that stops at this one's training loss, or None.
-
-    The setting names the arm, or the arm without its panel ("decay" for "h64-decay").
-    """
+    """Return the name of the finished arm that stops at this one's training loss, or None."""
     for other in study:
-        target = other.changes.get(STOPPING)
-        is_own = target is not None and (arm.name == target or arm.name.endswith(f"-{target}"))
-        if is_own and other.panel == arm.panel and other.name in present:
+        if stop_arm(other) == arm.name and other.name in present:
             return other.name
     return None
 

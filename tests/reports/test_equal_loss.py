@@ -77,7 +77,8 @@ def test_a_stopped_arm_of_another_panel_is_not_taken():
     for panel in ("h8", "h16"):
         for arm in NAMED[:2]:
             arms.append(Arm(f"{panel}-{arm.name}", arm.changes, panel, f"{panel}-baseline"))
-    arms.append(Arm("h8-early", NAMED[2].changes, "h8", "h8-baseline"))
+    stop = {"aux_weight": 0, "stop_at_train_loss": "h8-self-model"}
+    arms.append(Arm("h8-early", stop, "h8", "h8-baseline"))
     table = pd.concat([rows({0: [1.0, 2.0]}, arm=arm.name) for arm in arms]).assign(train_loss=0.1)
     found = compare_at_equal_loss(table, curves(), arms).set_index(["arm", "measure"])
     assert found.loc[("h8-self-model", "rlct"), "other"] == "h8-early"
