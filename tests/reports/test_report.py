@@ -21,7 +21,7 @@ from selfmod_hf.reports.table import Table, as_text
 
 @pytest.fixture(scope="module")
 def sweep(small_sweep, tmp_path_factory) -> Path:
-    """A sweep with attached and detached targets, of MNIST by name, with RLCTs that are ok but for one."""
+    """A sweep of version 0.1.0 with attached and detached targets, of MNIST by name, all RLCTs but one ok."""
     folder = shutil.copytree(small_sweep, tmp_path_factory.mktemp("both") / "sweep")
     for cell in sorted((folder / "cells").glob("h8-aw10-seed*")):
         shutil.copytree(cell, cell.with_name(cell.name.replace("aw10", "aw10-attached")))
@@ -29,11 +29,14 @@ def sweep(small_sweep, tmp_path_factory) -> Path:
         attached = "attached" in path.parent.name
         row = json.loads(path.read_text()) | {"hidden_size": 64, "task": "mnist", "detach_targets": not attached}
         row |= {"rlct_status": "diverged" if number == 0 else "ok", "accuracy": 0.9 - number / 100}
+        del row["arm"]
         path.write_text(json.dumps(row))
         curve = json.loads(path.with_name("curve.json").read_text())
-        keys = {name: row[name] for name in ("hidden_size", "task", "detach_targets")}
+        keys = {name: row[name] for name in ("hidden_size", "task", "detach_targets")} | {"arm": None}
         path.with_name("curve.json").write_text(json.dumps([point | keys for point in curve]))
         path.parent.rename(path.parent.with_name(path.parent.name.replace("h8", "h64")))
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(run | {"arms": [], "axes": []}))
     return folder
 
 
