@@ -30,7 +30,7 @@ def commands(page: str, name: str) -> list[list[str]]:
 def test_the_controls_train(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = commands("studies.md", "train")
-    assert len(found) == 2
+    assert len(found) == 3
     for command in found:
         assert main([*command, *FEW, f"--output_dir={tmp_path}/run"]) == 0
 

@@ -17,6 +17,8 @@ USED = {
     f"{TRAINER}_save_optimizer_and_scheduler": "self output_dir",
     f"{TRAINER}_load_from_checkpoint": "self resume_from_checkpoint model",
     f"{TRAINER}_load_best_model": "self",
+    f"{TRAINER}_init_training_state": "self max_steps num_update_steps_per_epoch num_train_epochs "
+    "resume_from_checkpoint trial",
     f"{TRAINER}_get_grad_norm": "self model grad_norm",
     f"{TRAINER}_clip_grad_norm": "self model",
     f"{TRAINER}create_accelerator_and_postprocess": "self",

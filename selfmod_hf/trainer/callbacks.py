@@ -18,6 +18,7 @@ from ..data import TensorData
 from ..stacking import chunk_ranges
 from .adapters import classifier_weight, has_adapter
 from .collated import CollatedData, collate
+from .member_figures import join_figures
 from .processes import is_sharded, share_state
 from .rlct import estimate_rlct
 
@@ -161,20 +162,23 @@ class RLCTsCallback(RLCTCallback):
             return
         self.trainer.gather_weights()  # every process runs some chains of every member
         population = self.trainer.population
-        at_once = self.at_once or len(population)
+        running = np.flatnonzero(self.trainer.stopping.reported()).tolist()
+        at_once = self.at_once or len(running)
         results: list[LLCResult] = []
-        for part in chunk_ranges(len(population), at_once):
-            models = [population.member(k) for k in part]
-            seeds = [population.members[k].seed for k in part]
+        for part in chunk_ranges(len(running), at_once):
+            members = [running[place] for place in part]
+            models = [population.member(k) for k in members]
+            seeds = [population.members[k].seed for k in members]
             results += estimate_rlct(models, self.data, members=seeds, device=args.device, **self.settings)
-        own = [_figures(results[k]) for k in self.trainer.shares.own]
+        rows = [_figures(result) for result in results]
+        names = [population.members[k].name for k in running]
         figures = {}
-        for name in own[0]:
-            values = [of_member[name] for of_member in own]
+        for name in rows[0]:
+            values = [row[name] for row in rows]
             figures[name] = np.array(values)
-        logs: dict[str, Any] = self.trainer.by_member(figures)
-        for member, result in zip(population.members, results, strict=True):
-            logs[f"rlct_status/{member.name}"] = result.status
+        logs: dict[str, Any] = join_figures(figures, names, [True] * len(names))
+        for name, result in zip(names, results, strict=True):
+            logs[f"rlct_status/{name}"] = result.status
         log_aside(self.trainer, control, logs)
 
 

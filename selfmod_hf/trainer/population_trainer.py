@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -21,14 +22,16 @@ from ..models import SelfModelingPreTrainedModel
 from ..models.losses_self_modeling import IGNORED_LABEL, classification_losses, self_modeling_losses
 from .callbacks import RLCTCallback, RLCTsCallback, WeightWidthCallback, WeightWidthsCallback
 from .checkpoints import State
+from .member_figures import Figures, divide_figures, join_figures
 from .member_optimizer import MemberOptimizer, clip_grad_norms
+from .member_stopping import MembersStopping
 from .outside_targets import OutsideTargets
 from .population import SelfModelingPopulation, is_shared
 from .processes import is_sharded
 from .same_training import check_population
 from .shares import MemberShares
-from .terms import TERMS, ByName, accuracy, each_member, means_over_labels
-from .terms_trainer import Figures, TrainedNetwork
+from .terms import TERMS, ByName, TermSums, accuracy, each_member, means_over_labels
+from .terms_trainer import TrainedNetwork
 from .trainer import Metrics, SelfModelingTrainer
 from .training_args import SelfModelingTrainingArguments, check_for_population
 
@@ -39,6 +42,9 @@ class PopulationTrainer(SelfModelingTrainer):
     Each member has its own order of samples, from its own seed, like a run alone. In logs and metrics,
     `accuracy/aw10-seed1` is one member's figure, and `accuracy` is the mean over members. The same holds for each loss
     and for `weight_width`. Gradient clipping is per-member (`max_grad_norm` is each member's own).
+
+    A member whose training was ended by a stopping rule keeps its weights. Later logs hold no figures of it, and the
+    means in them are over the other members.
 
     Under `accelerate launch` or `torchrun` each process trains its share of the members, with the complete batch size.
     The numbers are those of one process. Logs, checkpoints and, after `train`, `population` hold all members.
@@ -54,6 +60,7 @@ class PopulationTrainer(SelfModelingTrainer):
     model: SelfModelingPopulation
     optimizer: Any
     _forward_arguments: ClassVar[ByName] = {}  # a population gives a dict in any case
+    _stopping_class = MembersStopping
 
     def __init__(
         self,
@@ -132,6 +139,8 @@ class PopulationTrainer(SelfModelingTrainer):
     def by_member(self, figures: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Return figures of this process's members as means and values of all members.
 
+        In a training, members that have stopped are left out.
+
         Args:
             figures: name -> (members of this process,).
 
@@ -139,39 +148,32 @@ class PopulationTrainer(SelfModelingTrainer):
             name -> mean, name/member -> value.
         """
         parts = self.shares.gather(dict(figures))
-        means: dict[str, float] = {}
-        single: dict[str, float] = {}
+        joined = {}
         for name in figures:
             own = [part[name] for part in parts]
-            values = np.concatenate(own)  # (K,)
-            means[name] = float(values.mean())
-            for k, member in enumerate(self.population.members):
-                single[f"{name}/{member.name}"] = float(values[k])
-        return means | single
+            joined[name] = np.concatenate(own)  # (K,)
+        return join_figures(joined, self._member_names(), self.stopping.reported())
+
+    def _member_names(self) -> list[str]:
+        return [member.name for member in self.population.members]
 
     # ---- trained networks ----
 
     def networks(self) -> list[TrainedNetwork]:
         figures = self.figures_by_member()
         found = []
-        for k, member in enumerate(self.population.members):
+        for k, name in enumerate(self._member_names()):
             network = partial(self._network, k)
-            found.append(TrainedNetwork(network, figures[member.name]))
+            found.append(TrainedNetwork(network, figures[name], self.stopping.stop_of(k)))
         return found
 
     def figures_by_member(self) -> dict[str, Figures]:
-        """Return the logged figures of each member: its name -> epoch -> name -> value."""
-        found: dict[str, Figures] = {}
-        for member in self.population.members:
-            found[member.name] = {}
-        for epoch, logged in self.figures().items():
-            for figures in found.values():
-                figures[epoch] = {}
-            for name, value in logged.items():
-                figure, _, owner = name.rpartition("/")
-                if owner in found:
-                    found[owner][epoch][figure] = value
-        return found
+        """Return the logged figures of each member until its end: its name -> epoch -> name -> value."""
+        last_steps = {}
+        for k, name in enumerate(self._member_names()):
+            stop = self.stopping.stop_of(k)
+            last_steps[name] = math.inf if stop is None else stop.step
+        return divide_figures(self.state.log_history, last_steps)
 
     def _network(self, k: int) -> SelfModelingPreTrainedModel:
         return self.population.cpu().eval().member(k)
@@ -251,8 +253,8 @@ class PopulationTrainer(SelfModelingTrainer):
     def _targets_from(self, outside: OutsideTargets, inputs: dict[str, Any]) -> torch.Tensor:
         return outside.for_members(inputs, is_shared(inputs))
 
-    def _mean_terms(self) -> ByName:
-        sums, steps = self._term_sums.drain(self.state.global_step)
+    def mean_terms(self, term_sums: TermSums) -> ByName:
+        sums, steps = term_sums.drain(self.state.global_step)
         means = {}
         for name, total in sums.items():
             values = total.double().cpu().numpy()
@@ -270,6 +272,14 @@ class PopulationTrainer(SelfModelingTrainer):
         """
         share = added / len(self.model)
         return self.by_member(super()._figures(means, share, prefix))
+
+    def _logged_loss(self, loss: float, means: ByName, figures: ByName) -> float:
+        if all(self.stopping.reported()):
+            return loss
+        # that of transformers is of all members, and a subclass may have added to it
+        of_all = np.mean(self.stopping.values_of_all(self._total(means)))
+        added = float(loss - of_all)
+        return figures["loss"] + (added if math.isfinite(added) else 0.0)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
         """Return the number of labels in each member's batches of a step, (K,).

@@ -57,6 +57,10 @@ class TermSums(TrainerCallback):
     again too, or the logged terms do not add up to the logged loss. As a callback, this class knows when training
     begins.
 
+    Attributes:
+        sums: by the names of the terms.
+        since: the optimizer step at which they started.
+
     Example:
         >>> sums = TermSums()
         >>> sums.add({"classification_loss": torch.tensor(2.0)})
@@ -65,36 +69,40 @@ class TermSums(TrainerCallback):
     """
 
     def __init__(self) -> None:
-        self._sums: Tensors = {}
-        self._since = 0  # the step of the last log
+        self.sums: Tensors = {}
+        self.since = 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._sums = {}
-        self._since = state.global_step
+        self.restart(state.global_step)
+
+    def restart(self, step: int, sums: Tensors | None = None) -> None:
+        """Start again at a step, with sums of a checkpoint or with zero."""
+        self.sums = dict(sums or {})
+        self.since = step
 
     def add(self, terms: Tensors) -> None:
         """Add the terms of one micro-batch."""
         for name, term in terms.items():
-            before = self._sums.get(name, 0)
-            self._sums[name] = before + term
+            if name in self.sums:
+                term = self.sums[name].to(term) + term  # the sum of a checkpoint has another type
+            self.sums[name] = term
 
     def add_mean(self, step: int) -> None:
         """Add the mean of the previous terms, in place of an infinite or undefined loss.
 
         transformers does the same for the loss with `logging_nan_inf_filter`.
         """
-        steps = 1 + step - self._since
-        for name, total in self._sums.items():
-            self._sums[name] = total + total / steps
+        steps = 1 + step - self.since
+        for name, total in self.sums.items():
+            self.sums[name] = total + total / steps
 
     def drain(self, step: int) -> tuple[Tensors, int]:
         """Return the sums and their number of optimizer steps, and start again."""
-        sums = self._sums
-        steps = step - self._since
-        self._sums = {}
-        self._since = step
+        sums = self.sums
+        steps = step - self.since
+        self.restart(step)
         return sums, max(steps, 1)
 
 

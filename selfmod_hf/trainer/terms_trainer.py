@@ -13,12 +13,13 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from ..models.fields_self_modeling import INSIDE
 from ..models.losses_self_modeling import SelfModelingOutput, classification_losses, self_modeling_losses
+from .member_figures import Figures
 from .outside_targets import OutsideTargets
 from .processes import share_state
 from .pushing import PushingTrainer
+from .stopping import Stopping
+from .stopping_rules import Stop
 from .terms import TERMS, ByName, SampleTerms, Tensors, TermSums, means_over_labels
-
-Figures = dict[int, ByName]  # logged values by epoch
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,13 @@ class TrainedNetwork:
 
     Attributes:
         model: makes the network, on the CPU and in eval mode.
-        figures: its logged figures: epoch -> name -> value.
+        figures: its logged figures: epoch -> name -> value. They end where its training ended.
+        stop: where a stopping rule ended its training. None: no rule did.
     """
 
     model: Callable[[], Any]
     figures: Figures
+    stop: Stop | None = None
 
 
 class TermsTrainer(PushingTrainer):
@@ -39,11 +42,14 @@ class TermsTrainer(PushingTrainer):
 
     # A network may be configured to give tuples, but its terms are read by their names.
     _forward_arguments: ClassVar[dict[str, Any]] = {"return_dict": True}
+    _stopping_class: ClassVar[type[Stopping]] = Stopping
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._term_sums = TermSums()
         self.add_callback(self._term_sums)
+        self.stopping = self._stopping_class(self)
+        self.add_callback(self.stopping)
         self._step_terms: Tensors | None = None  # of the present micro-batch of the training
         self._own_loss: torch.Tensor | None = None  # of the present evaluated batch, before a subclass adds to it
         self._evaluated: SampleTerms | None = None  # of the present evaluated split
@@ -100,25 +106,27 @@ class TermsTrainer(PushingTrainer):
             # transformers adds the loss to the sum for its log under the same condition
             if self.args.logging_nan_inf_filter and not loss.isfinite():
                 self._term_sums.add_mean(self.state.global_step)
+                self.stopping.add_mean(self.state.global_step)
             else:
                 self._term_sums.add(self._step_terms)
+                self.stopping.add(self._step_terms)
         finally:
             self._step_terms = None
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            means = self._mean_terms()
+            means = self.mean_terms(self._term_sums)
             if means:
                 figures = self._figures(means)
-                figures["loss"] = logs["loss"]  # with the part of a subclass
+                figures["loss"] = self._logged_loss(logs["loss"], means, figures)
                 logs.update(figures)
         super().log(logs, start_time)
 
     def networks(self) -> list[TrainedNetwork]:
         """Return the trained network, or each member of a population in its order."""
         figures = self.figures()
-        return [TrainedNetwork(lambda: self.model.cpu().eval(), figures)]
+        return [TrainedNetwork(lambda: self.model.cpu().eval(), figures, self.stopping.stop_of(0))]
 
     def figures(self) -> Figures:
         """Return the logged figures of each epoch: epoch -> name -> value.
@@ -131,9 +139,13 @@ class TermsTrainer(PushingTrainer):
             of_epoch.update(entry)
         return figures
 
-    def _mean_terms(self) -> ByName:
-        """Return the mean of each term over the optimizer steps since the last log."""
-        sums, steps = self._term_sums.drain(self.state.global_step)
+    def _logged_loss(self, loss: float, means: ByName, figures: ByName) -> float:
+        """Return the loss for the log: that of transformers, with the part of a subclass."""
+        return loss
+
+    def mean_terms(self, term_sums: TermSums) -> ByName:
+        """Return the mean of each term over the optimizer steps of these sums, and let the sums start again."""
+        sums, steps = term_sums.drain(self.state.global_step)
         # Each process has summed its own samples. If it has divided by the count over all processes, then the sum over
         # processes is the mean. Else it is the mean of the processes' means.
         shares = self.args.world_size
@@ -175,6 +187,33 @@ class TermsTrainer(PushingTrainer):
             weighted[f"{prefix}weighted_{name}"] = weights[name] * mean
         loss = self._total(means) + added
         return {**raw, **weighted, f"{prefix}loss": loss}
+
+    # ---- stopping rules ----
+
+    def _init_training_state(
+        self,
+        max_steps: int,
+        num_update_steps_per_epoch: int,
+        num_train_epochs: int,
+        resume_from_checkpoint: str | None,
+        trial: Any,
+    ) -> tuple[int, int]:
+        """Begin like `Trainer._init_training_state`. If all networks of a checkpoint have stopped, no epoch is left."""
+        begun = super()._init_training_state(
+            max_steps,
+            num_update_steps_per_epoch,
+            num_train_epochs,
+            resume_from_checkpoint,
+            trial,
+        )
+        self.stopping.begin(resume_from_checkpoint)
+        if self.stopping.have_all_stopped:
+            return num_train_epochs, 0
+        return begun
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        self.stopping.save(output_dir)
 
     # ---- evaluation ----
 

@@ -156,7 +156,7 @@ class TrackerFigures(TrainerCallback):
         if not trackers:
             return
         model = self.trainer.accelerator.unwrap_model(kwargs["model"])
-        for name, weights in _final_weights(model).items():
+        for name, weights in self._final_weights(model).items():
             if weights.isfinite().all():  # a diverged run has no histogram
                 values = weights.flatten().float().cpu().numpy()
                 for tracker in trackers:
@@ -171,6 +171,19 @@ class TrackerFigures(TrainerCallback):
             for tracker in trackers:
                 image = activations_image(predicted, actual)
                 tracker.picture("activations", image, state.global_step)
+
+    def _final_weights(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the last layer's weights by the name of their histogram. Members that have stopped have none."""
+        if not isinstance(model, SelfModelingPopulation):
+            return {"classifier.weight": classifier_weight(model)}
+        trainer: Any = self.trainer
+        reported = trainer.stopping.reported()
+        stacked = model.stacked.get_parameter("classifier.weight").detach()  # (K, num_labels, F)
+        by_name = {}
+        for k, member, weight in zip(trainer.shares.own, model.members, stacked, strict=True):
+            if reported[k]:
+                by_name[f"classifier.weight/{member.name}"] = weight
+        return by_name
 
     def _activations(self, model: nn.Module) -> tuple[np.ndarray, np.ndarray | None]:
         """Return predicted and actual activations, (B, n) each. The training is not affected.
@@ -232,6 +245,10 @@ def hyperparameters(trainer: Any) -> dict[str, Setting]:
         value = getattr(config, name)
         if value != default:
             found[name] = value
+    for name in ("stop_at_train_loss", "early_stopping_patience"):
+        value = getattr(args, name)
+        if value is not None:
+            found[name] = value
     if trainer.task is not None:
         found["task"] = trainer.task.name
         found["data"] = trainer.task.train_data
@@ -243,17 +260,6 @@ def hyperparameters(trainer: Any) -> dict[str, Setting]:
     found["detach_targets"] = config.detach_targets
     found["seed"] = args.seed
     return found
-
-
-def _final_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return the last layer's weights by the name of their histogram."""
-    if not isinstance(model, SelfModelingPopulation):
-        return {"classifier.weight": classifier_weight(model)}
-    stacked = model.stacked.get_parameter("classifier.weight").detach()  # (K, num_labels, F)
-    by_name = {}
-    for member, weight in zip(model.members, stacked, strict=True):
-        by_name[f"classifier.weight/{member.name}"] = weight
-    return by_name
 
 
 def activations_image(predicted: np.ndarray, actual: np.ndarray) -> Figure:

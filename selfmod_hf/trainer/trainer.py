@@ -274,12 +274,16 @@ class SelfModelingTrainer(TermsTrainer):
         if self.model is not None and self.train_dataset is not None:  # a search builds a network for each trial
             check_before_training(self)
             check_targets(self)
+            self.stopping.check()
         self._num_parameters = None  # in a search each trial has its own network
         if trial is None:
             self._tracker_runs.begin(resumed=bool(resume_from_checkpoint))
         with _known_to_be_absent("lomo_optim"):
             forget_evaluation(self)
-            result = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+            try:
+                result = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+            finally:
+                self.stopping.is_training = False
         share_state(self)
         return result
 
