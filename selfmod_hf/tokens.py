@@ -10,6 +10,9 @@ from collections.abc import Sequence
 HIDDEN = "<hidden>"
 # as the Hub makes them: for users, for OAuth (with dots and underscores), for organizations
 _TOKEN = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|hf_oauth_[\w.-]{16,}|api_org_[A-Za-z0-9]{16,})\b")
+# in the URL of a database. A port is no password.
+_PASSWORD = re.compile(r"(\b[a-z][\w+.-]*://[^\s:/@]*:)(?!\d+/)\S*(?=@)", re.IGNORECASE)
+_PASSWORD_OPTION = re.compile(r"([?&]\w*password=)[^&\s]*", re.IGNORECASE)
 _FLAG = re.compile(r"(--[\w-]*token)(?:=(.*))?", re.DOTALL)  # --hub_token, --hub-token, with any value
 
 
@@ -31,7 +34,7 @@ def without_tokens(arguments: Sequence[str]) -> list[str]:
             value_is_next = value is None
             if value is not None:
                 hidden = f"{name}={HIDDEN}"
-        shown.append(_TOKEN.sub(HIDDEN, hidden))
+        shown.append(_by_form(hidden))
     return shown
 
 
@@ -57,4 +60,12 @@ def hide_tokens(text: str, arguments: Sequence[str] = ()) -> str:
     for token in sorted(known, key=len, reverse=True):
         if len(token) >= 4:
             text = text.replace(token, HIDDEN)
-    return _TOKEN.sub(HIDDEN, text)
+    return _by_form(text)
+
+
+def _by_form(text: str) -> str:
+    """Return a text without tokens and passwords of URLs."""
+    text = _TOKEN.sub(HIDDEN, text)
+    for pattern in (_PASSWORD, _PASSWORD_OPTION):
+        text = pattern.sub(rf"\1{HIDDEN}", text)
+    return text

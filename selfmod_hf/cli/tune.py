@@ -2,7 +2,8 @@
 
     selfmod tune --task digits --trials 40 --space aux_weight=0:20 hidden_sizes=16,32 learning_rate=0.01:0.2:log
 
-It takes every flag of `selfmod train` except for those that are searched. Workers on one `--output_dir` share it.
+It takes every flag of `selfmod train` except for those that are searched. Workers with one `--output_dir`, or with one
+`--storage`, share the trials.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from ..experiments.setting import setting
+from ..experiments.tune_settings import TuneSettings
 from ..files import read_yaml
 from . import train
 from .arguments import line_printer, note_unseen_classes, quieten, typed_values
@@ -21,27 +23,15 @@ if TYPE_CHECKING:
     from ..experiments.tuning_result import TuningResult
 
 
-@dataclass
-class TuneArguments:
+@dataclass(frozen=True)
+class TuneArguments(TuneSettings):
     """Flags of the search. Every flag of `selfmod train` holds for all trials."""
 
-    space: list[str] | None = setting(
+    space: list[str] | None = setting(  # type: ignore[assignment]
         "NAME=RANGE ..., or a YAML or JSON file of them. NAME: a flag of `selfmod train` that decides the network, its "
         "training samples or its training. RANGE: LOW:HIGH, LOW:HIGH:log, or choices A,B,C (entries of a list joined "
         "by - if they are integers, else by +). Default: aux_weight=0:20."
     )
-    trials: int = setting("Trials of the tuning, over all workers.", 40)
-    stack: int = setting(
-        "Trials of equal shape and data that train as one population; 1: one at a time.",
-        8,
-    )
-    give_up_below: float = setting(
-        "Prune a trial whose accuracy, half-way or at the end, is below this share of the way from chance to the best.",
-        0.5,
-    )
-    keep_accuracy: float = setting("The best trial has the lowest RLCT within this of the best accuracy.", 0.01)
-    num_chains: int | None = setting("Chains of each RLCT; default: the preset's.")
-    num_draws: int | None = setting("Draws of each chain; default: the preset's.")
 
 
 def flag_classes() -> tuple[type, ...]:
@@ -55,7 +45,7 @@ def run(argv: Sequence[str]) -> None:
     Raises:
         UsageError: unusable input, before any training.
     """
-    from ..experiments.tune import Tuner, TuneSettings
+    from ..experiments.tune import Tuner
 
     typed = typed_values(train.parser("tune", TuneArguments), argv)
     own = {}

@@ -33,9 +33,11 @@ class SharedFolder:
         study_name: of the study in the storage.
         storage: Optuna's.
         groups: folder of the groups' checkpoints.
+        waits: whether a worker without work waits for the groups of the others.
     """
 
     study_name = "tune"
+    waits = False
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

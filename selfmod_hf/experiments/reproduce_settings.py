@@ -11,7 +11,7 @@ from ..errors import InputError
 from .run_settings import RunSettings
 from .setting import Values, check_types, setting
 from .sweep_settings import SweepSettings
-from .tune import TuneSettings
+from .tune_settings import TuneSettings
 
 SCALES = ("quick", "full")
 

@@ -79,11 +79,10 @@ def as_run_fields(parameters: Values) -> dict[str, Any]:
     >>> as_run_fields({"aux_weight": 2.0, "hidden_sizes": "32-16"})
     {'aux_weight': 2.0, 'hidden_sizes': [32, 16]}
     """
-    found = dict(parameters)
-    for name, value in parameters.items():
+    found = {}
+    for name, value in sorted(parameters.items()):  # a database returns them in any order
         kind = KINDS[name]
-        if kind.is_list:
-            found[name] = kind.read_list(value)
+        found[name] = kind.read_list(value) if kind.is_list else value
     return found
 
 

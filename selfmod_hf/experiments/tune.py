@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,50 +18,14 @@ from ..trainer import SelfModelingTrainer, estimate_rlct
 from ..trainer.checkpoints import newest_complete_checkpoint
 from .folder_names import check_output_dir
 from .run_settings import RunSettings
-from .setting import Say, Values, check_names, check_types
+from .setting import Say, Values, check_names
 from .trial_networks import TrialNetworks
+from .tune_settings import DEFAULT_SPACE, TuneSettings
 from .tuning_result import TuningResult
 
 if TYPE_CHECKING:
+    from .shared_database import SharedDatabase
     from .tuning import Group, Measured, Tuning
-
-DEFAULT_SPACE = {"aux_weight": "0:20"}
-
-
-@dataclass(frozen=True)
-class TuneSettings:
-    """How a tuning searches.
-
-    Attributes:
-        space: range of each searched parameter. See `parse_space`.
-        trials: number of trials, over all workers.
-        stack: trials of equal shape and data in one population. 1: one at a time.
-        give_up_below: a trial is pruned if its accuracy, half-way or at the end, is below this share of the way from
-            chance to the best. 0: no trial is.
-        keep_accuracy: the best trial has the lowest RLCT within this of the best accuracy.
-        num_chains: chains of each RLCT. None: the preset's.
-        num_draws: draws of each chain. None: the preset's.
-
-    Raises:
-        InputError: a value of another type than its field, or a number outside its range.
-    """
-
-    space: Values = field(default_factory=lambda: dict(DEFAULT_SPACE))
-    trials: int = 40
-    stack: int = 8
-    give_up_below: float = 0.5
-    keep_accuracy: float = 0.01
-    num_chains: int | None = None
-    num_draws: int | None = None
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("trials", "stack"):
-            if getattr(self, name) < 1:
-                raise InputError(name, getattr(self, name), "allowed are integers of at least 1")
-        for name in ("give_up_below", "keep_accuracy"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(name, getattr(self, name), "allowed are numbers from 0 to 1")
 
 
 def tune(
@@ -141,6 +104,7 @@ class Tuner:
         self.data = self.networks.check()
         self.sampling = self._sampling()
         folder = Path(output_dir or f"runs/tune-{base.task.name.replace('/', '--')}")
+        shared = _shared_database(settings.storage, folder)
         kept = {"train": base.result_fields(), "sampling": self.sampling, "give_up_below": settings.give_up_below}
         network = base.network
         if not network.detach_targets:
@@ -155,6 +119,7 @@ class Tuner:
             chance=1 / len(self.data.label_names),
             member={"aux_weight": network.aux_weight, "detach_targets": network.detach_targets},
             seed=base.training.seed,
+            shared=shared,
         )
 
     def _sampling(self) -> dict[str, Any]:
@@ -208,6 +173,18 @@ class Tuner:
     def _estimate(self, train: TensorData, models: Sequence[Any], seeds: Sequence[int]) -> Sequence[Any]:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return estimate_rlct(models, train, members=list(seeds), device=device, **self.sampling)
+
+
+def _shared_database(url: str | None, folder: Path) -> SharedDatabase | None:
+    """Return the database of a tuning, or None for a journal in the folder."""
+    if url is None:
+        return None
+    from .shared_database import SharedDatabase  # it needs optuna
+
+    if (folder / "journal.log").is_file():
+        problem = "holds a tuning with a journal of its own; take another folder with `storage`"
+        raise InputError("output_dir", str(folder), problem)
+    return SharedDatabase(url, folder)
 
 
 class _GiveUp(TrainerCallback):

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState, create_trial
 
 from ..errors import InputError
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
 ACCURACIES = ("half_way", "accuracy")  # test accuracy after half of the epochs, and at the end
 UNUSABLE = ("not_at_minimum", "diverged")  # RLCTs
+WAIT = 2.0  # seconds until a worker looks for work again
 
 Claim: TypeAlias = tuple[str, Values, AbstractContextManager[Any]]  # a group's name, content and lock
 
@@ -156,11 +159,16 @@ class Tuning:
     def work(self, num_trials: int) -> Iterator[tuple[Path, Group]]:
         """Yield groups to run until there are so many trials, those of killed workers first.
 
-        Each group stays locked until the next one is yielded.
+        Each group stays locked until the next one is yielded. With a database a worker waits for the unfinished groups
+        of the others, because they may be killed.
         """
         while True:
             with self.shared.lock():
                 found = self._orphan() or self._new_group(num_trials)
+                others_work = found is None and bool(self.shared.open_groups())
+            if others_work and self.shared.waits:
+                time.sleep(WAIT)
+                continue
             if found is None:
                 return
             name, content, lock = found
@@ -315,13 +323,15 @@ class Tuning:
             facts["rlct_preset"] = rlct.settings.preset
         (frozen,) = (trial for trial in self._trials() if trial.number == number)
         trial = Trial(self.study, frozen._trial_id)  # also of a killed worker
-        for name, value in plain(facts).items():
-            trial.set_user_attr(name, value)
-        if hopeless is not None or rlct is None:
-            self.study.tell(number, state=TrialState.PRUNED)
-        else:
-            values = [measured.accuracy, rlct.llc, measured.weight_width]
-            self.study.tell(number, values)
+        state, values = TrialState.PRUNED, None
+        if hopeless is None and rlct is not None:
+            state, values = TrialState.COMPLETE, [measured.accuracy, rlct.llc, measured.weight_width]
+        try:
+            for name, value in plain(facts).items():
+                trial.set_user_attr(name, value)
+            self.study.tell(number, values, state, skip_if_finished=True)
+        except UpdateFinishedTrialError:
+            pass  # another worker took over this group, because the connection with its lock was lost
 
     # ---- results ----
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import to_json, write_figure, write_file
+from .setting import Values
 from .trial_parameters import as_run_fields
 
 if TYPE_CHECKING:
@@ -102,8 +103,8 @@ class TuningResult:
             entry = {
                 "trial": trial.number,
                 "state": trial.state.name.lower(),
-                "parameters": trial.params,
-                **trial.user_attrs,
+                "parameters": in_order(trial.params),
+                **in_order(trial.user_attrs),
             }
             everything.append(entry)
         write_file(folder / "trials.json", to_json(everything))
@@ -119,7 +120,7 @@ class TuningResult:
         """Return a trial's entry of pareto.json."""
         entry: dict[str, Any] = {"trial": trial.number}
         entry |= zip(OBJECTIVES, trial.values, strict=True)
-        entry["parameters"] = trial.params
+        entry["parameters"] = in_order(trial.params)
         measures = trial.user_attrs
         for name in NOTED:
             entry[name] = measures.get(name)
@@ -155,6 +156,11 @@ def _plot_trials(axis: Any, trials: Sequence[FrozenTrial], column: int, **style:
     measures = [trial.values[column] for trial in trials]
     accuracies = [trial.values[0] for trial in trials]
     axis.plot(measures, accuracies, "o", **style)
+
+
+def in_order(values: Values) -> dict[str, Any]:
+    """Return values sorted by name, because a database returns them in any order."""
+    return dict(sorted(values.items()))
 
 
 def count_states(trials: Sequence[FrozenTrial]) -> dict[str, int]:
