@@ -1,18 +1,21 @@
 """Side-by-side measurements, each a table printed from one run: `python scripts/benchmark.py trainer`.
 
-Sub-commands: trainer, llc, ground_truth, population, scaling, cifar10, imdb. Figures belong in LOG.md with the
+Sub-commands: trainer, llc, ground_truth, population, scaling, cifar10, imdb, report. Figures belong in LOG.md with the
 kind of machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 
@@ -663,6 +666,74 @@ def text_pipeline(args: argparse.Namespace, config: Any) -> float:
     return time.perf_counter() - start
 
 
+# ------------------------------------------------------------------------------------- report
+
+
+def benchmark_report(args: argparse.Namespace) -> None:
+    """Size of report.html of a made-up study, and seconds until its figures respond in headless Chromium."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' folders and browser
+    from selfmod_hf.experiments.folder import SweepFolder
+    from selfmod_hf.reports.html_report import write_html_report
+    from selfmod_hf.reports.sweep_results import read_results
+    from selfmod_hf.reports.sweep_tables import sweep_tables
+    from tests.reports.folders import grid, write_study
+
+    seeds = range(1, args.networks // args.arms + 1)
+    arms = grid(aux_weight=[0.0, *(float(2**power) for power in range(args.arms - 1))])
+    folder = Path(tempfile.mkdtemp())
+    write_study(folder, arms, seeds, epochs=args.epochs, draws=args.draws)
+    start = time.perf_counter()
+    results = read_results(SweepFolder(folder))
+    tables = sweep_tables(results)
+    computed = time.perf_counter()
+    page = folder / "report.html"
+    write_html_report(results, tables, page)
+    written = time.perf_counter()
+    starts = [start_of_page(page) for _ in range(args.repeats)]
+    rows = [
+        ("a figure responds to the mouse", statistics.median(responds for responds, _ in starts)),
+        ("all figures drawn", statistics.median(drawn for _, drawn in starts)),
+        ("(statistics and tables computed)", computed - start),
+        ("(page written)", written - computed),
+    ]
+    megabytes = page.stat().st_size / 1e6
+    title = (
+        f"report.html, {len(results.rows):,} networks, {args.arms} arms: {megabytes:.2f} MB; median of {args.repeats}"
+    )
+    print_table(title, rows, "seconds")
+    print(f"\nslowest start: {max(responds for responds, _ in starts):.2f} s, all {max(d for _, d in starts):.2f} s")
+    print(f"load of the machine, one minute: {os.getloadavg()[0]:.1f}")
+
+
+def start_of_page(page: Path) -> tuple[float, float]:
+    """Seconds from opening a page in a new browser until a figure shows the mark below the mouse, and until all are
+    drawn."""
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    from tests.browser import headless_chromium, open_page, wait_for
+
+    browsers = headless_chromium()
+    browser = next(browsers)
+    open_page(browser, page.as_uri())
+    wait_for(browser, "return document.documentElement.dataset.readyAfter")
+    right, down = browser.execute_script(TO_A_MARK)
+    ActionChains(browser).move_by_offset(right, down).perform()
+    wait_for(browser, "return document.querySelector('#rlct .hoverlayer').textContent")
+    responds = browser.execute_script("return performance.now()")
+    drawn = float(wait_for(browser, "return document.documentElement.dataset.drawnAfter"))
+    next(browsers, None)  # closes it
+    return responds / 1000, drawn / 1000
+
+
+# pixels from the corner of the page to the first network of the first figure, brought into view
+TO_A_MARK = """
+const plot = document.getElementById("rlct");
+plot.scrollIntoView({block: "center"});
+const box = plot.getBoundingClientRect(), { xaxis, yaxis, _size } = plot._fullLayout, { x, y } = plot.data[0];
+return [Math.round(box.x + _size.l + xaxis.l2p(x[0])), Math.round(box.y + _size.t + yaxis.l2p(y[0]))];
+"""
+
+
 def timed(run: Callable[[], Any]) -> float:
     start = time.perf_counter()
     run()
@@ -705,6 +776,13 @@ def main() -> None:
     cifar10.add_argument("--steps", type=int, default=4)
     cifar10.add_argument("--repeats", type=int, default=3)
     cifar10.set_defaults(run=benchmark_cifar10)
+    report = commands.add_parser("report", help=benchmark_report.__doc__)
+    report.add_argument("--networks", type=int, default=1000)
+    report.add_argument("--arms", type=int, default=20)
+    report.add_argument("--epochs", type=int, default=50)
+    report.add_argument("--draws", type=int, default=200)
+    report.add_argument("--repeats", type=int, default=5)
+    report.set_defaults(run=benchmark_report)
     imdb = commands.add_parser("imdb", help=benchmark_imdb.__doc__)
     imdb.add_argument("--members", nargs="*", type=int, default=[3])
     imdb.add_argument("--pipeline_samples", type=int, default=6400)

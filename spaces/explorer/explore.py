@@ -120,6 +120,8 @@ def facts(repo: str, name: str) -> str:
     config = open_network(repo, name).model.config
     layers = ", ".join(f"`{layer}`" for layer in config.target_layers) or "none"
     parts = [f"hidden layers {config.hidden_sizes}", f"predicts {layers}", f"AW {config.aux_weight:g}"]
+    if differ_by_arm(results(repo)):
+        parts.insert(0, f"arm {row['arm']}")
     known = {"accuracy": "accuracy", "weight_width": "weight width"}
     parts += [f"{label} {row[key]:.4f}" for key, label in known.items() if key in row]
     value, error = (float("nan" if pd.isna(row[key]) else row[key]) for key in ("rlct", "rlct_standard_error"))
@@ -235,39 +237,59 @@ def activations_figure(answer: Answer) -> go.Figure:
 
 
 def siblings_figure(repo: str, name: str) -> go.Figure:
-    """RLCT against the self-model's weight: the networks of the same repository whose RLCTs are comparable."""
+    """RLCTs of the same repository that are comparable, over the self-model's weight, or by arm where arms have names."""
     table, this = results(repo), row_of(repo, name)
     if "aux_weight" not in table:  # a repository of one model
         config = open_network(repo, name).model.config
         table = table.assign(aux_weight=config.aux_weight, hidden_size=(config.hidden_sizes or [0])[-1])
-        this = table.iloc[0]
     for column in COMPARABLE:
         if column in table:
             table = table[table[column] == this[column]]
-    weights = sorted(table["aux_weight"].unique())
+    by_arm = differ_by_arm(table)
+    table = places(table, by_arm)
     figure = go.Figure(layout=PLAIN)
-    sizes = sorted(table["hidden_size"].unique())
-    for index, size in enumerate(sizes):
-        own = table[table["hidden_size"] == size]
-        beside = (index - (len(sizes) - 1) / 2) * 0.8 / max(1, len(sizes))  # widths side by side
+    for index, (group, own) in enumerate(table.groupby("group", sort=False)):
         color = qualitative.Plotly[index % len(qualitative.Plotly)]
         symbols = ["circle" if status == "ok" else "circle-open" for status in own["rlct_status"]]
         figure.add_scatter(
-            x=[weights.index(weight) + beside for weight in own["aux_weight"]], y=own["rlct"], name=f"h = {size}",
-            mode="markers", customdata=own[["network", "rlct_status"]],
+            x=own["x"], y=own["rlct"], name=group, mode="markers", customdata=own[["network", "rlct_status"]],
             marker={"color": color, "size": 8, "symbol": symbols},
             hovertemplate="%{customdata[0]}<br>RLCT %{y:.2f} (%{customdata[1]})<extra></extra>",
         )  # fmt: skip
-        if size == this["hidden_size"]:
-            at = weights.index(this["aux_weight"]) + beside
+    at = table[table["network"] == name]["x"]
     figure.add_scatter(
-        x=[at], y=[this["rlct"]], name="this network", mode="markers", hoverinfo="skip",
+        x=at, y=[this["rlct"]], name="this network", mode="markers", hoverinfo="skip",
         marker={"color": "rgba(0,0,0,0)", "size": 18, "symbol": "circle", "line": {"color": "#e4572e", "width": 3}},
         error_y={"array": [this["rlct_standard_error"]], "color": "#e4572e"},
     )  # fmt: skip
     hollow = "; hollow: not ok" if (table["rlct_status"] != "ok").any() else ""
     title = f"RLCT among {len(table)} networks<br><sub>nβ {this['nbeta']:.1f}; bar: standard error{hollow}</sub>"
-    figure.update_layout(title=title, legend={"orientation": "h", "y": -0.25})
-    ticks = {"tickvals": list(range(len(weights))), "ticktext": [f"{weight:g}" for weight in weights]}
-    figure.update_xaxes(title="weight of the self-modeling loss (AW)", **GRID, **ticks)
+    figure.update_layout(title=title, legend={"orientation": "h", "y": -0.25}, showlegend=not by_arm)
+    labels = list(table.sort_values("place")["label"].unique())
+    ticks = {"tickvals": list(range(len(labels))), "ticktext": labels, "automargin": True}
+    figure.update_xaxes(title="" if by_arm else "weight of the self-modeling loss (AW)", **GRID, **ticks)
     return figure.update_yaxes(title="RLCT", **GRID)
+
+
+def differ_by_arm(table: pd.DataFrame) -> bool:
+    """Whether arms differ in more than width, weight and kind of targets, so that their names are needed."""
+    if "arm" not in table:
+        return False
+    keys = [name for name in ("hidden_size", "aux_weight", "detach_targets") if name in table]
+    return bool(table.groupby(keys, dropna=False)["arm"].nunique().max() > 1 or table["hidden_size"].isna().any())
+
+
+def places(table: pd.DataFrame, by_arm: bool) -> pd.DataFrame:
+    """Where each network stands: its place on the axis, the label there, its group, and x, groups side by side."""
+    if by_arm:
+        table = table.assign(label=table["arm"], group="networks")
+        order = list(table["arm"].unique())
+    else:
+        weights = table["aux_weight"].map("{:g}".format)
+        table = table.assign(label=weights, group="h = " + table["hidden_size"].astype(str))
+        table = table.sort_values("hidden_size", kind="stable")
+        order = sorted(weights.unique(), key=float)
+    place = table["label"].map(order.index)
+    groups = list(table["group"].unique())
+    beside = table["group"].map(groups.index) - (len(groups) - 1) / 2
+    return table.assign(place=place, x=place + beside * 0.8 / len(groups))

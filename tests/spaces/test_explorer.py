@@ -26,10 +26,12 @@ from selfmod_hf import (
 from selfmod_hf.complexity import LLCResult
 from selfmod_hf.data import ImagePreprocessing, basic_english_tokenizer
 from selfmod_hf.errors import InputError
+from selfmod_hf.experiments.folder import SweepFolder
 from selfmod_hf.hub.upload import Target
 from selfmod_hf.reports.on_hub import push_sweep
 from tests.browser import open_page, requested, wait_for
 from tests.hub.test_records import get_other_weights
+from tests.reports.folders import controls, grid, write_study
 
 SPACE = Path(__file__).resolve().parents[2] / "spaces" / "explorer"
 NETWORK = "h8-aw10-seed2"
@@ -127,6 +129,30 @@ def test_other_settings_are_not_compared(explore, small_sweep, monkeypatch):
     monkeypatch.setattr(explore, "results", lambda repo: table)
     points, _ = explore.siblings_figure(str(small_sweep), NETWORK).data
     assert list(points.y) == list(table["rlct"][1:])
+
+
+def test_a_study_of_named_arms_is_shown_by_arm(explore, tmp_path):
+    arms = controls()
+    folder = write_study(tmp_path, arms, [1, 2], not_ok=["shuffled-seed2"])
+    SweepFolder(folder).write_tables()
+    name = "last-layer-decay-seed2"
+    points, this = explore.siblings_figure(str(folder), name).data
+    figure = explore.siblings_figure(str(folder), name)
+    assert set(figure.layout.xaxis.ticktext) == {arm.name for arm in arms}
+    assert figure.layout.xaxis.ticktext[int(this.x[0])] == "last-layer-decay"
+    assert this.y[0] == explore.row_of(str(folder), name)["rlct"]
+    assert len(points.y) == 24
+    assert list(points.marker.symbol).count("circle-open") == 1
+
+
+def test_a_study_of_widths_and_weights_is_shown_by_weight(explore, tmp_path):
+    arms = grid(hidden_sizes=[[8], [16]], aux_weight=[0.0, 1.0, 10.0])
+    folder = write_study(tmp_path, arms, [1, 2])
+    SweepFolder(folder).write_tables()
+    narrow, wide, this = explore.siblings_figure(str(folder), "h16-aw10-seed1").data
+    assert (narrow.name, wide.name) == ("h = 8", "h = 16")
+    assert sorted(set(narrow.x)) == [-0.2, 0.8, 1.8]
+    assert list(this.x) == [2.2]
 
 
 def test_figures_of_other_weights_are_not_shown(explore, small_sweep, small_model, tmp_path):
