@@ -28,8 +28,6 @@ from .panels import (
     draw_over_widths,
     draw_published,
     label_arms,
-    means_of_arms,
-    means_of_epochs,
 )
 from .study_layout import StudyLayout
 from .sweep_results import SweepResults
@@ -50,44 +48,40 @@ class Drawn:
 
     Attributes:
         results: of the study.
-        layout: places of the arms.
-        measures: names of the further measures.
-        means: from `means_of_arms`.
-        epochs: from `means_of_epochs`.
-        published: the paper's values by arm and measure, from `compare_with_published`.
         colors: by label.
         panels: names of the panels that are drawn.
         left_out: number of panels that are not drawn.
     """
 
     results: SweepResults
-    layout: StudyLayout
-    measures: list[str]
-    means: DataFrame
-    epochs: DataFrame
-    published: DataFrame
     colors: Colors
     panels: list[str]
     left_out: int
+
+    @property
+    def layout(self) -> StudyLayout:
+        """Return the places of the arms."""
+        return self.results.layout
 
     def rows(self, panel: str) -> DataFrame:
         """Return the networks of a panel with their places."""
         return self.layout.on(self.results.rows, panel)
 
-    def means_on(self, panel: str, measure: str) -> DataFrame:
+    def means(self, panel: str, measure: str) -> DataFrame:
         """Return the means of a measure in a panel with their places."""
-        means = self.means[self.means["measure"] == measure]
-        return self.layout.on(means, panel)
+        return self._on(self.results.arms, panel, measure)
 
-    def published_on(self, panel: str, measure: str) -> DataFrame:
+    def published(self, panel: str, measure: str) -> DataFrame:
         """Return the paper's values of a measure in a panel with their places."""
-        published = self.published[self.published["measure"] == measure]
-        return self.layout.on(published[["arm", "published"]], panel)
+        return self._on(self.results.published, panel, measure)
 
-    def epochs_on(self, panel: str, measure: str) -> DataFrame:
+    def epochs(self, panel: str, measure: str) -> DataFrame:
         """Return the means over epochs of a measure in a panel with their places."""
-        epochs = self.epochs[self.epochs["measure"] == measure]
-        return self.layout.on(epochs, panel)
+        return self._on(self.results.epochs, panel, measure)
+
+    def _on(self, table: DataFrame, panel: str, measure: str) -> DataFrame:
+        own = table[table["measure"] == measure]
+        return self.layout.on(own, panel)
 
 
 def draw_figures(results: SweepResults, output: Path) -> list[Path]:
@@ -107,8 +101,8 @@ def sweep_figures(results: SweepResults) -> dict[str, Figure]:
     figures["arms"] = over_arms(drawn, MAIN)
     figures["training_loss"] = over_loss(drawn)
     figures["epochs"] = over_epochs(drawn)
-    if drawn.measures:
-        figures["measures"] = over_arms(drawn, drawn.measures)
+    if results.further_measures:
+        figures["measures"] = over_arms(drawn, results.further_measures)
     learned = results.rows[~results.rows["at_chance"]]
     if not learned.empty:
         figures["weights"] = weight_distributions(drawn, learned, results.folder)
@@ -117,22 +111,9 @@ def sweep_figures(results: SweepResults) -> dict[str, Figure]:
 
 def prepare(results: SweepResults) -> Drawn:
     """Return all that the figures of a study share."""
-    layout = results.layout
-    measures = [] if results.run is None else list(results.run.measures)
-    means = means_of_arms(results.rows, [*MAIN, *measures])
-    followed = [measure for measure in MAIN if measure in results.curves]
-    epochs = means_of_epochs(results.curves, followed)
-    return Drawn(
-        results,
-        layout,
-        measures,
-        means,
-        epochs,
-        results.published,
-        colors_of(layout),
-        layout.panels[:MAX_PANELS],
-        max(0, len(layout.panels) - MAX_PANELS),
-    )
+    panels = results.layout.panels
+    left_out = max(0, len(panels) - MAX_PANELS)
+    return Drawn(results, colors_of(results.layout), panels[:MAX_PANELS], left_out)
 
 
 def _subplots(rows: int, columns: int, labels: int = 0) -> tuple[Figure, Any]:
@@ -205,9 +186,9 @@ def over_arms(drawn: Drawn, measures: Sequence[str]) -> Figure:
     """
     figure, places = _subplots_of(measures, drawn.panels, len(drawn.layout.labels))
     for axis, panel, measure in places:
-        means = drawn.means_on(panel, measure)
+        means = drawn.means(panel, measure)
         draw_over_arms(axis, drawn.rows(panel), means, measure, drawn.colors)
-        draw_published(axis, drawn.published_on(panel, measure), measure)
+        draw_published(axis, drawn.published(panel, measure), measure)
         label_arms(axis, drawn.layout)
         axis.set_title(panel, fontsize=9)
     _title(figure, drawn, "bars: 95 % t intervals; hollow: RLCT not ok")
@@ -224,7 +205,7 @@ def over_loss(drawn: Drawn) -> Figure:
     curves = drawn.results.curves
     for axis, panel, measure in places:
         own = drawn.rows(panel)
-        means = concat([drawn.means_on(panel, measure), drawn.means_on(panel, "train_loss")])
+        means = concat([drawn.means(panel, measure), drawn.means(panel, "train_loss")])
         baselines = own[own["is_baseline"]]["arm"]
         curve = baseline_curve(curves[curves["arm"].isin(baselines)], list(COMPLEXITY))
         draw_over_loss(axis, own, means, curve, measure, drawn.colors)
@@ -239,11 +220,11 @@ def over_epochs(drawn: Drawn) -> Figure:
 
     Bands are 95 % t intervals. RLCTs of another status than "ok" are left out.
     """
-    measures = list(dict.fromkeys(drawn.epochs["measure"]))
+    measures = list(dict.fromkeys(drawn.results.epochs["measure"]))
     figure, axes = _subplots(len(drawn.panels), len(measures))
     for panel, row in zip(drawn.panels, axes, strict=True):
         for measure, axis in zip(measures, row, strict=True):
-            draw_epochs(axis, drawn.epochs_on(panel, measure), measure, drawn.colors)
+            draw_epochs(axis, drawn.epochs(panel, measure), measure, drawn.colors)
             axis.set_title(panel, fontsize=9)
     _legend(figure, axes[0, 0], drawn)
     _title(figure, drawn, "means over seeds; bands: 95 % t intervals")
@@ -308,18 +289,18 @@ def figure_2(drawn: Drawn) -> Figure:
     widest = max(rows, key=lambda panel: rows[panel]["hidden_size"].max())
     everything = concat(rows.values(), ignore_index=True)
     first, *others = axes.flat
-    draw_epochs(first, drawn.epochs_on(widest, "weight_width"), "weight_width", drawn.colors)
+    draw_epochs(first, drawn.epochs(widest, "weight_width"), "weight_width", drawn.colors)
     first.set_title(f"h = {rows[widest]['hidden_size'].max()}", fontsize=9)
     first.legend(title=drawn.layout.title, fontsize=7, title_fontsize=7)
     for axis, measure in zip(others, PUBLISHED, strict=True):
         if len(rows) == 1:
-            means = drawn.means_on(widest, measure)
+            means = drawn.means(widest, measure)
             draw_over_arms(axis, everything, means, measure, drawn.colors)
-            draw_published(axis, drawn.published_on(widest, measure), measure)
+            draw_published(axis, drawn.published(widest, measure), measure)
             label_arms(axis, drawn.layout)
         else:
-            means = concat([drawn.means_on(panel, measure) for panel in drawn.panels])
-            published = drawn.published[drawn.published["measure"] == measure]
+            means = concat([drawn.means(panel, measure) for panel in drawn.panels])
+            published = concat([drawn.published(panel, measure) for panel in drawn.panels])
             means = means.merge(published[["arm", "published"]], on="arm", how="left")
             draw_over_widths(axis, everything, means, measure, drawn.colors)
     _title(figure, drawn, "bars: 95 % t intervals; x: published")
@@ -346,11 +327,11 @@ def targets_compared(drawn: Drawn, kinds: dict[bool, list[str]]) -> Figure:
                 for other in kinds[detached]:
                     own = drawn.rows(other)
                     if own["hidden_size"].iloc[0] == width:
-                        draw_over_arms(axis, own, drawn.means_on(other, measure), measure, colors)
+                        draw_over_arms(axis, own, drawn.means(other, measure), measure, colors)
                         axis.plot([], [], "D", color=color, label=name)
                         limits += axis.get_ylim()
             axis.set_ylim(min(limits), max(limits))
-            draw_published(axis, drawn.published_on(panel, measure), measure)
+            draw_published(axis, drawn.published(panel, measure), measure)
             label_arms(axis, drawn.layout)
             axis.set_title(f"h = {width}", fontsize=9)
     axes[0, 0].legend(fontsize=7)

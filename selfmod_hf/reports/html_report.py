@@ -61,7 +61,7 @@ def write_html_report(results: SweepResults, tables: Mapping[str, Table], path: 
         .get_template("report.html.jinja")
         .render(
             title=f"Self-modeling networks on {results.task}",
-            answer=getattr(results, "answer", ""),
+            answer=results.answer,
             summary=_summary(drawn),
             setting=results.setting,
             version=__version__,
@@ -70,10 +70,10 @@ def write_html_report(results: SweepResults, tables: Mapping[str, Table], path: 
             all_panels=len(panels) * len(drawn.layout.labels) <= SIDE_BY_SIDE,
             at_a_glance=_titles(MAIN),
             against_loss=_titles(COMPLEXITY),
-            measures=_titles([*MAIN, *drawn.measures]),
-            first_choice=next(iter(drawn.measures), "accuracy"),
-            first_axis="" if drawn.measures else "train_loss",
-            followed=_titles(dict.fromkeys(drawn.epochs["measure"])),
+            measures=_titles([*MAIN, *results.further_measures]),
+            first_choice=next(iter(results.further_measures), "accuracy"),
+            first_axis="" if results.further_measures else "train_loss",
+            followed=_titles(dict.fromkeys(results.epochs["measure"])),
             axis=drawn.layout.title,
             networks=[{"name": row["name"], "arm": row["arm"]} for row in networks],
             trace_note=_trace_note(data["networks"]),

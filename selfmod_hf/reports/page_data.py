@@ -12,11 +12,9 @@ from pandas import DataFrame
 
 from ..complexity import LLCResult
 from ..complexity.weight_width import histogram
-from ..experiments.arms import network_name
 from .drawn_measures import COMPLEXITY, MAIN, PUBLISHED, drawn_measure
 from .figures import Drawn
 from .panels import baseline_curve
-from .sweep_results import SweepResults
 
 BINS = 40  # of a network's histogram
 # points of each chain's trace: enough for a figure of its size, and fewer if the page has many networks
@@ -50,10 +48,10 @@ def figure_data(drawn: Drawn) -> dict[str, Any]:
         "panels": _panels(drawn, numbers),
         "seeds": sorted(results.rows["seed"].unique().tolist()),
         "networks": _networks(drawn, numbers),
-        "means": _means(drawn.means, numbers),
-        "epochs": _epochs(drawn.epochs, numbers),
+        "means": _means(results.arms, numbers),
+        "epochs": _epochs(results.epochs, numbers),
         "ways": _ways(drawn, numbers),
-        "published": _published(drawn.published, numbers),
+        "published": _published(results.published, numbers),
     }
 
 
@@ -83,7 +81,7 @@ def _axis(drawn: Drawn) -> dict[str, Any]:
 
 def _measures(drawn: Drawn) -> dict[str, Any]:
     """Return title and bounds of each measure."""
-    return {name: vars(drawn_measure(name)) for name in [*MAIN, *drawn.measures]}
+    return {name: vars(drawn_measure(name)) for name in [*MAIN, *drawn.results.further_measures]}
 
 
 def _arms(drawn: Drawn, names: list[str]) -> list[dict[str, Any]]:
@@ -174,25 +172,18 @@ def _published(published: DataFrame, numbers: dict[str, int]) -> list[dict[str, 
 
 def _networks(drawn: Drawn, numbers: dict[str, int]) -> list[dict[str, Any]]:
     results = drawn.results
-    measures = [*MAIN, *drawn.measures]
+    measures = [*MAIN, *drawn.results.further_measures]
     networks = []
-    for name, row in zip(network_names(results), results.rows.to_dict("records"), strict=True):
+    for cell, row in zip(results.cells, results.rows.to_dict("records"), strict=True):
         network: dict[str, Any] = {column: row[column] for column in OF_NETWORK}
         for measure in measures:
             network[measure] = shortened(row.get(measure), digits=6)
-        network["name"] = name
+        network["name"] = cell.name
         network["arm"] = numbers[row["arm"]]
         network["histogram"] = _histogram(results.folder.final_weights(row))
-        network["trace"] = _trace(results.folder.cells / name / "rlct.json", len(results.rows))
+        network["trace"] = _trace(results.folder.cells / cell.name / "rlct.json", len(results.rows))
         networks.append(network)
     return networks
-
-
-def network_names(results: SweepResults) -> list[str]:
-    """Return the name of each network, in the order of the rows."""
-    arms = results.rows["arm"]
-    seeds = results.rows["seed"]
-    return [network_name(arm, seed) for arm, seed in zip(arms, seeds, strict=True)]
 
 
 def _histogram(weights: np.ndarray) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from pandas import DataFrame, Series, concat
 
 from .drawn_measures import PUBLISHED, DrawnMeasure, axis_range, drawn_measure
-from .statistics import mean_interval, usable
+from .statistics import usable
 from .study_layout import StudyLayout
 
 TITLES = {name: drawn_measure(name).title for name in PUBLISHED}
@@ -32,40 +32,6 @@ def colors_of(layout: StudyLayout) -> Colors:
     colors: Colors = dict(zip(others, shades, strict=True))
     colors[layout.labels[layout.baseline]] = BASELINE_COLOR
     return colors
-
-
-# ---- means ----
-
-
-def means_of_arms(rows: DataFrame, measures: list[str]) -> DataFrame:
-    """Return one row per arm and measure: mean, 95 % interval (low, high), count.
-
-    Args:
-        rows: one row per network.
-        measures: columns of numbers.
-    """
-    entries = []
-    for arm, own in rows.groupby("arm", sort=False):
-        for measure in measures:
-            values = usable(own, measure)[measure].to_numpy(float)
-            entries.append((arm, measure, *mean_interval(values), len(values)))
-    return DataFrame(entries, columns=["arm", "measure", "mean", "low", "high", "count"])
-
-
-def means_of_epochs(curves: DataFrame, measures: list[str]) -> DataFrame:
-    """Return one row per arm, measure and epoch: mean and 95 % interval (low, high) over the seeds.
-
-    Args:
-        curves: one row per network and epoch.
-        measures: columns of numbers.
-    """
-    entries = []
-    for measure in measures:
-        values = usable(curves, measure).groupby(["arm", "epoch"], sort=False)[measure]
-        for (arm, epoch), own in values:
-            interval = mean_interval(own.to_numpy(float))
-            entries.append((arm, measure, epoch, *interval))
-    return DataFrame(entries, columns=["arm", "measure", "epoch", "mean", "low", "high"])
 
 
 def _bars(means: DataFrame, measure: DrawnMeasure) -> np.ndarray:

@@ -237,7 +237,7 @@ def activations_figure(answer: Answer) -> go.Figure:
 
 
 def siblings_figure(repo: str, name: str) -> go.Figure:
-    """RLCTs of the same repository that are comparable, over the self-model's weight, or by arm where arms have names."""
+    """RLCTs of the same repository that are comparable, over the self-model's weight, or by arm if arms have names."""
     table, this = results(repo), row_of(repo, name)
     if "aux_weight" not in table:  # a repository of one model
         config = open_network(repo, name).model.config
