@@ -142,6 +142,8 @@ class NetworkRow(NetworkKeys):
         batch_size: samples of a training step.
         learning_rate: of the optimizer.
         weights_sha256: of the network's model.safetensors. Files of version 0.1.0 have none.
+        stopped_epoch: the epoch at which a stopping rule ended the training. None: the rule did not. Networks without a
+            rule do not have this field.
     """
 
     accuracy: Number | None
@@ -159,6 +161,7 @@ class NetworkRow(NetworkKeys):
     batch_size: int
     learning_rate: Number | None
     weights_sha256: str | None = None
+    stopped_epoch: Number | None = None
 
 
 class CurvePoint(NetworkKeys):

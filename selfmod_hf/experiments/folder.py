@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 WEIGHTS_COLUMN = (KEY,)  # missing in folders of version 0.1.0
 CURVE_RLCT_COLUMNS = ("rlct", "rlct_standard_error", "rlct_status")  # only if RLCTs were estimated while training
 _NOT_IN_CURVES = {"rlct", "rlct_standard_error", "rlct_status", KEY}  # not in each file
-RESULT_COLUMNS = tuple(name for name in NetworkRow.model_fields if name != KEY)
+RESULT_COLUMNS = tuple(name for name in NetworkRow.model_fields if name not in (KEY, "stopped_epoch"))
 CURVE_COLUMNS = tuple(name for name in CurvePoint.model_fields if name not in _NOT_IN_CURVES)
 KEYS = ["task", "arm", "seed"]  # of one network
 ORDER = ["task", "hidden_size", "detach_targets", "aux_weight", "arm", "seed"]  # of rows

@@ -13,6 +13,7 @@ from ..trainer.member import MEMBER_FIELDS, Member
 from .arms import STOP, Arm, Cell, stop_arm
 from .run_settings import GROUPS, NO_RESULT, RunSettings, default_of
 from .setting import Values
+from .trial_parameters import OVERRULED_BY
 
 # training settings in recipes, which a results folder records in any case
 RECIPE_TRAINING = ("optim", "optim_args", "lr_scheduler_type", "max_grad_norm", "weight_decay", "learning_rate")
@@ -61,6 +62,10 @@ class Plan:
         Raises:
             InputError: a change of no setting, or an unusable value.
         """
+        for name in arm.changes:
+            for other in OVERRULED_BY.get(name, ()):
+                if other in self.base.given and other != "per_device_train_batch_size":
+                    raise InputError(name, arm.changes[name], f"allowed in arms without `{other}`")
         if arm.name not in self._runs:
             self._runs[arm.name] = self.base.replace(**run_changes(arm))
         return self._runs[arm.name]
@@ -174,6 +179,8 @@ def run_changes(arm: Arm) -> dict[str, Any]:
     changes = dict(arm.changes)
     if stop_arm(arm) is not None:
         del changes[STOP]
+    if "train_batch_size" in changes:
+        changes["per_device_train_batch_size"] = changes.pop("train_batch_size")
     return changes
 
 
@@ -219,9 +226,9 @@ def own_columns(run: RunSettings, arm: Arm, columns: Mapping[str, str]) -> dict[
     for name, column in columns.items():
         if column in KNOWN_COLUMNS:
             continue
-        value = stop_arm(arm) if name == STOP else None
-        if value is None:
-            value = value_of(run, name)
+        value = value_of(run, name)
+        if name == STOP:  # one type for the column: the name of an arm, or a number as a text
+            value = stop_arm(arm) or (None if value is None else str(value))
         if isinstance(value, (list, tuple)):
             joint = "-" if name == "hidden_sizes" else "+"
             value = joint.join(map(str, value))

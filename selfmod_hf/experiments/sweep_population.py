@@ -24,7 +24,7 @@ from ..trainer.checkpoints import newest_complete_checkpoint
 from ..trainer.member import Member
 from ..trainer.population import SelfModelingPopulation
 from ..trainer.rlct import estimate_rlct
-from .arms import STOP, Cell
+from .arms import STOP, Cell, stop_arm
 from .folder import CURVE_RLCT_COLUMNS
 from .plan import axis_columns, own_columns
 from .prepared_sweep import PreparedSweep
@@ -246,6 +246,9 @@ def measure_population(sweep: PreparedSweep, trainer: SelfModelingTrainer, cells
                 keys = _keys(sweep, cell)
                 curve = _curve(keys, networks[k].figures)
                 row = _row(sweep, cell, keys, curve[-1], estimate)
+                if _has_rule(sweep, cell):
+                    last = networks[k].figures[curve[-1].epoch]
+                    row = row.with_fields(stopped_epoch=last.get("stopped_epoch"))
                 if plan.rlct_every_n_epochs:
                     rlct = {name: getattr(row, name) for name in CURVE_RLCT_COLUMNS}
                     curve[-1] = curve[-1].with_fields(**rlct)
@@ -273,6 +276,14 @@ def _curve(keys: Values, figures: Mapping[int, Mapping[str, float]]) -> list[Cur
                 values[name] = logged[name]
         curve.append(CurvePoint.model_validate(plain(values)))
     return curve
+
+
+def _has_rule(sweep: PreparedSweep, cell: Cell) -> bool:
+    """Return whether a rule may stop the training of a network before the planned epochs."""
+    arm = sweep.arms[cell.arm]
+    training = sweep.plan.run_of(arm).training
+    rules = (stop_arm(arm), training.stop_at_train_loss, training.early_stopping_patience)
+    return any(rule is not None for rule in rules)
 
 
 def _keys(sweep: PreparedSweep, cell: Cell) -> dict[str, Any]:

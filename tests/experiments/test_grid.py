@@ -1,5 +1,7 @@
 """Grids and named arms as texts."""
 
+import json
+
 import pytest
 
 from selfmod_hf.errors import InputError
@@ -14,9 +16,7 @@ def test_a_grid_of_texts_and_the_same_as_json():
         "target_layers": [["hidden.relu1"], ["hidden.relu1", "hidden.relu2"]],
     }
     assert parse_grid(texts) == expected
-    assert parse_grid(['{"aux_weight": [0, 1.5], "hidden_sizes": [[64], "128-64"], "target_layers": %s}' % (
-        '[["hidden.relu1"], ["hidden.relu1", "hidden.relu2"]]'
-    )]) == expected  # fmt: skip
+    assert parse_grid([json.dumps({**expected, "hidden_sizes": [[64], "128-64"]})]) == expected
     assert parse_grid(['optim_args=["momentum=0.9,nesterov=True", "momentum=0.5"]']) == {
         "optim_args": ["momentum=0.9,nesterov=True", "momentum=0.5"]
     }

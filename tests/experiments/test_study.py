@@ -50,9 +50,9 @@ def controls(tmp_path_factory) -> Path:
 def test_named_arms_are_rows_and_are_recorded(controls):
     folder = SweepFolder(controls)
     rows = folder.rows()
-    assert rows.groupby("arm")["seed"].apply(list).to_dict() == dict.fromkeys(
-        ("baseline", "decay", "self-model", "shuffled"), [1, 2]
-    )
+    names = [*["baseline"] * 2, *["decay"] * 2, *["self-model"] * 2, *["shuffled"] * 2]
+    assert sorted(rows["arm"]) == names
+    assert rows["seed"].tolist() == [1, 2] * 4
     assert [arm.name for arm in folder.arms()] == ["baseline", "self-model", "decay", "shuffled"]
     assert {arm.baseline for arm in folder.arms()} == {"baseline"}
     run = SweepRun.read(controls / "run.json")
@@ -76,10 +76,37 @@ def test_a_network_of_a_named_arm_equals_the_one_trained_alone(controls, tmp_pat
 
 def test_an_arm_of_the_same_name_and_other_settings_is_rejected(controls):
     settings = SweepSettings.make(
-        task="digits", hidden_sizes=[8], seeds=2, arms={"baseline": {"aux_weight": 0}, "decay": {"weight_decay": 0.5}}, **FEW
+        task="digits",
+        hidden_sizes=[8],
+        seeds=2,
+        arms={"baseline": {"aux_weight": 0}, "decay": {"weight_decay": 0.5}},
+        **FEW,
     )
     with pytest.raises(InputError, match="was begun with arm decay = "):
         run_sweep(settings, output_dir=controls)
+
+
+def test_an_arm_stops_at_the_training_loss_of_another(tmp_path):
+    arms = {
+        "early": {"aux_weight": 0, "stop_at_train_loss": "late"},
+        "late": {"aux_weight": 20},
+        "never": {"aux_weight": 0, "stop_at_train_loss": 1e-9},
+    }
+    settings = {**FEW, "num_train_epochs": 5, "hidden_sizes": [8], "seeds": 2}
+    folder = run_sweep("digits", arms=arms, output_dir=tmp_path / "study", **settings)
+    rows = folder.rows().set_index(["arm", "seed"])
+    curves = folder.curves().set_index(["arm", "seed", "epoch"])["classification_loss"]
+    for seed in (1, 2):
+        own, goal = curves["early", seed], float(curves["late", seed, 5])
+        assert own.iloc[-1] <= goal < own.iloc[:-1].min()
+        assert rows.loc[("early", seed), ["num_epochs", "stopped_epoch"]].tolist() == [own.index[-1]] * 2
+        assert rows.loc[("early", seed), "num_epochs"] < 5
+        assert rows.loc[("never", seed), "num_epochs"] == 5
+        assert math.isnan(rows.loc[("never", seed), "stopped_epoch"])
+        alone = {"early": {"aux_weight": 0, "stop_at_train_loss": goal}}
+        again = run_sweep("digits", arms=alone, output_dir=tmp_path / f"{seed}", **settings | {"seeds": [seed]})
+        width = again.rows()["weight_width"].item()
+        assert width == pytest.approx(rows.loc[("early", seed), "weight_width"], rel=1e-5)
 
 
 def test_measures_are_added_to_a_finished_study_without_training(controls, tmp_path, monkeypatch):
