@@ -1,23 +1,22 @@
-"""Run a network over a task's data, and compute the further measures from its features and logits."""
+"""The further measures of trained networks, from their features and logits on a task's data."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
-import numpy as np
-import torch
-from scipy.sparse import csr_matrix
-from torch import Tensor
-
-from ..data import ImageTensors, TaskData, TensorData, TextTensors
-from ..data.tensors import Batch, spread
+from ..data import ImageTensors, TaskData
+from ..data.tensors import spread
 from ..errors import InputError
+from ..json_records import NetworkRow
 from ..models import SelfModelingPreTrainedModel
 from .hidden import dead_units, effective_rank, mean_square
 from .last_layer import prunable_share, unit_free_width
-from .modelability import modelability
+from .modelability import modelabilities, modelability
+from .observed import Observed, as_matrix, has_finite_weights, observe
+from .own_measures import OwnMeasure, own_measures
 from .predictions import accuracy, calibration_error
 
 MEASURES = (
@@ -30,82 +29,23 @@ MEASURES = (
     "accuracy_under_noise",
     "modelability",
 )
+FROM_OTHER = "modelability_from_other"  # needs a second network
 
 NOISE = 1.0  # of `accuracy_under_noise`, in standard deviations of the test split's inputs
 FITTED = 5000  # samples at most that `modelability` is fitted to
-BATCH = 500  # samples in one forward
+UNITS_AT_ONCE = 4096  # features of networks that are held at once
 
-
-@dataclass(frozen=True)
-class Observed:
-    """Hold the features and logits of N samples, on the CPU.
-
-    Attributes:
-        features: (N, F), the inputs of the last layer.
-        logits: (N, C).
-        labels: (N,).
-    """
-
-    features: Tensor
-    logits: Tensor
-    labels: Tensor
-
-
-@torch.no_grad()
-def observe(
-    model: SelfModelingPreTrainedModel, data: TensorData, rows: Sequence[int] | None = None, noise: float = 0.0
-) -> Observed:
-    """Run a network, in evaluation mode, over samples.
-
-    Args:
-        model: the network.
-        data: the samples.
-        rows: their numbers. Default: all.
-        noise: standard deviation of normal noise on each pixel, in the network's units. It is the same in each call.
-    """
-    features: list[Tensor] = []
-
-    def keep(_: Any, inputs: tuple[Tensor, ...]) -> None:
-        features.append(inputs[0].float().cpu())
-
-    handle = model.classifier.register_forward_pre_hook(keep)
-    rows = range(len(data)) if rows is None else rows
-    generator = torch.Generator().manual_seed(0)
-    was_training = model.training
-    model.eval()
-    logits, labels = [], []
-    try:
-        for start in range(0, len(rows), BATCH):
-            batch = data.batch(list(rows[start : start + BATCH]))
-            labels.append(batch.pop("labels").cpu())
-            if noise:
-                pixels = batch["pixel_values"]
-                drawn = torch.randn(pixels.shape, generator=generator)
-                batch["pixel_values"] = pixels + noise * drawn.to(pixels)
-            logits.append(_forward(model, batch))
-    finally:
-        handle.remove()
-        model.train(was_training)
-    return Observed(torch.cat(features), torch.cat(logits), torch.cat(labels))
-
-
-def _forward(model: SelfModelingPreTrainedModel, batch: Batch) -> Tensor:
-    inputs = {}
-    for name, value in batch.items():
-        inputs[name] = value.to(model.device)
-        if value.is_floating_point():
-            inputs[name] = inputs[name].to(model.dtype)
-    output = model(**inputs, return_dict=True)
-    return output.logits.float().cpu()  # (B, C)
+Network = SelfModelingPreTrainedModel
+Values = dict[str, float | None]
 
 
 def measure_network(
-    model: SelfModelingPreTrainedModel,
+    model: Network,
     data: TaskData[Any],
-    measures: Sequence[str] = MEASURES,
+    measures: Sequence[str | OwnMeasure] = MEASURES,
     *,
-    other: SelfModelingPreTrainedModel | None = None,
-) -> dict[str, float | None]:
+    other: Network | None = None,
+) -> Values:
     """Return measures of a trained network. docs/measures.md defines them, with their sources.
 
     All are computed on the test split, from the inputs of the last layer. `modelability` is fitted to at most
@@ -114,43 +54,181 @@ def measure_network(
     Args:
         model: the network.
         data: both splits of its task.
-        measures: names of MEASURES.
+        measures: names of MEASURES, or `modelability_from_other`. Functions `(model, data) -> dict[str, float]` of the
+            user add the columns that they return.
         other: a network of another seed. Its features predict this one's: the measure `modelability_from_other`.
 
     Returns:
-        A number for each measure. None: it is not defined for these data (noise is not for texts).
+        A number for each measure. None: it is not defined for these data (noise is not for texts), or the network has
+        diverged. The user's functions are not called with a network that has diverged.
 
     Raises:
-        InputError: an unknown measure.
+        InputError: an unknown measure, or a function that returns something else than numbers of new columns.
 
     Example:
         >>> from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification, TaskSpec, load_images
         >>> data = load_images(TaskSpec(name="digits", dataset_name=None))
         >>> network = SelfModelingForImageClassification(SelfModelingConfig(hidden_sizes=[16], image_size=8))
-        >>> sorted(measure_network(network, data, ["dead_units", "effective_rank"]))
-        ['dead_units', 'effective_rank']
+        >>> def number_of_classes(model, data):
+        ...     return {"classes": len(data.label_names)}
+        >>> found = measure_network(network, data, ["dead_units", number_of_classes])
+        >>> sorted(found), found["classes"]
+        (['classes', 'dead_units'], 10.0)
     """
-    for name in measures:
-        if name not in MEASURES:
-            raise InputError("measures", name, f"allowed are {', '.join(MEASURES)}")
-    network = _Network(model, data)
-    found: dict[str, float | None] = {}
-    for name in measures:
-        found[name] = getattr(network, name)()
-    if other is not None:
-        found["modelability_from_other"] = network.modelability_from(other)
+    (found,) = measure_networks([model], data, measures, others=[other])
     return found
+
+
+def measure_networks(
+    models: Sequence[Network],
+    data: TaskData[Any],
+    measures: Sequence[str | OwnMeasure] = MEASURES,
+    *,
+    others: Sequence[Network | None] | None = None,
+) -> list[Values]:
+    """Return the measures of several networks of one task, such as a population's members.
+
+    They are those of `measure_network`, up to rounding. The inputs are read and decomposed once for all networks.
+
+    Args:
+        models: the networks.
+        data: both splits of their task.
+        measures: as for `measure_network`.
+        others: for each network one of another seed, or None.
+
+    Raises:
+        InputError: as for `measure_network`, or another number of `others` than of networks.
+
+    Example:
+        >>> from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification, TaskSpec, load_images
+        >>> data = load_images(TaskSpec(name="digits", dataset_name=None))
+        >>> config = SelfModelingConfig(hidden_sizes=[16], image_size=8)
+        >>> networks = [SelfModelingForImageClassification(config) for _ in range(2)]
+        >>> [sorted(found) for found in measure_networks(networks, data, ["dead_units"], others=networks[::-1])]
+        [['dead_units', 'modelability_from_other'], ['dead_units', 'modelability_from_other']]
+    """
+    names, functions = divide_measures(measures)
+    if others is None:
+        others = [None] * len(models)
+    if len(others) != len(models):
+        raise InputError("others", len(others), f"allowed is one for each of {len(models)} networks, or None")
+    results: list[Values] = []
+    for part in _groups(models):
+        networks = [_Network(models[k], others[k], data) for k in part]
+        found = _measure_group(networks, names, data)
+        for network, values in zip(networks, found, strict=True):
+            if network.is_finite:
+                taken = {*MEASURES, FROM_OTHER, *NetworkRow.model_fields}
+                values |= own_measures(functions, network.model, data, taken)
+            results.append(values)
+    return results
+
+
+def divide_measures(measures: Sequence[str | OwnMeasure]) -> tuple[list[str], list[OwnMeasure]]:
+    """Return the names and the functions among measures, each once.
+
+    Raises:
+        InputError: an unknown name.
+
+    Example:
+        >>> divide_measures(["dead_units", "dead_units"])
+        (['dead_units'], [])
+    """
+    names: list[str] = []
+    functions: list[Callable[..., Any]] = []
+    for measure in measures:
+        if callable(measure):
+            functions.append(measure)
+        elif measure in MEASURES or measure == FROM_OTHER:
+            names.append(measure)
+        else:
+            allowed = ", ".join((*MEASURES, FROM_OTHER))
+            raise InputError("measures", measure, f"allowed are {allowed}, and in Python functions (model, data)")
+    return list(dict.fromkeys(names)), list(dict.fromkeys(functions))
+
+
+def _groups(models: Sequence[Network]) -> Iterator[list[int]]:
+    """Yield the numbers of networks whose features are held at once."""
+    group: list[int] = []
+    units = 0
+    for k, model in enumerate(models):
+        own = model.classifier.in_features
+        if group and units + own > UNITS_AT_ONCE:
+            yield group
+            group, units = [], 0
+        group.append(k)
+        units += own
+    if group:
+        yield group
+
+
+def _measure_group(networks: Sequence[_Network], names: Sequence[str], data: TaskData[Any]) -> list[Values]:
+    """Return the measures of each network by their names."""
+    results: list[Values] = []
+    for network in networks:
+        found: Values = dict.fromkeys(names)
+        if network.other is not None:
+            found[FROM_OTHER] = None
+        for name in found:
+            if network.is_finite and name != "modelability":
+                found[name] = _finite(getattr(network, name)())
+        results.append(found)
+    if "modelability" in names:
+        _add_modelability(networks, results, data)
+    return results
+
+
+def _add_modelability(networks: Sequence[_Network], results: Sequence[Values], data: TaskData[Any]) -> None:
+    """Add the modelability of each network to its results."""
+    readable = [k for k, network in enumerate(networks) if network.is_finite and network.fitted.is_finite]
+    if not readable:
+        return
+    scores = modelabilities(
+        as_matrix(data.train, spread(len(data.train), FITTED)),
+        [networks[k].fitted.features for k in readable],
+        as_matrix(data.test, range(len(data.test))),
+        [networks[k].test.features for k in readable],
+    )
+    for k, score in zip(readable, scores, strict=True):
+        results[k]["modelability"] = _finite(score)
+
+
+def _finite(value: float | None) -> float | None:
+    if value is None or not math.isfinite(value):
+        return None
+    return value
 
 
 class _Network:
     """Compute each of MEASURES by the method of its name, from one pass over the test split."""
 
-    def __init__(self, model: SelfModelingPreTrainedModel, data: TaskData[Any]) -> None:
+    def __init__(self, model: Network, other: Network | None, data: TaskData[Any]) -> None:
         self.model = model
+        self.other = other
         self.data = data
-        self.test = observe(model, data.test)
         self.weight = model.classifier.weight.detach().float().cpu()  # (C, F)
         self.bias = model.classifier.bias.detach().float().cpu()  # (C,)
+
+    @cached_property
+    def test(self) -> Observed:
+        return observe(self.model, self.data.test)
+
+    @cached_property
+    def labelled(self) -> Observed | None:
+        """The test samples with a label. None: there is none."""
+        found = self.test.labelled()
+        if len(found.labels) == 0:
+            return None
+        return found
+
+    @cached_property
+    def fitted(self) -> Observed:
+        return observe(self.model, self.data.train, spread(len(self.data.train), FITTED))
+
+    @cached_property
+    def is_finite(self) -> bool:
+        """Whether the network has not diverged."""
+        return has_finite_weights(self.model) and self.test.is_finite
 
     def activation_mean_square(self) -> float:
         return mean_square(self.test.features)
@@ -164,50 +242,33 @@ class _Network:
     def unit_free_width(self) -> float:
         return unit_free_width(self.weight, self.test.features)
 
-    def prunable_share(self) -> float:
-        return prunable_share(self.weight, self.bias, self.test.features, self.test.labels)
+    def prunable_share(self) -> float | None:
+        if self.labelled is None:
+            return None
+        return prunable_share(self.weight, self.bias, self.labelled.features, self.labelled.labels)
 
-    def calibration_error(self) -> float:
-        return calibration_error(self.test.logits, self.test.labels)
+    def calibration_error(self) -> float | None:
+        if self.labelled is None:
+            return None
+        return calibration_error(self.labelled.logits, self.labelled.labels)
 
     def accuracy_under_noise(self) -> float | None:
-        if not isinstance(self.data.test, ImageTensors):
+        if not isinstance(self.data.test, ImageTensors) or self.labelled is None:
             return None
         some = self.data.test.batch(spread(len(self.data.test), FITTED))
         size = float(some["pixel_values"].std())
         noisy = observe(self.model, self.data.test, noise=NOISE * size)
+        if not noisy.is_finite:
+            return None
+        noisy = noisy.labelled()
         return accuracy(noisy.logits, noisy.labels)
 
-    def modelability(self) -> float:
-        rows = spread(len(self.data.train), FITTED)
-        fitted = as_matrix(self.data.train, rows)
-        held_out = as_matrix(self.data.test, range(len(self.data.test)))
-        return modelability(fitted, self._fitted_features(rows), held_out, self.test.features)
-
-    def modelability_from(self, other: SelfModelingPreTrainedModel) -> float:
-        rows = spread(len(self.data.train), FITTED)
-        fitted = observe(other, self.data.train, rows).features
-        held_out = observe(other, self.data.test).features
-        return modelability(fitted, self._fitted_features(rows), held_out, self.test.features)
-
-    def _fitted_features(self, rows: Sequence[int]) -> Tensor:
-        return observe(self.model, self.data.train, rows).features
-
-
-def as_matrix(data: TensorData, rows: Sequence[int]) -> Any:
-    """Return the inputs of N samples as a matrix: pixels (N, D), or each token's share of a text (N, V), sparse."""
-    if isinstance(data, TextTensors):
-        return _token_shares(data, rows)
-    pixels = data.batch(list(rows))["pixel_values"]  # (N, C, H, W)
-    return pixels.flatten(start_dim=1).double().cpu().numpy()
-
-
-def _token_shares(data: TextTensors, rows: Sequence[int]) -> csr_matrix:
-    lengths = data.offsets.diff()[list(rows)].numpy()  # (N,)
-    texts = [data.tokens[data.offsets[row] : data.offsets[row + 1]].numpy() for row in rows]
-    columns = np.concatenate(texts)
-    bounds = np.concatenate([[0], np.cumsum(lengths)])
-    values = np.repeat(1 / np.maximum(lengths, 1), lengths)
-    shares = csr_matrix((values, columns, bounds), shape=(len(rows), len(data.tokenizer)))
-    shares.sum_duplicates()
-    return shares
+    def modelability_from_other(self) -> float | None:
+        if self.other is None or not has_finite_weights(self.other):
+            return None
+        other = _Network(self.other, None, self.data)
+        read = (other.fitted, other.test, self.fitted)
+        if not all(observed.is_finite for observed in read):
+            return None
+        inputs, held_out = other.fitted.features.numpy(), other.test.features.numpy()
+        return modelability(inputs, self.fitted.features, held_out, self.test.features)
