@@ -65,9 +65,11 @@ def test_the_measures_of_a_network(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     network = SelfModelingForImageClassification(SelfModelingConfig(hidden_sizes=[8], image_size=8))
     network.save_pretrained("runs/digits")
-    (snippet,) = snippets("measures.md")
+    first, own = snippets("measures.md")
     names: dict = {}
-    exec(snippet.replace("measure_network(network, data)", "found = measure_network(network, data)"), names)
+    exec(first.replace("measure_network(network, data)", "found = measure_network(network, data)"), names)
+    exec(own.replace("\nmeasure_network(", "\nwith_own = measure_network("), names)
+    assert sorted(names["with_own"]) == ["dead_units", "silent_units"]
     page = (DOCS / "measures.md").read_text(encoding="utf-8")
     assert names["found"]
     assert all(f"| `{name}` |" in page for name in names["found"])
