@@ -690,30 +690,33 @@ def benchmark_report(args: argparse.Namespace) -> None:
     write_html_report(results, tables, page)
     written = time.perf_counter()
     starts = [start_of_page(page) for _ in range(args.repeats)]
+    responds, drawn, busy = (statistics.median(column) for column in zip(*starts, strict=True))
     rows = [
-        ("a figure responds to the mouse", statistics.median(responds for responds, _ in starts)),
-        ("all figures drawn", statistics.median(drawn for _, drawn in starts)),
+        ("a figure responds to the mouse", responds),
+        ("all figures drawn", drawn),
+        ("CPU time of the page until then", busy),
         ("(statistics and tables computed)", computed - start),
         ("(page written)", written - computed),
     ]
-    megabytes = page.stat().st_size / 1e6
-    title = (
-        f"report.html, {len(results.rows):,} networks, {args.arms} arms: {megabytes:.2f} MB; median of {args.repeats}"
+    print_table(
+        f"report.html, {len(results.rows):,} networks, {args.arms} arms, median of {args.repeats}", rows, "seconds"
     )
-    print_table(title, rows, "seconds")
-    print(f"\nslowest start: {max(responds for responds, _ in starts):.2f} s, all {max(d for _, d in starts):.2f} s")
-    print(f"load of the machine, one minute: {os.getloadavg()[0]:.1f}")
+    times = ", ".join(f"{first:.2f} ({last:.2f})" for first, last, _ in starts)
+    megabytes = page.stat().st_size / 1e6
+    print(f"\n{megabytes:.2f} MB; each start, responds (all drawn): {times}; load {os.getloadavg()[0]:.1f}")
 
 
-def start_of_page(page: Path) -> tuple[float, float]:
-    """Seconds from opening a page in a new browser until a figure shows the mark below the mouse, and until all are
-    drawn."""
+def start_of_page(page: Path) -> tuple[float, float, float]:
+    """Seconds from opening a page in a new browser until a figure shows the mark below the mouse, until all are drawn,
+    and the CPU time of its main thread until then, which does not depend on other work of the machine."""
     from selenium.webdriver.common.action_chains import ActionChains
 
     from tests.browser import headless_chromium, open_page, wait_for
 
     browsers = headless_chromium()
     browser = next(browsers)
+    open_page(browser, "about:blank")
+    browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
     open_page(browser, page.as_uri())
     wait_for(browser, "return document.documentElement.dataset.readyAfter")
     right, down = browser.execute_script(TO_A_MARK)
@@ -721,8 +724,10 @@ def start_of_page(page: Path) -> tuple[float, float]:
     wait_for(browser, "return document.querySelector('#rlct .hoverlayer').textContent")
     responds = browser.execute_script("return performance.now()")
     drawn = float(wait_for(browser, "return document.documentElement.dataset.drawnAfter"))
+    metrics = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+    busy = {entry["name"]: entry["value"] for entry in metrics}["ThreadTime"]
     next(browsers, None)  # closes it
-    return responds / 1000, drawn / 1000
+    return responds / 1000, drawn / 1000, busy
 
 
 # pixels from the corner of the page to the first network of the first figure, brought into view

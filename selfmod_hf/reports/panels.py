@@ -86,8 +86,9 @@ def draw_over_arms(
 
 def _beside(rows: DataFrame) -> Series:
     """Return the distance of each network from its arm's position, by the rank of its seed."""
-    rank = rows["seed"].rank(method="dense") - 1
-    return JITTER * (rank / max(1, rank.max()) - 0.5)
+    rank = rows["seed"].rank(method="dense")
+    middle = (1 + rank.max()) / 2
+    return JITTER * (rank - middle) / max(1, rank.max() - 1)
 
 
 def draw_networks(

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from ..hub.card import plain_text
 
-UNFOLDED = 40  # lines of a table that is shown at once
+UNFOLDED = 30  # lines of a table that is shown at once
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,8 @@ function drawArms(id, measure) {
   for (const panel of panels) {
     const places = [...new Set(visible(panel).map(i => data.arms[i].position))].sort((a, b) => a - b);
     const at = arm => start + places.indexOf(data.arms[arm].position);
-    const beside = n => JITTER * (data.seeds.indexOf(n.seed) / Math.max(1, data.seeds.length - 1) - 0.5);
+    const last = data.seeds.length - 1;
+    const beside = n => last ? JITTER * (data.seeds.indexOf(n.seed) / last - 0.5) : 0;
     const own = networksOf(panel), means = meansOf(panel, measure);
     const paper = data.published.filter(p => p.measure === measure && visible(panel).includes(p.arm));
     traces.push(marks(own, own.map(n => at(n.arm) + beside(n)), own.map(n => n[measure]), 0, notOk(measure)));
@@ -303,6 +304,8 @@ const FIGURES = {
   ...Object.fromEntries(data.against_loss.map(m => [`loss-${m}`, () => drawPair(`loss-${m}`, "train_loss", m)])),
   chosen: drawChosen, epochs: drawEpochs, trace: drawTrace, weights: drawWeights,
 };
+// input comes first, for at most a tenth of a second
+const whenIdle = window.requestIdleCallback ? next => requestIdleCallback(next, { timeout: 100 }) : setTimeout;
 let waiting = [], isDrawing = false;
 
 function isInView(id) {
@@ -313,7 +316,7 @@ function isInView(id) {
 function drawNext() {
   const id = waiting.shift();
   isDrawing = id !== undefined;
-  if (isDrawing) { FIGURES[id](); setTimeout(drawNext); } else document.documentElement.dataset.drawnAfter ??= now();
+  if (isDrawing) { FIGURES[id](); whenIdle(drawNext); } else document.documentElement.dataset.drawnAfter ??= now();
 }
 
 function drawStudy() {
@@ -321,7 +324,7 @@ function drawStudy() {
   const first = waiting.filter(isInView);
   waiting = waiting.filter(id => !first.includes(id));
   for (const id of first) FIGURES[id]();
-  if (!isDrawing) { isDrawing = true; setTimeout(drawNext); }
+  if (!isDrawing) { isDrawing = true; whenIdle(drawNext); }
 }
 
 function drawAll() {
