@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, load_model
 from ..models.fields_self_modeling import INSIDE, NETWORK_SOURCE
+from .member import runs_of
 
 _INPUTS = ("pixel_values", "input_ids", "attention_mask", "offsets", "token_type_ids", "inputs_embeds")
 _SEED = 0  # of the random projection, which is the same for all networks
@@ -54,30 +55,35 @@ class OutsideTargets:
     def for_members(self, inputs: dict[str, Any], shared: bool) -> Tensor:
         """Return the targets of each member, (K, B, n): zeros for members with a source of their own.
 
-        Members are taken one after another, because texts in bags differ in number of tokens, and because few members
-        are controls.
-
         Args:
             inputs: a batch for each member, or one for all.
             shared: whether it is one for all.
         """
-        found: dict[int, Tensor] = {}
-        of_source: dict[str, Tensor] = {}
-        for k, source in enumerate(self.sources):
-            if source in INSIDE:
-                continue
-            if shared:
-                if source not in of_source:
-                    of_source[source] = self._targets(source, inputs)
-                found[k] = of_source[source]
-            else:
-                own = {name: inputs[name][k] for name in _INPUTS if name in inputs}
-                found[k] = self._targets(source, own)
-        example = next(iter(found.values()))
-        targets = example.new_zeros(len(self.sources), *example.shape)
-        for k, own_targets in found.items():
-            targets[k] = own_targets
+        parts = []
+        for members, source in runs_of(self.sources):
+            if source not in INSIDE:
+                own = self._of_neighbours(source, members, inputs, shared)
+                parts.append((members, own))
+        _, example = parts[0]
+        targets = example.new_zeros(len(self.sources), *example.shape[1:])
+        for members, own in parts:
+            targets[members.start : members.stop] = own
         return targets
+
+    def _of_neighbours(self, source: str, members: range, inputs: dict[str, Any], shared: bool) -> Tensor:
+        """Return the targets of neighbours with the same source, (K', B, n), or (1, B, n) of a batch for all."""
+        given = {name: inputs[name] for name in _INPUTS if name in inputs}
+        if shared:
+            return self._targets(source, given).unsqueeze(0)
+        own = {name: value[members.start : members.stop] for name, value in given.items()}
+        if "offsets" in own:  # bags differ in their number of tokens
+            rows = []
+            for k in range(len(members)):
+                bag = {name: value[k] for name, value in own.items()}
+                rows.append(self._targets(source, bag))
+            return torch.stack(rows)
+        at_once = {name: value.flatten(0, 1) for name, value in own.items()}  # (K' * B, ...)
+        return self._targets(source, at_once).unflatten(0, (len(members), -1))
 
     @torch.no_grad()
     def check(self, inputs: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """`SelfModelingPopulation`: K self-modeling networks of one architecture as one module.
 
 Training many networks needs no second implementation. The plain model's forward is mapped over the members
-(`stacking.map_copies`), so linear layers become one `bmm`. Its named terms are weighed with each member's own weight,
+(`stacking.map_copies`), so linear layers become one `bmm`. Then the plain model's functions choose the targets and
+compute the named terms, for all members of equal targets at once. The terms are weighed with each member's own weight,
 and the sum over members goes to `backward`. Members share no parameter, so the gradient of the sum is every member's
 own gradient. An element-wise optimizer therefore updates each member as if it were alone.
 """
@@ -23,10 +24,11 @@ from transformers import set_seed
 
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, model_class_of
-from ..models.fields_self_modeling import INSIDE
+from ..models.losses_self_modeling import LossInputs
 from ..stacking import chunk_ranges, map_copies, stack_in_place
 from .checkpoints import load_weights
 from .member import Member, runs_of
+from .member_terms import inputs_of, targets_and_terms
 from .terms import TERMS
 
 Tensors = Mapping[str, Tensor]  # by name
@@ -38,8 +40,16 @@ _LENT = threading.RLock()
 # dimensions of a batch for all members: a batch for each member has one more
 _DIMENSIONS = {"pixel_values": 4, "attention_mask": 2, "offsets": 1}
 
-# of the stacked network's configuration, which its forward reads
-_PLAIN_OUTPUT = {"return_dict": True, "output_hidden_states": False, "output_attentions": False}
+# Of the stacked network's configuration, which its forward reads. Its targets are the activations themselves, with
+# their gradient, because each member's targets are made of these.
+_PLAIN_OUTPUT = {
+    "return_dict": True,
+    "output_hidden_states": False,
+    "output_attentions": False,
+    "target_source": "own",
+    "target_normalization": "none",
+    "detach_targets": False,
+}
 _TARGET_FIELDS = ("detach_targets", "target_source", "target_normalization")
 
 MEMBERS_FILE = "population.json"
@@ -100,17 +110,19 @@ class SelfModelingPopulation(nn.Module):
         self.model_class = model_class or model_class_of(config)
         self.main_input_name = self.model_class.main_input_name
         self._configs = [self.config_of(member) for member in members]
-        self._penalty = max(own.activation_penalty for own in self._configs)
         self._targets = [tuple(getattr(own, name) for name in _TARGET_FIELDS) for own in self._configs]
         self.target_sources = tuple(own.target_source for own in self._configs)
         networks = []
         for member in members:
-            config_of_member = self.config_of(member)  # not one of `_configs`: `forward` changes that of `stacked`
+            config_of_member = self.config_of(member)  # not one of `_configs`, because that of `stacked` is changed
             with torch.random.fork_rng():
                 set_seed(member.seed)
                 networks.append(self.model_class(config_of_member))
         self.stacked = stack_in_place(networks)
-        _set_fields(self.stacked.config, _PLAIN_OUTPUT)
+        for name, value in _PLAIN_OUTPUT.items():
+            setattr(self.stacked.config, name, value)
+        # a penalty above 0 makes the plain forward compute that term
+        self.stacked.config.activation_penalty = max(own.activation_penalty for own in self._configs)
         self.register_buffer("term_weights", self._exact_weights(), persistent=False)  # (terms, K)
 
     def _exact_weights(self) -> Tensor:
@@ -166,7 +178,8 @@ class SelfModelingPopulation(nn.Module):
         for name, value in state.items():
             state[name] = value.clone()
         part.load_state_dict(state, assign=True)
-        part._penalty = self._penalty  # all parts log the same terms
+        # all parts log the same terms
+        part.stacked.config.activation_penalty = self.stacked.config.activation_penalty
         return part.train(self.training)
 
     def weight_widths(self) -> Tensor:
@@ -210,7 +223,6 @@ class SelfModelingPopulation(nn.Module):
         """
         given = {
             "pixel_values": pixel_values,
-            "labels": labels,
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "offsets": offsets,
@@ -220,22 +232,18 @@ class SelfModelingPopulation(nn.Module):
             if value is not None:
                 batch[name] = value
         shared = is_shared(batch)
-        items = self._items_by_member(num_items_in_batch, shared)
         with nullcontext() if torch.compiler.is_compiling() else _LENT:
-            parts = []
-            for block, own in self._blocks():
-                # a penalty above 0 makes the plain forward compute that term
-                fields = {name: getattr(own, name) for name in _TARGET_FIELDS}
-                _set_fields(self.stacked.config, {**fields, "activation_penalty": self._penalty})
-                targets = None
-                if own.target_source not in INSIDE:
-                    targets = self_model_targets
-                parts.append(self._map(block, batch, shared, items, targets))
-        output = parts[0]
-        if len(parts) > 1:
-            # without labels, members with other targets than their own have none
-            common = set(output).intersection(*parts)
-            output = {name: torch.cat([part[name] for part in parts]) for name in output if name in common}
+            parts = [self._map(block, batch, shared) for block in self._blocks()]
+        output = _joined(parts)
+        items = self._items_by_member(num_items_in_batch, shared)
+        terms = []
+        for members, _ in runs_of(self._targets):
+            part = slice(members.start, members.stop)
+            config = self._configs[members.start]
+            own = inputs_of(part, config, LossInputs(labels, items, self_model_targets), shared)
+            terms.append(targets_and_terms(config, _at(part, output), own, shared))
+        output.pop("self_model_targets", None)
+        output.update(_joined(terms))
         if "classification_loss" in output:
             output["losses"] = self._weighted(output)
             output["loss"] = output["losses"].sum()
@@ -266,38 +274,22 @@ class SelfModelingPopulation(nn.Module):
         one_block = len(list(self._blocks())) == 1
         return one_block and not any(member.has_optimizer_numbers for member in self.members)
 
-    def _blocks(self) -> Iterator[tuple[range, SelfModelingConfig]]:
-        """Yield neighbouring members for one computation, at most `block_size`, with the configuration of the first.
+    def _blocks(self) -> Iterator[range]:
+        """Yield neighbouring members for one computation, at most `block_size`."""
+        yield from chunk_ranges(len(self), self.block_size or len(self))
 
-        They have the same targets. Their other values are numbers, which one computation can take from each.
-        """
-        for members, _ in runs_of(self._targets):
-            for chunk in chunk_ranges(len(members), self.block_size or len(members)):
-                block = range(members.start + chunk.start, members.start + chunk.stop)
-                yield block, self._configs[block.start]
-
-    def _map(
-        self, members: range, batch: Tensors, shared: bool, items: Tensor | None, targets: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Return the plain model's output for a block of members."""
+    def _map(self, members: range, batch: Tensors, shared: bool) -> dict[str, Tensor]:
+        """Return the plain model's output for a block of members, without labels: its targets are the activations."""
         part = slice(members.start, members.stop)
         state: dict[str, Any] = dict(self.stacked.named_parameters())
         state.update(self.stacked.named_buffers())
         if len(members) < len(self):
             state = _at(part, state)
         given: dict[str, Any] = dict(batch)
-        dims: dict[str, Any] = dict.fromkeys(given)
         if not shared:
-            for name, value in batch.items():
-                given[name] = value[part]
-                dims[name] = 0
-        if targets is not None:
-            given["self_model_targets"] = targets[part]
-            dims["self_model_targets"] = 0
-        if items is not None:
-            given["num_items_in_batch"] = items[part]
-            dims["num_items_in_batch"] = 0
-        mapped = map_copies(self.stacked, _without_loss, dims=(dims, None))
+            given = _at(part, batch)
+        dims = dict.fromkeys(given, None if shared else 0)
+        mapped = map_copies(self.stacked, lambda output, _: dict(output), dims=(dims, None))
         try:
             return mapped(state, {}, given, None)
         except RuntimeError as error:
@@ -361,20 +353,17 @@ def is_shared(batch: Tensors) -> bool:
     return bool(dimensions.items() & _DIMENSIONS.items())
 
 
-def _set_fields(config: SelfModelingConfig, fields: Mapping[str, Any]) -> None:
-    """Set the fields that differ, because a strict configuration takes time to check a value."""
-    for name, value in fields.items():
-        if getattr(config, name) != value:
-            setattr(config, name, value)
-
-
 def _at(index: int | slice, tensors: Tensors) -> dict[str, Tensor]:
     """Return the values of one member or several members, from tensors (K, ...)."""
     return {name: value[index] for name, value in tensors.items()}
 
 
-def _without_loss(output: Tensors, _: None) -> dict[str, Tensor]:
-    """Return the terms and the logits. Each member's loss is computed from the terms."""
-    terms = dict(output)
-    terms.pop("loss", None)
-    return terms
+def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the outputs of neighbours as one. Without labels, members with other targets than their own have none."""
+    if len(parts) == 1:
+        return parts[0]
+    joined = {}
+    for name in parts[0]:
+        if all(name in part for part in parts):
+            joined[name] = torch.cat([part[name] for part in parts])
+    return joined
