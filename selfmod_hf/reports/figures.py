@@ -220,7 +220,7 @@ def over_epochs(drawn: Drawn) -> Figure:
 
     Bands are 95 % t intervals. RLCTs of another status than "ok" are left out.
     """
-    measures = list(dict.fromkeys(drawn.results.epochs["measure"]))
+    measures = followed(drawn.results.curves)
     figure, axes = _subplots(len(drawn.panels), len(measures))
     for panel, row in zip(drawn.panels, axes, strict=True):
         for measure, axis in zip(measures, row, strict=True):
@@ -229,6 +229,11 @@ def over_epochs(drawn: Drawn) -> Figure:
     _legend(figure, axes[0, 0], drawn)
     _title(figure, drawn, "means over seeds; bands: 95 % t intervals")
     return figure
+
+
+def followed(curves: DataFrame) -> list[str]:
+    """Return the measures that a study has followed while training."""
+    return [measure for measure in MAIN if measure in curves]
 
 
 def weight_distributions(drawn: Drawn, rows: DataFrame, folder: SweepFolder) -> Figure:
@@ -291,7 +296,8 @@ def figure_2(drawn: Drawn) -> Figure:
     first, *others = axes.flat
     draw_epochs(first, drawn.epochs(widest, "weight_width"), "weight_width", drawn.colors)
     first.set_title(f"h = {rows[widest]['hidden_size'].max()}", fontsize=9)
-    first.legend(title=drawn.layout.title, fontsize=7, title_fontsize=7)
+    if first.lines:
+        first.legend(title=drawn.layout.title, fontsize=7, title_fontsize=7)
     for axis, measure in zip(others, PUBLISHED, strict=True):
         if len(rows) == 1:
             means = drawn.means(widest, measure)

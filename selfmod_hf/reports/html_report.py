@@ -20,7 +20,7 @@ from .. import __version__
 from ..files import to_json, write_file
 from ..json_records import SweepRun
 from .drawn_measures import COMPLEXITY, MAIN, drawn_measure
-from .figures import Drawn, prepare
+from .figures import Drawn, followed, prepare
 from .page_data import MOST_TRACE_POINTS, figure_data
 from .sweep_results import SweepResults
 from .sweep_tables import number_text
@@ -73,7 +73,7 @@ def write_html_report(results: SweepResults, tables: Mapping[str, Table], path: 
             measures=_titles([*MAIN, *results.further_measures]),
             first_choice=next(iter(results.further_measures), "accuracy"),
             first_axis="" if results.further_measures else "train_loss",
-            followed=_titles(dict.fromkeys(results.epochs["measure"])),
+            followed=_titles(followed(results.curves)),
             axis=drawn.layout.title,
             networks=[{"name": row["name"], "arm": row["arm"]} for row in networks],
             trace_note=_trace_note(data["networks"]),
@@ -118,10 +118,12 @@ def _summary(drawn: Drawn) -> str:
     presets = ", ".join(sorted(rows["rlct_preset"].unique()))
     nbetas = ", ".join(f"{value:g}" for value in sorted(rows["nbeta"].round(2).unique()))
     seeds = rows["seed"].nunique()
-    axis = f"{layout.title} = " if layout.title else ""
+    baseline = "none is finished"
+    if layout.baseline is not None:
+        baseline = f"{layout.title} {layout.labels[layout.baseline]}".strip()
     sentences = [
         f"{len(rows)} networks: {rows['arm'].nunique()} arms, {seeds} {'seed' if seeds == 1 else 'seeds'}.",
-        f"Baseline: {axis}{layout.labels[layout.baseline]}.",
+        f"Baseline: {baseline}.",
         f'RLCT at nβ = {nbetas}, preset {presets}. {bad} of them are not "ok".',
     ]
     if len(layout.panels) > 1:

@@ -30,7 +30,8 @@ def colors_of(layout: StudyLayout) -> Colors:
         palette = mpl.colormaps["tab10" if len(others) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
         shades = [palette[place % len(palette)] for place in range(len(others))]
     colors: Colors = dict(zip(others, shades, strict=True))
-    colors[layout.labels[layout.baseline]] = BASELINE_COLOR
+    if layout.baseline is not None:
+        colors[layout.labels[layout.baseline]] = BASELINE_COLOR
     return colors
 
 
@@ -124,7 +125,8 @@ def label_arms(axis: Axes, layout: StudyLayout) -> None:
     if are_long:
         for tick in ticks:
             tick.label1.set(rotation=45, ha="right", rotation_mode="anchor")
-    ticks[layout.baseline].label1.set_fontweight("bold")
+    if layout.baseline is not None:
+        ticks[layout.baseline].label1.set_fontweight("bold")
     axis.set_xlim(-0.6, len(layout.labels) - 0.4)
     axis.set_xlabel(layout.title)
 

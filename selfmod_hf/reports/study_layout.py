@@ -22,14 +22,14 @@ class StudyLayout:
     Attributes:
         axis: the setting along which arms are compared, or "arms" if they differ in several settings.
         labels: texts of the positions 0, 1, 2, ... on the axis.
-        baseline: position of the baselines.
+        baseline: position of the baselines. None: the study has no finished network of theirs.
         places: one row per arm of each panel, in this order: panel, arm, position, label, is_baseline. The baseline of
             another panel that a panel is compared with is in both.
     """
 
     axis: str
     labels: list[str]
-    baseline: int
+    baseline: int | None
     places: DataFrame
 
     @property
@@ -82,9 +82,10 @@ def lay_out(study: Sequence[Arm]) -> StudyLayout:
             value = values[arm.name]
             entries.append((panel, arm.name, order.index(value), _text(axis, value), arm.name in baselines))
     places = DataFrame(entries, columns=["panel", "arm", "position", "label", "is_baseline"])
-    first = places[places["is_baseline"]]["position"]
     labels = [_text(axis, value) for value in order]
-    return StudyLayout(axis, labels, int(first.min()) if len(first) else 0, places)
+    found = places[places["is_baseline"]]["position"]
+    baseline = None if found.empty else int(found.min())
+    return StudyLayout(axis, labels, baseline, places)
 
 
 def _panels(study: Sequence[Arm]) -> dict[str, list[Arm]]:

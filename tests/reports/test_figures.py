@@ -1,5 +1,6 @@
 """The figures of studies: which there are, what stands where, and how far their axes go."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,22 @@ def test_of_many_panels_six_are_drawn_and_the_others_counted(tmp_path):
     figure = sweep_figures(read(write_study(tmp_path, arms, [1, 2])))["arms"]
     assert len(figure.axes) == 4 * 6
     assert "2 further panels" in figure.get_suptitle()
+
+
+def test_a_study_without_a_finished_baseline_marks_none(tmp_path):
+    arms = [arm for arm in grid(aux_weight=[0.0, 1.0, 10.0]) if not arm.is_baseline]
+    assert lay_out(arms).baseline is None
+    figure = sweep_figures(read(write_study(tmp_path, arms, [1, 2])))["arms"]
+    texts = axis_of(figure, "RLCT").get_xticklabels()
+    assert [(text.get_text(), text.get_fontweight()) for text in texts] == [("1", "normal"), ("10", "normal")]
+
+
+def test_networks_at_chance_alone_are_drawn_without_means(tmp_path):
+    folder = write_study(tmp_path, grid(aux_weight=[0.0, 10.0]), [1, 2])
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(run | {"largest_class_share": 0.95}))
+    results = read(folder)
+    assert results.rows["at_chance"].all()
+    figures = sweep_figures(results)
+    assert set(figures) == PAPER - {"weights"}
+    assert len(axis_of(figures["arms"], "RLCT").collections[0].get_offsets()) == 4

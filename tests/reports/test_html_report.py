@@ -157,6 +157,24 @@ def test_the_way_of_the_baseline_is_beside_the_arms(browser, tmp_path):
     assert drawn(browser, "loss-rlct", "data[0].mode") == "markers"  # RLCTs were not followed
 
 
+def test_a_study_with_nothing_to_mean_is_drawn_all_the_same(browser, tmp_path):
+    """All networks are at chance level, one has weights that are not finite, and the baseline is not finished."""
+    arms = [arm for arm in grid(aux_weight=[0.0, 1.0, 10.0]) if not arm.is_baseline]
+    folder = write_study(tmp_path, arms, [1, 2], not_ok=["aw1-seed1"])
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(run | {"largest_class_share": 0.95}))
+    path = folder / "cells" / "aw10-seed2" / "row.json"
+    nothing = dict.fromkeys(["weight_width", "rlct", "rlct_standard_error", "train_loss"])
+    path.write_text(json.dumps(json.loads(path.read_text()) | nothing | {"rlct_status": "diverged"}))
+    open_report(browser, write_report(folder))
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    assert browser.find_elements("css selector", "#figures [role=alert]") == []
+    assert "(baseline)" not in browser.find_element("id", "arms").text
+    assert drawn(browser, "rlct", "data[1].y") == []
+    choose(browser, "network-choice", "3")
+    assert "RLCT none" in browser.find_element("id", "network-text").text
+
+
 def test_a_browser_that_cannot_unpack_the_figures_says_so(browser, report):
     hide = {"source": "delete window.DecompressionStream"}
     script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", hide)
