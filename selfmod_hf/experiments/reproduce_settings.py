@@ -34,9 +34,9 @@ class TaskParts:
 # The search: learning rates around the recipe's, weights of the self-modeling loss over the grid's range.
 REPRODUCTIONS: Mapping[str, TaskParts] = {
     "digits": TaskParts(
-        quick={},  # the complete grid takes half a minute
+        quick={},  # the complete grid takes a minute
         tune={
-            "trials": 8, "stack": 4, "space": ["learning_rate=0.02:0.1:log", "aux_weight=0:10"],
+            "trials": 8, "stack": 4, "space": ["learning_rate=0.01:0.1:log", "aux_weight=0:50"],
             "num_train_epochs": 20, "hidden_sizes": [32], "num_draws": 300,
         },
         full={},

@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..complexity import llc_preset
 from ..complexity.settings import LLCSettings
 from ..errors import InputError
 from ..measures import MEASURES
 from .arms import make_arms
 from .grid import as_entries, as_text, parse_arms, parse_grid
 from .plan import Plan
-from .recipes import GRIDS
+from .recipes import GRIDS, recipe_sampling
 from .run_settings import GROUPS, RunSettings, default_of
 from .setting import Values, check_types, did_you_mean, setting
 
@@ -261,7 +260,7 @@ class SweepSettings(StudySettings):
 
     def _sampling(self, base: RunSettings) -> dict[str, Any]:
         """Return keywords of `estimate_llc`."""
-        sampling = llc_preset(self.rlct_preset, base.task.name)
+        sampling = recipe_sampling(base.task.name, self.rlct_preset)
         for name in ("num_chains", "num_draws"):
             if getattr(self, name) is not None:
                 sampling[name] = getattr(self, name)

@@ -100,7 +100,8 @@ def sweep_figures(results: SweepResults) -> dict[str, Figure]:
     figures = _paper_figures(drawn)
     figures["arms"] = over_arms(drawn, MAIN)
     figures["training_loss"] = over_loss(drawn)
-    figures["epochs"] = over_epochs(drawn)
+    if not results.epochs.empty:  # all networks may be at chance level
+        figures["epochs"] = over_epochs(drawn)
     if results.further_measures:
         figures["measures"] = over_arms(drawn, results.further_measures)
     learned = results.rows[~results.rows["at_chance"]]
