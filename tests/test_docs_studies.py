@@ -58,7 +58,7 @@ def test_a_sweep_in_python(tmp_path, monkeypatch, capsys):
 def test_the_sweeps_plan_is_printed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["sweep", "--recipe=digits", "--dry_run", "--hidden_sizes=4", "--seeds", "1", "2"]) == 0
-    assert "6 networks" in capsys.readouterr().out
+    assert "8 networks" in capsys.readouterr().out
 
 
 def test_the_measures_of_a_network(tmp_path, monkeypatch):
