@@ -134,7 +134,8 @@ def sweep_of_digits(folder: str) -> dict[str, str]:
     from selfmod_hf import load_results
     from selfmod_hf.cli import main
 
-    flags = ["--learning_rate=0.05", "--hidden_sizes=8", "--aux_weights", "0", "5", "--seeds", "1", "2", "--num_train_epochs=5"]
+    flags = ["--hidden_sizes=8", "--aux_weights", "0", "5", "--seeds", "1", "2", "--num_train_epochs=5"]
+    flags.append("--learning_rate=0.05")
     limits = ["--num_chains=2", "--num_draws=100", f"--output_dir={folder}/sweep", "--quiet"]
     assert main(["sweep", "--recipe=digits", *flags, *limits]) == 0
     table = load_results(f"{folder}/sweep").sort_values("network")

@@ -21,7 +21,7 @@ def test_what_is_given_overrides_the_recipe_and_the_recipe_the_defaults():
     settings = RunSettings.make(task="digits", learning_rate=1)
     assert settings.training.learning_rate == 1.0
     assert isinstance(settings.training.learning_rate, float)
-    assert settings.training.num_train_epochs == 40  # the recipe's
+    assert settings.training.num_train_epochs == 100  # the recipe's
     assert settings.training.save_total_limit == 1  # the package's, not transformers'
     assert settings.network.hidden_sizes == [64]
     assert settings.training.output_dir == "runs/digits-h64-aw1-seed42"

@@ -95,7 +95,7 @@ def test_an_arm_stops_at_the_training_loss_of_another(tmp_path):
     settings = {**FEW, "num_train_epochs": 5, "hidden_sizes": [8], "seeds": 2}
     folder = run_sweep("digits", arms=arms, output_dir=tmp_path / "study", **settings)
     rows = folder.rows().set_index(["arm", "seed"])
-    curves = folder.curves().set_index(["arm", "seed", "epoch"])["classification_loss"]
+    curves = folder.curves().set_index(["arm", "seed", "epoch"]).sort_index()["classification_loss"]
     for seed in (1, 2):
         own, goal = curves["early", seed], float(curves["late", seed, 5])
         assert own.iloc[-1] <= goal < own.iloc[:-1].min()
