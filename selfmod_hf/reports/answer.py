@@ -30,7 +30,9 @@ from .findings import (
     UNTESTED,
     Finding,
     at_equal_loss_text,
+    clauses_of,
     finding_of,
+    listed,
     remains_text,
     remains_verdict,
 )
@@ -195,7 +197,7 @@ def answer_of(evidence: Evidence) -> Answer:
         shown = speakers
     else:
         shown = speakers[:MOST]
-        sentences = [_of_some(evidence, speaker) for speaker in shown]
+        sentences = [_of_some(evidence, speaker) for speaker in shown] + _not_known(evidence, shown)
     sentences += _closing(evidence, shown, len(speakers) - len(shown))
     parts: list[Finding] = []
     for speaker in shown:
@@ -214,14 +216,14 @@ def _nothing_to_compare(evidence: Evidence) -> str:
         if mean is not None and mean.count:
             values.append(f"{subject} is {mean.mean:.3g}")
     text = f"Nothing is compared, because {names[0]} is the only arm"
-    return f"{text}: {_listed(values)}." if values else f"{text}."
+    return f"{text}: {listed(values)}." if values else f"{text}."
 
 
 def _of_one(evidence: Evidence, speaker: Speaker) -> list[str]:
     """Return the sentences of a single arm: its differences, and what remains of them at equal training loss."""
     arm = speaker.arm
     findings = list(evidence.findings[arm.name].values())
-    clauses = _listed([finding.text for finding in findings])
+    clauses = listed(clauses_of(findings))
     baseline = _baseline_name(evidence, arm)
     place = f"at {_weight(arm)}" if speaker.is_weight else f"between {arm.name} and {baseline}"
     if _is_no_difference(findings):
@@ -232,9 +234,13 @@ def _of_one(evidence: Evidence, speaker: Speaker) -> list[str]:
         sentences = [f"Compared with {baseline}, in {arm.name} {clauses}."]
     if not speaker.keeps_accuracy:
         sentences.insert(0, f"No self-model weight keeps {KEPT_TEXT} of the baseline's accuracy.")
-    remaining = _remaining(evidence, arm)
-    if remaining:
-        sentences.append(f"{remaining[0].upper()}{remaining[1:]}.")
+    known, unknown = _remaining(evidence, arm)
+    if known:
+        cannot_tell = [f"for {SUBJECTS[measure]} the study cannot tell" for measure in unknown]
+        text = "; ".join([*known, *cannot_tell])
+        sentences.append(f"{text[0].upper()}{text[1:]}.")
+    elif unknown:
+        sentences.append("Whether this remains at equal training loss, the study cannot tell.")
     return sentences
 
 
@@ -244,10 +250,22 @@ def _of_some(evidence: Evidence, speaker: Speaker) -> str:
     name = arm.name
     if speaker.is_weight:
         name = f"{arm.panel}, {_weight(arm)}".removeprefix(", ")
-    clauses = [finding.text for finding in evidence.findings[arm.name].values()]
-    remaining = _remaining(evidence, arm)
-    text = f"{name} against {_baseline_name(evidence, arm)}: {_listed(clauses)}"
-    return f"{text}; {remaining}." if remaining else f"{text}."
+    clauses = listed(clauses_of(evidence.findings[arm.name].values()))
+    known, _ = _remaining(evidence, arm)
+    parts = [f"{name} against {_baseline_name(evidence, arm)}: {clauses}", *known]
+    return f"{'; '.join(parts)}."
+
+
+def _not_known(evidence: Evidence, speakers: Sequence[Speaker]) -> list[str]:
+    """Return a sentence about the differences of which the study cannot tell whether they remain at equal loss."""
+    measures: dict[str, None] = {}
+    for speaker in speakers:
+        _, unknown = _remaining(evidence, speaker.arm)
+        measures |= dict.fromkeys(unknown)
+    if not measures:
+        return []
+    subjects = [SUBJECTS[measure] for measure in measures]
+    return [f"Whether differences of {listed(subjects)} remain at equal training loss, the study cannot tell."]
 
 
 def _baseline_name(evidence: Evidence, arm: Arm) -> str:
@@ -269,23 +287,23 @@ def _is_no_difference(findings: Sequence[Finding]) -> bool:
     return UNCLEAR in verdicts and verdicts <= {UNCLEAR, EQUAL}
 
 
-def _remaining(evidence: Evidence, arm: Arm) -> str:
-    """Return what remains of an arm's differences at equal training loss. Empty: it has none."""
+def _remaining(evidence: Evidence, arm: Arm) -> tuple[list[str], list[str]]:
+    """Return what remains of an arm's differences at equal training loss.
+
+    Returns:
+        Clauses, and the measures about which the study cannot tell.
+    """
     by_words: dict[str, list[str]] = {}
     unknown = []
     for finding in evidence.findings[arm.name].values():
         equal = evidence.equal.get((arm.name, finding.measure))
         if equal is None or finding.verdict not in (LOWER, HIGHER, UNTESTED):
             continue
-        text = remains_text(finding, equal)
         if remains_verdict(finding, equal) == MISSING:
-            unknown.append(text)
+            unknown.append(finding.measure)
         else:
-            by_words.setdefault(at_equal_loss_text(equal), []).append(text)
-    parts = [f"{words} {_listed(texts)}" for words, texts in by_words.items()]
-    if not parts and unknown:
-        return "whether this remains at equal training loss, the study cannot tell"
-    return "; ".join([*parts, *unknown])
+            by_words.setdefault(at_equal_loss_text(equal), []).append(remains_text(finding, equal))
+    return [f"{words} {listed(texts)}" for words, texts in by_words.items()], unknown
 
 
 def _of_many_panels(evidence: Evidence, speakers: Sequence[Speaker]) -> list[str]:
@@ -299,7 +317,7 @@ def _of_many_panels(evidence: Evidence, speakers: Sequence[Speaker]) -> list[str
                 verdicts[finding.verdict] += 1
         counts = [f"{WORDS[verdict]} in {count}" for verdict, count in verdicts.items()]
         if counts:
-            statements.append(f"{subject} is {_listed(counts)}")
+            statements.append(f"{subject} is {listed(counts)}")
     keeping = sum(speaker.keeps_accuracy for speaker in speakers)
     rule = f"at the largest self-model weight that keeps {KEPT_TEXT} of the baseline's accuracy"
     if keeping < len(speakers):
@@ -327,7 +345,7 @@ def _remaining_in_panels(evidence: Evidence, speakers: Sequence[Speaker]) -> str
             statements.append(f"the difference of {SUBJECTS[measure]} remains in {remaining} of {len(known)}")
         elif verdicts:
             statements.append(f"for {SUBJECTS[measure]} the study cannot tell")
-    return f"At equal training loss {_listed(statements)}." if statements else ""
+    return f"At equal training loss {'; '.join(statements)}." if statements else ""
 
 
 def _closing(evidence: Evidence, shown: Sequence[Speaker], more: int) -> list[str]:
@@ -342,7 +360,7 @@ def _closing(evidence: Evidence, shown: Sequence[Speaker], more: int) -> list[st
         left_out.append(f"{at_chance} of {len(rows)} networks at chance level")
     sentences = []
     if left_out:
-        sentences.append(f"Left out: {_listed(left_out)}.")
+        sentences.append(f"Left out: {listed(left_out)}.")
         sentences += _without_selection(evidence, shown)
     if more:
         sentences.append(f"And {more} more {'arm' if more == 1 else 'arms'} below.")
@@ -361,11 +379,4 @@ def _without_selection(evidence: Evidence, shown: Sequence[Speaker]) -> list[str
             others.append(f"in {name} {other.text}")
     if not others or len(others) > MOST:
         return []
-    return [f"With every RLCT counted, {_listed(others)}."]
-
-
-def _listed(texts: Sequence[str]) -> str:
-    """Return texts joined by commas and a last "and"."""
-    if len(texts) < 2:
-        return "".join(texts)
-    return f"{', '.join(texts[:-1])} and {texts[-1]}"
+    return [f"With every RLCT counted, {listed(others)}."]

@@ -19,6 +19,7 @@ from .arm_columns import (
     targets_text,
 )
 from .equal_loss import STOPPED, UNKNOWN
+from .findings import ALPHA
 from .published import published_values
 from .sweep_results import SweepResults
 from .table import Table
@@ -97,8 +98,10 @@ def _left_out_of_rlct(results: SweepResults) -> dict[str, str]:
 def equal_loss_table(results: SweepResults, columns: ArmColumns) -> Table:
     """Return one line per arm and measure: the comparison with the baseline at equal training loss."""
     lines = []
+    told = results.tests[results.tests["p_holm"] <= ALPHA]
+    told_apart = set(zip(told["arm"], told["measure"], strict=True))
     for row in results.equal_loss.itertuples():
-        share = row.share * 100
+        is_share = (row.arm, row.measure) in told_apart and not math.isnan(row.share)
         lines.append(
             [
                 *columns.cells[row.arm],
@@ -109,14 +112,14 @@ def equal_loss_table(results: SweepResults, columns: ArmColumns) -> Table:
                 measure_text(row.measure, row.other_mean),
                 measure_text(row.measure, row.difference, "+"),
                 number_text(row.p_holm, ".2g"),
-                "-" if math.isnan(share) else f"{share:.0f} %",
+                f"{100 * row.share:.0f} %" if is_share else "-",
                 f"{number_text(row.loss, '.4f')} and {number_text(row.other_loss, '.4f')}",
             ]
         )
     header = [*columns.header, "measure", "compared with", "pairs", "arm", "other", "difference", "p (Holm)"]
     caption = (
-        "Each arm against its baseline at equal training loss. Remains: share of the difference after the complete "
-        "training"
+        "Each arm against its baseline at equal training loss. Remains: share of a difference that is told apart "
+        "after the complete training"
     )
     return Table(caption, [*header, "remains", "training losses"], lines)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,7 @@ class Finding:
         percent: the same in percent of the baseline's mean. NaN: a mean is not above 0, so that percents say nothing.
         p: corrected by Holm. NaN: no test.
         text: the statement, a main clause.
+        numbers: the difference with its sign, and p.
     """
 
     panel: str
@@ -40,6 +42,7 @@ class Finding:
     percent: float
     p: float
     text: str
+    numbers: str
 
 
 def finding_of(test: Any) -> Finding:
@@ -53,15 +56,46 @@ def finding_of(test: Any) -> Finding:
     p = p_text(test.p_holm)
     direction = LOWER if test.difference < 0 else HIGHER
     sign = "-" if test.difference < 0 else "+"
+    signed = amount if amount.startswith("less") else f"{sign}{amount}"
+    numbers = f"{signed}, {p}"
     texts = {
         LOWER: f"{subject} is {amount} lower ({p})",
         HIGHER: f"{subject} is {amount} higher ({p})",
-        UNCLEAR: f"{subject} is not told apart from the baseline's ({sign}{amount}, {p})",
+        UNCLEAR: f"{subject} is not told apart from the baseline's ({numbers})",
         UNTESTED: f"{subject} is {amount} {direction} ({_why_untested(test)}: no test)",
         EQUAL: f"{subject} is equal",
         MISSING: f"{subject} cannot be compared (no usable value)",
     }
-    return Finding(test.panel, test.arm, test.measure, verdict, test.difference, percent, test.p_holm, texts[verdict])
+    return Finding(
+        test.panel, test.arm, test.measure, verdict, test.difference, percent, test.p_holm, texts[verdict], numbers
+    )
+
+
+def clauses_of(findings: Iterable[Finding]) -> list[str]:
+    """Return the statements as main clauses. Those about differences that are not told apart become one clause."""
+    told: list[Finding] = []
+    unclear: list[Finding] = []
+    for finding in findings:
+        (unclear if finding.verdict == UNCLEAR else told).append(finding)
+    clauses = [finding.text for finding in told]
+    if len(unclear) == 1:
+        clauses.append(unclear[0].text)
+    elif unclear:
+        subjects = [f"{SUBJECTS[finding.measure]} ({finding.numbers})" for finding in unclear]
+        clauses.append(f"{listed(subjects)} are not told apart from the baseline's")
+    return clauses
+
+
+def listed(texts: Sequence[str]) -> str:
+    """Return texts joined by commas and a last "and".
+
+    Example:
+        >>> listed(["a", "b", "c"])
+        'a, b and c'
+    """
+    if len(texts) < 2:
+        return "".join(texts)
+    return f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
 def verdict_of(difference: float, p: float) -> str:
@@ -95,7 +129,8 @@ def _why_untested(test: Any) -> str:
 def _amount(measure: str, difference: float, percent: float) -> str:
     """Return the size of a difference."""
     if measure == "accuracy":
-        return f"{two_digits(100 * difference)} points"
+        size = two_digits(100 * difference)
+        return f"{size} {'point' if size == '1' else 'points'}"
     if math.isnan(percent):
         return f"{abs(difference):.2g}"
     return f"{two_digits(percent)} %"

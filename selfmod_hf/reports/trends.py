@@ -46,7 +46,7 @@ def trends(
         for axis in columns:
             if not _is_varying_number(own[axis]):
                 continue
-            others = [name for name in columns if name != axis and not _follows(own, name, axis)]
+            others = [name for name in columns if name != axis]
             for group in _groups(own, axis, others):
                 keys = _keys_of(group)
                 for measure in measured(rows, measures):
@@ -72,13 +72,6 @@ def trends(
 def _is_varying_number(values: Series) -> bool:
     is_number = is_numeric_dtype(values) and not is_bool_dtype(values)
     return is_number and values.nunique() > 1
-
-
-def _follows(rows: DataFrame, name: str, axis: str) -> bool:
-    """Return whether an axis is another name of this one: the list of the widths of networks with one hidden layer."""
-    if (name, axis) != ("hidden_sizes", "hidden_size"):
-        return False
-    return bool((rows[name].astype(str) == rows[axis].astype(str)).all())
 
 
 def _groups(rows: DataFrame, axis: str, others: Sequence[str]) -> Iterator[DataFrame]:
