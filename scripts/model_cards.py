@@ -28,7 +28,7 @@ def main(arguments: Sequence[str], output: Path = OUTPUT) -> int:
         try:
             results = read_results(SweepFolder(folder))
             cards = {
-                name: sweep_card(results, repo_id, has_figure=False),
+                name: sweep_card(results, repo_id, figure=None),
                 f"{name}-results": dataset_card(results, repo_id),
             }
         except InputError as error:

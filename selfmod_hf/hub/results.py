@@ -12,7 +12,7 @@ import pandas as pd
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
 from ..complexity import LLCResult
-from ..data import TASKS
+from ..data import TASKS, TaskSpec
 from ..errors import InputError
 from ..files import read_json
 from ..json_records import SweepRun
@@ -27,6 +27,8 @@ SAMPLER = (
 )  # fmt: skip
 MORE = ("nbeta_rule", "num_samples", "data", "compute_dtype", "options", "parameters")
 SWEEP_COLUMNS = ("hidden_size", "aux_weight", "detach_targets", "seed", "rlct")  # required in a sweep's table
+# settings of the data that `TaskSpec.train_data` tells
+DESCRIBED = ("dataset_config", "train_split", "test_fraction", "split_seed", "skip_missing")
 KINDS = {"dataset": ["results.parquet", "run.json"], "model": ["rlct.json"]}  # kind of repository -> files
 
 
@@ -216,9 +218,17 @@ def _shared_settings(run: SweepRun) -> dict[str, Any]:
     return settings
 
 
-def _train_data(run: SweepRun) -> str | None:
-    """Return a sweep's training data like `TaskSpec.train_data`. None: the task is unknown to this version."""
+def _train_data(run: SweepRun) -> str:
+    """Return a sweep's training data like `TaskSpec.train_data`."""
+    data = run.settings.data
     task = TASKS.get(run.settings.task)
     if task is None:
-        return None
-    return replace(task, dataset_name=run.settings.data.dataset_name).train_data
+        task = TaskSpec(name=run.settings.task, dataset_name=None)
+    given = {name: value for name, value in data.to_dict().items() if name in DESCRIBED and value is not None}
+    if "test_fraction" in given:
+        given["test_split"] = None
+    name = data.dataset_name
+    if name is not None and run.local_data and not Path(name).exists():  # a published study has the name alone
+        kind = "file" if Path(name).suffix else "folder"
+        name = f"{kind} {Path(name).name}"
+    return replace(task, dataset_name=name, **given).train_data

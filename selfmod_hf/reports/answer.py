@@ -30,7 +30,7 @@ from .findings import (
     UNTESTED,
     Finding,
     at_equal_loss_text,
-    clauses_of,
+    clauses_text,
     finding_of,
     listed,
     remains_text,
@@ -223,7 +223,7 @@ def _of_one(evidence: Evidence, speaker: Speaker) -> list[str]:
     """Return the sentences of a single arm: its differences, and what remains of them at equal training loss."""
     arm = speaker.arm
     findings = list(evidence.findings[arm.name].values())
-    clauses = listed(clauses_of(findings))
+    clauses = clauses_text(findings)
     baseline = _baseline_name(evidence, arm)
     place = f"at {_weight(arm)}" if speaker.is_weight else f"between {arm.name} and {baseline}"
     if _is_no_difference(findings):
@@ -250,7 +250,7 @@ def _of_some(evidence: Evidence, speaker: Speaker) -> str:
     name = arm.name
     if speaker.is_weight:
         name = f"{arm.panel}, {_weight(arm)}".removeprefix(", ")
-    clauses = listed(clauses_of(evidence.findings[arm.name].values()))
+    clauses = clauses_text(evidence.findings[arm.name].values())
     known, _ = _remaining(evidence, arm)
     parts = [f"{name} against {_baseline_name(evidence, arm)}: {clauses}", *known]
     return f"{'; '.join(parts)}."

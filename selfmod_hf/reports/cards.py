@@ -15,7 +15,10 @@ from ..hub.model_folder import is_data_set
 from ..json_records import SweepRun
 from ..models import load_config
 from ..weights import KEY
-from .statistics import ARM, LEVEL
+from .arm_columns import is_grid
+from .column_meanings import column_meanings
+from .local_paths import without_local_paths
+from .statistics import ARM, LEVEL, MEASURES
 from .sweep_results import SweepResults
 from .sweep_tables import sweep_tables
 from .table import as_markdown
@@ -23,40 +26,15 @@ from .table import as_markdown
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCard, EvalResult, HfApi, ModelCard, ModelCardData
 
-METRIC_NAMES = {"accuracy": "Accuracy", "weight_width": "Weight width"}
+METRIC_NAMES = {"accuracy": "Accuracy", "weight_width": "Weight width", "train_loss": "Training loss"}
+ON_TRAIN_SPLIT = ("rlct", "train_loss")
 # the pipeline's tag, and the name of the models
 HEADS = {
     "image": ("image-classification", "ImageClassification"),
     "text": ("text-classification", "SequenceClassification"),
 }
-CARD_TABLES = ("arms", "not_ok", "at_chance", "published", "targets")
-MEANINGS = {
-    "task": "name of the task",
-    "hidden_size": "width of the hidden layer",
-    "aux_weight": "weight of the self-modeling loss (the paper's AW); 0 is the baseline",
-    "seed": "of the initial weights and the order of the samples",
-    "detach_targets": "whether the predicted activations are constants for the gradient",
-    "arm": "name of the network's arm, the networks that differ by their seed only",
-    "accuracy": "share of the test split classified rightly",
-    "weight_width": "standard deviation of the last classification layer's weights",
-    "rlct": "local learning coefficient of the pruned network; null where a chain diverged",
-    "rlct_standard_error": "its Monte Carlo standard error",
-    "rlct_status": "ok, not_at_minimum, not_converged or diverged",
-    "rlct_status_reason": "why, in one line",
-    "nbeta": "inverse temperature times number of samples used for the RLCT",
-    "rlct_preset": "name of the sampler's settings",
-    "rlct_rhat": "split R-hat of the kept draws",
-    "rlct_ess": "their effective sample size",
-    "train_loss": "cross-entropy over the training split at the trained weights, nats",
-    "num_epochs": "epochs trained",
-    "batch_size": "samples of a training step",
-    "learning_rate": "of the optimizer",
-    "weights_sha256": "SHA-256 of the network's model.safetensors, which the figures are of",
-    "epoch": "epochs trained so far",
-    "classification_loss": "mean cross-entropy over the epoch's training steps, nats",
-    "self_modeling_loss": "mean squared error of the predicted activations over the same steps",
-    "loss": "their weighted sum",
-}
+CARD_TABLES = ("arms", "measures", "not_ok", "at_chance", "equal_loss", "published", "targets")
+MOST_NAMES = 8  # arms named in the first paragraph
 
 
 def sweep_card(  # noqa: PLR0913 - the last three are options, by keyword only
@@ -64,7 +42,7 @@ def sweep_card(  # noqa: PLR0913 - the last three are options, by keyword only
     repo_id: str,
     notes: str = "",
     *,
-    has_figure: bool = True,
+    figure: str | None = "figure2",
     license: Mapping[str, Any] | None = None,
     api: HfApi | None = None,
 ) -> ModelCard:
@@ -74,12 +52,13 @@ def sweep_card(  # noqa: PLR0913 - the last three are options, by keyword only
         results: of the sweep.
         repo_id: its repository, ``user/name``.
         notes: a person's text, kept between the markers.
-        has_figure: whether figures lie beside the card.
+        figure: name of the figure beside the card. None: there is none.
         license: `license`, `license_name` and `license_link`, as far as they are known.
         api: for asking the Hub whether it has the data set.
     """
     from huggingface_hub import ModelCard
 
+    results = without_local_paths(results)
     run = run_of(results)
     first = results.folder.networks()[0]
     config = load_config(first).to_dict()
@@ -92,11 +71,13 @@ def sweep_card(  # noqa: PLR0913 - the last three are options, by keyword only
     tables = sweep_tables(results)
     shown = [tables[table] for table in CARD_TABLES if tables[table].rows]
     return ModelCard.from_template(
-        _metadata(results, data, task_type, name, license or {}),
+        _metadata(results, data, task_type, name, config.get("base_model"), license or {}),
         template_str=template("sweep_card.md.jinja", __package__),
         name=name,
         repo_id=repo_id,
+        answer=plain_text(results.answer),
         networks=len(results.rows),
+        arms=_arms_text(results),
         dataset=_dataset_text(data),
         split=data["test_split"],
         train_split=data["train_split"],
@@ -108,7 +89,7 @@ def sweep_card(  # noqa: PLR0913 - the last three are options, by keyword only
         unchecked=_unchecked(results.rows),
         results=as_markdown(shown),
         setting=plain_text(results.setting),
-        figure=has_figure,
+        figure=figure,
         sampling=plain_text(_sampling(run, results.rows)),
         recipe=plain_text(_recipe(run, config)),
         notes=between_markers(notes),
@@ -116,11 +97,23 @@ def sweep_card(  # noqa: PLR0913 - the last three are options, by keyword only
     )
 
 
-def _metadata(
+def _arms_text(results: SweepResults) -> str:
+    """Return the names of the arms. Empty: they differ in width, self-model weight and kind of targets only."""
+    if is_grid(results.study, results.axes):
+        return ""
+    names = [f"`{plain_text(arm.name)}`" for arm in results.study]
+    more = len(names) - MOST_NAMES
+    if more > 0:
+        names = [*names[:MOST_NAMES], f"{more} more"]
+    return f"{len(results.study)} arms ({', '.join(names)})"
+
+
+def _metadata(  # noqa: PLR0913 - the entries of the metadata
     results: SweepResults,
     data: dict[str, Any],
     task_type: str,
     name: str,
+    base_model: str | None,
     license: Mapping[str, Any],
 ) -> ModelCardData:
     """Return the metadata of the card of the networks."""
@@ -133,6 +126,7 @@ def _metadata(
         library_name="transformers",
         pipeline_tag=task_type,
         tags=TAGS,
+        base_model=base_model,
         datasets=[data["id"]] if data["id"] else None,
         metrics=["accuracy"] if "accuracy" in measured else None,
         model_name=name,
@@ -157,6 +151,7 @@ def dataset_card(
     """
     from huggingface_hub import DatasetCard, DatasetCardData
 
+    results = without_local_paths(results)
     name = repo_id.split("/")[-1]
     return DatasetCard.from_template(
         DatasetCardData(
@@ -171,18 +166,22 @@ def dataset_card(
         template_str=template("dataset_card.md.jinja", __package__),
         name=name,
         repo_id=repo_id,
+        answer=plain_text(results.answer),
         networks=len(results.rows),
+        arms=_arms_text(results),
         dataset=_dataset_text(_data(run_of(results))),
-        result_columns=_meanings(results.rows),
-        curve_columns=_meanings(results.curves),
+        result_columns=_meanings(results, results.rows),
+        curve_columns=_meanings(results, results.curves),
         notes=between_markers(notes),
         citation=CITATION,
     )
 
 
-def _meanings(table: pd.DataFrame) -> dict[str, str]:
+def _meanings(results: SweepResults, table: pd.DataFrame) -> dict[str, str]:
     """Return the columns of a table with their meanings. `at_chance` is marked while reading, and is in no file."""
-    return {column: MEANINGS.get(column, "") for column in table.columns.drop("at_chance")}
+    run = run_of(results)
+    meanings = column_meanings(table.columns.drop("at_chance"), run.axes, run.measures)
+    return {plain_text(column): plain_text(meaning) for column, meaning in meanings.items()}
 
 
 def run_of(results: SweepResults) -> SweepRun:
@@ -205,10 +204,15 @@ def _data(run: SweepRun) -> dict[str, Any]:
     """Return id (None for data outside of the Hub), title, configuration and splits of the data."""
     name = run.settings.data.dataset_name
     on_hub = name is not None and not run.local_data and can_be_hub_id(name)
+    given = run.settings.data.to_dict()
     found: dict[str, Any] = {"dataset_config": None, "train_split": "train", "test_split": "test"}
     spec = task_of(run)
-    if spec is not None:
-        found = {key: getattr(spec, key) for key in found}
+    for key, default in found.items():
+        if spec is not None:
+            default = getattr(spec, key)
+        found[key] = given.get(key) or default
+    if given.get("test_fraction"):
+        found["test_split"] = found["train_split"]
     found["id"] = name if on_hub else None
     found["title"] = run.settings.task
     return found
@@ -233,15 +237,16 @@ def _evaluations(results: SweepResults, data: dict[str, Any], task_type: str) ->
     from huggingface_hub import EvalResult
 
     sampling = _plain(run_of(results).settings.sampling)
+    nbetas = results.rows.groupby("arm")["nbeta"].first()
+    named = not is_grid(results.study, results.axes)
     evaluations = []
     for arm in results.arms.to_dict("records"):
-        if arm["count"] == 0:
+        if arm["count"] == 0 or arm["measure"] not in MEASURES:
             continue
         name = METRIC_NAMES.get(arm["measure"])
         arguments = _arguments(arm)
         if arm["measure"] == "rlct":
-            own = (results.rows[ARM] == [arm[key] for key in ARM]).all(axis=1)
-            nbeta = float(results.rows.loc[own, "nbeta"].iloc[0])
+            nbeta = float(nbetas[arm["arm"]])
             name = rlct_name(nbeta, str(sampling.get("sampler", "sgld")))
             arguments |= sampling
             arguments |= {"nbeta": nbeta, "nbeta_rule": str(sampling.get("nbeta"))}
@@ -251,9 +256,9 @@ def _evaluations(results: SweepResults, data: dict[str, Any], task_type: str) ->
                 dataset_type=data["id"] or UNKNOWN_DATA,
                 dataset_name=data["title"],
                 dataset_config=data["dataset_config"],
-                dataset_split=data["train_split" if arm["measure"] == "rlct" else "test_split"],
+                dataset_split=data["train_split" if arm["measure"] in ON_TRAIN_SPLIT else "test_split"],
                 metric_type=arm["measure"],
-                metric_name=f"{name}, {_seeds_and_arm(arm)}",
+                metric_name=f"{name}, {_seeds_and_arm(arm, named)}",
                 metric_value=arm["mean"],
                 metric_args=arguments,
             )
@@ -263,15 +268,19 @@ def _evaluations(results: SweepResults, data: dict[str, Any], task_type: str) ->
 
 def _arguments(arm: dict[str, Any]) -> dict[str, Any]:
     """Return the settings and counts behind the mean of an arm."""
-    arguments = {key: arm[key] for key in ARM}
+    arguments = {key: arm[key] for key in ARM if not pd.isna(arm[key])}
+    arguments["arm"] = arm["arm"]
     arguments |= {"networks": arm["count"], "left_out": arm["left_out"]}
     if arm["count"] > 1:
         arguments |= {"interval": [arm["low"], arm["high"]], "level": LEVEL}
     return arguments
 
 
-def _seeds_and_arm(arm: dict[str, Any]) -> str:
+def _seeds_and_arm(arm: dict[str, Any], named: bool) -> str:
+    """Return the number of seeds, and the arm by its name or by width, weight and kind of targets."""
     seeds = f"mean of {arm['count']} seeds" if arm["count"] > 1 else "1 seed"
+    if named:
+        return f"{seeds}, arm {arm['arm']}"
     targets = "detached" if arm["detach_targets"] else "attached"
     return f"{seeds}, h = {arm['hidden_size']}, AW = {arm['aux_weight']:g}, targets {targets}"
 
@@ -286,18 +295,20 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sampling(run: SweepRun, rows: pd.DataFrame) -> dict[str, Any]:
     settings = dict(run.settings.sampling)
-    values = ", ".join(f"{value:.4g}" for value in sorted(rows["nbeta"].unique()))
+    values = ", ".join(f"{value:.4g}" for value in sorted(rows["nbeta"].dropna().unique()))
     rule = settings.pop("nbeta", "n/log n")
     return {"nβ": f"{values} ({rule})", **_spaced(settings)}
 
 
 def _recipe(run: SweepRun, config: dict[str, Any]) -> dict[str, Any]:
     data = run.settings.data.model_dump(exclude_none=True)
+    network = {name: value for name, value in run.settings.network.items() if name not in config}
     versions = ", ".join(f"{name} {number}" for name, number in run.versions.items())
     return {
         "backbone": config["backbone"],
-        "target layers": ", ".join(config["target_layers"]),
+        "target layers": ", ".join(config["target_layers"]) or "none",
         **_spaced(data),
+        **_spaced(network),
         **_spaced(run.settings.training),
         "versions": versions,
         "git commit": run.git_commit or "none",

@@ -19,7 +19,7 @@ from .arm_columns import (
     targets_text,
 )
 from .equal_loss import STOPPED, UNKNOWN
-from .findings import ALPHA
+from .findings import ALPHA, listed
 from .published import published_values
 from .sweep_results import SweepResults
 from .table import Table
@@ -98,38 +98,42 @@ def _left_out_of_rlct(results: SweepResults) -> dict[str, str]:
 def equal_loss_table(results: SweepResults, columns: ArmColumns) -> Table:
     """Return one line per arm and measure: the comparison with the baseline at equal training loss."""
     lines = []
+    unknown: dict[str, int] = {}
     told = results.tests[results.tests["p_holm"] <= ALPHA]
     told_apart = set(zip(told["arm"], told["measure"], strict=True))
     for row in results.equal_loss.itertuples():
+        if row.way == UNKNOWN:
+            name = measure_name(row.measure)
+            unknown[name] = unknown.get(name, 0) + 1
+            continue
         is_share = (row.arm, row.measure) in told_apart and not math.isnan(row.share)
-        lines.append(
-            [
-                *columns.cells[row.arm],
-                measure_name(row.measure),
-                _way_text(row),
-                f"{row.pairs}",
-                measure_text(row.measure, row.mean),
-                measure_text(row.measure, row.other_mean),
-                measure_text(row.measure, row.difference, "+"),
-                number_text(row.p_holm, ".2g"),
-                f"{100 * row.share:.0f} %" if is_share else "-",
-                f"{number_text(row.loss, '.4f')} and {number_text(row.other_loss, '.4f')}",
-            ]
-        )
-    header = [*columns.header, "measure", "compared with", "pairs", "arm", "other", "difference", "p (Holm)"]
+        remains = f"{100 * row.share:.0f} %" if is_share else "-"
+        lines.append([*columns.cells[row.arm], *_equal_loss_cells(row), remains])
     caption = (
-        "Each arm against its baseline at equal training loss. Remains: share of a difference that is told apart "
-        "after the complete training"
+        "Each arm against its baseline at equal training loss. Remains: share of a difference that is told apart after "
+        "the complete training"
     )
-    return Table(caption, [*header, "remains", "training losses"], lines)
+    if unknown:
+        counts = [f"the {name} of {count} arms" for name, count in unknown.items()]
+        caption += f". The study cannot tell for {listed(counts)}: no arm stopped at this loss, and no curve has it"
+    header = [*columns.header, "measure", "compared with", "training losses", "pairs", "arm", "other", "difference"]
+    return Table(caption, [*header, "p (Holm)", "remains"], lines)
 
 
-def _way_text(row: Any) -> str:
-    if row.way == UNKNOWN:
-        return "the study cannot tell"
+def _equal_loss_cells(row: Any) -> list[str]:
+    way = f"{row.other} at the epoch of the nearest loss"
     if row.way == STOPPED:
-        return f"arm {row.other}, stopped at this loss"
-    return f"{row.other} at the epoch of the nearest loss"
+        way = f"{row.other}, stopped at this loss"
+    return [
+        measure_name(row.measure),
+        way,
+        f"{number_text(row.loss, '.4f')} and {number_text(row.other_loss, '.4f')}",
+        f"{row.pairs}",
+        measure_text(row.measure, row.mean),
+        measure_text(row.measure, row.other_mean),
+        measure_text(row.measure, row.difference, "+"),
+        number_text(row.p_holm, ".2g"),
+    ]
 
 
 def targets_table(tests: pd.DataFrame) -> Table:

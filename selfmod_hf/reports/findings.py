@@ -71,19 +71,19 @@ def finding_of(test: Any) -> Finding:
     )
 
 
-def clauses_of(findings: Iterable[Finding]) -> list[str]:
-    """Return the statements as main clauses. Those about differences that are not told apart become one clause."""
+def clauses_text(findings: Iterable[Finding]) -> str:
+    """Return the statements in one text. Those about differences that are not told apart become one clause."""
     told: list[Finding] = []
     unclear: list[Finding] = []
     for finding in findings:
         (unclear if finding.verdict == UNCLEAR else told).append(finding)
-    clauses = [finding.text for finding in told]
+    clauses = [listed([finding.text for finding in told])] if told else []
     if len(unclear) == 1:
         clauses.append(unclear[0].text)
     elif unclear:
         subjects = [f"{SUBJECTS[finding.measure]} ({finding.numbers})" for finding in unclear]
         clauses.append(f"{listed(subjects)} are not told apart from the baseline's")
-    return clauses
+    return "; ".join(clauses)
 
 
 def listed(texts: Sequence[str]) -> str:

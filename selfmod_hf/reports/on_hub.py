@@ -33,6 +33,7 @@ from ..json_records import SweepRun
 from ..models import load_config
 from .cards import dataset_card, run_of, sweep_card, task_of
 from .figures import draw_figures
+from .local_paths import hide_local_paths, local_paths
 from .sweep_results import SweepResults, read_results
 
 if TYPE_CHECKING:
@@ -61,19 +62,22 @@ def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
     # both repositories, then both stages, then both uploads, so that an error comes before a half is published
     networks = open_repository(api, target, "model")
     tables = open_repository(api, target, "dataset")
+    paths = local_paths(results.run)
     with tempfile.TemporaryDirectory() as temporary:
         of_networks, of_tables = Path(temporary, "model"), Path(temporary, "dataset")
         of_networks.mkdir()
         figures = stage_networks(results, of_networks)
-        has_figure = any(file.stem == "figure2" for file in figures)
-        notes, license = _kept(networks)
-        card = sweep_card(results, networks.repo_id, notes, has_figure=has_figure, license=license, api=api)
+        hide_local_paths(of_networks, paths)
+        base_model = load_config(folder.networks()[0]).base_model
+        notes, license = _kept(networks, base_model, api)
+        card = sweep_card(results, networks.repo_id, notes, figure=_shown(figures), license=license, api=api)
         card.save(of_networks / "README.md")
         of_tables.mkdir()
         folder.write_tables(of_tables)  # of the cells as they are now, because a sweep may be at work
         _link(path / "run.json", of_tables / "run.json")
         if (path / REPORT).is_file():
             _link(path / REPORT, of_tables / Path(REPORT).name)
+        hide_local_paths(of_tables, paths)
         notes, license = _kept(tables)
         dataset_card(results, tables.repo_id, notes, license=license).save(of_tables / "README.md")
         return [
@@ -82,10 +86,21 @@ def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
         ]
 
 
-def _kept(repository: Repository) -> tuple[str, dict[str, Any]]:
+def _shown(figures: list[Path]) -> str | None:
+    """Return the name of the figure for the card: the paper's panels, or those of any study."""
+    names = [file.stem for file in figures]
+    for name in ("figure2", "arms"):
+        if name in names:
+            return name
+    return None
+
+
+def _kept(
+    repository: Repository, base_model: str | None = None, api: HfApi | None = None
+) -> tuple[str, dict[str, Any]]:
     """Return the user's notes in the present card of a repository, and the license of its next card."""
     before = remote_card(repository)
-    license = chosen_license(repository.target.license, license_in(before), None)
+    license = chosen_license(repository.target.license, license_in(before), base_model, api)
     return merged_notes("", before), license
 
 

@@ -119,7 +119,7 @@ def test_the_script_writes_the_cards_of_any_sweep(tmp_path, capsys):
     main = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "model_cards.py"))["main"]
     folder = given_sweep(tmp_path / "sweep")
     assert main([f"{folder.path}=me/mnist"], tmp_path) == 0
-    card = sweep_card(read_results(folder), "me/mnist", has_figure=False)
+    card = sweep_card(read_results(folder), "me/mnist", figure=None)
     assert (tmp_path / "mnist.md").read_text() == f"{card}\n"
     assert (tmp_path / "mnist-results.md").read_text() == EXPECTED["dataset_card"].read_text()
     assert (main([f"{tmp_path}=me/x"], tmp_path), main(["me/x"], tmp_path)) == (2, 2)

@@ -1,0 +1,83 @@
+"""Say the meaning of each column in the tables of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+
+from ..experiments.run_settings import GROUPS
+
+KNOWN = {
+    "task": "name of the task",
+    "hidden_size": "width of the last hidden layer; null for networks without one",
+    "aux_weight": "weight of the self-modeling loss (the paper's AW); 0 is the baseline",
+    "seed": "of the initial weights and the order of the samples",
+    "detach_targets": "whether the predicted activations are constants for the gradient",
+    "arm": "name of the network's arm, the networks that differ by their seed only",
+    "accuracy": "share of the test split classified rightly",
+    "weight_width": "standard deviation of the last classification layer's weights",
+    "rlct": "local learning coefficient of the pruned network; null where a chain diverged",
+    "rlct_standard_error": "its Monte Carlo standard error",
+    "rlct_status": "ok, not_at_minimum, not_converged or diverged",
+    "rlct_status_reason": "why, in one line",
+    "nbeta": "inverse temperature times number of samples used for the RLCT",
+    "rlct_preset": "name of the sampler's settings",
+    "rlct_rhat": "split R-hat of the kept draws",
+    "rlct_ess": "their effective sample size",
+    "train_loss": "cross-entropy over the training split at the trained weights, nats",
+    "num_epochs": "epochs trained",
+    "batch_size": "samples of a training step",
+    "learning_rate": "of the optimizer",
+    "weights_sha256": "SHA-256 of the network's model.safetensors, which the figures are of",
+    "epoch": "epochs trained so far",
+    "classification_loss": "mean cross-entropy over the epoch's training steps, nats",
+    "self_modeling_loss": "mean squared error of the predicted activations over the same steps",
+    "loss": "their weighted sum",
+}
+# measures of selfmod_hf.measures. docs/measures.md defines them
+FURTHER = {
+    "activation_mean_square": "mean of the squared inputs of the last layer, test split",
+    "dead_units": "share of the units with the same value for each test sample",
+    "effective_rank": "exp of the entropy of the shares of the centered features' singular values, test split",
+    "unit_free_width": "weight width after each hidden unit is rescaled to root mean square 1",
+    "prunable_share": "largest share of the last layer's weights that can be set to 0 at 0.01 loss of accuracy",
+    "calibration_error": "expected calibration error of the test split, 15 bins",
+    "accuracy_under_noise": "accuracy with normal noise on each pixel, of one standard deviation of the pixels",
+    "modelability": "held-out R² of a ridge regression from the input to the features, mean over the units",
+    "modelability_from_other": "the same from the features of a network of another seed",
+}
+OWN = "a measure of the study's author"
+
+
+def column_meanings(columns: Iterable[str], axes: Sequence[str], measures: Sequence[str]) -> dict[str, str]:
+    """Return the meaning of each column.
+
+    Args:
+        columns: of a table.
+        axes: those in which arms differ.
+        measures: those of further measures.
+
+    Example:
+        >>> column_meanings(["seed", "weight_decay"], ["weight_decay"], [])["weight_decay"]
+        'setting of the arm: weight decay coefficient applied by the optimizer'
+    """
+    found = {}
+    for column in columns:
+        meaning = KNOWN.get(column, "")
+        if column in measures and not meaning:
+            meaning = FURTHER.get(column, OWN)
+        elif column in axes and not meaning:
+            meaning = f"setting of the arm: {_help(column)}"
+        found[column] = meaning
+    return found
+
+
+def _help(name: str) -> str:
+    """Return the first sentence of a setting's help text, or its name in words."""
+    for group in GROUPS:
+        for field in fields(group):
+            text = str(field.metadata.get("help", ""))
+            if field.name == name and text:
+                first = text.partition(". ")[0].partition("; ")[0]
+                return f"{first[0].lower()}{first[1:]}".rstrip(".")
+    return name.replace("_", " ")
