@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pandas import DataFrame, Series
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class DrawnMeasure:
 
 MAIN = ("rlct", "weight_width", "accuracy", "train_loss")  # of every study
 PUBLISHED = ("weight_width", "rlct", "accuracy")  # those of the paper's figures
+FAR = 3  # interquartile ranges
 COMPLEXITY = ("rlct", "weight_width")  # shown against the training loss
 _KNOWN = {
     "rlct": DrawnMeasure("RLCT"),
@@ -70,6 +72,21 @@ def axis_range(measure: DrawnMeasure, values: Sequence[float], bounds: Sequence[
     low, high = float(everything.min()), float(everything.max())
     margin = 0.05 * (high - low) or spread
     return _within(measure, low - margin), _within(measure, high + margin)
+
+
+def far_rlcts(rows: DataFrame) -> Series:
+    """Return whether the RLCT of each network is so far from all others that it would set the scale of an axis alone.
+
+    It is if its status is not "ok", and it lies more than three interquartile ranges beyond the quartiles.
+
+    Args:
+        rows: one row per network.
+    """
+    values = rows["rlct"]
+    lower, upper = values.quantile(0.25), values.quantile(0.75)
+    reach = FAR * (upper - lower)
+    is_far = (values < lower - reach) | (values > upper + reach)
+    return is_far & (rows["rlct_status"] != "ok") & (reach > 0)
 
 
 def _within(measure: DrawnMeasure, value: float) -> float:

@@ -17,7 +17,7 @@ from pandas import DataFrame, concat
 from ..complexity.weight_width import histogram
 from ..experiments.folder import SweepFolder
 from ..files import write_figure
-from .drawn_measures import COMPLEXITY, MAIN, PUBLISHED
+from .drawn_measures import COMPLEXITY, MAIN, PUBLISHED, far_rlcts
 from .panels import (
     Colors,
     baseline_curve,
@@ -36,6 +36,7 @@ FORMATS = ("png", "pdf")
 DENSITY_BINS = 80
 MAX_PANELS = 6  # side by side
 LEGEND_LINES = 14
+MARKS = "hollow: RLCT not ok, a triangle: beyond the axis"
 PAPER_SETTINGS = {"hidden_sizes", "aux_weight", "detach_targets"}  # in which arms of the paper's grids differ
 KINDS = {True: ("detached", "C0"), False: ("attached", "C1")}
 
@@ -48,12 +49,14 @@ class Drawn:
 
     Attributes:
         results: of the study.
+        networks: rows of the study with the column `is_far`.
         colors: by label.
         panels: names of the panels that are drawn.
         left_out: number of panels that are not drawn.
     """
 
     results: SweepResults
+    networks: DataFrame
     colors: Colors
     panels: list[str]
     left_out: int
@@ -65,7 +68,7 @@ class Drawn:
 
     def rows(self, panel: str) -> DataFrame:
         """Return the networks of a panel with their places."""
-        return self.layout.on(self.results.rows, panel)
+        return self.layout.on(self.networks, panel)
 
     def means(self, panel: str, measure: str) -> DataFrame:
         """Return the means of a measure in a panel with their places."""
@@ -114,7 +117,8 @@ def prepare(results: SweepResults) -> Drawn:
     """Return all that the figures of a study share."""
     panels = results.layout.panels
     left_out = max(0, len(panels) - MAX_PANELS)
-    return Drawn(results, colors_of(results.layout), panels[:MAX_PANELS], left_out)
+    networks = results.rows.assign(is_far=far_rlcts(results.rows))
+    return Drawn(results, networks, colors_of(results.layout), panels[:MAX_PANELS], left_out)
 
 
 def _subplots(rows: int, columns: int, labels: int = 0) -> tuple[Figure, Any]:
@@ -192,7 +196,7 @@ def over_arms(drawn: Drawn, measures: Sequence[str]) -> Figure:
         draw_published(axis, drawn.published(panel, measure), measure)
         label_arms(axis, drawn.layout)
         axis.set_title(panel, fontsize=9)
-    _title(figure, drawn, "bars: 95 % t intervals; hollow: RLCT not ok")
+    _title(figure, drawn, f"bars: 95 % t intervals; {MARKS}")
     return figure
 
 
@@ -212,7 +216,7 @@ def over_loss(drawn: Drawn) -> Figure:
         draw_over_loss(axis, own, means, curve, measure, drawn.colors)
         axis.set_title(panel, fontsize=9)
     _legend(figure, places[-1][0], drawn)
-    _title(figure, drawn, "diamonds: means; dashed: the baseline over its epochs; hollow: RLCT not ok")
+    _title(figure, drawn, f"diamonds: means; dashed: the baseline over its epochs; {MARKS}")
     return figure
 
 

@@ -21,7 +21,7 @@ BINS = 40  # of a network's histogram
 MOST_TRACE_POINTS, LEAST_TRACE_POINTS, ALL_TRACE_POINTS = 60, 12, 100_000
 MOST_EPOCHS, LEAST_EPOCHS, ALL_EPOCHS = 200, 20, 30_000  # likewise, of each arm's curve
 OF_NETWORK = (
-    "seed", "rlct_status", "rlct_status_reason", "rlct_standard_error", "nbeta", "rlct_preset",
+    "seed", "is_far", "rlct_status", "rlct_status_reason", "rlct_standard_error", "nbeta", "rlct_preset",
 )  # fmt: skip
 
 
@@ -174,7 +174,7 @@ def _networks(drawn: Drawn, numbers: dict[str, int]) -> list[dict[str, Any]]:
     results = drawn.results
     measures = [*MAIN, *drawn.results.further_measures]
     networks = []
-    for cell, row in zip(results.cells, results.rows.to_dict("records"), strict=True):
+    for cell, row in zip(results.cells, drawn.networks.to_dict("records"), strict=True):
         network: dict[str, Any] = {column: row[column] for column in OF_NETWORK}
         for measure in measures:
             network[measure] = shortened(row.get(measure), digits=6)

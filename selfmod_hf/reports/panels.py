@@ -69,20 +69,20 @@ def draw_over_arms(
     means = means[means["count"] > 0]
     bars = _bars(means, drawn)
     for place, mean in enumerate(means.to_dict("records")):
+        color = colors[mean["label"]]
         if mean["is_baseline"]:
             axis.axhline(mean["mean"], color=BASELINE_COLOR, linestyle=":", linewidth=0.8)
-        axis.errorbar(
-            mean["position"],
-            mean["mean"],
-            bars[:, place : place + 1],
-            color=colors[mean["label"]],
-            marker="s" if mean["is_baseline"] else "D",
-            markersize=4.5,
-            capsize=2.5,
-        )
-    limits = axis_range(drawn, rows[measure], [*means["low"], *means["high"]])
-    axis.set_ylim(*limits)
+        axis.errorbar(mean["position"], mean["mean"], bars[:, place : place + 1], color=color, capsize=2.5)
+        marker = "s" if mean["is_baseline"] else "D"
+        axis.plot(mean["position"], mean["mean"], marker, color=color, markersize=4.5, clip_on=False, zorder=3)
+    near = near_values(rows, measure)
+    axis.set_ylim(*axis_range(drawn, near, [*means["low"], *means["high"]]))
     axis.set_ylabel(drawn.title)
+
+
+def near_values(rows: DataFrame, measure: str) -> Series:
+    """Return the values that set the scale of an axis."""
+    return rows[~rows["is_far"]]["rlct"] if measure == "rlct" else rows[measure]
 
 
 def _beside(rows: DataFrame) -> Series:
@@ -99,21 +99,30 @@ def draw_networks(
     measure: str,
     colors: Colors,
 ) -> None:
-    """Draw single networks as faint points. Those with an RLCT of another status than "ok" are hollow."""
-    is_hollow = rows["rlct_status"] != "ok" if measure == "rlct" else rows["seed"].isna()
+    """Draw single networks as faint points.
+
+    Those with an RLCT of another status than "ok" are hollow. Those far from all others are triangles at the edge.
+    """
     shades = np.array([mpl.colors.to_rgba(colors[label]) for label in rows["label"]])
-    for hollow, size, alpha in ((False, 12, 0.35), (True, 16, 0.9)):
-        own = (is_hollow == hollow).to_numpy()
-        if own.any():
-            axis.scatter(
-                x[own],
-                rows[measure][own],
-                s=size,
-                alpha=alpha,
-                facecolors="none" if hollow else shades[own],
-                edgecolors=shades[own] if hollow else "none",
-                linewidths=0.9,
-            )
+    is_hollow = (rows["rlct_status"] != "ok").to_numpy() & (measure == "rlct")
+    is_far = rows["is_far"].to_numpy(bool) & (measure == "rlct")
+    full = ~is_hollow
+    hollow = is_hollow & ~is_far
+    values = rows[measure]
+    axis.scatter(x[full], values[full], s=12, alpha=0.35, facecolors=shades[full], edgecolors="none")
+    if hollow.any():
+        axis.scatter(x[hollow], values[hollow], s=16, alpha=0.9, facecolors="none", edgecolors=shades[hollow])
+    middle = values.median()
+    for place in np.flatnonzero(is_far):
+        is_below = values.iloc[place] < middle
+        axis.plot(
+            x.iloc[place],
+            0.03 if is_below else 0.97,
+            "v" if is_below else "^",
+            color=shades[place],
+            markerfacecolor="none",
+            transform=axis.get_xaxis_transform(),
+        )
 
 
 def label_arms(axis: Axes, layout: StudyLayout) -> None:
@@ -201,10 +210,11 @@ def draw_over_loss(  # noqa: PLR0913 - the axis, its data and its style
     table = means.pivot_table(index="label", columns="measure", values="mean", sort=False)
     if measure in table and "train_loss" in table:
         for label, mean in table.iterrows():
-            axis.plot(mean["train_loss"], mean[measure], "D", color=colors[label], markersize=5, label=label)
+            style = {"color": colors[label], "label": label, "markersize": 5, "clip_on": False}
+            axis.plot(mean["train_loss"], mean[measure], "D", **style)
     own = means[means["measure"] == measure]
     axis.set_xlim(*axis_range(loss, rows["train_loss"]))
-    axis.set_ylim(*axis_range(drawn, rows[measure], own["mean"]))
+    axis.set_ylim(*axis_range(drawn, near_values(rows, measure), own["mean"]))
     axis.set(xlabel=loss.title, ylabel=drawn.title)
 
 

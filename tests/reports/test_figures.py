@@ -155,3 +155,14 @@ def test_networks_at_chance_alone_are_drawn_without_means(tmp_path):
     figures = sweep_figures(results)
     assert set(figures) == PAPER - {"weights"}
     assert len(axis_of(figures["arms"], "RLCT").collections[0].get_offsets()) == 4
+
+
+def test_an_rlct_far_from_all_others_is_a_triangle_at_the_edge(tmp_path):
+    folder = write_study(tmp_path, grid(aux_weight=WEIGHTS), [1, 2, 3], not_ok=["aw10-seed2", "aw10-seed3"])
+    path = folder / "cells" / "aw10-seed2" / "row.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rlct": -50.0}))
+    axis = axis_of(sweep_figures(read(folder))["arms"], "RLCT")
+    assert axis.get_ylim()[0] > 0
+    (triangle,) = [line for line in axis.lines if line.get_marker() == "v"]
+    assert triangle.get_markerfacecolor() == "none"
+    assert triangle.get_xdata() == pytest.approx([2.0])  # the seed in the middle

@@ -136,6 +136,20 @@ def test_intervals_of_two_seeds_stay_within_what_accuracy_can_be(browser, tmp_pa
         assert 0 <= mean - below <= mean + above <= 1
 
 
+def test_an_rlct_far_from_all_others_is_at_the_edge(browser, tmp_path):
+    folder = write_study(tmp_path, grid(aux_weight=[0.0, 1.0, 10.0]), [1, 2, 3], not_ok=["aw10-seed2"])
+    path = folder / "cells" / "aw10-seed2" / "row.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rlct": -50.0}))
+    open_report(browser, write_report(folder))
+    for plot in ("rlct", "loss-rlct"):
+        low, _ = drawn(browser, plot, "layout.yaxis.range")
+        marks = drawn(browser, plot, "data[0]")
+        assert low > 0
+        assert low < marks["y"][7] < min(marks["y"][:7])
+        assert marks["marker"]["symbol"][7] == "triangle-down-open"
+        assert "RLCT -50.00" in marks["text"][7]
+
+
 def test_panels_side_by_side_or_one_alone(browser, tmp_path):
     arms = grid(hidden_sizes=[[64], [128]], aux_weight=[0.0, 1.0, 10.0])
     report = write_report(write_study(tmp_path, arms, [1, 2], task="mnist"))

@@ -94,13 +94,28 @@ const within = (value, measure) => {
   return Math.min(high ?? Infinity, Math.max(low ?? -Infinity, value));
 };
 
-function marks(networks, x, y, panel, hollow) {
-  const place = n => data.arms[n.arm].position;
+// An RLCT that is not ok and far from all others is a triangle at the edge, and does not set the axis.
+const isFar = (n, measure) => measure === "rlct" && n.is_far;
+const notOk = (n, measure) => measure === "rlct" && n.rlct_status !== "ok";
+const nearValues = (networks, measure) => networks.filter(n => !isFar(n, measure)).map(n => n[measure]);
+
+function atEdge(n, measure, [low, high]) {
+  if (!isFar(n, measure)) return n[measure];
+  return n[measure] < low ? low + 0.02 * (high - low) : high - 0.02 * (high - low);
+}
+
+function symbolOf(n, measure, panel, [low]) {
+  if (isFar(n, measure)) return n[measure] < low ? "triangle-down-open" : "triangle-up-open";
+  return SYMBOLS[symbol(data.arms[n.arm].position, panel)] + (notOk(n, measure) ? "-open" : "");
+}
+
+function marks(networks, x, measure, panel, limits) {
   return {
-    x, y, mode: "markers", customdata: networks.map(n => n.index), text: networks.map(describe),
-    hovertemplate: "%{text}<extra></extra>",
-    marker: { size: 6, opacity: networks.map(n => hollow(n) ? 1 : 0.55), color: networks.map(n => color(place(n))),
-      symbol: networks.map(n => SYMBOLS[symbol(place(n), panel)] + (hollow(n) ? "-open" : "")) },
+    x, y: networks.map(n => atEdge(n, measure, limits)), mode: "markers", customdata: networks.map(n => n.index),
+    text: networks.map(describe), hovertemplate: "%{text}<extra></extra>",
+    marker: { size: 6, opacity: networks.map(n => notOk(n, measure) ? 1 : 0.55),
+      color: networks.map(n => color(data.arms[n.arm].position)),
+      symbol: networks.map(n => symbolOf(n, measure, panel, limits)) },
   };
 }
 
@@ -120,21 +135,16 @@ function diamonds(means, x, measure) {
 
 // ---- the figures ----
 
-const notOk = measure => n => measure === "rlct" && n.rlct_status !== "ok";
-
 function drawArms(id, measure) {
-  const traces = [], shapes = [], annotations = [], ticks = [], names = [];
-  const values = [], bounds = [];
+  const traces = [], shapes = [], annotations = [], ticks = [], names = [], panels = panelsShown();
+  const limits = limitsOfArms(panels, measure);
   let start = 0;
-  const panels = panelsShown();
   for (const panel of panels) {
-    const places = [...new Set(visible(panel).map(i => data.arms[i].position))].sort((a, b) => a - b);
+    const arms = visible(panel), places = [...new Set(arms.map(i => data.arms[i].position))].sort((a, b) => a - b);
     const at = arm => start + places.indexOf(data.arms[arm].position);
-    const last = data.seeds.length - 1;
-    const beside = n => last ? JITTER * (data.seeds.indexOf(n.seed) / last - 0.5) : 0;
     const own = networksOf(panel), means = meansOf(panel, measure);
-    const paper = data.published.filter(p => p.measure === measure && visible(panel).includes(p.arm));
-    traces.push(marks(own, own.map(n => at(n.arm) + beside(n)), own.map(n => n[measure]), 0, notOk(measure)));
+    const paper = data.published.filter(p => p.measure === measure && arms.includes(p.arm));
+    traces.push(marks(own, own.map(n => at(n.arm) + beside(n)), measure, 0, limits));
     traces.push(diamonds(means, means.map(m => at(m.arm)), measure));
     if (paper.length) traces.push({
       x: paper.map(p => at(p.arm)), y: paper.map(p => p.value), mode: "markers",
@@ -145,42 +155,56 @@ function drawArms(id, measure) {
       type: "line", x0: start - 0.5, x1: start + places.length - 0.5, y0: mean.mean, y1: mean.mean,
       line: { dash: "dot", width: 1, color: style("--text") },
     });
-    if (panels.length > 1) annotations.push({ text: escaped(panel.name), showarrow: false, yref: "paper", y: 1,
-      yanchor: "bottom", x: start + (places.length - 1) / 2, font: { size: 11 } });
+    if (panels.length > 1) annotations.push({ text: inLines(panel.name), showarrow: false, yref: "paper", y: 1,
+      yanchor: "bottom", x: start + (places.length - 1) / 2, font: { size: 10 } });
     for (const [i, position] of places.entries()) {
       const label = escaped(data.axis.labels[position]);
       ticks.push(start + i);
       names.push(position === data.axis.baseline ? `<b>${label}</b>` : label);
     }
-    values.push(...own.map(n => n[measure]), ...paper.map(p => p.value));
-    bounds.push(...means.flatMap(m => [m.low, m.high]));
     start += places.length + 1;
   }
+  const lines = Math.max(0, ...annotations.map(note => note.text.split("<br>").length));
   draw(id, traces, layout(data.axis.title, data.measures[measure].title, { shapes, annotations,
-    xaxis: { tickvals: ticks, ticktext: names, range: [-0.6, start - 1.4], showgrid: false },
-    yaxis: { range: range(measure, values, bounds) } }));
+    margin: { l: 55, r: 10, t: 10 + 12 * lines, b: 40 },
+    xaxis: { tickvals: ticks, ticktext: names, range: [-0.6, start - 1.4], showgrid: false }, yaxis: { range: limits } }));
   listen(id);
 }
 
+const beside = n => {
+  const last = data.seeds.length - 1;
+  return last ? JITTER * (data.seeds.indexOf(n.seed) / last - 0.5) : 0;
+};
+// the name of a panel, broken where its parts meet
+const inLines = name => escaped(name).replaceAll("-", "-<br>");
+
+function limitsOfArms(panels, measure) {
+  const values = [], bounds = [];
+  for (const panel of panels) {
+    const paper = data.published.filter(p => p.measure === measure && visible(panel).includes(p.arm));
+    values.push(...nearValues(networksOf(panel), measure), ...paper.map(p => p.value));
+    bounds.push(...meansOf(panel, measure).flatMap(m => [m.low, m.high]));
+  }
+  return range(measure, values, bounds);
+}
+
 function drawPair(id, xMeasure, measure) {
-  const traces = [], xs = [], ys = [];
-  for (const panel of panelsShown()) {
-    const number = data.panels.indexOf(panel), own = networksOf(panel);
-    const way = data.ways.find(w => visible(panel).includes(w.arm));
+  const traces = [], panels = panelsShown(), networks = panels.flatMap(networksOf);
+  const limits = range(measure, nearValues(networks, measure));
+  for (const panel of panels) {
+    const own = networksOf(panel), way = data.ways.find(w => visible(panel).includes(w.arm));
     if (xMeasure === "train_loss" && way?.[measure]) traces.push({
       x: way.classification_loss, y: way[measure], mode: "lines", text: way.epoch,
       line: { color: style("--text"), width: 1.5, dash: "dash" },
       hovertemplate: `${escaped(data.arms[way.arm].name)}, epoch %{text}: %{y:.4g}<extra></extra>`,
     });
-    traces.push(marks(own, own.map(n => n[xMeasure]), own.map(n => n[measure]), number, notOk(measure)));
+    traces.push(marks(own, own.map(n => n[xMeasure]), measure, data.panels.indexOf(panel), limits));
     const over = new Map(meansOf(panel, xMeasure).map(m => [m.arm, m.mean]));
     const means = meansOf(panel, measure).filter(m => over.has(m.arm));
     traces.push(diamonds(means, means.map(m => over.get(m.arm)), measure));
-    xs.push(...own.map(n => n[xMeasure]));
-    ys.push(...own.map(n => n[measure]));
   }
   draw(id, traces, layout(data.measures[xMeasure].title, data.measures[measure].title,
-    { xaxis: { range: range(xMeasure, xs) }, yaxis: { range: range(measure, ys) } }));
+    { xaxis: { range: range(xMeasure, nearValues(networks, xMeasure)) }, yaxis: { range: limits } }));
   listen(id);
 }
 
