@@ -32,6 +32,7 @@ class SweepArguments:
         "tensorboard: write each network's figures to <output_dir>/tensorboard; none: do not.", "none"
     )
     output_dir: str | None = setting("Results folder; default: runs/sweep-<recipe or data>.")
+    on: str | None = setting("ray (on this machine) or ray:ADDRESS (of a cluster): each population is a task of Ray.")
     dry_run: bool = setting("Print the plan with an estimate of time and memory; do nothing.", default=False)
     quiet: bool = setting("No progress: the final table only.", default=False)
 
@@ -76,8 +77,10 @@ def run(argv: Sequence[str]) -> None:
     with one_line(hub=f"--backbone_name {backbone}" if backbone else ""):
         from ..experiments.prepared_sweep import PreparedSweep
         from ..experiments.processes_together import join_processes
+        from ..experiments.ray_engine import check_engine
         from ..experiments.sweep_settings import SweepSettings
 
+        check_engine(args.on)
         sweep = PreparedSweep.make(SweepSettings.make(**given), args.output_dir)
     note_unseen_classes(sweep.data)
     is_main = join_processes().is_main_process
@@ -90,7 +93,7 @@ def run(argv: Sequence[str]) -> None:
         return
     from ..experiments.sweep import run_prepared_sweep
 
-    run_prepared_sweep(sweep, line_printer(args.quiet), ["sweep", *argv])
+    run_prepared_sweep(sweep, line_printer(args.quiet), ["sweep", *argv], args.on)
     if not is_main:
         return
     from ..reports.sweep_results import read_results

@@ -29,6 +29,11 @@ def surroundings() -> dict[str, Any]:
     }
 
 
+def own_version() -> str:
+    """Return the version of this package."""
+    return version("selfmod_hf")
+
+
 def _git_commit() -> str | None:
     """Return the commit of the package's checkout, with a mark if files differ from it. None: no checkout."""
     try:

@@ -26,6 +26,7 @@ from .further_measures import measure_missing
 from .plan import axis_columns
 from .prepared_sweep import PreparedSweep
 from .processes_together import from_main, join_processes
+from .ray_engine import check_engine, run_on_ray
 from .setting import Say
 from .surroundings import surroundings
 from .sweep_population import measure_population, train_population
@@ -37,6 +38,7 @@ def run_sweep(
     *,
     output_dir: str | Path | None = None,
     say: Say | None = None,
+    on: str | None = None,
     **settings: Any,
 ) -> SweepFolder:
     """Train the networks of a study, and measure accuracy, weight width and RLCT of each.
@@ -49,6 +51,7 @@ def run_sweep(
             settings, or else the recipe digits.
         output_dir: folder of the results. Default: `runs/sweep-<recipe or data>`.
         say: called with each line of progress.
+        on: `ray` or `ray:ADDRESS`, to train each population as a task of a Ray cluster. None: in this process.
         settings: fields as for `SweepSettings.make`, such as `seeds`, `arms` and `num_train_epochs`. They replace those
             of the object.
 
@@ -66,19 +69,23 @@ def run_sweep(
         print(folder.rows()[["arm", "accuracy", "weight_width", "rlct"]])
         report(folder.path)
     """
+    check_engine(on)
     before = recipe if isinstance(recipe, SweepSettings) else SweepSettings.make(recipe)
     sweep = PreparedSweep.make(before.replace(**settings), output_dir)
-    run_prepared_sweep(sweep, say)
+    run_prepared_sweep(sweep, say, on=on)
     return sweep.folder
 
 
-def run_prepared_sweep(sweep: PreparedSweep, say: Say | None = None, command: Sequence[str] = ()) -> None:
+def run_prepared_sweep(
+    sweep: PreparedSweep, say: Say | None = None, command: Sequence[str] = (), on: str | None = None
+) -> None:
     """Train and measure the unfinished cells. The tables are written after each population.
 
     Args:
         sweep: its input and its folder. The folder is locked meanwhile.
         say: called with each line of progress, in the main process.
         command: arguments of the command line for the record. Empty: the call is one from Python.
+        on: as for `run_sweep`.
 
     Raises:
         InputError: the folder is in use, or was begun with other settings.
@@ -96,15 +103,9 @@ def run_prepared_sweep(sweep: PreparedSweep, say: Say | None = None, command: Se
         if is_main:
             folder.write_run(record)
         todo = _populations(sweep)
-        while (population := from_main(lambda: next(todo, None))) is not None:
-            path, cells = population
-            start = time.perf_counter()
-            trainer = train_population(sweep, path, cells, say)
-            trained = time.perf_counter()
-            measure_population(sweep, trainer, cells, say)
+        finished = _run_here(sweep, todo, say) if on is None else run_on_ray(sweep, list(todo), on, say)
+        for path, spent in finished:
             from_main(partial(folder.close_population, path))
-            measured = time.perf_counter()
-            spent = PopulationSeconds(networks=len(cells), training=trained - start, rlct=measured - trained)
             record.sessions[-1].seconds[path.name] = spent
             if is_main:
                 folder.write_tables()
@@ -114,6 +115,20 @@ def run_prepared_sweep(sweep: PreparedSweep, say: Say | None = None, command: Se
             known = dict.fromkeys([*record.measures, *columns])
             folder.write_run(record.with_fields(measures=list(known)))
             folder.write_tables()  # because a killed session may have finished its last network without them
+
+
+def _run_here(
+    sweep: PreparedSweep, populations: Iterator[tuple[Path, list[Cell]]], say: Say
+) -> Iterator[tuple[Path, PopulationSeconds]]:
+    """Run populations one after another, and yield each when its networks are in the folder of results."""
+    while (population := from_main(lambda: next(populations, None))) is not None:
+        path, cells = population
+        start = time.perf_counter()
+        trainer = train_population(sweep, path, cells, say)
+        trained = time.perf_counter()
+        measure_population(sweep, trainer, cells, say)
+        measured = time.perf_counter()
+        yield path, PopulationSeconds(networks=len(cells), training=trained - start, rlct=measured - trained)
 
 
 def _ignore(line: str) -> None:

@@ -1,0 +1,214 @@
+"""A sweep on a Ray cluster: each population is a task with its share of the processors, retried if its worker dies.
+
+Ray was chosen among Ray, submitit, Dask and Parsl. See docs/scaling.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from ..errors import InputError
+from ..json_records import PopulationSeconds
+from .arms import Cell
+from .population_apart import Finished, Work, keep, make_work, others_needed, run_work
+from .prepared_sweep import PreparedSweep
+from .processes_together import join_processes
+from .setting import Say
+
+NAME = "ray"
+RETRIES = 5  # of a population whose worker died. An error in its training is not tried again.
+LOOK = 0.5  # seconds between two looks for lines of progress
+STORE_BYTES = 1 << 30  # of a local Ray's objects; more of them go to the disk
+
+
+def check_engine(on: str | None) -> None:
+    """Check whether a sweep can run on an engine.
+
+    Args:
+        on: None, `ray` (a new Ray on this machine, or the cluster in the environment's RAY_ADDRESS), or `ray:ADDRESS`.
+
+    Raises:
+        InputError: another engine, or a launcher of several processes.
+        ImportError: Ray is missing.
+    """
+    if on is None:
+        return
+    name, _, _ = on.partition(":")
+    if name != NAME:
+        raise InputError("on", on, "allowed are ray and ray:ADDRESS")
+    if join_processes().num_processes > 1:
+        raise InputError("on", on, "allowed in a single process: Ray starts the others")
+    try:
+        import ray  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ImportError("a sweep on Ray needs ray: pip install 'selfmod_hf[ray]'") from error
+
+
+def run_on_ray(
+    sweep: PreparedSweep, populations: Sequence[tuple[Path, list[Cell]]], on: str, say: Say
+) -> Iterator[tuple[Path, PopulationSeconds]]:
+    """Run populations as tasks, and yield each when its networks are in the folder of results.
+
+    A population with networks that stop at another network's training loss waits for that network.
+
+    Args:
+        sweep: its input and its folder, which is locked.
+        populations: the folder and the cells of each.
+        on: as for `check_engine`.
+        say: called with each line of progress.
+
+    Raises:
+        ConnectionError: there is no cluster at the address.
+    """
+    if not populations:
+        return
+    mark = sweep.folder.path / f".ray-{uuid4().hex}"
+    with _connected(on):
+        tasks = _Tasks(sweep, len(populations), mark, say)
+        try:
+            mark.touch()
+            waiting = list(populations)
+            while waiting or tasks.running:
+                waiting = tasks.start(waiting)
+                for path, finished in tasks.wait():
+                    keep(sweep, finished)
+                    yield path, finished.spent
+        finally:
+            mark.unlink(missing_ok=True)
+
+
+@contextmanager
+def _connected(on: str) -> Iterator[None]:
+    """Connect to a cluster, or start Ray on this machine. A connection of the caller's own is used and kept."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    _, _, address = on.partition(":")
+    options: dict[str, Any] = {"address": address}
+    if not address and "RAY_ADDRESS" not in os.environ:
+        options = {"address": "local", "include_dashboard": False, "object_store_memory": STORE_BYTES}
+    ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class _Lines:
+    """Collect lines of progress from the workers. It is an actor on the driver's machine."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        self.lines.append(line)
+
+    def take(self) -> list[str]:
+        lines, self.lines = self.lines, []
+        return lines
+
+
+class _Tasks:
+    """Start populations as tasks, and wait for them.
+
+    Args:
+        sweep: its input.
+        count: number of populations.
+        mark: a file for workers to recognize a common file system.
+        say: called with each line of progress.
+    """
+
+    def __init__(self, sweep: PreparedSweep, count: int, mark: Path, say: Say) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        self.sweep = sweep
+        self.mark = mark
+        self.say = say
+        self.share = share_of_task(ray.nodes(), count)
+        self.running: dict[Any, Path] = {}
+        self._data: dict[int, Any] = {}
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._lines: Any = ray.remote(_Lines).options(num_cpus=0, scheduling_strategy=here).remote()
+        self._run: Any = ray.remote(_run).options(**self.share, max_retries=RETRIES)
+
+    def start(self, populations: list[tuple[Path, list[Cell]]]) -> list[tuple[Path, list[Cell]]]:
+        """Start those populations that wait for no network, and return the others."""
+        waiting = []
+        for path, cells in populations:
+            needed = others_needed(self.sweep, cells)
+            if all(map(self.sweep.folder.is_finished, needed)):
+                work = make_work(self.sweep, path, cells, self.mark, self.share["num_cpus"])
+                task = self._run.remote(work, self._put(cells), self._lines)
+                self.running[task] = path
+            else:
+                waiting.append((path, cells))
+        return waiting
+
+    def _put(self, cells: Sequence[Cell]) -> Any:
+        """Return the data of these networks in the object store. Each data set is put there once."""
+        import ray
+
+        data = self.sweep.shape_of(cells[0]).data
+        if id(data) not in self._data:
+            self._data[id(data)] = ray.put(data)
+        return self._data[id(data)]
+
+    def wait(self) -> Iterator[tuple[Path, Finished]]:
+        """Wait a moment, and yield the folder and the results of each finished population."""
+        import ray
+
+        ready, _ = ray.wait(list(self.running), timeout=LOOK)
+        for line in ray.get(self._lines.take.remote()):
+            self.say(line)
+        for task in ready:
+            path = self.running.pop(task)
+            yield path, ray.get(task)
+
+
+def _run(work: Work, data: Any, lines: Any) -> Finished:
+    """Run a population in a worker. Its lines of progress begin with its name."""
+    name = work.path.name
+
+    def say(line: str) -> None:
+        lines.add.remote(f"{name}: {line.strip()}")
+
+    return run_work(work, data, say)
+
+
+def share_of_task(nodes: Sequence[dict[str, Any]], count: int) -> dict[str, int]:
+    """Return the processors of each task: a GPU if the cluster has some, and its share of the cores.
+
+    OMP_NUM_THREADS of the environment replaces the number of cores. The numbers depend on it by rounding.
+
+    Args:
+        nodes: of the cluster, as `ray.nodes()` describes them.
+        count: number of populations.
+
+    Raises:
+        InputError: no machine has so many cores.
+
+    Example:
+        >>> share_of_task([{"Alive": True, "Resources": {"CPU": 8.0}}] * 2, 4)
+        {'num_cpus': 4, 'num_gpus': 0}
+    """
+    resources = [node["Resources"] for node in nodes if node["Alive"]]
+    cores = sorted(int(own.get("CPU", 0)) for own in resources)
+    cores = [number for number in cores if number > 0] or [0]
+    gpus = int(sum(own.get("GPU", 0) for own in resources))
+    share = max(1, min(sum(cores) // (gpus or count), cores[0]))
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdecimal() and int(given) > 0:
+        share = int(given)
+    if share > cores[-1]:
+        raise InputError("on", "ray", f"no machine of the cluster has {share} cores; at most {cores[-1]}")
+    return {"num_cpus": share, "num_gpus": min(1, gpus)}
