@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from .setting import Say
 NAME = "ray"
 RETRIES = 5  # of a population whose worker died. An error in its training is not tried again.
 LOOK = 0.5  # seconds between two looks for lines of progress
+ANSWER = 10.0  # seconds until a cluster's address has to answer
 STORE_BYTES = 1 << 30  # of a local Ray's objects; more of them go to the disk
 
 
@@ -34,12 +36,12 @@ def check_engine(on: str | None) -> None:
         on: None, `ray` (a new Ray on this machine, or the cluster in the environment's RAY_ADDRESS), or `ray:ADDRESS`.
 
     Raises:
-        InputError: another engine, or a launcher of several processes.
+        InputError: another engine, an address without an answer, or a launcher of several processes.
         ImportError: Ray is missing.
     """
     if on is None:
         return
-    name, _, _ = on.partition(":")
+    name, _, address = on.partition(":")
     if name != NAME:
         raise InputError("on", on, "allowed are ray and ray:ADDRESS")
     if join_processes().num_processes > 1:
@@ -48,6 +50,18 @@ def check_engine(on: str | None) -> None:
         import ray  # noqa: F401
     except ModuleNotFoundError as error:
         raise ImportError("a sweep on Ray needs ray: pip install 'selfmod_hf[ray]'") from error
+    _check_answer(on, address)
+
+
+def _check_answer(on: str, address: str) -> None:
+    """Raise an InputError if nothing answers at HOST:PORT, because Ray itself tries it for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return  # such as auto
+    try:
+        socket.create_connection((host, int(port)), ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise InputError("on", on, f"nothing answers at this address ({error})") from error
 
 
 def run_on_ray(
@@ -64,7 +78,7 @@ def run_on_ray(
         say: called with each line of progress.
 
     Raises:
-        ConnectionError: there is no cluster at the address.
+        InputError: there is no cluster at the address.
     """
     if not populations:
         return
@@ -96,7 +110,11 @@ def _connected(on: str) -> Iterator[None]:
     options: dict[str, Any] = {"address": address}
     if not address and "RAY_ADDRESS" not in os.environ:
         options = {"address": "local", "include_dashboard": False, "object_store_memory": STORE_BYTES}
-    ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError("on", on, reason) from error
     try:
         yield
     finally:

@@ -53,6 +53,14 @@ def test_another_engine_is_rejected(tmp_path, capsys, on):
     assert not (tmp_path / "new").exists()
 
 
+@needs_ray
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"])
+def test_an_address_without_an_answer_is_rejected(tmp_path, capsys, address):
+    assert main(["sweep", "--recipe=digits", f"--on=ray:{address}", f"--output_dir={tmp_path / 'new'}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"selfmod: error: --on='ray:{address}': nothing answers at this address (")
+
+
 def test_a_missing_ray_is_one_line_with_its_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["sweep", "--recipe=digits", "--on=ray", f"--output_dir={tmp_path / 'new'}"]) == 2
