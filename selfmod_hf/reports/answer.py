@@ -139,7 +139,7 @@ def choose_speakers(evidence: Evidence) -> list[Speaker]:
         tested = [arm for arm in arms if arm.name in evidence.findings]
         if not tested:
             continue
-        if is_over_weights(tested):
+        if is_over_weights(tested, evidence.study):
             speakers.append(_largest_weight(evidence, tested))
             continue
         own = [arm for arm in tested if STOP not in arm.changes] or tested
@@ -147,14 +147,28 @@ def choose_speakers(evidence: Evidence) -> list[Speaker]:
     return speakers
 
 
-def is_over_weights(arms: Sequence[Arm]) -> bool:
-    """Return whether the arms of a panel differ in the self-model's weight only."""
+def is_over_weights(arms: Sequence[Arm], study: Sequence[Arm]) -> bool:
+    """Return whether the arms of a panel and their baseline differ in the self-model's weight only.
+
+    Args:
+        arms: of the panel, without the baseline.
+        study: all arms.
+    """
+    by_name = {arm.name: arm for arm in study}
     others = []
     for arm in arms:
         if not isinstance(arm.changes.get("aux_weight"), (int, float)):
             return False
-        others.append({name: value for name, value in arm.changes.items() if name != "aux_weight"})
-    return all(other == others[0] for other in others)
+        others.append(_without_weight(arm))
+    # a baseline of weight 0 has no kind of targets
+    baseline = by_name.get(arms[0].baseline, arms[0])
+    of_baseline = {**_without_weight(baseline), "detach_targets": others[0].get("detach_targets")}
+    of_first = {"detach_targets": None, **others[0]}
+    return all(other == others[0] for other in others) and of_first == of_baseline
+
+
+def _without_weight(arm: Arm) -> dict[str, object]:
+    return {name: value for name, value in arm.changes.items() if name != "aux_weight"}
 
 
 def _largest_weight(evidence: Evidence, arms: Sequence[Arm]) -> Speaker:

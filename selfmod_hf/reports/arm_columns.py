@@ -72,7 +72,7 @@ def _varying(rows: pd.DataFrame, axes: Sequence[str]) -> list[str]:
     candidates = list(dict.fromkeys([*ARM, *axes]))
     if "hidden_sizes" in candidates:
         candidates.remove("hidden_size")  # the last of these
-    return [name for name in candidates if rows[name].astype(str).nunique() > 1]
+    return [name for name in candidates if rows[name].map(repr).nunique() > 1]
 
 
 def axis_name(axis: str) -> str:

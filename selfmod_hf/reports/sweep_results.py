@@ -51,8 +51,8 @@ class SweepResults:
         """Return the columns in which arms differ, in addition to width, weight and kind of targets."""
         recorded = [] if self.run is None else self.run.axes
         found = [name for name in recorded if name in self.rows and name not in ARM]
-        widths = self.rows["hidden_size"].astype(str)
-        if "hidden_sizes" in found and self.rows["hidden_sizes"].astype(str).equals(widths):
+        widths = self.rows["hidden_size"].map(str)
+        if "hidden_sizes" in found and self.rows["hidden_sizes"].map(str).equals(widths):
             found.remove("hidden_sizes")  # of one layer each, so that the width says it
         return found
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..experiments.folder import KEYS, SweepFolder
 from ..trainer.trackers import TensorBoard
-from .sweep_results import read_results
+from .sweep_results import SweepResults, read_results
 
 # a column of `curves` by the name under which the Trainer logs it
 TAGS = {
@@ -30,15 +30,15 @@ TAGS = {
     "epoch": "train/epoch",
 }
 FINAL = ("rlct", "rlct_standard_error")
-SETTINGS = ("task", "aux_weight", "detach_targets", "seed", "learning_rate", "batch_size")
+SETTINGS = ("task", "arm", "aux_weight", "detach_targets", "seed", "learning_rate", "batch_size")
 
 
 def write_tensorboard(folder: SweepFolder, output: Path) -> None:
     """Write `output/<network>` for each finished network without one.
 
     It holds losses, accuracy and weight width over epochs, the RLCT wherever it was estimated (at least at the end),
-    the histogram of the last layer's weights at the end, and the hyperparameters. A network's folder appears complete
-    or not at all.
+    further measures and the histogram of the last layer's weights at the end, the arm and the hyperparameters. A
+    network's folder appears complete or not at all.
 
     Raises:
         InputError: no network is finished.
@@ -57,9 +57,9 @@ def write_tensorboard(folder: SweepFolder, output: Path) -> None:
         with SummaryWriter(str(unfinished)) as writer:
             _write(
                 writer,
+                results,
                 results.curves[own],
                 row,
-                folder.final_weights(row),
                 steps_per_epoch,
             )
         unfinished.rename(target)
@@ -67,38 +67,52 @@ def write_tensorboard(folder: SweepFolder, output: Path) -> None:
 
 def _write(
     writer: SummaryWriter,
+    results: SweepResults,
     curve: pd.DataFrame,
     row: pd.Series,
-    weights: Any,
     steps_per_epoch: int,
 ) -> None:
     entries: list[dict[str, Any]] = curve.to_dict("records")
-    for name in FINAL:
+    measures = results.further_measures
+    for name in (*FINAL, *measures):
         entries[-1][name] = row[name]
+    tags = {**TAGS, **{name: f"measures/{name}" for name in measures}}
+    weights = results.folder.final_weights(row)
     last = round(entries[-1]["epoch"] * steps_per_epoch)
     tracker = TensorBoard(writer)
-    tracker.settings(_settings(row))
+    tracker.settings(_settings(row, results.axes))
     writer.add_text("train/rlct_status", f"{row['rlct_status']}: {row['rlct_status_reason']}", last)
     if all(map(math.isfinite, weights)):
         tracker.histogram("classifier.weight", weights, last)
     for entry in entries:
         step = round(entry["epoch"] * steps_per_epoch)
-        for tag, value in _scalars(entry):
+        for tag, value in _scalars(entry, tags):
             writer.add_scalar(tag, value, step)
 
 
-def _scalars(entry: dict[str, Any]) -> Iterator[tuple[str, float]]:
+def _scalars(entry: dict[str, Any], tags: Mapping[str, str]) -> Iterator[tuple[str, float]]:
     """Yield tag and value of each finite number of an epoch."""
-    for name, tag in TAGS.items():
+    for name, tag in tags.items():
         value = entry.get(name)
         if value is not None and math.isfinite(value):
             yield tag, value
 
 
-def _settings(row: pd.Series) -> dict[str, Any]:
-    """Return a network's hyperparameters, by the names that the Trainer gives them."""
-    found = {"hidden_sizes": [int(row["hidden_size"])], "num_train_epochs": float(row["num_epochs"])}
-    for name in SETTINGS:
+def _settings(row: pd.Series, axes: Sequence[str]) -> dict[str, Any]:
+    """Return a network's arm and hyperparameters, by the names that the Trainer gives them.
+
+    Args:
+        row: of the network.
+        axes: columns in which arms differ.
+    """
+    found: dict[str, Any] = {"num_train_epochs": float(row["num_epochs"])}
+    if not pd.isna(row["hidden_size"]):
+        found["hidden_sizes"] = [int(row["hidden_size"])]
+    for name in (*SETTINGS, *axes):
         value = row[name]
+        if pd.isna(value):
+            continue
+        if name == "hidden_sizes":  # all layers, as in "64-32"
+            value = [int(size) for size in value.split("-")]
         found[name] = value.item() if hasattr(value, "item") else value  # pandas' numbers are numpy's
     return found

@@ -96,7 +96,7 @@ def _texts(rows: DataFrame, columns: Sequence[str]) -> Series:
     """Return the values of some columns as one text per row."""
     texts = Series("", index=rows.index, dtype=object)
     for name in columns:
-        texts = texts + rows[name].astype(str) + "|"
+        texts = texts + rows[name].map(str) + "|"
     return texts
 
 

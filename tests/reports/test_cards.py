@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from selfmod_hf.errors import InputError
-from selfmod_hf.experiments.arms import Cell
+from selfmod_hf.experiments.arms import Cell, make_arms
 from selfmod_hf.experiments.folder import CURVE_COLUMNS, RESULT_COLUMNS, SweepFolder
+from selfmod_hf.hub.results import load_results
 from selfmod_hf.json_records import RecordedSettings
 from selfmod_hf.reports.cards import dataset_card, sweep_card
 from selfmod_hf.reports.sweep_results import read_results
+from tests.reports.folders import write_study
+from tests.reports.test_local_paths import CONFIG
 
 EXPECTED = {name: Path(__file__).parent / f"expected_{name}.md" for name in ("sweep_card", "dataset_card")}
 SETTINGS = {
@@ -129,3 +132,40 @@ def test_the_script_writes_the_cards_of_any_sweep(tmp_path, capsys):
 def test_no_sweep_no_results(tmp_path):
     with pytest.raises(InputError, match="holds no finished network"):
         read_results(SweepFolder(tmp_path))
+
+
+def test_a_study_of_named_arms(tmp_path):
+    """The answer first, arms by name, further measures in a table, each column described."""
+    named = {"baseline": {"aux_weight": 0.0}, "self-model": {"aux_weight": 10.0}, "decay": {"weight_decay": 0.003}}
+    folder = write_study(tmp_path, make_arms({}, named), [1, 2, 3], measures=["unit_free_width", "my`own"], epochs=2)
+    for cell in (folder / "cells").iterdir():
+        (cell / "config.json").write_text(json.dumps(CONFIG | {"base_model": "me/encoder"}))
+    results = read_results(SweepFolder(folder))
+    card = sweep_card(results, "me/x", figure="arms")
+    assert card.text.index("self-model against the baseline: the RLCT is") < card.text.index("9 networks on digits")
+    assert "in 3 arms (`baseline`, `self-model`, `decay`)" in card.text
+    assert "| arm | AW | weight decay | seeds |" in card.text
+    assert "Further measures: mean over seeds" in card.text
+    assert "](figures/arms.png)" in card.text
+    assert "Our means beside the paper's" not in card.text
+    assert card.data.base_model == "me/encoder"
+    arms = {result.metric_args["arm"] for result in card.data.eval_results}
+    assert arms == set(named)
+    assert {result.metric_type for result in card.data.eval_results} == {
+        "rlct", "accuracy", "weight_width", "train_loss",
+    }  # fmt: skip
+    tables = f"{dataset_card(results, 'me/x')}"
+    assert "| `weight_decay` | setting of the arm: weight decay coefficient applied by the optimizer |" in tables
+    assert "| `unit_free_width` | weight width after" in tables
+    assert "| `my'own` | a measure of the study's author |" in tables
+
+
+def test_results_of_a_study_are_read_with_the_names_of_its_networks(tmp_path):
+    named = {"baseline": {"aux_weight": 0.0}, "self-model": {"aux_weight": 10.0}}
+    folder = write_study(tmp_path, make_arms({"hidden_sizes": [[8], [8, 4]]}, named), [1, 2], epochs=2)
+    SweepFolder(folder).write_tables()
+    table = load_results(str(folder))
+    assert {"h8-baseline-seed1", "h8x4-baseline-seed2"} < set(table["network"])
+    assert table["weights_checked"].all()
+    assert table.set_index("network").loc["h8x4-self-model-seed2", "arm"] == "h8x4-self-model"
+    assert set(table["rlct_num_draws"]) == {40}

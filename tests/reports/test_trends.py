@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from selfmod_hf.experiments.arms import make_arms
 from selfmod_hf.reports.trends import trends
 from tests.reports.tables import rows, study_of
 
@@ -48,3 +49,36 @@ def test_a_trend_needs_four_networks_and_two_weights():
     enough = followed(rows({0: [4, 3], 1: [2, 1]})).iloc[0]
     assert enough["rho"] < 0
     assert followed(rows({1: [4, 3, 2, 1]})).empty
+
+
+def test_arms_that_differ_in_another_axis_are_in_another_trend():
+    """Weights of own targets are a trend, those of shuffled ones another, and so are two strengths of decay."""
+    named = {
+        "baseline": {"aux_weight": 0.0},
+        **{f"own{weight}": {"aux_weight": float(weight)} for weight in (1, 5)},
+        **{f"shuffled{weight}": {"aux_weight": float(weight), "target_source": "shuffled"} for weight in (1, 5)},
+        **{f"decay{number}": {"aux_weight": 0.0, "weight_decay": number / 1000} for number in (1, 3)},
+    }
+    tables = []
+    for number, (arm, changes) in enumerate(named.items()):
+        table = rows({changes["aux_weight"]: [10 - number, 10.5 - number]}, arm=arm)
+        settings = {"target_source": changes.get("target_source"), "weight_decay": changes.get("weight_decay", 0.0)}
+        tables.append(table.assign(**settings))
+    data = pd.concat(tables, ignore_index=True)
+    found = trends(data, make_arms({}, named), ["target_source", "weight_decay"], ["rlct"])
+    groups = {(trend.axis, trend.arms) for trend in found.itertuples()}
+    assert groups == {
+        ("aux_weight", "baseline, own1, own5"),
+        ("aux_weight", "baseline, shuffled1, shuffled5"),
+        ("weight_decay", "baseline, decay1, decay3"),
+    }
+    assert (found["rho"] < -0.9).all()
+
+
+def test_networks_without_a_hidden_layer_have_trends():
+    data = rows({0: [4, 3], 1: [3, 2], 5: [1, 0]}).assign(hidden_size=pd.array([None] * 6, dtype="Int64"))
+    study = make_arms({"aux_weight": [0.0, 1.0, 5.0]})
+    data["arm"] = data["aux_weight"].map(lambda weight: f"aw{weight:g}")
+    (rlct,) = trends(data, study, [], ["rlct"]).itertuples()
+    assert rlct.count == 6
+    assert rlct.rho < -0.9
