@@ -26,6 +26,7 @@ KNOWN = {
     "rlct_ess": "their effective sample size",
     "train_loss": "cross-entropy over the training split at the trained weights, nats",
     "num_epochs": "epochs trained",
+    "stopped_epoch": "epoch at which a stopping rule ended the training; null where it did not",
     "batch_size": "samples of a training step",
     "learning_rate": "of the optimizer",
     "weights_sha256": "SHA-256 of the network's model.safetensors, which the figures are of",

@@ -4,7 +4,7 @@ A network that was trained less is narrower and has a smaller RLCT, whatever its
 the training loss explains is no effect of the arm. There are two ways to take the loss out:
 
 * "stopped": the study has an arm that stops at the arm's training loss (`stop_at_train_loss`). Both arms are compared
-  after their training.
+  after their training. Networks that never reached the loss are left out.
 * "curves": the baseline's value after the epoch whose classification loss is nearest to the arm's last one, seed by
   seed. The RLCT has this way only if RLCTs were estimated while training.
 """
@@ -60,16 +60,18 @@ def compare_at_equal_loss(rows: DataFrame, curves: DataFrame, study: Sequence[Ar
     entries = []
     losses = values_by_arm(rows, "train_loss") if "train_loss" in rows else {}
     present = set(rows["arm"])
+    arrived = rows[~_never_stopped(rows)]
     for measure in SIMPLICITY:
         values = values_by_arm(rows, measure)
+        stopped_values = values_by_arm(arrived, measure)
         followed = _Followed.of(curves, measure)
         for panel, arms in arms_by_panel(study).items():
             judged = [arm for arm in arms if arm.name in present and STOP not in arm.changes]
             found = []
             for arm in judged:
                 stopped = stopped_arm(study, arm, present)
-                if stopped is not None:
-                    found.append(_with_stopped(arm, stopped, values, losses))
+                if stopped is not None and stopped in stopped_values:
+                    found.append(_with_stopped(arm, stopped, {**values, stopped: stopped_values[stopped]}, losses))
                 else:
                     found.append(followed.compare(arm, values))
             corrected = holm([one.comparison.p for one in found])
@@ -89,6 +91,13 @@ def compare_at_equal_loss(rows: DataFrame, curves: DataFrame, study: Sequence[Ar
         "other_loss",
     ]
     return DataFrame(entries, columns=columns)
+
+
+def _never_stopped(rows: DataFrame) -> Series:
+    """Return which networks have a stopping rule that never ended their training."""
+    if STOP not in rows or "stopped_epoch" not in rows:
+        return Series(False, index=rows.index)
+    return rows[STOP].notna() & rows["stopped_epoch"].isna()
 
 
 def stopped_arm(study: Sequence[Arm], arm: Arm, present: set[str]) -> str | None:

@@ -47,6 +47,18 @@ def test_an_arm_that_stops_at_the_loss_is_the_other_arm():
     assert (found["loss"], found["other_loss"]) == (0.18, 0.18)
 
 
+def test_networks_that_never_reached_the_loss_are_left_out():
+    table = networks()
+    is_early = table["arm"] == "early"
+    table["stop_at_train_loss"] = table["arm"].where(is_early, None)
+    table["stopped_epoch"] = [None, None, None, None, 7.0, None]
+    found = compare_at_equal_loss(table, curves(), NAMED).set_index("measure").loc["rlct"]
+    assert (found["way"], found["pairs"], found["difference"]) == ("stopped", 1, -1)
+    table["stopped_epoch"] = None
+    found = compare_at_equal_loss(table, curves(), NAMED).set_index("measure")
+    assert found["way"].to_dict() == {"rlct": "", "weight_width": "curves"}
+
+
 def test_without_such_an_arm_the_curves_tell_of_the_width_alone():
     arms = NAMED[:2]
     own = networks().query("arm != 'early'").copy()
