@@ -15,7 +15,7 @@ from torch.func import vmap
 
 from ..models import SelfModelingConfig
 from ..models.fields_self_modeling import INSIDE
-from ..models.losses_self_modeling import LossInputs, loss_terms
+from ..models.losses_self_modeling import LossInputs, activation_mean_squares, loss_terms
 from ..models.targets_self_modeling import choose_targets
 
 Tensors = Mapping[str, Tensor]  # by name
@@ -41,7 +41,7 @@ def inputs_of(members: slice, config: SelfModelingConfig, given: LossInputs, sha
 
 
 def targets_and_terms(
-    config: SelfModelingConfig, outputs: Tensors, given: LossInputs, shared: bool
+    config: SelfModelingConfig, outputs: Tensors, given: LossInputs, shared: bool, penalty: bool
 ) -> dict[str, Tensor]:
     """Return `self_model_targets` and the terms of the loss of members with equal targets.
 
@@ -50,22 +50,27 @@ def targets_and_terms(
         outputs: of the plain model for each member, with activations as targets.
         given: of `inputs_of`.
         shared: whether there is one batch for all members.
+        penalty: whether any member of the population has an activation penalty. Then all have this term, and it has a
+            gradient for those with a penalty.
     """
     dims: dict[str, Any] = {}
     for name, value in given._asdict().items():
         dims[name] = None if value is None else 0
     if shared:
         dims["labels"] = None
-    mapped = vmap(partial(_of_one, config), in_dims=(0, LossInputs(**dims)))
+    mapped = vmap(partial(_of_one, config, penalty), in_dims=(0, LossInputs(**dims)))
     return mapped(outputs, given)
 
 
-def _of_one(config: SelfModelingConfig, outputs: Tensors, given: LossInputs) -> dict[str, Tensor]:
+def _of_one(config: SelfModelingConfig, penalty: bool, outputs: Tensors, given: LossInputs) -> dict[str, Tensor]:
     parts = dict(outputs)
     own = parts.pop("self_model_targets", None)
-    targets = {}
+    found = {}
     if own is not None:
         chosen = choose_targets(config, own, given.self_model_targets, given.labels is not None)
         if chosen is not None:
-            targets["self_model_targets"] = chosen
-    return {**targets, **loss_terms(config, {**parts, **targets}, given)}
+            found["self_model_targets"] = chosen
+        if penalty:
+            penalized = own if config.activation_penalty > 0 else own.detach()
+            found["activation_mean_squares"] = activation_mean_squares(penalized)
+    return {**found, **loss_terms(config, {**parts, **found}, given)}

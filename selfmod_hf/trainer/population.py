@@ -49,8 +49,8 @@ _PLAIN_OUTPUT = {
     "target_source": "own",
     "target_normalization": "none",
     "detach_targets": False,
+    "activation_penalty": 0.0,
 }
-_TARGET_FIELDS = ("detach_targets", "target_source", "target_normalization")
 
 MEMBERS_FILE = "population.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -110,7 +110,8 @@ class SelfModelingPopulation(nn.Module):
         self.model_class = model_class or model_class_of(config)
         self.main_input_name = self.model_class.main_input_name
         self._configs = [self.config_of(member) for member in members]
-        self._targets = [tuple(getattr(own, name) for name in _TARGET_FIELDS) for own in self._configs]
+        self._targets = [_targets_of(own) for own in self._configs]
+        self._has_penalty = any(own.activation_penalty > 0 for own in self._configs)
         self.target_sources = tuple(own.target_source for own in self._configs)
         networks = []
         for member in members:
@@ -121,8 +122,6 @@ class SelfModelingPopulation(nn.Module):
         self.stacked = stack_in_place(networks)
         for name, value in _PLAIN_OUTPUT.items():
             setattr(self.stacked.config, name, value)
-        # a penalty above 0 makes the plain forward compute that term
-        self.stacked.config.activation_penalty = max(own.activation_penalty for own in self._configs)
         self.register_buffer("term_weights", self._exact_weights(), persistent=False)  # (terms, K)
 
     def _exact_weights(self) -> Tensor:
@@ -178,8 +177,7 @@ class SelfModelingPopulation(nn.Module):
         for name, value in state.items():
             state[name] = value.clone()
         part.load_state_dict(state, assign=True)
-        # all parts log the same terms
-        part.stacked.config.activation_penalty = self.stacked.config.activation_penalty
+        part._has_penalty = self._has_penalty  # all parts log the same terms
         return part.train(self.training)
 
     def weight_widths(self) -> Tensor:
@@ -241,7 +239,7 @@ class SelfModelingPopulation(nn.Module):
             part = slice(members.start, members.stop)
             config = self._configs[members.start]
             own = inputs_of(part, config, LossInputs(labels, items, self_model_targets), shared)
-            terms.append(targets_and_terms(config, _at(part, output), own, shared))
+            terms.append(targets_and_terms(config, _at(part, output), own, shared, self._has_penalty))
         output.pop("self_model_targets", None)
         output.update(_joined(terms))
         if "classification_loss" in output:
@@ -351,6 +349,12 @@ def is_shared(batch: Tensors) -> bool:
     """Return whether a batch is one for all members."""
     dimensions = {name: value.dim() for name, value in batch.items()}
     return bool(dimensions.items() & _DIMENSIONS.items())
+
+
+def _targets_of(config: SelfModelingConfig) -> tuple[Any, ...]:
+    """Return what members have in common if their targets and terms are computed at once."""
+    penalized = config.activation_penalty > 0
+    return config.detach_targets, config.target_source, config.target_normalization, penalized
 
 
 def _at(index: int | slice, tensors: Tensors) -> dict[str, Tensor]:

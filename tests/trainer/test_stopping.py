@@ -250,6 +250,7 @@ def train(folder: str, stop: int = 0, resume: bool = False) -> None:
         (Path(folder) / "log.json").write_text(json.dumps(log))
 
 
+@pytest.mark.slow
 def test_two_processes_stop_members_as_one_does(tmp_path):
     train(str(tmp_path / "one"))
     jobs = [(str(tmp_path / "two"),), (str(tmp_path / "cut"), 8), (str(tmp_path / "cut"), 14, True)]
