@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from plotly.offline import get_plotlyjs
 from .. import __version__
 from ..files import to_json, write_file
 from ..json_records import SweepRun
+from .arm_columns import measure_name
 from .drawn_measures import COMPLEXITY, MAIN, drawn_measure
 from .figures import Drawn, followed, prepare
 from .page_data import MOST_TRACE_POINTS, figure_data
@@ -34,6 +35,17 @@ SECTIONS = {
     "warnings": "Warnings",
     "run": "How it was run",
     "all": "All networks",
+}
+# of the table of all networks: column -> header and format
+COLUMNS = {
+    "accuracy": ("accuracy", ".4f"),
+    "weight_width": ("SD", ".4f"),
+    "train_loss": ("training loss", ".4f"),
+    "rlct": ("RLCT", ".2f"),
+    "rlct_standard_error": ("error", ".2f"),
+    "nbeta": ("nβ", ".2f"),
+    "rlct_rhat": ("R-hat", ".3f"),
+    "rlct_ess": ("ESS", ".0f"),
 }
 WARNINGS = ("not_ok", "at_chance")  # tables of this section
 
@@ -54,7 +66,10 @@ def write_html_report(results: SweepResults, tables: Mapping[str, Table], path: 
     rows = results.rows.assign(name=[network["name"] for network in data["networks"]])
     networks = rows.to_dict("records")
     of_run = {"settings": _settings_table(results.run), "sessions": _sessions_table(results.run)}
-    of_networks = {"warnings": _warnings_table(networks), "networks": _networks_table(networks)}
+    of_networks = {
+        "warnings": _warnings_table(networks),
+        "networks": _networks_table(networks, results.further_measures),
+    }
     panels = drawn.layout.panels
     page = (
         environment()
@@ -164,24 +179,24 @@ def _warnings_table(networks: list[dict[str, Any]]) -> Table:
     )
 
 
-def _networks_table(networks: list[dict[str, Any]]) -> Table:
+def _networks_table(networks: list[dict[str, Any]], measures: Sequence[str]) -> Table:
+    """Return one line per network.
+
+    Args:
+        networks: rows of the study with the column `name`.
+        measures: further measures.
+    """
     lines = []
     for network in networks:
-        lines.append(
-            [
-                network["name"],
-                number_text(network["accuracy"], ".4f"),
-                number_text(network["weight_width"], ".4f"),
-                number_text(network["rlct"], ".2f"),
-                number_text(network["rlct_standard_error"], ".2f"),
-                network["rlct_status"],
-                number_text(network["nbeta"], ".2f"),
-                number_text(network["rlct_rhat"], ".3f"),
-                number_text(network["rlct_ess"], ".0f"),
-                number_text(network["train_loss"], ".4f"),
-            ]
-        )
-    header = ["network", "accuracy", "SD", "RLCT", "error", "status", "nβ", "R-hat", "ESS", "training loss"]
+        line = [network["name"], network["rlct_status"]]
+        for name, (_, form) in COLUMNS.items():
+            line.append(number_text(network[name], form))
+        for name in measures:
+            line.append(number_text(network[name], ".4g"))
+        lines.append(line)
+    header = ["network", "status"]
+    header += [title for title, _ in COLUMNS.values()]
+    header += [measure_name(name) for name in measures]
     return Table("All networks", header, lines)
 
 

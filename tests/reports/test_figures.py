@@ -153,7 +153,7 @@ def test_networks_at_chance_alone_are_drawn_without_means(tmp_path):
     results = read(folder)
     assert results.rows["at_chance"].all()
     figures = sweep_figures(results)
-    assert set(figures) == PAPER - {"weights"}
+    assert set(figures) == PAPER - {"weights", "epochs"}
     assert len(axis_of(figures["arms"], "RLCT").collections[0].get_offsets()) == 4
 
 
@@ -166,3 +166,12 @@ def test_an_rlct_far_from_all_others_is_a_triangle_at_the_edge(tmp_path):
     (triangle,) = [line for line in axis.lines if line.get_marker() == "v"]
     assert triangle.get_markerfacecolor() == "none"
     assert triangle.get_xdata() == pytest.approx([2.0])  # the seed in the middle
+
+
+def test_a_measure_that_no_network_has_is_an_empty_panel(tmp_path):
+    folder = write_study(tmp_path, grid(aux_weight=WEIGHTS), [1, 2], measures=["accuracy_under_noise", "dead_units"])
+    for path in folder.glob("cells/*/row.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"accuracy_under_noise": None}))
+    figure = sweep_figures(read(folder))["measures"]
+    assert axis_of(figure, "accuracy under noise").get_ylim() == (0, 1)
+    assert len(axis_of(figure, "share of dead units").collections[0].get_offsets()) == 6
