@@ -1,0 +1,81 @@
+"""The four studies of docs/own-studies.md run by flags alone: report, push and `load_results`."""
+
+import csv
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.experiments.test_study import write_images
+from tests.hub.test_publish_encoders import bert_tokenizer
+from tests.loopback_hub import LoopbackHub
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "own-studies.md").read_text()
+# appended to the commands, whose later flags win
+FEW = ["--num_train_epochs=1", "--max_train_samples=43", "--max_test_samples=23", "--quiet"]
+SHORT = {"train": FEW, "sweep": [*FEW, "--seeds", "1", "2", "--num_chains=2", "--num_draws=6"], "push": ["--quiet"]}
+RUN = """
+import json, sys
+from selfmod_hf.cli import main
+for command in json.loads(sys.argv[1]):
+    assert main(command) == 0, command
+"""
+
+
+def page_commands() -> list[list[str]]:
+    lines = PAGE.replace("\\\n", " ").splitlines()
+    return [shlex.split(line)[1:] for line in lines if line.startswith("    selfmod ")]
+
+
+@pytest.fixture
+def hub(tmp_path, hub_seed):
+    """A Hub with a small random BERT under the name of the page's, and MNIST under that of Fashion-MNIST."""
+    from transformers import AutoModel, BertConfig, set_seed
+
+    set_seed(0)
+    small = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "num_hidden_layers": 2}
+    bert = tmp_path / "seed" / "models" / "google" / "bert_uncased_L-2_H-128_A-2"
+    AutoModel.from_config(BertConfig(**small, vocab_size=200)).save_pretrained(bert)
+    bert_tokenizer(bert)
+    fashion = tmp_path / "seed" / "datasets" / "zalando-datasets" / "fashion_mnist"
+    shutil.copytree(hub_seed.path / "datasets" / "ylecun" / "mnist", fashion)
+    with LoopbackHub(tmp_path / "hub", seeds=[hub_seed.path, tmp_path / "seed"]) as running:
+        yield running
+
+
+def write_reviews(path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for k in range(60):
+            writer.writerow(["a great film" if k % 2 else "a poor film", "good" if k % 2 else "bad"])
+
+
+@pytest.mark.slow
+def test_four_studies(hub, tmp_path):
+    def python(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments], env=hub.env(), cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    write_images(tmp_path / "photos")
+    write_reviews(tmp_path / "reviews.csv")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    commands = page_commands()
+    assert [words[0] for words in commands].count("sweep") == 4
+    printed = python("-c", RUN, json.dumps([[*words, *SHORT.get(words[0], [])] for words in commands]))
+    for name in ("photos", "fashion", "reviews", "controls"):
+        assert (tmp_path / "runs" / name / "report" / "report.html").is_file()
+        assert f"{name}" in printed
+    (snippet,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
+    shown = python("-c", snippet)
+    for arm in ("aw0", "h128x64-aw10", "own-10", "decay-last-3e-3", "as-own-10"):
+        assert re.search(rf"^{re.escape(arm)} ", shown, flags=re.M), shown
