@@ -103,18 +103,23 @@ class Plan:
                 return run
         return run.replace(aux_weight=0.0)
 
-    def members(self, cells: Sequence[Cell], arms: Mapping[str, Arm], stops: Mapping[Cell, float]) -> list[Member]:
+    def members(
+        self, cells: Sequence[Cell], arms: Mapping[str, Arm], stops: Mapping[Cell, float], *, every_field: bool = False
+    ) -> list[Member]:
         """Return the networks of a population as its members.
 
         Args:
             cells: the networks.
             arms: by name.
             stops: the training losses at which networks stop, if those are other networks' losses.
+            every_field: give each member a value for each of its fields. False: only for those in which arms differ.
         """
         varying = dict.fromkeys(ALWAYS)
         for cell in cells:
             changes = run_changes(arms[cell.arm])
             varying |= dict.fromkeys(name for name in changes if name in MEMBER_FIELDS)
+        if every_field:
+            varying = dict.fromkeys(name for name in MEMBER_FIELDS if name != "seed")
         found = []
         for cell in cells:
             run = self.run_of(arms[cell.arm])

@@ -108,6 +108,7 @@ class PreparedSweep:
                 run = plan.shape_run(arm, arms.values())
                 shapes[key] = _make_shape(settings, run, loaded)
             _check_arm(shapes[key], plan.run_of(arm))
+        _check_different(plan)
         return cls(plan, folder, arms, shapes, tuple(settings.measures or ()), settings.functions)
 
     @property
@@ -158,15 +159,16 @@ class PreparedSweep:
         held: list[Cell] = []
         for _, cells in self.folder.unfinished_populations():
             held += cells
-        by_shape: dict[tuple[bool, str], list[Cell]] = {}
+        by_shape: dict[tuple[str, str], list[Cell]] = {}
         for cell in self.plan.cells:
             if cell in held or self.folder.is_finished(cell):
                 continue
             arm = self.arms[cell.arm]
-            waits = stop_arm(arm) is not None
-            by_shape.setdefault((waits, self.plan.shape_of(arm)), []).append(cell)
+            # arms that stop at losses of different arms may turn out to be equal, which a population does not allow
+            waits_for = stop_arm(arm) or ""
+            by_shape.setdefault((waits_for, self.plan.shape_of(arm)), []).append(cell)
         groups = []
-        for (_, key), todo in sorted(by_shape.items(), key=lambda entry: entry[0][0]):
+        for (_, key), todo in sorted(by_shape.items(), key=lambda entry: bool(entry[0][0])):
             for chunk in chunk_ranges(len(todo), self.shapes[key].members_at_once):
                 groups.append(todo[chunk.start : chunk.stop])
         return groups
@@ -185,6 +187,18 @@ def _all_arms(plan: Plan, folder: SweepFolder) -> dict[str, Arm]:
             problem = f"was begun with arm {arm.name} = {dict(arm.changes)}, not {dict(planned.changes)}; name it anew"
             raise InputError("output_dir", str(folder.path), problem)
     return arms
+
+
+def _check_different(plan: Plan) -> None:
+    """Raise an InputError if two arms have the same networks."""
+    seen: dict[tuple[str, str | None, Member], str] = {}
+    for arm in plan.arms:
+        cell = Cell(arm.name, plan.seeds[0])
+        (member,) = plan.members([cell], {arm.name: arm}, {}, every_field=True)
+        key = (plan.shape_of(arm), stop_arm(arm), member)
+        other = seen.setdefault(key, arm.name)
+        if other != arm.name:
+            raise InputError("arms", f"{other}, {arm.name}", "have the same settings; allowed are different arms")
 
 
 def _make_shape(settings: SweepSettings, run: RunSettings, loaded: dict[str, TaskData[Any]]) -> Shape:

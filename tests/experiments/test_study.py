@@ -262,6 +262,10 @@ def save_tokenizer(folder: Path) -> None:
         (["--grid", "aux_wieght=1"], "did you mean aux_weight"),
         (["--grid", "aux_weight=1", "--aux_weights", "1"], "give it in one place"),
         (["--arms={"], "--arms='{': allowed is a JSON object"),
+        (
+            ['--arms={"a": {"aux_weight": 0}, "b": {"aux_weight": 0, "weight_decay": 0}}'],
+            "--arms='a, b': have the same",
+        ),
         (["--measures", "dead_unit"], "--measures='dead_unit': allowed are"),
         (["--baseline=3"], "--baseline='3': allowed are the values of aux_weight"),
         (["--hidden_sizes", "8-x"], "--hidden_sizes='8-x': allowed are integers"),
