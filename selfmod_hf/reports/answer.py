@@ -1,9 +1,7 @@
-"""Answer a study's question in two or three sentences, made from its numbers.
+"""Answer a study's question in a few sentences, made from its numbers.
 
-Which arms speak: in a panel whose arms differ in the self-model's weight only, the arm of the largest weight that keeps
-95 % of the baseline's accuracy, with at least half of its RLCTs usable. In any other panel each arm speaks, except for
-arms that stop at the training loss of another one. At most three arms speak by name. Of more panels of weights the
-answer counts the verdicts, and of more arms it names the first three.
+`speakers.py` chooses the arms that speak. At most three arms speak by name. Of more panels of weights the answer counts
+the verdicts. Of other arms it names the first of each panel, and counts the rest.
 """
 
 from __future__ import annotations
@@ -11,13 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
-from pandas import DataFrame
-
-from ..experiments.arms import STOP, Arm
-from .comparisons import arms_by_panel
+from ..experiments.arms import Arm
 from .equal_loss import SIMPLICITY
 from .findings import (
     EQUAL,
@@ -31,13 +24,12 @@ from .findings import (
     Finding,
     at_equal_loss_text,
     clauses_text,
-    finding_of,
     listed,
     remains_text,
     remains_verdict,
 )
+from .speakers import KEPT, Evidence, Speaker, choose_speakers, findings_by_arm
 
-KEPT = 0.95  # share of the baseline's accuracy
 KEPT_TEXT = f"{100 * KEPT:.0f} %"
 MOST = 3  # arms that speak by name
 WORDS = {
@@ -61,140 +53,6 @@ class Answer:
 
     text: str
     parts: list[Finding]
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Hold the numbers behind an answer.
-
-    Attributes:
-        study: the arms, with their panels and baselines.
-        rows: one row per network.
-        arms: from `summarize_arms`.
-        tests: from `compare_with_baseline`.
-        every_rlct: the same of all networks with an RLCT, whatever its status.
-        equal_loss: from `compare_at_equal_loss`.
-    """
-
-    study: Sequence[Arm]
-    rows: DataFrame
-    arms: DataFrame
-    tests: DataFrame
-    every_rlct: DataFrame
-    equal_loss: DataFrame
-
-    @cached_property
-    def means(self) -> dict[tuple[str, str], Any]:
-        """Return the means by arm and measure."""
-        return _by_arm(self.arms)
-
-    @cached_property
-    def equal(self) -> dict[tuple[str, str], Any]:
-        """Return the comparisons at equal training loss by arm and measure."""
-        return _by_arm(self.equal_loss)
-
-    @cached_property
-    def findings(self) -> dict[str, dict[str, Finding]]:
-        """Return the statements about each arm by measure: RLCT, width, accuracy."""
-        return findings_by_arm(self.tests)
-
-
-def findings_by_arm(tests: DataFrame) -> dict[str, dict[str, Finding]]:
-    """Return the statements about each arm of `compare_with_baseline` by measure, in the order of SUBJECTS."""
-    found: dict[str, dict[str, Finding]] = {}
-    by_arm = _by_arm(tests)
-    for measure in SUBJECTS:
-        for (arm, tested), test in by_arm.items():
-            if tested == measure:
-                found.setdefault(arm, {})[measure] = finding_of(test)
-    return found
-
-
-def _by_arm(table: DataFrame) -> dict[tuple[str, str], Any]:
-    return {(row.arm, row.measure): row for row in table.itertuples()}
-
-
-# ---- which arms speak ----
-
-
-@dataclass(frozen=True)
-class Speaker:
-    """Name an arm that speaks.
-
-    Attributes:
-        arm: the arm.
-        is_weight: whether it was chosen by its weight.
-        keeps_accuracy: whether it keeps the share KEPT of the baseline's accuracy. Only asked of weights.
-    """
-
-    arm: Arm
-    is_weight: bool
-    keeps_accuracy: bool = True
-
-
-def choose_speakers(evidence: Evidence) -> list[Speaker]:
-    """Return the arms that speak, in the order of their panels."""
-    speakers = []
-    for arms in arms_by_panel(evidence.study).values():
-        tested = [arm for arm in arms if arm.name in evidence.findings]
-        if not tested:
-            continue
-        if is_over_weights(tested, evidence.study):
-            speakers.append(_largest_weight(evidence, tested))
-            continue
-        own = [arm for arm in tested if STOP not in arm.changes] or tested
-        speakers += [Speaker(arm, is_weight=False) for arm in own]
-    return speakers
-
-
-def is_over_weights(arms: Sequence[Arm], study: Sequence[Arm]) -> bool:
-    """Return whether the arms of a panel and their baseline differ in the self-model's weight only.
-
-    Args:
-        arms: of the panel, without the baseline.
-        study: all arms.
-    """
-    by_name = {arm.name: arm for arm in study}
-    others = []
-    for arm in arms:
-        if not isinstance(arm.changes.get("aux_weight"), (int, float)):
-            return False
-        others.append(_without_weight(arm))
-    # a baseline of weight 0 has no kind of targets
-    baseline = by_name.get(arms[0].baseline, arms[0])
-    of_baseline = {**_without_weight(baseline), "detach_targets": others[0].get("detach_targets")}
-    of_first = {"detach_targets": None, **others[0]}
-    return all(other == others[0] for other in others) and of_first == of_baseline
-
-
-def _without_weight(arm: Arm) -> dict[str, object]:
-    return {name: value for name, value in arm.changes.items() if name != "aux_weight"}
-
-
-def _largest_weight(evidence: Evidence, arms: Sequence[Arm]) -> Speaker:
-    falling = sorted(arms, key=lambda arm: arm.changes["aux_weight"], reverse=True)
-    accurate = [arm for arm in falling if _keeps_accuracy(evidence, arm)]
-    usable = [arm for arm in accurate if _has_usable_rlcts(evidence, arm)]
-    for chosen in (usable, accurate):
-        if chosen:
-            return Speaker(chosen[0], is_weight=True)
-    return Speaker(falling[-1], is_weight=True, keeps_accuracy=False)
-
-
-def _keeps_accuracy(evidence: Evidence, arm: Arm) -> bool:
-    own = evidence.means.get((arm.name, "accuracy"))
-    baseline = evidence.means.get((arm.baseline, "accuracy"))
-    if baseline is None or baseline.count == 0:
-        return True  # nothing is known of it
-    return own is not None and bool(own.mean >= KEPT * baseline.mean)
-
-
-def _has_usable_rlcts(evidence: Evidence, arm: Arm) -> bool:
-    own = evidence.means.get((arm.name, "rlct"))
-    return own is not None and own.count >= own.left_out
-
-
-# ---- sentences ----
 
 
 def answer_of(evidence: Evidence) -> Answer:
@@ -384,13 +242,19 @@ def _closing(evidence: Evidence, shown: Sequence[Speaker], more: int) -> list[st
 def _without_selection(evidence: Evidence, shown: Sequence[Speaker]) -> list[str]:
     """Return a sentence if the verdict about an RLCT is another one when every RLCT counts."""
     every = findings_by_arm(evidence.every_rlct)
-    others = []
+    told, unclear = [], []
     for speaker in shown:
         name = speaker.arm.name
         own = evidence.findings[name].get("rlct")
         other = every.get(name, {}).get("rlct")
-        if own is not None and other is not None and own.verdict != other.verdict:
-            others.append(f"in {name} {other.text}")
-    if not others or len(others) > MOST:
+        if own is None or other is None or own.verdict == other.verdict:
+            continue
+        if other.verdict == UNCLEAR:
+            unclear.append(f"{name} ({other.numbers})")
+        else:
+            told.append(f"in {name} {other.text}")
+    if unclear:
+        told.append(f"the RLCT is not told apart from the baseline's in {listed(unclear)}")
+    if not told or len(shown) > MOST:
         return []
-    return [f"With every RLCT counted, {listed(others)}."]
+    return [f"With every RLCT counted, {'; '.join(told)}."]

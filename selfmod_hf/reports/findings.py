@@ -64,7 +64,7 @@ def finding_of(test: Any) -> Finding:
         UNCLEAR: f"{subject} is not told apart from the baseline's ({numbers})",
         UNTESTED: f"{subject} is {amount} {direction} ({_why_untested(test)}: no test)",
         EQUAL: f"{subject} is equal",
-        MISSING: f"{subject} cannot be compared (no usable value)",
+        MISSING: f"{subject} cannot be compared",
     }
     return Finding(
         test.panel, test.arm, test.measure, verdict, test.difference, percent, test.p_holm, texts[verdict], numbers

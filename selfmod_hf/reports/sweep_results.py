@@ -11,11 +11,12 @@ from ..experiments.arms import Arm, Cell
 from ..experiments.folder import SweepFolder
 from ..experiments.recipes import describe_setting
 from ..json_records import SweepRun
-from .answer import Answer, Evidence, answer_of
+from .answer import Answer, answer_of
 from .comparisons import compare_targets, compare_with_baseline, with_both_targets
 from .equal_loss import compare_at_equal_loss
 from .findings import Finding
 from .published import compare_with_published
+from .speakers import Evidence
 from .statistics import ARM, MEASURES, mark_chance, measured, summarize_arms, summarize_epochs, with_every_rlct
 from .study_layout import StudyLayout, lay_out
 from .trends import trends

@@ -147,10 +147,21 @@ def test_a_selection_that_decides_is_said():
     found = results_of(study, rows)
     assert "the RLCT is 19 % lower" in found.answer
     assert "Left out: 4 of 16 RLCTs that are not ok." in found.answer
-    assert "With every RLCT counted, in aw10 the RLCT is not told apart from the baseline's" in found.answer
+    assert "With every RLCT counted, the RLCT is not told apart from the baseline's in aw10 (" in found.answer
     (line,) = sweep_tables(found)["every_rlct"].rows
     assert line[-6:-3] != line[-3:]
     assert "4 of 8 at aw10" in sweep_tables(found)["every_rlct"].caption
+
+
+def test_the_first_arms_of_each_panel_speak():
+    study = make_arms({"hidden_sizes": [[8], [16]]}, NAMED)
+    found = results_of(study, falling(study, 3, 0.02))
+    assert list(dict.fromkeys(part.arm for part in found.answer_parts)) == [
+        "h8-self-model",
+        "h16-self-model",
+        "h8-decay",
+    ]
+    assert "And 1 more arm below." in found.answer
 
 
 # ---- any table ----
