@@ -147,20 +147,26 @@ def parse(parser: HfArgumentParser, argv: Sequence[str], *, positional: str | No
     return tuple(instances)
 
 
-def read_config_file(path: str, parser: HfArgumentParser) -> dict[str, Any]:
-    """Return the flags in a YAML or JSON file, by name.
+def with_config_file(typed: Mapping[str, Any], parser: HfArgumentParser) -> dict[str, Any]:
+    """Return typed flags and those of the YAML or JSON file of `--config`, by name. Typed flags override the file's.
 
     Raises:
         UsageError: a missing file, no mapping, an unknown key, or a value of another type.
     """
+    own = {name: value for name, value in typed.items() if name != "config"}
+    path = typed.get("config")
+    if path is None:
+        return own
     with one_line():
         values = read_yaml("config", path)
+    if type(values.get("seeds")) is int:  # in a file this is their number
+        values["seeds"] = list(range(1, values["seeds"] + 1))
     known = [action.dest for action in parser._actions]
     for key in values:
         if key not in known:
             hint = did_you_mean(str(key), known)
             raise UsageError(f"--config {path}: unknown key {key!r}{hint} (keys are the flags without dashes)")
-    return typed_values(parser, as_flags(values))
+    return {**typed_values(parser, as_flags(values)), **own}
 
 
 def print_note(text: str) -> None:

@@ -12,24 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Literal
 
 from ..experiments.setting import setting
-from ..files import read_yaml
 from . import train
-from .arguments import line_printer, make_parser, note_unseen_classes, quieten, read_config_file, typed_values
-from .usage_errors import UsageError, one_line
-
-if TYPE_CHECKING:
-    from transformers import HfArgumentParser
+from .arguments import line_printer, make_parser, note_unseen_classes, quieten, typed_values, with_config_file
+from .usage_errors import one_line
 
 
 @dataclass
 class SweepArguments:
     """Flags of the command itself."""
 
-    report_to: str = setting(
-        "tensorboard: write each network's figures to <output_dir>/tensorboard; none: do not.", "none"
+    report_to: Literal["none", "tensorboard"] = setting(
+        "Write each network's figures to <output_dir>/tensorboard.", "none"
     )
     output_dir: str | None = setting("Results folder; default: runs/sweep-<recipe or data>.")
     on: str | None = setting("ray (on this machine) or ray:ADDRESS (of a cluster): each population is a task of Ray.")
@@ -44,35 +40,17 @@ def flag_classes() -> tuple[type, ...]:
     return (*train.flag_classes(), StudySettings, SweepArguments)
 
 
-def parser() -> HfArgumentParser:
-    """Return the parser of this command's flags."""
-    return make_parser("sweep", *flag_classes())
-
-
-def _file_values(path: str) -> dict[str, Any]:
-    """Return the flags in a file. There a single number of `seeds` counts them."""
-    values = read_config_file(path, parser())
-    seeds = read_yaml("config", path).get("seeds")
-    if type(seeds) is int:
-        values["seeds"] = seeds
-    return values
-
-
 def run(argv: Sequence[str]) -> None:
     """Train and measure the unfinished networks, then print the answer and the table.
 
     Raises:
         UsageError: unusable input, before any training.
     """
-    given = typed_values(parser(), argv)
-    file = given.pop("config", None)
-    if file is not None:
-        given = _file_values(file) | given
+    parser = make_parser("sweep", *flag_classes())
+    given = with_config_file(typed_values(parser, argv), parser)
     own = {name: given.pop(name, value) for name, value in vars(SweepArguments()).items()}
     args = SweepArguments(**own)
     quieten(args.quiet)
-    if args.report_to not in ("none", "tensorboard"):
-        raise UsageError(f"--report_to {args.report_to}: allowed are none, tensorboard")
     backbone = given.get("backbone_name")
     with one_line(hub=f"--backbone_name {backbone}" if backbone else ""):
         from ..experiments.prepared_sweep import PreparedSweep

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..experiments.folder_names import check_output_dir
 from ..experiments.setting import as_flags, setting
-from .arguments import make_parser, note_unseen_classes, print_note, quieten, read_config_file, typed_values
+from .arguments import make_parser, note_unseen_classes, print_note, quieten, typed_values, with_config_file
 from .usage_errors import hub_in_one_line, one_line
 
 if TYPE_CHECKING:
@@ -85,9 +85,7 @@ def run_settings(typed: dict[str, Any]) -> tuple[RunSettings, bool]:
     """
     from ..experiments.run_settings import RunSettings
 
-    file = typed.pop("config", None)
-    values = typed if file is None else read_config_file(file, parser()) | typed
-    values.pop("config", None)
+    values = with_config_file(typed, parser())
     quiet = values.pop("quiet", False)
     with one_line():
         return RunSettings.make(**values), quiet

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..experiments.setting import setting
 from ..experiments.tune_settings import TuneSettings
 from ..files import read_yaml
 from . import train
 from .arguments import line_printer, note_unseen_classes, quieten, typed_values
-from .usage_errors import UsageError, one_line
+from .usage_errors import one_line
 
 if TYPE_CHECKING:
     from ..experiments.tuning_result import TuningResult
@@ -56,22 +56,13 @@ def run(argv: Sequence[str]) -> None:
     base, quiet = train.run_settings(typed)
     quieten(quiet)
     with one_line(hub=train.backbone_flag(base)):
-        if "space" in own:
-            own["space"] = _read_space(own["space"])
+        space = own.get("space", [])
+        if len(space) == 1 and "=" not in space[0]:  # as text, because 1:20 is 80 to YAML, a number of base 60
+            own["space"] = read_yaml("space", space[0], as_text=True)
         tuner = Tuner(base, TuneSettings(**own), output_dir)
     note_unseen_classes(tuner.data)
     tuner.work(line_printer(quiet))
     _print_result(tuner.finish())
-
-
-def _read_space(entries: Sequence[str]) -> dict[str, Any]:
-    if len(entries) == 1 and "=" not in entries[0]:
-        # as text, because 1:20 is 80 to YAML, a number of base 60
-        return read_yaml("space", entries[0], as_text=True)
-    for entry in entries:
-        if "=" not in entry:
-            raise UsageError(f"--space {entry}: allowed is NAME=RANGE")
-    return dict(entry.split("=", 1) for entry in entries)
 
 
 def _print_result(result: TuningResult) -> None:

@@ -152,5 +152,4 @@ class ReproduceSettings:
         for field in fields(TuneSettings):
             if field.name in given:
                 own[field.name] = given.pop(field.name)
-        own["space"] = dict(entry.split("=", 1) for entry in own["space"])
         return RunSettings.make(task=task, **given), TuneSettings(**own)

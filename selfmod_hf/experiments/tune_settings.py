@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..errors import InputError
@@ -19,7 +20,7 @@ class TuneSettings:
     """How a tuning searches.
 
     Attributes:
-        space: range of each searched parameter. See `parse_space`.
+        space: range of each searched parameter, or texts such as `aux_weight=0:20`. See `parse_space`.
         trials: number of trials, over all workers.
         stack: trials of equal shape and data in one population. 1: one at a time.
         give_up_below: a trial is pruned if its accuracy, half-way or at the end, is below this share of the way from
@@ -46,6 +47,8 @@ class TuneSettings:
     storage: str | None = field(default=None, repr=False, metadata={"help": STORAGE})  # it may hold a password
 
     def __post_init__(self) -> None:
+        if isinstance(self.space, (list, tuple)):
+            object.__setattr__(self, "space", _by_name(self.space))
         check_types(self)
         for name in ("trials", "stack"):
             if getattr(self, name) < 1:
@@ -53,3 +56,14 @@ class TuneSettings:
         for name in ("give_up_below", "keep_accuracy"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(name, getattr(self, name), "allowed are numbers from 0 to 1")
+
+
+def _by_name(entries: Sequence[str]) -> dict[str, str]:
+    """Return the ranges in texts `NAME=RANGE`, by name."""
+    found = {}
+    for entry in entries:
+        name, equals, text = str(entry).partition("=")
+        if not equals:
+            raise InputError("space", entry, "allowed is NAME=RANGE")
+        found[name] = text
+    return found

@@ -282,11 +282,13 @@ def test_what_a_study_cannot_use_is_one_line(tmp_path, capsys, flags, message):
 
 def test_a_sweep_takes_every_flag_of_train():
     from selfmod_hf.cli import sweep, train
+    from selfmod_hf.cli.arguments import make_parser
 
-    def flags(parser):
+    def flags(command):
+        parser = make_parser("any", *command.flag_classes())
         return {action.dest for action in parser._actions}
 
-    assert flags(train.parser()) <= flags(sweep.parser())
+    assert flags(train) <= flags(sweep)
 
 
 def test_a_network_of_the_users_own_has_two_weights_and_three_seeds():
