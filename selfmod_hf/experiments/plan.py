@@ -19,6 +19,8 @@ from .trial_parameters import OVERRULED_BY
 RECIPE_TRAINING = ("optim", "optim_args", "lr_scheduler_type", "max_grad_norm", "weight_decay", "learning_rate")
 LIMITS = ("max_train_samples", "max_test_samples")
 ALWAYS = ("aux_weight", "detach_targets")  # a member has these in any case
+# fields of a member in which None is a value: no such rule, and transformers' choice of parameters
+NONE_IS_A_VALUE = ("weight_decay_parameters", STOP, "early_stopping_patience")
 # settings with a column of another name, or with a column in any case
 COLUMN_OF = {"train_batch_size": "batch_size", "num_train_epochs": "num_epochs"}
 KNOWN_COLUMNS = ("aux_weight", "detach_targets", "learning_rate", "batch_size", "num_epochs", "hidden_size")
@@ -94,6 +96,7 @@ class Plan:
             arms: all arms.
         """
         shared = json.loads(self.shape_of(arm))
+        shared |= dict.fromkeys(self._left_to_members)
         run = self.base.replace(**shared, aux_weight=1.0)
         if run.network.target_layers:
             return run
@@ -102,6 +105,14 @@ class Plan:
             if network.aux_weight or network.activation_penalty:
                 return run
         return run.replace(aux_weight=0.0)
+
+    @cached_property
+    def _left_to_members(self) -> list[str]:
+        """Return the fields of NONE_IS_A_VALUE that an arm changes. Each member has its own value."""
+        changed: set[str] = set()
+        for arm in self.arms:
+            changed.update(run_changes(arm))
+        return [name for name in NONE_IS_A_VALUE if name in changed]
 
     def members(
         self, cells: Sequence[Cell], arms: Mapping[str, Arm], stops: Mapping[Cell, float], *, every_field: bool = False
@@ -114,7 +125,7 @@ class Plan:
             stops: the training losses at which networks stop, if those are other networks' losses.
             every_field: give each member a value for each of its fields. False: only for those in which arms differ.
         """
-        varying = dict.fromkeys(ALWAYS)
+        varying = dict.fromkeys([*ALWAYS, *self._left_to_members])
         for cell in cells:
             changes = run_changes(arms[cell.arm])
             varying |= dict.fromkeys(name for name in changes if name in MEMBER_FIELDS)

@@ -15,8 +15,7 @@ Value = TypeVar("Value")
 
 # fields of the configuration that a member can have for itself
 CONFIG_FIELDS = ("classification_weight", "target_source", "target_normalization", "activation_penalty")
-# Settings of a run that may differ between the members of one population. So may the momentum in `optim_args`.
-# `divide_settings` makes members of such settings.
+# settings of a run that may differ between the members of one population. So may SGD's momentum
 MEMBER_FIELDS = (
     "seed",
     "aux_weight",

@@ -15,6 +15,7 @@ from selfmod_hf.experiments import sweep_population
 from selfmod_hf.experiments.folder import SweepFolder
 from selfmod_hf.experiments.plan import Plan
 from selfmod_hf.json_records import SweepRun
+from selfmod_hf.trainer.stopping_rules import StoppingRules
 
 FEW = {"num_train_epochs": 2, "num_chains": 2, "num_draws": 20, "max_train_samples": 200}
 STUDY = """
@@ -295,3 +296,12 @@ def test_a_network_of_the_users_own_has_two_weights_and_three_seeds():
     plan = SweepSettings.make(task="digits").plan()
     assert isinstance(plan, Plan)
     assert [cell.name for cell in plan.cells] == [f"aw{weight}-seed{seed}" for weight in (0, 1) for seed in (1, 2, 3)]
+
+
+def test_an_arm_without_a_rule_of_the_base_has_none():
+    arms = {"stopped": {"aux_weight": 0}, "complete": {"aux_weight": 0, "stop_at_train_loss": None}}
+    plan = SweepSettings.make("digits", arms=arms, seeds=[1], stop_at_train_loss=0.5).plan()
+    stopped, complete = plan.members(plan.cells, {arm.name: arm for arm in plan.arms}, {})
+    args = plan.shape_run(plan.arms[0], plan.arms).training
+    assert StoppingRules.of(args, stopped).stop_at_train_loss == 0.5
+    assert StoppingRules.of(args, complete).stop_at_train_loss is None

@@ -8,7 +8,8 @@ from transformers import set_seed
 
 from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification
 from selfmod_hf.errors import InputError
-from selfmod_hf.trainer.member import Member, runs_of
+from selfmod_hf.experiments.run_settings import default_of
+from selfmod_hf.trainer.member import MEMBER_FIELDS, Member, runs_of
 from selfmod_hf.trainer.population import SelfModelingPopulation
 
 from .test_population import FIELDS, OPTIMIZERS, Doubles, assert_same, images, population, trainer
@@ -217,6 +218,12 @@ def test_a_described_member_comes_back():
         assert Member(**described) == member
         assert None not in described.values()
     assert {field.name for field in fields_of(Member)} >= set(Member(0, 1.0).describe())
+
+
+def test_each_field_of_a_member_is_a_setting_of_a_run():
+    assert {field.name for field in fields_of(Member)} == {*MEMBER_FIELDS, "momentum"}
+    for name in MEMBER_FIELDS:
+        default_of(name)  # else a KeyError
 
 
 def test_runs():
