@@ -247,8 +247,8 @@ def measure_population(sweep: PreparedSweep, trainer: SelfModelingTrainer, cells
                 curve = _curve(keys, networks[k].figures)
                 row = _row(sweep, cell, keys, curve[-1], estimate)
                 if _has_rule(sweep, cell):
-                    last = networks[k].figures[curve[-1].epoch]
-                    row = row.with_fields(stopped_epoch=last.get("stopped_epoch"))
+                    figures = networks[k].figures[curve[-1].epoch]
+                    row = row.with_fields(stopped_epoch=figures.get("stopped_epoch"))
                 if plan.rlct_every_n_epochs:
                     rlct = {name: getattr(row, name) for name in CURVE_RLCT_COLUMNS}
                     curve[-1] = curve[-1].with_fields(**rlct)
