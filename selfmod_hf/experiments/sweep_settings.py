@@ -9,7 +9,7 @@ from typing import Any
 
 from ..complexity.settings import LLCSettings
 from ..errors import InputError
-from ..measures import MEASURES
+from ..measures import FROM_OTHER, MEASURES
 from .arms import make_arms
 from .grid import as_entries, as_text, parse_arms, parse_grid
 from .plan import Plan
@@ -17,7 +17,6 @@ from .recipes import GRIDS, recipe_sampling
 from .run_settings import GROUPS, RunSettings, default_of
 from .setting import Values, check_types, did_you_mean, setting
 
-FROM_OTHER = "modelability_from_other"  # a measure that needs a network of the same arm and another seed
 POSITIVE = ("members_per_population", "memory_gib")
 DETACH = {"true": (True,), "false": (False,), "both": (True, False)}
 OWN_AUX_WEIGHTS, OWN_SEEDS = (0.0, 1.0), (1, 2, 3)  # of a sweep without a recipe

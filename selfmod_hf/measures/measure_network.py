@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -85,6 +85,7 @@ def measure_networks(
     measures: Sequence[str | OwnMeasure] = MEASURES,
     *,
     others: Sequence[Network | None] | None = None,
+    columns: Collection[str] = (),
 ) -> list[Values]:
     """Return the measures of several networks of one task, such as a population's members.
 
@@ -95,6 +96,7 @@ def measure_networks(
         data: both splits of their task.
         measures: as for `measure_network`.
         others: for each network one of another seed, or None.
+        columns: further names that the user's functions may not use, beside those of the measures and of `NetworkRow`.
 
     Raises:
         InputError: as for `measure_network`, or another number of `others` than of networks.
@@ -118,7 +120,7 @@ def measure_networks(
         found = _measure_group(networks, names, data)
         for network, values in zip(networks, found, strict=True):
             if network.is_finite:
-                taken = {*MEASURES, FROM_OTHER, *NetworkRow.model_fields}
+                taken = {*MEASURES, FROM_OTHER, *NetworkRow.model_fields, *columns}
                 values |= own_measures(functions, network.model, data, taken)
             results.append(values)
     return results

@@ -268,6 +268,8 @@ def test_results_that_are_no_columns_are_rejected(digits, result, message):
 def test_two_functions_of_one_column_are_rejected(digits):
     with pytest.raises(InputError, match="'one', which exists"):
         measure_network(mlp(), digits, [lambda *_: {"one": 1}, lambda *_: {"one": 2}])
+    with pytest.raises(InputError, match="'weight_decay', which exists"):
+        measure_networks([mlp()], digits, [lambda *_: {"weight_decay": 1}], columns=["weight_decay"])
 
 
 def test_an_error_of_a_function_is_its_own(digits):
