@@ -72,10 +72,13 @@ def _with_fewer_epochs(say: Callable[[str], None]) -> Callable[[str], None]:
 
 
 def _summary(folder: ReproductionFolder, task: str) -> str:
+    """Return the answer of a task's study, the place of its report, and its tables."""
     from ..experiments.folder import SweepFolder
     from ..reports.sweep_results import read_results
     from ..reports.sweep_tables import overview
 
     path = folder.path / task
-    table = overview(read_results(SweepFolder(path / "sweep")))
-    return f"\n{task}. {folder.task(task)['setting']}\n{table}\nreport: {path / 'report' / 'report.html'}"
+    results = read_results(SweepFolder(path / "sweep"))
+    tables = overview(results).removeprefix(results.answer).strip()
+    report = f"report: {path / 'report' / 'report.html'}"
+    return "\n\n".join([f"\n{task}. {results.answer}", report, folder.task(task)["setting"], tables])

@@ -152,7 +152,10 @@ def test_finished_parts_are_not_done_again(finished, small, capsys):
     after = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
     changed = {path.name for path in after if after[path] != before.get(path)}
     assert changed <= {"study.json", ".lock"}
-    assert str(finished / "digits" / "report" / "report.html") in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    answer = (finished / "digits" / "report" / "report.txt").read_text().splitlines()[0]
+    place = f"report: {finished / 'digits' / 'report' / 'report.html'}"
+    assert 0 < shown.index(f"digits. {answer}") < shown.index(place) < shown.index("Each arm: mean over seeds")
 
 
 @pytest.mark.parametrize("part", ["tune", "sweep", "report"])
