@@ -57,11 +57,9 @@ def values_by_arm(rows: DataFrame, measure: str) -> dict[str, Series]:
         >>> values_by_arm(rows, "weight_width")["a"].tolist()
         [0.2, 0.3]
     """
-    found = {}
-    for name, own in usable(rows, measure).groupby("arm", sort=False):
-        by_seed = own.set_index("seed")[measure].sort_index()
-        found[str(name)] = by_seed.astype(float)
-    return found
+    by_seed = usable(rows, measure).sort_values("seed").set_index("seed")
+    values = by_seed[measure].astype(float)
+    return {str(name): own for name, own in values.groupby(by_seed["arm"], sort=False)}
 
 
 def mark_chance(curves: DataFrame, rows: DataFrame) -> DataFrame:
