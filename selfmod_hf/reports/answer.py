@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ..experiments.arms import Arm
 from .equal_loss import SIMPLICITY
@@ -28,7 +27,7 @@ from .findings import (
     remains_text,
     remains_verdict,
 )
-from .speakers import KEPT, Evidence, Speaker, choose_speakers, findings_by_arm
+from .speakers import KEPT, Evidence, Speaker, choose_speakers
 
 KEPT_TEXT = f"{100 * KEPT:.0f} %"
 MOST = 3  # arms that speak by name
@@ -42,24 +41,27 @@ WORDS = {
 }
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Hold the answer of a study.
+class Answer(str):
+    """A few sentences, with the statements that they are made of.
 
     Attributes:
-        text: a few sentences.
-        parts: its statements, for each arm that speaks one per measure.
+        parts: for each arm that speaks one statement per measure.
     """
 
-    text: str
     parts: list[Finding]
+
+    def __new__(cls, text: str, parts: Sequence[Finding] = ()) -> Answer:
+        """Return a text with its statements."""
+        answer = super().__new__(cls, text)
+        answer.parts = list(parts)
+        return answer
 
 
 def answer_of(evidence: Evidence) -> Answer:
     """Return the answer of a study."""
     speakers = choose_speakers(evidence)
     if not speakers:
-        return Answer(_nothing_to_compare(evidence), [])
+        return Answer(_nothing_to_compare(evidence))
     are_weights = all(speaker.is_weight for speaker in speakers)
     if len(speakers) > MOST and are_weights:
         sentences = _of_many_panels(evidence, speakers)
@@ -241,12 +243,11 @@ def _closing(evidence: Evidence, shown: Sequence[Speaker], more: int) -> list[st
 
 def _without_selection(evidence: Evidence, shown: Sequence[Speaker]) -> list[str]:
     """Return a sentence if the verdict about an RLCT is another one when every RLCT counts."""
-    every = findings_by_arm(evidence.every_rlct)
     told, unclear = [], []
     for speaker in shown:
         name = speaker.arm.name
         own = evidence.findings[name].get("rlct")
-        other = every.get(name, {}).get("rlct")
+        other = evidence.every_rlct.get(name, {}).get("rlct")
         if own is None or other is None or own.verdict == other.verdict:
             continue
         if other.verdict == UNCLEAR:

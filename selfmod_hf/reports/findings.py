@@ -76,8 +76,14 @@ def clauses_text(findings: Iterable[Finding]) -> str:
     told: list[Finding] = []
     unclear: list[Finding] = []
     for finding in findings:
-        (unclear if finding.verdict == UNCLEAR else told).append(finding)
-    clauses = [listed([finding.text for finding in told])] if told else []
+        if finding.verdict == UNCLEAR:
+            unclear.append(finding)
+        else:
+            told.append(finding)
+    clauses = []
+    if told:
+        texts = [finding.text for finding in told]
+        clauses.append(listed(texts))
     if len(unclear) == 1:
         clauses.append(unclear[0].text)
     elif unclear:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain, zip_longest
 from typing import Any
 
@@ -22,46 +21,35 @@ from .findings import SUBJECTS, Finding, finding_of
 KEPT = 0.95  # share of the baseline's accuracy
 
 
+Findings = dict[str, dict[str, Finding]]  # the statements about each arm, by measure
+ByArm = dict[tuple[str, str], Any]  # rows of a table by arm and measure
+
+
 @dataclass(frozen=True)
 class Evidence:
-    """Hold the numbers behind an answer.
+    """Hold what an answer is made of.
 
     Attributes:
         study: the arms, with their panels and baselines.
         rows: one row per network.
-        arms: from `summarize_arms`.
-        tests: from `compare_with_baseline`.
+        means: rows of `summarize_arms`.
+        findings: about the comparisons with the baselines.
         every_rlct: the same of all networks with an RLCT, whatever its status.
-        equal_loss: from `compare_at_equal_loss`.
+        equal: rows of `compare_at_equal_loss`.
     """
 
     study: Sequence[Arm]
     rows: DataFrame
-    arms: DataFrame
-    tests: DataFrame
-    every_rlct: DataFrame
-    equal_loss: DataFrame
-
-    @cached_property
-    def means(self) -> dict[tuple[str, str], Any]:
-        """Return the means by arm and measure."""
-        return _by_arm(self.arms)
-
-    @cached_property
-    def equal(self) -> dict[tuple[str, str], Any]:
-        """Return the comparisons at equal training loss by arm and measure."""
-        return _by_arm(self.equal_loss)
-
-    @cached_property
-    def findings(self) -> dict[str, dict[str, Finding]]:
-        """Return the statements about each arm by measure: RLCT, width, accuracy."""
-        return findings_by_arm(self.tests)
+    means: ByArm
+    findings: Findings
+    every_rlct: Findings
+    equal: ByArm
 
 
-def findings_by_arm(tests: DataFrame) -> dict[str, dict[str, Finding]]:
+def findings_by_arm(tests: DataFrame) -> Findings:
     """Return the statements about each arm of `compare_with_baseline` by measure, in the order of SUBJECTS."""
-    found: dict[str, dict[str, Finding]] = {}
-    by_arm = _by_arm(tests)
+    found: Findings = {}
+    by_arm = rows_by_arm(tests)
     for measure in SUBJECTS:
         for (arm, tested), test in by_arm.items():
             if tested == measure:
@@ -69,7 +57,8 @@ def findings_by_arm(tests: DataFrame) -> dict[str, dict[str, Finding]]:
     return found
 
 
-def _by_arm(table: DataFrame) -> dict[tuple[str, str], Any]:
+def rows_by_arm(table: DataFrame) -> ByArm:
+    """Return the rows of a table by arm and measure."""
     return {(row.arm, row.measure): row for row in table.itertuples()}
 
 

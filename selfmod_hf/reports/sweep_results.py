@@ -14,9 +14,8 @@ from ..json_records import SweepRun
 from .answer import Answer, answer_of
 from .comparisons import compare_targets, compare_with_baseline, with_both_targets
 from .equal_loss import compare_at_equal_loss
-from .findings import Finding
 from .published import compare_with_published
-from .speakers import Evidence
+from .speakers import Evidence, findings_by_arm, rows_by_arm
 from .statistics import ARM, MEASURES, mark_chance, measured, summarize_arms, summarize_epochs, with_every_rlct
 from .study_layout import StudyLayout, lay_out
 from .trends import trends
@@ -79,21 +78,17 @@ class SweepResults:
         settings = None if self.run is None else self.run.settings.to_dict()
         return describe_setting(settings, self.study, self.rows["seed"].unique().tolist())
 
-    # ---- the answer ----
-
-    @property
-    def answer(self) -> str:
-        """Return the answer of the study: a few sentences, made from the statistics."""
-        return self._answer.text
-
-    @property
-    def answer_parts(self) -> list[Finding]:
-        """Return the statements of the answer, one per measure of each arm that it speaks of."""
-        return self._answer.parts
-
     @cached_property
-    def _answer(self) -> Answer:
-        evidence = Evidence(self.study, self.rows, self.arms, self.tests, self.every_rlct, self.equal_loss)
+    def answer(self) -> Answer:
+        """Return the answer of the study: a few sentences, made from the statistics, with their parts."""
+        evidence = Evidence(
+            self.study,
+            self.rows,
+            rows_by_arm(self.arms),
+            findings_by_arm(self.tests),
+            findings_by_arm(self.every_rlct),
+            rows_by_arm(self.equal_loss),
+        )
         return answer_of(evidence)
 
     # ---- statistics ----

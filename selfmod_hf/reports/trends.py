@@ -41,7 +41,7 @@ def trends(
     entries = []
     columns = list(dict.fromkeys(["aux_weight", "hidden_size", "detach_targets", *axes]))
     for panel, compared in arms_by_panel(study).items():
-        names = {arm.name for arm in compared} | {arm.baseline for arm in compared}
+        names = [name for arm in compared for name in (arm.name, arm.baseline)]
         own = rows[rows["arm"].isin(names)]
         for axis in columns:
             if not _is_varying_number(own[axis]):

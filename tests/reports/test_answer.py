@@ -65,8 +65,8 @@ def test_a_fall_is_said_with_its_percents_and_what_remains():
     assert "accuracy is 2 points lower" in found.answer
     assert "at equal training loss" in found.answer.lower()
     assert "for the RLCT the study cannot tell" in found.answer
-    assert {part.arm for part in found.answer_parts} == {"aw10"}
-    assert [part.measure for part in found.answer_parts] == ["rlct", "weight_width", "accuracy"]
+    assert {part.arm for part in found.answer.parts} == {"aw10"}
+    assert [part.measure for part in found.answer.parts] == ["rlct", "weight_width", "accuracy"]
 
 
 def test_the_largest_weight_that_keeps_accuracy_speaks():
@@ -75,12 +75,12 @@ def test_the_largest_weight_that_keeps_accuracy_speaks():
     for row in rows:
         if row["arm"] == "aw50":
             row["accuracy"] = 0.3
-    assert {part.arm for part in results_of(study, rows).answer_parts} == {"aw10"}
+    assert {part.arm for part in results_of(study, rows).answer.parts} == {"aw10"}
     for row in rows:
         if row["arm"] == "aw10":
             row["rlct_status"] = "not_converged"
     found = results_of(study, rows)
-    assert {part.arm for part in found.answer_parts} == {"aw1"}
+    assert {part.arm for part in found.answer.parts} == {"aw1"}
     assert "Left out: 4 of 16 RLCTs that are not ok." in found.answer
     for row in rows:
         row["accuracy"] = 0.9 if row["aux_weight"] == 0 else 0.2
@@ -110,7 +110,7 @@ def test_one_arm_alone():
     study = make_arms({"aux_weight": [0.0]})
     found = results_of(study, falling(study, 3, 0.0))
     assert found.answer.startswith("Nothing is compared, because aw0 is the only arm: the RLCT is 10")
-    assert found.answer_parts == []
+    assert found.answer.parts == []
 
 
 def test_named_arms_speak_each_in_a_sentence_and_the_stopped_one_is_what_they_are_compared_with():
@@ -120,7 +120,7 @@ def test_named_arms_speak_each_in_a_sentence_and_the_stopped_one_is_what_they_ar
     assert sentences[0].startswith("self-model against the baseline: the RLCT is 5")
     assert "at equal training loss (arm early) the RLCT's fall is reversed" in found.answer
     assert sentences[1].startswith("decay against the baseline")
-    assert {part.arm for part in found.answer_parts} == {"self-model", "decay"}
+    assert {part.arm for part in found.answer.parts} == {"self-model", "decay"}
 
 
 def test_more_than_three_arms_and_more_than_three_panels():
@@ -156,7 +156,7 @@ def test_a_selection_that_decides_is_said():
 def test_the_first_arms_of_each_panel_speak():
     study = make_arms({"hidden_sizes": [[8], [16]]}, NAMED)
     found = results_of(study, falling(study, 3, 0.02))
-    assert list(dict.fromkeys(part.arm for part in found.answer_parts)) == [
+    assert list(dict.fromkeys(part.arm for part in found.answer.parts)) == [
         "h8-self-model",
         "h16-self-model",
         "h8-decay",
@@ -205,7 +205,7 @@ def test_no_sentence_contradicts_its_number(results):
     assert not re.search(r"\bnan\b|\binf\b|None", answer)
     assert as_text(list(sweep_tables(results).values()))
     tests = {(test.arm, test.measure): test for test in results.tests.itertuples()}
-    for part in results.answer_parts:
+    for part in results.answer.parts:
         test = tests[part.arm, part.measure]
         is_told = not math.isnan(test.p_holm) and test.p_holm <= 0.05
         assert (part.verdict in ("lower", "higher")) == is_told
@@ -216,5 +216,5 @@ def test_no_sentence_contradicts_its_number(results):
             assert "not told apart from" in part.text
         assert ("no test" in part.text) == (part.verdict == "untested")
     left_out = int((results.rows["rlct_status"] != "ok").sum())
-    if results.answer_parts and left_out:
+    if results.answer.parts and left_out:
         assert f"{left_out} of {len(results.rows)} RLCTs that are not ok" in answer
