@@ -2,10 +2,12 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn.functional import interpolate
 from transformers import TrainerCallback, set_seed
 
@@ -237,31 +239,46 @@ def test_one_network_goes_on_by_another_rule_and_a_member_does_not(tmp_path):
 
 # ---- several processes ----
 
+LIMIT = 1.0  # the single network's loss falls below it in its third epoch
 
-def train(folder: str, stop: int = 0, resume: bool = False) -> None:
-    settings = {**EVALUATED, "save_strategy": "steps", "save_steps": 1, "use_cpu": True}
-    run = trainer(Path(folder), population(MEMBERS), **settings)
+
+def train(folder: str, members: bool, stop: int = 0, resume: bool = False) -> None:
+    """Train a population, or one network whose batches the processes share. `stop`: after so many steps."""
+    settings = {"save_strategy": "steps", "save_steps": 1, "use_cpu": True}
+    if members:
+        run = trainer(Path(folder), population(MEMBERS), **EVALUATED, **settings)
+    else:
+        batch = 32 // int(os.environ.get("WORLD_SIZE", 1))
+        run = single(folder, stop_at_train_loss=LIMIT, per_device_train_batch_size=batch, **settings)
     if stop:
         run.add_callback(StopAt(stop))
     run.train(resume_from_checkpoint=resume)
     if run.is_world_process_zero():
-        run.population.save(Path(folder) / "result")
+        result = Path(folder) / "result"
+        result.mkdir(exist_ok=True)
+        model = run.population if members else run.model
+        save_file(model.state_dict(), result / "model.safetensors")
         log = [*run.state.log_history, {"ends": str(end(run))}]
         (Path(folder) / "log.json").write_text(json.dumps(log))
 
 
 @pytest.mark.slow
-def test_two_processes_stop_members_as_one_does(tmp_path):
-    train(str(tmp_path / "one"))
-    jobs = [(str(tmp_path / "two"),), (str(tmp_path / "cut"), 8), (str(tmp_path / "cut"), 14, True)]
+def test_two_processes_stop_as_one_does(tmp_path):
+    jobs = []
+    for members, first, second in ((True, 8, 14), (False, 4, 7)):
+        train(str(tmp_path / f"one {members}"), members)
+        jobs.append((str(tmp_path / f"two {members}"), members))
+        jobs.append((str(tmp_path / f"cut {members}"), members, first))
+        jobs.append((str(tmp_path / f"cut {members}"), members, second, True))
     shares.in_two_processes(jobs, tmp_path / "script.py", "test_stopping")
-    train(str(tmp_path / "cut"), resume=True)
-    weights, log = shares.result(tmp_path / "one")
-    for folder in ("two", "cut"):
-        found, other = shares.result(tmp_path / folder)
-        shares.assert_close(found, weights)
-        assert other[-1] == log[-1]
-    assert len(other) >= len(log) - 1
+    for members in (True, False):
+        train(str(tmp_path / f"cut {members}"), members, resume=True)
+        weights, log = shares.result(tmp_path / f"one {members}")
+        assert "3.0" in log[-1]["ends"]
+        for folder in ("two", "cut"):
+            found, other = shares.result(tmp_path / f"{folder} {members}")
+            shares.assert_close(found, weights)
+            assert other[-1] == log[-1]
 
 
 # ---- checks ----
