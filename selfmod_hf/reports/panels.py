@@ -204,8 +204,10 @@ def draw_over_loss(  # noqa: PLR0913 - the axis, its data and its style
     """
     drawn = drawn_measure(measure)
     loss = drawn_measure("train_loss")
+    losses, values = [], []
     if measure in curve:
-        axis.plot(curve["classification_loss"], curve[measure], color=BASELINE_COLOR, linewidth=1, linestyle="--")
+        losses, values = curve["classification_loss"].tolist(), curve[measure].tolist()
+    axis.plot(losses, values, color=BASELINE_COLOR, linewidth=1, linestyle="--")
     draw_networks(axis, rows["train_loss"], rows, measure, colors)
     table = means.pivot_table(index="label", columns="measure", values="mean", sort=False)
     if measure in table and "train_loss" in table:
@@ -213,8 +215,9 @@ def draw_over_loss(  # noqa: PLR0913 - the axis, its data and its style
             style = {"color": colors[label], "label": label, "markersize": 5, "clip_on": False}
             axis.plot(mean["train_loss"], mean[measure], "D", **style)
     own = means[means["measure"] == measure]
-    axis.set_xlim(*axis_range(loss, rows["train_loss"]))
-    axis.set_ylim(*axis_range(drawn, near_values(rows, measure), own["mean"]))
+    axis.set_xlim(*axis_range(loss, rows["train_loss"], losses))
+    axis.locator_params(axis="x", nbins=5)
+    axis.set_ylim(*axis_range(drawn, near_values(rows, measure), [*own["mean"], *values]))
     axis.set(xlabel=loss.title, ylabel=drawn.title)
 
 

@@ -70,7 +70,7 @@ function layout(x, y, more = {}) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: style("--text"), size: 12 },
     margin: { l: 55, r: 10, t: 20, b: 40 }, hovermode: "closest", showlegend: false,
     ...more,
-    xaxis: { ...axis, title: { text: x }, ...more.xaxis }, yaxis: { ...axis, title: { text: y }, ...more.yaxis },
+    xaxis: { ...axis, title: { text: x }, ...more.xaxis }, yaxis: { ...axis, title: { text: y, standoff: 8 }, ...more.yaxis },
   };
 }
 const draw = (id, traces, where) =>
@@ -83,7 +83,7 @@ function range(measure, values, bounds = []) {
   if (!finite.length) return [low ?? 0, high ?? 1];
   const [least, most] = [Math.min(...finite), Math.max(...finite)];
   const spread = most - least || 0.1 * Math.abs(most) || 1;
-  const near = bounds.filter(value => value !== null).map(v => Math.min(most + spread, Math.max(least - spread, v)));
+  const near = bounds.filter(value => value !== null && value !== undefined).map(v => Math.min(most + spread, Math.max(least - spread, v)));
   const ends = [Math.min(least, ...near), Math.max(most, ...near)];
   const margin = 0.05 * (ends[1] - ends[0]) || spread;
   return [Math.max(low ?? -Infinity, ends[0] - margin), Math.min(high ?? Infinity, ends[1] + margin)];
@@ -190,21 +190,24 @@ function limitsOfArms(panels, measure) {
 
 function drawPair(id, xMeasure, measure) {
   const traces = [], panels = panelsShown(), networks = panels.flatMap(networksOf);
-  const limits = range(measure, nearValues(networks, measure));
+  const ways = xMeasure !== "train_loss" ? [] : data.ways.filter(way =>
+    way[measure] && panels.some(panel => visible(panel).includes(way.arm)));
+  const limits = range(measure, nearValues(networks, measure), ways.flatMap(way => way[measure]));
+  for (const way of ways) traces.push({
+    x: way.classification_loss, y: way[measure], mode: "lines", text: way.epoch,
+    line: { color: style("--text"), width: 1.5, dash: "dash" },
+    hovertemplate: `${escaped(data.arms[way.arm].name)}, epoch %{text}: %{y:.4g}<extra></extra>`,
+  });
   for (const panel of panels) {
-    const own = networksOf(panel), way = data.ways.find(w => visible(panel).includes(w.arm));
-    if (xMeasure === "train_loss" && way?.[measure]) traces.push({
-      x: way.classification_loss, y: way[measure], mode: "lines", text: way.epoch,
-      line: { color: style("--text"), width: 1.5, dash: "dash" },
-      hovertemplate: `${escaped(data.arms[way.arm].name)}, epoch %{text}: %{y:.4g}<extra></extra>`,
-    });
+    const own = networksOf(panel);
     traces.push(marks(own, own.map(n => n[xMeasure]), measure, data.panels.indexOf(panel), limits));
     const over = new Map(meansOf(panel, xMeasure).map(m => [m.arm, m.mean]));
     const means = meansOf(panel, measure).filter(m => over.has(m.arm));
     traces.push(diamonds(means, means.map(m => over.get(m.arm)), measure));
   }
+  const losses = ways.flatMap(way => way.classification_loss);
   draw(id, traces, layout(data.measures[xMeasure].title, data.measures[measure].title,
-    { xaxis: { range: range(xMeasure, nearValues(networks, xMeasure)) }, yaxis: { range: limits } }));
+    { xaxis: { range: range(xMeasure, nearValues(networks, xMeasure), losses) }, yaxis: { range: limits } }));
   listen(id);
 }
 
