@@ -17,7 +17,7 @@ from .experiments.reproduce_settings import ReproduceSettings
 from .experiments.reproduction_folder import ReproductionFolder
 from .experiments.setting import Say, check_names
 from .experiments.surroundings import surroundings
-from .experiments.sweep import run_prepared_sweep
+from .experiments.sweep import run_here, run_prepared_sweep
 from .experiments.tune import Tuner
 from .experiments.tuning_result import TuningResult
 from .reports.report import report
@@ -195,7 +195,7 @@ class _Task:
         entry = self.folder.task(self.name)
         entry["setting"] = setting
         self.say(f"{self.name}, sweep: {len(plan.cells)} networks. {setting}")
-        run_prepared_sweep(self.sweep, self.say, self.command)
+        run_prepared_sweep(self.sweep, run_here, self.say, self.command)
         return {"networks": len(plan.cells), "results": f"{self.name}/sweep/results.json"}
 
     def _tensorboard(self) -> dict[str, Any]:

@@ -108,13 +108,13 @@ def test_no_token_is_written_or_printed(loopback_hub, small_sweep, tmp_path, mon
 
 def test_a_sweep_records_its_command_without_tokens(tmp_path, monkeypatch):
     from selfmod_hf.experiments.prepared_sweep import PreparedSweep
-    from selfmod_hf.experiments.sweep import run_prepared_sweep
+    from selfmod_hf.experiments.sweep import run_here, run_prepared_sweep
     from selfmod_hf.experiments.sweep_settings import SweepSettings
 
     few = {"max_train_samples": 40, "max_test_samples": 20, "num_train_epochs": 1, "num_chains": 1, "num_draws": 4}
     monkeypatch.chdir(tmp_path)
     sweep = PreparedSweep.make(SweepSettings.make("digits", hidden_sizes=[4], aux_weights=[0], seeds=[1], **few))
-    run_prepared_sweep(sweep, command=["sweep", "--hub_token", SHORT, f"--x={TOKEN}"])
+    run_prepared_sweep(sweep, run_here, command=["sweep", "--hub_token", SHORT, f"--x={TOKEN}"])
     (session,) = json.loads(Path("runs/sweep-digits/run.json").read_text())["sessions"]
     assert session["command"] == ["sweep", "--hub_token", HIDDEN, f"--x={HIDDEN}"]
     assert found_in(tmp_path, TOKEN, SHORT) == []

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from ..experiments.setting import setting
@@ -69,9 +70,10 @@ def run(argv: Sequence[str]) -> None:
         if is_main:
             print(description)
         return
-    from ..experiments.sweep import run_prepared_sweep
+    from ..experiments.sweep import run_here, run_on_ray, run_prepared_sweep
 
-    run_prepared_sweep(sweep, line_printer(args.quiet), ["sweep", *argv], args.on)
+    engine = run_here if args.on is None else partial(run_on_ray, on=args.on)
+    run_prepared_sweep(sweep, engine, line_printer(args.quiet), ["sweep", *argv])
     if not is_main:
         return
     from ..reports.sweep_results import read_results

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from uuid import uuid4
 from ..errors import InputError
 from ..json_records import PopulationSeconds
 from .arms import Cell
-from .population_apart import Finished, Work, keep, make_work, others_needed, run_work
+from .population_apart import Finished, keep, make_work, others_needed, run_work
 from .prepared_sweep import PreparedSweep
 from .processes_together import join_processes
 from .setting import Say
@@ -65,7 +65,7 @@ def _check_answer(on: str, address: str) -> None:
 
 
 def run_on_ray(
-    sweep: PreparedSweep, populations: Sequence[tuple[Path, list[Cell]]], on: str, say: Say
+    sweep: PreparedSweep, populations: Iterable[tuple[Path, list[Cell]]], say: Say, on: str
 ) -> Iterator[tuple[Path, PopulationSeconds]]:
     """Run populations as tasks, and yield each when its networks are in the folder of results.
 
@@ -74,20 +74,22 @@ def run_on_ray(
     Args:
         sweep: its input and its folder, which is locked.
         populations: the folder and the cells of each.
-        on: as for `check_engine`.
         say: called with each line of progress.
+        on: as for `check_engine`.
 
     Raises:
         InputError: there is no cluster at the address.
     """
-    if not populations:
+    waiting = list(populations)
+    if not waiting:
         return
     mark = sweep.folder.path / f".ray-{uuid4().hex}"
-    with _connected(on):
-        tasks = _Tasks(sweep, len(populations), mark, say)
+    with _connected(on) as ray:
+        share = share_of_task(ray.nodes(), len(waiting), _threads())
+        work_there = ray.remote(run_work).options(**share, max_retries=RETRIES)
+        tasks = _Tasks(sweep, work_there, share["num_cpus"], mark, say)
         try:
             mark.touch()
-            waiting = list(populations)
             while waiting or tasks.running:
                 waiting = tasks.start(waiting)
                 for path, finished in tasks.wait():
@@ -98,13 +100,16 @@ def run_on_ray(
 
 
 @contextmanager
-def _connected(on: str) -> Iterator[None]:
-    """Connect to a cluster, or start Ray on this machine. A connection of the caller's own is used and kept."""
+def _connected(on: str) -> Iterator[Any]:
+    """Connect to a cluster, or start Ray on this machine, and yield the module of Ray.
+
+    A connection of the caller's own is used and kept.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
     if ray.is_initialized():
-        yield
+        yield ray
         return
     _, _, address = on.partition(":")
     options: dict[str, Any] = {"address": address}
@@ -116,7 +121,7 @@ def _connected(on: str) -> Iterator[None]:
         reason = str(error).splitlines()[0]
         raise InputError("on", on, reason) from error
     try:
-        yield
+        yield ray
     finally:
         ray.shutdown()
 
@@ -135,41 +140,60 @@ class _Lines:
         return lines
 
 
+class _Said:
+    """Pass a worker's lines of progress on. They begin with the name of the population."""
+
+    def __init__(self, lines: Any, name: str) -> None:
+        self.lines = lines
+        self.name = name
+
+    def __call__(self, line: str) -> None:
+        self.lines.add.remote(f"{self.name}: {line.strip()}")
+
+
 class _Tasks:
     """Start populations as tasks, and wait for them.
 
     Args:
         sweep: its input.
-        count: number of populations.
+        work_there: runs `run_work` in a worker.
+        threads: of a worker.
         mark: a file for workers to recognize a common file system.
         say: called with each line of progress.
     """
 
-    def __init__(self, sweep: PreparedSweep, count: int, mark: Path, say: Say) -> None:
+    def __init__(self, sweep: PreparedSweep, work_there: Any, threads: int, mark: Path, say: Say) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self.sweep = sweep
         self.mark = mark
         self.say = say
-        self.share = share_of_task(ray.nodes(), count)
+        self.work_there = work_there
+        self.threads = threads
         self.running: dict[Any, Path] = {}
         self._data: dict[int, Any] = {}
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._lines: Any = ray.remote(_Lines).options(num_cpus=0, scheduling_strategy=here).remote()
-        self._run: Any = ray.remote(_run).options(**self.share, max_retries=RETRIES)
 
     def start(self, populations: list[tuple[Path, list[Cell]]]) -> list[tuple[Path, list[Cell]]]:
-        """Start those populations that wait for no network, and return the others."""
+        """Start those populations that wait for no network, and return the others.
+
+        Raises:
+            InputError: none can start and none is running, because a network was never planned.
+        """
         waiting = []
         for path, cells in populations:
             needed = others_needed(self.sweep, cells)
             if all(map(self.sweep.folder.is_finished, needed)):
-                work = make_work(self.sweep, path, cells, self.mark, self.share["num_cpus"])
-                task = self._run.remote(work, self._put(cells), self._lines)
+                work = make_work(self.sweep, path, cells, self.mark, self.threads)
+                task = self.work_there.remote(work, self._put(cells), _Said(self._lines, path.name))
                 self.running[task] = path
             else:
                 waiting.append((path, cells))
+        if waiting and not self.running:
+            missing = others_needed(self.sweep, waiting[0][1])[0]
+            raise InputError("stop_at_train_loss", missing.arm, f"its network {missing.name} is not finished")
         return waiting
 
     def _put(self, cells: Sequence[Cell]) -> Any:
@@ -193,24 +217,19 @@ class _Tasks:
             yield path, ray.get(task)
 
 
-def _run(work: Work, data: Any, lines: Any) -> Finished:
-    """Run a population in a worker. Its lines of progress begin with its name."""
-    name = work.path.name
-
-    def say(line: str) -> None:
-        lines.add.remote(f"{name}: {line.strip()}")
-
-    return run_work(work, data, say)
+def _threads() -> int | None:
+    """Return the number of threads in the environment, which counts for Ray's tasks as for this process."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() and int(given) > 0 else None
 
 
-def share_of_task(nodes: Sequence[dict[str, Any]], count: int) -> dict[str, int]:
+def share_of_task(nodes: Sequence[dict[str, Any]], count: int, threads: int | None = None) -> dict[str, int]:
     """Return the processors of each task: a GPU if the cluster has some, and its share of the cores.
-
-    OMP_NUM_THREADS of the environment replaces the number of cores. The numbers depend on it by rounding.
 
     Args:
         nodes: of the cluster, as `ray.nodes()` describes them.
         count: number of populations.
+        threads: number of cores of each task. None: its share. The numbers depend on it by rounding.
 
     Raises:
         InputError: no machine has so many cores.
@@ -223,10 +242,7 @@ def share_of_task(nodes: Sequence[dict[str, Any]], count: int) -> dict[str, int]
     cores = sorted(int(own.get("CPU", 0)) for own in resources)
     cores = [number for number in cores if number > 0] or [0]
     gpus = int(sum(own.get("GPU", 0) for own in resources))
-    share = max(1, min(sum(cores) // (gpus or count), cores[0]))
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    if given.isdecimal() and int(given) > 0:
-        share = int(given)
+    share = threads or max(1, min(sum(cores) // (gpus or count), cores[0]))
     if share > cores[-1]:
         raise InputError("on", "ray", f"no machine of the cluster has {share} cores; at most {cores[-1]}")
     return {"num_cpus": share, "num_gpus": min(1, gpus)}

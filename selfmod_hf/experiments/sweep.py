@@ -11,12 +11,12 @@ main process alone decides the next step, and alone writes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..json_records import ArmRecord, PopulationSeconds, RecordedSettings, Session, SweepRun
 from ..tokens import without_tokens
@@ -31,6 +31,11 @@ from .setting import Say
 from .surroundings import surroundings
 from .sweep_population import measure_population, train_population
 from .sweep_settings import SweepSettings
+
+# runs populations, and yields the folder of each with its seconds
+Engine: TypeAlias = Callable[
+    [PreparedSweep, Iterator[tuple[Path, list[Cell]]], Say], Iterator[tuple[Path, PopulationSeconds]]
+]
 
 
 def run_sweep(
@@ -72,20 +77,21 @@ def run_sweep(
     check_engine(on)
     before = recipe if isinstance(recipe, SweepSettings) else SweepSettings.make(recipe)
     sweep = PreparedSweep.make(before.replace(**settings), output_dir)
-    run_prepared_sweep(sweep, say, on=on)
+    engine = run_here if on is None else partial(run_on_ray, on=on)
+    run_prepared_sweep(sweep, engine, say)
     return sweep.folder
 
 
 def run_prepared_sweep(
-    sweep: PreparedSweep, say: Say | None = None, command: Sequence[str] = (), on: str | None = None
+    sweep: PreparedSweep, engine: Engine, say: Say | None = None, command: Sequence[str] = ()
 ) -> None:
     """Train and measure the unfinished cells. The tables are written after each population.
 
     Args:
         sweep: its input and its folder. The folder is locked meanwhile.
+        engine: `run_here`, or `run_on_ray` with its address.
         say: called with each line of progress, in the main process.
         command: arguments of the command line for the record. Empty: the call is one from Python.
-        on: as for `run_sweep`.
 
     Raises:
         InputError: the folder is in use, or was begun with other settings.
@@ -102,9 +108,7 @@ def run_prepared_sweep(
         record = _record(sweep, command)
         if is_main:
             folder.write_run(record)
-        todo = _populations(sweep)
-        finished = _run_here(sweep, todo, say) if on is None else run_on_ray(sweep, list(todo), on, say)
-        for path, spent in finished:
+        for path, spent in engine(sweep, _populations(sweep), say):
             from_main(partial(folder.close_population, path))
             record.sessions[-1].seconds[path.name] = spent
             if is_main:
@@ -117,10 +121,16 @@ def run_prepared_sweep(
             folder.write_tables()  # because a killed session may have finished its last network without them
 
 
-def _run_here(
+def run_here(
     sweep: PreparedSweep, populations: Iterator[tuple[Path, list[Cell]]], say: Say
 ) -> Iterator[tuple[Path, PopulationSeconds]]:
-    """Run populations one after another, and yield each when its networks are in the folder of results."""
+    """Run populations one after another, and yield each when its networks are in the folder of results.
+
+    Args:
+        sweep: its input and its folder, which is locked.
+        populations: the folder and the cells of each.
+        say: called with each line of progress.
+    """
     while (population := from_main(lambda: next(populations, None))) is not None:
         path, cells = population
         start = time.perf_counter()

@@ -98,14 +98,11 @@ def node(cores: float, gpus: float = 0, alive: bool = True) -> dict:
         ([node(16, 4), node(16, 4)], 2, (4, 1)),
     ],
 )
-def test_each_task_has_its_share(monkeypatch, nodes, count, share):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+def test_each_task_has_its_share(nodes, count, share):
     assert tuple(share_of_task(nodes, count).values()) == share
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert share_of_task(nodes, count)["num_cpus"] == 2
-    monkeypatch.setenv("OMP_NUM_THREADS", "32")
+    assert share_of_task(nodes, count, threads=2)["num_cpus"] == 2
     with pytest.raises(InputError, match="no machine of the cluster has 32 cores"):
-        share_of_task(nodes, count)
+        share_of_task(nodes, count, threads=32)
 
 
 def test_a_population_in_a_folder_of_its_own_has_the_same_bits(tmp_path):
