@@ -48,10 +48,7 @@ def run(argv: Sequence[str]) -> None:
     from ..experiments.tune import Tuner
 
     typed = typed_values(train.parser("tune", TuneArguments), argv)
-    own = {}
-    for field in fields(TuneArguments):
-        if field.name in typed:
-            own[field.name] = typed.pop(field.name)
+    own = {field.name: typed.pop(field.name) for field in fields(TuneArguments) if field.name in typed}
     output_dir = typed.pop("output_dir", None)
     base, quiet = train.run_settings(typed)
     quieten(quiet)
