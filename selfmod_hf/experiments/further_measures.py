@@ -6,8 +6,7 @@ columns to a finished folder, and trains nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..files import plain
@@ -43,56 +42,77 @@ def measure_missing(
         return list(names)
     own: list[str] = []  # columns of the functions, known from the first networks
     for cells in _groups(sweep):
-        rows = {cell: NetworkRow.read(sweep.folder.cells / cell.name / "row.json") for cell in cells}
         todo: dict[tuple[Any, ...], list[Cell]] = {}  # networks by their missing measures
-        for cell, row in rows.items():
-            missing = _missing(row.to_dict(), names, functions, own)
+        for cell in cells:
+            row = _row(sweep, cell).to_dict()
+            missing: list[Any] = [name for name in names if name not in row]
+            if not own or any(name not in row for name in own):
+                missing.extend(functions)
             if missing:
-                todo.setdefault(missing, []).append(cell)
-        for missing, group in todo.items():
-            more = f" and {len(group) - 1} more" if len(group) > 1 else ""
+                todo.setdefault(tuple(missing), []).append(cell)
+        for measures, group in todo.items():
+            more = "" if len(group) == 1 else f" and {len(group) - 1} more"
             say(f"  measuring {group[0].name}{more}")
-            results = _measure(sweep, group, missing)
-            for found in results:
-                own += [name for name in found if name not in (*names, *own)]
-            for cell, found in zip(group, results, strict=True):
-                if any(map(callable, missing)):
-                    found = {**dict.fromkeys(own), **found}  # they are not called with a network that has diverged
-                sweep.folder.write_row(cell, rows[cell].with_fields(**plain(found)))
+            _measure(sweep, group, measures, own)
     return [*names, *own]
 
 
+def _row(sweep: PreparedSweep, cell: Cell) -> NetworkRow:
+    path = sweep.folder.cells / cell.name / "row.json"
+    return NetworkRow.read(path)
+
+
 def _groups(sweep: PreparedSweep) -> Iterator[list[Cell]]:
-    """Yield the networks that are measured at once: neighbours of equal shape that fit into the memory."""
-    for _, neighbours in groupby(sweep.plan.cells, key=lambda cell: id(sweep.shape_of(cell))):
-        cells = list(neighbours)
+    """Yield the networks that are measured at once: those of equal shape that fit into the memory."""
+    by_shape: dict[int, list[Cell]] = {}
+    for cell in sweep.plan.cells:
+        shape = sweep.shape_of(cell)
+        by_shape.setdefault(id(shape), []).append(cell)
+    for cells in by_shape.values():
         at_once = sweep.shape_of(cells[0]).memory.sampled_at_once()
         for chunk in chunk_ranges(len(cells), at_once):
             yield [cells[k] for k in chunk]
 
 
-def _missing(
-    row: Mapping[str, Any], names: Sequence[str], functions: Sequence[Callable[..., Any]], own: Sequence[str]
-) -> tuple[Any, ...]:
-    """Return the measures that a row has not: names, and all functions if it misses one of their columns."""
-    missing: list[Any] = [name for name in names if name not in row]
-    if not own or any(name not in row for name in own):
-        missing += functions
-    return tuple(missing)
+def _measure(sweep: PreparedSweep, cells: Sequence[Cell], measures: Sequence[Any], own: list[str]) -> None:
+    """Write measures of saved networks of equal shape into their rows.
 
-
-def _measure(sweep: PreparedSweep, cells: Sequence[Cell], measures: Sequence[Any]) -> list[dict[str, float | None]]:
-    """Return measures of saved networks of equal shape."""
-    models = [_load(sweep, cell) for cell in cells]
-    others: list[Any] = [None] * len(cells)
-    if FROM_OTHER in measures:
-        seeds = sweep.plan.seeds
-        for k, cell in enumerate(cells):
-            next_seed = seeds[(seeds.index(cell.seed) + 1) % len(seeds)]
-            if next_seed != cell.seed:
-                others[k] = _load(sweep, Cell(cell.arm, next_seed))
+    Args:
+        sweep: its finished networks.
+        cells: the networks.
+        measures: names and functions.
+        own: columns of the functions. New ones are added.
+    """
+    models = []
+    others = []
+    for cell in cells:
+        models.append(_load(sweep, cell))
+        other = None
+        if FROM_OTHER in measures:
+            other = _next_seed(sweep, cell)
+        others.append(other)
     columns = axis_columns(sweep.arms.values()).values()
-    return measure_networks(models, sweep.shape_of(cells[0]).data, measures, others=others, columns=columns)
+    data = sweep.shape_of(cells[0]).data
+    results = measure_networks(models, data, measures, others=others, columns=columns)
+    named = [measure for measure in measures if not callable(measure)]
+    for found in results:
+        own += [name for name in found if name not in (*named, *own)]
+    for cell, found in zip(cells, results, strict=True):
+        values = dict(found)
+        if len(named) < len(measures):
+            values = dict.fromkeys(own) | found  # functions are not called with a network that has diverged
+        row = _row(sweep, cell).with_fields(**plain(values))
+        sweep.folder.write_row(cell, row)
+
+
+def _next_seed(sweep: PreparedSweep, cell: Cell) -> Any:
+    """Return the network of the same arm and the next seed. None: there is one seed."""
+    seeds = sweep.plan.seeds
+    place = seeds.index(cell.seed) + 1
+    seed = seeds[place % len(seeds)]
+    if seed == cell.seed:
+        return None
+    return _load(sweep, Cell(cell.arm, seed))
 
 
 def _load(sweep: PreparedSweep, cell: Cell) -> Any:

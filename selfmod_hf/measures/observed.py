@@ -63,16 +63,21 @@ def observe(
         features.append(inputs[0].float().cpu())
 
     handle = model.classifier.register_forward_pre_hook(keep)
-    rows = range(len(data)) if rows is None else rows
-    batch_size = BATCH if model.config.backbone in SMALL_BACKBONES else LARGE_BATCH
+    if rows is None:
+        rows = range(len(data))
+    batch_size = LARGE_BATCH
+    if model.config.backbone in SMALL_BACKBONES:
+        batch_size = BATCH
     generator = torch.Generator().manual_seed(0)
     was_training = model.training
     model.eval()
     logits, labels = [], []
     try:
         for start in range(0, len(rows), batch_size):
-            batch = data.batch(list(rows[start : start + batch_size]))
-            labels.append(batch.pop("labels").cpu())
+            some = list(rows[start : start + batch_size])
+            batch = data.batch(some)
+            own_labels = batch.pop("labels")
+            labels.append(own_labels.cpu())
             if noise:
                 pixels = batch["pixel_values"]
                 drawn = torch.randn(pixels.shape, generator=generator)
@@ -96,7 +101,8 @@ def _forward(model: SelfModelingPreTrainedModel, batch: Batch) -> Tensor:
 
 def has_finite_weights(model: SelfModelingPreTrainedModel) -> bool:
     """Return whether no weight and no buffer of a network is NaN or infinite."""
-    return all(bool(value.isfinite().all()) for value in model.state_dict().values())
+    values = model.state_dict().values()
+    return all(bool(value.isfinite().all()) for value in values)
 
 
 def as_matrix(data: TensorData, rows: Sequence[int]) -> Any:

@@ -24,13 +24,14 @@ def join_figures(figures: Mapping[str, np.ndarray], names: Sequence[str], report
         >>> join_figures({"loss": np.array([1.0, 2.0, 4.0])}, ["a", "b", "c"], [True, False, True])
         {'loss': 2.5, 'loss/a': 1.0, 'loss/c': 4.0}
     """
-    means: dict[str, float] = {}
-    single: dict[str, float] = {}
-    for name, values in figures.items():
-        means[name] = float(values[np.array(reported)].mean())
-        for member, is_reported, value in zip(names, reported, values, strict=True):
+    counted = np.array(reported)
+    means = {}
+    single = {}
+    for figure, values in figures.items():
+        means[figure] = float(values[counted].mean())
+        for name, is_reported, value in zip(names, reported, values, strict=True):
             if is_reported:
-                single[f"{name}/{member}"] = float(value)
+                single[f"{figure}/{name}"] = float(value)
     return means | single
 
 
@@ -46,13 +47,17 @@ def divide_figures(history: Iterable[Mapping[str, Any]], last_steps: Mapping[str
         >>> divide_figures(history, {"a": 5})
         {'a': {1: {'loss': 0.5}}}
     """
-    found: dict[str, Figures] = {name: {} for name in last_steps}
+    found: dict[str, Figures] = {}
+    for owner in last_steps:
+        found[owner] = {}
     for entry in history:
-        for name, last in last_steps.items():
-            if entry["step"] <= last:
-                found[name].setdefault(round(entry["epoch"]), {})
+        epoch = round(entry["epoch"])
+        step = entry["step"]
+        running = [owner for owner, last in last_steps.items() if step <= last]
+        for owner in running:
+            found[owner].setdefault(epoch, {})
         for name, value in entry.items():
             figure, _, owner = name.rpartition("/")
-            if owner in found and entry["step"] <= last_steps[owner]:
-                found[owner][round(entry["epoch"])][figure] = value
+            if owner in running:
+                found[owner][epoch][figure] = value
     return found

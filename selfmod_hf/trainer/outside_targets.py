@@ -72,18 +72,22 @@ class OutsideTargets:
 
     def _of_neighbours(self, source: str, members: range, inputs: dict[str, Any], shared: bool) -> Tensor:
         """Return the targets of neighbours with the same source, (K', B, n), or (1, B, n) of a batch for all."""
-        given = {name: inputs[name] for name in _INPUTS if name in inputs}
         if shared:
-            return self._targets(source, given).unsqueeze(0)
-        own = {name: value[members.start : members.stop] for name, value in given.items()}
-        if "offsets" in own:  # bags differ in their number of tokens
+            targets = self._targets(source, inputs)
+            return targets.unsqueeze(0)
+        given = _inputs(inputs)
+        if "offsets" in given:  # bags differ in their number of tokens
             rows = []
-            for k in range(len(members)):
-                bag = {name: value[k] for name, value in own.items()}
+            for k in members:
+                bag = {name: value[k] for name, value in given.items()}
                 rows.append(self._targets(source, bag))
             return torch.stack(rows)
-        at_once = {name: value.flatten(0, 1) for name, value in own.items()}  # (K' * B, ...)
-        return self._targets(source, at_once).unflatten(0, (len(members), -1))
+        at_once = {}
+        for name, value in given.items():
+            own = value[members.start : members.stop]  # (K', B, ...)
+            at_once[name] = own.flatten(0, 1)
+        targets = self._targets(source, at_once)  # (K' * B, n)
+        return targets.unflatten(0, (len(members), -1))
 
     @torch.no_grad()
     def check(self, inputs: dict[str, Any]) -> None:
@@ -96,7 +100,7 @@ class OutsideTargets:
             self._targets(source, inputs)
 
     def _targets(self, source: str, inputs: dict[str, Any]) -> Tensor:
-        given = {name: inputs[name] for name in _INPUTS if name in inputs}
+        given = _inputs(inputs)
         if source == "random":
             return self._projected(given)
         network = self._networks[source].to(next(iter(given.values())).device)
@@ -133,6 +137,11 @@ class OutsideTargets:
             self._projection = torch.randn(rows, self._size, generator=generator)
         self._projection = self._projection.to(like.device)
         return self._projection
+
+
+def _inputs(batch: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the inputs of a network in a batch, without labels and counts."""
+    return {name: batch[name] for name in _INPUTS if name in batch}
 
 
 def _number_of_tokens(plain: SelfModelingPreTrainedModel) -> int:

@@ -97,8 +97,10 @@ class Stopping(TrainerCallback):
         step = self.trainer.state.global_step
         found = []
         for network in self.networks:
-            is_after_end = network.stop is not None and step > network.stop.step
-            found.append(not (self.is_training and is_after_end))
+            is_reported = True
+            if self.is_training and network.stop is not None:
+                is_reported = step <= network.stop.step
+            found.append(is_reported)
         return found
 
     def stop_of(self, k: int) -> Stop | None:
@@ -162,7 +164,8 @@ class Stopping(TrainerCallback):
             self._save_later = False
 
     def _after_epoch(self, control: TrainerControl) -> None:
-        losses = self.values_of_all(self.trainer.mean_terms(self._losses)[LOSS])
+        means = self.trainer.mean_terms(self._losses)
+        losses = self.values_of_all(means[LOSS])
         stopped = {}
         for k, network in enumerate(self.networks):
             if network.stop is None:
@@ -174,9 +177,12 @@ class Stopping(TrainerCallback):
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not self.is_training:
             return
-        figure = args.metric_for_best_model or LOSS
-        figure = f"eval_{figure.removeprefix('eval_')}"
-        greater_is_better = args.metric_for_best_model is not None and bool(args.greater_is_better)
+        figure = f"eval_{LOSS}"
+        greater_is_better = False
+        if args.metric_for_best_model is not None:
+            name = args.metric_for_best_model.removeprefix("eval_")
+            figure = f"eval_{name}"
+            greater_is_better = bool(args.greater_is_better)
         stopped = {}
         for k, network in enumerate(self.networks):
             if network.stop is not None or network.rules.early_stopping_patience is None:
