@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -178,6 +179,11 @@ def wait_until(happened: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+def has_started(machine: subprocess.Popen, log: Path) -> bool:
+    assert machine.poll() is None, log.read_text()
+    return "Ray runtime started" in log.read_text()
+
+
 @contextmanager
 def cluster(hidden: Path, folder: Path) -> Iterator[tuple[str, list[subprocess.Popen]]]:
     """Yield the address of a cluster, and two machines of one core each. They do not see a folder, if we are root."""
@@ -191,11 +197,11 @@ def cluster(hidden: Path, folder: Path) -> Iterator[tuple[str, list[subprocess.P
         ray = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs tmpfs {hidden} && exec "$@"', "sh", *ray]
     machines = []
     try:
-        for number in (1, 2):
-            with (folder / f"machine{number}.log").open("w") as log:
+        for number in (1, 2):  # one after the other, because two at once choose the same sockets
+            path = folder / f"machine{number}.log"
+            with path.open("w") as log:
                 machines.append(subprocess.Popen(ray, stdout=log, stderr=log, start_new_session=True))
-        for number in (1, 2):
-            wait_until(lambda: "Ray runtime started" in (folder / f"machine{number}.log").read_text())  # noqa: B023
+            wait_until(partial(has_started, machines[-1], path))
         yield head.address, machines
     finally:
         for machine in machines:
