@@ -44,7 +44,8 @@ def test_a_training_is_one_run_of_tensorboard(tmp_path, monkeypatch):
     assert [event.step for event in log.Scalars("eval/accuracy")] == [4, 8, 8]  # and the evaluation at the end
     assert [event.step for event in log.Histograms("classifier.weight")] == [4, 8]
     settings = settings_of(log)
-    expected = {"aux_weight": 3, "seed": 5, "hidden_sizes": "8", "learning_rate": 0.05, "task": "digits"}
+    rate = get_task("digits").recipe["learning_rate"]
+    expected = {"aux_weight": 3, "seed": 5, "hidden_sizes": "8", "learning_rate": rate, "task": "digits"}
     assert expected.items() <= settings.items()
     assert main([*argv, "--resume_from_checkpoint=runs/mine/checkpoint-4"]) == 0
     assert [path.name for path in runs.iterdir()] == ["mine"]  # the same training
