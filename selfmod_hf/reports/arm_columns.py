@@ -13,7 +13,7 @@ from ..experiments.arms import Arm, name_of_values
 from .statistics import ARM, axis_values
 
 NAMES = {"weight_width": "SD", "accuracy": "acc", "rlct": "RLCT", "train_loss": "training loss"}
-DIGITS = {"weight_width": 4, "accuracy": 4, "rlct": 2, "train_loss": 4}
+FORMS = {"weight_width": ".4f", "accuracy": ".4f", "rlct": ".2f", "train_loss": ".4f"}
 AXIS_NAMES = {"hidden_size": "h", "detach_targets": "targets", "aux_weight": "AW"}
 
 
@@ -37,7 +37,9 @@ def is_grid(study: Sequence[Arm], axes: Sequence[str]) -> bool:
         study: the arms.
         axes: columns in which arms differ, in addition to these three.
     """
-    return not axes and all(arm.name == name_of_values(arm.changes) for arm in study)
+    if axes:
+        return False
+    return all(arm.name == name_of_values(arm.changes) for arm in study)
 
 
 def arm_columns(rows: pd.DataFrame, study: Sequence[Arm], axes: Sequence[str]) -> ArmColumns:
@@ -45,18 +47,15 @@ def arm_columns(rows: pd.DataFrame, study: Sequence[Arm], axes: Sequence[str]) -
 
     A grid of width, weight and kind of targets has these three alone, because they make the name.
     """
-    header = list(ARM)
-    if not is_grid(study, axes):
-        header = _varying(rows, axes)
+    grid = is_grid(study, axes)
+    shown = list(ARM) if grid else _varying(rows, axes)
+    header = [axis_name(axis) for axis in shown]
     cells = {}
     for name, arm in rows.groupby("arm", sort=False):
-        values = axis_values(arm, header)
-        cells[str(name)] = [axis_text(axis, value) for axis, value in zip(header, values, strict=True)]
-    names = [axis_name(axis) for axis in header]
-    if is_grid(study, axes):
-        return ArmColumns(names, cells)
-    named = {name: [name, *texts] for name, texts in cells.items()}
-    return ArmColumns(["arm", *names], named)
+        values = zip(shown, axis_values(arm, shown), strict=True)
+        texts = [axis_text(axis, value) for axis, value in values]
+        cells[str(name)] = texts if grid else [str(name), *texts]
+    return ArmColumns(header if grid else ["arm", *header], cells)
 
 
 def short_columns(rows: pd.DataFrame, study: Sequence[Arm], axes: Sequence[str]) -> ArmColumns:
@@ -72,7 +71,12 @@ def _varying(rows: pd.DataFrame, axes: Sequence[str]) -> list[str]:
     candidates = list(dict.fromkeys([*ARM, *axes]))
     if "hidden_sizes" in candidates:
         candidates.remove("hidden_size")  # the last of these
-    return [name for name in candidates if rows[name].map(repr).nunique() > 1]
+    varying = []
+    for name in candidates:
+        texts = rows[name].map(repr)  # missing values are values too
+        if texts.nunique() > 1:
+            varying.append(name)
+    return varying
 
 
 def axis_name(axis: str) -> str:
@@ -114,8 +118,8 @@ def measure_text(measure: str, value: float | None, sign: str = "") -> str:
         value: a number. None, NaN and infinity become a dash.
         sign: "+" shows the sign of positive numbers too.
     """
-    digits = DIGITS.get(measure)
-    return number_text(value, f"{sign}.4g" if digits is None else f"{sign}.{digits}f")
+    form = FORMS.get(measure, ".4g")
+    return number_text(value, f"{sign}{form}")
 
 
 def number_text(value: float | None, form: str) -> str:
@@ -129,4 +133,5 @@ def interval_text(measure: str, low: float, high: float, sign: str = "") -> str:
     """Return the bounds of an interval in brackets, or nothing."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return ""
-    return f"[{measure_text(measure, low, sign)}, {measure_text(measure, high, sign)}]"
+    bounds = [measure_text(measure, bound, sign) for bound in (low, high)]
+    return f"[{', '.join(bounds)}]"

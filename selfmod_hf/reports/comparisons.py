@@ -79,7 +79,9 @@ def compare_with_baseline(rows: DataFrame, study: Sequence[Arm], measures: Seque
         one panel and measure.
     """
     entries: list[tuple[object, ...]] = []
-    keys = {str(name): axis_values(arm, ARM) for name, arm in rows.groupby("arm", sort=False)}
+    keys = {}
+    for name, own in rows.groupby("arm", sort=False):
+        keys[name] = axis_values(own, ARM)
     values = {measure: values_by_arm(rows, measure) for measure in measured(rows, measures)}
     for panel, arms in arms_by_panel(study).items():
         present = [arm for arm in arms if arm.name in keys]
@@ -90,7 +92,15 @@ def compare_with_baseline(rows: DataFrame, study: Sequence[Arm], measures: Seque
                 baseline = by_arm.get(arm.baseline, NOTHING)
                 tests.append(compare(own, baseline))
             for arm, test in zip(present, _with_holm(tests), strict=True):
-                entries.append((arm.name, panel, arm.baseline, *keys[arm.name], measure, *test))
+                entry = (
+                    arm.name,
+                    panel,
+                    arm.baseline,
+                    *keys[arm.name],
+                    measure,
+                    *test,
+                )
+                entries.append(entry)
     columns = [
         "arm",
         "panel",
@@ -116,17 +126,24 @@ def compare(own: Series, other: Series) -> Comparison:
         return _welch(own, other)
     if len(shared) == 1:
         own, other = own[shared], other[shared]
+    if own.empty and other.empty:
+        return Comparison(NO_VALUES)
     if own.empty or other.empty:
-        return Comparison(NO_VALUES if own.empty and other.empty else TOO_FEW)
-    return Comparison(TOO_FEW, len(shared), **_means(own, other))
+        return Comparison(TOO_FEW)
+    means = _means(own, other)
+    return Comparison(TOO_FEW, len(shared), **means)
 
 
 def _means(own: Series, other: Series) -> dict[str, Any]:
-    mean, other_mean = float(own.mean()), float(other.mean())
-    return {"mean": mean, "other_mean": other_mean, "difference": mean - other_mean}
+    mean = float(own.mean())
+    other_mean = float(other.mean())
+    difference = mean - other_mean
+    return {"mean": mean, "other_mean": other_mean, "difference": difference}
 
 
-def _is_constant(values: Series, scale: float) -> bool:
+def _is_constant(values: Series, own: Series, other: Series) -> bool:
+    """Return whether values differ by no more than the rounding of those of two arms."""
+    scale = np.abs(own).max() + np.abs(other).max()
     return bool(np.ptp(values) <= SAME * scale)
 
 
@@ -134,25 +151,39 @@ def _paired(own: Series, other: Series) -> Comparison:
     differences = own - other
     means = _means(own, other)
     count = len(differences)
-    if _is_constant(differences, float(np.abs(own).max() + np.abs(other).max())):
+    if _is_constant(differences, own, other):
         return Comparison(NO_SPREAD, count, **means)
     _, low, high = mean_interval(differences.to_numpy())
     result = stats.ttest_rel(own, other)
-    effect = means["difference"] / differences.std(ddof=1)
-    return Comparison("paired t", count, **means, low=low, high=high, effect=float(effect), p=float(result.pvalue))
+    spread = differences.std(ddof=1)
+    effect = means["difference"] / spread
+    return Comparison(
+        "paired t",
+        count,
+        **means,
+        low=low,
+        high=high,
+        effect=float(effect),
+        p=float(result.pvalue),
+    )
 
 
 def _welch(own: Series, other: Series) -> Comparison:
     means = _means(own, other)
-    scale = float(np.abs(own).max() + np.abs(other).max())
-    if _is_constant(own, scale) and _is_constant(other, scale):
+    if _is_constant(own, own, other) and _is_constant(other, own, other):
         return Comparison("none (no spread)", **means)
     result = stats.ttest_ind(own, other, equal_var=False)
     low, high = result.confidence_interval(LEVEL)
     variances = own.var(ddof=1), other.var(ddof=1)
-    effect = means["difference"] / np.sqrt(sum(variances) / 2)
+    spread = np.sqrt(sum(variances) / 2)
+    effect = means["difference"] / spread
     return Comparison(
-        "Welch t", **means, low=float(low), high=float(high), effect=float(effect), p=float(result.pvalue)
+        "Welch t",
+        **means,
+        low=float(low),
+        high=float(high),
+        effect=float(effect),
+        p=float(result.pvalue),
     )
 
 
@@ -160,7 +191,8 @@ def _with_holm(tests: Sequence[Comparison]) -> Iterator[tuple[object, ...]]:
     """Yield the fields of each test with its corrected p-value."""
     corrected = holm([test.p for test in tests])
     for test, p_holm in zip(tests, corrected, strict=True):
-        yield (*asdict(test).values(), p_holm)
+        numbers = asdict(test).values()
+        yield (*numbers, p_holm)
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -196,14 +228,17 @@ def with_both_targets(rows: DataFrame, axes: Sequence[str] = ()) -> DataFrame:
     """
     others = _other_axes(axes)
     own = _self_modeling(rows)
-    networks = own.groupby(["hidden_size", "aux_weight", *others, "seed"], dropna=False)
+    keys = ["hidden_size", "aux_weight", *others, "seed"]
+    networks = own.groupby(keys, dropna=False)
     kinds = networks["detach_targets"].transform("nunique")
-    paired = own[(kinds == 2).to_numpy()]
+    has_both = kinds == 2
+    paired = own[has_both.to_numpy()]
     if paired.empty:
         return paired
-    keys = ["hidden_size", *others, "seed"]
+    keys.remove("aux_weight")
     seeds = paired[keys].drop_duplicates()
-    baselines = rows[rows["aux_weight"] == 0].merge(seeds, on=keys)
+    baselines = rows[rows["aux_weight"] == 0]
+    baselines = baselines.merge(seeds, on=keys)
     return concat([baselines, paired], ignore_index=True)
 
 
@@ -228,8 +263,9 @@ def compare_targets(rows: DataFrame, axes: Sequence[str] = (), measures: Sequenc
         detached.
     """
     entries = []
-    others = _other_axes(axes)
-    for (hidden_size, *_), group in _self_modeling(rows).groupby(["hidden_size", *others], dropna=False):
+    keys = ["hidden_size", *_other_axes(axes)]
+    panels = _self_modeling(rows).groupby(keys, dropna=False)
+    for (hidden_size, *_), group in panels:
         weights = [weight for weight, _ in group.groupby("aux_weight")]
         for measure in measured(rows, measures):
             used = usable(group, measure)
@@ -237,7 +273,17 @@ def compare_targets(rows: DataFrame, axes: Sequence[str] = (), measures: Sequenc
             detached = [_of_kind(used, weight, measure, detach=True) for weight in weights]
             tests = list(map(compare, attached, detached))
             for weight, a, b, test in zip(weights, attached, detached, _with_holm(tests), strict=True):
-                entries.append((hidden_size, weight, measure, b.mean(), a.mean(), len(b), len(a), *test))
+                entry = (
+                    hidden_size,
+                    weight,
+                    measure,
+                    b.mean(),
+                    a.mean(),
+                    len(b),
+                    len(a),
+                    *test,
+                )
+                entries.append(entry)
     columns = [
         "hidden_size",
         "aux_weight",
@@ -253,5 +299,7 @@ def compare_targets(rows: DataFrame, axes: Sequence[str] = (), measures: Sequenc
 
 def _of_kind(used: DataFrame, weight: float, measure: str, detach: bool) -> Series:
     """Return the values of one weight and kind of targets, by seed."""
-    own = used[(used["aux_weight"] == weight) & (used["detach_targets"] == detach)]
-    return own.set_index("seed")[measure].sort_index().astype(float)
+    own = used[used["aux_weight"] == weight]
+    own = own[own["detach_targets"] == detach]
+    values = own.set_index("seed")[measure]
+    return values.sort_index().astype(float)

@@ -12,7 +12,7 @@ the training loss explains is no effect of the arm. There are two ways to take t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from pandas import DataFrame, Series
 
@@ -57,28 +57,29 @@ def compare_at_equal_loss(rows: DataFrame, curves: DataFrame, study: Sequence[Ar
         curves: one row per network and epoch, from `mark_chance`.
         study: the arms, with their panels and baselines.
     """
-    entries = []
-    losses = values_by_arm(rows, "train_loss") if "train_loss" in rows else {}
+    entries: list[tuple[object, ...]] = []
     present = set(rows["arm"])
-    arrived = rows[~_never_stopped(rows)]
     for measure in SIMPLICITY:
-        values = values_by_arm(rows, measure)
-        stopped_values = values_by_arm(arrived, measure)
-        followed = _Followed.of(curves, measure)
+        compared = _Measured.of(rows, curves, study, measure)
         for panel, arms in arms_by_panel(study).items():
             judged = [arm for arm in arms if arm.name in present and STOP not in arm.changes]
-            found = []
-            for arm in judged:
-                stopped = stopped_arm(study, arm, present)
-                if stopped is not None and stopped in stopped_values:
-                    found.append(_with_stopped(arm, stopped, {**values, stopped: stopped_values[stopped]}, losses))
-                else:
-                    found.append(followed.compare(arm, values))
+            found = [compared.at_equal_loss(arm) for arm in judged]
             corrected = holm([one.comparison.p for one in found])
             for arm, one, p_holm in zip(judged, found, corrected, strict=True):
-                numbers = vars(one.comparison).values()
-                entry = (arm.name, panel, measure, one.way, one.other, *numbers, p_holm)
-                entries.append((*entry, one.share, one.loss, one.other_loss))
+                numbers = asdict(one.comparison).values()
+                entry = (
+                    arm.name,
+                    panel,
+                    measure,
+                    one.way,
+                    one.other,
+                    *numbers,
+                    p_holm,
+                    one.share,
+                    one.loss,
+                    one.other_loss,
+                )
+                entries.append(entry)
     columns = [
         "arm",
         "panel",
@@ -100,26 +101,58 @@ def _never_stopped(rows: DataFrame) -> Series:
     return rows[STOP].notna() & rows["stopped_epoch"].isna()
 
 
-def stopped_arm(study: Sequence[Arm], arm: Arm, present: set[str]) -> str | None:
-    """Return the name of the finished arm that stops at this one's training loss, or None."""
-    for other in study:
-        if stop_arm(other) == arm.name and other.name in present:
-            return other.name
-    return None
+@dataclass(frozen=True)
+class _Measured:
+    """Hold the values of a measure, by arm and seed.
 
+    Attributes:
+        study: the arms.
+        values: after training.
+        at_stop: the same without networks whose stopping rule never ended their training.
+        losses: training losses.
+        followed: values after epochs.
+    """
 
-def _with_stopped(arm: Arm, stopped: str, values: dict[str, Series], losses: dict[str, Series]) -> EqualLoss:
-    """Compare an arm with the one that stops at its training loss."""
-    own = values.get(arm.name, NOTHING)
-    other = values.get(stopped, NOTHING)
-    return EqualLoss(
-        STOPPED,
-        stopped,
-        compare(own, other),
-        remaining_share(own, other, values.get(arm.baseline, NOTHING)),
-        _mean(losses.get(arm.name, NOTHING)),
-        _mean(losses.get(stopped, NOTHING)),
-    )
+    study: Sequence[Arm]
+    values: dict[str, Series]
+    at_stop: dict[str, Series]
+    losses: dict[str, Series]
+    followed: _Followed
+
+    @classmethod
+    def of(cls, rows: DataFrame, curves: DataFrame, study: Sequence[Arm], measure: str) -> _Measured:
+        """Return the values of a measure."""
+        losses: dict[str, Series] = {}
+        if "train_loss" in rows:
+            losses = values_by_arm(rows, "train_loss")
+        arrived = rows[~_never_stopped(rows)]
+        return cls(
+            study,
+            values_by_arm(rows, measure),
+            values_by_arm(arrived, measure),
+            losses,
+            _Followed.of(curves, measure),
+        )
+
+    def at_equal_loss(self, arm: Arm) -> EqualLoss:
+        """Compare an arm with the one that stops at its training loss, or else with its baseline's curve."""
+        for other in self.study:
+            if stop_arm(other) == arm.name and other.name in self.at_stop:
+                return self._with_stopped(arm, other.name)
+        return self.followed.compare(arm, self.values)
+
+    def _with_stopped(self, arm: Arm, stopped: str) -> EqualLoss:
+        own = self.values.get(arm.name, NOTHING)
+        other = self.at_stop[stopped]
+        baseline = self.values.get(arm.baseline, NOTHING)
+        return EqualLoss(
+            STOPPED,
+            stopped,
+            compare(own, other),
+            remaining_share(own, other, baseline),
+            _mean(self.losses.get(arm.name, NOTHING)),
+            _mean(self.losses.get(stopped, NOTHING)),
+        )
 
 
 def remaining_share(own: Series, other: Series, baseline: Series) -> float:
