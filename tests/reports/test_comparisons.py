@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from selfmod_hf.reports.comparisons import compare_targets, compare_with_baseline, with_both_targets
+from selfmod_hf.reports.statistics import with_every_rlct
 from tests.reports.tables import rows, study_of
 
 
@@ -84,3 +85,35 @@ def test_attached_targets_are_compared_over_the_seeds_that_have_both():
     assert test["p"] == pytest.approx(stats.ttest_1samp([0.5, 0.6], 0).pvalue)
     assert test[["detached_count", "attached_count"]].tolist() == [2, 2]
     assert with_both_targets(detached).empty
+
+
+def test_pairs_are_the_seeds_with_a_usable_value_in_both():
+    baseline = rows({0: [1, 2, 3, 4]}, seeds=[1, 2, 3, 4])
+    arm = rows({1: [9, 2.5, 4, 4.2]}, seeds=[1, 2, 3, 9])
+    data = pd.concat([baseline, arm], ignore_index=True)
+    data.loc[4, "rlct_status"] = "not_converged"  # the arm's first seed
+    tests = compared(data).set_index("measure")
+    rlct = tests.loc["rlct"]
+    assert (rlct["test"], rlct["pairs"]) == ("paired t", 2)
+    assert rlct["difference"] == pytest.approx(0.75)  # 0.5 and 1
+    assert rlct["p"] == pytest.approx(stats.ttest_1samp([0.5, 1], 0).pvalue)
+    assert (rlct["mean"], rlct["other_mean"]) == (3.25, 2.5)
+    assert rlct["low"] < 0.75 < rlct["high"]
+    assert tests.loc["accuracy", "pairs"] == 3
+    every = compare_with_baseline(with_every_rlct(data), study_of(data), ["rlct"]).iloc[0]
+    assert every["pairs"] == 3
+    assert every["difference"] == pytest.approx((8 + 0.5 + 1) / 3)
+
+
+def test_an_arm_without_its_baseline_is_not_tested():
+    data = rows({1: [1, 2, 3]})
+    (test,) = compare_with_baseline(data, study_of(data), ["accuracy"]).itertuples()
+    assert test.test == "none (fewer than 2 usable)"
+    assert np.isnan(test.difference)
+
+
+def test_further_measures_are_compared_like_the_others():
+    data = rows({0: [1, 2, 3], 1: [2, 4, 5]}).assign(dead_units=[0.1, 0.2, 0.1, 0.4, 0.6, 0.6])
+    tests = compare_with_baseline(data, study_of(data), ["accuracy", "dead_units", "not_measured"])
+    assert tests["measure"].tolist() == ["accuracy", "dead_units"]
+    assert tests["difference"].tolist() == pytest.approx([5 / 3, 0.4])
