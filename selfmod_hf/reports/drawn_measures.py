@@ -60,7 +60,7 @@ def axis_range(measure: DrawnMeasure, values: Sequence[float], bounds: Sequence[
 
     Example:
         >>> axis_range(DrawnMeasure("accuracy", 0, 1), [0.5, 0.9], [-0.5, 2.0])
-        (0.06, 1)
+        (0.04, 1)
     """
     finite = _finite(values)
     if finite.size == 0:

@@ -150,3 +150,9 @@ def write_network(
     curve[-1]["weights_sha256"] = sha256
     (cell / "curve.json").write_text(json.dumps(curve))
     (cell / "row.json").write_text(json.dumps(row))
+
+
+def change_row(folder: Path, network: str, **values: Any) -> None:
+    """Write other results of a network."""
+    path = folder / "cells" / network / "row.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))

@@ -12,7 +12,7 @@ from selfmod_hf.reports.drawn_measures import DrawnMeasure, axis_range
 from selfmod_hf.reports.figures import sweep_figures
 from selfmod_hf.reports.study_layout import lay_out
 from selfmod_hf.reports.sweep_results import SweepResults, read_results
-from tests.reports.folders import controls, grid, write_study
+from tests.reports.folders import change_row, controls, grid, write_study
 
 WEIGHTS = [0.0, 1.0, 10.0]
 PAPER = {"figure2", "arms", "training_loss", "epochs", "weights"}
@@ -94,7 +94,9 @@ def test_published_values_and_rlcts_that_are_not_ok_are_in_the_picture(targets):
 def test_axes_keep_within_what_a_measure_can_be(tmp_path):
     arms = grid(aux_weight=WEIGHTS)
     measures = ["dead_units", "modelability", "my_own"]
-    figures = sweep_figures(read(write_study(tmp_path, arms, [1, 2], measures=measures)))
+    folder = write_study(tmp_path, arms, [1, 2], measures=measures)
+    change_row(folder, "aw1-seed1", accuracy=0.5)  # an interval from below 0 to above 1
+    figures = sweep_figures(read(folder))
     accuracy = axis_of(figures["arms"], "test accuracy")
     assert 0 <= accuracy.get_ylim()[0] < accuracy.get_ylim()[1] <= 1
     intervals = [line for line in accuracy.collections if isinstance(line, LineCollection)]
@@ -159,8 +161,7 @@ def test_networks_at_chance_alone_are_drawn_without_means(tmp_path):
 
 def test_an_rlct_far_from_all_others_is_a_triangle_at_the_edge(tmp_path):
     folder = write_study(tmp_path, grid(aux_weight=WEIGHTS), [1, 2, 3], not_ok=["aw10-seed2", "aw10-seed3"])
-    path = folder / "cells" / "aw10-seed2" / "row.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"rlct": -50.0}))
+    change_row(folder, "aw10-seed2", rlct=-50.0)
     axis = axis_of(sweep_figures(read(folder))["arms"], "RLCT")
     assert axis.get_ylim()[0] > 0
     (triangle,) = [line for line in axis.lines if line.get_marker() == "v"]
@@ -170,8 +171,8 @@ def test_an_rlct_far_from_all_others_is_a_triangle_at_the_edge(tmp_path):
 
 def test_a_measure_that_no_network_has_is_an_empty_panel(tmp_path):
     folder = write_study(tmp_path, grid(aux_weight=WEIGHTS), [1, 2], measures=["accuracy_under_noise", "dead_units"])
-    for path in folder.glob("cells/*/row.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"accuracy_under_noise": None}))
+    for cell in (folder / "cells").iterdir():
+        change_row(folder, cell.name, accuracy_under_noise=None)
     figure = sweep_figures(read(folder))["measures"]
     assert axis_of(figure, "accuracy under noise").get_ylim() == (0, 1)
     assert len(axis_of(figure, "share of dead units").collections[0].get_offsets()) == 6

@@ -12,7 +12,7 @@ from selfmod_hf.reports.html_report import write_html_report
 from selfmod_hf.reports.sweep_results import read_results
 from selfmod_hf.reports.sweep_tables import sweep_tables
 from tests.browser import open_page, requested, wait_for
-from tests.reports.folders import controls, grid, write_study
+from tests.reports.folders import change_row, controls, grid, write_study
 
 PLOTS = [
     "rlct", "weight_width", "accuracy", "train_loss", "loss-rlct", "loss-weight_width", "chosen", "epochs", "trace",
@@ -127,8 +127,9 @@ def test_named_arms_have_a_place_and_a_color_each_and_can_be_hidden(browser, tmp
 
 
 def test_intervals_of_two_seeds_stay_within_what_accuracy_can_be(browser, tmp_path):
-    report = write_report(write_study(tmp_path, grid(aux_weight=[0.0, 10.0]), [1, 2]))
-    open_report(browser, report)
+    folder = write_study(tmp_path, grid(aux_weight=[0.0, 10.0]), [1, 2])
+    change_row(folder, "aw10-seed1", accuracy=0.5)
+    open_report(browser, write_report(folder))
     low, high = drawn(browser, "accuracy", "layout.yaxis.range")
     assert 0 <= low < high <= 1
     means = drawn(browser, "accuracy", "data[1]")
@@ -138,8 +139,7 @@ def test_intervals_of_two_seeds_stay_within_what_accuracy_can_be(browser, tmp_pa
 
 def test_an_rlct_far_from_all_others_is_at_the_edge(browser, tmp_path):
     folder = write_study(tmp_path, grid(aux_weight=[0.0, 1.0, 10.0]), [1, 2, 3], not_ok=["aw10-seed2"])
-    path = folder / "cells" / "aw10-seed2" / "row.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"rlct": -50.0}))
+    change_row(folder, "aw10-seed2", rlct=-50.0)
     open_report(browser, write_report(folder))
     for plot in ("rlct", "loss-rlct"):
         low, _ = drawn(browser, plot, "layout.yaxis.range")
@@ -177,9 +177,8 @@ def test_a_study_with_nothing_to_mean_is_drawn_all_the_same(browser, tmp_path):
     folder = write_study(tmp_path, arms, [1, 2], not_ok=["aw1-seed1"])
     run = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(run | {"largest_class_share": 0.95}))
-    path = folder / "cells" / "aw10-seed2" / "row.json"
     nothing = dict.fromkeys(["weight_width", "rlct", "rlct_standard_error", "train_loss"])
-    path.write_text(json.dumps(json.loads(path.read_text()) | nothing | {"rlct_status": "diverged"}))
+    change_row(folder, "aw10-seed2", rlct_status="diverged", **nothing)
     open_report(browser, write_report(folder))
     assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
     assert browser.find_elements("css selector", "#figures [role=alert]") == []
