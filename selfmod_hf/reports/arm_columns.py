@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from ..experiments.arms import Arm, name_of_values
+from ..experiments.arms import Arm
 from .statistics import ARM, axis_values
 
 NAMES = {"weight_width": "SD", "accuracy": "acc", "rlct": "RLCT", "train_loss": "training loss"}
 FORMS = {"weight_width": ".4f", "accuracy": ".4f", "rlct": ".2f", "train_loss": ".4f"}
+GRID_NAME = re.compile(r"(h\d+(x\d+)*-?)?(aw[\d.e+-]+?)?(-?attached)?")  # as in `name_of_values`
 AXIS_NAMES = {"hidden_size": "h", "detach_targets": "targets", "aux_weight": "AW"}
 
 
@@ -33,13 +35,17 @@ class ArmColumns:
 def is_grid(study: Sequence[Arm], axes: Sequence[str]) -> bool:
     """Return whether width, weight and kind of targets say all about an arm, as in the paper's studies.
 
+    Example:
+        >>> is_grid([Arm("h64-aw0"), Arm("h64-aw10-attached")], []), is_grid([Arm("baseline"), Arm("decay")], [])
+        (True, False)
+
     Args:
         study: the arms.
         axes: columns in which arms differ, in addition to these three.
     """
     if axes:
         return False
-    return all(arm.name == name_of_values(arm.changes) for arm in study)
+    return all(GRID_NAME.fullmatch(arm.name) for arm in study)
 
 
 def arm_columns(rows: pd.DataFrame, study: Sequence[Arm], axes: Sequence[str]) -> ArmColumns:

@@ -16,6 +16,7 @@ from .comparison_tables import (
     tests_table,
     trends_table,
 )
+from .speakers import rows_by_arm
 from .sweep_results import SweepResults
 from .table import Table, as_text
 
@@ -60,7 +61,7 @@ def arms_table(results: SweepResults) -> Table:
     """Return one line per arm: mean and 95 % interval of each measure, and how many RLCTs are left out."""
     columns = arm_columns(results.rows, results.study, results.axes)
     shown = [measure for measure in SHOWN if measure in results.measures]
-    means = _by_arm(results.arms)
+    means = rows_by_arm(results.arms)
     lines = []
     for name, cells in columns.cells.items():
         intervals = [_mean_text(means[name, measure]) for measure in shown]
@@ -76,16 +77,12 @@ def measures_table(results: SweepResults, columns: ArmColumns) -> Table:
     further = results.further_measures
     lines = []
     if further:
-        means = _by_arm(results.arms)
+        means = rows_by_arm(results.arms)
         for name, cells in columns.cells.items():
             intervals = [_mean_text(means[name, measure]) for measure in further]
             lines.append([*cells, *intervals])
     header = [*columns.header, *_mean_headers(further)]
     return Table(f"Further measures: {MEANS}", header, lines)
-
-
-def _by_arm(means: pd.DataFrame) -> dict[tuple[str, str], Any]:
-    return {(entry.arm, entry.measure): entry for entry in means.itertuples()}
 
 
 def _mean_headers(measures: Sequence[str]) -> list[str]:
