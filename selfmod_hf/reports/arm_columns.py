@@ -26,10 +26,12 @@ class ArmColumns:
     Attributes:
         header: names of the columns.
         cells: the columns of each arm.
+        is_grid: whether width, weight and kind of targets are the columns.
     """
 
     header: list[str]
     cells: dict[str, list[str]]
+    is_grid: bool
 
 
 def is_grid(study: Sequence[Arm], axes: Sequence[str]) -> bool:
@@ -61,7 +63,7 @@ def arm_columns(rows: pd.DataFrame, study: Sequence[Arm], axes: Sequence[str]) -
         values = zip(shown, axis_values(arm, shown), strict=True)
         texts = [axis_text(axis, value) for axis, value in values]
         cells[str(name)] = texts if grid else [str(name), *texts]
-    return ArmColumns(header if grid else ["arm", *header], cells)
+    return ArmColumns(header if grid else ["arm", *header], cells, grid)
 
 
 def short_columns(rows: pd.DataFrame, study: Sequence[Arm], axes: Sequence[str]) -> ArmColumns:
@@ -69,7 +71,7 @@ def short_columns(rows: pd.DataFrame, study: Sequence[Arm], axes: Sequence[str])
     if is_grid(study, axes):
         return arm_columns(rows, study, axes)
     names = rows["arm"].unique()
-    return ArmColumns(["arm"], {name: [name] for name in names})
+    return ArmColumns(["arm"], {name: [name] for name in names}, False)
 
 
 def _varying(rows: pd.DataFrame, axes: Sequence[str]) -> list[str]:

@@ -12,7 +12,6 @@ from .arm_columns import (
     ArmColumns,
     axis_name,
     interval_text,
-    is_grid,
     measure_name,
     measure_text,
     number_text,
@@ -21,27 +20,27 @@ from .arm_columns import (
 from .equal_loss import STOPPED, UNKNOWN
 from .findings import ALPHA, listed
 from .published import published_values
-from .sweep_results import SweepResults
 from .table import Table
 
 LEFT_OUT_SHOWN = 6  # arms in a caption
 
 
-def tests_table(results: SweepResults, columns: ArmColumns) -> Table:
-    """Return one line per arm and measure: the test against the arm's baseline."""
+def tests_table(tests: pd.DataFrame, columns: ArmColumns) -> Table:
+    """Return one line per arm and measure: the test against the arm's baseline.
+
+    Args:
+        tests: from `compare_with_baseline`.
+        columns: of the arms.
+    """
+    # in a grid, width and targets say the panel
+    with_panel = tests["panel"].nunique() > 1 and not columns.is_grid
     lines = []
-    with_panel = _has_panels(results)
-    for test in results.tests.itertuples():
+    for test in tests.itertuples():
         panel = [test.panel or "-"] if with_panel else []
         lines.append([*panel, *columns.cells[test.arm], *_test_cells(test)])
     header = ["panel"] if with_panel else []
     header += [*columns.header, "measure", "test", "pairs", "difference", "95 %", "Cohen's d", "p", "p (Holm)"]
     return Table("Each arm against its baseline", header, lines)
-
-
-def _has_panels(results: SweepResults) -> bool:
-    """Return whether the panel of an arm must be said. In a grid, width and targets say it."""
-    return results.tests["panel"].nunique() > 1 and not is_grid(results.study, results.axes)
 
 
 def _test_cells(test: Any) -> list[str]:
@@ -57,16 +56,22 @@ def _test_cells(test: Any) -> list[str]:
     ]
 
 
-def every_rlct_table(results: SweepResults, columns: ArmColumns) -> Table:
+def every_rlct_table(tests: pd.DataFrame, every_rlct: pd.DataFrame, arms: pd.DataFrame, columns: ArmColumns) -> Table:
     """Return one line per arm: its RLCT against the baseline's, over the usable ones and over all estimates.
 
     The table is empty if all estimates are usable.
+
+    Args:
+        tests: from `compare_with_baseline`.
+        every_rlct: the same of all networks with an RLCT.
+        arms: from `summarize_arms`.
+        columns: of the arms.
     """
-    left_out = _left_out_of_rlct(results)
+    left_out = _left_out_of_rlct(arms)
     lines = []
     if left_out:
-        usable = results.tests[results.tests["measure"] == "rlct"].set_index("arm")
-        for test in results.every_rlct.itertuples():
+        usable = tests[tests["measure"] == "rlct"].set_index("arm")
+        for test in every_rlct.itertuples():
             if test.arm not in usable.index:
                 continue
             own = usable.loc[test.arm]
@@ -86,22 +91,28 @@ def every_rlct_table(results: SweepResults, columns: ArmColumns) -> Table:
     return Table(caption, header, lines)
 
 
-def _left_out_of_rlct(results: SweepResults) -> dict[str, str]:
+def _left_out_of_rlct(arms: pd.DataFrame) -> dict[str, str]:
     """Return how many RLCTs are left out of each arm with any ("2 of 10")."""
     found = {}
-    for entry in results.arms[results.arms["measure"] == "rlct"].itertuples():
+    for entry in arms[arms["measure"] == "rlct"].itertuples():
         if entry.left_out:
             found[str(entry.arm)] = f"{entry.left_out} of {entry.left_out + entry.count}"
     return found
 
 
-def equal_loss_table(results: SweepResults, columns: ArmColumns) -> Table:
-    """Return one line per arm and measure: the comparison with the baseline at equal training loss."""
+def equal_loss_table(equal_loss: pd.DataFrame, tests: pd.DataFrame, columns: ArmColumns) -> Table:
+    """Return one line per arm and measure: the comparison with the baseline at equal training loss.
+
+    Args:
+        equal_loss: from `compare_at_equal_loss`.
+        tests: from `compare_with_baseline`.
+        columns: of the arms.
+    """
     lines = []
     unknown: dict[str, int] = {}
-    told = results.tests[results.tests["p_holm"] <= ALPHA]
+    told = tests[tests["p_holm"] <= ALPHA]
     told_apart = set(zip(told["arm"], told["measure"], strict=True))
-    for row in results.equal_loss.itertuples():
+    for row in equal_loss.itertuples():
         if row.way == UNKNOWN:
             name = measure_name(row.measure)
             unknown[name] = unknown.get(name, 0) + 1
@@ -162,11 +173,16 @@ def targets_table(tests: pd.DataFrame) -> Table:
     return Table("Targets attached against detached, over the seeds that have both", header, lines)
 
 
-def trends_table(results: SweepResults) -> Table:
-    """Return one line per group of arms that differ in one axis, and measure."""
-    only_weights = is_grid(results.study, results.axes) and set(results.trends["axis"]) <= {"aux_weight"}
+def trends_table(trends: pd.DataFrame, columns: ArmColumns) -> Table:
+    """Return one line per group of arms that differ in one axis, and measure.
+
+    Args:
+        trends: from `trends.trends`.
+        columns: of the arms.
+    """
+    only_weights = columns.is_grid and set(trends["axis"]) <= {"aux_weight"}
     lines = []
-    for trend in results.trends.itertuples():
+    for trend in trends.itertuples():
         rho, low, high = (number_text(value, "+.3f") for value in (trend.rho, trend.low, trend.high))
         lines.append(
             [

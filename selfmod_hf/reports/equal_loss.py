@@ -12,7 +12,7 @@ the training loss explains is no effect of the arm. There are two ways to take t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from pandas import DataFrame, Series
 
@@ -22,6 +22,7 @@ from .statistics import NAN, usable, values_by_arm
 
 SIMPLICITY = ("rlct", "weight_width")  # the measures that are compared at equal loss
 STOPPED, CURVES, UNKNOWN = "stopped", "curves", ""
+UNTESTED = Comparison("none (no way to compare)")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class EqualLoss:
     Attributes:
         way: STOPPED or CURVES. UNKNOWN: the study cannot tell.
         other: name of the arm that it is compared with, at equal loss.
-        comparison: of the arm with the other one.
+        own: values of the arm by seed.
+        of_other: values of the other one by seed.
         share: part of the arm's difference from its baseline that remains, over the same seeds. NaN: there is no such
             difference.
         loss: mean training loss of the arm, nats.
@@ -40,7 +42,8 @@ class EqualLoss:
 
     way: str = UNKNOWN
     other: str = ""
-    comparison: Comparison = Comparison("none (no way to compare)")  # noqa: RUF009 - it is frozen
+    own: Series = field(default_factory=lambda: NOTHING)
+    of_other: Series = field(default_factory=lambda: NOTHING)
     share: float = NAN
     loss: float = NAN
     other_loss: float = NAN
@@ -64,9 +67,10 @@ def compare_at_equal_loss(rows: DataFrame, curves: DataFrame, study: Sequence[Ar
         for panel, arms in arms_by_panel(study).items():
             judged = [arm for arm in arms if arm.name in present and STOP not in arm.changes]
             found = [compared.at_equal_loss(arm) for arm in judged]
-            corrected = holm([one.comparison.p for one in found])
-            for arm, one, p_holm in zip(judged, found, corrected, strict=True):
-                numbers = asdict(one.comparison).values()
+            tests = [compare(one.own, one.of_other) if one.way else UNTESTED for one in found]
+            corrected = holm([test.p for test in tests])
+            for arm, one, test, p_holm in zip(judged, found, tests, corrected, strict=True):
+                numbers = asdict(test).values()
                 entry = (
                     arm.name,
                     panel,
@@ -148,7 +152,8 @@ class _Measured:
         return EqualLoss(
             STOPPED,
             stopped,
-            compare(own, other),
+            own,
+            other,
             remaining_share(own, other, baseline),
             _mean(self.losses.get(arm.name, NOTHING)),
             _mean(self.losses.get(stopped, NOTHING)),
@@ -227,7 +232,8 @@ class _Followed:
         return EqualLoss(
             CURVES,
             arm.baseline,
-            compare(own[list(other)], at_equal_loss),
+            own[list(other)],
+            at_equal_loss,
             remaining_share(own, at_equal_loss, values.get(arm.baseline, NOTHING)),
             _mean(Series(losses)),
             _mean(Series(other_losses)),

@@ -28,16 +28,18 @@ MEANS = "mean over seeds and 95 % t interval"
 
 def sweep_tables(results: SweepResults) -> dict[str, Table]:
     """Return the tables of a report by their names, in the order of its text."""
-    short = short_columns(results.rows, results.study, results.axes)
+    rows = results.rows
+    full = arm_columns(rows, results.study, results.axes)
+    short = short_columns(rows, results.study, results.axes)
     return {
-        "arms": arms_table(results),
-        "measures": measures_table(results, short),
-        "not_ok": not_ok_table(results.rows, short),
-        "at_chance": chance_table(results.rows, short),
-        "tests": tests_table(results, short),
-        "every_rlct": every_rlct_table(results, short),
-        "equal_loss": equal_loss_table(results, short),
-        "trends": trends_table(results),
+        "arms": arms_table(results.arms, full),
+        "measures": measures_table(results.arms, results.further_measures, short),
+        "not_ok": not_ok_table(rows, short),
+        "at_chance": chance_table(rows, short),
+        "tests": tests_table(results.tests, short),
+        "every_rlct": every_rlct_table(results.tests, results.every_rlct, results.arms, short),
+        "equal_loss": equal_loss_table(results.equal_loss, results.tests, short),
+        "trends": trends_table(results.trends, short),
         "published": published_table(results.published, short),
         "targets": targets_table(results.targets),
     }
@@ -45,9 +47,10 @@ def sweep_tables(results: SweepResults) -> dict[str, Table]:
 
 def overview(results: SweepResults) -> str:
     """Return the answer, the table of arms as text, and tables of the values left out of its means."""
+    full = arm_columns(results.rows, results.study, results.axes)
     short = short_columns(results.rows, results.study, results.axes)
     tables = [
-        arms_table(results),
+        arms_table(results.arms, full),
         not_ok_table(results.rows, short),
         chance_table(results.rows, short),
     ]
@@ -57,11 +60,16 @@ def overview(results: SweepResults) -> str:
 # ---- means ----
 
 
-def arms_table(results: SweepResults) -> Table:
-    """Return one line per arm: mean and 95 % interval of each measure, and how many RLCTs are left out."""
-    columns = arm_columns(results.rows, results.study, results.axes)
-    shown = [measure for measure in SHOWN if measure in results.measures]
-    means = rows_by_arm(results.arms)
+def arms_table(arms: pd.DataFrame, columns: ArmColumns) -> Table:
+    """Return one line per arm: mean and 95 % interval of each measure, and how many RLCTs are left out.
+
+    Args:
+        arms: from `summarize_arms`.
+        columns: of the arms.
+    """
+    means = rows_by_arm(arms)
+    measures = set(arms["measure"])
+    shown = [measure for measure in SHOWN if measure in measures]
     lines = []
     for name, cells in columns.cells.items():
         intervals = [_mean_text(means[name, measure]) for measure in shown]
@@ -72,12 +80,17 @@ def arms_table(results: SweepResults) -> Table:
     return Table(f"Each arm: {MEANS}", header, lines)
 
 
-def measures_table(results: SweepResults, columns: ArmColumns) -> Table:
-    """Return one line per arm: mean and 95 % interval of each further measure."""
-    further = results.further_measures
+def measures_table(arms: pd.DataFrame, further: Sequence[str], columns: ArmColumns) -> Table:
+    """Return one line per arm: mean and 95 % interval of each further measure.
+
+    Args:
+        arms: from `summarize_arms`.
+        further: the measures.
+        columns: of the arms.
+    """
+    means = rows_by_arm(arms)
     lines = []
     if further:
-        means = rows_by_arm(results.arms)
         for name, cells in columns.cells.items():
             intervals = [_mean_text(means[name, measure]) for measure in further]
             lines.append([*cells, *intervals])
