@@ -169,7 +169,7 @@ def _legend(figure: Figure, axis: Axes, drawn: Drawn) -> None:
             handles,
             labels,
             title=drawn.layout.title,
-            loc="outside right upper",
+            loc="outside right center",
             ncols=math.ceil(len(labels) / LEGEND_LINES),
             fontsize=7,
             title_fontsize=7,
