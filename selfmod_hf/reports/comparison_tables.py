@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -182,16 +182,16 @@ def trends_table(trends: pd.DataFrame, columns: ArmColumns) -> Table:
     """
     only_weights = columns.is_grid and set(trends["axis"]) <= {"aux_weight"}
     lines = []
-    for trend in trends.itertuples():
-        rho, low, high = (number_text(value, "+.3f") for value in (trend.rho, trend.low, trend.high))
+    for trend in trends.to_dict("records"):
+        rho, low, high = (number_text(value, "+.3f") for value in (trend["rho"], trend["low"], trend["high"]))
         lines.append(
             [
                 *_trend_group(trend, only_weights),
-                measure_name(trend.measure),
+                measure_name(trend["measure"]),
                 f"{rho} [{low}, {high}]",
-                number_text(trend.p, ".2g"),
-                f"{trend.count}",
-                f"{trend.left_out}",
+                number_text(trend["p"], ".2g"),
+                f"{trend['count']}",
+                f"{trend['left_out']}",
             ]
         )
     header = ["measure", "rho [95 %]", "p", "networks", "left out"]
@@ -200,10 +200,10 @@ def trends_table(trends: pd.DataFrame, columns: ArmColumns) -> Table:
     return Table("Trends over arms that differ in one axis only (Spearman)", ["axis", "arms", *header], lines)
 
 
-def _trend_group(trend: Any, only_weights: bool) -> list[str]:
+def _trend_group(trend: Mapping[Any, Any], only_weights: bool) -> list[str]:
     if only_weights:
-        return [f"{trend.hidden_size}", targets_text(trend.detach_targets)]
-    return [axis_name(trend.axis), _shortened(trend.arms.split(", "))]
+        return [f"{trend['hidden_size']}", targets_text(trend["detach_targets"])]
+    return [axis_name(trend["axis"]), _shortened(trend["arms"].split(", "))]
 
 
 def _shortened(names: Sequence[str]) -> str:
