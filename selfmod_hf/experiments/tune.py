@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME, TrainerState
 
 from ..complexity import llc_preset
 from ..complexity.settings import LLCSettings
@@ -26,6 +27,8 @@ from .tuning_result import TuningResult
 if TYPE_CHECKING:
     from .shared_database import SharedDatabase
     from .tuning import Group, Measured, Tuning
+
+GAVE_UP = "gave_up"  # a file of a group: its training ended half-way
 
 
 def tune(
@@ -157,8 +160,14 @@ class Tuner:
     def _measure(self, folder: Path, group: Group) -> list[Measured]:
         """Train a group from its last checkpoint, and return the measures of each trial."""
         trainer = self._trainer(folder, group)
-        trainer.train(resume_from_checkpoint=newest_complete_checkpoint(folder))
-        return _measured(trainer)
+        half = _half(trainer.args.num_train_epochs)
+        checkpoint = newest_complete_checkpoint(folder)
+        if checkpoint is not None and (folder / GAVE_UP).is_file():
+            state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
+            if round(state.epoch or 0) >= half:
+                trainer.args.num_train_epochs = half  # killed after the training, which is not to go on
+        trainer.train(resume_from_checkpoint=checkpoint)
+        return _measured(trainer, half)
 
     def _trainer(self, folder: Path, group: Group) -> SelfModelingTrainer:
         data = self.networks.data(group.shared)
@@ -205,6 +214,7 @@ class _GiveUp(TrainerCallback):
         least = self.tuning.threshold("half_way", accuracies)
         hopeful = [accuracy for accuracy in accuracies if accuracy >= least]  # no NaN
         if not hopeful:
+            Path(args.output_dir, GAVE_UP).touch()
             control.should_training_stop = True
 
 
@@ -217,11 +227,10 @@ def _evaluated(figures: Mapping[int, Values]) -> list[int]:
     return [epoch for epoch in figures if "eval_accuracy" in figures[epoch]]
 
 
-def _measured(trainer: SelfModelingTrainer) -> list[Measured]:
-    """Return the measures of each trial of a group."""
+def _measured(trainer: SelfModelingTrainer, half: int) -> list[Measured]:
+    """Return the measures of each trial of a group. `half` is the epoch half-way."""
     from .tuning import Measured
 
-    half = _half(trainer.args.num_train_epochs)
     found = []
     for network in trainer.networks():
         figures = network.figures
