@@ -99,9 +99,17 @@ def without_local_paths(results: SweepResults) -> SweepResults:
     study = []
     for arm in results.study:
         study.append(Arm(arm.name, without(arm.changes, paths), arm.panel, arm.baseline))
-    run = SweepRun.model_validate(without(results.run.to_dict(), paths))
+    run = SweepRun.model_validate(_run_without(results.run.to_dict(), paths))
     rows = _table_without(results.rows, paths)
     return replace(results, run=run, rows=rows, curves=_table_without(results.curves, paths), study=study)
+
+
+def _run_without(run: Any, paths: Mapping[str, str]) -> Any:
+    """Return the content of a run.json with names in place of paths. A data set without its path stays a local one."""
+    shown = without(run, paths)
+    if run["settings"]["data"].get("dataset_name") in paths:
+        shown["local_data"] = True
+    return shown
 
 
 def _table_without(table: pd.DataFrame, paths: Mapping[str, str]) -> pd.DataFrame:
@@ -138,7 +146,8 @@ def _hide_in_text(file: Path, paths: Mapping[str, str]) -> None:
         return  # a path ends with its name
     if file.suffix == ".json":
         content = json.loads(text)  # because JSON may write a path with escapes
-        shown = without(content, paths)
+        is_run = file.name == "run.json" and "settings" in content
+        shown = _run_without(content, paths) if is_run else without(content, paths)
         if shown != content:
             _replace(file, to_json(shown))
         return

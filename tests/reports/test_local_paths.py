@@ -26,7 +26,6 @@ def local_study(folder: Path, data: str, other: str) -> SweepFolder:
         (cell / "config.json").write_text(json.dumps(CONFIG))
     run = json.loads((folder / "run.json").read_text())
     run["settings"]["data"] = {"dataset_name": data, "test_fraction": 0.2}
-    run["local_data"] = True
     run["sessions"][0]["command"] = ["sweep", f"--dataset_name={data}", "--arms", json.dumps(named)]
     (folder / "run.json").write_text(json.dumps(run))
     sweep = SweepFolder(folder)
@@ -60,6 +59,8 @@ def test_files_of_a_published_study(tmp_path):
         assert b"private" not in file.read_bytes()
     assert (staged / "curves.parquet").is_symlink()  # nothing to hide
     assert row.read_text() == before
+    run = json.loads((staged / "run.json").read_text())
+    assert (run["settings"]["data"]["dataset_name"], run["local_data"]) == ("pictures", True)
     assert pd.read_parquet(staged / "results.parquet")["target_source"].tolist()[-1] == "network:teacher"
     assert "private" in (sweep.path / "run.json").read_text()
 
