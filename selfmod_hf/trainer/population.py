@@ -235,11 +235,11 @@ class SelfModelingPopulation(nn.Module):
         output = _joined(parts)
         items = self._items_by_member(num_items_in_batch, shared)
         terms = []
-        for members, _ in runs_of(self._targets):
+        for members, of_members in _divided(output, [run for run, _ in runs_of(self._targets)]):
             part = slice(members.start, members.stop)
             config = self._configs[members.start]
             own = inputs_of(part, config, LossInputs(labels, items, self_model_targets), shared)
-            terms.append(targets_and_terms(config, _at(part, output), own, shared, self._has_penalty))
+            terms.append(targets_and_terms(config, of_members, own, shared, self._has_penalty))
         output.pop("self_model_targets", None)
         output.update(_joined(terms))
         if "classification_loss" in output:
@@ -360,6 +360,20 @@ def _targets_of(config: SelfModelingConfig) -> tuple[Any, ...]:
 def _at(index: int | slice, tensors: Tensors) -> dict[str, Tensor]:
     """Return the values of one member or several members, from tensors (K, ...)."""
     return {name: value[index] for name, value in tensors.items()}
+
+
+def _divided(output: Tensors, runs: Sequence[range]) -> Iterator[tuple[range, Tensors]]:
+    """Yield each run of members with its part of an output.
+
+    `split` has one gradient for all parts. That of slices would be one tensor of zeros for each part.
+    """
+    if len(runs) == 1:
+        yield runs[0], output
+        return
+    sizes = [len(run) for run in runs]
+    parts = {name: value.split(sizes) for name, value in output.items()}
+    for place, run in enumerate(runs):
+        yield run, {name: values[place] for name, values in parts.items()}
 
 
 def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
