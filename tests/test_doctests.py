@@ -14,7 +14,6 @@ PACKAGE = Path(selfmod_hf.__file__).parent
 # their examples would need a Hub, a finished folder or half a minute
 WITHOUT_EXAMPLE = {
     "LLCCalibration",  # see `calibrate_llc`, which returns it
-    "SweepSettings",
     "TuningResult",
     "estimate_checkpoints",
     "load_texts",

@@ -26,6 +26,7 @@ SMALL = [
     "--num_chains=2", "--num_draws=40", "--max_train_samples=200", "--quiet",
 ]  # fmt: skip
 SCRIPT = Path(__file__).parents[2] / "scripts" / "sweep.py"
+FIGURES = ("figure2", "arms", "training_loss", "epochs", "weights")
 TABLES = ("results.json", "results.parquet", "curves.parquet")
 
 
@@ -264,7 +265,7 @@ def test_report(finished, capsys):
     assert main(["report", str(finished)]) == 0
     text = capsys.readouterr().out
     assert "4 of 4 RLCTs are not ok; they are left out of means, tests and trends" in text
-    names = {f"{name}.{kind}" for name in ("figure2", "epochs", "rlct", "weights") for kind in ("png", "pdf")}
+    names = {f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")}
     assert {path.name for path in (finished / "report").iterdir()} == {*names, "report.txt", "report.html"}
     assert all((finished / "report" / name).stat().st_size > 2000 for name in names)
 
@@ -277,8 +278,8 @@ def test_report_of_attached_and_detached_targets(finished, tmp_path, capsys):
         twin = cell.with_name(cell.name.replace("aw10", "aw10-attached"))
         shutil.copytree(cell, twin)
         for name in ("row.json", "curve.json"):
-            text = (twin / name).read_text()
-            (twin / name).write_text(text.replace('"detach_targets": true', '"detach_targets": false'))
+            text = (twin / name).read_text().replace('"detach_targets": true', '"detach_targets": false')
+            (twin / name).write_text(text.replace('"arm": "h8-aw10"', '"arm": "h8-aw10-attached"'))
     assert main(["report", str(folder)]) == 0
     assert "Targets attached against detached" in capsys.readouterr().out
     assert {"targets.png", "targets.pdf", "figure2_attached.png"} <= {
