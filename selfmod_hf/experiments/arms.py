@@ -193,14 +193,15 @@ def arm_of_row(row: Values) -> Arm:
         >>> arm_of_row({"hidden_size": 64, "aux_weight": 10.0, "detach_targets": False}).name
         'h64-aw10-attached'
     """
+    width = f"h{int(row['hidden_size'])}"
+    attached = "" if row["detach_targets"] else "-attached"
     changes = {
         "hidden_sizes": [int(row["hidden_size"])],
         "aux_weight": float(row["aux_weight"]),
         "detach_targets": bool(row["detach_targets"]),
     }
-    baseline = {**changes, "aux_weight": 0.0, "detach_targets": True}
-    panel = {name: value for name, value in changes.items() if name != "aux_weight"}
-    return Arm(name_of_values(changes), changes, name_of_values(panel), name_of_values(baseline))
+    name = f"{width}-aw{row['aux_weight']:g}{attached}"
+    return Arm(name, changes, f"{width}{attached}", f"{width}-aw0")
 
 
 def _part(axis: str, value: Any) -> str:

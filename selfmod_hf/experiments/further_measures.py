@@ -83,13 +83,15 @@ def _measure(sweep: PreparedSweep, cells: Sequence[Cell], measures: Sequence[Any
         measures: names and functions.
         own: columns of the functions. New ones are added.
     """
+    folder = sweep.folder.cells
     models = []
-    others = []
+    others: list[Any] = []
     for cell in cells:
-        models.append(_load(sweep, cell))
+        models.append(load_model(folder / cell.name, finite=False))
+        next_cell = _next_seed(sweep, cell)
         other = None
-        if FROM_OTHER in measures:
-            other = _next_seed(sweep, cell)
+        if FROM_OTHER in measures and next_cell != cell:
+            other = load_model(folder / next_cell.name, finite=False)
         others.append(other)
     columns = axis_columns(sweep.arms.values()).values()
     data = sweep.shape_of(cells[0]).data
@@ -105,15 +107,8 @@ def _measure(sweep: PreparedSweep, cells: Sequence[Cell], measures: Sequence[Any
         sweep.folder.write_row(cell, row)
 
 
-def _next_seed(sweep: PreparedSweep, cell: Cell) -> Any:
-    """Return the network of the same arm and the next seed. None: there is one seed."""
+def _next_seed(sweep: PreparedSweep, cell: Cell) -> Cell:
+    """Return the network of the same arm and the next seed. A single seed is followed by itself."""
     seeds = sweep.plan.seeds
     place = seeds.index(cell.seed) + 1
-    seed = seeds[place % len(seeds)]
-    if seed == cell.seed:
-        return None
-    return _load(sweep, Cell(cell.arm, seed))
-
-
-def _load(sweep: PreparedSweep, cell: Cell) -> Any:
-    return load_model(sweep.folder.cells / cell.name, finite=False)
+    return Cell(cell.arm, seeds[place % len(seeds)])
