@@ -34,7 +34,7 @@ def without_tokens(arguments: Sequence[str]) -> list[str]:
             value_is_next = value is None
             if value is not None:
                 hidden = f"{name}={HIDDEN}"
-        shown.append(_by_form(hidden))
+        shown.append(without_secrets(hidden))
     return shown
 
 
@@ -60,10 +60,10 @@ def hide_tokens(text: str, arguments: Sequence[str] = ()) -> str:
     for token in sorted(known, key=len, reverse=True):
         if len(token) >= 4:
             text = text.replace(token, HIDDEN)
-    return _by_form(text)
+    return without_secrets(text)
 
 
-def _by_form(text: str) -> str:
+def without_secrets(text: str) -> str:
     """Return a text without tokens and passwords of URLs."""
     text = _TOKEN.sub(HIDDEN, text)
     for pattern in (_PASSWORD, _PASSWORD_OPTION):

@@ -21,6 +21,7 @@ Say: TypeAlias = Callable[[str], None]  # takes a line of progress
 # plain types of fields, as a message names them
 PLAIN = {bool: "True and False", int: "integers", float: "numbers", str: "texts", type(None): "None"}
 NOT_USABLE = object()
+_hints = cache(get_type_hints)  # because transformers' arguments have more than a hundred
 
 # names of other tools
 ELSEWHERE = {"lr": "learning_rate", "epochs": "num_train_epochs", "output": "output_dir", "dataset": "dataset_name"}
@@ -136,13 +137,9 @@ def typed_value(owner: type, name: str, value: Any) -> Any:
 
 
 @cache
-def _type_hints(owner: type) -> dict[str, Any]:
-    return get_type_hints(owner)
-
-
 def types_of(owner: type, name: str) -> tuple[Any, ...]:
     """Return the types of a dataclass's field: those of a union, or the type itself."""
-    hint = _type_hints(owner)[name]
+    hint = _hints(owner)[name]
     if get_origin(hint) in (Union, types.UnionType):
         return get_args(hint)
     return (hint,)

@@ -26,7 +26,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
 from ..errors import InputError
-from ..tokens import hide_tokens
+from ..tokens import without_secrets
 from .setting import Values
 
 TOKEN = "selfmod token"  # attribute of the study: names the folder of its checkpoints
@@ -210,7 +210,7 @@ def shown(url: str) -> str:
         >>> shown("postgresql://me:secret@host/db")
         'postgresql://me:<hidden>@host/db'
     """
-    return hide_tokens(url)
+    return without_secrets(url)
 
 
 def _address(url: str) -> sqlalchemy.URL:

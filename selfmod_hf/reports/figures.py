@@ -100,7 +100,13 @@ def draw_figures(results: SweepResults, output: Path) -> list[Path]:
 def sweep_figures(results: SweepResults) -> dict[str, Figure]:
     """Return all figures of a study by their names."""
     drawn = prepare(results)
-    figures = _paper_figures(drawn)
+    figures: dict[str, Figure] = {}
+    kinds = _paper_panels(drawn)
+    for detached, panels in kinds.items():
+        suffix = "" if detached else "_attached"
+        figures[f"figure2{suffix}"] = figure_2(replace(drawn, panels=panels))
+    if len(kinds) == 2:
+        figures["targets"] = targets_compared(drawn, kinds)
     figures["arms"] = over_arms(drawn, MAIN)
     figures["training_loss"] = over_loss(drawn)
     if not results.epochs.empty:  # all networks may be at chance level
@@ -266,8 +272,8 @@ def weight_distributions(drawn: Drawn, rows: DataFrame, folder: SweepFolder) -> 
 # ---- figures of the paper's grid ----
 
 
-def _paper_figures(drawn: Drawn) -> dict[str, Figure]:
-    """Return Figure 2 of detached and of attached targets, and their comparison, of a study like the paper's."""
+def _paper_panels(drawn: Drawn) -> dict[bool, list[str]]:
+    """Return the panels of detached and of attached targets. It is empty unless the study is like the paper's."""
     names = {name for arm in drawn.results.study for name in arm.changes}
     if drawn.layout.axis != "aux_weight" or not names <= PAPER_SETTINGS:
         return {}
@@ -279,13 +285,7 @@ def _paper_figures(drawn: Drawn) -> dict[str, Figure]:
         own = own[own["aux_weight"] > 0]
         detached = bool(own["detach_targets"].all())
         kinds.setdefault(detached, []).append(panel)
-    figures = {}
-    for detached, panels in kinds.items():
-        suffix = "" if detached else "_attached"
-        figures[f"figure2{suffix}"] = figure_2(replace(drawn, panels=panels))
-    if len(kinds) == 2:
-        figures["targets"] = targets_compared(drawn, kinds)
-    return figures
+    return kinds
 
 
 def figure_2(drawn: Drawn) -> Figure:
