@@ -19,6 +19,7 @@ from .setting import Values
 
 NAMED = "arms"  # the axis of named arms
 STOP = "stop_at_train_loss"  # a number, or the name of another arm
+LONGEST_NAME = 200  # bytes, because a network's folder has the name of its arm
 FIRST = ("hidden_sizes", "aux_weight", "detach_targets")  # in names
 
 
@@ -91,7 +92,11 @@ def make_arms(
     for point in product(*grid.axes.values()):
         chosen = dict(zip(grid.axes, point, strict=True))
         arm = grid.arm_at(chosen)
-        arms.setdefault(arm.name, arm)
+        same_name = arms.setdefault(arm.name, arm)
+        if same_name.changes != arm.changes:
+            raise InputError("arms", arm.name, f"is the name of {same_name.changes} and of {arm.changes}")
+        if len(arm.name.encode()) > LONGEST_NAME:
+            raise InputError("arms", arm.name, f"allowed are names of at most {LONGEST_NAME} bytes")
     for arm in arms.values():
         _check_stop(arm, arms)
     return list(arms.values())
@@ -140,7 +145,8 @@ class _Grid:
                 changes.update(self.named[value])
             else:
                 changes.setdefault(axis, value)
-        if changes.get("aux_weight") == 0 and "detach_targets" in chosen:
+        # an arm that stops at the loss of another one has that arm's kind of targets
+        if changes.get("aux_weight") == 0 and "detach_targets" in chosen and STOP not in changes:
             changes["detach_targets"] = True
         return changes
 
@@ -255,7 +261,7 @@ def _baseline_value(compared: str | None, axes: Values, baseline: str | None) ->
         return None
     values = axes[compared]
     if baseline is None:
-        usual = "baseline" if compared == NAMED else 0.0
+        usual = {NAMED: "baseline", "aux_weight": 0.0}.get(compared)
         return usual if usual in values else values[0]
     for value in values:
         if baseline in (str(value), _part(compared, value)) or _is_number(baseline, value):

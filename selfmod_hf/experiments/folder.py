@@ -258,6 +258,13 @@ class SweepFolder:
         finished = set(rows["arm"])
         return [arm for arm in found.values() if arm.name in finished]
 
+    def names_of_arms(self) -> set[str]:
+        """Return the names of the arms with a finished network, or with one in an interrupted population."""
+        found = {path.parent.name.rpartition("-seed")[0] for path in self.cells.glob("*/row.json")}
+        for _, cells in self.unfinished_populations():
+            found.update(cell.arm for cell in cells)
+        return found
+
     def recorded_arms(self) -> list[Arm]:
         """Return the arms in run.json, and those of interrupted populations of version 0.1.0, which recorded none."""
         run = self.read_run()
@@ -368,8 +375,9 @@ class SweepFolder:
             return
         found = run.settings.to_dict()
         as_written = json.loads(json.dumps(settings))
-        for group, wanted in as_written.items():
-            before = found[group]
+        for group in found | as_written:
+            before = found.get(group, {})
+            wanted = as_written.get(group, {})
             if not isinstance(wanted, dict):
                 before, wanted = {group: before}, {group: wanted}
             for name in before | wanted:

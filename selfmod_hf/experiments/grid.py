@@ -96,6 +96,8 @@ def _value(name: str, value: Any) -> Any:
         return value  # the name of an arm
     if isinstance(value, str):
         value = value_of_text(name, value)
+    elif isinstance(value, int) and kind_of(_owner(name), name).is_list:
+        value = [value]  # one layer
     return checked_fields({name: value}).get(name)
 
 

@@ -96,7 +96,6 @@ class Plan:
             arms: all arms.
         """
         shared = json.loads(self.shape_of(arm))
-        shared |= dict.fromkeys(self._left_to_members)
         run = self.base.replace(**shared, aux_weight=1.0)
         if run.network.target_layers:
             return run
@@ -105,14 +104,6 @@ class Plan:
             if network.aux_weight or network.activation_penalty:
                 return run
         return run.replace(aux_weight=0.0)
-
-    @cached_property
-    def _left_to_members(self) -> list[str]:
-        """Return the fields of NONE_IS_A_VALUE that an arm changes. Each member has its own value."""
-        changed: set[str] = set()
-        for arm in self.arms:
-            changed.update(run_changes(arm))
-        return [name for name in NONE_IS_A_VALUE if name in changed]
 
     def members(
         self, cells: Sequence[Cell], arms: Mapping[str, Arm], stops: Mapping[Cell, float], *, every_field: bool = False
@@ -125,7 +116,7 @@ class Plan:
             stops: the training losses at which networks stop, if those are other networks' losses.
             every_field: give each member a value for each of its fields. False: only for those in which arms differ.
         """
-        varying = dict.fromkeys([*ALWAYS, *self._left_to_members])
+        varying = dict.fromkeys(ALWAYS)
         for cell in cells:
             changes = run_changes(arms[cell.arm])
             varying |= dict.fromkeys(name for name in changes if name in MEMBER_FIELDS)
@@ -198,6 +189,18 @@ def run_changes(arm: Arm) -> dict[str, Any]:
     if "train_batch_size" in changes:
         changes["per_device_train_batch_size"] = changes.pop("train_batch_size")
     return changes
+
+
+def left_to_members(arms: Iterable[Arm]) -> dict[str, None]:
+    """Return the settings of NONE_IS_A_VALUE that an arm changes, as None: each member has its own value.
+
+    Args:
+        arms: of the networks of a population.
+    """
+    changed: set[str] = set()
+    for arm in arms:
+        changed.update(run_changes(arm))
+    return {name: None for name in NONE_IS_A_VALUE if name in changed}
 
 
 def value_of(run: RunSettings, name: str) -> Any:

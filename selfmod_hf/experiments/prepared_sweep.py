@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..data import TaskData, TaskSpec
 from ..errors import InputError
 from ..models import SelfModelingConfig, check_config
+from ..models.fields_self_modeling import NETWORK_SOURCE
 from ..stacking import chunk_ranges
 from ..trainer.member import Member
+from ..trainer.member_optimizer import decayed_names
+from ..trainer.outside_targets import OutsideTargets
 from ..trainer.population import SelfModelingPopulation
 from .arms import Arm, Cell, stop_arm
 from .folder import SweepFolder
@@ -100,15 +103,18 @@ class PreparedSweep:
         folder = SweepFolder(output_dir or sweep_folder(settings.chosen_recipe(), plan.base))
         folder.check_settings(plan.settings)
         arms = _all_arms(plan, folder)
+        _check_different(plan)
         loaded: dict[str, TaskData[Any]] = {}
         shapes: dict[str, Shape] = {}
+        networks: dict[str, Any] = {}
         for arm in arms.values():
             key = plan.shape_of(arm)
             if key not in shapes:
                 run = plan.shape_run(arm, arms.values())
-                shapes[key] = _make_shape(settings, run, loaded)
-            _check_arm(shapes[key], plan.run_of(arm))
-        _check_different(plan)
+                data = _load_data(run, loaded)
+                networks[key] = build_network(run.network, data)
+                shapes[key] = _make_shape(settings, run, data, networks[key].config)
+            _check_arm(networks[key], plan.run_of(arm))
         return cls(plan, folder, arms, shapes, tuple(settings.measures or ()), settings.functions)
 
     @property
@@ -175,17 +181,30 @@ class PreparedSweep:
 
 
 def _all_arms(plan: Plan, folder: SweepFolder) -> dict[str, Arm]:
-    """Return the planned arms, and those of the folder.
+    """Return the planned arms, and those of the folder that have a network.
+
+    In a panel of the plan, an arm of the folder alone is compared with the plan's baseline.
 
     Raises:
-        InputError: the folder has an arm of the same name and of other changes.
+        InputError: the folder has an arm of the same name and of other changes, or the same arm by another name.
     """
     arms = {arm.name: arm for arm in plan.arms}
+    baselines = {arm.panel: arm.baseline for arm in plan.arms}
+    begun = folder.names_of_arms()
     for arm in folder.recorded_arms():
-        planned = arms.setdefault(arm.name, arm)
-        if dict(planned.changes) != dict(arm.changes):
+        if arm.name not in begun:
+            continue
+        planned = arms.get(arm.name)
+        if planned is None:
+            own = replace(arm, baseline=baselines.get(arm.panel, arm.baseline))
+            arms[arm.name] = own
+        elif dict(planned.changes) != dict(arm.changes):
             problem = f"was begun with arm {arm.name} = {dict(arm.changes)}, not {dict(planned.changes)}; name it anew"
             raise InputError("output_dir", str(folder.path), problem)
+        for other in plan.arms:
+            if other.name not in begun and dict(other.changes) == dict(arm.changes):
+                problem = f"has the networks of arm {other.name} by the name {arm.name}; take another folder"
+                raise InputError("output_dir", str(folder.path), problem)
     return arms
 
 
@@ -195,26 +214,48 @@ def _check_different(plan: Plan) -> None:
     for arm in plan.arms:
         cell = Cell(arm.name, plan.seeds[0])
         (member,) = plan.members([cell], {arm.name: arm}, {}, every_field=True)
+        member = _without_idle_values(member)
         key = (plan.shape_of(arm), stop_arm(arm), member)
         other = seen.setdefault(key, arm.name)
         if other != arm.name:
             raise InputError("arms", f"{other}, {arm.name}", "have the same settings; allowed are different arms")
 
 
-def _make_shape(settings: SweepSettings, run: RunSettings, loaded: dict[str, TaskData[Any]]) -> Shape:
-    """Return the shape of networks with some common settings.
+def _without_idle_values(member: Member) -> Member:
+    """Return a member without values that change nothing: of targets that nobody predicts, of no weight decay."""
+    idle: dict[str, Any] = {}
+    if member.aux_weight == 0:
+        idle |= {"target_source": None, "target_normalization": None}
+        if not member.activation_penalty:
+            idle["detach_targets"] = True
+    if member.weight_decay == 0:
+        idle["weight_decay_parameters"] = None
+    return replace(member, **idle)
+
+
+def _load_data(run: RunSettings, loaded: dict[str, TaskData[Any]]) -> TaskData[Any]:
+    """Return the data of a shape.
 
     Args:
-        settings: of the sweep, for the user's limits.
-        run: the common settings.
+        run: the common settings of its networks.
         loaded: data of other shapes. The shape's own are added.
     """
     key = repr((run.data, run.network.backbone_name, run.network.backbone_config))
     if key not in loaded:
         with join_processes().main_process_first():
             loaded[key] = run.load_data()
-    data = loaded[key]
-    config = build_network(run.network, data).config
+    return loaded[key]
+
+
+def _make_shape(settings: SweepSettings, run: RunSettings, data: TaskData[Any], config: SelfModelingConfig) -> Shape:
+    """Return the shape of networks with some common settings.
+
+    Args:
+        settings: of the sweep, for the user's limits.
+        run: the common settings.
+        data: of the task.
+        config: of the network.
+    """
     processes = join_processes().num_processes
     if settings.memory_gib is None:
         limit = from_main(lambda: free_memory(processes) // 2)
@@ -255,9 +296,23 @@ def _reason_alone(run: RunSettings, config: SelfModelingConfig, data: TaskData[A
     return None
 
 
-def _check_arm(shape: Shape, run: RunSettings) -> None:
-    """Raise a ValueError if an arm's network is no possible one."""
-    content = shape.config.to_dict()
+def _check_arm(network: Any, run: RunSettings) -> None:
+    """Check the settings of an arm that would fail after others have been trained.
+
+    Args:
+        network: of the arm's shape.
+        run: settings of the arm.
+
+    Raises:
+        ValueError: no possible network, a pattern of no parameter, or another network that cannot be loaded.
+    """
+    config = network.config
+    content = config.to_dict()
     for name in ("aux_weight", "target_source", "target_normalization", "activation_penalty", "classification_weight"):
         content[name] = getattr(run.network, name)
-    check_config(type(shape.config).from_dict(content))
+    check_config(type(config).from_dict(content))
+    patterns = run.training.weight_decay_parameters
+    if patterns is not None:
+        decayed_names(network, patterns)
+    if run.network.target_source.startswith(NETWORK_SOURCE):
+        OutsideTargets(network, [run.network.target_source])

@@ -73,6 +73,8 @@ def departures(settings: Values, arms: Sequence[Arm], seeds: Sequence[int]) -> l
     if found.get("dataset_name") and not can_be_hub_id(found["dataset_name"]):
         found["dataset_name"] = "of a local folder"  # because its name means nothing elsewhere
     wanted = _recipe_settings(task)
+    if wanted["augment"]:
+        found.setdefault("augment", False)
     found |= _grid_settings(arms, seeds, wanted)
     differences = []
     for name, value in found.items():

@@ -10,6 +10,7 @@ main process alone decides the next step, and alone writes.
 
 from __future__ import annotations
 
+import glob
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -18,12 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..json_records import ArmRecord, PopulationSeconds, RecordedSettings, Session, SweepRun
+from ..files import plain, to_json, write_file
+from ..json_records import ArmRecord, NetworkRow, PopulationSeconds, RecordedSettings, Session, SweepRun
 from ..tokens import without_tokens
 from .arms import Cell
 from .folder import SweepFolder
 from .further_measures import measure_missing
-from .plan import axis_columns
+from .plan import axis_columns, own_columns
 from .prepared_sweep import PreparedSweep
 from .processes_together import from_main, join_processes
 from .ray_engine import check_engine, run_on_ray
@@ -114,6 +116,8 @@ def run_prepared_sweep(
             if is_main:
                 folder.write_tables()
                 folder.write_run(record)
+        if is_main:
+            _complete_rows(sweep)
         columns = measure_missing(sweep, sweep.measures, sweep.functions, say)
         if is_main:
             known = dict.fromkeys([*record.measures, *columns])
@@ -145,11 +149,22 @@ def _ignore(line: str) -> None:
     pass
 
 
+def _complete_rows(sweep: PreparedSweep) -> None:
+    """Add the columns of new axes to the rows of networks that an earlier session finished."""
+    columns = axis_columns(sweep.arms.values())
+    for arm in sweep.arms.values():
+        own = own_columns(sweep.plan.run_of(arm), arm, columns)
+        for path in sorted(sweep.folder.cells.glob(f"{glob.escape(arm.name)}-seed*/row.json")):
+            row = NetworkRow.read(path)
+            missing = {name: value for name, value in own.items() if name not in row.to_dict()}
+            if row.arm == arm.name and missing:
+                write_file(path, to_json(row.with_fields(**plain(missing)).to_dict()))
+
+
 def _record(sweep: PreparedSweep, command: Sequence[str]) -> SweepRun:
     """Return the content of run.json with a new session."""
     name = sweep.plan.base.task.dataset_name
     test = sweep.data.test
-    arms = {arm.name: vars(arm) for arm in (*sweep.plan.arms, *sweep.folder.recorded_arms())}
     columns = axis_columns(sweep.arms.values())
     before = sweep.folder.read_run()
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -161,7 +176,7 @@ def _record(sweep: PreparedSweep, command: Sequence[str]) -> SweepRun:
         test_samples=len(test),
         largest_class_share=float(test.labels.bincount().max() / len(test)),
         **surroundings(),
-        arms=[ArmRecord.model_validate(arm) for arm in arms.values()],
+        arms=[ArmRecord.model_validate(vars(arm)) for arm in sweep.arms.values()],
         axes=list(columns.values()),
         measures=[] if before is None else before.measures,
         sessions=[session] if before is None else [*before.sessions, session],

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from accelerate import PartialState
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
@@ -26,7 +25,7 @@ from ..trainer.population import SelfModelingPopulation
 from ..trainer.rlct import estimate_rlct
 from .arms import STOP, Cell, stop_arm
 from .folder import CURVE_RLCT_COLUMNS
-from .plan import axis_columns, own_columns
+from .plan import axis_columns, left_to_members, own_columns
 from .prepared_sweep import PreparedSweep
 from .processes_together import from_main
 from .run_settings import RunSettings
@@ -93,13 +92,14 @@ def make_trainer(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], **chan
     """
     plan = sweep.plan
     shape = sweep.shape_of(cells[0])
-    run = shape.run
+    arms = [sweep.arms[cell.arm] for cell in cells]
+    run = shape.run.replace(**left_to_members(arms))
     members = plan.members(cells, sweep.arms, sweep.training_losses(cells))
-    arguments: dict[str, Any] = {**TRAINING, "use_cpu": not torch.accelerator.is_available()}
+    arguments = dict(TRAINING)
     if "per_device_eval_batch_size" not in run.given:
         arguments["per_device_eval_batch_size"] = _eval_batch_size(run)
     if len(cells) == 1:
-        own = plan.run_of(sweep.arms[cells[0].arm])
+        own = plan.run_of(arms[0])
         run = own.replace(**_stop_of(members[0]))
         arguments["seed"] = cells[0].seed
         arguments["per_device_train_batch_size"] = _share_of_batch(own)

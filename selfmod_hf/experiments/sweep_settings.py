@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from ..complexity.settings import LLCSettings
 from ..errors import InputError
 from ..measures import FROM_OTHER, MEASURES
-from .arms import make_arms
+from .arms import Arm, make_arms
 from .grid import as_entries, as_text, parse_arms, parse_grid
 from .plan import Plan
 from .recipes import GRIDS, recipe_sampling
@@ -33,8 +34,17 @@ DECIDED = {
     "resume_from_checkpoint": "a sweep continues by itself",
     "push_to_hub": "push a finished sweep with `selfmod push`",
     "hub_model_id": "push a finished sweep with `selfmod push`",
+    "hub_token": "push a finished sweep with `selfmod push`",
+    "license": "give it to `selfmod push`",
     "max_steps": "a sweep trains complete epochs: `num_train_epochs`",
+    "log_weight_width": "a sweep follows the weight width",
+    "eval_on_start": "a sweep evaluates after each epoch",
+    "eval_delay": "a sweep evaluates after each epoch",
+    "logging_first_step": "a sweep logs after each epoch",
+    "prediction_loss_only": "a sweep measures the accuracy",
+    "report_to": "`selfmod sweep --report_to tensorboard` writes logs of a finished sweep",
 }
+OF_ALL_ARMS = ("rlct_preset", "rlct_every_n_epochs", "task")  # settings of the study, never of one arm
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,10 @@ class StudySettings:
     aux_weights: list[float] | None = setting(
         "Weights of the self-modeling loss, each an arm; 0 is the baseline; default without a recipe: 0 1."
     )
-    seeds: list[int] | None = setting("One network of each arm per seed; default without a recipe: 1 2 3.")
+    seeds: list[int] | None = setting(
+        "The seeds, one network of each arm for each; default without a recipe: 1 2 3. In a `config` file a single "
+        "number counts them."
+    )
     detach_targets: str | None = setting("true (published recipe), false (the paper's text), or both.")
     grid: list[str] | None = setting(
         "NAME=VALUE,VALUE ...: values of any flag of `selfmod train`, each an arm. Layers of hidden_sizes are joined "
@@ -164,7 +177,8 @@ class SweepSettings(StudySettings):
             rlct_every_n_epochs=self.rlct_every_n_epochs,
         )
         for arm in plan.arms:
-            plan.run_of(arm)  # raises an error for changes that are no settings
+            _check_changes(arm)
+            _check_epochs(plan.run_of(arm))
         return plan
 
     def chosen_recipe(self) -> str | None:
@@ -193,18 +207,28 @@ class SweepSettings(StudySettings):
         given = dict(self.base)
         if recipe is not None:
             given["task"] = recipe
-        batch_size = given.pop("train_batch_size", None)
-        if batch_size is None:
-            alone = RunSettings.make(**{"per_device_train_batch_size": 1, **given})
-            own = given.get("per_device_train_batch_size", default_of("per_device_train_batch_size"))
-            batch_size = alone.recipe_fields().get("train_batch_size", own)
-        elif not batch_size >= 1:
-            raise InputError("train_batch_size", batch_size, "allowed are integers of at least 1")
-        run = RunSettings.make(**{**given, "per_device_train_batch_size": batch_size})
-        epochs = run.training.num_train_epochs
-        if not epochs >= 1 or not float(epochs).is_integer():
-            raise InputError("num_train_epochs", epochs, "allowed are integers of at least 1")
+        if self.arms is not None and self.aux_weights is None:
+            given.setdefault("aux_weight", 0.0)  # a named arm is a plain network unless it names a weight
+        given["per_device_train_batch_size"] = self._batch_size(given)
+        run = RunSettings.make(**given)
+        _check_epochs(run)
         return run
+
+    def _batch_size(self, given: dict[str, Any]) -> int:
+        """Return the samples of a step of each network, over all processes. `train_batch_size` is taken out."""
+        batch_size = given.pop("train_batch_size", None)
+        of_process = given.pop("per_device_train_batch_size", None)
+        if batch_size is not None and of_process is not None:
+            raise InputError("train_batch_size", batch_size, "allowed without `per_device_train_batch_size`")
+        if of_process is not None:
+            batch_size = of_process * int(os.environ.get("WORLD_SIZE", 1))
+        if batch_size is None:
+            alone = RunSettings.make(**{**given, "per_device_train_batch_size": 1})
+            usual = default_of("per_device_train_batch_size")
+            batch_size = alone.recipe_fields().get("train_batch_size", usual)
+        if not batch_size >= 1:
+            raise InputError("train_batch_size", batch_size, "allowed are integers of at least 1")
+        return batch_size
 
     def _axes(self, recipe: str | None, base: RunSettings) -> dict[str, list[Any]]:
         """Return the values of each axis, except for the named arms."""
@@ -225,7 +249,11 @@ class SweepSettings(StudySettings):
         for name in given:
             if name in axes and name != "detach_targets":
                 raise InputError("grid", name, "is given outside of the grid as well; give it in one place")
-        return {**axes, **given}
+        axes |= given
+        for name in axes:
+            if name in self.base:
+                raise InputError(name, self.base[name], "is an axis of the study as well; give it in one place")
+        return axes
 
     def _weights(self, recipe: str | None, grid: Values) -> Sequence[float] | None:
         """Return the self-model's weights of the arms. None: they have the base's, or those of named arms."""
@@ -265,6 +293,21 @@ class SweepSettings(StudySettings):
                 sampling[name] = getattr(self, name)
         LLCSettings(**sampling)  # raises now what sampling would raise after the training
         return sampling
+
+
+def _check_changes(arm: Arm) -> None:
+    """Raise an InputError for a change that belongs to the study, or that a sweep decides itself."""
+    for name, value in arm.changes.items():
+        if name in DECIDED:
+            raise InputError(name, value, DECIDED[name])
+        if name in OF_ALL_ARMS:
+            raise InputError(name, value, "is the same for all arms of a study")
+
+
+def _check_epochs(run: RunSettings) -> None:
+    epochs = run.training.num_train_epochs
+    if not epochs >= 1 or not float(epochs).is_integer():
+        raise InputError("num_train_epochs", epochs, "allowed are integers of at least 1")
 
 
 def _check_values(name: str, values: Sequence[Any], least: float = -math.inf, end: float = math.inf) -> None:

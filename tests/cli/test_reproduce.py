@@ -69,7 +69,7 @@ def test_parts_and_index(finished):
 
 def test_a_reduced_setting_is_said_everywhere(finished):
     index = json.loads((finished / "study.json").read_text())
-    said = "num train epochs 4 instead of 40"
+    said = "num train epochs 4 instead of 100"
     assert said in index["tasks"]["digits"]["setting"]
     for name in ("report.txt", "report.html"):
         text = (finished / "digits" / "report" / name).read_text()
@@ -258,5 +258,7 @@ def test_departures_name_what_differs():
         "max train samples 100",
         "seeds 1 instead of 1, 2, 3, 4, 5, 6, 7, 8, 9, 10",
     ]
+    plain = SweepSettings.make("cifar10", augment=False).plan()
+    assert departures(plain.settings, plain.arms, plain.seeds) == ["augment False instead of True"]
     attached = SweepSettings.make("imdb", detach_targets=False).plan()
     assert departures(attached.settings, attached.arms, attached.seeds) == ["detach targets False instead of True"]

@@ -51,6 +51,7 @@ def test_an_axis_of_one_value_is_no_part_of_a_named_arm():
         ({"learning_rate": [0.1, 0.01]}, None, "learning_rate_0.1"),
         ({"learning_rate": [0.1, 0.01]}, "0.01", "learning_rate_0.01"),
         ({"aux_weight": [0.0, 1.0], "learning_rate": [0.1, 0.01]}, "1", "aw1-learning_rate_0.1"),
+        ({"augment": [True, False]}, None, "augment_True"),
         ({}, None, "all"),
     ],
 )

@@ -13,7 +13,7 @@ from selfmod_hf.cli import main
 from selfmod_hf.errors import InputError
 from selfmod_hf.experiments import sweep_population
 from selfmod_hf.experiments.folder import SweepFolder
-from selfmod_hf.experiments.plan import Plan
+from selfmod_hf.experiments.plan import Plan, left_to_members
 from selfmod_hf.json_records import SweepRun
 from selfmod_hf.trainer.stopping_rules import StoppingRules
 
@@ -269,6 +269,19 @@ def save_tokenizer(folder: Path) -> None:
         ),
         (["--measures", "dead_unit"], "--measures='dead_unit': allowed are"),
         (["--baseline=3"], "--baseline='3': allowed are the values of aux_weight"),
+        (["--per_device_train_batch_size=8", "--train_batch_size=8"], "allowed without --per_device_train_batch_size"),
+        (['--arms={"a": {"max_steps": 1}}'], "a sweep trains complete epochs"),
+        (['--arms={"a": {"num_train_epochs": 1.5}}'], "--num_train_epochs=1.5: allowed are integers"),
+        (['--arms={"a": {"rlct_preset": "theory"}}'], "is the same for all arms"),
+        (["--grid", "seed=1,2"], "a sweep has --seeds"),
+        (["--log_weight_width", "False"], "a sweep follows the weight width"),
+        (["--eval_delay=5"], "a sweep evaluates after each epoch"),
+        (["--aux_weight=3", "--aux_weights", "0", "1"], "--aux_weight=3.0: is an axis of the study as well"),
+        (["--aux_weights", "0.1234567", "0.1234568"], "is the name of"),
+        (['--arms={"a": {}, "b": {"target_source": "shuffled"}}'], "--arms='a, b': have the same settings"),
+        (['--arms={"a": {"weight_decay": 1, "weight_decay_parameters": ["clasifier.*"]}}'], "matches no parameter"),
+        (['--arms={"a": {"aux_weight": 1, "target_source": "network:nothing/here"}}'], "target_source"),
+        ([f'--arms={{"{"x" * 300}": {{}}}}'], "allowed are names of at most"),
         (["--hidden_sizes", "8-x"], "--hidden_sizes='8-x': allowed are integers"),
         (["--num_train_epochs=0.5"], "--num_train_epochs=0.5: allowed are integers"),
     ],
@@ -279,6 +292,71 @@ def test_what_a_study_cannot_use_is_one_line(tmp_path, capsys, flags, message):
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "new").exists()
+
+
+def test_a_named_arm_is_a_plain_network_unless_it_names_a_weight():
+    plan = SweepSettings.make("mnist", arms={"decay": {"weight_decay": 1e-3}, "own": {"aux_weight": 5}}).plan()
+    assert [plan.run_of(arm).network.aux_weight for arm in plan.arms][:2] == [0.0, 5.0]
+
+
+def test_a_batch_of_each_process_is_the_batch_of_a_network():
+    training = SweepSettings.make("digits", per_device_train_batch_size=7).plan().settings["training"]
+    assert training["per_device_train_batch_size"] == 7
+
+
+def test_a_grid_of_one_and_of_several_layers():
+    plan = SweepSettings.make(task="digits", grid={"hidden_sizes": [64, [128, 64]]}).plan()
+    assert [arm.changes["hidden_sizes"] for arm in plan.arms] == [[64], [128, 64]] * 2
+
+
+def test_a_setting_of_the_network_is_remembered_by_the_folder(tmp_path):
+    settings = {"hidden_sizes": [8], "aux_weights": [0, 1], "seeds": [1], **FEW, "num_train_epochs": 1}
+    run_sweep("digits", classification_weight=0.5, output_dir=tmp_path / "half", **settings)
+    with pytest.raises(InputError, match=r"was begun with classification_weight=0\.5, not None"):
+        run_sweep("digits", output_dir=tmp_path / "half", **settings)
+    run_sweep("digits", output_dir=tmp_path / "whole", **settings)
+    with pytest.raises(InputError, match=r"was begun with classification_weight=None, not 0\.5"):
+        run_sweep("digits", classification_weight=0.5, output_dir=tmp_path / "whole", **settings)
+
+
+def test_an_arm_that_joins_a_folder_completes_its_columns_and_its_baseline(tmp_path):
+    settings = {"hidden_sizes": [8], "seeds": [1], **FEW, "num_train_epochs": 1}
+    arms = {"x": {"aux_weight": 0}, "own": {"aux_weight": 1}}
+    run_sweep("digits", arms=arms, baseline="x", output_dir=tmp_path, **settings)
+    more = {**arms, "decay": {"weight_decay": 0.1}}
+    folder = run_sweep("digits", arms=more, baseline="own", output_dir=tmp_path, **settings)
+    rows = folder.rows().set_index("arm")
+    assert rows["weight_decay"].to_dict() == {"x": 0.0, "own": 0.0, "decay": 0.1}
+    assert {arm.baseline for arm in folder.arms()} == {"own"}
+    with pytest.raises(InputError, match="has the networks of arm h8-x by the name x"):
+        run_sweep("digits", arms=arms, output_dir=tmp_path, **{**settings, "hidden_sizes": [8, 16]})
+
+
+def test_a_name_can_be_mended_before_its_arm_has_a_network(tmp_path):
+    settings = {"hidden_sizes": [8], "seeds": [1], **FEW, "num_train_epochs": 1}
+    run_sweep("digits", arms={"x": {}}, output_dir=tmp_path, **settings)
+    run = json.loads((tmp_path / "run.json").read_text())
+    run["arms"].append({"name": "decay", "changes": {"weight_decay": 5.0}, "panel": "", "baseline": "x"})
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    folder = run_sweep("digits", arms={"x": {}, "decay": {"weight_decay": 0.1}}, output_dir=tmp_path, **settings)
+    assert folder.arms()[1].changes["weight_decay"] == 0.1
+
+
+def test_an_interrupted_population_goes_on_beside_a_new_arm(tmp_path, monkeypatch):
+    base = {"weight_decay": 0.01, "weight_decay_parameters": ["classifier.*"]}
+    settings = {"hidden_sizes": [8], "seeds": [1], **FEW, **base}
+    arms = {"x": {"aux_weight": 0}, "own": {"aux_weight": 1}}
+
+    def cut(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sweep_population, "measure_population", cut)
+        patched.setattr("selfmod_hf.experiments.sweep.measure_population", cut)
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep("digits", arms=arms, output_dir=tmp_path, **settings)
+    more = {**arms, "all": {"aux_weight": 1, "weight_decay_parameters": ["*"]}}
+    assert len(run_sweep("digits", arms=more, output_dir=tmp_path, **settings).rows()) == 3
 
 
 def test_a_sweep_takes_every_flag_of_train():
@@ -302,6 +380,7 @@ def test_an_arm_without_a_rule_of_the_base_has_none():
     arms = {"stopped": {"aux_weight": 0}, "complete": {"aux_weight": 0, "stop_at_train_loss": None}}
     plan = SweepSettings.make("digits", arms=arms, seeds=[1], stop_at_train_loss=0.5).plan()
     stopped, complete = plan.members(plan.cells, {arm.name: arm for arm in plan.arms}, {})
-    args = plan.shape_run(plan.arms[0], plan.arms).training
+    shared = plan.shape_run(plan.arms[0], plan.arms)
+    args = shared.replace(**left_to_members(plan.arms)).training
     assert StoppingRules.of(args, stopped).stop_at_train_loss == 0.5
     assert StoppingRules.of(args, complete).stop_at_train_loss is None
