@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -14,23 +13,13 @@ import pytest
 from tests.experiments.test_study import write_images
 from tests.hub.test_publish_encoders import bert_tokenizer
 from tests.loopback_hub import LoopbackHub
+from tests.pages import RUN, page_commands
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "own-studies.md").read_text()
 # appended to the commands, whose later flags win
 FEW = ["--num_train_epochs=1", "--max_train_samples=43", "--max_test_samples=23", "--quiet"]
 SHORT = {"train": FEW, "sweep": [*FEW, "--seeds", "1", "2", "--num_chains=2", "--num_draws=6"], "push": ["--quiet"]}
-RUN = """
-import json, sys
-from selfmod_hf.cli import main
-for command in json.loads(sys.argv[1]):
-    assert main(command) == 0, command
-"""
-
-
-def page_commands() -> list[list[str]]:
-    lines = PAGE.replace("\\\n", " ").splitlines()
-    return [shlex.split(line)[1:] for line in lines if line.startswith("    selfmod ")]
 
 
 @pytest.fixture
@@ -69,7 +58,7 @@ def test_four_studies(hub, tmp_path):
     write_images(tmp_path / "photos")
     write_reviews(tmp_path / "reviews.csv")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    commands = page_commands()
+    commands = page_commands(PAGE)
     assert [words[0] for words in commands].count("sweep") == 4
     printed = python("-c", RUN, json.dumps([[*words, *SHORT.get(words[0], [])] for words in commands]))
     for name in ("photos", "fashion", "reviews", "controls"):

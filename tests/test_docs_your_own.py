@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors import safe_open
 
 from tests.hub.test_publish_encoders import bert_tokenizer
 from tests.loopback_hub import LoopbackHub
+from tests.pages import RUN, page_commands
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "your-own.md").read_text()
 # appended to the commands, whose later flags win: a few samples in place of thousands
@@ -20,17 +20,6 @@ SHORT = {
     "train": [*FEW, "--num_train_epochs", "1", "--quiet"],
     "rlct": [*FEW, "--num_draws", "4", "--batch_size", "8", "--quiet"],
 }
-RUN = """
-import json, sys
-from selfmod_hf.cli import main
-for command in json.loads(sys.argv[1]):
-    assert main(command) == 0, command
-"""
-
-
-def page_commands() -> list[list[str]]:
-    lines = PAGE.replace("\\\n", " ").splitlines()
-    return [shlex.split(line)[1:] for line in lines if line.startswith("    selfmod ")]
 
 
 @pytest.fixture
@@ -60,7 +49,7 @@ def test_every_command_and_the_example(hub, tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    commands = page_commands()
+    commands = page_commands(PAGE)
     assert [words[0] for words in commands] == ["train", "train", "train", "train", "rlct"]
     python("-c", RUN, json.dumps([[*words, *SHORT[words[0]]] for words in commands]))
     config = json.loads((tmp_path / "runs/minilm/config.json").read_text())

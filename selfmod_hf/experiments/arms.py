@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import InputError
 from .folder_names import text_of_value
-from .setting import Values
+from .setting import Values, is_number
 
 NAMED = "arms"  # the axis of named arms
 STOP = "stop_at_train_loss"  # a number, or the name of another arm
@@ -264,14 +264,8 @@ def _baseline_value(compared: str | None, axes: Values, baseline: str | None) ->
         usual = {NAMED: "baseline", "aux_weight": 0.0}.get(compared)
         return usual if usual in values else values[0]
     for value in values:
-        if baseline in (str(value), _part(compared, value)) or _is_number(baseline, value):
+        is_same_number = is_number(baseline) and float(baseline) == value
+        if is_same_number or baseline in (str(value), _part(compared, value)):
             return value
     named = ", ".join(str(value) for value in values)
     raise InputError("baseline", baseline, f"allowed are the values of {compared}: {named}")
-
-
-def _is_number(text: str, value: Any) -> bool:
-    try:
-        return float(text) == value
-    except ValueError:
-        return False

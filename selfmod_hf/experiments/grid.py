@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import InputError
 from .kind import kind_of
 from .run_settings import GROUPS, checked_fields
-from .setting import Values, did_you_mean
+from .setting import Values, did_you_mean, is_number
 
 
 def parse_grid(entries: Sequence[str]) -> dict[str, list[Any]]:
@@ -92,21 +92,13 @@ def _json(name: str, text: str, kind: type) -> Any:
 
 def _value(name: str, value: Any) -> Any:
     """Return a value of a setting of a run. A text is read as the command line reads it."""
-    if name == "stop_at_train_loss" and isinstance(value, str) and not _is_number(value):
+    if name == "stop_at_train_loss" and isinstance(value, str) and not is_number(value):
         return value  # the name of an arm
     if isinstance(value, str):
         value = value_of_text(name, value)
     elif isinstance(value, int) and kind_of(_owner(name), name).is_list:
         value = [value]  # one layer
     return checked_fields({name: value}).get(name)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def value_of_text(name: str, text: str) -> Any:

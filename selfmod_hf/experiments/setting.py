@@ -60,6 +60,19 @@ def _flag_text(value: Any) -> str:
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
+def is_number(text: str) -> bool:
+    """Return whether a text is a number.
+
+    >>> is_number("1e-3"), is_number("own-10")
+    (True, False)
+    """
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return similar names as the end of a message. It is empty if none is similar.
 

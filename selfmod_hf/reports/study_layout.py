@@ -11,6 +11,7 @@ from pandas import DataFrame
 
 from ..experiments.arms import NAMED, Arm, name_of_values
 from ..experiments.folder_names import text_of_value
+from ..experiments.setting import is_number
 
 TITLES_OF_AXES = {"aux_weight": "AW", NAMED: "", "hidden_sizes": "hidden units"}
 
@@ -45,7 +46,7 @@ class StudyLayout:
     @property
     def is_ordered(self) -> bool:
         """Return whether the positions are in the order of numbers, so that a line may join them."""
-        return all(map(_is_number, self.labels))
+        return all(map(is_number, self.labels))
 
     def on(self, table: DataFrame, panel: str) -> DataFrame:
         """Return the rows of a panel's arms with their places, in the order of the axis."""
@@ -136,7 +137,7 @@ def _in_order(values: Sequence[Any], axis: str) -> list[Any]:
     for value in values:
         if value not in distinct:
             distinct.append(value)
-    if axis != NAMED and all(_is_number(_text(axis, value)) for value in distinct):
+    if axis != NAMED and all(is_number(_text(axis, value)) for value in distinct):
         distinct.sort(key=lambda value: float(_text(axis, value)))
     return distinct
 
@@ -148,11 +149,3 @@ def _text(axis: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return str(value) if axis == NAMED else text_of_value(value)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
