@@ -17,6 +17,8 @@ NAMED_IF_CHANGED = (
     "stop_at_train_loss", "early_stopping_patience",
 )  # fmt: skip
 LONGEST = 40  # characters of such a value
+# a local path in a value, and what follows it: absolute, from a home folder, from ".", or of three and more parts
+_PATH = re.compile(r"""(?:^|(?<=network:)|(?<=[=,;"'\s\[{(]))((?:~[^/]*|\.{1,2})?/|(?:[^/\s:]+/){2,}).*""", re.DOTALL)
 
 
 def default_folder(args: Any, changed: Mapping[str, Any] | None = None) -> str:
@@ -81,9 +83,14 @@ def _name_of(place: str) -> str:
 
 
 def text_of_value(value: Any) -> str:
-    """Return a value as a part of a name. Different values get different texts."""
+    """Return a value as a part of a name, of a local path the last part. Different values get different texts.
+
+    Example:
+        >>> text_of_value("network:/home/ann/private/teacher")
+        'network_teacher-0ab4a9'
+    """
     text = str(value)
-    safe = _without_special(text)
+    safe = _without_special(_PATH.sub(lambda found: Path(found[0]).name, text))
     if safe == text and len(text) <= LONGEST:
         return text
     return f"{safe[-LONGEST:]}-{_short_hash(text)}"

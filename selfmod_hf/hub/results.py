@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ MORE = ("nbeta_rule", "num_samples", "data", "compute_dtype", "options", "parame
 SWEEP_COLUMNS = ("hidden_size", "aux_weight", "detach_targets", "seed", "rlct")  # required in a sweep's table
 # settings of the data that `TaskSpec.train_data` tells
 DESCRIBED = ("dataset_config", "train_split", "test_fraction", "split_seed", "skip_missing")
+# settings of an arm that change its data: `run.json` has the number and the name of the data of all others
+OF_DATA = {"task", "max_train_samples", "max_test_samples", "augment", *(field.name for field in fields(TaskSpec))}
 KINDS = {"dataset": ["results.parquet", "run.json"], "model": ["rlct.json"]}  # kind of repository -> files
 
 
@@ -46,7 +48,8 @@ def load_results(repo_id: str, *, revision: str | None = None, token: str | bool
         `network`, the subfolder of the model. For a model `network` is empty. `weights_sha256` is the checksum of the
         measured weights. `weights_checked` is True if these are the published weights. It is False without a
         check: version 0.1.0 recorded no checksum, or the weights cannot be reached. A network of a sweep
-        with other weights is left out, and one line of the log names it.
+        with other weights is left out, and one line of the log names it. `rlct_num_samples` and `rlct_data` are None
+        for arms that change settings of the data, because `run.json` records those of the base alone.
 
     Raises:
         InputError: the repository is missing, has no RLCT, or has an RLCT of other weights than those of the model.
@@ -183,10 +186,17 @@ def _of_sweep(results: Path, run: Path) -> pd.DataFrame:
     for name in SWEEP_COLUMNS:
         if name not in table:
             raise InputError("file", str(results), f"lacks the column {name!r}")
-    for name, value in _shared_settings(SweepRun.read(run)).items():
-        if f"rlct_{name}" not in table:
-            table[f"rlct_{name}"] = [value] * len(table)  # one by one, because a value may be a dict
-    table.insert(0, "network", _arms_of(table) + "-seed" + table["seed"].astype(str))
+    record = SweepRun.read(run)
+    arms = _arms_of(table)
+    own_data = arms.isin([arm.name for arm in record.arms if OF_DATA & arm.changes.keys()])
+    for name, value in _shared_settings(record).items():
+        column = f"rlct_{name}"
+        if column in table:
+            continue
+        table[column] = [value] * len(table)  # one by one, because a value may be a dict
+        if name in ("num_samples", "data") and own_data.any():
+            table[column] = table[column].astype(object).mask(own_data, None)
+    table.insert(0, "network", arms + "-seed" + table["seed"].astype(str))
     return table
 
 

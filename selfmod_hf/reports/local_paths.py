@@ -30,7 +30,9 @@ _SEPARATORS = re.compile(r"""network:|[=,;:"'\s\[\]{}]+""")  # between a path an
 
 
 def local_paths(run: SweepRun | None) -> dict[str, str]:
-    """Return the paths in the settings of a study, each with the name that replaces it. Longer paths come first.
+    """Return the paths in a study's settings and commands, each with the name that replaces it, longer ones first.
+
+    Of commands these are absolute paths, and those that begin with ``~``, ``./`` or ``../``. Other relative ones stay.
 
     Example:
         >>> settings = {"task": "x", "training": {}, "sampling": {}, "data": {"dataset_name": "/home/ann/pictures"}}
@@ -46,6 +48,11 @@ def local_paths(run: SweepRun | None) -> dict[str, str]:
     settings = [run.settings.to_dict(), *(arm.changes for arm in run.arms)]
     for text in _texts(settings):
         found.update(filter(_is_local, _SEPARATORS.split(text)))
+    for session in run.sessions:
+        for word in session.command:
+            parts = [*_SEPARATORS.split(word), _value_of(word)]
+            # "/out" tells no more than its name, and "/p" is in every page
+            found.update(part for part in parts if _begins_as_local(part) and Path(part).parent != Path(os.sep))
     longest_first = sorted(found, key=len, reverse=True)
     names = {path: Path(path).name for path in longest_first if os.sep in path}
     return {path: name for path, name in names.items() if name}
@@ -63,10 +70,21 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(entry)
 
 
+def _value_of(word: str) -> str:
+    """Return the value in a word of a command: a path with spaces is one value."""
+    return re.sub(r"^--\w+=", "", word)
+
+
+def _begins_as_local(text: str) -> bool:
+    if text.startswith("//") and not text.startswith("///"):  # of a URL, without its scheme
+        return False
+    return os.sep in text and text.startswith((os.sep, "~", f".{os.sep}", f"..{os.sep}"))
+
+
 def _is_local(text: str) -> bool:
     if os.sep not in text:
         return False
-    if text.startswith((os.sep, "~", f".{os.sep}", f"..{os.sep}")):
+    if _begins_as_local(text):
         return True
     with suppress(OSError, ValueError):  # a text that is no path
         return Path(text).exists()

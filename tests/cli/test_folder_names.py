@@ -1,11 +1,12 @@
 """Runs that differ have default folders that differ."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
 
 from selfmod_hf import RunSettings
-from selfmod_hf.experiments.folder_names import default_folder
+from selfmod_hf.experiments.folder_names import default_folder, text_of_value
 
 RUN = {
     "task": "mnist", "dataset_name": None, "dataset_config": None, "backbone": "mlp", "backbone_name": None,
@@ -47,6 +48,22 @@ def test_local_folders_of_one_name_differ(tmp_path, field):
     assert one != other
     assert "same" in one
     assert str(tmp_path) not in one
+
+
+@pytest.mark.parametrize(
+    ("value", "start"),
+    [
+        ("network:/home/ann/private/net", "network_net-"),
+        ("network:~/private/net/", "network_net-"),
+        ("../private/my net", "my_net-"),
+        ("network:home/private/net", "network_net-"),
+        (["x", "/home/private/net"], "__x___net__-"),
+        ("network:me/net", "network_me_net-"),
+        ("batch/log batch", "batch_log_batch-"),
+    ],
+)
+def test_a_name_has_the_last_part_of_a_path(value, start):
+    assert re.fullmatch(re.escape(start) + "[0-9a-f]{6}", text_of_value(value))
 
 
 def test_a_folder_names_each_field_of_the_targets_and_of_the_decay_that_changes():

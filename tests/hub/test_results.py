@@ -11,11 +11,14 @@ import pytest
 from selfmod_hf.cli import main
 from selfmod_hf.complexity import LLCResult
 from selfmod_hf.errors import InputError
+from selfmod_hf.experiments.arms import make_arms
+from selfmod_hf.experiments.folder import SweepFolder
 from selfmod_hf.hub.agreement import compare_with_published
 from selfmod_hf.hub.results import load_results
 from selfmod_hf.hub.upload import Target, push_model
 from selfmod_hf.reports.on_hub import push_sweep
 from tests.hub.test_push import selfmod
+from tests.reports.folders import write_study
 
 
 @pytest.fixture
@@ -109,6 +112,16 @@ def test_a_sweeps_table_has_every_setting(small_sweep):
     names = ("data", "num_samples", "nbeta_rule", "compute_dtype", "options", "parameters", "num_burnin_steps", "seed")
     assert {name: row[f"rlct_{name}"] for name in names} == {name: settings[name] for name in names}
     assert (settings["data"], settings["num_samples"]) == ("digits, train", 200)
+
+
+def test_arms_of_other_data_have_no_common_number_of_samples(tmp_path):
+    """Only the base's are recorded."""
+    named = {"baseline": {"aux_weight": 0.0}, "few": {"aux_weight": 0.0, "max_train_samples": 60}}
+    SweepFolder(write_study(tmp_path, make_arms({}, named), [1], epochs=2)).write_tables()
+    table = load_results(str(tmp_path)).set_index("arm")
+    assert table["rlct_num_samples"].to_dict() == {"baseline": 1437, "few": None}
+    assert table["rlct_data"].to_dict() == {"baseline": "digits, train", "few": None}
+    assert table["rlct_num_draws"].tolist() == [40, 40]
 
 
 def test_the_same_random_numbers_are_no_test(estimate):

@@ -65,6 +65,31 @@ def test_files_of_a_published_study(tmp_path):
     assert "private" in (sweep.path / "run.json").read_text()
 
 
+def test_names_of_arms_and_commands_hold_no_path(tmp_path):
+    private = f"{tmp_path}/private/study"
+    arms = make_arms({"target_source": ["own", f"network:{private}/cells/teacher"]})
+    write_study(tmp_path / "study", arms, [1], epochs=2)
+    run = json.loads((tmp_path / "study" / "run.json").read_text())
+    run["sessions"][0]["command"] = [
+        "sweep", "--recipe", "digits", "--output_dir", f"{private}/out", f"--config={private}/my plans/study.yaml",
+        "--tokenizer_name", "~/private/words", "--grid", f"target_source=own,network:{private}/cells/teacher",
+        "--logging_dir", "runs/x", "--cache", "/p",
+    ]  # fmt: skip
+    (tmp_path / "study" / "run.json").write_text(json.dumps(run))
+    sweep = SweepFolder(tmp_path / "study")
+    sweep.write_tables()
+    hide_local_paths(sweep.path, local_paths(sweep.read_run()))
+    for file in sweep.path.rglob("*"):
+        assert "private" not in str(file.relative_to(sweep.path))
+        if file.is_file():
+            assert b"private" not in file.read_bytes(), file
+    command = json.loads((sweep.path / "run.json").read_text())["sessions"][0]["command"]
+    assert command[4:] == [
+        "out", "--config=study.yaml", "--tokenizer_name", "words", "--grid", "target_source=own,network:teacher",
+        "--logging_dir", "runs/x", "--cache", "/p",
+    ]  # fmt: skip
+
+
 def test_ids_of_the_hub_and_rules_are_no_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     named = {"baseline": {"aux_weight": 0.0}, "other": {"aux_weight": 1.0, "target_source": "network:me/teacher"}}
