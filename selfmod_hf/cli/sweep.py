@@ -84,5 +84,5 @@ def run(argv: Sequence[str]) -> None:
         from ..reports.tensorboard import write_tensorboard
 
         write_tensorboard(folder, folder.path / "tensorboard")
-    print(overview(read_results(folder)))
+    print("\n".join([overview(read_results(folder)), *sweep.all_left_out()]))
     print(f"\n{folder.path}: results.json, results.parquet, curves.parquet, run.json, cells/")

@@ -68,6 +68,7 @@ def describe_work(sweep: PreparedSweep, work: Sequence[Estimate]) -> str:
     for reason in dict.fromkeys(reasons):
         if reason is not None:
             lines.append(reason)
+    lines += sweep.all_left_out()
     minutes = sum(part.seconds for part in work) / 60
     lines.append(f"about {minutes:.1f} min in all, by a few real steps of each shape")
     for name, values in sweep.plan.settings.items():
@@ -95,7 +96,11 @@ def estimate_work(sweep: PreparedSweep) -> list[Estimate]:
     groups += sweep.populations_to_open()
     seconds: dict[str, float] = {}  # of one network, by shape
     work = []
-    for cells in groups:
+    for group in groups:
+        left_out = sweep.left_out(group)
+        cells = [cell for cell in group if cell not in left_out]
+        if not cells:
+            continue
         key = sweep.plan.shape_of(sweep.arms[cells[0].arm])
         if key not in seconds:
             seconds[key] = _seconds_per_network(sweep, cells)

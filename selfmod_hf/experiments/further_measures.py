@@ -14,11 +14,13 @@ from ..json_records import NetworkRow
 from ..measures import FROM_OTHER, measure_networks
 from ..models import load_model
 from ..stacking import chunk_ranges
-from .arms import Cell
+from .arms import Cell, network_name
 from .plan import axis_columns
 from .prepared_sweep import PreparedSweep
 from .processes_together import join_processes
 from .setting import Say
+
+PARTNER = f"{FROM_OTHER}_seed"  # the seed of the other network
 
 
 def measure_missing(
@@ -31,8 +33,8 @@ def measure_missing(
     Args:
         sweep: its finished networks.
         names: of measures.
-        functions: the user's own measures, called with a network and its data. A network is measured again if its row
-            misses one of the names that the first network has.
+        functions: the user's own measures, called with a network and its data. A network is measured if its row
+            misses one of the names that the first network has. Rows with all names keep their numbers.
         say: called with each line of progress.
 
     Returns:
@@ -40,13 +42,15 @@ def measure_missing(
     """
     if not join_processes().is_main_process:
         return list(names)
-    own: list[str] = []  # columns of the functions, known from the first networks
+    own = _names_of(sweep, functions)
     for cells in _groups(sweep):
         todo: dict[tuple[Any, ...], list[Cell]] = {}  # networks by their missing measures
         for cell in cells:
             row = _row(sweep, cell).to_dict()
             missing: list[Any] = [name for name in names if name not in row]
-            if not own or any(name not in row for name in own):
+            if FROM_OTHER in names and row.get(PARTNER) != _partner(sweep, cell):
+                missing = list(dict.fromkeys([*missing, FROM_OTHER]))
+            if any(name not in row for name in own):
                 missing.extend(functions)
             if missing:
                 todo.setdefault(tuple(missing), []).append(cell)
@@ -57,6 +61,30 @@ def measure_missing(
     return [*names, *own]
 
 
+def _names_of(sweep: PreparedSweep, functions: Sequence[Callable[..., Any]]) -> list[str]:
+    """Return the names of the functions' columns, from the first network that has not diverged."""
+    if not functions:
+        return []
+    for cell in _finished(sweep):
+        model = load_model(sweep.folder.cells / cell.name, finite=False)
+        (found,) = measure_networks([model], sweep.shape_of(cell).data, functions, columns=_taken(sweep))
+        if found:
+            return list(found)
+    return []
+
+
+def _finished(sweep: PreparedSweep) -> Iterator[Cell]:
+    """Yield the planned networks that are finished. Others were left out."""
+    for cell in sweep.plan.cells:
+        if sweep.folder.is_finished(cell):
+            yield cell
+
+
+def _taken(sweep: PreparedSweep) -> list[str]:
+    """Return names of columns that the functions may not use."""
+    return [*axis_columns(sweep.arms.values()).values(), PARTNER]
+
+
 def _row(sweep: PreparedSweep, cell: Cell) -> NetworkRow:
     path = sweep.folder.cells / cell.name / "row.json"
     return NetworkRow.read(path)
@@ -65,7 +93,7 @@ def _row(sweep: PreparedSweep, cell: Cell) -> NetworkRow:
 def _groups(sweep: PreparedSweep) -> Iterator[list[Cell]]:
     """Yield the networks that are measured at once: those of equal shape that fit into the memory."""
     by_shape: dict[int, list[Cell]] = {}
-    for cell in sweep.plan.cells:
+    for cell in _finished(sweep):
         shape = sweep.shape_of(cell)
         by_shape.setdefault(id(shape), []).append(cell)
     for cells in by_shape.values():
@@ -88,27 +116,39 @@ def _measure(sweep: PreparedSweep, cells: Sequence[Cell], measures: Sequence[Any
     others: list[Any] = []
     for cell in cells:
         models.append(load_model(folder / cell.name, finite=False))
-        next_cell = _next_seed(sweep, cell)
+        partner = _partner(sweep, cell)
         other = None
-        if FROM_OTHER in measures and next_cell != cell:
-            other = load_model(folder / next_cell.name, finite=False)
+        if FROM_OTHER in measures and partner is not None:
+            other = load_model(folder / network_name(cell.arm, partner), finite=False)
         others.append(other)
-    columns = axis_columns(sweep.arms.values()).values()
     data = sweep.shape_of(cells[0]).data
-    results = measure_networks(models, data, measures, others=others, columns=columns)
+    results = measure_networks(models, data, measures, others=others, columns=_taken(sweep))
     named = [measure for measure in measures if not callable(measure)]
     for found in results:
         own += [name for name in found if name not in (*named, *own)]
     for cell, found in zip(cells, results, strict=True):
-        values = dict(found)
+        values: dict[str, Any] = dict(found)
         if len(named) < len(measures):
             values = dict.fromkeys(own) | found  # functions are not called with a network that has diverged
+        if FROM_OTHER in measures:
+            values[PARTNER] = _partner(sweep, cell)
         row = _row(sweep, cell).with_fields(**plain(values))
         sweep.folder.write_row(cell, row)
 
 
-def _next_seed(sweep: PreparedSweep, cell: Cell) -> Cell:
-    """Return the network of the same arm and the next seed. A single seed is followed by itself."""
-    seeds = sweep.plan.seeds
-    place = seeds.index(cell.seed) + 1
-    return Cell(cell.arm, seeds[place % len(seeds)])
+def _partner(sweep: PreparedSweep, cell: Cell) -> int | None:
+    """Return the next seed of the same arm, after the last one the first. None: there is no other one.
+
+    All finished networks of the folder count, so that the order in which seeds were added does not matter.
+    """
+    seeds = {cell.seed}
+    start = cell.name.removesuffix(str(cell.seed))
+    for path in sweep.folder.cells.glob("*/row.json"):
+        seed = path.parent.name.removeprefix(start)
+        if seed.isdecimal():
+            seeds.add(int(seed))
+    later = [seed for seed in seeds if seed > cell.seed]
+    if later:
+        return min(later)
+    first = min(seeds)
+    return None if first == cell.seed else first

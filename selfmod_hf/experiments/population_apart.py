@@ -19,7 +19,7 @@ from ..data import TaskData
 from ..errors import InputError
 from ..files import write_file
 from ..json_records import PopulationSeconds
-from .arms import Cell, stop_arm
+from .arms import Cell
 from .folder import SweepFolder
 from .prepared_sweep import PreparedSweep
 from .setting import Say
@@ -68,12 +68,7 @@ class Finished:
 
 def others_needed(sweep: PreparedSweep, cells: Sequence[Cell]) -> list[Cell]:
     """Return the networks that have to be finished before these, because these stop at their training losses."""
-    needed = []
-    for cell in cells:
-        arm = stop_arm(sweep.arms[cell.arm])
-        if arm is not None:
-            needed.append(Cell(arm, cell.seed))
-    return needed
+    return sweep.waits_for(cells)
 
 
 def make_work(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], mark: Path, threads: int) -> Work:

@@ -24,6 +24,7 @@ from .network_settings import build_network
 from .plan import Plan
 from .processes_together import from_main, join_processes
 from .run_settings import RunSettings
+from .setting import Say
 from .sweep_settings import SweepSettings
 
 NEVER_RANDOM = ("mlp", "embedding_bag")  # backbones that draw no random numbers while they train
@@ -134,28 +135,73 @@ class PreparedSweep:
     def training_losses(self, cells: Sequence[Cell]) -> dict[Cell, float]:
         """Return the training losses at which networks stop, if those are losses of another arm's networks.
 
+        Args:
+            cells: networks that can train, as `can_train` returns them.
+
         Raises:
             InputError: the other network diverged, so it has no loss.
         """
         found = {}
         for cell in cells:
-            name = stop_arm(self.arms[cell.arm])
-            if name is None:
-                continue
-            other = Cell(name, cell.seed)
-            loss = self.folder.final_training_loss(other)
-            if loss is None:
-                raise InputError("stop_at_train_loss", name, f"{other.name} diverged, so it has no training loss")
-            found[cell] = loss
+            for other in self.waits_for([cell]):
+                loss = self.folder.final_training_loss(other)
+                if loss is None:
+                    raise InputError("stop_at_train_loss", other.arm, _no_loss(other))
+                found[cell] = loss
         return found
 
-    def interrupted_populations(self) -> list[tuple[Path, list[Cell]]]:
-        """Return the folder and the cells of each interrupted population with a planned cell."""
-        found = []
-        for path, cells in self.folder.unfinished_populations():
-            if set(self.plan.cells).intersection(cells):
-                found.append((path, cells))
+    def waits_for(self, cells: Sequence[Cell]) -> list[Cell]:
+        """Return the networks that have to be finished before these, because these stop at their training losses."""
+        others = []
+        for cell in cells:
+            arm = stop_arm(self.arms[cell.arm])
+            if arm is not None:
+                others.append(Cell(arm, cell.seed))
+        return others
+
+    def left_out(self, cells: Sequence[Cell]) -> dict[Cell, str]:
+        """Return the networks that cannot train, each with a line that says why.
+
+        Such a network stops at the training loss of a network that has diverged.
+        """
+        found = {}
+        for cell in cells:
+            for other in self.waits_for([cell]):
+                if self.folder.is_finished(other) and self.folder.final_training_loss(other) is None:
+                    found[cell] = f"{cell.name}: left out, because {_no_loss(other)}"
         return found
+
+    def all_left_out(self) -> list[str]:
+        """Return the lines of `left_out` for the unfinished networks of the plan."""
+        unfinished = [cell for cell in self.plan.cells if not self.folder.is_finished(cell)]
+        return list(self.left_out(unfinished).values())
+
+    def can_train(self, cells: Sequence[Cell], say: Say) -> list[Cell]:
+        """Return the networks that can train. The reason of each other one is a line of progress."""
+        left_out = self.left_out(cells)
+        for line in left_out.values():
+            say(line)
+        return [cell for cell in cells if cell not in left_out]
+
+    def interrupted_populations(self) -> list[tuple[Path, list[Cell]]]:
+        """Return the folder and the cells of each interrupted population with a planned cell.
+
+        Networks that stop at the training loss of another arm come last. The populations of the networks that they
+        wait for are among the others, planned or not.
+        """
+        populations = list(self.folder.unfinished_populations())
+        wanted = set(self._wanted())
+        found = [entry for entry in populations if wanted.intersection(entry[1])]
+        return sorted(found, key=lambda entry: bool(self.waits_for(entry[1])))
+
+    def _wanted(self) -> list[Cell]:
+        """Return the planned cells, and those that an interrupted population with a planned cell waits for."""
+        planned = set(self.plan.cells)
+        wanted = dict.fromkeys(self.plan.cells)
+        for _, cells in self.folder.unfinished_populations():
+            if planned.intersection(cells):
+                wanted |= dict.fromkeys(self.waits_for(cells))
+        return list(wanted)
 
     def populations_to_open(self) -> list[list[Cell]]:
         """Return the unfinished cells outside of interrupted populations, in groups for one training each.
@@ -166,7 +212,7 @@ class PreparedSweep:
         for _, cells in self.folder.unfinished_populations():
             held += cells
         by_shape: dict[tuple[str, str], list[Cell]] = {}
-        for cell in self.plan.cells:
+        for cell in self._wanted():
             if cell in held or self.folder.is_finished(cell):
                 continue
             arm = self.arms[cell.arm]
@@ -178,6 +224,10 @@ class PreparedSweep:
             for chunk in chunk_ranges(len(todo), self.shapes[key].members_at_once):
                 groups.append(todo[chunk.start : chunk.stop])
         return groups
+
+
+def _no_loss(cell: Cell) -> str:
+    return f"{cell.name} diverged and has no training loss"
 
 
 def _all_arms(plan: Plan, folder: SweepFolder) -> dict[str, Arm]:

@@ -179,13 +179,18 @@ class _Tasks:
     def start(self, populations: list[tuple[Path, list[Cell]]]) -> list[tuple[Path, list[Cell]]]:
         """Start those populations that wait for no network, and return the others.
 
+        Networks that cannot train are left out.
+
         Raises:
             InputError: none can start and none is running, because a network was never planned.
         """
         waiting = []
-        for path, cells in populations:
+        for path, opened in populations:
+            cells = self.sweep.can_train(opened, self.say)
             needed = others_needed(self.sweep, cells)
-            if all(map(self.sweep.folder.is_finished, needed)):
+            if not cells:
+                self.sweep.folder.close_population(path)
+            elif all(map(self.sweep.folder.is_finished, needed)):
                 work = make_work(self.sweep, path, cells, self.mark, self.threads)
                 task = self.work_there.remote(work, self._put(cells), _Said(self._lines, path.name))
                 self.running[task] = path

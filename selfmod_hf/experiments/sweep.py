@@ -81,6 +81,9 @@ def run_sweep(
     sweep = PreparedSweep.make(before.replace(**settings), output_dir)
     engine = run_here if on is None else partial(run_on_ray, on=on)
     run_prepared_sweep(sweep, engine, say)
+    if say is not None and join_processes().is_main_process:
+        for line in sweep.all_left_out():
+            say(line)
     return sweep.folder
 
 
@@ -110,7 +113,7 @@ def run_prepared_sweep(
         record = _record(sweep, command)
         if is_main:
             folder.write_run(record)
-        for path, spent in engine(sweep, _populations(sweep), say):
+        for path, spent in engine(sweep, _populations(sweep, say), say):
             from_main(partial(folder.close_population, path))
             record.sessions[-1].seconds[path.name] = spent
             if is_main:
@@ -183,8 +186,25 @@ def _record(sweep: PreparedSweep, command: Sequence[str]) -> SweepRun:
     )
 
 
-def _populations(sweep: PreparedSweep) -> Iterator[tuple[Path, list[Cell]]]:
-    """Yield interrupted populations first, then new ones of the other cells."""
-    yield from sweep.interrupted_populations()
-    for cells in sweep.populations_to_open():
-        yield sweep.folder.open_population(cells), cells
+def _populations(sweep: PreparedSweep, say: Say) -> Iterator[tuple[Path, list[Cell]]]:
+    """Yield interrupted populations first, then new ones of the other cells.
+
+    Networks that stop at the training loss of another arm come after all others. Those that cannot train are left out.
+    """
+    for waiting in (False, True):
+        interrupted = sweep.interrupted_populations()
+        to_open = sweep.populations_to_open()
+        for path, cells in interrupted:
+            if bool(sweep.waits_for(cells)) != waiting:
+                continue
+            possible = sweep.can_train(cells, say)
+            if possible:
+                yield path, possible
+            else:
+                sweep.folder.close_population(path)
+        for cells in to_open:
+            if bool(sweep.waits_for(cells)) != waiting:
+                continue
+            possible = sweep.can_train(cells, say)
+            if possible:
+                yield sweep.folder.open_population(possible), possible

@@ -27,6 +27,7 @@ KNOWN = {
     "train_loss": "cross-entropy over the training split at the trained weights, nats",
     "num_epochs": "epochs trained",
     "stopped_epoch": "epoch at which a stopping rule ended the training; null where it did not",
+    "modelability_from_other_seed": "of the other network; null where there was none",
     "batch_size": "samples of a training step",
     "learning_rate": "of the optimizer",
     "weights_sha256": "SHA-256 of the network's model.safetensors, which the figures are of",

@@ -128,7 +128,7 @@ def test_measures_are_added_to_a_finished_study_without_training(controls, tmp_p
     rows = folder.rows()
     pd.testing.assert_frame_equal(rows[before.columns], before)
     added = ["modelability_from_other", "dead_units", "largest_weight"]
-    assert set(rows.columns) - set(before.columns) == set(added)
+    assert set(rows.columns) - set(before.columns) == {*added, "modelability_from_other_seed"}
     assert rows["largest_weight"].gt(0).all()
     assert rows["dead_units"].between(0, 1).all()
     run = folder.read_run()
