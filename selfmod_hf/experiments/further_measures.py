@@ -7,6 +7,7 @@ columns to a finished folder, and trains nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from glob import escape
 from typing import Any
 
 from ..files import plain
@@ -113,12 +114,15 @@ def _measure(sweep: PreparedSweep, cells: Sequence[Cell], measures: Sequence[Any
     """
     folder = sweep.folder.cells
     models = []
+    partners = {}
+    if FROM_OTHER in measures:
+        partners = {cell: _partner(sweep, cell) for cell in cells}
     others: list[Any] = []
     for cell in cells:
         models.append(load_model(folder / cell.name, finite=False))
-        partner = _partner(sweep, cell)
         other = None
-        if FROM_OTHER in measures and partner is not None:
+        partner = partners.get(cell)
+        if partner is not None:
             other = load_model(folder / network_name(cell.arm, partner), finite=False)
         others.append(other)
     data = sweep.shape_of(cells[0]).data
@@ -131,7 +135,7 @@ def _measure(sweep: PreparedSweep, cells: Sequence[Cell], measures: Sequence[Any
         if len(named) < len(measures):
             values = dict.fromkeys(own) | found  # functions are not called with a network that has diverged
         if FROM_OTHER in measures:
-            values[PARTNER] = _partner(sweep, cell)
+            values[PARTNER] = partners[cell]
         row = _row(sweep, cell).with_fields(**plain(values))
         sweep.folder.write_row(cell, row)
 
@@ -143,7 +147,7 @@ def _partner(sweep: PreparedSweep, cell: Cell) -> int | None:
     """
     seeds = {cell.seed}
     start = cell.name.removesuffix(str(cell.seed))
-    for path in sweep.folder.cells.glob("*/row.json"):
+    for path in sweep.folder.cells.glob(f"{escape(start)}*/row.json"):
         seed = path.parent.name.removeprefix(start)
         if seed.isdecimal():
             seeds.add(int(seed))
