@@ -6,7 +6,7 @@ import math
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from transformers import PrinterCallback, TrainerCallback
 from ..data import TensorData
 from ..trainer.rlct import estimate_rlct
 from .arms import Cell
+from .plan import run_changes
 from .prepared_sweep import PreparedSweep
 from .setting import Values
 from .sweep_population import make_trainer
@@ -112,6 +113,9 @@ def estimate_work(sweep: PreparedSweep) -> list[Estimate]:
 
 def _seconds_per_network(sweep: PreparedSweep, cells: Sequence[Cell]) -> float:
     """Return the seconds of training and sampling of one network in a population."""
+    # a network whose stop is another one's training loss is probed without that rule
+    arms = {name: replace(arm, changes=run_changes(arm)) for name, arm in sweep.arms.items()}
+    sweep = replace(sweep, arms=arms)
     plan = sweep.plan
     shape = sweep.shape_of(cells[0])
     batch_size = shape.run.training.per_device_train_batch_size
