@@ -180,6 +180,7 @@ TASKS: Mapping[str, TaskSpec] = {
                 "aux_weight": 100.0,
                 "backbone": "embedding_bag",
                 "backbone_kwargs": {"embedding_dim": 64},
+                "hidden_sizes": [128],
                 "target_layers": ["hidden.relu1"],
             },
             source="arXiv 2407.10188",

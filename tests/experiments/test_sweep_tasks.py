@@ -94,18 +94,18 @@ def test_a_sweep_that_follows_rlcts_goes_on_where_it_was_cut(imdb, datasets, tmp
 def test_a_report_of_one_width(imdb, tmp_path, capsys):
     assert main(["report", str(imdb), f"--output_dir={tmp_path}"]) == 0
     assert "2.05" in capsys.readouterr().out  # the paper's weight width of the baseline
-    assert {"figure2.png", "epochs.png", "rlct.png", "weights.png"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"figure2.png", "epochs.png", "arms.png", "weights.png"} <= {path.name for path in tmp_path.iterdir()}
     page = (tmp_path / "report.html").read_text()
     assert '<option value="rlct">' in page.partition('id="measure-choice"')[2].partition("</select>")[0]
 
 
 def test_single_width_panels_are_over_the_weight(imdb):
     from selfmod_hf.experiments.folder import SweepFolder
-    from selfmod_hf.reports.figures import figure_2
+    from selfmod_hf.reports.figures import figure_2, prepare
     from selfmod_hf.reports.sweep_results import read_results
 
     results = read_results(SweepFolder(imdb))
-    axes = figure_2(results.rows, results.arms, results.epochs).axes
+    axes = figure_2(prepare(results)).axes
     assert [axis.get_xlabel() for axis in axes] == ["epoch", "AW", "AW", "AW"]
     for axis in axes[1:]:
         assert [text.get_text() for text in axis.get_xticklabels()] == ["0", "100"]
