@@ -205,7 +205,7 @@ def test_each_member_of_a_population_equals_the_same_seed_alone(tmp_path, member
     seen = Watch(population.stacked.backbone.weight)
     run = trainer(tmp_path, population)
     run.train()
-    assert seen.layouts == {len(members) == 3}  # torch cannot cut a sparse gradient into blocks of members
+    assert seen.layouts == {True}  # members of other targets are in the same computation
     metrics = run.evaluate()
     for k, member in enumerate(members):
         set_seed(member.seed)
