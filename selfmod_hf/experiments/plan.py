@@ -72,14 +72,6 @@ class Plan:
             self._runs[arm.name] = self.base.replace(**run_changes(arm))
         return self._runs[arm.name]
 
-    def batch_size(self, arm: Arm) -> int:
-        """Return the samples of an optimizer step of one network, over all processes."""
-        return self.run_of(arm).training.per_device_train_batch_size
-
-    def num_epochs(self, arm: Arm) -> int:
-        """Return the planned epochs of an arm."""
-        return int(self.run_of(arm).training.num_train_epochs)
-
     def shape_of(self, arm: Arm) -> str:
         """Return the changes that a population of this arm shares. Arms of equal shape can train as one population."""
         shared = {name: value for name, value in run_changes(arm).items() if name not in MEMBER_FIELDS}

@@ -66,11 +66,6 @@ class Finished:
     spent: PopulationSeconds
 
 
-def others_needed(sweep: PreparedSweep, cells: Sequence[Cell]) -> list[Cell]:
-    """Return the networks that have to be finished before these, because these stop at their training losses."""
-    return sweep.waits_for(cells)
-
-
 def make_work(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], mark: Path, threads: int) -> Work:
     """Return the work of a population.
 
@@ -85,7 +80,7 @@ def make_work(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], mark: Pat
     no_data: Any = None
     shape = replace(sweep.shapes[key], data=no_data)
     curves = {}
-    for cell in others_needed(sweep, cells):
+    for cell in sweep.waits_for(cells):
         curves[f"{cell.name}/{CURVE}"] = (sweep.folder.cells / cell.name / CURVE).read_bytes()
     light = replace(sweep, shapes={key: shape}, functions=())
     return Work(light, cells, threads, path.absolute(), mark.absolute(), curves, own_version())

@@ -17,7 +17,7 @@ from uuid import uuid4
 from ..errors import InputError
 from ..json_records import PopulationSeconds
 from .arms import Cell
-from .population_apart import Finished, keep, make_work, others_needed, run_work
+from .population_apart import Finished, keep, make_work, run_work
 from .prepared_sweep import PreparedSweep
 from .processes_together import join_processes
 from .setting import Say
@@ -187,7 +187,7 @@ class _Tasks:
         waiting = []
         for path, opened in populations:
             cells = self.sweep.can_train(opened, self.say)
-            needed = others_needed(self.sweep, cells)
+            needed = self.sweep.waits_for(cells)
             if not cells:
                 self.sweep.folder.close_population(path)
             elif all(map(self.sweep.folder.is_finished, needed)):
@@ -197,7 +197,7 @@ class _Tasks:
             else:
                 waiting.append((path, cells))
         if waiting and not self.running:
-            missing = others_needed(self.sweep, waiting[0][1])[0]
+            missing = self.sweep.waits_for(waiting[0][1])[0]
             raise InputError("stop_at_train_loss", missing.arm, f"its network {missing.name} is not finished")
         return waiting
 
