@@ -16,6 +16,7 @@ from .weight_width import WeightWidth, weight_width
 
 # public name -> its module, imported on first use, so that weight_width alone loads no sampler
 _EXPORTS: dict[str, str] = {
+    "Biases": ".biases",
     "LLCCalibration": ".calibration",
     "LLCResult": ".result",
     "PRESETS": ".presets",

@@ -72,6 +72,21 @@ def standard_error(draws: Draws) -> float:
     return math.sqrt(variance / size)
 
 
+def degrees_of_freedom(ess: float, num_chains: int) -> float:
+    """Return the degrees of freedom of a standard error from `ess` independent draws in `num_chains` split chains.
+
+    A tenth of the draws is a cautious value, because their number is itself an estimate.
+
+    Example:
+        >>> degrees_of_freedom(ess=400.0, num_chains=4)
+        40.0
+    """
+    least = 2 * num_chains - 1
+    if math.isnan(ess):
+        return least
+    return max(least, ess / 10)
+
+
 def _enough(draws: Draws) -> bool:
     """Return whether there are four finite draws or more."""
     if draws.shape[1] < 4:

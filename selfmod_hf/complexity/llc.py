@@ -25,7 +25,8 @@ from .modes import ordinary_tensors
 from .pieces import Group, Run, counter, cut, map_on_threads
 from .prepare import check_finite, make_problem
 from .problem import Problem, capacity
-from .result import LLCResult, SamplerSettings, summarize
+from .result import LLCResult, summarize
+from .sampler_settings import SamplerSettings
 from .samplers import SAMPLERS
 from .settings import LLCOptions, LLCSettings, shows_settings
 from .status import diverged_chains, judge

@@ -8,141 +8,36 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BeforeValidator, GetPydanticSchema, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
+from scipy.special import stdtrit
 
 from ..errors import InputError
 from ..files import plain, read_json, write_files
 from ..json_records import problem_of
-from ..stacking import ParameterLayout
-from .diagnostics import effective_sample_size, split_rhat, standard_error
+from .biases import Biases
+from .diagnostics import degrees_of_freedom, effective_sample_size, split_rhat, standard_error
+from .json_numbers import MaybeNaN, Numbers
 from .plots import PathLike, plot_traces
-from .settings import DTYPES, LLCSettings
+from .sampler_settings import SamplerSettings
 
-STATUSES = OK, NOT_AT_MINIMUM, NOT_CONVERGED, DIVERGED = "ok", "not_at_minimum", "not_converged", "diverged"
+STATUSES = OK, NOT_AT_MINIMUM, NOT_CONVERGED, DIVERGED, BIASED, NOT_IDENTIFIED = (
+    "ok",
+    "not_at_minimum",
+    "not_converged",
+    "diverged",
+    "biased",
+    "not_identified",
+)
 
 TRACES = ("loss_trace", "baseline_trace")
 TRACES_SUFFIX = ".safetensors"
-
-
-def _nan_of_null(value: Any) -> Any:
-    """Return NaN in place of JSON's null."""
-    return math.nan if value is None else value
-
-
-def _array(values: list[float]) -> NDArray[np.float64]:
-    """Return a list of numbers as an array."""
-    return np.array(values, dtype=np.float64)
-
-
-# how rlct.json is read: its null is NaN, and its lists of numbers are arrays
-MaybeNaN = Annotated[float, BeforeValidator(_nan_of_null)]
-_Numbers = Annotated[list[MaybeNaN], AfterValidator(_array)]
-Numbers = Annotated[NDArray[np.float64], GetPydanticSchema(lambda _, schema_of: schema_of(_Numbers))]
-
-
-@dataclass(frozen=True)
-class SamplerSettings:
-    """Hold all settings behind the numbers of a run. The network and the data are not among them.
-
-    `data` describes the inputs for people: id, configuration, split. None: not given.
-    """
-
-    sampler: str
-    step_size: float
-    localization: float
-    nbeta_rule: str
-    num_chains: int
-    num_draws: int
-    num_burnin_steps: int
-    batch_size: int
-    num_samples: int
-    seed: int
-    member: int = 0
-    preset: str | None = None
-    options: Mapping[str, float] = field(default_factory=dict)
-    parameters: tuple[str, ...] | None = None
-    num_parameters: int = 0
-    paired: bool = True
-    compute_dtype: str = "float32"
-    data: str | None = None  # files from before it was kept have none
-
-    @classmethod
-    def of(
-        cls,
-        settings: LLCSettings,
-        *,
-        num_samples: int,
-        layout: ParameterLayout,
-        dtype: torch.dtype,
-        **used: Any,
-    ) -> SamplerSettings:
-        """Return the record of an estimate's settings, with the values really used.
-
-        Args:
-            settings: of the estimate.
-            num_samples: n.
-            layout: of the sampled parameters.
-            dtype: type of the computation of losses.
-            used: fields of the record with other values than in the settings.
-        """
-        record: dict[str, Any] = {
-            **used,
-            "nbeta_rule": "given",
-            "num_burnin_steps": settings.burnin,
-            "batch_size": min(settings.batch_size, num_samples),
-            "num_samples": num_samples,
-            "options": settings.options,
-            "parameters": None,
-            "num_parameters": layout.size,
-            "compute_dtype": str(dtype).removeprefix("torch."),
-        }
-        if isinstance(settings.nbeta, str):
-            record["nbeta_rule"] = settings.nbeta
-        if settings.parameters is not None:
-            record["parameters"] = layout.names
-        for entry in dataclasses.fields(cls):
-            if entry.name not in record:
-                record[entry.name] = getattr(settings, entry.name)
-        return cls(**record)
-
-    def keywords(self, nbeta: float) -> dict[str, Any]:
-        """Return keyword arguments of `estimate_llc_many` for a repetition of the estimate.
-
-        Args:
-            nbeta: of the estimate, whatever rule it came from.
-        """
-        preset = "as published"
-        if self.preset:
-            preset += f" ({self.preset})"
-        keywords: dict[str, Any] = {
-            "members": [self.member],
-            "nbeta": nbeta,
-            "sampler_options": dict(self.options or {}),
-            "dtype": DTYPES.get(self.compute_dtype),
-            "preset": preset,
-        }
-        for setting in dataclasses.fields(LLCSettings):
-            name = setting.name
-            if name not in keywords and name != "data" and hasattr(self, name):
-                keywords[name] = getattr(self, name)
-        return keywords
-
-    @property
-    def parameter_names(self) -> str:
-        """Return the sampled parameters, if they are a part of the network. Of many only the first three are named."""
-        names = self.parameters or ()
-        text = ", ".join(names[:3])
-        more = len(names) - 3
-        if more > 0:
-            text += f" and {more} more"
-        return text
+_OPTIONAL = ("biases", "systematic_error")  # fields that version 0.1.0 does not know
 
 
 @dataclass(frozen=True)
@@ -161,7 +56,7 @@ class LLCResult:
         rhat: split R-hat of the kept draws.
         ess: effective sample size of the kept draws, all chains together.
         acceptance_rate: mean Metropolis (MALA) acceptance probability. None if the sampler has none.
-        status: "ok", "not_at_minimum", "not_converged" or "diverged", by the rules in `status.py`.
+        status: one of `STATUSES`, by the rules in `status.py`. "not_identified" is a calibration's alone.
         status_reason: one line.
         diverged_chains: the chains outside of the region.
         distance_per_chain: (C,), |w - w*| at the last draw.
@@ -169,6 +64,8 @@ class LLCResult:
             version 0.1.0.
         recorded: whether sampling steps ran as a recorded list of operations, because it is faster than the module
             itself. None in files of version 0.1.0.
+        biases: foretold, see `Biases`. None for the paper's presets, and in files of before they were.
+        systematic_error: sum of the absolute biases that are left in `llc`. It widens the interval. None: not known.
 
     Example:
         >>> from selfmod_hf.complexity import estimate_llc
@@ -194,6 +91,20 @@ class LLCResult:
     distance_per_chain: Numbers = field(default_factory=lambda: np.empty(0), repr=False)
     weights_sha256: str | None = None
     recorded: bool | None = None
+    biases: Biases | None = None
+    systematic_error: float | None = None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Return the 95 % interval of the learning coefficient, (low, high). NaN if a chain diverged.
+
+        It is `llc` ± (t standard errors + systematic error). t is Student's quantile, because few draws do not know
+        their own error well.
+        """
+        degrees = degrees_of_freedom(self.ess, self.settings.num_chains)
+        quantile = float(stdtrit(degrees, 0.975))
+        half = quantile * self.standard_error + (self.systematic_error or 0.0)
+        return self.llc - half, self.llc + half
 
     @property
     def sampler(self) -> str:
@@ -229,6 +140,11 @@ class LLCResult:
             if entry.name not in TRACES:
                 values[entry.name] = getattr(self, entry.name)
         values["settings"] = dataclasses.asdict(self.settings)
+        for name in _OPTIONAL:
+            if values[name] is None:  # version 0.1.0 reads the file then
+                del values[name]
+        if self.biases is not None:
+            values["biases"] = dataclasses.asdict(self.biases)
         return plain(values)
 
     def save(self, path: PathLike) -> Path:

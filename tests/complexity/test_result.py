@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import save_file
 from torch import nn
 
-from selfmod_hf.complexity import LLCResult, calibrate_llc, estimate_llc, llc_preset, weight_width
+from selfmod_hf.complexity import Biases, LLCResult, calibrate_llc, estimate_llc, llc_preset, weight_width
 from selfmod_hf.complexity.weight_width import weight_width_of
 
 from .scenarios import DUMMY, Quadratic, given_loss
@@ -35,6 +35,29 @@ def test_save_and_load(tmp_path, step_size):
     assert again.settings == result.settings
     np.testing.assert_array_equal(again.loss_trace, result.loss_trace)
     assert (again.status == "diverged") == (step_size > 1)
+
+
+def test_biases_are_saved_and_loaded(tmp_path):
+    """A bias that was not measured is null in the file. A result without any has no such field, as in version 0.1.0."""
+    plain = _result()
+    assert not {"biases", "systematic_error"} & set(json.loads(plain.save(tmp_path / "plain.json").read_text()))
+    names = [entry.name for entry in dataclasses.fields(Biases)]
+    biases = Biases(**dict.fromkeys(names, 1.0))
+    biases = dataclasses.replace(biases, shuffling=math.nan)
+    result = dataclasses.replace(plain, biases=biases, systematic_error=0.5)
+    path = result.save(tmp_path / "rlct.json")
+    assert json.loads(path.read_text())["biases"]["shuffling"] is None
+    again = LLCResult.load(path)
+    assert again.systematic_error == 0.5
+    np.testing.assert_equal(dataclasses.asdict(again.biases), dataclasses.asdict(biases))
+
+
+def test_the_interval_is_of_students_quantile_and_the_systematic_error():
+    """Four chains of 300 independent draws: 30 degrees of freedom. Of 50 draws: 7, two for each chain but one."""
+    result = dataclasses.replace(_result(), llc=10.0, standard_error=1.0, ess=300.0)
+    assert result.interval == pytest.approx((10 - 2.0423, 10 + 2.0423), abs=1e-3)
+    few = dataclasses.replace(result, ess=50.0, systematic_error=0.5)
+    assert few.interval == pytest.approx((10 - 2.8646, 10 + 2.8646), abs=1e-3)
 
 
 def test_json_is_strict(tmp_path):

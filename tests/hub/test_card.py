@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 
 from selfmod_hf import SelfModelingConfig
 from selfmod_hf.complexity import LLCResult
-from selfmod_hf.complexity.result import SamplerSettings
+from selfmod_hf.complexity.sampler_settings import SamplerSettings
 from selfmod_hf.hub.card import CardFacts, model_card
 
 EXPECTED = Path(__file__).parent / "expected_card.md"

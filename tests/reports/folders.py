@@ -14,7 +14,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from selfmod_hf.complexity import LLCResult
-from selfmod_hf.complexity.result import SamplerSettings
+from selfmod_hf.complexity.sampler_settings import SamplerSettings
 from selfmod_hf.experiments.arms import Arm, make_arms, network_name
 from selfmod_hf.weights import weights_sha256
 
