@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,6 +68,7 @@ def run_piece(run: Run, piece: Piece, step: Step) -> Traces:
         baseline=_array(baseline.permute(1, 2, 0)),
         distances=_array(moved.norm(dim=2)),
         acceptance=_array(mean_acceptance.view(G, C)),
+        correction=np.zeros((G, C, T)),
     )
 
 

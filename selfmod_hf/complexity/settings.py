@@ -47,6 +47,9 @@ class CalibrationOptions(TypedDict, total=False):
     micro_batch_size: int | None
     sampler_options: Mapping[str, float] | None
     paired: bool
+    control_variate: bool | None
+    minimize: bool
+    target_standard_error: float | None
     vectorize: bool
     preset: str | None
     data: str | None
@@ -90,6 +93,13 @@ class LLCSettings:
         micro_batch_size: accumulate gradients over pieces of this many samples. None: as the budget asks.
         sampler_options: the sampler's own settings, such as `{"momentum": 0.9}`.
         paired: compare every draw with w* on the same minibatch, else with the complete training set.
+        control_variate: subtract the noise of each minibatch at w* from its gradient and its loss, because it is known
+            exactly. The sampled distribution and the estimate then have little minibatch noise. It requires `paired`.
+            None: where it lowers the noise of the gradients, and never for a preset of the paper.
+        minimize: first bring w* to the local minimum of nβ L + (γ/2) ||w - w*||² with L-BFGS on all data. The estimate
+            is that of the minimum. The result says how far it is and how much lower its loss is.
+        target_standard_error: continue the chains until the standard error of the estimate is at most this, for at
+            most 8 times `num_draws`. None: `num_draws` exactly.
         vectorize: False runs chains in a loop. So do modules without a `torch.vmap` rule, after a warning.
         preset: a name to be kept in the result's settings, see `llc_preset`.
         data: a description of the inputs for people, kept likewise: id, configuration, split ("ylecun/mnist, train").
@@ -121,6 +131,9 @@ class LLCSettings:
     micro_batch_size: int | None = None
     sampler_options: Mapping[str, float] | None = None
     paired: bool = True
+    control_variate: bool | None = None
+    minimize: bool = False
+    target_standard_error: float | None = None
     vectorize: bool = True
     preset: str | None = None
     data: str | None = None
@@ -135,6 +148,7 @@ class LLCSettings:
         known = self.dtype is None or self.dtype in DTYPES.values()
         self._require("dtype", known, "None, float32, float64 or bfloat16")
         self._require("paired", isinstance(self.paired, bool), "True or False")
+        self._check_additions()
         self._require("vectorize", isinstance(self.vectorize, bool), "True or False")
         self._require("preset", isinstance(self.preset, (str, NoneType)), "None or a text")
         self._require("data", isinstance(self.data, (str, NoneType)), "None or a text")
@@ -165,6 +179,19 @@ class LLCSettings:
         micro = self.micro_batch_size
         usable = micro is None or is_integer(micro, 1)
         self._require("micro_batch_size", usable, "None or at least 1")
+
+    def _check_additions(self) -> None:
+        """Raise a ValueError for an invalid control variate, minimization or target."""
+        self._require("control_variate", self.control_variate in (None, True, False), "None, True or False")
+        unpaired = "None or False with paired=False, because it compares w with w* on the same minibatch"
+        self._require("control_variate", self.paired or not self.control_variate, unpaired)
+        self._require("minimize", isinstance(self.minimize, bool), "True or False")
+        target = self.target_standard_error
+        usable = target is None or positive(target)
+        self._require("target_standard_error", usable, "None or a positive number")
+        self._require("control_variate", not self.control_variate, "None or False: True is not built yet")
+        self._require("minimize", not self.minimize, "False: True is not built yet")
+        self._require("target_standard_error", target is None, "None: a target is not built yet")
 
     def _check_sampler_options(self) -> None:
         """Raise a ValueError for an unknown option of the sampler, or a value out of its range."""

@@ -20,6 +20,7 @@ class Traces:
         baseline: (G, C, T), mean loss of w* on the same minibatch.
         distances: (G, C), |w - w*| at the last draw.
         acceptance: (G, C), mean Metropolis acceptance probability, NaN if the sampler has none.
+        correction: (G, C, T), added to the loss of draw t by the control variate. Zeros without it.
         recorded: whether every step from the third on was the (faster) replay of a recorded step.
     """
 
@@ -27,6 +28,7 @@ class Traces:
     baseline: Array
     distances: Array
     acceptance: Array
+    correction: Array
     recorded: bool = True
 
     @classmethod
@@ -39,6 +41,7 @@ class Traces:
             baseline=each_draw.copy(),
             distances=each_chain,
             acceptance=each_chain.copy(),
+            correction=each_draw.copy(),
         )
 
     def write(self, other: Traces, groups: range, chains: Sequence[int]) -> None:
@@ -48,4 +51,5 @@ class Traces:
         self.baseline[rows] = other.baseline
         self.distances[rows] = other.distances
         self.acceptance[rows] = other.acceptance
+        self.correction[rows] = other.correction
         self.recorded = self.recorded and other.recorded

@@ -41,6 +41,14 @@ class RLCTSettings:
     num_burnin_steps: int | None = setting("Draws left out at the beginning of each chain; default: half of them.")
     batch_size: int | None = setting("Samples of each minibatch.")
     parameters: list[str] | None = setting("Sample these parameters only (names or patterns): the LLC of a part.")
+    control_variate: bool | None = setting(
+        "Subtract the minibatch noise at the trained weights from gradients and losses; default: where it helps, and "
+        "never for the presets of the paper."
+    )
+    minimize: bool | None = setting("Move the weights to the local minimum of the sampled potential first.")
+    target_standard_error: float | None = setting(
+        "Sample on until the standard error is at most this, for at most 8 times `num_draws`."
+    )
     seed: int | None = setting("Of all random numbers; default: 0, with published settings the next one to theirs.")
     device: str | None = setting("Where to compute; default: a GPU if there is one.")
     dtype: str | None = setting(
