@@ -6,12 +6,13 @@ The functions of arrays are pure. `measure_network` runs a network over its data
 from .hidden import dead_units, effective_rank, mean_square
 from .last_layer import prunable_share, unit_free_width
 from .measure_network import FROM_OTHER, MEASURES, divide_measures, measure_network, measure_networks
-from .modelability import modelabilities, modelability
+from .modelability import UnitScores, modelability, unit_scores
 from .predictions import calibration_error
 
 __all__ = [
     "FROM_OTHER",
     "MEASURES",
+    "UnitScores",
     "calibration_error",
     "dead_units",
     "divide_measures",
@@ -19,8 +20,8 @@ __all__ = [
     "mean_square",
     "measure_network",
     "measure_networks",
-    "modelabilities",
     "modelability",
     "prunable_share",
     "unit_free_width",
+    "unit_scores",
 ]

@@ -14,7 +14,7 @@ from ..json_records import NetworkRow
 from ..models import SelfModelingPreTrainedModel
 from .hidden import dead_units, effective_rank, mean_square
 from .last_layer import prunable_share, unit_free_width
-from .modelability import modelabilities, modelability
+from .modelability import UnitScores, modelability, unit_scores
 from .observed import Observed, as_matrix, has_finite_weights, observe
 from .own_measures import OwnMeasure, own_measures
 from .predictions import accuracy, calibration_error
@@ -28,7 +28,10 @@ MEASURES = (
     "calibration_error",
     "accuracy_under_noise",
     "modelability",
+    "modelability_of_variance",
 )
+# how the units of a network are weighed
+MODELABILITIES = {"modelability": UnitScores.of_units, "modelability_of_variance": UnitScores.of_variance}
 FROM_OTHER = "modelability_from_other"  # needs a second network
 
 NOISE = 1.0  # of `accuracy_under_noise`, in standard deviations of the test split's inputs
@@ -172,27 +175,28 @@ def _measure_group(networks: Sequence[_Network], names: Sequence[str], data: Tas
         if network.other is not None:
             found[FROM_OTHER] = None
         for name in found:
-            if network.is_finite and name != "modelability":
+            if network.is_finite and name not in MODELABILITIES:
                 found[name] = _finite(getattr(network, name)())
         results.append(found)
-    if "modelability" in names:
+    if any(name in MODELABILITIES for name in names):
         _add_modelability(networks, results, data)
     return results
 
 
 def _add_modelability(networks: Sequence[_Network], results: Sequence[Values], data: TaskData[Any]) -> None:
-    """Add the modelability of each network to its results."""
+    """Add the wanted modelabilities of each network to its results."""
     readable = [k for k, network in enumerate(networks) if network.is_finite and network.fitted.is_finite]
     if not readable:
         return
-    scores = modelabilities(
+    found = unit_scores(
         as_matrix(data.train, spread(len(data.train), FITTED)),
         [networks[k].fitted.features for k in readable],
         as_matrix(data.test, range(len(data.test))),
         [networks[k].test.features for k in readable],
     )
-    for k, score in zip(readable, scores, strict=True):
-        results[k]["modelability"] = _finite(score)
+    for k, scores in zip(readable, found, strict=True):
+        for name in results[k].keys() & MODELABILITIES.keys():
+            results[k][name] = _finite(MODELABILITIES[name](scores))
 
 
 def _finite(value: float | None) -> float | None:

@@ -46,7 +46,8 @@ FURTHER = {
     "calibration_error": "expected calibration error of the test split, 15 bins",
     "accuracy_under_noise": "accuracy with normal noise on each pixel, of one standard deviation of the pixels",
     "modelability": "held-out R² of a ridge regression from the input to the features, mean over the units",
-    "modelability_from_other": "the same from the features of a network of another seed",
+    "modelability_of_variance": "the same, each unit weighed by its variance",
+    "modelability_from_other": "modelability from the features of a network of another seed, not from the input",
 }
 OWN = "a measure of the study's author"
 

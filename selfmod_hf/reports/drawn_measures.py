@@ -41,6 +41,7 @@ _KNOWN = {
     "calibration_error": DrawnMeasure("calibration error", 0, 1),
     "accuracy_under_noise": DrawnMeasure("accuracy under noise", 0, 1),
     "modelability": DrawnMeasure("modelability, R²", high=1),
+    "modelability_of_variance": DrawnMeasure("modelability of the variance, R²", high=1),
     "modelability_from_other": DrawnMeasure("modelability from another network, R²", high=1),
 }
 

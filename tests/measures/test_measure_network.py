@@ -28,10 +28,10 @@ from selfmod_hf.measures import (
     mean_square,
     measure_network,
     measure_networks,
-    modelabilities,
     modelability,
     prunable_share,
     unit_free_width,
+    unit_scores,
 )
 
 
@@ -101,6 +101,25 @@ def test_linear_features_are_read_from_the_input(digits):
     found = measure_network(linear, digits, ["modelability", "dead_units"])
     assert found["modelability"] == pytest.approx(1.0, abs=1e-4)
     assert found["dead_units"] == 0
+
+
+def test_an_unpredictable_unit_counts_by_its_variance(digits):
+    """One of two units is linear in the input, and the other one is a fold of it."""
+    model = mlp(size=2)
+
+    def measured(size):
+        with torch.no_grad():
+            model.hidden.linear1.bias[:] = torch.tensor([100.0, 0.0])
+            model.hidden.linear1.weight[1] = size * model.hidden.linear1.weight[1].sign()
+        found = measure_network(model, digits, ["modelability", "modelability_of_variance"])
+        return found["modelability"], found["modelability_of_variance"]
+
+    small_mean, small_variance = measured(0.01)
+    large_mean, large_variance = measured(10.0)
+    assert small_mean == pytest.approx(large_mean, rel=1e-3)
+    assert small_mean < 0.99
+    assert small_variance > 0.999
+    assert large_variance == pytest.approx(2 * large_mean - 1, abs=1e-3)  # the R² of the large unit alone
 
 
 def test_texts_have_no_noise_and_are_read_by_their_tokens():
@@ -317,7 +336,8 @@ def test_modelability_does_not_depend_on_company(seed):
     for units in (1, 3):
         weights = generator.normal(size=(4, units))
         networks.append([np.maximum(rows @ weights, 0) for rows in (inputs, held_out)])
-    together = modelabilities(inputs, [fitted for fitted, _ in networks], held_out, [read for _, read in networks])
+    scores = unit_scores(inputs, [fitted for fitted, _ in networks], held_out, [read for _, read in networks])
+    together = [found.of_units() for found in scores]
     alone = [modelability(inputs, fitted, held_out, read) for fitted, read in networks]
     assert together == pytest.approx(alone, rel=1e-9)
 
