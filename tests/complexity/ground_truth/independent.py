@@ -1,0 +1,51 @@
+"""Checks of a model's λ that use none of the package's samplers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, hessian
+
+from selfmod_hf.complexity.ground_truth import GroundTruth
+
+
+def loss_of_vector(truth: GroundTruth) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """Return the mean loss on all data as a function of one vector, in float64, and w*."""
+    model = copy.deepcopy(truth.model).double()
+    inputs = truth.inputs.double()
+    targets = truth.targets.double() if truth.targets.is_floating_point() else truth.targets
+    names = [name for name, _ in model.named_parameters()]
+    shapes = [value.shape for value in model.parameters()]
+    sizes = [value.numel() for value in model.parameters()]
+    start = torch.cat([value.detach().flatten() for value in model.parameters()])
+
+    def loss(vector: Tensor) -> Tensor:
+        pieces = vector.split(sizes)
+        values = {name: piece.view(shape) for name, piece, shape in zip(names, pieces, shapes, strict=True)}
+        return truth.loss_fn(functional_call(model, values, (inputs,)), targets).mean()
+
+    return loss, start
+
+
+def gradient_at_minimum(truth: GroundTruth) -> float:
+    """Return the largest entry of the gradient at w*."""
+    loss, start = loss_of_vector(truth)
+    start.requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(start), start, allow_unused=True)
+    return float(gradient.abs().max())
+
+
+def curvatures(truth: GroundTruth) -> Tensor:
+    """Return the eigenvalues of the Hessian of the mean loss at w*, falling."""
+    loss, start = loss_of_vector(truth)
+    return torch.linalg.eigvalsh(hessian(loss)(start)).flip(0)
+
+
+def curvature_rank(truth: GroundTruth, relative: float = 1e-6) -> int:
+    """Return the number of directions in which the loss is curved at w*."""
+    values = curvatures(truth)
+    assert values.min() > -relative * values.max()
+    return int((values > relative * values.max()).sum())
