@@ -27,7 +27,8 @@ from .findings import (
     remains_text,
     remains_verdict,
 )
-from .speakers import KEPT, Evidence, Speaker, choose_speakers
+from .speakers import KEPT, Evidence, Findings, Speaker, choose_speakers
+from .statistics import count_not_ok, has_usable_rlct
 
 KEPT_TEXT = f"{100 * KEPT:.0f} %"
 MOST = 3  # arms that speak by name
@@ -223,31 +224,43 @@ def _remaining_in_panels(evidence: Evidence, speakers: Sequence[Speaker]) -> str
 
 
 def _closing(evidence: Evidence, shown: Sequence[Speaker], more: int) -> list[str]:
-    """Return sentences about what the answer leaves out."""
+    """Return sentences about what the answer leaves out, and about the RLCTs that are not ok."""
     rows = evidence.rows
-    bad = int((rows["rlct_status"] != "ok").sum())
+    is_usable = has_usable_rlct(rows)
+    no_complexity = int((~is_usable).sum())
     at_chance = int(rows["at_chance"].sum()) if "at_chance" in rows else 0
+    doubtful = count_not_ok(rows[is_usable])
     left_out = []
-    if bad:
-        left_out.append(f"{bad} of {len(rows)} RLCTs that are not ok")
+    if no_complexity:
+        left_out.append(f"{no_complexity} of {len(rows)} RLCTs that are not at a minimum or diverged")
     if at_chance:
         left_out.append(f"{at_chance} of {len(rows)} networks at chance level")
     sentences = []
     if left_out:
         sentences.append(f"Left out: {listed(left_out)}.")
-        sentences += _without_selection(evidence, shown)
+        sentences += _with_others(evidence, evidence.every_rlct, "With every RLCT counted", shown)
+    if doubtful:
+        sentences.append(f"Counted, but not ok: {doubtful} of {len(rows)} RLCTs.")
+        sentences += _with_others(evidence, evidence.ok_rlct, "With only the RLCTs that are ok", shown)
     if more:
         sentences.append(f"And {more} more {'arm' if more == 1 else 'arms'} below.")
     return sentences
 
 
-def _without_selection(evidence: Evidence, shown: Sequence[Speaker]) -> list[str]:
-    """Return a sentence if the verdict about an RLCT is another one when every RLCT counts."""
+def _with_others(evidence: Evidence, others: Findings, condition: str, shown: Sequence[Speaker]) -> list[str]:
+    """Return a sentence if the verdict about an RLCT is another one over another set of networks.
+
+    Args:
+        evidence: of the study.
+        others: statements about that set.
+        condition: the words that name it.
+        shown: the arms that speak.
+    """
     told, unclear = [], []
     for speaker in shown:
         name = speaker.arm.name
         own = evidence.findings[name].get("rlct")
-        other = evidence.every_rlct.get(name, {}).get("rlct")
+        other = others.get(name, {}).get("rlct")
         if own is None or other is None or own.verdict == other.verdict:
             continue
         if other.verdict == UNCLEAR:
@@ -258,4 +271,4 @@ def _without_selection(evidence: Evidence, shown: Sequence[Speaker]) -> list[str
         told.append(f"the RLCT is not told apart from the baseline's in {listed(unclear)}")
     if not told or len(shown) > MOST:
         return []
-    return [f"With every RLCT counted, {'; '.join(told)}."]
+    return [f"{condition}, {'; '.join(told)}."]

@@ -33,7 +33,7 @@ HEADS = {
     "image": ("image-classification", "ImageClassification"),
     "text": ("text-classification", "SequenceClassification"),
 }
-CARD_TABLES = ("arms", "measures", "not_ok", "at_chance", "equal_loss", "published", "targets")
+CARD_TABLES = ("arms", "arms_ok", "measures", "not_ok", "at_chance", "equal_loss", "published", "targets")
 MOST_NAMES = 8  # arms named in the first paragraph
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
+from ..complexity.result import STATUSES
 from ..experiments.run_settings import GROUPS
 
 KNOWN = {
@@ -18,7 +19,7 @@ KNOWN = {
     "weight_width": "standard deviation of the last classification layer's weights",
     "rlct": "local learning coefficient of the pruned network; null where a chain diverged",
     "rlct_standard_error": "its Monte Carlo standard error",
-    "rlct_status": "ok, not_at_minimum, not_converged or diverged",
+    "rlct_status": f"one of {', '.join(STATUSES)}",
     "rlct_status_reason": "why, in one line",
     "nbeta": "inverse temperature times number of samples used for the RLCT",
     "rlct_preset": "name of the sampler's settings",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ..complexity.result import OK
 from .arm_columns import (
     ArmColumns,
     axis_name,
@@ -20,7 +21,11 @@ from .arm_columns import (
 from .equal_loss import STOPPED, UNKNOWN
 from .findings import ALPHA, listed
 from .published import published_values
+from .statistics import count_not_ok
 from .table import Table
+
+if TYPE_CHECKING:
+    from .sweep_results import SweepResults
 
 LEFT_OUT_SHOWN = 6  # arms in a caption
 
@@ -56,47 +61,51 @@ def _test_cells(test: Any) -> list[str]:
     ]
 
 
-def every_rlct_table(tests: pd.DataFrame, every_rlct: pd.DataFrame, arms: pd.DataFrame, columns: ArmColumns) -> Table:
-    """Return one line per arm: its RLCT against the baseline's, over the usable ones and over all estimates.
+def every_rlct_table(results: SweepResults, columns: ArmColumns) -> Table:
+    """Return one line per arm: its RLCT against the baseline's, over three sets of networks.
 
-    The table is empty if all estimates are usable.
+    The table is empty if all RLCTs are "ok".
 
     Args:
-        tests: from `compare_with_baseline`.
-        every_rlct: the same of all networks with an RLCT.
-        arms: from `summarize_arms`.
+        results: of the study.
         columns: of the arms.
     """
-    left_out = _left_out_of_rlct(arms)
     lines = []
-    if left_out:
-        usable = tests[tests["measure"] == "rlct"].set_index("arm")
-        for test in every_rlct.itertuples():
-            if test.arm not in usable.index:
-                continue
-            own = usable.loc[test.arm]
-            line = [*columns.cells[test.arm], left_out.get(test.arm, "0")]
-            for entry in (own, test):
-                difference = measure_text("rlct", entry.difference, "+")
-                line += [difference, f"{entry.pairs}", number_text(entry.p_holm, ".2g")]
+    counts: dict[str, str] = {}
+    if count_not_ok(results.rows):
+        counts = _ok_counts(results.rows)
+        tests = [_rlct_tests(table) for table in (results.tests, results.ok_rlct, results.every_rlct)]
+        for name in tests[0]:
+            line = [*columns.cells[name], counts[name]]
+            for of_set in tests:
+                line += _rlct_cells(of_set[name])
             lines.append(line)
-    shown = [f"{count} at {name}" for name, count in list(left_out.items())[:LEFT_OUT_SHOWN]]
-    if len(left_out) > LEFT_OUT_SHOWN:
-        shown.append(f"some at {len(left_out) - LEFT_OUT_SHOWN} more arms")
     caption = (
-        "RLCT against the baseline's: over the RLCTs that are ok, and over all networks with an RLCT. Left out of the "
-        f"first: {', '.join(shown)}. This selection is not random, because the status depends on the training"
+        "RLCT against the baseline's: over the networks that count, over those whose RLCT is ok, and over all with an "
+        "RLCT. Which RLCTs are ok can depend on their values"
     )
-    header = [*columns.header, "left out", "ok", "pairs", "p (Holm)", "all", "pairs", "p (Holm)"]
+    header = [*columns.header, "ok"]
+    for title in ("that count", "ok", "all"):
+        header += [title, "pairs", "p (Holm)"]
     return Table(caption, header, lines)
 
 
-def _left_out_of_rlct(arms: pd.DataFrame) -> dict[str, str]:
-    """Return how many RLCTs are left out of each arm with any ("2 of 10")."""
+def _rlct_tests(tests: pd.DataFrame) -> dict[str, Any]:
+    """Return the comparisons of RLCTs by arm."""
+    return {test.arm: test for test in tests.itertuples() if test.measure == "rlct"}
+
+
+def _rlct_cells(test: Any) -> list[str]:
+    difference = measure_text("rlct", test.difference, "+")
+    return [difference, f"{test.pairs}", number_text(test.p_holm, ".2g")]
+
+
+def _ok_counts(rows: pd.DataFrame) -> dict[str, str]:
+    """Return how many RLCTs of each arm are ok ("8 of 10")."""
+    is_ok = rows["rlct_status"] == OK
     found = {}
-    for entry in arms[arms["measure"] == "rlct"].itertuples():
-        if entry.left_out:
-            found[str(entry.arm)] = f"{entry.left_out} of {entry.left_out + entry.count}"
+    for name, own in is_ok.groupby(rows["arm"], sort=False):
+        found[str(name)] = f"{int(own.sum())} of {len(own)}"
     return found
 
 

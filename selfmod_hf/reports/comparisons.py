@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -11,7 +11,19 @@ from pandas import DataFrame, Series, concat
 from scipy import stats
 
 from ..experiments.arms import Arm
-from .statistics import ARM, LEVEL, MEASURES, NAN, as_table, axis_values, mean_interval, measured, usable, values_by_arm
+from .statistics import (
+    ARM,
+    LEVEL,
+    MEASURES,
+    NAN,
+    as_table,
+    axis_values,
+    mean_interval,
+    measured,
+    seeds_by_arm,
+    usable,
+    values_by_arm,
+)
 
 NO_VALUES = "none (no usable value)"
 TOO_FEW = "none (fewer than 2 usable)"
@@ -26,14 +38,14 @@ class Comparison:
 
     Attributes:
         test: its name, or the reason why there is none.
-        pairs: seeds that both arms have. 0: the test is Welch's.
+        pairs: seeds with a usable value in both arms. 0: the arms have no common seeds, or none with two values.
         mean: of the arm, over the networks that are compared.
         other_mean: the same of the other arm.
         difference: of the means.
         low: lower bound of the 95 % interval of the difference, not corrected.
         high: upper bound.
-        effect: Cohen's d. For pairs it is the mean difference over the standard deviation of the differences,
-            otherwise over the root of the mean variance.
+        effect: Cohen's d, the difference of the means over the root of the mean of both variances. It is the same for
+            both tests, and over the same networks as the means.
         p: of the test, not corrected.
     """
 
@@ -66,8 +78,9 @@ def arms_by_panel(study: Sequence[Arm]) -> dict[str, list[Arm]]:
 def compare_with_baseline(rows: DataFrame, study: Sequence[Arm], measures: Sequence[str] = MEASURES) -> DataFrame:
     """Compare each arm with its baseline.
 
-    The test is a paired t-test over the seeds with a usable value in both, if there are two or more of them. A seed
-    gives both the same initial network and order of data. Otherwise the test is Welch's, over all usable values.
+    Arms with common seeds are paired, because a seed gives both the same initial network and order of data. The test
+    is then a paired t-test over the seeds with a usable value in both. An unusable value costs its pair, and never
+    changes the test. Only arms that share fewer than two seeds are compared by Welch's test, over all usable values.
 
     Args:
         rows: one row per network.
@@ -82,6 +95,7 @@ def compare_with_baseline(rows: DataFrame, study: Sequence[Arm], measures: Seque
     keys = {}
     for name, own in rows.groupby("arm", sort=False):
         keys[name] = axis_values(own, ARM)
+    seeds = seeds_by_arm(rows)
     values = {measure: values_by_arm(rows, measure) for measure in measured(rows, measures)}
     for panel, arms in arms_by_panel(study).items():
         present = [arm for arm in arms if arm.name in keys]
@@ -90,7 +104,8 @@ def compare_with_baseline(rows: DataFrame, study: Sequence[Arm], measures: Seque
             for arm in present:
                 own = by_arm.get(arm.name, NOTHING)
                 baseline = by_arm.get(arm.baseline, NOTHING)
-                tests.append(compare(own, baseline))
+                pairs = share_seeds(seeds, arm.name, arm.baseline)
+                tests.append(compare(own, baseline, pairs))
             for arm, test in zip(present, _with_holm(tests), strict=True):
                 entry = (
                     arm.name,
@@ -112,24 +127,36 @@ def compare_with_baseline(rows: DataFrame, study: Sequence[Arm], measures: Seque
     return as_table(entries, columns)
 
 
-def compare(own: Series, other: Series) -> Comparison:
+def share_seeds(seeds: Mapping[str, set[int]], arm: str, other: str) -> bool:
+    """Return whether two arms are paired: two seeds or more are of both, whatever their networks' RLCTs.
+
+    Example:
+        >>> share_seeds({"a": {1, 2, 3}, "b": {2, 3, 4}}, "a", "b")
+        True
+    """
+    shared = seeds.get(arm, set()) & seeds.get(other, set())
+    return len(shared) >= 2
+
+
+def compare(own: Series, other: Series, are_paired: bool) -> Comparison:
     """Compare the means of two arms.
 
     Args:
-        own: values of the arm by seed.
-        other: values of the other arm by seed.
+        own: usable values of the arm by seed.
+        other: usable values of the other arm by seed.
+        are_paired: whether the arms were trained with common seeds, see `share_seeds`.
     """
-    shared = own.index.intersection(other.index)
-    if len(shared) >= 2:
-        return _paired(own[shared], other[shared])
-    if len(own) >= 2 and len(other) >= 2:
-        return _welch(own, other)
-    if len(shared) == 1:
-        own, other = own[shared], other[shared]
     if own.empty and other.empty:
         return Comparison(NO_VALUES)
     if own.empty or other.empty:
         return Comparison(TOO_FEW)
+    shared = own.index.intersection(other.index)
+    if are_paired and len(shared) >= 2:
+        return _paired(own[shared], other[shared])
+    if not are_paired and len(own) >= 2 and len(other) >= 2:
+        return _welch(own, other)
+    if len(shared) > 0:
+        own, other = own[shared], other[shared]
     means = _means(own, other)
     return Comparison(TOO_FEW, len(shared), **means)
 
@@ -147,6 +174,13 @@ def _is_constant(values: Series, own: Series, other: Series) -> bool:
     return bool(np.ptp(values) <= SAME * scale)
 
 
+def _cohens_d(own: Series, other: Series) -> float:
+    """Return the difference of the means over the root of the mean of both variances."""
+    variance = (own.var(ddof=1) + other.var(ddof=1)) / 2
+    difference = own.mean() - other.mean()
+    return float(difference / np.sqrt(variance))
+
+
 def _paired(own: Series, other: Series) -> Comparison:
     differences = own - other
     means = _means(own, other)
@@ -155,15 +189,13 @@ def _paired(own: Series, other: Series) -> Comparison:
         return Comparison(NO_SPREAD, count, **means)
     _, low, high = mean_interval(differences.to_numpy())
     result = stats.ttest_rel(own, other)
-    spread = differences.std(ddof=1)
-    effect = means["difference"] / spread
     return Comparison(
         "paired t",
         count,
         **means,
         low=low,
         high=high,
-        effect=float(effect),
+        effect=_cohens_d(own, other),
         p=float(result.pvalue),
     )
 
@@ -174,15 +206,12 @@ def _welch(own: Series, other: Series) -> Comparison:
         return Comparison("none (no spread)", **means)
     result = stats.ttest_ind(own, other, equal_var=False)
     low, high = result.confidence_interval(LEVEL)
-    variances = own.var(ddof=1), other.var(ddof=1)
-    spread = np.sqrt(sum(variances) / 2)
-    effect = means["difference"] / spread
     return Comparison(
         "Welch t",
         **means,
         low=float(low),
         high=float(high),
-        effect=float(effect),
+        effect=_cohens_d(own, other),
         p=float(result.pvalue),
     )
 
@@ -271,17 +300,18 @@ def compare_targets(rows: DataFrame, axes: Sequence[str] = (), measures: Sequenc
             used = usable(group, measure)
             attached = [_of_kind(used, weight, measure, detach=False) for weight in weights]
             detached = [_of_kind(used, weight, measure, detach=True) for weight in weights]
-            tests = list(map(compare, attached, detached))
-            for weight, a, b, test in zip(weights, attached, detached, _with_holm(tests), strict=True):
+            tests = [compare(a, b, are_paired=True) for a, b in zip(attached, detached, strict=True)]
+            with_holm = list(_with_holm(tests))
+            for weight, a, b, test, numbers in zip(weights, attached, detached, tests, with_holm, strict=True):
                 entry = (
                     hidden_size,
                     weight,
                     measure,
-                    b.mean(),
-                    a.mean(),
-                    len(b),
-                    len(a),
-                    *test,
+                    test.other_mean,
+                    test.mean,
+                    test.pairs or len(b),
+                    test.pairs or len(a),
+                    *numbers,
                 )
                 entries.append(entry)
     columns = [

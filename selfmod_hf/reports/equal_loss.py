@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pandas import DataFrame, Series
 
 from ..experiments.arms import STOP, Arm, stop_arm
-from .comparisons import NOTHING, TEST, Comparison, arms_by_panel, compare, holm
-from .statistics import NAN, usable, values_by_arm
+from .comparisons import NOTHING, TEST, Comparison, arms_by_panel, compare, holm, share_seeds
+from .statistics import NAN, seeds_by_arm, usable, values_by_arm
 
 SIMPLICITY = ("rlct", "weight_width")  # the measures that are compared at equal loss
 STOPPED, CURVES, UNKNOWN = "stopped", "curves", ""
@@ -61,13 +61,16 @@ def compare_at_equal_loss(rows: DataFrame, curves: DataFrame, study: Sequence[Ar
         study: the arms, with their panels and baselines.
     """
     entries: list[tuple[object, ...]] = []
-    present = set(rows["arm"])
+    seeds = seeds_by_arm(rows)
     for measure in SIMPLICITY:
         compared = _Measured.of(rows, curves, study, measure)
         for panel, arms in arms_by_panel(study).items():
-            judged = [arm for arm in arms if arm.name in present and STOP not in arm.changes]
+            judged = [arm for arm in arms if arm.name in seeds and STOP not in arm.changes]
             found = [compared.at_equal_loss(arm) for arm in judged]
-            tests = [compare(one.own, one.of_other) if one.way else UNTESTED for one in found]
+            tests = []
+            for arm, one in zip(judged, found, strict=True):
+                pairs = share_seeds(seeds, arm.name, one.other)
+                tests.append(compare(one.own, one.of_other, pairs) if one.way else UNTESTED)
             corrected = holm([test.p for test in tests])
             for arm, one, test, p_holm in zip(judged, found, tests, corrected, strict=True):
                 numbers = asdict(test).values()

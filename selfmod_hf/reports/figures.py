@@ -189,7 +189,7 @@ def over_arms(drawn: Drawn, measures: Sequence[str]) -> Figure:
     """Draw measures over the arms, a row of panels for each measure, a column for each panel of the study.
 
     Faint points are networks, larger marks are means with 95 % t intervals, crosses are the paper's values. RLCTs of
-    another status than "ok" are hollow, and are in no mean.
+    another status than "ok" are hollow.
 
     Args:
         drawn: from `prepare`.
@@ -229,7 +229,7 @@ def over_loss(drawn: Drawn) -> Figure:
 def over_epochs(drawn: Drawn) -> Figure:
     """Draw each measure followed while training over epochs, a row of panels for each panel of the study.
 
-    Bands are 95 % t intervals. RLCTs of another status than "ok" are left out.
+    Bands are 95 % t intervals over the networks that count, see `statistics.counted`.
     """
     measures = followed(drawn.results.curves)
     figure, axes = _subplots(len(drawn.panels), len(measures))
@@ -292,7 +292,7 @@ def figure_2(drawn: Drawn) -> Figure:
     """Draw weight width over epochs at the largest width, and weight width, RLCT and accuracy over widths.
 
     A study of a single width has these three over the self-model's weight. Lines are means over seeds with 95 % t
-    intervals, crosses are the paper's values. RLCTs of another status than "ok" are drawn hollow, and are in no mean.
+    intervals, crosses are the paper's values. RLCTs of another status than "ok" are drawn hollow.
     """
     figure, axes = _subplots(2, 2)
     rows = {panel: drawn.rows(panel) for panel in drawn.panels}

@@ -23,6 +23,7 @@ from .arm_columns import measure_name
 from .drawn_measures import COMPLEXITY, MAIN, drawn_measure
 from .figures import Drawn, followed, prepare
 from .page_data import MOST_TRACE_POINTS, figure_data
+from .statistics import count_not_ok
 from .sweep_results import SweepResults
 from .sweep_tables import number_text
 from .table import Table, as_html, environment
@@ -129,7 +130,7 @@ def _summary(drawn: Drawn) -> str:
     """Return a sentence each about the networks, the arms and the RLCTs."""
     rows = drawn.results.rows
     layout = drawn.layout
-    bad = int((rows["rlct_status"] != "ok").sum())
+    bad = count_not_ok(rows)
     presets = ", ".join(sorted(rows["rlct_preset"].unique()))
     nbetas = ", ".join(f"{value:g}" for value in sorted(rows["nbeta"].round(2).unique()))
     seeds = rows["seed"].nunique()

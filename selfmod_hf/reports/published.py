@@ -10,7 +10,7 @@ from typing import Any
 from pandas import DataFrame
 
 from ..experiments.arms import Arm
-from .statistics import ARM, MEASURES, as_table, axis_values, measured
+from .statistics import ARM, MEASURES, as_table, axis_values, count_not_ok, measured
 
 OF_THE_PAPER = {"hidden_sizes", "aux_weight", "detach_targets"}  # settings that differ between the paper's networks
 
@@ -74,7 +74,7 @@ def compare_with_published(rows: DataFrame, study: Sequence[Arm] = ()) -> DataFr
             percent = 100 * (ours - paper) / abs(paper)
             not_ok = 0
             if measure == "rlct":
-                not_ok = int((arm["rlct_status"] != "ok").sum())
+                not_ok = count_not_ok(arm)
             entries.append((measure, name, *key, ours, paper, percent, len(arm), not_ok))
     order = ["measure", *ARM]
     columns = ["measure", "arm", *ARM, "ours", "published", "percent", "seeds", "not_ok"]

@@ -7,6 +7,7 @@ that stop at the training loss of another one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
@@ -17,6 +18,7 @@ from pandas import DataFrame
 from ..experiments.arms import STOP, Arm
 from .comparisons import arms_by_panel
 from .findings import SUBJECTS, Finding, finding_of
+from .statistics import NAN, is_trained
 
 KEPT = 0.95  # share of the baseline's accuracy
 
@@ -35,6 +37,7 @@ class Evidence:
         means: rows of `summarize_arms`.
         findings: about the comparisons with the baselines.
         every_rlct: the same of all networks with an RLCT, whatever its status.
+        ok_rlct: the same of the networks whose RLCT is "ok".
         equal: rows of `compare_at_equal_loss`.
     """
 
@@ -43,6 +46,7 @@ class Evidence:
     means: ByArm
     findings: Findings
     every_rlct: Findings
+    ok_rlct: Findings
     equal: ByArm
 
 
@@ -131,11 +135,13 @@ def _largest_weight(evidence: Evidence, arms: Sequence[Arm]) -> Speaker:
 
 
 def _keeps_accuracy(evidence: Evidence, arm: Arm) -> bool:
-    own = evidence.means.get((arm.name, "accuracy"))
-    baseline = evidence.means.get((arm.baseline, "accuracy"))
-    if baseline is None or baseline.count == 0:
+    """Return whether an arm is accurate enough. All trained networks count here, those without a usable RLCT too."""
+    rows = evidence.rows
+    accuracies = rows[is_trained(rows)].groupby("arm")["accuracy"].mean()
+    baseline = accuracies.get(arm.baseline, NAN)
+    if math.isnan(baseline):
         return True  # nothing is known of it
-    return own is not None and bool(own.mean >= KEPT * baseline.mean)
+    return bool(accuracies.get(arm.name, NAN) >= KEPT * baseline)
 
 
 def _has_usable_rlcts(evidence: Evidence, arm: Arm) -> bool:

@@ -1,8 +1,9 @@
 """Compute means and intervals of a study's arms. `comparisons.py` compares arms, and `trends.py` follows an axis.
 
-The samples of an arm are its seeds. Three kinds of values are counted and left out of every figure: RLCTs with another
-status than "ok", values of networks with weights that are not finite, and all values of networks at chance level
-(`SweepFolder.chance_level`). `with_every_rlct` takes the RLCTs back in, for the tests without this selection.
+The samples of an arm are its seeds. One set of networks is behind all figures of an arm: mean RLCT, width, accuracy,
+loss, and pairs. `counted` chooses it. The choice does not depend on the size of an RLCT or on its standard error,
+because a rule about the relative error leaves out small RLCTs first, and so raises the mean of the simplest arms.
+`with_every_rlct` and `only_ok` give the two other sets: all networks with an RLCT, and those whose RLCT is "ok".
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import numpy as np
 from pandas import DataFrame, Series
 from scipy import stats
 
+from ..complexity.result import DIVERGED, NOT_AT_MINIMUM, OK
 from ..experiments.folder import KEYS
 
 MEASURES = ("weight_width", "accuracy", "rlct", "train_loss")  # of each study; a study may have further ones
 ARM = ["hidden_size", "detach_targets", "aux_weight"]  # the axes of the paper's studies
+NO_COMPLEXITY = (NOT_AT_MINIMUM, DIVERGED)  # statuses of numbers that measure no complexity
 LEVEL = 0.95
 INTERVAL = ["mean", "low", "high"]
 NAN = float("nan")
@@ -26,22 +29,61 @@ NAN = float("nan")
 # ---- networks that count ----
 
 
-def usable(rows: DataFrame, measure: str) -> DataFrame:
-    """Return the usable rows of a measure."""
-    if "at_chance" in rows:
-        rows = rows[~rows["at_chance"]]
-    rows = rows[rows[measure].notna()]
-    if measure == "rlct":
-        return rows[rows["rlct_status"] == "ok"]
+def is_trained(rows: DataFrame) -> Series:
+    """Return whether each network has finite weights and is above chance level (`SweepFolder.chance_level`)."""
     # a network with NaN weights predicts class 0 for every sample, so its accuracy is that class's share
-    return rows[rows["weight_width"].notna()]
+    is_finite = rows["weight_width"].notna()
+    if "at_chance" in rows:
+        return is_finite & ~rows["at_chance"]
+    return is_finite
+
+
+def counted(rows: DataFrame) -> DataFrame:
+    """Return the rows of the networks that count, the same for every measure.
+
+    Networks at chance level do not count, and neither do networks with weights that are not finite. In an arm with
+    usable RLCTs only the networks with one count. An arm without any keeps its networks, so that its accuracy is known.
+    The rows of curves are chosen likewise for each arm and epoch.
+    """
+    is_counted = is_trained(rows)
+    if "rlct" in rows and "rlct_status" in rows:
+        has_rlct = has_usable_rlct(rows)
+        keys = [rows[name] for name in ("arm", "epoch") if name in rows]
+        both = is_counted & has_rlct
+        exists = both.groupby(keys).transform("any").astype(bool)
+        is_counted &= has_rlct | ~exists
+    return rows[is_counted]
+
+
+def has_usable_rlct(rows: DataFrame) -> Series:
+    """Return whether each network has an RLCT that measures a complexity: neither not_at_minimum nor diverged."""
+    return rows["rlct"].notna() & ~rows["rlct_status"].isin(NO_COMPLEXITY)
+
+
+def usable(rows: DataFrame, measure: str) -> DataFrame:
+    """Return the counted rows with a usable value of a measure."""
+    own = counted(rows)
+    if measure == "rlct":
+        return own[has_usable_rlct(own)]
+    return own[own[measure].notna()]
 
 
 def with_every_rlct(rows: DataFrame) -> DataFrame:
     """Return the rows with each estimated RLCT marked as usable, whatever its status and its network's accuracy."""
     is_estimated = rows["rlct"].notna()
-    status = rows["rlct_status"].mask(is_estimated, "ok")
+    status = rows["rlct_status"].mask(is_estimated, OK)
     return rows.assign(rlct_status=status, at_chance=False)
+
+
+def only_ok(rows: DataFrame) -> DataFrame:
+    """Return the rows without the RLCTs of another status than "ok"."""
+    is_ok = rows["rlct_status"] == OK
+    return rows.assign(rlct=rows["rlct"].where(is_ok))
+
+
+def count_not_ok(rows: DataFrame) -> int:
+    """Return how many RLCTs have another status than "ok"."""
+    return int((rows["rlct_status"] != OK).sum())
 
 
 def measured(rows: DataFrame, measures: Sequence[str]) -> list[str]:
@@ -60,6 +102,11 @@ def values_by_arm(rows: DataFrame, measure: str) -> dict[str, Series]:
     by_seed = usable(rows, measure).sort_values("seed").set_index("seed")
     values = by_seed[measure].astype(float)
     return {str(name): own for name, own in values.groupby(by_seed["arm"], sort=False)}
+
+
+def seeds_by_arm(rows: DataFrame) -> dict[str, set[int]]:
+    """Return the seeds of each arm, those of networks that do not count too."""
+    return {str(name): set(own["seed"]) for name, own in rows.groupby("arm", sort=False)}
 
 
 def mark_chance(curves: DataFrame, rows: DataFrame) -> DataFrame:

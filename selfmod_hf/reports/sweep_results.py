@@ -16,7 +16,16 @@ from .comparisons import compare_targets, compare_with_baseline, with_both_targe
 from .equal_loss import compare_at_equal_loss
 from .published import compare_with_published
 from .speakers import Evidence, findings_by_arm, rows_by_arm
-from .statistics import ARM, MEASURES, mark_chance, measured, summarize_arms, summarize_epochs, with_every_rlct
+from .statistics import (
+    ARM,
+    MEASURES,
+    mark_chance,
+    measured,
+    only_ok,
+    summarize_arms,
+    summarize_epochs,
+    with_every_rlct,
+)
 from .study_layout import StudyLayout, lay_out
 from .trends import trends
 
@@ -87,6 +96,7 @@ class SweepResults:
             rows_by_arm(self.arms),
             findings_by_arm(self.tests),
             findings_by_arm(self.every_rlct),
+            findings_by_arm(self.ok_rlct),
             rows_by_arm(self.equal_loss),
         )
         return answer_of(evidence)
@@ -117,6 +127,16 @@ class SweepResults:
     def every_rlct(self) -> pd.DataFrame:
         """Return the comparison of RLCTs over all networks with an estimate, whatever its status."""
         return compare_with_baseline(with_every_rlct(self.rows), self.study, ["rlct"])
+
+    @cached_property
+    def ok_rlct(self) -> pd.DataFrame:
+        """Return the comparison of RLCTs over the networks whose RLCT is "ok"."""
+        return compare_with_baseline(only_ok(self.rows), self.study, ["rlct"])
+
+    @cached_property
+    def arms_of_ok(self) -> pd.DataFrame:
+        """Return mean and interval per arm and measure, over the networks whose RLCT is "ok"."""
+        return summarize_arms(only_ok(self.rows), self.measures)
 
     @cached_property
     def equal_loss(self) -> pd.DataFrame:

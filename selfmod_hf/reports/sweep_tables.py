@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..complexity.result import OK
 from .arm_columns import ArmColumns, arm_columns, interval_text, measure_name, measure_text, number_text, short_columns
 from .comparison_tables import (
     equal_loss_table,
@@ -17,6 +18,7 @@ from .comparison_tables import (
     trends_table,
 )
 from .speakers import rows_by_arm
+from .statistics import NO_COMPLEXITY, has_usable_rlct
 from .sweep_results import SweepResults
 from .table import Table, as_text
 
@@ -24,6 +26,8 @@ __all__ = ["number_text", "overview", "sweep_tables"]
 
 SHOWN = ("weight_width", "accuracy", "train_loss", "rlct")  # the measures beside each other
 MEANS = "mean over seeds and 95 % t interval"
+EACH_ARM = f"Each arm, over its networks with an RLCT: {MEANS}"
+ONLY_OK = f"Each arm, over its networks whose RLCT is ok (a selection that can depend on the value): {MEANS}"
 
 
 def sweep_tables(results: SweepResults) -> dict[str, Table]:
@@ -33,11 +37,12 @@ def sweep_tables(results: SweepResults) -> dict[str, Table]:
     short = short_columns(rows, results.study, results.axes)
     return {
         "arms": arms_table(results.arms, full),
+        "arms_ok": arms_of_ok_table(results, full),
         "measures": measures_table(results.arms, results.further_measures, short),
         "not_ok": not_ok_table(rows, short),
         "at_chance": chance_table(rows, short),
         "tests": tests_table(results.tests, short),
-        "every_rlct": every_rlct_table(results.tests, results.every_rlct, results.arms, short),
+        "every_rlct": every_rlct_table(results, short),
         "equal_loss": equal_loss_table(results.equal_loss, results.tests, short),
         "trends": trends_table(results.trends, short),
         "published": published_table(results.published, short),
@@ -51,6 +56,7 @@ def overview(results: SweepResults) -> str:
     short = short_columns(results.rows, results.study, results.axes)
     tables = [
         arms_table(results.arms, full),
+        arms_of_ok_table(results, full),
         not_ok_table(results.rows, short),
         chance_table(results.rows, short),
     ]
@@ -60,12 +66,15 @@ def overview(results: SweepResults) -> str:
 # ---- means ----
 
 
-def arms_table(arms: pd.DataFrame, columns: ArmColumns) -> Table:
-    """Return one line per arm: mean and 95 % interval of each measure, and how many RLCTs are left out.
+def arms_table(arms: pd.DataFrame, columns: ArmColumns, caption: str = EACH_ARM) -> Table:
+    """Return one line per arm: number of seeds, mean and 95 % interval of each measure, number of RLCTs left out.
+
+    All figures of a line are over the same networks.
 
     Args:
         arms: from `summarize_arms`.
         columns: of the arms.
+        caption: names the networks.
     """
     means = rows_by_arm(arms)
     measures = set(arms["measure"])
@@ -73,11 +82,19 @@ def arms_table(arms: pd.DataFrame, columns: ArmColumns) -> Table:
     lines = []
     for name, cells in columns.cells.items():
         intervals = [_mean_text(means[name, measure]) for measure in shown]
-        seeds = means[name, "accuracy"].count
-        left_out = means[name, "rlct"].left_out
-        lines.append([*cells, f"{seeds}", *intervals, f"{left_out}"])
+        accuracy = means[name, "accuracy"]
+        lines.append([*cells, f"{accuracy.count}", *intervals, f"{means[name, 'rlct'].left_out}"])
     header = [*columns.header, "seeds", *_mean_headers(shown), "RLCT left out"]
-    return Table(f"Each arm: {MEANS}", header, lines)
+    return Table(caption, header, lines)
+
+
+def arms_of_ok_table(results: SweepResults, columns: ArmColumns) -> Table:
+    """Return the table of arms over the networks whose RLCT is "ok". It is empty if no other RLCT counts."""
+    rows = results.rows
+    doubtful = has_usable_rlct(rows) & (rows["rlct_status"] != OK)
+    if not doubtful.any():
+        return Table(ONLY_OK, [], [])
+    return arms_table(results.arms_of_ok, columns, ONLY_OK)
 
 
 def measures_table(arms: pd.DataFrame, further: Sequence[str], columns: ArmColumns) -> Table:
@@ -104,7 +121,7 @@ def _mean_headers(measures: Sequence[str]) -> list[str]:
 
 def _mean_text(entry: Any) -> str:
     if entry.count == 0:
-        return "none ok" if entry.measure == "rlct" else "-"
+        return "none" if entry.measure == "rlct" else "-"
     mean = measure_text(entry.measure, entry.mean)
     if entry.count == 1:
         return mean
@@ -115,14 +132,18 @@ def _mean_text(entry: Any) -> str:
 
 
 def not_ok_table(rows: pd.DataFrame, columns: ArmColumns) -> Table:
-    """Return one line per arm and status of the RLCTs left out of means, tests and trends, with their values."""
-    bad = rows[rows["rlct_status"] != "ok"]
+    """Return one line per arm and status of the RLCTs that are not ok, with their values."""
+    bad = rows[rows["rlct_status"] != OK]
     lines = []
     for (name, status), group in bad.groupby(["arm", "rlct_status"], sort=False):
         values = ", ".join(measure_text("rlct", value) for value in group["rlct"])
-        lines.append([*columns.cells[name], status, _seeds(group), values])
-    caption = f"{len(bad)} of {len(rows)} RLCTs are not ok; they are left out of means, tests and trends"
-    return Table(caption, [*columns.header, "status", "seeds", "RLCT"], lines)
+        counts = "no" if status in NO_COMPLEXITY else "yes"
+        lines.append([*columns.cells[name], status, counts, _seeds(group), values])
+    caption = (
+        f"{len(bad)} of {len(rows)} RLCTs are not ok. Networks that are not at a minimum, or whose chains diverged, "
+        "are left out of means, tests and trends. The others count"
+    )
+    return Table(caption, [*columns.header, "status", "counts", "seeds", "RLCT"], lines)
 
 
 def chance_table(rows: pd.DataFrame, columns: ArmColumns) -> Table:

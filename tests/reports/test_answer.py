@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from selfmod_hf.complexity.result import STATUSES
 from selfmod_hf.experiments.arms import Arm, make_arms
 from selfmod_hf.experiments.folder import SweepFolder
 from selfmod_hf.reports.sweep_results import SweepResults
@@ -78,10 +79,10 @@ def test_the_largest_weight_that_keeps_accuracy_speaks():
     assert {part.arm for part in results_of(study, rows).answer.parts} == {"aw10"}
     for row in rows:
         if row["arm"] == "aw10":
-            row["rlct_status"] = "not_converged"
+            row["rlct_status"] = "not_at_minimum"
     found = results_of(study, rows)
     assert {part.arm for part in found.answer.parts} == {"aw1"}
-    assert "Left out: 4 of 16 RLCTs that are not ok." in found.answer
+    assert "Left out: 4 of 16 RLCTs that are not at a minimum or diverged." in found.answer
     for row in rows:
         row["accuracy"] = 0.9 if row["aux_weight"] == 0 else 0.2
     answer = results_of(study, rows).answer
@@ -143,14 +144,33 @@ def test_a_selection_that_decides_is_said():
     rows = falling(study, 8, 0.2)
     for row in rows:
         if row["arm"] == "aw10" and row["seed"] < 4:
-            row |= {"rlct": 30.0 + row["seed"], "rlct_status": "not_converged"}
+            row |= {"rlct": 30.0 + row["seed"], "rlct_status": "not_at_minimum"}
     found = results_of(study, rows)
     assert "the RLCT is 19 % lower" in found.answer
-    assert "Left out: 4 of 16 RLCTs that are not ok." in found.answer
+    assert "Left out: 4 of 16 RLCTs that are not at a minimum or diverged." in found.answer
     assert "With every RLCT counted, the RLCT is not told apart from the baseline's in aw10 (" in found.answer
     (line,) = sweep_tables(found)["every_rlct"].rows
-    assert line[-6:-3] != line[-3:]
-    assert "4 of 8 at aw10" in sweep_tables(found)["every_rlct"].caption
+    assert "4 of 8" in line
+    counted, ok, every = line[-9:-6], line[-6:-3], line[-3:]
+    assert counted == ok != every
+
+
+@pytest.mark.parametrize("status", ["not_converged", "biased", "not_identified"])
+def test_an_answer_that_rests_on_doubtful_rlcts_says_what_the_others_say(status):
+    study = make_arms({"aux_weight": [0.0, 10.0]})
+    rows = falling(study, 8, 0.2)
+    for row in rows:
+        if row["arm"] == "aw10" and row["seed"] < 4:
+            row |= {"rlct": 30.0 + row["seed"], "rlct_status": status}
+    found = results_of(study, rows)
+    assert "the RLCT is not told apart from the baseline's" in found.answer
+    assert "Counted, but not ok: 4 of 16 RLCTs." in found.answer
+    assert "With only the RLCTs that are ok, in aw10 the RLCT is 19 % lower" in found.answer
+    tables = sweep_tables(found)
+    assert tables["arms"].rows[1][-2] != tables["arms_ok"].rows[1][-2]
+    assert [tables[name].rows[1][-1] for name in ("arms", "arms_ok")] == ["0", "4"]
+    (line,) = tables["not_ok"].rows
+    assert line[3:5] == [status, "yes"]
 
 
 def test_the_first_arms_of_each_panel_speak():
@@ -186,7 +206,7 @@ def any_results(draw) -> SweepResults:
             width = draw(NUMBER)
             values = {"rlct": draw(NUMBER), "weight_width": width, "train_loss": draw(st.sampled_from([0.1, 0.2, 0.5]))}
             values |= {"accuracy": draw(st.sampled_from([0.0, 0.1, 0.5, 0.9, 0.91]))}
-            values["rlct_status"] = draw(st.sampled_from(["ok", "ok", "not_converged"]))
+            values["rlct_status"] = draw(st.sampled_from(["ok", *STATUSES]))
             if values["rlct"] is None:
                 values["rlct_status"] = "diverged"
             rows.append(network(arm, seed, **values, at_chance=draw(st.integers(0, 5)) == 0))
@@ -215,6 +235,10 @@ def test_no_sentence_contradicts_its_number(results):
         elif not math.isnan(test.p_holm):
             assert "not told apart from" in part.text
         assert ("no test" in part.text) == (part.verdict == "untested")
-    left_out = int((results.rows["rlct_status"] != "ok").sum())
+    statuses = results.rows["rlct_status"]
+    left_out = int((statuses.isin(["not_at_minimum", "diverged"]) | results.rows["rlct"].isna()).sum())
+    doubtful = int((~statuses.isin(["ok", "not_at_minimum", "diverged"]) & results.rows["rlct"].notna()).sum())
     if results.answer.parts and left_out:
-        assert f"{left_out} of {len(results.rows)} RLCTs that are not ok" in answer
+        assert f"{left_out} of {len(results.rows)} RLCTs that are not at a minimum or diverged" in answer
+    if results.answer.parts and doubtful:
+        assert f"Counted, but not ok: {doubtful} of {len(results.rows)} RLCTs." in answer

@@ -24,7 +24,7 @@ def sweep(small_sweep, tmp_path) -> Path:
     folder = tmp_path / "sweep"
     shutil.copytree(small_sweep, folder)
     for path in folder.glob("cells/*/row.json"):
-        change(path, accuracy=0.8)
+        change(path, accuracy=0.8, rlct_status="ok")
     change(folder / "cells" / WEAK / "row.json", accuracy=0.1)
     return folder
 

@@ -77,7 +77,7 @@ def test_without_such_an_arm_the_curves_tell_of_the_width_alone():
 
 def test_rlcts_of_the_curves_are_used_where_they_were_followed():
     followed = curves().assign(rlct=lambda table: 10.0 + table["epoch"], rlct_status="ok")
-    followed.loc[followed["epoch"] == 2, "rlct_status"] = "not_converged"
+    followed.loc[followed["epoch"] == 2, "rlct_status"] = "not_at_minimum"
     table = compare_at_equal_loss(networks().query("arm != 'early'"), followed, NAMED[:2])
     rlct = table.set_index("measure").loc["rlct"]
     assert rlct["other_mean"] == 13  # epoch 3, because the nearer epoch 2 is not usable

@@ -91,7 +91,7 @@ def test_attached_against_detached(found):
 
 def test_left_out_networks_are_named_by_arm_and_seed(found):
     (line,) = found.tables["not_ok"].rows
-    assert list(line[:5]) == ["64", "detached", "0", "diverged", "1"]
+    assert list(line[:6]) == ["64", "detached", "0", "diverged", "no", "1"]
     assert found.tables["not_ok"].caption.startswith("1 of 6 RLCTs are not ok")
     rlct = found.results.arms.query("aux_weight == 0 and measure == 'rlct'").iloc[0]
     (arm,) = [row for row in found.tables["arms"].rows if row[2] == "0"]
