@@ -131,7 +131,7 @@ class NetworkRow(NetworkKeys):
         weight_width: standard deviation of the final classification weights.
         rlct: of the pruned network. None: a chain diverged.
         rlct_standard_error: Monte Carlo standard error of `rlct`.
-        rlct_status: "ok", "not_at_minimum", "not_converged" or "diverged".
+        rlct_status: one of `complexity.result.STATUSES`.
         rlct_status_reason: one line.
         nbeta: inverse temperature times number of samples.
         rlct_preset: name of the sampling settings.

@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from ..complexity import LLCResult
+from ..complexity.result import BIASED, DIVERGED, NOT_AT_MINIMUM, NOT_CONVERGED, NOT_IDENTIFIED
 from ..data import TASKS
 from ..errors import InputError
 from ..files import read_json
@@ -27,6 +28,7 @@ from .download import fetch
 # settings that must be equal, because they decide the quantity. Chains, draws and seeds only decide its error.
 SAME = ("sampler", "step_size", "localization", "batch_size", "num_samples", "options", "parameters", "data")
 LEVEL = 2.0  # standard errors of the difference
+DOUBTFUL = (NOT_CONVERGED, BIASED, NOT_IDENTIFIED)  # statuses of numbers that no comparison can confirm
 COLUMNS = ("image_column", "text_column", "label_column")
 SPLITS = ("train_split", "test_split", "test_fraction", "split_seed", "skip_missing")
 
@@ -216,10 +218,10 @@ def _compare(ours: LLCResult, published: LLCResult) -> Agreement:
     same_numbers = _random_numbers(ours) == _random_numbers(published)
     if agrees and same_numbers:
         return Agreement(None, f"same seed: repeats the figure, is no test of it ({there})")
-    # the standard error of an estimate that still moves does not cover the rest of its way
+    # the standard error of such an estimate does not cover the rest of its way, or its bias
     for where, estimate in (("here", ours), ("there", published)):
-        if estimate.status == "not_converged":
-            return Agreement(None, f"neither agrees nor disagrees with the {there}: not_converged {where}")
+        if estimate.status in DOUBTFUL:
+            return Agreement(None, f"neither agrees nor disagrees with the {there}: {estimate.status} {where}")
     distance = f"{apart:.1f} standard errors of the difference"
     if agrees:
         return Agreement(True, f"agrees with the {there}: {distance}")
@@ -232,7 +234,7 @@ def _obstacle(ours: LLCResult, published: LLCResult) -> str | None:
     if different:
         return "; ".join(different)
     for where, estimate in (("here", ours), ("there", published)):
-        if estimate.status not in ("ok", "not_converged"):
+        if estimate.status in (NOT_AT_MINIMUM, DIVERGED):
             return f"{estimate.status} {where}, which is no RLCT"
     numbers = [ours.llc, published.llc, ours.standard_error, published.standard_error]
     if not all(map(math.isfinite, numbers)):

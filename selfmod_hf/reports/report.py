@@ -23,8 +23,8 @@ class Report:
     Attributes:
         path: the folder of report.html, report.txt and the figures.
         results: rows and curves of the sweep, and their statistics.
-        tables: by their names (`arms`, `arms_ok`, `measures`, `not_ok`, `at_chance`, `tests`, `every_rlct`, `equal_loss`,
-            `trends`, `published`, `targets`).
+        tables: by their names (`arms`, `arms_ok`, `measures`, `not_ok`, `at_chance`, `tests`, `every_rlct`,
+            `equal_loss`, `trends`, `published`, `targets`).
         text: content of report.txt. It begins with the answer.
         figures: files of the figures.
     """

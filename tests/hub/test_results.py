@@ -58,17 +58,18 @@ def test_what_is_not_comparable_is_not_compared(estimate):
 
 
 @pytest.mark.parametrize("llc", [10.0, 30.0])
+@pytest.mark.parametrize("status", ["not_converged", "biased", "not_identified"])
 @pytest.mark.parametrize("where", ["here", "there"])
-def test_what_has_not_converged_neither_agrees_nor_disagrees(estimate, where, llc):
+def test_what_is_doubtful_neither_agrees_nor_disagrees(estimate, where, status, llc):
     ours, there = of_another_seed(estimate), replace(estimate, llc=llc)
     if where == "here":
-        ours = replace(ours, status="not_converged")
+        ours = replace(ours, status=status)
     else:
-        there = replace(there, status="not_converged")
+        there = replace(there, status=status)
     found = compare_with_published(ours, there)
     assert found.agrees is None
     assert found.text.startswith(f"neither agrees nor disagrees with the published {llc:.3f} ± 0.300 (")
-    assert found.text.endswith(f": not_converged {where}")
+    assert found.text.endswith(f": {status} {where}")
 
 
 def test_what_has_not_converged_may_repeat_a_figure(estimate):
