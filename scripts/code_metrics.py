@@ -6,7 +6,7 @@
 * The longest call chain follows each use of a function that can be resolved without running anything, calls and
   functions that are passed on: functions of the same file, imported functions and classes of the package, methods of
   `self`, and `x.method` if just one class of the package has a method of that name. Names of other attributes in the
-  package, and of methods of Python's, torch's and transformers' own types, are left out.
+  package, and of methods of Python's, torch's, scipy's and transformers' own types, are left out.
 * Frames of an RLCT are the package's own stack frames from `estimate_rlct` to the network's forward, both included.
 * Imports inside functions leave out `cli/` and the package's `__init__.py` files, where they are the design.
 * A docstring begins with a verb if its first word is in `VERBS`, in its base form or its third person.
@@ -270,11 +270,12 @@ def attributes(files: list[SourceFile]) -> set[str]:
 def unique_methods(functions: dict[str, ast.AST], others: set[str]) -> dict[str, str]:
     """Return `.method` -> dotted name, for methods with a name that no foreign type and none of `others` has."""
     import torch
+    from scipy.stats import rv_continuous
     from transformers import PreTrainedConfig
 
     builtin = (str, bytes, list, dict, set, tuple, int, float, Path, re.Pattern, io.TextIOWrapper, io.BufferedReader)
     foreign = set(others)
-    for kind in (*builtin, torch.Tensor, torch.nn.Module, PreTrainedConfig):
+    for kind in (*builtin, torch.Tensor, torch.nn.Module, rv_continuous, PreTrainedConfig):
         foreign.update(dir(kind))
     found: dict[str, list[str]] = defaultdict(list)
     for name in functions:

@@ -105,6 +105,25 @@ def digest(file):
     ]
 
 
+def test_a_method_of_a_distribution_is_not_taken_for_one_of_the_package(tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    text = """from scipy import stats
+
+
+class Result:
+    def interval(self):
+        return 0, 1
+
+
+def bounds(mean, error):
+    return stats.norm.interval(0.95, mean, error)
+"""
+    (folder / "results.py").write_text(text, encoding="utf-8")
+    graph = call_graph(read_package(folder))
+    assert graph["small.results.bounds"] == set()
+
+
 def test_the_command_prints_a_line_for_each_room(package):
     script = str(CHECKOUT / "scripts" / "code_metrics.py")
     command = [sys.executable, script, "--package", str(package), "--rooms"]
