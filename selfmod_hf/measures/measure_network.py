@@ -120,7 +120,9 @@ def measure_networks(
     results: list[Values] = []
     for part in _groups(models):
         networks = [_Network(models[k], others[k], data) for k in part]
-        found = _measure_group(networks, names, data)
+        found = _measure_group(networks, names)
+        if any(name in MODELABILITIES for name in names):
+            _add_modelability(networks, found, data)
         for network, values in zip(networks, found, strict=True):
             if network.is_finite:
                 taken = {*MEASURES, FROM_OTHER, *NetworkRow.model_fields, *columns}
@@ -167,8 +169,8 @@ def _groups(models: Sequence[Network]) -> Iterator[list[int]]:
         yield group
 
 
-def _measure_group(networks: Sequence[_Network], names: Sequence[str], data: TaskData[Any]) -> list[Values]:
-    """Return the measures of each network by their names."""
+def _measure_group(networks: Sequence[_Network], names: Sequence[str]) -> list[Values]:
+    """Return the measures of each network by their names. Modelabilities are None."""
     results: list[Values] = []
     for network in networks:
         found: Values = dict.fromkeys(names)
@@ -178,8 +180,6 @@ def _measure_group(networks: Sequence[_Network], names: Sequence[str], data: Tas
             if network.is_finite and name not in MODELABILITIES:
                 found[name] = _finite(getattr(network, name)())
         results.append(found)
-    if any(name in MODELABILITIES for name in names):
-        _add_modelability(networks, results, data)
     return results
 
 
