@@ -21,7 +21,8 @@ from ..files import to_json, write_file
 from ..json_records import SweepRun
 from .arm_columns import measure_name
 from .drawn_measures import COMPLEXITY, MAIN, drawn_measure
-from .figures import Drawn, followed, prepare
+from .drawn_study import Drawn, prepare
+from .figures import followed
 from .page_data import MOST_TRACE_POINTS, figure_data
 from .statistics import count_not_ok
 from .sweep_results import SweepResults

@@ -13,7 +13,7 @@ from pandas import DataFrame
 from ..complexity import LLCResult
 from ..complexity.weight_width import histogram
 from .drawn_measures import COMPLEXITY, MAIN, PUBLISHED, drawn_measure
-from .figures import Drawn
+from .drawn_study import Drawn
 from .panels import baseline_curve
 
 BINS = 40  # of a network's histogram

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle, islice
 from typing import Any
 
 import matplotlib as mpl
@@ -9,38 +10,55 @@ import numpy as np
 from matplotlib.axes import Axes
 from pandas import DataFrame, Series, concat
 
-from .drawn_measures import PUBLISHED, DrawnMeasure, axis_range, drawn_measure
+from .drawn_measures import DrawnMeasure, axis_range, drawn_measure
 from .statistics import usable
 from .study_layout import StudyLayout
 
-TITLES = {name: drawn_measure(name).title for name in PUBLISHED}
 BASELINE_COLOR = "black"
 JITTER = 0.3  # width of an arm's points, of the distance between arms
 LONG_LABELS = 4  # characters. Longer labels of many arms are written upwards
+LETTERS_IN_A_LINE = 24  # of all labels of a panel
 
 Colors = dict[str, Any]  # by label of an arm
 
 
 def colors_of(layout: StudyLayout) -> Colors:
     """Return a color for each label: black for the baseline, a scale for numbers, distinct colors for names."""
-    others = [label for place, label in enumerate(layout.labels) if place != layout.baseline]
-    if layout.is_ordered:
-        shades = list(mpl.colormaps["viridis"](np.linspace(0.1, 0.85, len(others))))
-    else:
-        palette = mpl.colormaps["tab10" if len(others) <= 10 else "tab20"].colors  # type: ignore[attr-defined]
-        shades = [palette[place % len(palette)] for place in range(len(others))]
+    others = list(layout.labels)
+    if layout.baseline is not None:
+        del others[layout.baseline]
+    count = len(others)
+    shades = _scale(count) if layout.is_ordered else _distinct(count)
     colors: Colors = dict(zip(others, shades, strict=True))
     if layout.baseline is not None:
-        colors[layout.labels[layout.baseline]] = BASELINE_COLOR
+        name = layout.labels[layout.baseline]
+        colors[name] = BASELINE_COLOR
     return colors
+
+
+def _scale(count: int) -> list[Any]:
+    """Return so many colors of a scale, from dark to light."""
+    places = np.linspace(0.1, 0.85, count)
+    scale = mpl.colormaps["viridis"]
+    return list(scale(places))
+
+
+def _distinct(count: int) -> list[Any]:
+    """Return so many colors, distinct up to 20."""
+    name = "tab10" if count <= 10 else "tab20"
+    palette = mpl.colormaps[name].colors  # type: ignore[attr-defined]
+    endless = cycle(palette)
+    return list(islice(endless, count))
 
 
 def _bars(means: DataFrame, measure: DrawnMeasure) -> np.ndarray:
     """Return the lengths of the intervals below and above the means (2, arms), cut at the measure's bounds."""
     low = means["low"].clip(lower=measure.low)
     high = means["high"].clip(upper=measure.high)
-    bars = np.stack([means["mean"] - low, high - means["mean"]])
-    return np.nan_to_num(bars).clip(min=0)
+    middle = means["mean"]
+    bars = np.stack([middle - low, high - middle])
+    numbers = np.nan_to_num(bars)
+    return numbers.clip(min=0)
 
 
 # ---- over the arms ----
@@ -65,31 +83,63 @@ def draw_over_arms(
         colors: by label.
     """
     drawn = drawn_measure(measure)
-    draw_networks(axis, rows["position"] + _beside(rows), rows, measure, colors)
-    means = means[means["count"] > 0]
+    x = rows["position"] + _beside(rows)
+    draw_networks(axis, x, rows, measure, colors)
+    has_mean = means["count"] > 0
+    means = means[has_mean]
     bars = _bars(means, drawn)
-    for place, mean in enumerate(means.to_dict("records")):
+    for mean, bar in zip(means.to_dict("records"), bars.T, strict=True):
         color = colors[mean["label"]]
-        if mean["is_baseline"]:
-            axis.axhline(mean["mean"], color=BASELINE_COLOR, linestyle=":", linewidth=0.8)
-        axis.errorbar(mean["position"], mean["mean"], bars[:, place : place + 1], color=color, capsize=2.5)
-        marker = "s" if mean["is_baseline"] else "D"
-        axis.plot(mean["position"], mean["mean"], marker, color=color, markersize=4.5, clip_on=False, zorder=3)
+        _draw_mean(axis, mean, bar, color)
     near = near_values(rows, measure)
-    axis.set_ylim(*axis_range(drawn, near, [*means["low"], *means["high"]]))
+    bounds = [*means["low"], *means["high"]]
+    low, high = axis_range(drawn, near, bounds)
+    axis.set_ylim(low, high)
     axis.set_ylabel(drawn.title)
+
+
+def _draw_mean(axis: Axes, mean: dict[str, Any], bar: np.ndarray, color: Any) -> None:
+    """Draw the mean of an arm with its interval.
+
+    Args:
+        axis: the panel.
+        mean: a row of the means.
+        bar: (2,), the lengths of the interval below and above the mean.
+        color: of the arm.
+    """
+    x = mean["position"]
+    y = mean["mean"]
+    marker = "D"
+    if mean["is_baseline"]:
+        marker = "s"
+        axis.axhline(y, color=BASELINE_COLOR, linestyle=":", linewidth=0.8)
+    axis.errorbar(x, y, bar[:, None], color=color, capsize=2.5)
+    axis.plot(
+        x,
+        y,
+        marker,
+        color=color,
+        markersize=4.5,
+        clip_on=False,
+        zorder=3,
+    )
 
 
 def near_values(rows: DataFrame, measure: str) -> Series:
     """Return the values that set the scale of an axis."""
-    return rows[~rows["is_far"]]["rlct"] if measure == "rlct" else rows[measure]
+    if measure != "rlct":
+        return rows[measure]
+    is_far = rows["is_far"]
+    return rows[~is_far]["rlct"]
 
 
 def _beside(rows: DataFrame) -> Series:
     """Return the distance of each network from its arm's position, by the rank of its seed."""
     rank = rows["seed"].rank(method="dense")
-    middle = (1 + rank.max()) / 2
-    return JITTER * (rank - middle) / max(1, rank.max() - 1)
+    last = rank.max()
+    middle = (1 + last) / 2
+    steps = max(1, last - 1)
+    return JITTER * (rank - middle) / steps
 
 
 def draw_networks(
@@ -103,40 +153,65 @@ def draw_networks(
 
     Those with an RLCT of another status than "ok" are hollow. Those far from all others are triangles at the edge.
     """
-    shades = np.array([mpl.colors.to_rgba(colors[label]) for label in rows["label"]])
-    is_hollow = (rows["rlct_status"] != "ok").to_numpy() & (measure == "rlct")
-    is_far = rows["is_far"].to_numpy(bool) & (measure == "rlct")
-    full = ~is_hollow
-    hollow = is_hollow & ~is_far
     values = rows[measure]
-    axis.scatter(x[full], values[full], s=12, alpha=0.35, facecolors=shades[full], edgecolors="none")
-    if hollow.any():
-        axis.scatter(x[hollow], values[hollow], s=16, alpha=0.9, facecolors="none", edgecolors=shades[hollow])
+    shades: Any = np.array([mpl.colors.to_rgba(colors[label]) for label in rows["label"]])
+    is_far = np.zeros(len(rows), dtype=bool)
+    is_full = np.ones(len(rows), dtype=bool)
+    if measure == "rlct":
+        is_far = rows["is_far"].to_numpy(bool)
+        is_full = (rows["rlct_status"] == "ok").to_numpy()
+    axis.scatter(
+        x[is_full],
+        values[is_full],
+        s=12,
+        alpha=0.35,
+        facecolors=shades[is_full],
+        edgecolors="none",
+    )
+    is_hollow = ~is_full & ~is_far
+    if is_hollow.any():
+        axis.scatter(
+            x[is_hollow],
+            values[is_hollow],
+            s=16,
+            alpha=0.9,
+            facecolors="none",
+            edgecolors=shades[is_hollow],
+        )
     middle = values.median()
     for place in np.flatnonzero(is_far):
         is_below = values.iloc[place] < middle
-        axis.plot(
-            x.iloc[place],
-            0.03 if is_below else 0.97,
-            "v" if is_below else "^",
-            color=shades[place],
-            markerfacecolor="none",
-            transform=axis.get_xaxis_transform(),
-        )
+        _draw_at_edge(axis, x.iloc[place], is_below, shades[place])
+
+
+def _draw_at_edge(axis: Axes, x: float, is_below: bool, shade: np.ndarray) -> None:
+    """Draw a network that lies beyond a panel as a triangle that points there."""
+    height, marker = 0.97, "^"
+    if is_below:
+        height, marker = 0.03, "v"
+    axis.plot(
+        x,
+        height,
+        marker,
+        color=shade,
+        markerfacecolor="none",
+        transform=axis.get_xaxis_transform(),
+    )
 
 
 def label_arms(axis: Axes, layout: StudyLayout) -> None:
     """Write the labels of all arms below a panel. The baseline's is bold."""
-    places = range(len(layout.labels))
-    longest = max(map(len, layout.labels))
-    are_long = longest > LONG_LABELS and longest * len(layout.labels) > 24
-    ticks = axis.set_xticks(places, layout.labels, fontsize=8)
-    if are_long:
+    labels = layout.labels
+    count = len(labels)
+    ticks = axis.set_xticks(range(count), labels, fontsize=8)
+    longest = max(map(len, labels))
+    if longest > LONG_LABELS and longest * count > LETTERS_IN_A_LINE:
         for tick in ticks:
             tick.label1.set(rotation=45, ha="right", rotation_mode="anchor")
     if layout.baseline is not None:
-        ticks[layout.baseline].label1.set_fontweight("bold")
-    axis.set_xlim(-0.6, len(layout.labels) - 0.4)
+        tick = ticks[layout.baseline]
+        tick.label1.set_fontweight("bold")
+    axis.set_xlim(-0.6, count - 0.4)
     axis.set_xlabel(layout.title)
 
 
@@ -148,11 +223,13 @@ def draw_published(axis: Axes, published: DataFrame, measure: str) -> None:
         published: the column `published` with the places of the arms. It may be empty.
         measure: its name.
     """
-    if not published.empty:
-        values = published["published"]
-        low, high = axis.get_ylim()
-        axis.plot(published["position"], values, "kx", markersize=6, label="published")
-        axis.set_ylim(axis_range(drawn_measure(measure), [low, high, *values]))
+    if published.empty:
+        return
+    drawn = drawn_measure(measure)
+    values = published["published"]
+    everything = [*axis.get_ylim(), *values]
+    axis.plot(published["position"], values, "kx", markersize=6, label="published")
+    axis.set_ylim(axis_range(drawn, everything))
 
 
 # ---- over epochs, and over the training loss ----
@@ -176,12 +253,15 @@ def draw_epochs(
     axis.set(xlabel="epoch", ylabel=drawn.title)
     for label, arm in epochs.groupby("label", sort=False):
         color = colors[label]
-        axis.plot(arm["epoch"], arm["mean"], color=color, label=label)
+        numbers = arm["epoch"]
+        axis.plot(numbers, arm["mean"], color=color, label=label)
         low = arm["low"].clip(lower=drawn.low)
         high = arm["high"].clip(upper=drawn.high)
-        axis.fill_between(arm["epoch"], low, high, color=color, alpha=0.2, linewidth=0)
+        axis.fill_between(numbers, low, high, color=color, alpha=0.2, linewidth=0)
     if not epochs.empty:
-        axis.set_ylim(*axis_range(drawn, epochs["mean"], [*epochs["low"], *epochs["high"]]))
+        bounds = [*epochs["low"], *epochs["high"]]
+        lowest, highest = axis_range(drawn, epochs["mean"], bounds)
+        axis.set_ylim(lowest, highest)
 
 
 def draw_over_loss(  # noqa: PLR0913 - the axis, its data and its style
@@ -204,21 +284,41 @@ def draw_over_loss(  # noqa: PLR0913 - the axis, its data and its style
     """
     drawn = drawn_measure(measure)
     loss = drawn_measure("train_loss")
-    losses, values = [], []
+    losses: list[float] = []
+    values: list[float] = []
     if measure in curve:
-        losses, values = curve["classification_loss"].tolist(), curve[measure].tolist()
+        losses = curve["classification_loss"].tolist()
+        values = curve[measure].tolist()
     axis.plot(losses, values, color=BASELINE_COLOR, linewidth=1, linestyle="--")
-    draw_networks(axis, rows["train_loss"], rows, measure, colors)
-    table = means.pivot_table(index="label", columns="measure", values="mean", sort=False)
-    if measure in table and "train_loss" in table:
-        for label, mean in table.iterrows():
-            style = {"color": colors[label], "label": label, "markersize": 5, "clip_on": False}
-            axis.plot(mean["train_loss"], mean[measure], "D", **style)
-    own = means[means["measure"] == measure]
-    axis.set_xlim(*axis_range(loss, rows["train_loss"], losses))
+    x = rows["train_loss"]
+    draw_networks(axis, x, rows, measure, colors)
+    _draw_means_over_loss(axis, means, measure, colors)
+    lowest_loss, highest_loss = axis_range(loss, x, losses)
+    axis.set_xlim(lowest_loss, highest_loss)
     axis.locator_params(axis="x", nbins=5)
-    axis.set_ylim(*axis_range(drawn, near_values(rows, measure), [*own["mean"], *values]))
+    is_own = means["measure"] == measure
+    own_means = means[is_own]["mean"]
+    near = near_values(rows, measure)
+    lowest, highest = axis_range(drawn, near, [*own_means, *values])
+    axis.set_ylim(lowest, highest)
     axis.set(xlabel=loss.title, ylabel=drawn.title)
+
+
+def _draw_means_over_loss(axis: Axes, means: DataFrame, measure: str, colors: Colors) -> None:
+    """Draw the mean of each arm over its mean training loss, for arms that have both."""
+    table = means.pivot_table(index="label", columns="measure", values="mean", sort=False)
+    if measure not in table or "train_loss" not in table:
+        return
+    for label, mean in table.iterrows():
+        axis.plot(
+            mean["train_loss"],
+            mean[measure],
+            "D",
+            color=colors[str(label)],
+            label=label,
+            markersize=5,
+            clip_on=False,
+        )
 
 
 def baseline_curve(curves: DataFrame, measures: list[str]) -> DataFrame:
@@ -231,9 +331,12 @@ def baseline_curve(curves: DataFrame, measures: list[str]) -> DataFrame:
     found = []
     for name in ["classification_loss", *measures]:
         if name in curves:
-            values = usable(curves, name)
-            found.append(values.groupby("epoch")[name].mean())
-    return concat(found, axis=1).dropna(how="all") if found else DataFrame()
+            by_epoch = usable(curves, name).groupby("epoch")
+            found.append(by_epoch[name].mean())
+    if not found:
+        return DataFrame()
+    curve = concat(found, axis=1)
+    return curve.dropna(how="all")
 
 
 # ---- over widths ----
@@ -258,25 +361,33 @@ def draw_over_widths(
         colors: by label.
     """
     drawn = drawn_measure(measure)
-    widths = rows.drop_duplicates("arm").set_index("arm")["hidden_size"]
-    means = means[means["count"] > 0]
-    means = means.assign(hidden_size=means["arm"].map(widths)).sort_values("hidden_size")
+    arms = rows.drop_duplicates("arm")
+    widths = arms.set_index("arm")["hidden_size"]
+    has_mean = means["count"] > 0
+    means = means[has_mean]
+    own_widths = means["arm"].map(widths)
+    means = means.assign(hidden_size=own_widths)
+    means = means.sort_values("hidden_size")
     if measure == "rlct":
-        bad = rows[rows["rlct_status"] != "ok"]
+        is_bad = rows["rlct_status"] != "ok"
+        bad = rows[is_bad]
         draw_networks(axis, bad["hidden_size"], bad, measure, colors)
     for label, own in means.groupby("label", sort=False):
+        color = colors[label]
+        x = own["hidden_size"]
         axis.errorbar(
-            own["hidden_size"],
+            x,
             own["mean"],
             _bars(own, drawn),
-            color=colors[label],
+            color=color,
             marker="o",
             markersize=3,
             capsize=2,
             label=label,
         )
-        axis.plot(own["hidden_size"], own["published"], "x", color=colors[label], markersize=6)
+        axis.plot(x, own["published"], "x", color=color, markersize=6)
     axis.set_xscale("log", base=2)
     axis.set(xlabel="hidden units", ylabel=drawn.title)
     sizes = sorted(widths.unique().tolist())
-    axis.set_xticks(sizes, list(map(str, sizes)))
+    texts = list(map(str, sizes))
+    axis.set_xticks(sizes, texts)

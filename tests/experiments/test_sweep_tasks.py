@@ -101,7 +101,8 @@ def test_a_report_of_one_width(imdb, tmp_path, capsys):
 
 def test_single_width_panels_are_over_the_weight(imdb):
     from selfmod_hf.experiments.folder import SweepFolder
-    from selfmod_hf.reports.figures import figure_2, prepare
+    from selfmod_hf.reports.drawn_study import prepare
+    from selfmod_hf.reports.paper_figures import figure_2
     from selfmod_hf.reports.sweep_results import read_results
 
     results = read_results(SweepFolder(imdb))
