@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .exact_linear import DeepLinearMean
 from .known import GroundTruth
 
 
@@ -39,8 +40,7 @@ def deep_linear_coefficient(widths: Sequence[int], rank: int) -> float:
     chosen = _chosen_layers(sorted(excess))  # m_S
     count = len(chosen) - 1  # l
     total = sum(chosen)
-    quotient = math.ceil(total / count)  # M
-    a = total - (quotient - 1) * count
+    a = _remainder(chosen)
     squares = sum(m * m for m in chosen)
     pairs = (total**2 - squares) / 2  # sum of m_i m_j
     outer = widths[0] + widths[-1]
@@ -49,6 +49,32 @@ def deep_linear_coefficient(widths: Sequence[int], rank: int) -> float:
     remainder = a * (count - a) / four
     mean_part = (count - 1) * total**2 / four
     return regular + remainder - mean_part + pairs / 2
+
+
+def deep_linear_multiplicity(widths: Sequence[int], rank: int) -> int:
+    """Return m = a (l - a) + 1, the order of the pole at λ, with a and l of `deep_linear_coefficient`.
+
+    Raises:
+        ValueError: as of `deep_linear_coefficient`.
+
+    Example:
+        >>> deep_linear_multiplicity([1, 1, 1], rank=0)
+        2
+    """
+    check_rank(widths, rank)
+    excess = [width - rank for width in widths]
+    chosen = _chosen_layers(sorted(excess))
+    count = len(chosen) - 1
+    a = _remainder(chosen)
+    return a * (count - a) + 1
+
+
+def _remainder(chosen: Sequence[int]) -> int:
+    """Return a, the sum of m_S minus (M - 1) l."""
+    count = len(chosen) - 1
+    total = sum(chosen)
+    quotient = math.ceil(total / count)  # M
+    return total - (quotient - 1) * count
 
 
 def _chosen_layers(excess: list[int]) -> list[int]:
@@ -90,6 +116,11 @@ class DeepLinear(nn.Sequential):
     def layers(self) -> list[nn.Linear]:
         """Return the layers, input to output."""
         return [layer for layer in self if isinstance(layer, nn.Linear)]
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """Return the layers' weights, input to output."""
+        return [layer.weight for layer in self.layers]
 
 
 def deep_linear(
@@ -134,6 +165,10 @@ def deep_linear(
         inputs=inputs,
         targets=targets,
         learning_coefficient=deep_linear_coefficient(widths, rank),
+        kind="deep linear, aligned",
+        multiplicity=deep_linear_multiplicity(widths, rank),
+        posterior_mean=DeepLinearMean.of(model.weights, inputs),
+        prior_matters=rank < min(widths),
     )
 
 

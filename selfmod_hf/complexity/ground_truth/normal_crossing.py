@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .known import GroundTruth
+from .quadrature import POINTS_OF_A_SIDE, half_line, mean_energy
 
 
 class Crossing(nn.Module):
@@ -32,7 +33,8 @@ def normal_crossing(a: int = 1, b: int = 1, *, num_samples: int = 1000) -> Groun
     """Return the loss (w1^a w2^b)² at the origin, λ = min(1/(2a), 1/(2b)).
 
     Watanabe 2009, section 3, and Lau et al., example 1. All inputs are 1, so that the loss is the polynomial itself. If
-    a = b its multiplicity is 2, and an estimate at a finite nβ is lower by about 1/log(nβ).
+    a = b its multiplicity is 2, and an estimate at a finite nβ is lower by about 1/log(nβ). The exact value is by
+    quadrature (`GroundTruth.truth`).
 
     Raises:
         ValueError: a power below 1.
@@ -51,4 +53,22 @@ def normal_crossing(a: int = 1, b: int = 1, *, num_samples: int = 1000) -> Groun
         targets=torch.zeros_like(inputs),
         learning_coefficient=min(1 / (2 * a), 1 / (2 * b)),
         loss_fn=crossing_loss,
+        kind="products of powers",
+        multiplicity=1 + (a == b),
+        posterior_mean=CrossingMean(a, b),
+        prior_matters=True,
     )
+
+
+class CrossingMean:
+    """Compute the exact posterior mean of the loss (w1^a w2^b)²."""
+
+    def __init__(self, a: int, b: int) -> None:
+        self.powers = (a, b)
+
+    def __call__(self, nbeta: float, localization: float) -> float:
+        a, b = self.powers
+        grid, log_mass = half_line(localization, POINTS_OF_A_SIDE)
+        first = nbeta * grid ** (2 * a)
+        second = grid ** (2 * b)
+        return mean_energy(first[:, None] * second, log_mass[:, None] + log_mass)

@@ -7,7 +7,7 @@ import torch
 
 from selfmod_hf.complexity.ground_truth import factored_softmax, softmax_regression
 
-from .independent import curvature_rank, gradient_at_minimum, loss_of_vector
+from .independent import curvature_rank, exact_chain, gradient_at_minimum, loss_of_vector
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,11 @@ def test_too_few_hidden_units_and_too_few_samples_are_rejected():
         factored_softmax(5, 2, 4)
     with pytest.raises(ValueError, match="num_samples=8: the likelihood has no maximum"):
         softmax_regression(6, 3, num_samples=8)
+
+
+@pytest.mark.slow
+def test_a_slow_chain_agrees_with_lambda_of_a_factored_softmax():
+    truth = factored_softmax(3, 3, 3, num_samples=1000)
+    mean, error = exact_chain(truth, 1000.0, 4.0)
+    assert error < 0.04 * truth.learning_coefficient
+    assert abs(mean - truth.learning_coefficient) < 3 * error + 0.03 * truth.learning_coefficient
