@@ -1,0 +1,187 @@
+"""The cells of a calibration, and their values without step size.
+
+A *cell* holds the estimate at one pair of step size ε and localization γ. Of each γ the two smallest step sizes count.
+All γ share one slope s of the estimate over ε, because heating happens in steep directions, where γ is without effect.
+The slope is a weighted mean of the measured slopes and of the foretold one. If the two contradict each other, the
+foretold one is left out. The value f(γ) is the mean of the cells of γ after the subtraction of s ε.
+
+Everything is kept as blocks of draws, so that noise that cells share cancels in the errors of their differences.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+
+FLOOR = 0.25  # nats: a share of the estimate below it does not count
+
+_STEP_ERROR = 0.02  # of the estimate, at the larger step: how well the foretold slope is believed
+_CONTRADICTION = 2.5  # errors between the measured and the foretold slope
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Hold the estimate at one step size and one localization.
+
+    Attributes:
+        step_size: ε.
+        localization: γ.
+        blocks: (K,), means of K equally long parts of the kept draws, as many for all cells. Their mean is the
+            estimate. Block k of all cells shares its noise where the cells ran together.
+        standard_error: Monte Carlo error of the estimate.
+        mixes: whether the chains have reached their law.
+        pull: nats that the estimate is foretold to lack because of γ, 0 if nothing is known.
+    """
+
+    step_size: float
+    localization: float
+    blocks: Numbers
+    standard_error: float
+    mixes: bool = True
+    pull: float = 0.0
+
+    @property
+    def llc(self) -> float:
+        """Return the estimate, the foretold pull left in."""
+        return float(self.blocks.mean())
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Hold the values without step size.
+
+    Attributes:
+        pulls: (K,), γ, rising.
+        blocks: (K, blocks), of f.
+        shift: of the weakest γ, against its smallest step.
+        disagreement: nats between the shared slope and the weakest γ's own, beyond two errors.
+        inflation: Monte Carlo error over the error of the blocks, at least 1.
+        several: whether a slope was measured.
+        foretold: whether the foretold pull was added to the estimates.
+    """
+
+    pulls: Numbers
+    blocks: Numbers
+    shift: float
+    disagreement: float
+    inflation: float
+    several: bool
+    foretold: bool
+
+    @property
+    def values(self) -> Numbers:
+        """Return f, (K,)."""
+        return self.blocks.mean(axis=1)
+
+    def error(self, weights: Sequence[float]) -> float:
+        """Return the standard error of a combination of the values at the first localizations."""
+        combined = np.asarray(weights) @ self.blocks[: len(weights)]
+        return self.inflation * _error(combined)
+
+
+def _error(blocks: Numbers) -> float:
+    """Return the standard error of the mean of blocks."""
+    if len(blocks) < 2:
+        return 0.0
+    return float(blocks.std(ddof=1)) / math.sqrt(len(blocks))
+
+
+def without_step_sizes(cells: Sequence[Cell], foretold: float) -> Steps:
+    """Return the values at ε = 0 of all localizations."""
+    by_pull: dict[float, list[Cell]] = {}
+    for cell in sorted(cells, key=lambda cell: cell.step_size):
+        of_pull = by_pull.setdefault(cell.localization, [])
+        if len(of_pull) < 2:
+            of_pull.append(cell)
+    pulls = sorted(by_pull)
+    pairs = [by_pull[pull] for pull in pulls if len(by_pull[pull]) == 2]
+    slope = _shared_slope(pairs, foretold)
+    rows = []
+    with_pull = []
+    for pull in pulls:
+        blocks = _mean_without_step(by_pull[pull], slope)
+        rows.append(blocks)
+        with_pull.append(blocks + by_pull[pull][0].pull)
+    straight = np.stack(rows)
+    raised = np.stack(with_pull)
+    believed = _is_flatter(raised, straight)
+    weakest = by_pull[pulls[0]]
+    smallest = weakest[0]
+    disagreement = 0.0
+    if len(weakest) == 2:
+        own, own_error = _slope_of(weakest)
+        excess = abs(float(own.mean() - slope.mean())) - 2 * own_error
+        disagreement = max(0.0, excess) * smallest.step_size
+    inflations = [1.0]
+    for cell in weakest:
+        measured = _error(cell.blocks)
+        if measured > 0 and math.isfinite(cell.standard_error):
+            inflations.append(cell.standard_error / measured)
+    return Steps(
+        pulls=np.array(pulls),
+        blocks=raised if believed else straight,
+        shift=float(straight[0].mean()) - smallest.llc,
+        disagreement=disagreement,
+        inflation=max(inflations),
+        several=bool(pairs),
+        foretold=believed,
+    )
+
+
+def _is_flatter(raised: Numbers, straight: Numbers) -> bool:
+    """Return whether the foretold pull explains how the values move over γ, so that less is left to extrapolate."""
+    if len(straight) < 2:
+        return False
+    left = np.diff(raised[:3].mean(axis=1))
+    moved = np.diff(straight[:3].mean(axis=1))
+    return float(np.abs(left).max()) < float(np.abs(moved).max()) / 2
+
+
+def _slope_of(pair: Sequence[Cell]) -> tuple[Numbers, float]:
+    """Return the blocks of the slope of the estimate over ε between two cells of one γ, and the slope's error."""
+    smaller, larger = pair
+    apart = larger.step_size - smaller.step_size
+    slopes = (larger.blocks - smaller.blocks) / apart
+    return slopes, _error(slopes)
+
+
+def _shared_slope(pairs: Sequence[Sequence[Cell]], foretold: float) -> Numbers:
+    """Return the blocks of the slope over ε, of all localizations together. Without pairs it is the foretold one."""
+    if not pairs:
+        return np.array([foretold])
+    total: Numbers = np.zeros(1)
+    weight_sum = 0.0
+    doubts = np.empty(len(pairs))
+    for place, pair in enumerate(pairs):
+        slopes, error = _slope_of(pair)
+        larger = pair[1]
+        doubts[place] = max(_STEP_ERROR * abs(larger.llc), FLOOR / 10) / larger.step_size
+        weight = 1 / max(error, 1e-3 * doubts[place]) ** 2
+        total = total + weight * slopes
+        weight_sum += weight
+    measured = total / weight_sum
+    measured_error = _error(measured)
+    doubt = float(doubts.mean()) + abs(foretold) / 3
+    apart = abs(float(measured.mean()) - foretold)
+    if apart > _CONTRADICTION * math.hypot(measured_error, doubt):
+        return measured
+    share = doubt**2 / (doubt**2 + measured_error**2)
+    return share * measured + (1 - share) * foretold
+
+
+def _mean_without_step(cells: Sequence[Cell], slope: Numbers) -> Numbers:
+    """Return the blocks of f at one γ: the mean of its cells, weighted by their precision."""
+    total = np.zeros(len(cells[0].blocks))
+    weight_sum = 0.0
+    for cell in cells:
+        variance = max(cell.standard_error, 1e-9) ** 2
+        weight = 1 / variance if math.isfinite(variance) else 1.0
+        total += weight * (cell.blocks - slope * cell.step_size)
+        weight_sum += weight
+    return total / weight_sum
