@@ -13,8 +13,18 @@ import pandas as pd
 from ..experiments.arms import Arm
 from .statistics import ARM, axis_values
 
-NAMES = {"weight_width": "SD", "accuracy": "acc", "rlct": "RLCT", "train_loss": "training loss"}
-FORMS = {"weight_width": ".4f", "accuracy": ".4f", "rlct": ".2f", "train_loss": ".4f"}
+NAMES = {
+    "weight_width": "SD",
+    "accuracy": "acc",
+    "rlct": "RLCT",
+    "train_loss": "training loss",
+}
+FORMS = {
+    "weight_width": ".4f",
+    "accuracy": ".4f",
+    "rlct": ".2f",
+    "train_loss": ".4f",
+}
 GRID_NAME = re.compile(r"(h\d+(x\d+)*-?)?(aw[\d.e+-]+?)?(-?attached)?")  # as in `name_of_values`
 AXIS_NAMES = {"hidden_size": "h", "detach_targets": "targets", "aux_weight": "AW"}
 
@@ -58,12 +68,14 @@ def arm_columns(rows: pd.DataFrame, study: Sequence[Arm], axes: Sequence[str]) -
     grid = is_grid(study, axes)
     shown = list(ARM) if grid else _varying(rows, axes)
     header = [axis_name(axis) for axis in shown]
-    cells = {}
+    cells: dict[str, list[str]] = {}
     for name, arm in rows.groupby("arm", sort=False):
-        values = zip(shown, axis_values(arm, shown), strict=True)
-        texts = [axis_text(axis, value) for axis, value in values]
-        cells[str(name)] = texts if grid else [str(name), *texts]
-    return ArmColumns(header if grid else ["arm", *header], cells, grid)
+        values = axis_values(arm, shown)
+        cells[str(name)] = list(map(axis_text, shown, values))
+    if grid:
+        return ArmColumns(header, cells, is_grid=True)
+    named = {name: [name, *texts] for name, texts in cells.items()}
+    return ArmColumns(["arm", *header], named, is_grid=False)
 
 
 def short_columns(rows: pd.DataFrame, study: Sequence[Arm], axes: Sequence[str]) -> ArmColumns:
@@ -71,14 +83,15 @@ def short_columns(rows: pd.DataFrame, study: Sequence[Arm], axes: Sequence[str])
     if is_grid(study, axes):
         return arm_columns(rows, study, axes)
     names = rows["arm"].unique()
-    return ArmColumns(["arm"], {name: [name] for name in names}, False)
+    cells = {name: [name] for name in names}
+    return ArmColumns(["arm"], cells, is_grid=False)
 
 
 def _varying(rows: pd.DataFrame, axes: Sequence[str]) -> list[str]:
     """Return the axes on which the arms have different values."""
-    candidates = list(dict.fromkeys([*ARM, *axes]))
+    candidates = dict.fromkeys([*ARM, *axes])
     if "hidden_sizes" in candidates:
-        candidates.remove("hidden_size")  # the last of these
+        del candidates["hidden_size"]  # the last of these
     varying = []
     for name in candidates:
         texts = rows[name].map(repr)  # missing values are values too
@@ -89,7 +102,8 @@ def _varying(rows: pd.DataFrame, axes: Sequence[str]) -> list[str]:
 
 def axis_name(axis: str) -> str:
     """Return the name of an axis as a header."""
-    return AXIS_NAMES.get(axis, axis.replace("_", " "))
+    words = axis.replace("_", " ")
+    return AXIS_NAMES.get(axis, words)
 
 
 def axis_text(axis: str, value: Any) -> str:
@@ -101,7 +115,9 @@ def axis_text(axis: str, value: Any) -> str:
     """
     if axis == "detach_targets":
         return targets_text(value)
-    if value is None or value is pd.NA or value != value:
+    if value is None or value is pd.NA:
+        return "-"
+    if value != value:  # NaN
         return "-"
     if isinstance(value, float):
         return f"{value:g}"
@@ -115,7 +131,8 @@ def targets_text(detach: bool) -> str:
 
 def measure_name(measure: str) -> str:
     """Return the name of a measure as a header."""
-    return NAMES.get(measure, measure.replace("_", " "))
+    words = measure.replace("_", " ")
+    return NAMES.get(measure, words)
 
 
 def measure_text(measure: str, value: float | None, sign: str = "") -> str:
@@ -139,7 +156,8 @@ def number_text(value: float | None, form: str) -> str:
 
 def interval_text(measure: str, low: float, high: float, sign: str = "") -> str:
     """Return the bounds of an interval in brackets, or nothing."""
-    if not (math.isfinite(low) and math.isfinite(high)):
+    if not math.isfinite(low) or not math.isfinite(high):
         return ""
-    bounds = [measure_text(measure, bound, sign) for bound in (low, high)]
-    return f"[{', '.join(bounds)}]"
+    lower = measure_text(measure, low, sign)
+    upper = measure_text(measure, high, sign)
+    return f"[{lower}, {upper}]"

@@ -48,10 +48,17 @@ _KNOWN = {
 
 def drawn_measure(name: str) -> DrawnMeasure:
     """Return the description of a measure. A user's own has its name as title, and no bounds."""
-    return _KNOWN.get(name, DrawnMeasure(name.replace("_", " ")))
+    if name in _KNOWN:
+        return _KNOWN[name]
+    title = name.replace("_", " ")
+    return DrawnMeasure(title)
 
 
-def axis_range(measure: DrawnMeasure, values: Sequence[float], bounds: Sequence[float] = ()) -> tuple[float, float]:
+def axis_range(
+    measure: DrawnMeasure,
+    values: Sequence[float],
+    bounds: Sequence[float] = (),
+) -> tuple[float, float]:
     """Return the range of an axis: all values with a margin, and intervals as far as they stay near to the values.
 
     Args:
@@ -65,14 +72,29 @@ def axis_range(measure: DrawnMeasure, values: Sequence[float], bounds: Sequence[
     """
     finite = _finite(values)
     if finite.size == 0:
-        return (measure.low or 0.0, 1.0 if measure.high is None else measure.high)
-    low, high = float(finite.min()), float(finite.max())
+        return _range_without_values(measure)
+    low = float(finite.min())
+    high = float(finite.max())
     spread = high - low or 0.1 * abs(high) or 1.0
-    near = np.clip(_finite(bounds), low - spread, high + spread)
+    ends = _finite(bounds)
+    near = np.clip(ends, low - spread, high + spread)
     everything = np.append(finite, near)
-    low, high = float(everything.min()), float(everything.max())
+    low = float(everything.min())
+    high = float(everything.max())
     margin = 0.05 * (high - low) or spread
-    return _within(measure, low - margin), _within(measure, high + margin)
+    lowest = _within(measure, low - margin)
+    highest = _within(measure, high + margin)
+    return lowest, highest
+
+
+def _range_without_values(measure: DrawnMeasure) -> tuple[float, float]:
+    """Return the bounds of a measure, 0 and 1 in place of missing ones."""
+    low, high = 0.0, 1.0
+    if measure.low is not None:
+        low = measure.low
+    if measure.high is not None:
+        high = measure.high
+    return low, high
 
 
 def far_rlcts(rows: DataFrame) -> Series:
@@ -84,10 +106,14 @@ def far_rlcts(rows: DataFrame) -> Series:
         rows: one row per network.
     """
     values = rows["rlct"]
-    lower, upper = values.quantile(0.25), values.quantile(0.75)
+    lower = values.quantile(0.25)
+    upper = values.quantile(0.75)
     reach = FAR * (upper - lower)
-    is_far = (values < lower - reach) | (values > upper + reach)
-    return is_far & (rows["rlct_status"] != "ok") & (reach > 0)
+    is_below = values < lower - reach
+    is_above = values > upper + reach
+    is_bad = rows["rlct_status"] != "ok"
+    has_reach = reach > 0
+    return (is_below | is_above) & is_bad & has_reach
 
 
 def _within(measure: DrawnMeasure, value: float) -> float:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
-from ..experiments.arms import Arm
 from ..experiments.recipes import can_be_hub_id
 from ..files import to_json, write_file
 from ..json_records import SweepRun
@@ -41,21 +41,43 @@ def local_paths(run: SweepRun | None) -> dict[str, str]:
     """
     if run is None:
         return {}
-    found = set()
+    found = _paths_in_settings(run) | _paths_in_commands(run)
     data = run.settings.data.dataset_name
     if data and (run.local_data or not can_be_hub_id(data)):
         found.add(data)
-    settings = [run.settings.to_dict(), *(arm.changes for arm in run.arms)]
-    for text in _texts(settings):
-        found.update(filter(_is_local, _SEPARATORS.split(text)))
+    names = {}
+    for path in sorted(found, key=len, reverse=True):
+        name = Path(path).name
+        if name and os.sep in path:
+            names[path] = name
+    return names
+
+
+def _paths_in_settings(run: SweepRun) -> set[str]:
+    """Return the local paths in the settings and the arms of a study."""
+    values: list[Any] = [run.settings.to_dict()]
+    for arm in run.arms:
+        values.append(arm.changes)
+    found: set[str] = set()
+    for text in _texts(values):
+        parts = _SEPARATORS.split(text)
+        found.update(filter(_is_local, parts))
+    return found
+
+
+def _paths_in_commands(run: SweepRun) -> set[str]:
+    """Return the parts of commands that begin as a local path does."""
+    found: set[str] = set()
+    root = Path(os.sep)
     for session in run.sessions:
         for word in session.command:
-            parts = [*_SEPARATORS.split(word), _value_of(word)]
-            # "/out" tells no more than its name, and "/p" is in every page
-            found.update(part for part in parts if _begins_as_local(part) and Path(part).parent != Path(os.sep))
-    longest_first = sorted(found, key=len, reverse=True)
-    names = {path: Path(path).name for path in longest_first if os.sep in path}
-    return {path: name for path, name in names.items() if name}
+            parts = _SEPARATORS.split(word)
+            parts.append(_value_of(word))
+            for part in parts:
+                # "/out" tells no more than its name, and "/p" is in every page
+                if _begins_as_local(part) and Path(part).parent != root:
+                    found.add(part)
+    return found
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -78,7 +100,9 @@ def _value_of(word: str) -> str:
 def _begins_as_local(text: str) -> bool:
     if text.startswith("//") and not text.startswith("///"):  # of a URL, without its scheme
         return False
-    return os.sep in text and text.startswith((os.sep, "~", f".{os.sep}", f"..{os.sep}"))
+    if os.sep not in text:
+        return False
+    return text.startswith((os.sep, "~", f".{os.sep}", f"..{os.sep}"))
 
 
 def _is_local(text: str) -> bool:
@@ -116,16 +140,24 @@ def without_local_paths(results: SweepResults) -> SweepResults:
         return results
     study = []
     for arm in results.study:
-        study.append(Arm(arm.name, without(arm.changes, paths), arm.panel, arm.baseline))
-    run = SweepRun.model_validate(_run_without(results.run.to_dict(), paths))
-    rows = _table_without(results.rows, paths)
-    return replace(results, run=run, rows=rows, curves=_table_without(results.curves, paths), study=study)
+        changes = without(arm.changes, paths)
+        study.append(replace(arm, changes=changes))
+    run = results.run.to_dict()
+    run = _run_without(run, paths)
+    return replace(
+        results,
+        run=SweepRun.model_validate(run),
+        rows=_table_without(results.rows, paths),
+        curves=_table_without(results.curves, paths),
+        study=study,
+    )
 
 
 def _run_without(run: Any, paths: Mapping[str, str]) -> Any:
     """Return the content of a run.json with names in place of paths. A data set without its path stays a local one."""
     shown = without(run, paths)
-    if run["settings"]["data"].get("dataset_name") in paths:
+    data = run["settings"]["data"]
+    if data.get("dataset_name") in paths:
         shown["local_data"] = True
     return shown
 
@@ -133,8 +165,9 @@ def _run_without(run: Any, paths: Mapping[str, str]) -> Any:
 def _table_without(table: pd.DataFrame, paths: Mapping[str, str]) -> pd.DataFrame:
     texts = {}
     for name in table.columns:
-        if not pd.api.types.is_numeric_dtype(table[name]):
-            texts[name] = table[name].map(lambda value: without(value, paths))
+        column = table[name]
+        if not is_numeric_dtype(column):
+            texts[name] = column.map(lambda value: without(value, paths))
     return table.assign(**texts)
 
 
@@ -149,28 +182,46 @@ def hide_local_paths(folder: Path, paths: Mapping[str, str]) -> None:
         return
     for file in sorted(folder.rglob("*")):
         if file.suffix == ".parquet":
-            table = pd.read_parquet(file)
-            changed = _table_without(table, paths)
-            if not changed.equals(table):
-                _replace(file, _as_parquet(changed))
+            _hide_in_table(file, paths)
         elif file.suffix in (".json", ".html"):
-            _hide_in_text(file, paths)
+            text = file.read_text(encoding="utf-8")
+            if not any(name in text for name in paths.values()):
+                continue  # a path ends with its name
+            if file.suffix == ".json":
+                _hide_in_json(file, text, paths)
+            else:
+                _hide_in_html(file, text, paths)
 
 
-def _hide_in_text(file: Path, paths: Mapping[str, str]) -> None:
-    """Replace a file of JSON or HTML that holds paths."""
-    text = file.read_text(encoding="utf-8")
-    if not any(name in text for name in paths.values()):
-        return  # a path ends with its name
-    if file.suffix == ".json":
-        content = json.loads(text)  # because JSON may write a path with escapes
-        is_run = file.name == "run.json" and "settings" in content
-        shown = _run_without(content, paths) if is_run else without(content, paths)
-        if shown != content:
-            _replace(file, to_json(shown))
+def _hide_in_table(file: Path, paths: Mapping[str, str]) -> None:
+    """Replace a table that holds paths."""
+    table = pd.read_parquet(file)
+    shown = _table_without(table, paths)
+    if shown.equals(table):
         return
-    escaped = {html.escape(path): html.escape(name) for path, name in paths.items()}
-    shown = without(text, {**paths, **escaped})
+    buffer = BytesIO()
+    shown.to_parquet(buffer, index=False)
+    _replace(file, buffer.getvalue())
+
+
+def _hide_in_json(file: Path, text: str, paths: Mapping[str, str]) -> None:
+    """Replace a JSON file that holds paths. It is parsed, because JSON may write a path with escapes."""
+    content = json.loads(text)
+    if file.name == "run.json" and "settings" in content:
+        shown = _run_without(content, paths)
+    else:
+        shown = without(content, paths)
+    if shown != content:
+        _replace(file, to_json(shown))
+
+
+def _hide_in_html(file: Path, text: str, paths: Mapping[str, str]) -> None:
+    """Replace a page that holds paths, as they are or escaped."""
+    names = dict(paths)
+    for path, name in paths.items():
+        escaped = html.escape(path)
+        names[escaped] = html.escape(name)
+    shown = without(text, names)
     if shown != text:
         _replace(file, shown)
 
@@ -178,9 +229,3 @@ def _hide_in_text(file: Path, paths: Mapping[str, str]) -> None:
 def _replace(file: Path, content: str | bytes) -> None:
     file.unlink()  # a link: its target stays
     write_file(file, content)
-
-
-def _as_parquet(table: pd.DataFrame) -> bytes:
-    buffer = BytesIO()
-    table.to_parquet(buffer, index=False)
-    return buffer.getvalue()

@@ -37,8 +37,10 @@ def figure_data(drawn: Drawn) -> dict[str, Any]:
         InputError: weights or trace of a network cannot be used.
     """
     results = drawn.results
-    names = list(dict.fromkeys(drawn.layout.places["arm"]))
+    distinct = dict.fromkeys(drawn.layout.places["arm"])
+    names = list(distinct)
     numbers = {name: number for number, name in enumerate(names)}
+    seeds = results.rows["seed"].unique()
     return {
         "axis": _axis(drawn),
         "measures": _measures(drawn),
@@ -46,7 +48,7 @@ def figure_data(drawn: Drawn) -> dict[str, Any]:
         "against_loss": COMPLEXITY,
         "arms": _arms(drawn, names),
         "panels": _panels(drawn, numbers),
-        "seeds": sorted(results.rows["seed"].unique().tolist()),
+        "seeds": sorted(seeds.tolist()),
         "networks": _networks(drawn, numbers),
         "means": _means(results.arms, numbers),
         "epochs": _epochs(results.epochs, numbers),
@@ -62,8 +64,10 @@ def trace_points(networks: int, chains: int) -> int:
         >>> trace_points(240, 4), trace_points(1000, 4), trace_points(100_000, 4)
         (60, 25, 12)
     """
-    share = ALL_TRACE_POINTS // max(1, networks * chains)
-    return max(LEAST_TRACE_POINTS, min(MOST_TRACE_POINTS, share))
+    traces = max(1, networks * chains)
+    points = ALL_TRACE_POINTS // traces
+    points = min(MOST_TRACE_POINTS, points)
+    return max(LEAST_TRACE_POINTS, points)
 
 
 # ---- the study ----
@@ -81,29 +85,42 @@ def _axis(drawn: Drawn) -> dict[str, Any]:
 
 def _measures(drawn: Drawn) -> dict[str, Any]:
     """Return title and bounds of each measure."""
-    return {name: vars(drawn_measure(name)) for name in [*MAIN, *drawn.results.further_measures]}
+    found = {}
+    for name in _names_of_measures(drawn):
+        measure = drawn_measure(name)
+        found[name] = vars(measure)
+    return found
+
+
+def _names_of_measures(drawn: Drawn) -> list[str]:
+    """Return the main measures and those of this study."""
+    return [*MAIN, *drawn.results.further_measures]
 
 
 def _arms(drawn: Drawn, names: list[str]) -> list[dict[str, Any]]:
-    places = drawn.layout.places.drop_duplicates("arm").set_index("arm")
+    places = drawn.layout.places.drop_duplicates("arm")
+    places = places.set_index("arm")
     arms = []
     for name in names:
         place = places.loc[name]
-        arms.append(
-            {
-                "name": name,
-                "position": int(place["position"]),
-                "baseline": bool(place["is_baseline"]),
-            }
-        )
+        arm = {
+            "name": name,
+            "position": int(place["position"]),
+            "baseline": bool(place["is_baseline"]),
+        }
+        arms.append(arm)
     return arms
 
 
 def _panels(drawn: Drawn, numbers: dict[str, int]) -> list[dict[str, Any]]:
     panels = []
-    for name, places in drawn.layout.places.groupby("panel", sort=False):
-        arms = [numbers[arm] for arm in places["arm"]]
-        panels.append({"name": name or "all arms", "arms": arms})
+    by_panel = drawn.layout.places.groupby("panel", sort=False)
+    for name, places in by_panel:
+        panel = {
+            "name": name or "all arms",
+            "arms": [numbers[arm] for arm in places["arm"]],
+        }
+        panels.append(panel)
     return panels
 
 
@@ -113,9 +130,15 @@ def _panels(drawn: Drawn, numbers: dict[str, int]) -> list[dict[str, Any]]:
 def _means(means: DataFrame, numbers: dict[str, int]) -> list[dict[str, Any]]:
     """Return mean and interval of each arm and measure."""
     entries = []
-    for mean in means.to_dict("records"):
-        entry = {name: shortened(mean[name]) for name in ("mean", "low", "high")}
-        entry |= {"arm": numbers[mean["arm"]], "measure": mean["measure"], "count": mean["count"]}
+    for row in means.to_dict("records"):
+        entry = {
+            "mean": shortened(row["mean"]),
+            "low": shortened(row["low"]),
+            "high": shortened(row["high"]),
+            "arm": numbers[row["arm"]],
+            "measure": row["measure"],
+            "count": row["count"],
+        }
         entries.append(entry)
     return entries
 
@@ -125,10 +148,16 @@ def _epochs(epochs: DataFrame, numbers: dict[str, int]) -> list[dict[str, Any]]:
     curves = epochs.groupby(["measure", "arm"], sort=False)
     entries = []
     for (measure, arm), curve in curves:
-        curve = _thinned(curve.sort_values("epoch"), curves.ngroups)
-        entry: dict[str, Any] = {"measure": measure, "arm": numbers[arm]}
-        for column in ("epoch", "mean", "low", "high"):
-            entry[column] = _list(curve[column])
+        curve = curve.sort_values("epoch")
+        curve = _thinned(curve, curves.ngroups)
+        entry = {
+            "measure": measure,
+            "arm": numbers[arm],
+            "epoch": _list(curve["epoch"]),
+            "mean": _list(curve["mean"]),
+            "low": _list(curve["low"]),
+            "high": _list(curve["high"]),
+        }
         entries.append(entry)
     return entries
 
@@ -137,12 +166,17 @@ def _ways(drawn: Drawn, numbers: dict[str, int]) -> list[dict[str, Any]]:
     """Return the way of each baseline over its epochs: training loss and measures, means over the seeds."""
     curves = drawn.results.curves
     places = drawn.layout.places
-    baselines = places[places["is_baseline"]]["arm"].unique()
+    is_baseline = places["is_baseline"]
+    baselines = places[is_baseline]["arm"].unique()
     entries = []
     for arm in baselines:
-        curve = baseline_curve(curves[curves["arm"] == arm], list(PUBLISHED))
+        is_own = curves["arm"] == arm
+        curve = baseline_curve(curves[is_own], list(PUBLISHED))
         curve = _thinned(curve, len(baselines))
-        entry: dict[str, Any] = {"arm": numbers[arm], "epoch": curve.index.tolist()}
+        entry: dict[str, Any] = {
+            "arm": numbers[arm],
+            "epoch": curve.index.tolist(),
+        }
         for column in curve:
             entry[str(column)] = _list(curve[column])
         entries.append(entry)
@@ -151,19 +185,26 @@ def _ways(drawn: Drawn, numbers: dict[str, int]) -> list[dict[str, Any]]:
 
 def _thinned(curve: DataFrame, curves: int) -> DataFrame:
     """Return evenly spaced rows of one of many curves, with the first and the last."""
-    share = ALL_EPOCHS // max(1, curves)
-    points = max(LEAST_EPOCHS, min(MOST_EPOCHS, share))
+    points = ALL_EPOCHS // max(1, curves)
+    points = min(MOST_EPOCHS, points)
+    points = max(LEAST_EPOCHS, points)
     if len(curve) <= points:
         return curve
-    kept = np.linspace(0, len(curve) - 1, points).round().astype(int)
-    return curve.iloc[kept]
+    last = len(curve) - 1
+    places = np.linspace(0, last, points).round()
+    return curve.iloc[places.astype(int)]
 
 
 def _published(published: DataFrame, numbers: dict[str, int]) -> list[dict[str, Any]]:
     """Return the paper's values for arms of the study."""
     entries = []
     for row in published.to_dict("records"):
-        entries.append({"arm": numbers[row["arm"]], "measure": row["measure"], "value": row["published"]})
+        entry = {
+            "arm": numbers[row["arm"]],
+            "measure": row["measure"],
+            "value": row["published"],
+        }
+        entries.append(entry)
     return entries
 
 
@@ -171,24 +212,29 @@ def _published(published: DataFrame, numbers: dict[str, int]) -> list[dict[str, 
 
 
 def _networks(drawn: Drawn, numbers: dict[str, int]) -> list[dict[str, Any]]:
-    results = drawn.results
-    measures = [*MAIN, *drawn.results.further_measures]
+    folder = drawn.results.folder
+    cells = drawn.results.cells
+    rows = drawn.networks.to_dict("records")
+    measures = _names_of_measures(drawn)
     networks = []
-    for cell, row in zip(results.cells, drawn.networks.to_dict("records"), strict=True):
+    for cell, row in zip(cells, rows, strict=True):
         network: dict[str, Any] = {column: row[column] for column in OF_NETWORK}
         for measure in measures:
-            network[measure] = shortened(row.get(measure), digits=6)
+            value = row.get(measure)
+            network[measure] = shortened(value, digits=6)
         network["name"] = cell.name
         network["arm"] = numbers[row["arm"]]
-        network["histogram"] = _histogram(results.folder.final_weights(row))
-        network["trace"] = _trace(results.folder.cells / cell.name / "rlct.json", len(results.rows))
+        weights = folder.final_weights(row)
+        network["histogram"] = _histogram(weights)
+        path = folder.cells / cell.name / "rlct.json"
+        network["trace"] = _trace(path, len(rows))
         networks.append(network)
     return networks
 
 
 def _histogram(weights: np.ndarray) -> dict[str, Any]:
-    finite = weights[np.isfinite(weights)]
-    counts, edges = histogram(finite, BINS)
+    is_finite = np.isfinite(weights)
+    counts, edges = histogram(weights[is_finite], BINS)
     return {
         "counts": counts.tolist(),
         "low": shortened(edges[0]),
@@ -203,7 +249,8 @@ def _trace(path: Path, networks: int) -> dict[str, Any] | None:
     result = LLCResult.load(path)
     trace = result.llc_trace(paired=result.settings.paired)  # (C, T)
     chains, draws = trace.shape
-    points = min(trace_points(networks, chains), draws)
+    points = trace_points(networks, chains)
+    points = min(points, draws)
     blocks = np.array_split(trace, points, axis=1)
     means = np.stack([block.mean(axis=1) for block in blocks])  # (points, C)
     return {

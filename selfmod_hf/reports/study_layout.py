@@ -41,7 +41,8 @@ class StudyLayout:
     @property
     def title(self) -> str:
         """Return the label of the axis."""
-        return TITLES_OF_AXES.get(self.axis, self.axis.replace("_", " "))
+        words = self.axis.replace("_", " ")
+        return TITLES_OF_AXES.get(self.axis, words)
 
     @property
     def is_ordered(self) -> bool:
@@ -50,7 +51,8 @@ class StudyLayout:
 
     def on(self, table: DataFrame, panel: str) -> DataFrame:
         """Return the rows of a panel's arms with their places, in the order of the axis."""
-        places = self.places[self.places["panel"] == panel]
+        is_in_panel = self.places["panel"] == panel
+        places = self.places[is_in_panel]
         own = places.merge(table, on="arm")
         return own.sort_values("position", kind="stable", ignore_index=True)
 
@@ -69,24 +71,37 @@ def lay_out(study: Sequence[Arm]) -> StudyLayout:
     """
     panels = _panels(study)
     axis = _axis(panels)
-    values: dict[str, Any] = {}
-    for arm in study:
-        value = arm.name.removeprefix(f"{arm.panel}-") if axis == NAMED else arm.changes[axis]
-        values[arm.name] = value
+    values = {arm.name: _value(arm, axis) for arm in study}
     order = _in_order(list(values.values()), axis)
     baselines = {arm.baseline for arm in study}
     if axis == NAMED:  # baselines first, because no value says where they belong
-        order.sort(key=lambda value: not any(values.get(name) == value for name in baselines))
+        values_of_baselines = [values.get(name) for name in baselines]
+        order.sort(key=lambda value: value not in values_of_baselines)
     entries = []
     for panel, arms in panels.items():
         for arm in arms:
             value = values[arm.name]
-            entries.append((panel, arm.name, order.index(value), _text(axis, value), arm.name in baselines))
-    places = DataFrame(entries, columns=["panel", "arm", "position", "label", "is_baseline"])
+            entry = {
+                "panel": panel,
+                "arm": arm.name,
+                "position": order.index(value),
+                "label": _text(axis, value),
+                "is_baseline": arm.name in baselines,
+            }
+            entries.append(entry)
+    places = DataFrame(entries)
     labels = [_text(axis, value) for value in order]
-    found = places[places["is_baseline"]]["position"]
-    baseline = None if found.empty else int(found.min())
+    is_baseline = places["is_baseline"]
+    positions = places[is_baseline]["position"]
+    baseline = None if positions.empty else int(positions.min())
     return StudyLayout(axis, labels, baseline, places)
+
+
+def _value(arm: Arm, axis: str) -> Any:
+    """Return the value of an arm on the axis. Of named arms it is the name, without the panel's."""
+    if axis == NAMED:
+        return arm.name.removeprefix(f"{arm.panel}-")
+    return arm.changes[axis]
 
 
 def _panels(study: Sequence[Arm]) -> dict[str, list[Arm]]:
@@ -109,26 +124,35 @@ def _axis(panels: dict[str, list[Arm]]) -> str:
     for arms in panels.values():
         for first, second in pairwise(arms):
             differing |= _differences(first, second)
-    everyone = [arm for arms in panels.values() for arm in arms]
     if not differing:
         differing = {"aux_weight"}  # a single arm in each panel
     if len(differing) > 1:
         return NAMED
     (axis,) = differing
-    return axis if all(_is_named_by(arm, axis) for arm in everyone) else NAMED
+    for arms in panels.values():
+        for arm in arms:
+            if not _is_named_by(arm, axis):
+                return NAMED
+    return axis
 
 
 def _differences(first: Arm, second: Arm) -> set[str]:
     """Return the settings in which two arms differ. A baseline that predicts nothing has no kind of targets."""
-    names = set(first.changes) | set(second.changes)
-    if first.changes.get("aux_weight") == 0 or second.changes.get("aux_weight") == 0:
+    one = first.changes
+    other = second.changes
+    names = set(one) | set(other)
+    weights = (one.get("aux_weight"), other.get("aux_weight"))
+    if 0 in weights:
         names.discard("detach_targets")
-    return {name for name in names if first.changes.get(name) != second.changes.get(name)}
+    return {name for name in names if one.get(name) != other.get(name)}
 
 
 def _is_named_by(arm: Arm, axis: str) -> bool:
     """Return whether the name of an arm is that of a grid with this axis."""
-    return axis in arm.changes and name_of_values({axis: arm.changes[axis]}) in arm.name
+    if axis not in arm.changes:
+        return False
+    part = name_of_values({axis: arm.changes[axis]})
+    return part in arm.name
 
 
 def _in_order(values: Sequence[Any], axis: str) -> list[Any]:
@@ -137,7 +161,10 @@ def _in_order(values: Sequence[Any], axis: str) -> list[Any]:
     for value in values:
         if value not in distinct:
             distinct.append(value)
-    if axis != NAMED and all(is_number(_text(axis, value)) for value in distinct):
+    if axis == NAMED:
+        return distinct
+    texts = [_text(axis, value) for value in distinct]
+    if all(map(is_number, texts)):
         distinct.sort(key=lambda value: float(_text(axis, value)))
     return distinct
 
@@ -148,4 +175,6 @@ def _text(axis: str, value: Any) -> str:
         return "-".join(map(str, value))
     if isinstance(value, float):
         return f"{value:g}"
-    return str(value) if axis == NAMED else text_of_value(value)
+    if axis == NAMED:
+        return str(value)
+    return text_of_value(value)

@@ -14,12 +14,30 @@ from ..experiments.arms import Arm
 from .comparisons import arms_by_panel
 from .statistics import LEVEL, MEASURES, NAN, as_table, measured, usable
 
+COLUMNS = [
+    "panel",
+    "axis",
+    "arms",
+    "hidden_size",
+    "detach_targets",
+    "measure",
+    "count",
+    "left_out",
+    "rho",
+    "low",
+    "high",
+    "p",
+]
+AXES = ("aux_weight", "hidden_size", "detach_targets")  # of every study
 # a network of weight 0 predicts nothing, so these do not distinguish it
 OF_SELF_MODEL = ("detach_targets", "target_source", "target_normalization")
 
 
 def trends(
-    rows: DataFrame, study: Sequence[Arm], axes: Sequence[str] = (), measures: Sequence[str] = MEASURES
+    rows: DataFrame,
+    study: Sequence[Arm],
+    axes: Sequence[str] = (),
+    measures: Sequence[str] = MEASURES,
 ) -> DataFrame:
     """Return Spearman's rank correlation of each measure with each numeric axis, over networks.
 
@@ -39,39 +57,38 @@ def trends(
         One row per panel, axis, group of arms and measure. `arms` holds their names, joined by commas.
     """
     entries = []
-    columns = list(dict.fromkeys(["aux_weight", "hidden_size", "detach_targets", *axes]))
+    distinct = dict.fromkeys([*AXES, *axes])
+    columns = list(distinct)
+    found = measured(rows, measures)
     for panel, compared in arms_by_panel(study).items():
-        names = [name for arm in compared for name in (arm.name, arm.baseline)]
-        own = rows[rows["arm"].isin(names)]
+        own = _rows_of(rows, compared)
         for axis in columns:
             if not _is_varying_number(own[axis]):
                 continue
             others = [name for name in columns if name != axis]
             for group in _groups(own, axis, others):
                 keys = _keys_of(group)
-                for measure in measured(rows, measures):
+                for measure in found:
                     trend = _trend_of(group, axis, measure)
-                    entries.append((panel, axis, *keys, measure, *trend))
-    names_of_columns = [
-        "panel",
-        "axis",
-        "arms",
-        "hidden_size",
-        "detach_targets",
-        "measure",
-        "count",
-        "left_out",
-        "rho",
-        "low",
-        "high",
-        "p",
-    ]
-    return as_table(entries, names_of_columns)
+                    entry = (panel, axis, *keys, measure, *trend)
+                    entries.append(entry)
+    return as_table(entries, COLUMNS)
+
+
+def _rows_of(rows: DataFrame, arms: Sequence[Arm]) -> DataFrame:
+    """Return the networks of some arms and of their baselines."""
+    names = set()
+    for arm in arms:
+        names.add(arm.name)
+        names.add(arm.baseline)
+    is_own = rows["arm"].isin(names)
+    return rows[is_own]
 
 
 def _is_varying_number(values: Series) -> bool:
-    is_number = is_numeric_dtype(values) and not is_bool_dtype(values)
-    return is_number and values.nunique() > 1
+    if is_bool_dtype(values) or not is_numeric_dtype(values):
+        return False
+    return values.nunique() > 1
 
 
 def _groups(rows: DataFrame, axis: str, others: Sequence[str]) -> Iterator[DataFrame]:
@@ -82,12 +99,14 @@ def _groups(rows: DataFrame, axis: str, others: Sequence[str]) -> Iterator[DataF
                 yield group
         return
     is_zero = rows["aux_weight"] == 0
+    zeros = rows[is_zero]
+    own = rows[~is_zero]
     shared = [name for name in others if name not in OF_SELF_MODEL]
-    zeros, own = rows[is_zero], rows[~is_zero]
     texts_of_zeros = _texts(zeros, shared)
     for _, group in own.groupby(_texts(own, others), sort=False):
         text = _texts(group, shared).iloc[0]
-        both = pd.concat([zeros[texts_of_zeros == text], group])
+        has_same_text = texts_of_zeros == text
+        both = pd.concat([zeros[has_same_text], group])
         if both[axis].nunique() > 1:
             yield both
 
@@ -102,25 +121,31 @@ def _texts(rows: DataFrame, columns: Sequence[str]) -> Series:
 
 def _keys_of(group: DataFrame) -> tuple[str, object, object]:
     """Return the names of a group's arms, the width and the kind of targets."""
-    names = ", ".join(group["arm"].unique())
-    last = group.iloc[-1]  # of a self-model, because baselines come first
-    return names, group["hidden_size"].iloc[-1], bool(last["detach_targets"])
+    arms = group["arm"].unique()
+    names = ", ".join(arms)
+    width = group["hidden_size"].iloc[-1]
+    detached = group["detach_targets"].iloc[-1]  # of a self-model, because baselines come first
+    return names, width, bool(detached)
 
 
 def _trend_of(group: DataFrame, axis: str, measure: str) -> tuple[float, ...]:
     """Return the number of networks, the number of those left out, and the trend."""
     used = usable(group, measure)
-    used = used[used[axis].notna()]
+    has_place = used[axis].notna()
+    used = used[has_place]
     count = len(used)
     left_out = len(group) - count
-    return count, left_out, *_trend(used[axis].astype(float), used[measure].astype(float))
+    places = used[axis].astype(float)
+    values = used[measure].astype(float)
+    return count, left_out, *_trend(places, values)
 
 
 def _trend(weights: Series, values: Series) -> tuple[float, ...]:
     """Return Spearman's rho, the bounds of its 95 % interval, and p."""
     count = len(values)
-    fewest = min(weights.nunique(), values.nunique())
-    if count < 4 or fewest < 2:
+    if count < 4:
+        return NAN, NAN, NAN, NAN
+    if weights.nunique() < 2 or values.nunique() < 2:
         return NAN, NAN, NAN, NAN
     result = stats.spearmanr(weights, values)
     rho = float(result.statistic)
