@@ -6,6 +6,7 @@ the number of samples, V the covariance of one sample's gradient at the draws, Î
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .json_numbers import MaybeNaN
@@ -44,3 +45,28 @@ class Biases:
     pull_share: MaybeNaN
     noise_trace: MaybeNaN
     bound: MaybeNaN
+
+    @property
+    def of_the_step(self) -> float:
+        """Return the sum of the known biases that fall with the step size: noise of minibatches and discretization.
+
+        Example:
+            >>> unknown = dict.fromkeys(Biases.__dataclass_fields__, math.nan)
+            >>> Biases(**unknown | {"heating": 0.25, "discretization": 0.5}).of_the_step
+            0.75
+        """
+        return _known_sum(self.heating, self.discretization, self.shuffling)
+
+    @property
+    def systematic(self) -> float:
+        """Return the sum of the absolute values of all known biases of the sampling."""
+        return _known_sum(self.heating, self.discretization, self.shuffling, self.localization)
+
+
+def _known_sum(*values: float) -> float:
+    """Return the sum of the absolute values of the numbers that are not NaN."""
+    total = 0.0
+    for value in values:
+        if not math.isnan(value):
+            total += abs(value)
+    return total

@@ -24,12 +24,13 @@ from .input_checks import check, is_integer
 from .modes import ordinary_tensors
 from .pieces import Group, Run, counter, cut, map_on_threads
 from .prepare import check_finite, make_problem
+from .presets import of_paper
 from .problem import Problem, capacity
 from .result import LLCResult, summarize
 from .sampler_settings import SamplerSettings
 from .samplers import SAMPLERS
 from .settings import LLCOptions, LLCSettings, shows_settings
-from .status import diverged_chains, judge
+from .status import Facts, diverged_chains, judge
 from .traces import Traces
 
 if TYPE_CHECKING:
@@ -203,9 +204,18 @@ def _result(run: Run, traces: Traces, place: int, init_loss: float) -> LLCResult
         kept = llc_trace[:, burnin:]
         per_chain = kept.mean(axis=1)  # (C,)
         llc, error, rhat, ess = summarize(kept)
-        acceptance = float(traces.acceptance[place].mean())
+        mean_acceptance = float(traces.acceptance[place].mean())
     diverged = diverged_chains(llc_trace, problem.layout.size, burnin)
-    status, reason = judge(llc_trace, burnin, diverged)
+    acceptance = None if math.isnan(mean_acceptance) else mean_acceptance
+    facts = Facts(
+        llc_trace,
+        burnin,
+        diverged,
+        num_parameters=problem.layout.size,
+        estimates_lambda=not of_paper(settings.preset),
+        acceptance=acceptance,
+    )
+    status, reason = judge(facts)
     if not math.isfinite(init_loss):
         reason = "the loss at w* is not finite: the network itself has diverged"
     if diverged:
@@ -230,7 +240,7 @@ def _result(run: Run, traces: Traces, place: int, init_loss: float) -> LLCResult
         settings=used,
         rhat=rhat,
         ess=ess,
-        acceptance_rate=None if math.isnan(acceptance) else acceptance,
+        acceptance_rate=acceptance,
         status=status,
         status_reason=reason,
         diverged_chains=diverged,

@@ -73,6 +73,19 @@ def llc_preset(name: str, task: str = "mnist", **changes: Any) -> dict[str, Any]
     return settings
 
 
+def of_paper(preset: str | None) -> bool:
+    """Return whether a preset is one of the paper's. Its estimates compare networks, and are no estimates of λ.
+
+    Example:
+        >>> of_paper("paper (mnist) with num_draws"), of_paper("as published (theory)")
+        (True, False)
+    """
+    if preset is None:
+        return False
+    name = preset.removeprefix("as published (")
+    return name.startswith("paper")
+
+
 def _known_task(tasks: Collection[str], task: str) -> str:
     """Return the task of the paper with the settings for this task."""
     check("task", task, isinstance(task, str), "a name")

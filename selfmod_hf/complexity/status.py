@@ -1,22 +1,86 @@
-"""The rules that decide the status of a set of chains."""
+"""The rules that decide the status of an estimate."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from .diagnostics import Draws, standard_error
-from .result import DIVERGED, NOT_AT_MINIMUM, NOT_CONVERGED, OK
+from .biases import Biases
+from .diagnostics import Draws, effective_sample_size, split_rhat, standard_error
+from .result import BIASED, DIVERGED, NOT_AT_MINIMUM, NOT_CONVERGED, OK
 
+FLOOR = 0.25  # nats: the least limit that is a share of the estimate, so that small estimates pass too
 TREND_RELATIVE = 0.05  # a trend smaller than this part of the estimate does not count
 TREND_ERRORS = 3.0  # nor does one within this many standard errors
+FALL_ERRORS = 4.0  # a fall alone, without a lower loss near w*, counts from this many standard errors on
+FALL_LOWER = 0.02  # of the estimate: a loss near w* that is lower by this agrees with a fall
 TREND_LARGE = 0.25  # a trend larger than this part of the estimate is no plateau, by chance or not
 MAX_RELATIVE_ERROR = 0.1  # of the standard error to the estimate
 MIN_DRAWS = 20  # kept, per chain
+MIN_EFFECTIVE_DRAWS = 50.0  # kept, of all chains
+MAX_RHAT = 1.1
 OUTLIER_RELATIVE = 0.5  # of the estimate: a chain's own mean within it from the median chain's is no outlier
 OUTLIER_SPREADS = 6.0  # nor is one within this many spreads of the chains
+BOUND_ERRORS = 3.0  # an estimate that exceeds d/2 by this many standard errors is wrong
+LOWER_SHARE = 0.1  # of the estimate: w* is no minimum if the loss near it is lower by more
+BIAS_SHARE = 0.1  # of the estimate: a larger foretold bias is stated in the status
+PULL_SHARE = 0.5  # of the estimate: if the pull takes away more, it explains the value
+BIAS_ERRORS = 2.0  # a bias counts as far as it exceeds this many of its standard errors
+MIN_TEMPERATURE = 0.9
+MIN_ACCEPTANCE = 0.1
 _FAR = 4.0  # λ <= d/2: SGLD shows eight times that within an eighth of its stability limit
+
+Verdict = tuple[str, str]  # status, reason
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Hold all facts about an estimate that its status depends on.
+
+    Attributes:
+        trace: (C, T), LLC trace, burn-in included.
+        burnin: draws left out.
+        diverged: the chains outside of the region, see `diverged_chains`.
+        num_parameters: d, the sampled ones. None: not known.
+        estimates_lambda: whether the estimate stands for λ. The paper's presets only compare networks, so the rules
+            that compare with λ do not apply to them.
+        biases: foretold. None: not known.
+        systematic_error: sum of the biases left in the estimate, absolute values.
+        acceptance: mean Metropolis acceptance probability. None: the sampler has none.
+    """
+
+    trace: Draws
+    burnin: int
+    diverged: tuple[int, ...] = ()
+    num_parameters: int | None = None
+    estimates_lambda: bool = True
+    biases: Biases | None = None
+    systematic_error: float = 0.0
+    acceptance: float | None = None
+
+    @property
+    def kept(self) -> Draws:
+        """Return the draws behind the estimate, (C, kept)."""
+        return self.trace[:, self.burnin :]
+
+    @property
+    def llc(self) -> float:
+        """Return the estimate."""
+        return float(self.kept.mean())
+
+    @property
+    def lower(self) -> float:
+        """Return by how many nats, times nβ, the loss near w* is below that of w*. NaN if it was not looked for."""
+        if self.biases is None:
+            return math.nan
+        return self.biases.not_at_minimum
+
+    def share(self, part: float) -> float:
+        """Return a part of the estimate as a limit. It is at least `FLOOR`."""
+        return max(part * self.llc, FLOOR)
 
 
 def diverged_chains(trace: Draws, num_parameters: int, burnin: int) -> tuple[int, ...]:
@@ -38,61 +102,202 @@ def diverged_chains(trace: Draws, num_parameters: int, burnin: int) -> tuple[int
     return tuple(np.flatnonzero(gone).tolist())
 
 
-def judge(trace: Draws, burnin: int, diverged: tuple[int, ...]) -> tuple[str, str]:
-    """Return (status, reason) of the LLC trace (C, T), burn-in included, by the first rule that applies.
+def judge(facts: Facts) -> Verdict:
+    """Return (status, reason) by the first rule that applies.
 
     1. diverged: a chain is not finite, or its estimate is over 4 d.
-    2. not_at_minimum: the estimate is negative, or the trace falls (below).
-    3. not_converged: fewer than 20 kept draws. Or the trace rises. Or it moves by more than 25 % of the estimate in
-       either direction, whatever the errors, because chains on their way cannot know them. Or the standard
-       error is over 10 % of the estimate: it contains too few independent draws and chains that disagree. Or one chain
-       is an outlier, hidden by a mean over many chains (`outlying_chains`).
-    4. ok.
+    2. biased: the estimate exceeds d/2 by 3 standard errors. No λ does.
+    3. not_converged: fewer than 20 kept draws.
+    4. not_at_minimum: the estimate is negative, or the trace falls, or the loss near w* is lower by more than 10 % of
+       the estimate (`_minimum`).
+    5. not_converged: the trace rises, or moves by more than 25 % of the estimate in either direction, whatever the
+       errors (`_plateau`). Or one chain is an outlier (`outlying_chains`). Or one chain alone, R-hat above 1.1, or
+       fewer than 50 effective draws (`_agreement`). Or directions have not spread yet (`_temperature`).
+    6. biased: a foretold bias is above 10 % of the estimate (`_bias`).
+    7. ok.
 
-    The trace rises (falls) if the mean of the last third of the kept draws is above (below) that of the first third by
-    more than 5 % of the estimate, and by more than 3 standard errors of the difference.
+    No rule depends on the size of the standard error relative to the estimate, because it would drop small estimates
+    first. For the same reason a limit that is a share of the estimate is at least 0.25 nats, unless the rule also
+    asks for several standard errors.
+
+    Example:
+        >>> trace = 30 + np.random.default_rng(0).standard_normal((4, 400))
+        >>> judge(Facts(trace, burnin=200, num_parameters=40))[0]
+        'biased'
     """
-    if diverged:
-        named = ", ".join(map(str, diverged))
-        reason = f"chains {named} left the region: take a smaller step size"
-        return DIVERGED, reason
-    kept = trace[:, burnin:]
-    num_kept = kept.shape[1]
-    llc = float(kept.mean())
-    if llc < 0:
-        reason = f"the loss falls below that of w* while sampling (llc {llc:.3g}): w* is no minimum"
-        return NOT_AT_MINIMUM, reason
-    if num_kept < MIN_DRAWS:
-        reason = f"{num_kept} kept draws per chain: at least {MIN_DRAWS} are needed"
-        return NOT_CONVERGED, reason
+    if facts.diverged:
+        named = ", ".join(map(str, facts.diverged))
+        return DIVERGED, f"chains {named} left the region: take a smaller step size"
+    rules: list[Callable[[Facts], Verdict | None]] = [_bound, _length, _minimum, _plateau, _outlier, _agreement]
+    if facts.estimates_lambda:
+        rules += [_temperature, _acceptance, _bias]
+    for rule in rules:
+        verdict = rule(facts)
+        if verdict is not None:
+            return verdict
+    rise, error = _rise(facts.kept)
+    return OK, f"plateau: over the kept draws the trace moves by {rise:.2g} ± {error:.2g}"
 
-    third = num_kept // 3
+
+def _bound(facts: Facts) -> Verdict | None:
+    """Reject an estimate above half the number of parameters."""
+    if facts.num_parameters is None:
+        return None
+    bound = facts.num_parameters / 2
+    if facts.biases is not None and math.isfinite(facts.biases.bound):
+        bound = facts.biases.bound
+    error = standard_error(facts.kept)
+    total = math.hypot(error, facts.systematic_error)
+    if not facts.llc - BOUND_ERRORS * total > bound:
+        return None
+    reason = f"the estimate {facts.llc:.3g} exceeds d/2 = {bound:g}, which no λ does: take a smaller step size"
+    return BIASED, reason
+
+
+def _length(facts: Facts) -> Verdict | None:
+    """Reject too few draws."""
+    num_kept = facts.kept.shape[1]
+    if num_kept >= MIN_DRAWS:
+        return None
+    return NOT_CONVERGED, f"{num_kept} kept draws per chain: at least {MIN_DRAWS} are needed"
+
+
+def _minimum(facts: Facts) -> Verdict | None:
+    """Reject a w* that is no minimum: a negative estimate, a lower loss nearby, or a fall.
+
+    A negative estimate of less than `FLOOR` and 3 standard errors may be a λ of zero if no lower loss is nearby. A fall
+    by 3 standard errors counts if the loss near w* is lower by 2 % of the estimate. If nobody looked for a lower loss,
+    the fall must be one of 4 standard errors.
+    """
+    llc = facts.llc
+    lower = facts.lower
+    looked = math.isfinite(lower)
+    if llc < 0:
+        error = standard_error(facts.kept)
+        by_chance = looked and lower < FLOOR and -llc < min(FLOOR, TREND_ERRORS * error)
+        if not by_chance:
+            reason = f"the loss falls below that of w* while sampling (llc {llc:.3g}): w* is no minimum"
+            return NOT_AT_MINIMUM, reason
+    if facts.estimates_lambda and lower > facts.share(LOWER_SHARE):
+        reason = (
+            f"near w* nβ L is lower by {lower:.3g}, at an estimate of {llc:.3g}: "
+            "start from the local minimum with minimize=True"
+        )
+        return NOT_AT_MINIMUM, reason
+    rise, error = _rise(facts.kept)
+    agrees = looked and lower > FALL_LOWER * abs(llc)
+    errors = TREND_ERRORS if agrees else FALL_ERRORS
+    falls = -rise > max(errors * error, TREND_RELATIVE * abs(llc))
+    if not falls or (looked and not agrees):
+        return None
+    return NOT_AT_MINIMUM, f"the trace still falls, by {-rise:.3g} over the kept draws"
+
+
+def _plateau(facts: Facts) -> Verdict | None:
+    """Reject a trace that still moves.
+
+    A fall that reaches this rule has no lower loss near w* and so is no sign of a w* that is no minimum.
+    """
+    rise, error = _rise(facts.kept)
+    errors = TREND_ERRORS if rise > 0 else FALL_ERRORS
+    size = abs(rise)
+    believed = size > max(errors * error, TREND_RELATIVE * abs(facts.llc))
+    if not believed and size <= facts.share(TREND_LARGE):
+        return None
+    direction = "rises" if rise > 0 else "falls"
+    reason = f"the trace still {direction}, by {size:.3g} over the kept draws: take more draws"
+    return NOT_CONVERGED, reason
+
+
+def _outlier(facts: Facts) -> Verdict | None:
+    """Reject chains apart from the others."""
+    chain_means = facts.kept.mean(axis=1)  # (C,)
+    outliers = outlying_chains(chain_means, facts.llc)
+    if not outliers:
+        return None
+    named = ", ".join(map(str, outliers))
+    reason = f"chains {named} are apart from the others: take more draws or a smaller step size"
+    return NOT_CONVERGED, reason
+
+
+def _agreement(facts: Facts) -> Verdict | None:
+    """Reject chains that are alone, disagree, or hold too few independent draws."""
+    kept = facts.kept
+    chains, num_kept = kept.shape
+    if chains == 1:
+        return NOT_CONVERGED, "one chain cannot show that chains agree: take 2 chains or more, better 4"
+    rhat = split_rhat(kept)
+    if not rhat <= MAX_RHAT:
+        return NOT_CONVERGED, f"R-hat {rhat:.3f} is above {MAX_RHAT}: the chains disagree, take more draws"
+    draws = effective_sample_size(kept)
+    if draws >= MIN_EFFECTIVE_DRAWS:
+        return None
+    wanted = math.nan
+    if draws > 0:
+        wanted = math.ceil(num_kept * MIN_EFFECTIVE_DRAWS / draws)
+    reason = f"{draws:.0f} effective draws, of {MIN_EFFECTIVE_DRAWS:.0f} needed: keep about {wanted} draws per chain"
+    return NOT_CONVERGED, reason
+
+
+def _temperature(facts: Facts) -> Verdict | None:
+    """Reject chains that have not spread in all directions yet. All of them start at w*."""
+    if facts.biases is None:
+        return None
+    temperature = facts.biases.temperature
+    if not temperature + BIAS_ERRORS * facts.biases.temperature_error < MIN_TEMPERATURE:
+        return None
+    missing = 1 - temperature
+    reason = (
+        f"{missing:.0%} of the directions have not spread (temperature {temperature:.2f}): "
+        "take more draws or a stronger localization"
+    )
+    return NOT_CONVERGED, reason
+
+
+def _acceptance(facts: Facts) -> Verdict | None:
+    """Reject steps that a Metropolis test would hardly ever accept."""
+    acceptance = facts.acceptance
+    if acceptance is None or acceptance >= MIN_ACCEPTANCE:
+        return None
+    return BIASED, f"acceptance {acceptance:.2f} is below {MIN_ACCEPTANCE}: take a smaller step size"
+
+
+def _bias(facts: Facts) -> Verdict | None:
+    """Reject an estimate with a large foretold bias."""
+    biases = facts.biases
+    if biases is None:
+        return None
+    limit = facts.share(BIAS_SHARE)
+    pull = biases.localization - BIAS_ERRORS * biases.localization_error
+    if pull > PULL_SHARE * facts.llc:  # no floor, because a strong pull makes every estimate small
+        reason = f"the pull to w* takes away about {biases.localization:.3g}, so it explains the value"
+        return BIASED, f"{reason}: take a weaker localization"
+    if pull > limit:
+        reason = f"the localization takes away about {biases.localization:.3g}"
+        return BIASED, f"{reason}: take a weaker one, or calibrate"
+    steps = biases.of_the_step
+    if not steps > limit:
+        return None
+    factor = limit / steps * 0.3
+    return BIASED, f"minibatches and the step add about {steps:.3g}: take {factor:.2g} of the step size"
+
+
+def _rise(kept: Draws) -> tuple[float, float]:
+    """Return the mean of the last third minus that of the first, of draws (C, T), and its standard error.
+
+    The error is the larger of two. One comes from the thirds themselves. The other comes from all draws without their
+    common straight line, because draws may be correlated over longer than a third.
+    """
+    third = kept.shape[1] // 3
     first = kept[:, :third]
     last = kept[:, -third:]
     rise = float(last.mean() - first.mean())
-    size = abs(rise)
-    rise_error = math.hypot(standard_error(first), standard_error(last))
-    least = max(TREND_ERRORS * rise_error, TREND_RELATIVE * llc)
-    believed = size > least
-    if believed and rise < 0:
-        reason = f"the trace still falls, by {size:.3g} over the kept draws"
-        return NOT_AT_MINIMUM, reason
-    if believed or size > TREND_LARGE * llc:
-        direction = "rises" if rise > 0 else "falls"
-        reason = f"the trace still {direction}, by {size:.3g} over the kept draws: take more draws"
-        return NOT_CONVERGED, reason
-    error = standard_error(kept)
-    if math.isnan(error) or error > MAX_RELATIVE_ERROR * llc:
-        reason = f"standard error {error:.3g} at an estimate of {llc:.3g}: take more draws"
-        return NOT_CONVERGED, reason
-    chain_means = kept.mean(axis=1)  # (C,)
-    outliers = outlying_chains(chain_means, llc)
-    if outliers:
-        named = ", ".join(map(str, outliers))
-        reason = f"chains {named} are apart from the others: take more draws or a smaller step size"
-        return NOT_CONVERGED, reason
-    reason = f"plateau: over the kept draws the trace moves by {rise:.2g} ± {rise_error:.2g}"
-    return OK, reason
+    of_thirds = math.hypot(standard_error(first), standard_error(last))
+    time = np.arange(kept.shape[1]) - (kept.shape[1] - 1) / 2  # (T,)
+    slope = kept.mean(axis=0) @ time / (time @ time)
+    level = kept - slope * time
+    of_all = math.sqrt(6) * standard_error(level)
+    return rise, max(of_thirds, of_all)
 
 
 def outlying_chains(means: np.ndarray, llc: float) -> tuple[int, ...]:

@@ -40,7 +40,9 @@ def test_quadratics_have_their_closed_form(sampler, curvatures, nbeta, gamma, st
     assert np.mean(abs(estimates - exact) < 2 * errors) >= 0.8
     assert abs(estimates.mean() - exact) < 2.5 * np.sqrt(np.mean(errors**2) / 16)
     assert errors.max() < 0.15 * exact
-    assert np.mean([r.status == "ok" for r in results]) >= 0.8
+    # a direction counts 1/2 at most, so that a larger estimate is one of a step that is too long
+    expected = "ok" if exact < len(curvatures) / 2 else "biased"
+    assert np.mean([r.status == expected for r in results]) >= 0.7
 
 
 def test_standard_errors_are_honest():

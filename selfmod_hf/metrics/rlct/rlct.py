@@ -8,7 +8,7 @@ import evaluate
 import numpy as np
 
 from selfmod_hf.complexity.diagnostics import effective_sample_size, split_rhat, standard_error
-from selfmod_hf.complexity.status import diverged_chains, judge
+from selfmod_hf.complexity.status import Facts, diverged_chains, judge
 
 _DESCRIPTION = """\
 The real log canonical threshold (RLCT) of a trained network, estimated as its local learning coefficient:
@@ -21,14 +21,16 @@ Args:
     references: one list per chain: the loss of the trained weights on the same minibatches, in nats.
     nbeta: nβ, the inverse temperature times the number of samples that the chains were drawn with.
     num_burnin_steps: draws left out at the beginning of each chain; default: the first half.
-    num_parameters: of the network; a chain whose estimate exceeds 4 times that has diverged. Default: no such limit.
+    num_parameters: d, of the network. A chain whose estimate exceeds 4 d has diverged, and an estimate above d/2 is
+        biased. Default: no such limit.
 Returns:
     rlct: nβ * mean(predictions - references) over the kept draws.
     rlct_standard_error: of the mean, from the effective sample size.
     rlct_nbeta: nβ as given. Two RLCTs are comparable only where it is the same.
     rlct_rhat: split R-hat.
     rlct_ess: effective sample size.
-    rlct_status: "ok", "not_at_minimum", "not_converged" or "diverged".
+    rlct_status: "ok", "not_at_minimum", "not_converged", "diverged" or "biased", from the losses alone. One chain,
+        R-hat above 1.1 or fewer than 50 effective draws are not_converged.
 Examples:
     >>> rlct = evaluate.load(metric_path("rlct"))
     >>> rlct.compute(predictions=result.loss_trace, references=result.baseline_trace, nbeta=result.nbeta)
@@ -76,9 +78,9 @@ class RLCT(evaluate.Measurement):
         burnin = draws // 2 if num_burnin_steps is None else num_burnin_steps
         if not 0 <= burnin < draws:
             raise ValueError(f"num_burnin_steps={burnin!r}: must be from 0 to {draws - 1}")
-        if num_parameters is None:
-            num_parameters = sys.maxsize
-        status, _ = judge(trace, burnin, diverged_chains(trace, num_parameters, burnin))
+        diverged = diverged_chains(trace, num_parameters or sys.maxsize, burnin)
+        facts = Facts(trace, burnin, diverged, num_parameters, estimates_lambda=False)
+        status, _ = judge(facts)
         kept = trace[:, burnin:]
         rlct, error = float(kept.mean()), standard_error(kept)
         if status == "diverged":  # the mean does not include a chain outside of the region
