@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ground_truth_table
+
 
 def machine() -> str:
     import torch
@@ -489,32 +491,9 @@ def print_speeds(hidden: int, draws: int, inputs: Any, labels: Any, networks: in
 
 
 def benchmark_ground_truth(args: argparse.Namespace) -> None:
-    """LLC of thirty deep linear networks, calibrated by rule, beside Aoyagi's λ. The rule was made on seed 0."""
-    import numpy as np
-    from scipy.stats import spearmanr
-
-    from selfmod_hf.complexity import calibrate_llc
-    from selfmod_hf.complexity.ground_truth import deep_linear, deep_linear_cases
-
-    found, truth = [], []
-    print(
-        f"{machine()}\n\n| network | parameters | λ | estimate | standard error | difference | cell |"
-        "\n|---|---|---|---|---|---|---|"
-    )
-    for number, (widths, rank) in enumerate(deep_linear_cases(args.networks, seed=args.seed)):
-        case = deep_linear(widths, rank, seed=number)
-        estimate = calibrate_llc(
-            case.model, case.inputs, case.targets, loss_fn=case.loss_fn, num_draws=args.draws, batch_size=1024
-        )
-        found.append(estimate.llc)
-        truth.append(case.learning_coefficient)
-        row = f"{case.name} | {case.num_parameters} | {truth[-1]:g} | {found[-1]:.2f} | {estimate.standard_error:.2f}"
-        print(f"| {row} | {100 * (found[-1] / truth[-1] - 1):+.1f} % | {estimate.reason} |", flush=True)
-    errors = np.abs(np.array(found) / np.array(truth) - 1)
-    print(
-        f"\nmedian error {np.median(errors):.1%}, largest {errors.max():.1%}, rank correlation "
-        f"{spearmanr(found, truth).statistic:.4f}"
-    )
+    """Calibrated estimates of models of known λ, by kind, beside the truth."""
+    print(machine())
+    ground_truth_table.run(args)
 
 
 # ------------------------------------------------------------------------------------- cifar10
@@ -773,9 +752,7 @@ def main() -> None:
     llc.add_argument("--networks", type=int, default=10, help="at once; 0: none")
     llc.set_defaults(run=benchmark_llc)
     ground_truth = commands.add_parser("ground_truth", help=benchmark_ground_truth.__doc__)
-    ground_truth.add_argument("--networks", type=int, default=30)
-    ground_truth.add_argument("--draws", type=int, default=6000)
-    ground_truth.add_argument("--seed", type=int, default=0, help="of the choice of networks")
+    ground_truth_table.add_arguments(ground_truth)
     ground_truth.set_defaults(run=benchmark_ground_truth)
     cifar10 = commands.add_parser("cifar10", help=benchmark_cifar10.__doc__)
     cifar10.add_argument("--steps", type=int, default=4)

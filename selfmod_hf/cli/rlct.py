@@ -32,7 +32,9 @@ class RLCTArguments:
     revision: str | None = setting("Branch, tag or commit of the repository.")
     subfolder: str = setting("Folder of the network inside `model`: one of a published sweep.", default="")
     checkpoints: str | None = setting("In place of `model`: a run's folder, for the RLCT of each of its checkpoints.")
-    self_test: bool = setting("Estimate models of known learning coefficient instead, beside the truth.", default=False)
+    self_test: bool = setting(
+        "Estimate models of known learning coefficient. Exit with 1 if one is wrong.", default=False
+    )
     calibrate: bool = setting("Choose step size and localization by rule, from a grid.", default=False)
     output_dir: str | None = setting(
         "Where to write; default: the model's folder; runs/rlct/<name> for one of the Hub or of a sweep."
@@ -176,15 +178,15 @@ def _estimate_checkpoints(networks: Sequence[SavedNetwork], data: TensorData, ke
 
 
 def _print_self_test(settings: RLCTSettings) -> None:
-    """Print estimates of models of known learning coefficient, beside the truth."""
-    from ..complexity.ground_truth.self_test import self_test
+    """Print estimates of models of known learning coefficient beside the truth. Exit with 1 if one is ok and wrong."""
+    from ..complexity.ground_truth.self_test import HEADER, self_test, verdict
 
-    num_draws = 2000 if settings.num_draws is None else settings.num_draws
-    print(f"{'model':36} {'truth':>8} {'estimate':>9} {'error':>8} {'difference':>10}")
-    for row in self_test(num_draws, settings.seed or 0):
-        case, found = row.case, row.found
-        difference = found.result.status
-        if row.relative_difference is not None:
-            difference = f"{100 * row.relative_difference:+.1f} %"
-        numbers = f"{case.learning_coefficient:>8.3f} {found.llc:>9.3f} {found.standard_error:>8.3f}"
-        print(f"{case.name:36} {numbers} {difference:>10}")
+    rows = []
+    print(HEADER)
+    for row in self_test(settings.num_draws, settings.seed or 0):
+        rows.append(row)
+        print(row.line(), flush=True)
+    right, text = verdict(rows)
+    print(text)
+    if not right:
+        raise SystemExit(1)

@@ -1,21 +1,65 @@
-"""The self-test's first models, estimated here with few draws."""
+"""The self-test's first models, estimated here with few draws, and its verdict."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
-from selfmod_hf.complexity.ground_truth.self_test import self_test
+import pytest
+
+from selfmod_hf.cli import main
+from selfmod_hf.complexity.ground_truth.self_test import HEADER, SelfTest, self_test, verdict
 
 
-def test_estimates_stand_beside_the_truth():
-    first, second = itertools.islice(self_test(num_draws=400), 2)
-    assert [row.case.learning_coefficient for row in (first, second)] == [10.5, 12.0]
-    for row in (first, second):
-        assert abs(row.found.llc - row.case.learning_coefficient) < 4 * row.found.standard_error
-        assert row.relative_difference == row.found.llc / row.case.learning_coefficient - 1
+@pytest.fixture(scope="module")
+def rows() -> list[SelfTest]:
+    return list(itertools.islice(self_test(num_draws=400), 2))
 
 
-def test_an_estimate_that_has_not_converged_says_nothing():
-    (row,) = itertools.islice(self_test(num_draws=20), 1)
-    assert row.found.result.status != "ok"
-    assert row.relative_difference is None
+def _moved(row: SelfTest, factor: float) -> SelfTest:
+    """The same estimate at a multiple of the truth."""
+    return SelfTest(row.case, dataclasses.replace(row.found, llc=factor * row.truth, standard_error=0.1))
+
+
+def test_estimates_stand_beside_the_truth(rows):
+    assert [row.truth for row in rows] == [10.5, 12.0]
+    for row in rows:
+        assert abs(row.found.llc - row.truth) < 4 * row.found.standard_error
+        assert row.relative_difference == row.found.llc / row.truth - 1
+        assert row.line().endswith(" %")
+        assert HEADER.index("difference") < len(row.line())
+
+
+def test_an_estimate_that_has_not_converged_says_nothing_and_is_marked(rows):
+    (short,) = itertools.islice(self_test(num_draws=20), 1)
+    assert short.status != "ok"
+    assert short.relative_difference is None
+    assert short.line().endswith(short.status)
+    right, text = verdict([*rows, _moved(short, 2.0)])
+    assert right
+    assert text == "RIGHT: 2 of 3 agree with the truth, 1 are marked as not ok"
+
+
+def test_the_verdict_names_what_is_ok_and_wrong(rows):
+    right, text = verdict([_moved(rows[0], 1.34), _moved(rows[1], 0.95)])
+    assert not right
+    assert text == f"WRONG: {rows[0].case.name}: ok and +34.0 %"
+    assert verdict([_moved(rows[0], 0.95)])[0]
+    assert not verdict([_moved(rows[0], 0.85)])[0]
+
+
+def test_a_large_error_of_few_draws_is_not_wrong(rows):
+    uncertain = SelfTest(rows[0].case, dataclasses.replace(rows[0].found, llc=13.0, standard_error=1.0))
+    assert not uncertain.is_wrong
+
+
+@pytest.mark.slow
+def test_the_command_prints_the_table_and_exits_by_its_verdict(capsys):
+    try:
+        code = main(["rlct", "--self_test", "--num_draws=400"])
+    except SystemExit as stop:
+        code = stop.code
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == HEADER
+    assert len(lines) == 11
+    assert lines[-1].startswith("WRONG" if code else "RIGHT")

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..calibration import LLCCalibration, calibrate_llc
+from ..result import OK
 from .deep_linear import deep_linear
+from .generic_linear import generic_deep_linear, with_noise
 from .known import GroundTruth
 from .normal_crossing import normal_crossing
-from .regular import regular
+from .regular import linear_regression, regular
+from .relu import relu_teacher
+from .softmax import softmax_regression
+
+WRONG_RELATIVE = 0.1  # an "ok" estimate further than this part of the truth from it is wrong
+WRONG_ERRORS = 3.0  # unless it is within this many standard errors
+WRONG_LEAST = 0.05  # or, for small values, within so many nats
+NUM_DRAWS = 2000
+HEADER = f"{'model':52} {'truth':>8} {'estimate':>9} {'error':>8} {'difference':>10}"
 
 
 @dataclass(frozen=True)
@@ -20,26 +30,84 @@ class SelfTest:
     found: LLCCalibration
 
     @property
+    def truth(self) -> float:
+        """Return the value that the estimate should have, see `GroundTruth.truth`."""
+        return self.case.truth(self.found.result.nbeta)
+
+    @property
+    def status(self) -> str:
+        """Return the status of the estimate."""
+        return self.found.result.status
+
+    @property
     def relative_difference(self) -> float | None:
         """Return (estimate - truth) / truth. None: the estimate is not "ok" and says nothing about the truth."""
-        if self.found.result.status != "ok":
+        if self.status != OK:
             return None
-        return self.found.llc / self.case.learning_coefficient - 1
+        return self.found.llc / self.truth - 1
+
+    @property
+    def is_wrong(self) -> bool:
+        """Return whether the estimate is "ok" and further from the truth than 10 %, 3 errors and 0.05 nats."""
+        if self.status != OK:
+            return False
+        errors = WRONG_ERRORS * self.found.standard_error
+        relative = WRONG_RELATIVE * self.truth
+        allowed = max(errors, relative, WRONG_LEAST)
+        return abs(self.found.llc - self.truth) > allowed
+
+    @property
+    def difference(self) -> str:
+        """Return the difference in percent as text, or the status."""
+        relative = self.relative_difference
+        if relative is None:
+            return self.status
+        return f"{100 * relative:+.1f} %"
+
+    def line(self) -> str:
+        """Return a line of the table under `HEADER`."""
+        numbers = f"{self.truth:>8.3f} {self.found.llc:>9.3f} {self.found.standard_error:>8.3f}"
+        return f"{self.case.name:52} {numbers} {self.difference:>10}"
 
 
-def self_test(num_draws: int = 2000, seed: int = 0) -> Iterator[SelfTest]:
-    """Yield an estimate of each of five models, one after another.
+def verdict(rows: Sequence[SelfTest]) -> tuple[bool, str]:
+    """Return whether no estimate is "ok" and wrong, and one line that says so or names those that are.
+
+    An estimate that is not "ok" is not wrong, because it is marked.
+
+    Raises:
+        ValueError: no rows.
+    """
+    if not rows:
+        raise ValueError("rows=[]: must be one estimate or more")
+    wrong = [row for row in rows if row.is_wrong]
+    marked = sum(row.status != OK for row in rows)
+    if not wrong:
+        right = len(rows) - marked
+        return True, f"RIGHT: {right} of {len(rows)} agree with the truth, {marked} are marked as not ok"
+    named = "; ".join(f"{row.case.name}: ok and {row.difference}" for row in wrong)
+    return False, f"WRONG: {named}"
+
+
+def self_test(num_draws: int | None = None, seed: int = 0) -> Iterator[SelfTest]:
+    """Yield an estimate of each of nine models, one after another.
 
     Args:
-        num_draws: of each chain.
+        num_draws: of each chain. None: 2,000.
         seed: of all random numbers.
     """
+    if num_draws is None:
+        num_draws = NUM_DRAWS
     cases = [
         regular(20),
         regular(5, 4),
+        linear_regression(20),
+        softmax_regression(6, 4),
         normal_crossing(1, 2),
         deep_linear([8, 6, 5], 3),
         deep_linear([10, 8, 8, 6], 2),
+        with_noise(generic_deep_linear([8, 6, 5], 3), 1.0),
+        relu_teacher((5, 3, 3), dead=4),
     ]
     for case in cases:
         found = calibrate_llc(
