@@ -5,6 +5,7 @@ Plain torch: any `nn.Module`, any loss, and nothing of Hugging Face. Start at `e
 * `samplers/` holds the dynamics, `chains.py` runs them stacked, and `pieces.py` cuts a run to fit into memory.
 * `diagnostics.py` measures how far they can be trusted.
 * `calibration.py` chooses a step size and a localization.
+* `probes.py` computes the singular fluctuation, WAIC and Bayesian influence functions of the losses of single samples.
 * `ground_truth/` has models of known answer.
 """
 
@@ -25,7 +26,10 @@ _EXPORTS: dict[str, str] = {
     "estimate_llc": ".llc",
     "estimate_llc_many": ".llc",
     "half_squared_error": ".sample_losses",
+    "influences": ".probes",
     "llc_preset": ".presets",
+    "singular_fluctuation": ".probes",
+    "waic": ".probes",
 }
 
 __all__ = ["WeightWidth", "weight_width", *_EXPORTS]

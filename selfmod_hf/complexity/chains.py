@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..stacking import part_of
@@ -19,15 +20,17 @@ from .traces import Array, Traces
 _LANGEVIN_CHECKS = 25  # steps per chain with a Metropolis acceptance
 
 Step = Callable[..., tuple[Tensor, Tensor]]  # `losses_and_gradients` or its replay
+ProbeStep = Callable[..., Tensor]  # the replay of `losses_of_probes`
 
 
-def run_piece(run: Run, piece: Piece, step: Step) -> Traces:
+def run_piece(run: Run, piece: Piece, step: Step, probe_step: ProbeStep) -> Traces:
     """Run the chains of a piece from w* to their last draws.
 
     Args:
         run: the run.
         piece: the groups and chains.
         step: the piece's own caller of its replay.
+        probe_step: its own caller of the replay of the probes.
     """
     problem = run.problem
     settings = run.settings
@@ -45,12 +48,14 @@ def run_piece(run: Run, piece: Piece, step: Step) -> Traces:
     in_double = torch.empty(0, device=problem.device, dtype=torch.float64)
     losses = in_double.new_empty(T, G * C)
     baseline = in_double.new_empty(T, G, C)
+    probes = _ProbeTrace(block, probe_step, T)
     accepted: list[Tensor] = []  # (R,) each
     every = max(1, T // _LANGEVIN_CHECKS)
     for t in range(T):
         batch = minibatches.next()
         block.evaluate(batch, losses[t], block.gradient)
         baseline[t] = block.baseline(batch)
+        probes.keep(t)
         if block.sampler.langevin and t % every == every // 2:
             acceptance = block.advance_with_acceptance(batch, losses[t])
             accepted.append(acceptance)
@@ -68,6 +73,7 @@ def run_piece(run: Run, piece: Piece, step: Step) -> Traces:
         baseline=_array(baseline.permute(1, 2, 0)),
         distances=_array(moved.norm(dim=2)),
         acceptance=_array(mean_acceptance.view(G, C)),
+        probe_losses=probes.array(G, C),
         correction=np.zeros((G, C, T)),
     )
 
@@ -206,6 +212,36 @@ class _Block:
             log_ratio = proposals - rise
         probability = log_ratio.clamp(max=0).exp()  # (R, 1)
         return probability[:, 0]
+
+
+class _ProbeTrace:
+    """Keep the losses of the probes at every draw of a piece, T x R x q.
+
+    Args:
+        block: the chains.
+        step: the losses of the probes at the positions.
+        num_draws: T.
+    """
+
+    def __init__(self, block: _Block, step: ProbeStep, num_draws: int) -> None:
+        self._block = block
+        self._step = step
+        rows = len(block.gradient)
+        self._losses = torch.empty(num_draws, rows, block.problem.num_probes, dtype=torch.float32)
+
+    def keep(self, draw: int) -> None:
+        """Compute the losses at the chains' positions, and keep them as those of a draw."""
+        block = self._block
+        if block.problem.probes is None:
+            return
+        inputs, targets = block.problem.probes
+        losses = self._step(block.state.position, inputs, targets, block.own, block.common)
+        self._losses[draw].copy_(losses)
+
+    def array(self, groups: int, chains: int) -> NDArray[np.float32]:
+        """Return the losses, (G, C, T, q)."""
+        by_row = self._losses.transpose(0, 1)  # (R, T, q)
+        return by_row.unflatten(0, (groups, chains)).numpy()
 
 
 def _dynamics(

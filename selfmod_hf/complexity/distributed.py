@@ -29,8 +29,8 @@ def gather_chains(traces: Traces, num_chains: int) -> Traces:
         return traces
     parts: list[Traces | None] = [None] * world
     dist.all_gather_object(parts, traces)
-    groups, _, draws = traces.losses.shape
-    complete = Traces.empty(groups, num_chains, draws)
+    groups, _, draws, probes = traces.probe_losses.shape
+    complete = Traces.empty(groups, num_chains, draws, probes)
     for rank, part in enumerate(parts):
         assert part is not None
         chains = range(rank, num_chains, world)

@@ -56,16 +56,23 @@ def check_model(model: nn.Module) -> None:
     check("model", numbers, movable > 0, "a module of one number or more")
 
 
-def check_data(inputs: Batch, targets: Tensor) -> None:
-    """Raise a ValueError unless inputs and targets are tensors of one length, of one finite sample or more."""
-    kind = type(targets).__name__
-    check("targets", kind, isinstance(targets, Tensor), "a tensor")
+def check_data(inputs: Batch, targets: Tensor, kind: str = "") -> None:
+    """Raise a ValueError unless inputs and targets are tensors of one length, of one finite sample or more.
+
+    Args:
+        inputs: a tensor, or a dict of them.
+        targets: a tensor.
+        kind: words before their names in the message.
+    """
+    of_targets = f"{kind}targets"
+    check(of_targets, type(targets).__name__, isinstance(targets, Tensor), "a tensor")
     shape = tuple(targets.shape)
     count = shape[0] if shape else 0
-    check("targets", shape, count > 0, "of at least one sample")
+    check(of_targets, shape, count > 0, "of at least one sample")
     named = named_inputs(inputs)
-    check("inputs", inputs, bool(named), "a tensor or a dict of at least one tensor")
-    for name, value in [*named.items(), ("targets", targets)]:
+    check(f"{kind}inputs", inputs, bool(named), "a tensor or a dict of at least one tensor")
+    for key, value in [*named.items(), ("targets", targets)]:
+        name = f"{kind}{key}"
         check(name, type(value).__name__, isinstance(value, Tensor), "a tensor")
         dense = value.layout is torch.strided and not value.is_nested
         check(name, str(value.layout), dense, "dense")

@@ -171,11 +171,12 @@ def sample(
     count = counter(settings.progress, steps)
     run = Run(problem, settings, groups, chains, count, fisher)
     pieces, workers = cut(run, fits)
-    callers = [piece.replay.caller() for piece in pieces]
-    traces = Traces.empty(num_groups, num_chains, settings.num_draws)
+    steps_of_pieces = [piece.replay.caller() for piece in pieces]
+    probes_of_pieces = [piece.probe_replay.caller() for piece in pieces]
+    traces = Traces.empty(num_groups, num_chains, settings.num_draws, problem.num_probes)
     run_one = functools.partial(run_piece, run)
     with map_on_threads(workers) as map_pieces:
-        found = map_pieces(run_one, pieces, callers)
+        found = map_pieces(run_one, pieces, steps_of_pieces, probes_of_pieces)
         for piece, of_piece in zip(pieces, found, strict=True):
             traces.write(of_piece, piece.groups, piece.chains)
     traces.recorded = all(piece.replay.recorded for piece in pieces)
@@ -246,4 +247,5 @@ def _result(run: Run, traces: Traces, place: int, init_loss: float) -> LLCResult
         diverged_chains=diverged,
         distance_per_chain=traces.distances[place],
         recorded=traces.recorded,
+        probe_losses=traces.probe_losses[place] if problem.num_probes else None,
     )

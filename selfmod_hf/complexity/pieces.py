@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..stacking import Replay, chunk_ranges, even_size, losses_and_gradients
+from .probe_losses import replay_of_probes
 from .problem import Capacity, Problem
 from .settings import LLCSettings
 
@@ -114,11 +115,13 @@ class Piece:
         groups: places in the groups of the run.
         chains: places in the chains of the run.
         replay: their step.
+        probe_replay: the losses of the probes at their positions.
     """
 
     groups: range
     chains: range
     replay: Replay
+    probe_replay: Replay
 
 
 def cut(run: Run, capacity: Capacity) -> tuple[list[Piece], int]:
@@ -130,7 +133,9 @@ def cut(run: Run, capacity: Capacity) -> tuple[list[Piece], int]:
     workers = run.num_workers(capacity.rows)
     chains_per_worker = -(-num_chains // workers)  # rounded up
     at_once = min(capacity.rows, num_groups * chains_per_worker)
-    replays: dict[tuple[bool, int], Replay] = {}  # pieces of one shape replay the same recording
+    # pieces of one shape replay the same recording
+    replays: dict[tuple[bool, int], Replay] = {}
+    probe_replays: dict[tuple[int, int], Replay] = {}
     pieces = []
     groups_at_once = even_size(num_groups, at_once)
     for groups in chunk_ranges(num_groups, groups_at_once):
@@ -143,7 +148,12 @@ def cut(run: Run, capacity: Capacity) -> tuple[list[Piece], int]:
                 shared_batch, _ = shape
                 replay = _replay(run.problem, shared_batch, capacity.micro_batch_size)
                 replays[shape] = replay
-            pieces.append(Piece(groups, chains, replay))
+            size = (len(groups), len(chains))
+            probe_replay = probe_replays.get(size)
+            if probe_replay is None:
+                probe_replay = _probe_replay(run, capacity)
+                probe_replays[size] = probe_replay
+            pieces.append(Piece(groups, chains, replay, probe_replay))
     return pieces, workers
 
 
@@ -172,8 +182,17 @@ def _replay(problem: Problem, shared_batch: bool, micro_batch_size: int | None) 
         shared_batch=shared_batch,
         micro_batch_size=micro_batch_size,
     )
-    tolerance = _TOLERANCE if problem.compute_dtype is None else _IN_LOW_PRECISION
-    return Replay(step, tolerance)
+    return Replay(step, _tolerance(problem))
+
+
+def _probe_replay(run: Run, capacity: Capacity) -> Replay:
+    """Return the replay of the losses of the probes."""
+    return replay_of_probes(run.problem, run.batch_size, capacity, _tolerance(run.problem))
+
+
+def _tolerance(problem: Problem) -> tuple[float, float]:
+    """Return the relative and the absolute tolerance of a recording."""
+    return _TOLERANCE if problem.compute_dtype is None else _IN_LOW_PRECISION
 
 
 @contextlib.contextmanager

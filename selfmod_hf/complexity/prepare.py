@@ -74,8 +74,10 @@ def make_problem(
         memory_budget=settings.memory_budget,
         compute_dtype=compute_dtype,
         vectorize=settings.vectorize,
+        probes=_moved_probes(settings, device, own_dtype, first.dtype),
     )
     check_loss(problem, settings.loss_fn)
+    check_probes(problem)
     if not settings.vectorize or maps(problem):
         return problem
     return dataclasses.replace(
@@ -129,6 +131,19 @@ def _moved(
     if dtype is None and data.dtype in (torch.float16, torch.bfloat16):
         wanted = full
     return data.to(device=device, dtype=wanted)
+
+
+def _moved_probes(
+    settings: LLCSettings,
+    device: torch.device,
+    own_dtype: torch.dtype | None,
+    full: torch.dtype,
+) -> tuple[Batch, Tensor] | None:
+    """Return the probes on the device, in the types of the data."""
+    if settings.probes is None:
+        return None
+    inputs, targets = settings.probes
+    return _moved(inputs, device, settings.dtype, full), _moved(targets, device, own_dtype, full)
 
 
 def match_parameters(names: Sequence[str], patterns: Sequence[str] | None) -> list[str]:
@@ -199,6 +214,22 @@ def check_loss(problem: Problem, loss_fn: LossFunction) -> None:
         raise
     first = ", ".join(problem.layout.names[:3])
     check("parameters", first, losses.requires_grad, f"such that {name} has a gradient by one of them")
+
+
+def check_probes(problem: Problem) -> None:
+    """Raise a ValueError unless the probes are of the form of the data."""
+    if problem.probes is None:
+        return
+    inputs, targets = problem.probes
+    expected = {**named_inputs(problem.inputs), "targets": problem.targets}
+    found = {**named_inputs(inputs), "targets": targets}
+    names = ", ".join(found)
+    check("probes", names, found.keys() == expected.keys(), f"inputs like those of the data, {', '.join(expected)}")
+    for name, value in found.items():
+        wanted = expected[name]
+        shape = f"{tuple(value.shape[1:])}, {value.dtype}"
+        same = value.shape[1:] == wanted.shape[1:] and value.dtype == wanted.dtype
+        check(f"probes {name}", shape, same, f"like that of the data, {tuple(wanted.shape[1:])}, {wanted.dtype}")
 
 
 def _check_types(

@@ -40,6 +40,7 @@ class Problem:
         compute_dtype: lower precision of forward and backward. Weights and buffers are rounded to it at every step, and
             floating-point inputs have it. None: the stack's own.
         vectorize: False for modules without a `vmap` rule.
+        probes: inputs and targets of q samples whose losses are kept. None: none.
     """
 
     stack: ModuleStack
@@ -51,11 +52,19 @@ class Problem:
     memory_budget: int
     compute_dtype: torch.dtype | None = None
     vectorize: bool = True
+    probes: tuple[Batch, Tensor] | None = None
 
     @property
     def num_samples(self) -> int:
         """Return n."""
         return len(self.targets)
+
+    @property
+    def num_probes(self) -> int:
+        """Return q."""
+        if self.probes is None:
+            return 0
+        return len(self.probes[1])
 
     @property
     def device(self) -> torch.device:

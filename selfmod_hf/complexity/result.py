@@ -36,6 +36,7 @@ STATUSES = OK, NOT_AT_MINIMUM, NOT_CONVERGED, DIVERGED, BIASED, NOT_IDENTIFIED =
 )
 
 TRACES = ("loss_trace", "baseline_trace")
+OPTIONAL_TRACES = ("probe_losses",)
 TRACES_SUFFIX = ".safetensors"
 _OPTIONAL = ("biases", "systematic_error")  # fields that version 0.1.0 does not know
 
@@ -65,6 +66,8 @@ class LLCResult:
         recorded: whether sampling steps ran as a recorded list of operations, because it is faster than the module
             itself. None in files of version 0.1.0.
         biases: foretold, see `Biases`. None for the paper's presets, and in files of before they were.
+        probe_losses: (C, T, q), nats, float32: the loss of each probe at every draw. None: no `probes` were given. See
+            `complexity.probes`.
         systematic_error: sum of the absolute biases that are left in `llc`. It widens the interval. None: not known.
 
     Example:
@@ -93,6 +96,7 @@ class LLCResult:
     recorded: bool | None = None
     biases: Biases | None = None
     systematic_error: float | None = None
+    probe_losses: Numbers | None = field(default=None, repr=False)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -137,7 +141,7 @@ class LLCResult:
         """Return all fields except the traces, ready for JSON. NaN and infinity become None."""
         values: dict[str, Any] = {}
         for entry in dataclasses.fields(self):
-            if entry.name not in TRACES:
+            if entry.name not in (*TRACES, *OPTIONAL_TRACES):
                 values[entry.name] = getattr(self, entry.name)
         values["settings"] = dataclasses.asdict(self.settings)
         for name in _OPTIONAL:
@@ -157,9 +161,10 @@ class LLCResult:
         path.parent.mkdir(parents=True, exist_ok=True)
         traces_path = path.with_suffix(TRACES_SUFFIX)
         traces = {}
-        for name in TRACES:
+        for name in (*TRACES, *OPTIONAL_TRACES):
             trace = getattr(self, name)
-            traces[name] = np.ascontiguousarray(trace)
+            if trace is not None:
+                traces[name] = np.ascontiguousarray(trace)
         values = self.to_dict()
         values["traces"] = traces_path.name
         text = json.dumps(values, indent=2) + "\n"
@@ -214,14 +219,12 @@ class LLCResult:
             raise InputError("file", str(path), problem_of(error)) from error
         if traces is None:
             return result
-        if set(traces) != set(TRACES):
+        found = set(traces)
+        if found - set(OPTIONAL_TRACES) != set(TRACES):
             allowed = ", ".join(TRACES)
             raise InputError("file", str(path), f"has traces {', '.join(traces)}; allowed are {allowed}")
-        result = dataclasses.replace(
-            result,
-            loss_trace=traces["loss_trace"],
-            baseline_trace=traces["baseline_trace"],
-        )
+        arrays: dict[str, Any] = dict(traces)
+        result = dataclasses.replace(result, **arrays)
         wrong = _wrong_fields(result)
         if wrong:
             named = ", ".join(wrong)
@@ -282,6 +285,9 @@ def _wrong_fields(result: LLCResult) -> list[str]:
         trace = getattr(result, name)
         if trace.shape != shape or trace.dtype.kind != "f":
             wrong.append(name)
+    probes = result.probe_losses
+    if probes is not None and (probes.ndim != 3 or probes.shape[:2] != shape or probes.dtype.kind != "f"):
+        wrong.append("probe_losses")
     return wrong
 
 

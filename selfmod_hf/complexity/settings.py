@@ -17,8 +17,8 @@ from typing import Any, TypedDict, TypeVar
 
 import torch
 
-from ..stacking import LossFunction
-from .input_checks import check, is_integer, positive
+from ..stacking import Batch, LossFunction
+from .input_checks import check, check_data, is_integer, positive
 from .sample_losses import cross_entropy
 from .samplers import SAMPLERS
 
@@ -50,6 +50,7 @@ class CalibrationOptions(TypedDict, total=False):
     control_variate: bool | None
     minimize: bool
     target_standard_error: float | None
+    probes: tuple[Batch, torch.Tensor] | None
     vectorize: bool
     preset: str | None
     data: str | None
@@ -100,6 +101,8 @@ class LLCSettings:
             is that of the minimum. The result says how far it is and how much lower its loss is.
         target_standard_error: continue the chains until the standard error of the estimate is at most this, for at
             most 8 times `num_draws`. None: `num_draws` exactly.
+        probes: (inputs, targets) of q samples. Their losses at every draw are kept, `LLCResult.probe_losses` (C, T, q).
+            See `complexity.probes`. None: none.
         vectorize: False runs chains in a loop. So do modules without a `torch.vmap` rule, after a warning.
         preset: a name to be kept in the result's settings, see `llc_preset`.
         data: a description of the inputs for people, kept likewise: id, configuration, split ("ylecun/mnist, train").
@@ -134,6 +137,7 @@ class LLCSettings:
     control_variate: bool | None = None
     minimize: bool = False
     target_standard_error: float | None = None
+    probes: tuple[Batch, torch.Tensor] | None = field(default=None, repr=False)
     vectorize: bool = True
     preset: str | None = None
     data: str | None = None
@@ -157,6 +161,7 @@ class LLCSettings:
         self._require("device", _is_device(self.device), "None or a device of torch that is there")
         self._check_sampler_options()
         self._check_nbeta()
+        self._check_probes()
 
     def _require(self, name: str, condition: bool, allowed: str) -> None:
         """Raise a ValueError that names a setting, its value and the allowed values, unless the condition holds."""
@@ -192,6 +197,19 @@ class LLCSettings:
         self._require("control_variate", not self.control_variate, "None or False: True is not built yet")
         self._require("minimize", not self.minimize, "False: True is not built yet")
         self._require("target_standard_error", target is None, "None: a target is not built yet")
+
+    def _check_probes(self) -> None:
+        """Raise a ValueError unless the probes are samples whose losses fit into memory."""
+        if self.probes is None:
+            return
+        kind = type(self.probes).__name__
+        is_pair = isinstance(self.probes, tuple) and len(self.probes) == 2
+        check("probes", kind, is_pair, "None or a tuple (inputs, targets)")
+        inputs, targets = self.probes
+        check_data(inputs, targets, "probes ")
+        losses = self.num_chains * self.num_draws * len(targets)
+        most = machine_memory() // 4  # float32
+        check("num_chains x num_draws x probes", losses, losses <= most, f"at most {most}")
 
     def _check_sampler_options(self) -> None:
         """Raise a ValueError for an unknown option of the sampler, or a value out of its range."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -23,9 +23,6 @@ from .findings import ALPHA, listed
 from .published import published_values
 from .statistics import count_not_ok
 from .table import Table
-
-if TYPE_CHECKING:
-    from .sweep_results import SweepResults
 
 LEFT_OUT_SHOWN = 6  # arms in a caption
 
@@ -61,20 +58,21 @@ def _test_cells(test: Any) -> list[str]:
     ]
 
 
-def every_rlct_table(results: SweepResults, columns: ArmColumns) -> Table:
+def every_rlct_table(rows: pd.DataFrame, sets: Sequence[pd.DataFrame], columns: ArmColumns) -> Table:
     """Return one line per arm: its RLCT against the baseline's, over three sets of networks.
 
     The table is empty if all RLCTs are "ok".
 
     Args:
-        results: of the study.
+        rows: one row per network.
+        sets: from `compare_with_baseline`, over the networks that count, those whose RLCT is ok, and all with an RLCT.
         columns: of the arms.
     """
     lines = []
     counts: dict[str, str] = {}
-    if count_not_ok(results.rows):
-        counts = _ok_counts(results.rows)
-        tests = [_rlct_tests(table) for table in (results.tests, results.ok_rlct, results.every_rlct)]
+    if count_not_ok(rows):
+        counts = _ok_counts(rows)
+        tests = [_rlct_tests(table) for table in sets]
         for name in tests[0]:
             line = [*columns.cells[name], counts[name]]
             for of_set in tests:

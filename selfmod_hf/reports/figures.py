@@ -124,7 +124,7 @@ def _curve_of_baseline(drawn: Drawn, rows: DataFrame) -> DataFrame:
 def over_epochs(drawn: Drawn) -> Figure:
     """Draw each measure followed while training over epochs, a row of panels for each panel of the study.
 
-    Bands are 95 % t intervals. RLCTs of another status than "ok" are left out.
+    Bands are 95 % t intervals over the networks that count, see `statistics.usable`.
     """
     measures = followed(drawn.results.curves)
     figure, axes = subplots(len(drawn.panels), len(measures))

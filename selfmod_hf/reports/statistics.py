@@ -1,7 +1,7 @@
 """Compute means and intervals of a study's arms. `comparisons.py` compares arms, and `trends.py` follows an axis.
 
 The samples of an arm are its seeds. One set of networks is behind all figures of an arm: mean RLCT, width, accuracy,
-loss, and pairs. `counted` chooses it. The choice does not depend on the size of an RLCT or on its standard error,
+loss, and pairs. `usable` chooses it. The choice does not depend on the size of an RLCT or on its standard error,
 because a rule about the relative error leaves out small RLCTs first, and so raises the mean of the simplest arms.
 `with_every_rlct` and `only_ok` give the two other sets: all networks with an RLCT, and those whose RLCT is "ok".
 """
@@ -38,34 +38,28 @@ def is_trained(rows: DataFrame) -> Series:
     return is_finite
 
 
-def counted(rows: DataFrame) -> DataFrame:
-    """Return the rows of the networks that count, the same for every measure.
-
-    Networks at chance level do not count, and neither do networks with weights that are not finite. In an arm with
-    usable RLCTs only the networks with one count. An arm without any keeps its networks, so that its accuracy is known.
-    The rows of curves are chosen likewise for each arm and epoch.
-    """
-    is_counted = is_trained(rows)
-    if "rlct" in rows and "rlct_status" in rows:
-        has_rlct = has_usable_rlct(rows)
-        keys = [rows[name] for name in ("arm", "epoch") if name in rows]
-        both = is_counted & has_rlct
-        exists = both.groupby(keys).transform("any").astype(bool)
-        is_counted &= has_rlct | ~exists
-    return rows[is_counted]
-
-
 def has_usable_rlct(rows: DataFrame) -> Series:
     """Return whether each network has an RLCT that measures a complexity: neither not_at_minimum nor diverged."""
     return rows["rlct"].notna() & ~rows["rlct_status"].isin(NO_COMPLEXITY)
 
 
 def usable(rows: DataFrame, measure: str) -> DataFrame:
-    """Return the counted rows with a usable value of a measure."""
-    own = counted(rows)
-    if measure == "rlct":
-        return own[has_usable_rlct(own)]
-    return own[own[measure].notna()]
+    """Return the rows of the networks that count and have the measure. Those that count are the same for all measures.
+
+    Networks at chance level do not count, and neither do networks with weights that are not finite. In an arm with
+    usable RLCTs only the networks with one count. An arm without any keeps its networks, so that its accuracy is known.
+    The rows of curves are chosen likewise for each arm and epoch.
+    """
+    is_counted = is_trained(rows)
+    if "rlct" not in rows or "rlct_status" not in rows:
+        return rows[is_counted & rows[measure].notna()]
+    has_rlct = has_usable_rlct(rows)
+    keys = [rows[name] for name in ("arm", "epoch") if name in rows]
+    both = is_counted & has_rlct
+    exists = both.groupby(keys).transform("any").astype(bool)
+    is_counted &= has_rlct | ~exists
+    has_measure = has_rlct if measure == "rlct" else rows[measure].notna()
+    return rows[is_counted & has_measure]
 
 
 def with_every_rlct(rows: DataFrame) -> DataFrame:

@@ -35,6 +35,7 @@ def sweep_tables(results: SweepResults) -> dict[str, Table]:
     rows = results.rows
     full = arm_columns(rows, results.study, results.axes)
     short = short_columns(rows, results.study, results.axes)
+    sets = [results.tests, results.ok_rlct, results.every_rlct]
     return {
         "arms": arms_table(results.arms, full),
         "arms_ok": arms_of_ok_table(results, full),
@@ -42,7 +43,7 @@ def sweep_tables(results: SweepResults) -> dict[str, Table]:
         "not_ok": not_ok_table(rows, short),
         "at_chance": chance_table(rows, short),
         "tests": tests_table(results.tests, short),
-        "every_rlct": every_rlct_table(results, short),
+        "every_rlct": every_rlct_table(rows, sets, short),
         "equal_loss": equal_loss_table(results.equal_loss, results.tests, short),
         "trends": trends_table(results.trends, short),
         "published": published_table(results.published, short),

@@ -14,7 +14,7 @@
 """
 
 from .chunks import chunk_ranges, copies_that_fit, even_size, saved_bytes_per_copy
-from .gradients import LossFunction, losses_and_gradients
+from .gradients import LossFunction, losses_and_gradients, repeated
 from .layout import ParameterLayout
 from .mapping import ONE_BATCH, OWN_BATCHES, Batch, Mapped, Values, map_copies, part_of
 from .replay import Replay
@@ -36,6 +36,7 @@ __all__ = [
     "losses_and_gradients",
     "map_copies",
     "part_of",
+    "repeated",
     "saved_bytes_per_copy",
     "stack_in_place",
     "stack_modules",

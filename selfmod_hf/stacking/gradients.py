@@ -62,7 +62,7 @@ def losses_and_gradients(  # noqa: PLR0913 - `Replay` records tensors only if th
     for name, values in layout.views(position).items():
         leaf = values.detach()
         leaves[name] = leaf.requires_grad_()
-    copies = leaves | _repeated(own, len(position))
+    copies = leaves | repeated(own, len(position))
     for index in samples:
         inputs = part_of(inputs, index)
         targets = part_of(targets, index)
@@ -97,7 +97,7 @@ def losses_and_gradients(  # noqa: PLR0913 - `Replay` records tensors only if th
     return total / batch_size, torch.cat(rows, dim=1)
 
 
-def _repeated(values: Values, num_copies: int) -> dict[str, Tensor]:
+def repeated(values: Values, num_copies: int) -> dict[str, Tensor]:
     """Return the values of G networks, (G, *shape) each, for all their copies, (K, *shape)."""
     repeated = {}
     for name, value in values.items():

@@ -20,7 +20,7 @@ from tests.complexity.scenarios import DUMMY, Quadratic, given_loss
 dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=int(sys.argv[1]), world_size=2)
 result = estimate_llc(
     Quadratic([1.0, 0.5] * 5000), *DUMMY, loss_fn=given_loss, step_size=1e-2, localization=1.0, nbeta=50.0,
-    num_draws=50, num_chains=int(sys.argv[4]),
+    num_draws=50, num_chains=int(sys.argv[4]), probes=DUMMY,
 )
 result.save(sys.argv[3] + "/" + sys.argv[1] + ".json")
 dist.destroy_process_group()
@@ -34,9 +34,10 @@ def test_chains_split_over_two_processes(tmp_path, num_chains):
     assert [run.wait(timeout=120) for run in runs] == [0, 0]
     alone = estimate_llc(
         Quadratic([1.0, 0.5] * 5000), *DUMMY, loss_fn=given_loss, step_size=1e-2, localization=1.0, nbeta=50.0,
-        num_draws=50, num_chains=num_chains,
+        num_draws=50, num_chains=num_chains, probes=DUMMY,
     )  # fmt: skip
     for rank in range(2):
         found = type(alone).load(tmp_path / f"{rank}.json")
         np.testing.assert_allclose(found.loss_trace, alone.loss_trace, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(found.probe_losses, alone.probe_losses, rtol=1e-4, atol=1e-7)
         assert found.status == alone.status

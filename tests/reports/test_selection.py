@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from selfmod_hf.experiments.folder import SweepFolder
-from selfmod_hf.reports.statistics import counted, only_ok
+from selfmod_hf.reports.statistics import only_ok, usable
 from selfmod_hf.reports.sweep_results import SweepResults, read_results
 from selfmod_hf.reports.sweep_tables import sweep_tables
 from tests.reports.folders import change_row, grid, write_study
@@ -107,7 +107,7 @@ def test_an_arm_without_a_usable_rlct_keeps_its_accuracy(tmp_path):
     for seed in (1, 2):
         change_row(folder, f"{ARM}-seed{seed}", rlct_status="not_at_minimum")
     results = read_results(SweepFolder(folder))
-    assert len(counted(results.rows)) == 4
+    assert len(usable(results.rows, "accuracy")) == 4
     arms = results.arms.set_index(["arm", "measure"])
     assert arms.loc[(ARM, "accuracy"), "count"] == 2
     assert arms.loc[(ARM, "rlct"), "count"] == 0
