@@ -71,7 +71,7 @@ def over_arms(drawn: Drawn, measures: Sequence[str]) -> Figure:
     """Draw measures over the arms, a row of panels for each measure, a column for each panel of the study.
 
     Faint points are networks, larger marks are means with 95 % t intervals, crosses are the paper's values. RLCTs of
-    another status than "ok" are hollow, and are in no mean.
+    another status than "ok" are hollow.
 
     Args:
         drawn: from `prepare`.

@@ -44,7 +44,7 @@ def figure_2(drawn: Drawn) -> Figure:
     """Draw weight width over epochs at the largest width, and weight width, RLCT and accuracy over widths.
 
     A study of a single width has these three over the self-model's weight. Lines are means over seeds with 95 % t
-    intervals, crosses are the paper's values. RLCTs of another status than "ok" are drawn hollow, and are in no mean.
+    intervals, crosses are the paper's values. RLCTs of another status than "ok" are drawn hollow.
     """
     figure, axes = subplots(2, 2)
     rows = []
