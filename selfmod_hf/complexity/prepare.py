@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import functools
 import math
 import warnings
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +26,7 @@ from ..stacking import (
 )
 from .input_checks import check, check_data, check_labels, check_model, named_inputs
 from .modes import ordinary_tensors
+from .parameter_choice import choose_parameters
 from .problem import Problem
 from .sample_losses import cross_entropy
 from .settings import LLCSettings
@@ -55,8 +55,8 @@ def make_problem(
 
     stack = _in_one_type(stack_modules(models, settings.device), own_dtype)
     movable = [name for name, value in stack.parameters.items() if value.is_floating_point()]
-    names = match_parameters(movable, settings.parameters)
-    first = stack.parameters[movable[0]]
+    stack, names = choose_parameters(stack, movable, settings.parameters)
+    first = stack.parameters[names[0]]
     device = next(iter(stack.parameters.values())).device
     mapped = functools.partial(
         map_copies,
@@ -144,30 +144,6 @@ def _moved_probes(
         return None
     inputs, targets = settings.probes
     return _moved(inputs, device, settings.dtype, full), _moved(targets, device, own_dtype, full)
-
-
-def match_parameters(names: Sequence[str], patterns: Sequence[str] | None) -> list[str]:
-    """Return the names with a match among the patterns (`fnmatch`), in their own order. None matches all.
-
-    Raises:
-        ValueError: patterns of another type, or a pattern without a match.
-    """
-    if patterns is None:
-        return list(names)
-    several = isinstance(patterns, (str, Sequence, Set))
-    check("parameters", patterns, several, "None, or a list of names or patterns")
-    if isinstance(patterns, str):
-        patterns = [patterns]
-    patterns = list(patterns)
-    check("parameters", patterns, bool(patterns), "None, or one name or pattern at least")
-    known = ", ".join(names)
-    matched: set[str] = set()
-    for pattern in patterns:
-        check("parameters", pattern, isinstance(pattern, str), "names or patterns, which are texts")
-        found = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
-        check("parameters", pattern, bool(found), f"a name or pattern among {known}")
-        matched.update(found)
-    return [name for name in names if name in matched]
 
 
 # ---- whether networks, data and loss fit each other ----

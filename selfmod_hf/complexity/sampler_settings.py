@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..stacking import ParameterLayout
+from ..stacking import ParameterLayout, readable_name
 from .settings import DTYPES, LLCSettings
 
 
@@ -72,7 +72,7 @@ class SamplerSettings:
         if isinstance(settings.nbeta, str):
             record["nbeta_rule"] = settings.nbeta
         if settings.parameters is not None:
-            record["parameters"] = layout.names
+            record["parameters"] = tuple(map(readable_name, layout.names, layout.sizes))
         for entry in dataclasses.fields(cls):
             if entry.name not in record:
                 record[entry.name] = getattr(settings, entry.name)

@@ -40,7 +40,7 @@ class CalibrationOptions(TypedDict, total=False):
     num_burnin_steps: int | None
     batch_size: int
     seed: int
-    parameters: Sequence[str] | None
+    parameters: Sequence[str] | Mapping[str, torch.Tensor | None] | None
     device: torch.device | str | None
     dtype: torch.dtype | None
     memory_budget: int
@@ -83,7 +83,9 @@ class LLCSettings:
         batch_size: B. With n or more samples there is no minibatch noise.
         seed: of all random numbers. Chain c's depend on (seed, member, c) and nothing else.
         parameters: names of the parameters to sample, with wildcards (`"fc.*"`). None: all, frozen ones too. The
-            others stay at w*: the LLC of a layer, with the rest of the network as it is.
+            others stay at w*: the LLC of a layer, with the rest of the network as it is. A dict of names and masks
+            chooses single numbers of parameters, for example the rows of one attention head. A mask is a bool tensor of
+            the parameter's shape, or None for all of its numbers.
         device: device of the computation. None: the model's.
         dtype: float32 and float64 set the type of everything. bfloat16 is for forward and backward alone: at every
             step inputs, weights and buffers are rounded to it, while the chains' own weights, updates and losses stay
@@ -127,7 +129,7 @@ class LLCSettings:
     num_burnin_steps: int | None = None
     batch_size: int = 512
     seed: int = 0
-    parameters: Sequence[str] | None = None
+    parameters: Sequence[str] | Mapping[str, torch.Tensor | None] | None = None
     device: torch.device | str | None = None
     dtype: torch.dtype | None = None
     memory_budget: int = DEFAULT_MEMORY_BUDGET

@@ -6,6 +6,7 @@
 
 * `stack.py` gathers the copies.
 * `layout.py` lays their parameters out as one matrix (K, P).
+* `masks.py` makes some numbers of a parameter a parameter of their own.
 * `mapping.py` calls the module for all of them at once.
 * `gradients.py` computes their losses and gradients.
 * `chunks.py` computes how many copies fit into a budget.
@@ -17,6 +18,7 @@ from .chunks import chunk_ranges, copies_that_fit, even_size, saved_bytes_per_co
 from .gradients import LossFunction, losses_and_gradients, repeated
 from .layout import ParameterLayout
 from .mapping import ONE_BATCH, OWN_BATCHES, Batch, Mapped, Values, map_copies, part_of
+from .masks import mask_parameters, readable_name
 from .replay import Replay
 from .stack import ModuleStack, stack_in_place, stack_modules
 
@@ -35,7 +37,9 @@ __all__ = [
     "even_size",
     "losses_and_gradients",
     "map_copies",
+    "mask_parameters",
     "part_of",
+    "readable_name",
     "repeated",
     "saved_bytes_per_copy",
     "stack_in_place",
