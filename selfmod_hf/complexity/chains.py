@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..stacking import part_of
+from .metric import Curvatures, Key
 from .pieces import Group, Piece, Run
 from .random_streams import Minibatches, Noise
-from .samplers import SAMPLERS, Dynamics
+from .samplers import SAMPLERS, Dynamics, Metric
 from .traces import Array, Traces
 
 _LANGEVIN_CHECKS = 25  # steps per chain with a Metropolis acceptance
@@ -105,7 +106,10 @@ class _Block:
         fisher = None
         if run.fisher is not None:
             fisher = self._of_rows(run.fisher[self.member_ids])  # (R, P)
-        self.dynamics = _dynamics(groups, self.num_chains, anchor, fisher)
+        metric = None
+        if run.curvatures is not None:
+            metric = _metric(run.curvatures, groups, self.num_chains)
+        self.dynamics = _dynamics(groups, self.num_chains, anchor, fisher, metric)
         self.sampler = SAMPLERS[settings.sampler]
         self.options = settings.options
         start = self._of_rows(self.anchor)
@@ -249,6 +253,7 @@ def _dynamics(
     chains: int,
     anchor: Tensor,
     fisher: Tensor | None,
+    metric: Metric | None,
 ) -> Dynamics:
     """Return the constants of all rows. A constant is a number if all groups share it, because that is faster."""
     constants: dict[str, float | Tensor] = {}
@@ -262,7 +267,24 @@ def _dynamics(
         of_rows = of_groups.repeat_interleave(chains)
         column = of_rows[:, None]  # (R, 1)
         constants[name] = column.to(anchor)
-    return Dynamics(anchor, fisher=fisher, **constants)
+    return Dynamics(anchor, fisher=fisher, metric=metric, **constants)
+
+
+def _metric(curvatures: Mapping[Key, Curvatures], groups: Sequence[Group], chains: int) -> Metric:
+    """Return the metric of all rows. Neighbours with the same curvatures share one matrix of directions."""
+    widths = []
+    own: list[Curvatures] = []
+    for group in groups:
+        of_group = curvatures[group.member, group.nbeta]
+        own.append(of_group)
+        widths.append(of_group.widths(group.nbeta, group.localization))
+    runs = [list(run) for _, run in itertools.groupby(own, key=id)]
+    lengths = {len(run) for run in runs}
+    directions = [run[0].directions for run in runs]
+    if len(lengths) > 1:  # a matrix for each group
+        directions = [of_group.directions for of_group in own]
+    of_groups = torch.stack(widths)  # (G, P)
+    return Metric(torch.stack(directions), of_groups.repeat_interleave(chains, dim=0))
 
 
 def _dot(first: Tensor, second: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from .curvature import fisher_diagonal
 from .distributed import gather_chains, my_chains
 from .independence import check_first_draws, check_independent
 from .input_checks import check, is_integer
+from .metric import measure_curvatures
 from .modes import ordinary_tensors
 from .pieces import Group, Run, counter, cut, map_on_threads
 from .prepare import check_finite, make_problem
@@ -165,11 +166,15 @@ def sample(
     fisher = None
     if SAMPLERS[settings.sampler].needs_fisher:
         fisher = fisher_diagonal(problem)
+    curvatures = None
+    if SAMPLERS[settings.sampler].needs_metric:
+        keys = [(group.member, group.nbeta) for group in groups]
+        curvatures = measure_curvatures(problem, keys, settings.seed)
     num_groups = len(groups)
     num_chains = len(chains)
     steps = num_groups * num_chains * settings.num_draws
     count = counter(settings.progress, steps)
-    run = Run(problem, settings, groups, chains, count, fisher)
+    run = Run(problem, settings, groups, chains, count, fisher, curvatures)
     pieces, workers = cut(run, fits)
     steps_of_pieces = [piece.replay.caller() for piece in pieces]
     probes_of_pieces = [piece.probe_replay.caller() for piece in pieces]

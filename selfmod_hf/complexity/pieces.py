@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..stacking import Replay, chunk_ranges, even_size, losses_and_gradients
+from .metric import Curvatures, Key
 from .probe_losses import replay_of_probes
 from .problem import Capacity, Problem
 from .settings import LLCSettings
@@ -59,6 +60,7 @@ class Run:
         chains: the chains' own numbers.
         count: called with the number of chain steps done.
         fisher: (M, P), for samplers with `needs_fisher`, see `fisher_diagonal`.
+        curvatures: F by (member, nβ), for samplers with `needs_metric`, see `measure_curvatures`.
     """
 
     problem: Problem
@@ -67,6 +69,7 @@ class Run:
     chains: Sequence[int]
     count: Callable[[int], None]
     fisher: Tensor | None = None
+    curvatures: Mapping[Key, Curvatures] | None = None
 
     @property
     def batch_size(self) -> int:

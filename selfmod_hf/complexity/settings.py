@@ -70,8 +70,10 @@ class LLCSettings:
 
     Attributes:
         loss_fn: `loss_fn(outputs, targets)` -> one loss per sample, (B,), in nats.
-        sampler: "sgld", "fisher_sgld", "rmsprop_sgld" or "sghmc". Estimates of "fisher_sgld" alone do not change when
-            layers are rescaled. Its step size and localization are in units of the Fisher information.
+        sampler: "sgld", "fisher_sgld", "rmsprop_sgld", "sghmc" or "preconditioned". Estimates of "fisher_sgld" alone do
+            not change when layers are rescaled. Its step size and localization are in units of the Fisher information.
+            "preconditioned" is "sghmc" in coordinates in which the posterior is about as wide in every direction. Its
+            step size has no unit (0.04 to 0.1), and its localization is that of all others.
         step_size: ε. Its default, and those of localization and nbeta, are a starting point and fit no network. Take
             them from `llc_preset`, or let `calibrate_llc` choose them.
         localization: γ, the strength of the pull to w*.
@@ -149,6 +151,7 @@ class LLCSettings:
         self._require("loss_fn", callable(self.loss_fn), "a function (outputs, targets) -> one loss per sample")
         self._require("sampler", self.sampler in SAMPLERS, f"one of {', '.join(SAMPLERS)}")
         self._require("step_size", positive(self.step_size), "a positive number")
+        self._check_metric()
         self._require("localization", positive(self.localization, zero=True), "zero or positive")
         self._check_counts()
         known = self.dtype is None or self.dtype in DTYPES.values()
@@ -212,6 +215,17 @@ class LLCSettings:
         losses = self.num_chains * self.num_draws * len(targets)
         most = machine_memory() // 4  # float32
         check("num_chains x num_draws x probes", losses, losses <= most, f"at most {most}")
+
+    def _check_metric(self) -> None:
+        """Raise a ValueError for a step size or a type that a sampler with a metric does not take."""
+        sampler = SAMPLERS[self.sampler]
+        if not sampler.needs_metric:
+            return
+        least, most = sampler.least_step, sampler.most_step
+        allowed = f"from {least:g} to {most:g} with sampler={self.sampler!r}, in units of its metric"
+        self._require("step_size", least <= self.step_size <= most, allowed)
+        allowed = f"None, float32 or float64 with sampler={self.sampler!r}"
+        self._require("dtype", self.dtype is not torch.bfloat16, allowed)
 
     def _check_sampler_options(self) -> None:
         """Raise a ValueError for an unknown option of the sampler, or a value out of its range."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from selfmod_hf.complexity.samplers import SAMPLERS, Dynamics
+from selfmod_hf.complexity.samplers import SAMPLERS, Dynamics, Metric
 
 STEP, PULL, NBETA = 0.03, 7.0, 20.0
 ANCHOR = [0.5, -1.0, 2.0]
@@ -16,6 +16,10 @@ START = [0.7, -1.1, 1.6]
 FISHER = [0.3, 2.0, 5.0]
 GRADIENTS = [[0.4, -0.2, 0.0], [-0.5, 0.3, 0.9], [0.05, 1.5, -0.7]]  # of steps 1, 2, 3
 NOISE = [[0.3, -1.2, 0.8], [-0.6, 0.1, 1.7], [2.0, -0.4, 0.5]]
+
+# a root of a metric: the directions are a rotation by 0.3 in the plane of weights 0 and 1, then one of 1 and 2
+WIDTHS = [0.5, 2.0, 1.3]
+ANGLE = 0.3
 
 Path = list[float]  # the position of one weight after each step
 
@@ -69,6 +73,34 @@ def sghmc(i: int, momentum: float) -> Path:
     return path
 
 
+def directions() -> list[list[float]]:
+    """Two rotations, one after the other: orthonormal columns, and no matrix that equals its transpose."""
+    c, s = math.cos(ANGLE), math.sin(ANGLE)
+    return [[c, -s * c, s * s], [s, c * c, -c * s], [0.0, s, c]]
+
+
+def metric(rows: int) -> Metric:
+    """V diag(s) for each row."""
+    matrix = torch.tensor([directions()], dtype=torch.float64)
+    return Metric(matrix, torch.tensor([WIDTHS] * rows, dtype=torch.float64))
+
+
+def preconditioned(i: int, momentum: float) -> Path:
+    """SGHMC of u, w = w* + A u: its gradient is Aᵀ ∇U(w)."""
+    h, path = math.sqrt(STEP), []
+    root = [[row[k] * WIDTHS[k] for k in range(3)] for row in directions()]  # A
+    w, v = list(START), [0.0] * 3
+    for g, xi in zip(GRADIENTS, NOISE, strict=True):
+        pulls = [force(w[j], ANCHOR[j], g[j]) for j in range(3)]
+        for k in range(3):
+            kicked = v[k] - h * sum(root[j][k] * pulls[j] for j in range(3))
+            v[k] = momentum * kicked + math.sqrt(1 - momentum**2) * xi[k]
+            for j in range(3):
+                w[j] += root[j][k] * h / 2 * (kicked + v[k])
+        path.append(w[i])
+    return path
+
+
 CASES: list[tuple[str, Callable[..., Path], dict[str, float]]] = [
     ("sgld", sgld, {}),
     ("fisher_sgld", fisher_sgld, {}),
@@ -76,6 +108,8 @@ CASES: list[tuple[str, Callable[..., Path], dict[str, float]]] = [
     ("rmsprop_sgld", rmsprop_sgld, {"decay": 0.6, "damping": 0.02}),
     ("sghmc", sghmc, {"momentum": 0.9}),
     ("sghmc", sghmc, {"momentum": 0.0}),
+    ("preconditioned", preconditioned, {"momentum": 0.9}),
+    ("preconditioned", preconditioned, {"momentum": 0.3}),
 ]
 
 
@@ -89,7 +123,7 @@ def test_three_steps(name, reference, options, one_constant_per_chain):
         return torch.full((2, 1), value, dtype=torch.float64) if one_constant_per_chain else value
 
     constants = [constant(value) for value in (STEP, PULL, NBETA)]
-    dynamics = Dynamics(row(ANCHOR), *constants, row(FISHER))
+    dynamics = Dynamics(row(ANCHOR), *constants, row(FISHER), metric(2))
     sampler = SAMPLERS[name]
     state = sampler.init(row(START), **options)
     expected = [reference(i, **options) for i in range(3)]
@@ -104,7 +138,7 @@ def test_the_defaults_are_those_of_the_table(name):
     def row(values: list[float]) -> torch.Tensor:
         return torch.tensor([values], dtype=torch.float64)
 
-    sampler, dynamics = SAMPLERS[name], Dynamics(row(ANCHOR), STEP, PULL, NBETA, row(FISHER))
+    sampler, dynamics = SAMPLERS[name], Dynamics(row(ANCHOR), STEP, PULL, NBETA, row(FISHER), metric(1))
     plain, given = sampler.init(row(START)), sampler.init(row(START), **sampler.options)
     for g, xi in zip(GRADIENTS, NOISE, strict=True):
         plain = sampler.update(plain, row(g), row(xi), dynamics)
@@ -114,8 +148,10 @@ def test_the_defaults_are_those_of_the_table(name):
 
 def test_an_update_leaves_its_arguments_as_they_were():
     for name, sampler in SAMPLERS.items():
-        tensors = [torch.tensor([values]) for values in (START, GRADIENTS[0], NOISE[0], ANCHOR, FISHER)]
+        tensors = [
+            torch.tensor([values], dtype=torch.float64) for values in (START, GRADIENTS[0], NOISE[0], ANCHOR, FISHER)
+        ]
         start, gradient, noise, anchor, fisher = (tensor.clone() for tensor in tensors)
-        sampler.update(sampler.init(start), gradient, noise, Dynamics(anchor, STEP, PULL, NBETA, fisher))
+        sampler.update(sampler.init(start), gradient, noise, Dynamics(anchor, STEP, PULL, NBETA, fisher, metric(1)))
         for found, before in zip((start, gradient, noise, anchor, fisher), tensors, strict=True):
             assert torch.equal(found, before), name

@@ -10,14 +10,25 @@ function of its arguments alone.
 
 from __future__ import annotations
 
-from . import fisher_sgld, rmsprop_sgld, sghmc, sgld
-from .base import Dynamics, Sampler
+from . import fisher_sgld, preconditioned, rmsprop_sgld, sghmc, sgld
+from .base import Dynamics, Metric, Sampler
 
 SAMPLERS: dict[str, Sampler] = {
     "sgld": sgld.SAMPLER,
     "fisher_sgld": fisher_sgld.SAMPLER,
     "rmsprop_sgld": rmsprop_sgld.SAMPLER,
     "sghmc": sghmc.SAMPLER,
+    "preconditioned": preconditioned.SAMPLER,
 }
 
-__all__ = ["SAMPLERS", "Dynamics", "Sampler", "fisher_sgld", "rmsprop_sgld", "sghmc", "sgld"]
+__all__ = [
+    "SAMPLERS",
+    "Dynamics",
+    "Metric",
+    "Sampler",
+    "fisher_sgld",
+    "preconditioned",
+    "rmsprop_sgld",
+    "sghmc",
+    "sgld",
+]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Constant = float | Tensor
@@ -21,6 +23,7 @@ class Dynamics:
         localization: γ.
         nbeta: nβ.
         fisher: F, (R, P), for samplers with `needs_fisher`.
+        metric: A, for samplers with `needs_metric`.
     """
 
     anchor: Tensor
@@ -28,6 +31,7 @@ class Dynamics:
     localization: Constant
     nbeta: Constant
     fisher: Tensor | None = None
+    metric: Metric | None = None
 
     def potential_gradient(self, position: Tensor, gradient: Tensor) -> Tensor:
         """Return ∇U = nβ g + γ (w - w*), a new tensor (R, P).
@@ -39,6 +43,36 @@ class Dynamics:
         moved = position - self.anchor
         force = moved.mul_(self.localization)
         return add_scaled_(force, gradient, self.nbeta)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Hold a root A of the metric G = A Aᵀ of R rows, with w = w* + A u.
+
+    A = V diag(s). Rows are cut into K runs of equal length with a V each.
+
+    Attributes:
+        directions: V, (K, P, P), orthonormal columns.
+        widths: s, (R, P).
+    """
+
+    directions: Tensor
+    widths: Tensor
+
+    def to_weights(self, steps: Tensor) -> Tensor:
+        """Return A u of each row, (R, P)."""
+        return self._by_run(steps * self.widths, self.directions.mT)
+
+    def of_gradient(self, gradient: Tensor) -> Tensor:
+        """Return Aᵀ g of each row, (R, P), the gradient by u."""
+        return self._by_run(gradient, self.directions).mul_(self.widths)
+
+    def _by_run(self, rows: Tensor, matrices: Tensor) -> Tensor:
+        """Return the rows (R, P) times their run's matrix, of (K, P, P)."""
+        if len(matrices) == 1:
+            return rows @ matrices[0]
+        runs = rows.unflatten(0, (len(matrices), -1))  # (K, R/K, P)
+        return torch.bmm(runs, matrices).flatten(0, 1)
 
 
 def add_scaled_(total: Tensor, tensor: Tensor, scale: Constant) -> Tensor:
@@ -59,6 +93,10 @@ class Sampler:
         options: names and defaults of its own settings.
         ranges: of each of these, a test of a number, and the allowed numbers in words.
         needs_fisher: whether `dynamics.fisher` is required.
+        needs_metric: whether `dynamics.metric` is required.
+        least_step: smallest step size, for samplers with a step in units of the metric. Another sampler's default would
+            be far too small.
+        most_step: largest step size.
         langevin: whether a step is a plain Langevin proposal, so that it has a Metropolis acceptance rate.
     """
 
@@ -67,4 +105,7 @@ class Sampler:
     options: dict[str, float] = field(default_factory=dict)
     ranges: dict[str, tuple[Callable[[float], bool], str]] = field(default_factory=dict)
     needs_fisher: bool = False
+    needs_metric: bool = False
+    least_step: float = 0.0
+    most_step: float = math.inf
     langevin: bool = False
