@@ -29,6 +29,7 @@ COLUMNS = (
     "within 10 %",
     "ok and over 20 % off",
     "ok intervals that cover",
+    "their half width",
     "seconds each",
 )
 
@@ -66,16 +67,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def read_rows(file: Path) -> list[Row]:
-    """Return the rows of a file. A last line that was cut off is left out."""
+    """Return the rows of a file. A last line that was cut off is removed from the file too."""
     if not file.exists():
         return []
-    rows = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+        file.write_text("".join(lines), encoding="utf-8")
+    return [json.loads(line) for line in lines]
 
 
 def each_row(estimate: Any, waiting: list[Any], jobs: int) -> Iterator[Row]:
@@ -157,6 +156,12 @@ def covers(row: Row) -> bool:
     return low <= row["truth"] <= high
 
 
+def half_width(row: Row) -> float:
+    """Return half of the interval's width as a part of the truth."""
+    low, high = row["interval"]
+    return (high - low) / 2 / row["truth"]
+
+
 def line_of(row: Row) -> str:
     """Return one model as a line for people."""
     difference = 100 * (row["llc"] / row["truth"] - 1)
@@ -191,12 +196,21 @@ def summary_line(kind: str, rows: list[Row]) -> str:
     ok = [row for row in rows if row["status"] == "ok"]
     wrong = sum(error_of(row) > FAR for row in ok)
     covered = sum(covers(row) for row in ok)
+    width = np.median([half_width(row) for row in ok]) if ok else math.nan
     seconds = np.mean([row["seconds"] for row in rows])
     near = np.mean(errors <= NEAR)
-    return (
-        f"| {kind} | {len(rows)} | {len(ok)} | {np.median(errors):.1%} | {near:.0%} | {wrong} | {covered} of {len(ok)} "
-        f"| {seconds:.0f} |"
-    )
+    cells = [
+        kind,
+        str(len(rows)),
+        str(len(ok)),
+        f"{np.median(errors):.1%}",
+        f"{near:.0%}",
+        str(wrong),
+        f"{covered} of {len(ok)}",
+        f"{width:.1%}",
+        f"{seconds:.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def rank_correlation(rows: list[Row]) -> float:
