@@ -20,6 +20,7 @@ from .setting import Values, is_number
 NAMED = "arms"  # the axis of named arms
 STOP = "stop_at_train_loss"  # a number, or the name of another arm
 LONGEST_NAME = 200  # bytes, because a network's folder has the name of its arm
+USUAL_BASELINES: Values = {NAMED: "baseline", "aux_weight": 0.0}
 FIRST = ("hidden_sizes", "aux_weight", "detach_targets")  # in names
 
 
@@ -64,7 +65,9 @@ class Cell:
 
 
 def make_arms(
-    axes: Mapping[str, Sequence[Any]], named: Mapping[str, Values] | None = None, baseline: str | None = None
+    axes: Mapping[str, Sequence[Any]],
+    named: Mapping[str, Values] | None = None,
+    baseline: str | None = None,
 ) -> list[Arm]:
     """Return the product of all axes as arms.
 
@@ -92,11 +95,13 @@ def make_arms(
     for point in product(*grid.axes.values()):
         chosen = dict(zip(grid.axes, point, strict=True))
         arm = grid.arm_at(chosen)
-        same_name = arms.setdefault(arm.name, arm)
+        name = arm.name
+        same_name = arms.setdefault(name, arm)
         if same_name.changes != arm.changes:
-            raise InputError("arms", arm.name, f"is the name of {same_name.changes} and of {arm.changes}")
-        if len(arm.name.encode()) > LONGEST_NAME:
-            raise InputError("arms", arm.name, f"allowed are names of at most {LONGEST_NAME} bytes")
+            raise InputError("arms", name, f"is the name of {same_name.changes} and of {arm.changes}")
+        size = len(name.encode())
+        if size > LONGEST_NAME:
+            raise InputError("arms", name, f"allowed are names of at most {LONGEST_NAME} bytes")
     for arm in arms.values():
         _check_stop(arm, arms)
     return list(arms.values())
@@ -108,7 +113,12 @@ class _Grid:
     Next to named arms, an axis of a single value is no part of a name.
     """
 
-    def __init__(self, axes: Mapping[str, Sequence[Any]], named: Mapping[str, Values], baseline: str | None) -> None:
+    def __init__(
+        self,
+        axes: Mapping[str, Sequence[Any]],
+        named: Mapping[str, Values],
+        baseline: str | None,
+    ) -> None:
         self.named = named
         self.axes = {name: list(entries) for name, entries in axes.items()}
         for name, entries in self.axes.items():
@@ -117,25 +127,38 @@ class _Grid:
             _check_named(name, changes, self.axes)
         if named:
             self.axes[NAMED] = list(named)
-        self.in_names = [axis for axis in self.axes if axis == NAMED or not named or len(self.axes[axis]) > 1]
+        self.in_names = list(self.axes)
+        if named:
+            self.in_names = [axis for axis in self.axes if axis == NAMED or self._has_several(axis)]
         self.compared = _compared_axis(self.axes)
         self.baseline = _baseline_value(self.compared, self.axes, baseline)
+
+    def _has_several(self, axis: str) -> bool:
+        return len(self.axes[axis]) > 1
 
     def arm_at(self, chosen: Values) -> Arm:
         """Return the arm with these values on the axes."""
         changes = self._changes_at(chosen)
         stop = changes.get(STOP)
         if isinstance(stop, str) and stop in self.named:
-            changes[STOP] = self._name_at({**chosen, NAMED: stop})  # in the same panel
+            in_same_panel = {**chosen, NAMED: stop}
+            changes[STOP] = self._name_at(in_same_panel)
         at_baseline = dict(chosen)
         if self.compared is not None:
             at_baseline[self.compared] = self.baseline
         others = {axis: chosen[axis] for axis in self.in_names if axis != self.compared}
-        return Arm(self._name_at(chosen), changes, name_of_values(others), self._name_at(at_baseline))
+        return Arm(
+            name=self._name_at(chosen),
+            changes=changes,
+            panel=name_of_values(others),
+            baseline=self._name_at(at_baseline),
+        )
 
     def _name_at(self, chosen: Values) -> str:
         changes = self._changes_at(chosen)
-        values = {axis: changes.get(axis, chosen[axis]) for axis in self.in_names}
+        values = {}
+        for axis in self.in_names:
+            values[axis] = changes.get(axis, chosen[axis])
         return name_of_values(values) or "all"
 
     def _changes_at(self, chosen: Values) -> dict[str, Any]:
@@ -145,8 +168,9 @@ class _Grid:
                 changes.update(self.named[value])
             else:
                 changes.setdefault(axis, value)
+        predicts_nothing = changes.get("aux_weight") == 0
         # an arm that stops at the loss of another one has that arm's kind of targets
-        if changes.get("aux_weight") == 0 and "detach_targets" in chosen and STOP not in changes:
+        if predicts_nothing and "detach_targets" in chosen and STOP not in changes:
             changes["detach_targets"] = True
         return changes
 
@@ -163,7 +187,8 @@ def _check_stop(arm: Arm, arms: Mapping[str, Arm]) -> None:
     if other is None:
         return
     if other not in arms:
-        raise InputError(STOP, other, f"allowed are numbers and other arms: {', '.join(arms)}")
+        names = ", ".join(arms)
+        raise InputError(STOP, other, f"allowed are numbers and other arms: {names}")
     if stop_arm(arms[other]) is not None:
         raise InputError(STOP, other, "this arm stops at the training loss of another one, or of itself")
 
@@ -176,8 +201,9 @@ def name_of_values(values: Values) -> str:
         ('h64x32-aw10', 'learning_rate_0.1')
     """
     first = [axis for axis in FIRST if axis in values]
+    others = [axis for axis in values if axis not in FIRST]
     parts = []
-    for axis in dict.fromkeys([*first, *values]):
+    for axis in first + others:
         part = _part(axis, values[axis])
         if part:
             parts.append(part)
@@ -199,15 +225,20 @@ def arm_of_row(row: Values) -> Arm:
         >>> arm_of_row({"hidden_size": 64, "aux_weight": 10.0, "detach_targets": False}).name
         'h64-aw10-attached'
     """
-    width = f"h{int(row['hidden_size'])}"
-    attached = "" if row["detach_targets"] else "-attached"
-    changes = {
-        "hidden_sizes": [int(row["hidden_size"])],
-        "aux_weight": float(row["aux_weight"]),
-        "detach_targets": bool(row["detach_targets"]),
-    }
-    name = f"{width}-aw{row['aux_weight']:g}{attached}"
-    return Arm(name, changes, f"{width}{attached}", f"{width}-aw0")
+    size = int(row["hidden_size"])
+    weight = float(row["aux_weight"])
+    detach = bool(row["detach_targets"])
+    attached = "" if detach else "-attached"
+    return Arm(
+        name=f"h{size}-aw{weight:g}{attached}",
+        changes={
+            "hidden_sizes": [size],
+            "aux_weight": weight,
+            "detach_targets": detach,
+        },
+        panel=f"h{size}{attached}",
+        baseline=f"h{size}-aw0",
+    )
 
 
 def _part(axis: str, value: Any) -> str:
@@ -215,17 +246,19 @@ def _part(axis: str, value: Any) -> str:
     if axis == NAMED:
         return str(value)
     if axis == "hidden_sizes":
-        return "h" + "x".join(map(str, value))
+        sizes = "x".join(map(str, value))
+        return f"h{sizes}"
     if axis == "aux_weight":
         return f"aw{value:g}"
     if axis == "detach_targets":
         return "" if value else "attached"
-    return f"{axis}_{text_of_value(value)}"
+    text = text_of_value(value)
+    return f"{axis}_{text}"
 
 
 def _check_axis(name: str, values: list[Any]) -> None:
-    texts = {repr(value) for value in values}
-    if not values or len(texts) < len(values):
+    distinct = set(map(repr, values))
+    if not values or len(distinct) < len(values):
         raise InputError(name, values, "allowed are one or more values, different from each other")
 
 
@@ -242,13 +275,15 @@ def _check_named(name: str, changes: Any, axes: Values) -> None:
 
 def _compared_axis(axes: Values) -> str | None:
     """Return the axis along which arms are compared. None: there is no axis."""
+    several = [axis for axis, values in axes.items() if len(values) > 1]
     for axis in (NAMED, "aux_weight"):
-        if axis in axes and len(axes[axis]) > 1:
+        if axis in several:
             return axis
-    for axis, values in axes.items():
-        if len(values) > 1:
-            return axis
-    return "aux_weight" if "aux_weight" in axes else next(iter(axes), None)
+    if several:
+        return several[0]
+    if "aux_weight" in axes:
+        return "aux_weight"
+    return next(iter(axes), None)
 
 
 def _baseline_value(compared: str | None, axes: Values, baseline: str | None) -> Any:
@@ -261,11 +296,12 @@ def _baseline_value(compared: str | None, axes: Values, baseline: str | None) ->
         return None
     values = axes[compared]
     if baseline is None:
-        usual = {NAMED: "baseline", "aux_weight": 0.0}.get(compared)
+        usual = USUAL_BASELINES.get(compared)
         return usual if usual in values else values[0]
     for value in values:
-        is_same_number = is_number(baseline) and float(baseline) == value
-        if is_same_number or baseline in (str(value), _part(compared, value)):
+        if is_number(baseline) and float(baseline) == value:
             return value
-    named = ", ".join(str(value) for value in values)
-    raise InputError("baseline", baseline, f"allowed are the values of {compared}: {named}")
+        if baseline in (str(value), _part(compared, value)):
+            return value
+    texts = ", ".join(map(str, values))
+    raise InputError("baseline", baseline, f"allowed are the values of {compared}: {texts}")

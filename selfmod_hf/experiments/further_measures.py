@@ -13,9 +13,9 @@ from typing import Any
 from ..files import plain
 from ..json_records import NetworkRow
 from ..measures import FROM_OTHER, measure_networks
-from ..models import load_model
+from ..models import SelfModelingPreTrainedModel, load_model
 from ..stacking import chunk_ranges
-from .arms import Cell, network_name
+from .arms import Cell
 from .plan import axis_columns
 from .prepared_sweep import PreparedSweep
 from .processes_together import join_processes
@@ -25,7 +25,10 @@ PARTNER = f"{FROM_OTHER}_seed"  # the seed of the other network
 
 
 def measure_missing(
-    sweep: PreparedSweep, names: Sequence[str], functions: Sequence[Callable[..., Any]], say: Say
+    sweep: PreparedSweep,
+    names: Sequence[str],
+    functions: Sequence[Callable[..., Any]],
+    say: Say,
 ) -> list[str]:
     """Compute the missing measures of the planned networks, and write them into their rows.
 
@@ -49,15 +52,19 @@ def measure_missing(
         for cell in cells:
             row = _row(sweep, cell).to_dict()
             missing: list[Any] = [name for name in names if name not in row]
-            if FROM_OTHER in names and row.get(PARTNER) != _partner(sweep, cell):
-                missing = list(dict.fromkeys([*missing, FROM_OTHER]))
-            if any(name not in row for name in own):
-                missing.extend(functions)
+            has_old_partner = FROM_OTHER in names and row.get(PARTNER) != _partner(sweep, cell)
+            if has_old_partner and FROM_OTHER not in missing:
+                missing.append(FROM_OTHER)
+            if not row.keys() >= set(own):
+                missing += functions
             if missing:
-                todo.setdefault(tuple(missing), []).append(cell)
+                key = tuple(missing)
+                todo.setdefault(key, []).append(cell)
         for measures, group in todo.items():
-            more = "" if len(group) == 1 else f" and {len(group) - 1} more"
-            say(f"  measuring {group[0].name}{more}")
+            text = group[0].name
+            if len(group) > 1:
+                text += f" and {len(group) - 1} more"
+            say(f"  measuring {text}")
             _measure(sweep, group, measures, own)
     return [*names, *own]
 
@@ -66,12 +73,19 @@ def _names_of(sweep: PreparedSweep, functions: Sequence[Callable[..., Any]]) -> 
     """Return the names of the functions' columns, from the first network that has not diverged."""
     if not functions:
         return []
+    taken = _taken(sweep)
     for cell in _finished(sweep):
-        model = load_model(sweep.folder.cells / cell.name, finite=False)
-        (found,) = measure_networks([model], sweep.shape_of(cell).data, functions, columns=_taken(sweep))
+        model = _load(sweep, cell)
+        data = sweep.shape_of(cell).data
+        (found,) = measure_networks([model], data, functions, columns=taken)
         if found:
             return list(found)
     return []
+
+
+def _load(sweep: PreparedSweep, cell: Cell) -> SelfModelingPreTrainedModel:
+    """Return a saved network. It may have diverged."""
+    return load_model(sweep.folder.cells / cell.name, finite=False)
 
 
 def _finished(sweep: PreparedSweep) -> Iterator[Cell]:
@@ -83,7 +97,8 @@ def _finished(sweep: PreparedSweep) -> Iterator[Cell]:
 
 def _taken(sweep: PreparedSweep) -> list[str]:
     """Return names of columns that the functions may not use."""
-    return [*axis_columns(sweep.arms.values()).values(), PARTNER]
+    columns = axis_columns(sweep.arms.values())
+    return [*columns.values(), PARTNER]
 
 
 def _row(sweep: PreparedSweep, cell: Cell) -> NetworkRow:
@@ -98,9 +113,10 @@ def _groups(sweep: PreparedSweep) -> Iterator[list[Cell]]:
         shape = sweep.shape_of(cell)
         by_shape.setdefault(id(shape), []).append(cell)
     for cells in by_shape.values():
-        at_once = sweep.shape_of(cells[0]).memory.sampled_at_once()
+        memory = sweep.shape_of(cells[0]).memory
+        at_once = memory.sampled_at_once()
         for chunk in chunk_ranges(len(cells), at_once):
-            yield [cells[k] for k in chunk]
+            yield cells[chunk.start : chunk.stop]
 
 
 def _measure(sweep: PreparedSweep, cells: Sequence[Cell], measures: Sequence[Any], own: list[str]) -> None:
@@ -112,31 +128,33 @@ def _measure(sweep: PreparedSweep, cells: Sequence[Cell], measures: Sequence[Any
         measures: names and functions.
         own: columns of the functions. New ones are added.
     """
-    folder = sweep.folder.cells
-    models = []
-    partners = {}
+    partners: list[int | None] = [None] * len(cells)
     if FROM_OTHER in measures:
-        partners = {cell: _partner(sweep, cell) for cell in cells}
-    others: list[Any] = []
-    for cell in cells:
-        models.append(load_model(folder / cell.name, finite=False))
+        partners = [_partner(sweep, cell) for cell in cells]
+    models = []
+    others = []
+    for cell, partner in zip(cells, partners, strict=True):
+        model = _load(sweep, cell)
+        models.append(model)
         other = None
-        partner = partners.get(cell)
         if partner is not None:
-            other = load_model(folder / network_name(cell.arm, partner), finite=False)
+            other = _load(sweep, Cell(cell.arm, partner))
         others.append(other)
     data = sweep.shape_of(cells[0]).data
-    results = measure_networks(models, data, measures, others=others, columns=_taken(sweep))
+    taken = _taken(sweep)
+    results = measure_networks(models, data, measures, others=others, columns=taken)
     named = [measure for measure in measures if not callable(measure)]
     for found in results:
-        own += [name for name in found if name not in (*named, *own)]
-    for cell, found in zip(cells, results, strict=True):
-        values: dict[str, Any] = dict(found)
+        own += [name for name in found if name not in named and name not in own]
+    for cell, partner, found in zip(cells, partners, results, strict=True):
+        values: dict[str, Any] = {}
         if len(named) < len(measures):
-            values = dict.fromkeys(own) | found  # functions are not called with a network that has diverged
+            values = dict.fromkeys(own)  # functions are not called with a network that has diverged
+        values.update(found)
         if FROM_OTHER in measures:
-            values[PARTNER] = partners[cell]
-        row = _row(sweep, cell).with_fields(**plain(values))
+            values[PARTNER] = partner
+        row = _row(sweep, cell)
+        row = row.with_fields(**plain(values))
         sweep.folder.write_row(cell, row)
 
 
@@ -147,12 +165,12 @@ def _partner(sweep: PreparedSweep, cell: Cell) -> int | None:
     """
     seeds = {cell.seed}
     start = cell.name.removesuffix(str(cell.seed))
-    for path in sweep.folder.cells.glob(f"{escape(start)}*/row.json"):
+    pattern = f"{escape(start)}*/row.json"
+    for path in sweep.folder.cells.glob(pattern):
         seed = path.parent.name.removeprefix(start)
         if seed.isdecimal():
             seeds.add(int(seed))
+    if len(seeds) == 1:
+        return None
     later = [seed for seed in seeds if seed > cell.seed]
-    if later:
-        return min(later)
-    first = min(seeds)
-    return None if first == cell.seed else first
+    return min(later or seeds)

@@ -39,7 +39,8 @@ def parse_grid(entries: Sequence[str]) -> dict[str, list[Any]]:
 def _values_of(entry: str) -> dict[str, list[Any]]:
     """Return the values of an entry by the name of their setting, as texts or as JSON has them."""
     if entry.startswith("{"):
-        return {name: _as_list(values) for name, values in _json("grid", entry, dict).items()}
+        content = _json("grid", entry, dict)
+        return {name: _as_list(values) for name, values in content.items()}
     name, equals, text = entry.partition("=")
     if not equals:
         raise InputError("grid", entry, "allowed is NAME=VALUE,VALUE")
@@ -51,7 +52,9 @@ def _values_of(entry: str) -> dict[str, list[Any]]:
 def _as_list(values: Any) -> list[Any]:
     if isinstance(values, str):
         return values.split(",")
-    return values if isinstance(values, list) else [values]
+    if isinstance(values, list):
+        return values
+    return [values]
 
 
 def parse_arms(text: str | None) -> dict[str, dict[str, Any]]:
@@ -71,9 +74,8 @@ def parse_arms(text: str | None) -> dict[str, dict[str, Any]]:
     found = {}
     for name, changes in _json("arms", text, dict).items():
         if not isinstance(changes, dict):
-            raise InputError(
-                "arms", f"{name}: {changes!r}", "allowed are the settings in which an arm differs, by name"
-            )
+            value = f"{name}: {changes!r}"
+            raise InputError("arms", value, "allowed are the settings in which an arm differs, by name")
         found[name] = {field: _value(field, value) for field, value in changes.items()}
     return found
 
@@ -92,13 +94,16 @@ def _json(name: str, text: str, kind: type) -> Any:
 
 def _value(name: str, value: Any) -> Any:
     """Return a value of a setting of a run. A text is read as the command line reads it."""
-    if name == "stop_at_train_loss" and isinstance(value, str) and not is_number(value):
-        return value  # the name of an arm
     if isinstance(value, str):
+        if name == "stop_at_train_loss" and not is_number(value):
+            return value  # the name of an arm
         value = value_of_text(name, value)
-    elif isinstance(value, int) and kind_of(_owner(name), name).is_list:
-        value = [value]  # one layer
-    return checked_fields({name: value}).get(name)
+    elif isinstance(value, int):
+        kind = kind_of(_owner(name), name)
+        if kind.is_list:
+            value = [value]  # one layer
+    checked = checked_fields({name: value})
+    return checked.get(name)
 
 
 def value_of_text(name: str, text: str) -> Any:
@@ -113,7 +118,9 @@ def value_of_text(name: str, text: str) -> Any:
     """
     kind = kind_of(_owner(name), name)
     try:
-        return kind.read_list(text) if kind.is_list else kind.read(text)
+        if kind.is_list:
+            return kind.read_list(text)
+        return kind.read(text)
     except ValueError as error:
         raise InputError(name, text, str(error)) from error
 
@@ -126,17 +133,23 @@ def _owner(name: str) -> type:
             if one.init:
                 known[one.name] = group
     if name not in known:
-        raise InputError(name, None, f"no setting of a run has this name{did_you_mean(name, known)}")
+        hint = did_you_mean(name, known)
+        raise InputError(name, None, f"no setting of a run has this name{hint}")
     return known[name]
 
 
 def as_entries(grid: Mapping[str, Any]) -> list[str]:
     """Return a mapping of axes as the entries of `parse_grid`."""
-    return [f"{name}={json.dumps(_as_list(values))}" for name, values in grid.items()]
+    entries = []
+    for name, values in grid.items():
+        text = json.dumps(_as_list(values))
+        entries.append(f"{name}={text}")
+    return entries
 
 
 def as_text(arms: Values) -> str:
     """Return a mapping of named arms as the text of `parse_arms`."""
-    return json.dumps(
-        {name: dict(changes) if isinstance(changes, Mapping) else changes for name, changes in arms.items()}
-    )
+    found = {}
+    for name, changes in arms.items():
+        found[name] = dict(changes) if isinstance(changes, Mapping) else changes
+    return json.dumps(found)

@@ -11,13 +11,24 @@ from typing import Any
 from ..errors import InputError
 from ..trainer.member import MEMBER_FIELDS, Member
 from .arms import STOP, Arm, Cell, stop_arm
+from .data_settings import DataSettings
+from .network_settings import NetworkSettings
 from .run_settings import GROUPS, NO_RESULT, RunSettings, default_of
 from .setting import Values
 from .trial_parameters import OVERRULED_BY
 
 # training settings in recipes, which a results folder records in any case
 RECIPE_TRAINING = ("optim", "optim_args", "lr_scheduler_type", "max_grad_norm", "weight_decay", "learning_rate")
-LIMITS = ("max_train_samples", "max_test_samples")
+BATCH_SIZE = "per_device_train_batch_size"
+# settings that are recorded for each sweep in a way of their own
+RECORDED_APART = (
+    "task",
+    "max_train_samples",
+    "max_test_samples",
+    "augment",
+    "dataset_name",
+    BATCH_SIZE,
+)
 ALWAYS = ("aux_weight", "detach_targets")  # a member has these in any case
 # fields of a member in which None is a value: no such rule, and transformers' choice of parameters
 NONE_IS_A_VALUE = ("weight_decay_parameters", STOP, "early_stopping_patience")
@@ -52,7 +63,11 @@ class Plan:
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
         """Return the networks."""
-        return tuple(Cell(arm.name, seed) for arm in self.arms for seed in self.seeds)
+        found = []
+        for arm in self.arms:
+            for seed in self.seeds:
+                found.append(Cell(arm.name, seed))
+        return tuple(found)
 
     @cached_property
     def _runs(self) -> dict[str, RunSettings]:
@@ -64,17 +79,19 @@ class Plan:
         Raises:
             InputError: a change of no setting, or an unusable value.
         """
-        for name in arm.changes:
+        for name, value in arm.changes.items():
             for other in OVERRULED_BY.get(name, ()):
-                if other in self.base.given and other != "per_device_train_batch_size":
-                    raise InputError(name, arm.changes[name], f"allowed in arms without `{other}`")
+                if other in self.base.given and other != BATCH_SIZE:
+                    raise InputError(name, value, f"allowed in arms without `{other}`")
         if arm.name not in self._runs:
-            self._runs[arm.name] = self.base.replace(**run_changes(arm))
+            changes = run_changes(arm)
+            self._runs[arm.name] = self.base.replace(**changes)
         return self._runs[arm.name]
 
     def shape_of(self, arm: Arm) -> str:
         """Return the changes that a population of this arm shares. Arms of equal shape can train as one population."""
-        shared = {name: value for name, value in run_changes(arm).items() if name not in MEMBER_FIELDS}
+        changes = run_changes(arm)
+        shared = {name: value for name, value in changes.items() if name not in MEMBER_FIELDS}
         return json.dumps(shared, sort_keys=True)
 
     def shape_run(self, arm: Arm, arms: Iterable[Arm]) -> RunSettings:
@@ -98,7 +115,12 @@ class Plan:
         return run.replace(aux_weight=0.0)
 
     def members(
-        self, cells: Sequence[Cell], arms: Mapping[str, Arm], stops: Mapping[Cell, float], *, every_field: bool = False
+        self,
+        cells: Sequence[Cell],
+        arms: Mapping[str, Arm],
+        stops: Mapping[Cell, float],
+        *,
+        every_field: bool = False,
     ) -> list[Member]:
         """Return the networks of a population as its members.
 
@@ -108,12 +130,10 @@ class Plan:
             stops: the training losses at which networks stop, if those are other networks' losses.
             every_field: give each member a value for each of its fields. False: only for those in which arms differ.
         """
-        varying = dict.fromkeys(ALWAYS)
-        for cell in cells:
-            changes = run_changes(arms[cell.arm])
-            varying |= dict.fromkeys(name for name in changes if name in MEMBER_FIELDS)
         if every_field:
-            varying = dict.fromkeys(name for name in MEMBER_FIELDS if name != "seed")
+            varying = [name for name in MEMBER_FIELDS if name != "seed"]
+        else:
+            varying = self._varying_fields(cells, arms)
         found = []
         for cell in cells:
             run = self.run_of(arms[cell.arm])
@@ -123,51 +143,76 @@ class Plan:
             found.append(Member(seed=cell.seed, **values))
         return found
 
+    @staticmethod
+    def _varying_fields(cells: Sequence[Cell], arms: Mapping[str, Arm]) -> list[str]:
+        """Return the fields of a member that some networks' arms change, and those of ALWAYS."""
+        varying = list(ALWAYS)
+        for cell in cells:
+            for name in run_changes(arms[cell.arm]):
+                if name in MEMBER_FIELDS and name not in varying:
+                    varying.append(name)
+        return varying
+
     @property
     def settings(self) -> dict[str, Any]:
         """Return the common settings of two sweeps in one folder: everything except arms and seeds."""
-        spec = self.base.task
-        data: dict[str, Any] = {"dataset_name": spec.dataset_name}
-        data |= {name: getattr(self.base.data, name) for name in LIMITS}
-        if self.base.data.augment:
+        base = self.base
+        data = {
+            "dataset_name": base.task.dataset_name,
+            "max_train_samples": base.data.max_train_samples,
+            "max_test_samples": base.data.max_test_samples,
+        }
+        if base.data.augment:
             data["augment"] = True
-        groups = {"data": data, "network": {}, "training": self._training()}
-        owners = self._owners()
-        for name, value in self.base.given.items():
-            group = owners[name]
-            if name in NO_RESULT or name in ("task", *LIMITS, "augment", "dataset_name", "per_device_train_batch_size"):
+        training = self._training()
+        network: dict[str, Any] = {}
+        for name, value in base.given.items():
+            if name in NO_RESULT or name in RECORDED_APART:
                 continue
-            if group != "training" or value != default_of(name):
-                groups[group].setdefault(name, value)
-        sampling = {**self.sampling}
+            owner = _owner_of(name)
+            if owner is DataSettings:
+                data.setdefault(name, value)
+            elif owner is NetworkSettings:
+                network.setdefault(name, value)
+            elif value != default_of(name):
+                training.setdefault(name, value)
+        sampling = dict(self.sampling)
         if self.rlct_every_n_epochs:  # missing otherwise, as in folders of versions without this setting
             sampling["rlct_every_n_epochs"] = self.rlct_every_n_epochs
-        settings = {"task": self.task, "training": groups["training"], "sampling": sampling, "data": data}
-        if groups["network"]:
-            settings["network"] = groups["network"]
+        settings = {
+            "task": self.task,
+            "training": training,
+            "sampling": sampling,
+            "data": data,
+        }
+        if network:
+            settings["network"] = network
         return settings
 
     def _training(self) -> dict[str, Any]:
         """Return the training settings of the recipe, the batch size and the number of epochs."""
-        recipe = self.base.recipe_fields()
+        base = self.base
+        recipe = base.recipe_fields()
         training = {name: recipe[name] for name in RECIPE_TRAINING if name in recipe}
-        training.setdefault("learning_rate", self.base.training.learning_rate)
-        training["per_device_train_batch_size"] = self.base.training.per_device_train_batch_size
-        training["num_train_epochs"] = self.base.training.num_train_epochs
-        for name in set(training).intersection(self.base.given):
-            training[name] = self.base.given[name]
-        epochs = training["num_train_epochs"]
-        if float(epochs).is_integer():
+        training.setdefault("learning_rate", base.training.learning_rate)
+        training[BATCH_SIZE] = base.training.per_device_train_batch_size
+        training["num_train_epochs"] = base.training.num_train_epochs
+        for name in training:
+            if name in base.given:
+                training[name] = base.given[name]
+        epochs = float(training["num_train_epochs"])
+        if epochs.is_integer():
             training["num_train_epochs"] = int(epochs)
         return training
 
-    @staticmethod
-    def _owners() -> dict[str, str]:
-        """Return the group of each field."""
-        owners = {}
-        for group, name in zip(GROUPS, ("data", "network", "training", "training"), strict=True):
-            owners.update(dict.fromkeys((one.name for one in fields(group)), name))
-        return owners
+
+def _owner_of(name: str) -> type:
+    """Return the group of a field."""
+    for group in GROUPS:
+        names = [one.name for one in fields(group)]
+        if name in names:
+            return group
+    raise KeyError(name)
 
 
 def run_changes(arm: Arm) -> dict[str, Any]:
@@ -179,7 +224,7 @@ def run_changes(arm: Arm) -> dict[str, Any]:
     if stop_arm(arm) is not None:
         del changes[STOP]
     if "train_batch_size" in changes:
-        changes["per_device_train_batch_size"] = changes.pop("train_batch_size")
+        changes[BATCH_SIZE] = changes.pop("train_batch_size")
     return changes
 
 
@@ -212,17 +257,30 @@ def value_of(run: RunSettings, name: str) -> Any:
 
 def axis_columns(arms: Iterable[Arm]) -> dict[str, str]:
     """Return the settings in which arms differ, each with the name of its column, in their order."""
-    arms = list(arms)
+    all_changes = [arm.changes for arm in arms]
     found: dict[str, str] = {}
-    for name in dict.fromkeys(name for arm in arms for name in arm.changes):
-        values = {repr(arm.changes.get(name)) for arm in arms}
-        if len(values) < 2:
+    for name in _distinct_names(all_changes):
+        values = [changes.get(name) for changes in all_changes]
+        texts = set(map(repr, values))
+        if len(texts) < 2:
             continue
-        column = COLUMN_OF.get(name, name)
-        if name == "hidden_sizes" and all(len(arm.changes.get(name, ())) == 1 for arm in arms):
-            column = "hidden_size"
-        found[name] = column
+        found[name] = COLUMN_OF.get(name, name)
+        if name == "hidden_sizes" and _are_single_layers(values):
+            found[name] = "hidden_size"
     return found
+
+
+def _distinct_names(all_changes: Iterable[Values]) -> list[str]:
+    """Return the names of the settings in some changes, in their order."""
+    names: dict[str, None] = {}
+    for changes in all_changes:
+        names |= dict.fromkeys(changes)
+    return list(names)
+
+
+def _are_single_layers(values: Iterable[Sequence[int] | None]) -> bool:
+    """Return whether all values of `hidden_sizes` are one layer. A missing value is not."""
+    return all(value is not None and len(value) == 1 for value in values)
 
 
 def own_columns(run: RunSettings, arm: Arm, columns: Mapping[str, str]) -> dict[str, Any]:
@@ -239,7 +297,9 @@ def own_columns(run: RunSettings, arm: Arm, columns: Mapping[str, str]) -> dict[
             continue
         value = value_of(run, name)
         if name == STOP:  # one type for the column: the name of an arm, or a number as a text
-            value = stop_arm(arm) or (None if value is None else str(value))
+            if value is not None:
+                value = str(value)
+            value = stop_arm(arm) or value
         if isinstance(value, (list, tuple)):
             joint = "-" if name == "hidden_sizes" else "+"
             value = joint.join(map(str, value))

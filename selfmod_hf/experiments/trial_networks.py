@@ -25,8 +25,10 @@ from .trial_parameters import MEMBER_PARAMETERS, OVERRULED_BY, as_run_fields, on
 KEPT = 4  # data sets in memory
 MOST_SHAPES = 64  # that are built before the first training
 _OF_A_BACKBONE = ("backbone_name", "backbone_config")  # they decide the preprocessing or the tokenizer
-_OF_DATA = (*(field.name for field in fields(DataSettings)), *_OF_A_BACKBONE)
-_OF_A_SHAPE = (*_OF_DATA, *(field.name for field in fields(NetworkSettings)))
+_DATA_FIELDS = [field.name for field in fields(DataSettings)]
+_NETWORK_FIELDS = [field.name for field in fields(NetworkSettings)]
+_OF_DATA = (*_DATA_FIELDS, *_OF_A_BACKBONE)
+_OF_A_SHAPE = (*_OF_DATA, *_NETWORK_FIELDS)
 
 
 class TrialNetworks:
@@ -53,42 +55,50 @@ class TrialNetworks:
         Raises:
             ValueError: names a field with an unusable value, or one that is given twice.
         """
+        given = self.base.given
         for name, distribution in self.space.items():
-            if name in self.base.given:
-                raise InputError(name, self.base.given[name], "is searched by `space`; give it in one place")
+            if name in given:
+                raise InputError(name, given[name], "is searched by `space`; give it in one place")
             for other in OVERRULED_BY.get(name, ()):
-                if other in self.base.given or other in self.space:
+                if other in given or other in self.space:
                     raise InputError("space", name, f"counts for nothing with `{other}`; give one of them")
             for value in some_values(distribution):
                 self._check_value(name, value)
         for shape in islice(self._shapes(), MOST_SHAPES):
             data = self.data(shape)
-            build_network(self.run(shape).network, data)  # raises an error for a shape that does not exist
+            network = self.run(shape).network
+            build_network(network, data)  # raises an error for a shape that does not exist
         return data
 
     def _check_value(self, name: str, value: Any) -> None:
         try:
-            self.base.replace(**as_run_fields({name: value}))
+            changes = as_run_fields({name: value})
+            self.base.replace(**changes)
         except ValueError as error:
             raise InputError("space", f"{name}={value}", str(error)) from error
 
     def _shapes(self) -> Iterator[dict[str, Any]]:
         """Yield the combinations of parameters that decide data or architecture."""
-        names = [name for name in self.space if name in _OF_A_SHAPE and name not in MEMBER_PARAMETERS]
-        choices = [some_values(self.space[name]) for name in names]
-        for values in product(*choices):
-            yield dict(zip(names, values, strict=True))
+        choices = {}
+        for name, distribution in self.space.items():
+            if name in _OF_A_SHAPE and name not in MEMBER_PARAMETERS:
+                choices[name] = some_values(distribution)
+        for values in product(*choices.values()):
+            yield dict(zip(choices, values, strict=True))
 
     def run(self, common: Values) -> RunSettings:
         """Return the settings of trials with these parameters. Their networks have a self-model."""
-        return self.base.replace(**{"aux_weight": 1.0, **as_run_fields(common)})
+        changes: dict[str, Any] = {"aux_weight": 1.0}
+        changes |= as_run_fields(common)
+        return self.base.replace(**changes)
 
     def data(self, common: Values) -> TaskData[Any]:
         """Return the data of trials with these parameters. The last ones used stay in memory."""
         own = {name: common[name] for name in _OF_DATA if name in common}
         key = json.dumps(own)
         if key not in self._data:
-            self._data[key] = self.run(own).load_data()
+            run = self.run(own)
+            self._data[key] = run.load_data()
         self._data.move_to_end(key)
         while len(self._data) > KEPT:
             self._data.popitem(last=False)
@@ -106,19 +116,24 @@ class TrialNetworks:
         return self._stackable[key]
 
     def _try_to_stack(self, common: Values) -> bool:
-        run = self.run(common).replace(target_source=None)  # other targets come from the Trainer
+        run = self.run(common)
+        run = run.replace(target_source=None)  # other targets come from the Trainer
         if run.network.backbone_name is not None:
             return False
-        own = {name: only_value(self.space[name]) for name in MEMBER_PARAMETERS if name in self.space}
-        own = {"aux_weight": 1.0, **as_run_fields(own)}
+        parameters = {name: only_value(self.space[name]) for name in MEMBER_PARAMETERS if name in self.space}
+        own: dict[str, Any] = {"aux_weight": 1.0}
+        own |= as_run_fields(parameters)
         own.pop("target_source", None)
         members = [Member(seed, **own) for seed in (0, 1)]
         data = self.data(common)
-        batch = data.train.take(torch.arange(min(2, len(data.train))))
+        count = min(2, len(data.train))
+        rows = torch.arange(count)
+        batch = data.train.take(rows)
         config = build_network(run.network, data).config
         try:
             check_for_population(run.training, members)
-            SelfModelingPopulation(config, members)(**batch)
+            population = SelfModelingPopulation(config, members)
+            population(**batch)
         except (ValueError, RuntimeError):  # of arguments, and of a module that torch cannot map
             return False
         return True
@@ -130,10 +145,12 @@ class TrialNetworks:
             common: parameters of all of them.
             members: seed and own parameters of each.
         """
-        run = self.run(common).replace(seed=members[0].seed)
+        first = members[0]
+        run = self.run(common)
+        run = run.replace(seed=first.seed)
         data = self.data(common)
         if len(members) == 1:
-            own = members[0].describe()
+            own = first.describe()
             # a network of weight 0 keeps its self-model, as in a population
             run = run.replace(**own, target_layers=run.network.target_layers)
             return run, run.build_network(data)
