@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..stacking import part_of
+from .control_variate import ControlVariate
 from .metric import Curvatures, Key
 from .pieces import Group, Piece, Run
-from .random_streams import Minibatches, Noise
+from .random_streams import Minibatches, Noise, PartitionedMinibatches
 from .samplers import SAMPLERS, Dynamics, Metric
 from .traces import Array, Traces
 
 _LANGEVIN_CHECKS = 25  # steps per chain with a Metropolis acceptance
+_ADAPTATIONS = 25  # steps per chain with a second minibatch, for the control variate. Those of the burn-in are taken
+_LEAST_BETWEEN_ADAPTATIONS = 10  # steps
 
 Step = Callable[..., tuple[Tensor, Tensor]]  # `losses_and_gradients` or its replay
 ProbeStep = Callable[..., Tensor]  # the replay of `losses_of_probes`
@@ -33,30 +36,28 @@ def run_piece(run: Run, piece: Piece, step: Step, probe_step: ProbeStep) -> Trac
         step: the piece's own caller of its replay.
         probe_step: its own caller of the replay of the probes.
     """
-    problem = run.problem
     settings = run.settings
     block = _Block(run, piece, step)
-    minibatches = Minibatches(
-        settings.seed,
-        block.chains,
-        problem.num_samples,
-        run.batch_size,
-        problem.device,
-    )
     G = len(piece.groups)
     C = len(piece.chains)
     T = settings.num_draws
-    in_double = torch.empty(0, device=problem.device, dtype=torch.float64)
+    in_double = torch.empty(0, device=run.problem.device, dtype=torch.float64)
     losses = in_double.new_empty(T, G * C)
     baseline = in_double.new_empty(T, G, C)
     probes = _ProbeTrace(block, probe_step, T)
+    correction = in_double.new_zeros(T, G * C)
     accepted: list[Tensor] = []  # (R,) each
     every = max(1, T // _LANGEVIN_CHECKS)
+    adapt_every = max(_LEAST_BETWEEN_ADAPTATIONS, T // _ADAPTATIONS)
     for t in range(T):
-        batch = minibatches.next()
-        block.evaluate(batch, losses[t], block.gradient)
+        batch = block.minibatches.next()
+        block.evaluate(batch, block.state.position, losses[t], block.gradient)
         baseline[t] = block.baseline(batch)
         probes.keep(t)
+        if block.variate is not None:
+            if t < settings.burnin and t % adapt_every == adapt_every // 2:
+                block.adapt_variate()
+            correction[t] = block.correct()
         if block.sampler.langevin and t % every == every // 2:
             acceptance = block.advance_with_acceptance(batch, losses[t])
             accepted.append(acceptance)
@@ -75,7 +76,7 @@ def run_piece(run: Run, piece: Piece, step: Step, probe_step: ProbeStep) -> Trac
         distances=_array(moved.norm(dim=2)),
         acceptance=_array(mean_acceptance.view(G, C)),
         probe_losses=probes.array(G, C),
-        correction=np.zeros((G, C, T)),
+        correction=_array(correction.T.reshape(G, C, T)),
     )
 
 
@@ -120,6 +121,8 @@ class _Block:
         rows = list(itertools.product(streams, self.chains))
         self.noise = Noise(settings.seed, rows, anchor)
 
+        self._set_minibatches(run, members)
+
         # values that do not move: of each group, (G, *shape), or common to all if there is one network
         self.own: dict[str, Tensor] = {}
         self.common: dict[str, Tensor] = {}
@@ -128,6 +131,75 @@ class _Block:
             return
         for name, values in problem.fixed.items():
             self.own[name] = values[self.member_ids]
+
+    def _set_minibatches(self, run: Run, members: Sequence[int]) -> None:
+        """Set the source of minibatches and, if one is used, the control variate."""
+        problem = self.problem
+        data = (problem.num_samples, run.batch_size, problem.device)
+        self.minibatches: Minibatches | PartitionedMinibatches
+        self.variate: ControlVariate | None = None
+        self.noise_at_anchor = torch.empty(0)  # e of this step, (G, C, P) or (1, C, P)
+        self.raw: Tensor | None = None  # gradient of this step without the control variate
+        if not run.settings.corrects(problem.num_samples):
+            self.minibatches = Minibatches(run.settings.seed, self.chains, *data)
+            return
+        minibatches = PartitionedMinibatches(run.settings.seed, self.chains, *data)
+        self.minibatches = minibatches
+        networks = sorted(set(members))
+        self._first_groups = [members.index(network) for network in networks]
+        self.variate = ControlVariate(
+            minibatches,
+            self._gradients_at_anchor,
+            problem.anchor_gradients[networks],
+            network_of_group=[networks.index(member) for member in members],
+            keeps_block_gradients=run.keeps_block_gradients,
+        )
+
+    def _gradients_at_anchor(self, batch: Tensor) -> Tensor:
+        """Return the gradients at w* of each network on minibatches (C, B), as (D, C, P)."""
+        anchor = self.dynamics.anchor
+        losses = anchor.new_empty(len(anchor))
+        gradients = torch.empty_like(anchor)
+        self.evaluate(batch, anchor, losses, gradients)
+        by_group = gradients.view(self.num_groups, self.num_chains, -1)
+        return by_group[self._first_groups]
+
+    def adapt_variate(self) -> None:
+        """Adapt the control variate with a second minibatch at the chains' positions."""
+        variate = self.variate
+        minibatches = self.minibatches
+        assert variate is not None
+        assert isinstance(minibatches, PartitionedMinibatches)
+        places = minibatches.other_places()
+        losses = self.gradient.new_empty(len(self.gradient))
+        gradients = torch.empty_like(self.gradient)
+        self.evaluate(minibatches.blocks[places], self.state.position, losses, gradients)
+        difference = torch.sub(self.gradient, gradients)
+        noise = variate.noise(minibatches.places) - variate.noise(places)
+        of_rows = variate.of_rows(noise)
+        variate.adapt(self._in_own_units(difference), self._in_own_units(of_rows))
+
+    def _in_own_units(self, gradients: Tensor) -> Tensor:
+        """Return gradients (R, P) by the coordinates in which the sampler moves."""
+        if self.dynamics.fisher is not None:
+            return gradients * self.dynamics.fisher.rsqrt()
+        if self.dynamics.metric is not None:
+            return self.dynamics.metric.of_gradient(gradients)
+        return gradients
+
+    def correct(self) -> Tensor:
+        """Correct the gradient of this step, and return the correction of its loss, (R,)."""
+        variate = self.variate
+        minibatches = self.minibatches
+        assert variate is not None
+        assert isinstance(minibatches, PartitionedMinibatches)
+        noise = variate.noise(minibatches.places)
+        self.noise_at_anchor = noise
+        if self.sampler.needs_raw_gradient:
+            self.raw = self.gradient.clone()
+        variate.correct_(self.gradient, noise)
+        moved = self.state.position - self.dynamics.anchor
+        return variate.along(noise, moved)[:, 0].neg_()
 
     def _of_rows(self, values: Tensor) -> Tensor:
         """Return values of groups, (G, P), for all rows, (R, P)."""
@@ -147,8 +219,8 @@ class _Block:
             return by_network
         return by_network[self.member_ids]
 
-    def evaluate(self, batch: Tensor | None, losses: Tensor, gradient: Tensor) -> None:
-        """Write the losses (R,) and gradients (R, P) at the chains' positions. See `pieces._shape_of_a_step`."""
+    def evaluate(self, batch: Tensor | None, position: Tensor, losses: Tensor, gradient: Tensor) -> None:
+        """Write the losses (R,) and gradients (R, P) at the positions (R, P). See `pieces._shape_of_a_step`."""
         parts: list[tuple[slice, list[Tensor]]] = []  # (rows, samples)
         if batch is None:
             parts.append((slice(None), []))
@@ -160,9 +232,8 @@ class _Block:
                 parts.append((rows_of_chain, [batch[c]]))
         inputs, targets = self.problem.inputs, self.problem.targets
         for rows, samples in parts:
-            position = self.state.position[rows]
             losses[rows], gradient[rows] = self.step(
-                position,
+                position[rows],
                 samples,
                 inputs,
                 targets,
@@ -173,17 +244,23 @@ class _Block:
     def advance(self) -> None:
         """Move all rows by a step with new noise."""
         noise = self.noise.draw()
+        raw = {}
+        if self.raw is not None:
+            raw["raw"] = self.raw
         with torch.no_grad():
             self.state = self.sampler.update(
                 self.state,
                 self.gradient,
                 noise,
                 self.dynamics,
+                **raw,
                 **self.options,
             )
 
     def advance_with_acceptance(self, batch: Tensor | None, old_loss: Tensor) -> Tensor:
         """Advance, and return the step's Metropolis acceptance probability on the same minibatch, (R,).
+
+        With a control variate, it is that of the corrected loss, whose gradient drives the chain.
 
         It is min(1, p(w') q(w|w') / (p(w) q(w'|w))). With s = w' - w and U' the gradient of U, the proposals' part is
         |s + ε/2 U'(w)|² - |-s + ε/2 U'(w')|² over 2 ε. This difference of squares is computed as a product, because
@@ -199,7 +276,12 @@ class _Block:
         new = self.state.position  # w', (R, P)
         new_gradient = torch.empty_like(self.gradient)
         new_loss = torch.empty_like(old_loss)
-        self.evaluate(batch, new_loss, new_gradient)
+        self.evaluate(batch, new, new_loss, new_gradient)
+        loss_change = (new_loss - old_loss)[:, None]  # (R, 1)
+        if self.variate is not None:
+            self.variate.correct_(new_gradient, self.noise_at_anchor)
+            along = self.variate.along(self.noise_at_anchor, new - old)
+            loss_change -= self.variate.coefficient * along
         with torch.no_grad():
             moved = new - old  # s
             total = dynamics.potential_gradient(old, old_gradient)  # U'(w)
@@ -211,7 +293,6 @@ class _Block:
             proposals = difference / 2
             middle = old.add_(new).sub_(dynamics.anchor, alpha=2)  # w + w' - 2 w*
             half_pull = dynamics.localization / 2
-            loss_change = (new_loss - old_loss)[:, None]  # (R, 1)
             rise = dynamics.nbeta * loss_change + half_pull * _dot(moved, middle)  # U(w') - U(w)
             log_ratio = proposals - rise
         probability = log_ratio.clamp(max=0).exp()  # (R, 1)

@@ -174,7 +174,9 @@ def sample(
     num_chains = len(chains)
     steps = num_groups * num_chains * settings.num_draws
     count = counter(settings.progress, steps)
-    run = Run(problem, settings, groups, chains, count, fisher, curvatures)
+    if settings.corrects(problem.num_samples):
+        problem.anchor_gradients  # noqa: B018 - computed once, before the threads need it
+    run = Run(problem, settings, groups, chains, count, fits.keeps_block_gradients, fisher, curvatures)
     pieces, workers = cut(run, fits)
     steps_of_pieces = [piece.replay.caller() for piece in pieces]
     probes_of_pieces = [piece.probe_replay.caller() for piece in pieces]
@@ -206,7 +208,7 @@ def _result(run: Run, traces: Traces, place: int, init_loss: float) -> LLCResult
     baseline = traces.baseline[place]  # (C, T)
     with np.errstate(invalid="ignore", over="ignore"):
         compared = baseline if settings.paired else init_loss
-        llc_trace = group.nbeta * (losses - compared)
+        llc_trace = group.nbeta * (losses - compared + traces.correction[place])
         kept = llc_trace[:, burnin:]
         per_chain = kept.mean(axis=1)  # (C,)
         llc, error, rhat, ess = summarize(kept)
@@ -235,6 +237,9 @@ def _result(run: Run, traces: Traces, place: int, init_loss: float) -> LLCResult
         layout=problem.layout,
         dtype=problem.compute_dtype or problem.stack_dtype,
     )
+    correction = None
+    if settings.corrects(problem.num_samples):
+        correction = traces.correction[place]
     return LLCResult(
         llc=llc,
         standard_error=error,
@@ -253,4 +258,5 @@ def _result(run: Run, traces: Traces, place: int, init_loss: float) -> LLCResult
         distance_per_chain=traces.distances[place],
         recorded=traces.recorded,
         probe_losses=traces.probe_losses[place] if problem.num_probes else None,
+        correction_trace=correction,
     )

@@ -59,6 +59,7 @@ class Run:
         groups: all of them.
         chains: the chains' own numbers.
         count: called with the number of chain steps done.
+        keeps_block_gradients: see `Capacity`.
         fisher: (M, P), for samplers with `needs_fisher`, see `fisher_diagonal`.
         curvatures: F by (member, nβ), for samplers with `needs_metric`, see `measure_curvatures`.
     """
@@ -68,6 +69,7 @@ class Run:
     groups: Sequence[Group]
     chains: Sequence[int]
     count: Callable[[int], None]
+    keeps_block_gradients: bool = False
     fisher: Tensor | None = None
     curvatures: Mapping[Key, Curvatures] | None = None
 

@@ -14,7 +14,9 @@ from ..stacking import (
     Mapped,
     ModuleStack,
     ParameterLayout,
+    chunk_ranges,
     copies_that_fit,
+    losses_and_gradients,
     part_of,
     saved_bytes_per_copy,
 )
@@ -137,6 +139,45 @@ class Problem:
         means = self.anchor_losses.mean(0, dtype=torch.float64)  # (M,)
         return means.tolist()
 
+    # ---- the gradient at w* ----
+
+    @functools.cached_property
+    def anchor_gradients(self) -> Tensor:
+        """Return each network's gradient of the mean loss over all data at w*, (M, P)."""
+        anchors = self.anchors
+        bytes_per_network = int(self.bytes_per_sample) * MOST_AT_ANCHOR + 6 * anchors[0].nbytes
+        at_once = copies_that_fit(bytes_per_network, self.memory_budget)
+        found = []
+        for members in chunk_ranges(len(anchors), at_once):
+            gradients = self._mean_gradients(slice(members.start, members.stop))
+            found.append(gradients)
+        return torch.cat(found)
+
+    def _mean_gradients(self, members: slice) -> Tensor:
+        """Return the gradients of the mean losses of some networks, (members, P). The sums are in float64."""
+        anchors = self.anchors[members]
+        own = {name: values[members] for name, values in self.fixed.items()}
+        needed = self.bytes_per_sample * len(anchors)
+        fit = copies_that_fit(int(needed), self.memory_budget)
+        chunk = min(fit, MOST_AT_ANCHOR)
+        total = torch.zeros_like(anchors, dtype=torch.float64)
+        for start in range(0, self.num_samples, chunk):
+            part = slice(start, start + chunk)
+            targets = self.targets[part]
+            _, gradients = losses_and_gradients(
+                self.losses_of_one_batch,
+                self.layout,
+                anchors,
+                samples=[],
+                inputs=part_of(self.inputs, part),
+                targets=targets,
+                own=own,
+                common={},
+                shared_batch=True,
+            )
+            total.add_(gradients, alpha=len(targets))
+        return (total / self.num_samples).to(anchors)
+
     # ---- memory ----
 
     @functools.cached_property
@@ -175,29 +216,23 @@ class Capacity:
     Attributes:
         rows: rows, groups x chains.
         micro_batch_size: samples of a batch in one computation. None: the complete batch.
+        keeps_block_gradients: whether the gradients at w* of all blocks of a partition are kept. If not, they are
+            computed again at every step.
     """
 
     rows: int
     micro_batch_size: int | None
+    keeps_block_gradients: bool = False
+
+
+_SHARE_OF_BLOCKS = 4  # the gradients of one network's blocks are kept within this part of the budget
 
 
 def capacity(problem: Problem, settings: LLCSettings) -> Capacity:
     """Return how much of a problem fits into its memory budget at once."""
     budget = problem.memory_budget
     batch_size = min(settings.batch_size, problem.num_samples)
-    sampler = SAMPLERS[settings.sampler]
-    one_number = torch.zeros(1, 1)
-    state = sampler.init(one_number, **settings.options)
-    # rows of P numbers: the state before and after a step, anchor, noise, gradient by name and as a row, scratch of the
-    # update, the values of the step before that the acceptance keeps, and, while a recording is checked, a second
-    # gradient and its difference
-    num_rows = 2 * len(state) + 12
-    bytes_per_number = problem.stack_dtype.itemsize
-    fixed = num_rows * problem.layout.size * bytes_per_number
-    if len(problem.stack) > 1:  # values that do not move are one network's own, and repeated for each of its chains
-        for values in problem.fixed.values():
-            fixed += values[0].nbytes
-
+    fixed = _fixed_bytes(problem, settings)
     per_sample = problem.bytes_per_sample
     micro = settings.micro_batch_size
     needed = fixed + batch_size * per_sample
@@ -206,6 +241,37 @@ def capacity(problem: Problem, settings: LLCSettings) -> Capacity:
         fitting = free // max(1, per_sample)
         micro = max(1, int(fitting))
     at_once = min(micro or batch_size, batch_size)
-    bytes_per_row = fixed + at_once * per_sample
-    rows = copies_that_fit(int(bytes_per_row), budget)
-    return Capacity(rows, micro)
+    bytes_per_row = int(fixed + at_once * per_sample)
+    if not settings.corrects(problem.num_samples):
+        return Capacity(copies_that_fit(bytes_per_row, budget), micro)
+
+    blocks = problem.num_samples // batch_size
+    of_blocks = blocks * problem.layout.size * problem.stack_dtype.itemsize
+    if of_blocks > budget // _SHARE_OF_BLOCKS:
+        return Capacity(copies_that_fit(bytes_per_row, budget), micro)
+    together = settings.num_chains  # chains of a network in one piece, which share its blocks
+    if problem.device.type == "cpu":
+        together = -(-together // torch.get_num_threads())
+    share = of_blocks // together
+    rows = copies_that_fit(bytes_per_row + share, budget)
+    if rows < together:
+        rows = copies_that_fit(bytes_per_row, budget - of_blocks)
+    return Capacity(rows, micro, keeps_block_gradients=True)
+
+
+def _fixed_bytes(problem: Problem, settings: LLCSettings) -> int:
+    """Return the bytes of a row that do not depend on the size of its batch."""
+    sampler = SAMPLERS[settings.sampler]
+    one_number = torch.zeros(1, 1)
+    state = sampler.init(one_number, **settings.options)
+    # rows of P numbers: the state before and after a step, anchor, noise, gradient by name and as a row, scratch of the
+    # update, the values of the step before that the acceptance keeps, and, while a recording is checked, a second
+    # gradient and its difference
+    num_rows = 2 * len(state) + 12
+    if settings.corrects(problem.num_samples):
+        num_rows += 6  # gradients at w* on all data and on the batch, the distance, and three of a second batch
+    fixed = num_rows * problem.layout.size * problem.stack_dtype.itemsize
+    if len(problem.stack) > 1:  # values that do not move are one network's own, and repeated for each of its chains
+        for values in problem.fixed.values():
+            fixed += values[0].nbytes
+    return fixed

@@ -1,6 +1,7 @@
 """Random numbers by (seed, member, chain) alone, however the chains are batched, cut or spread.
 
-Each chain has two streams. Minibatches depend on (seed, chain), noise on (seed, member, chain). All members of a
+Each chain has two streams. Minibatches depend on (seed, chain), noise on (seed, member, chain). Chains with a control
+variate draw their minibatches from one partition of the data, which depends on the seed alone. All members of a
 population see the same minibatches in chain c. One gather then serves all of them, and their differences do not depend
 on the choice of data. Their noise is independent.
 """
@@ -13,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_MINIBATCHES, _NOISE = 0, 1
+_MINIBATCHES, _NOISE, _PARTITION, _ORDER, _OTHERS = range(5)
+PASSES_PER_PARTITION = 8
 
 
 def _generator(device: torch.device, seed: int, *key: int) -> torch.Generator:
@@ -89,6 +91,85 @@ class Minibatches:
         batch = self._epoch[:, self._passed]
         self._passed += 1
         return batch.to(self._device, non_blocking=True)
+
+
+class PartitionedMinibatches:
+    """Draw the minibatches of C chains from one partition of the data. The chains with a control variate use it.
+
+    The data are cut into blocks of B samples at random. Every chain takes each block once per pass, in an order of its
+    own. After `PASSES_PER_PARTITION` passes the data are cut again. The gradients at w* are then computed once per
+    block, whatever the number of passes and chains. An incomplete last block is left out until the next cut.
+
+    Args:
+        seed: of the run.
+        chains: the chains' own numbers.
+        num_samples: n.
+        batch_size: B, below n.
+        device: device of the indices.
+
+    Attributes:
+        blocks: the partition, (S, B), int64. Every new one is another tensor.
+        places: the block of each chain in this step, (C,), int64.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        chains: Sequence[int],
+        num_samples: int,
+        batch_size: int,
+        device: torch.device,
+    ) -> None:
+        cpu = torch.device("cpu")
+        self._cuts = _generator(cpu, seed, _PARTITION)
+        self._orders = [_generator(cpu, seed, _ORDER, chain) for chain in chains]
+        self._others = [_generator(cpu, seed, _OTHERS, chain) for chain in chains]
+        self._num_samples = num_samples
+        self._batch_size = batch_size
+        self._device = device
+        self._passes = 0
+        self._order = torch.empty(len(chains), 0, dtype=torch.int64)  # (C, S)
+        self._passed = 0
+        self.blocks = torch.empty(0, batch_size, dtype=torch.int64, device=device)
+        self.places = torch.empty(0, dtype=torch.int64, device=device)
+
+    @property
+    def num_chains(self) -> int:
+        """Return C."""
+        return len(self._orders)
+
+    def next(self) -> Tensor:
+        """Return indices (C, B)."""
+        if self._passed == self._order.shape[1]:
+            if self._passes % PASSES_PER_PARTITION == 0:
+                self.blocks = self._cut()
+            self._passes += 1
+            count = len(self.blocks)
+            orders = [torch.randperm(count, generator=own) for own in self._orders]
+            self._order = torch.stack(orders)
+            self._passed = 0
+        places = self._order[:, self._passed]
+        self._passed += 1
+        self.places = places.to(self._device, non_blocking=True)
+        return self.blocks[self.places]
+
+    def other_places(self) -> Tensor:
+        """Return a block for each chain that is not the block of this step if there are several, (C,)."""
+        count = len(self.blocks)
+        others = max(1, count - 1)
+        steps = []
+        for generator in self._others:
+            step = torch.randint(others, (1,), generator=generator)
+            steps.append(step + 1)
+        moved = torch.cat(steps).to(self._device)
+        return (self.places + moved) % count
+
+    def _cut(self) -> Tensor:
+        """Return a new partition, (S, B)."""
+        order = torch.randperm(self._num_samples, generator=self._cuts)
+        count = self._num_samples // self._batch_size
+        used = order[: count * self._batch_size]
+        return used.view(count, self._batch_size).to(self._device)
 
 
 class Noise:

@@ -36,7 +36,7 @@ STATUSES = OK, NOT_AT_MINIMUM, NOT_CONVERGED, DIVERGED, BIASED, NOT_IDENTIFIED =
 )
 
 TRACES = ("loss_trace", "baseline_trace")
-OPTIONAL_TRACES = ("probe_losses",)
+OPTIONAL_TRACES = ("correction_trace", "probe_losses")
 TRACES_SUFFIX = ".safetensors"
 _OPTIONAL = ("biases", "systematic_error")  # fields that version 0.1.0 does not know
 
@@ -65,12 +65,14 @@ class LLCResult:
             version 0.1.0.
         recorded: whether sampling steps ran as a recorded list of operations, because it is faster than the module
             itself. None in files of version 0.1.0.
+        correction_trace: (C, T), nats: what the control variate adds to the loss of every draw. None without one.
         biases: foretold, see `Biases`. None for the paper's presets, and in files of before they were.
         probe_losses: (C, T, q), nats, float32: the loss of each probe at every draw. None: no `probes` were given. See
             `complexity.probes`.
         systematic_error: sum of the absolute biases that are left in `llc`. It widens the interval. None: not known.
 
     Example:
+        >>> import torch
         >>> from selfmod_hf.complexity import estimate_llc
         >>> result = estimate_llc(torch.nn.Linear(2, 3), torch.randn(99, 2), torch.arange(99) % 3, num_draws=40)
         >>> result.llc_per_chain.shape, result.settings.sampler
@@ -94,6 +96,7 @@ class LLCResult:
     distance_per_chain: Numbers = field(default_factory=lambda: np.empty(0), repr=False)
     weights_sha256: str | None = None
     recorded: bool | None = None
+    correction_trace: Numbers | None = field(default=None, repr=False)
     biases: Biases | None = None
     systematic_error: float | None = None
     probe_losses: Numbers | None = field(default=None, repr=False)
@@ -121,13 +124,16 @@ class LLCResult:
         return slice(self.settings.num_burnin_steps, None)
 
     def llc_trace(self, *, paired: bool = True) -> NDArray[np.float64]:
-        """Return the contribution of each draw, nβ times the loss above w*'s, (C, T).
+        """Return the contribution of each draw, nβ times the corrected loss above w*'s, (C, T).
 
         Args:
             paired: above w*'s loss on the same minibatch, else above its loss on the complete training set.
         """
         baseline = self.baseline_trace if paired else self.init_loss
-        return self.nbeta * (self.loss_trace - baseline)
+        losses = self.loss_trace
+        if self.correction_trace is not None:
+            losses = losses + self.correction_trace
+        return self.nbeta * (losses - baseline)
 
     def estimate(self, *, paired: bool) -> tuple[float, float]:
         """Return (llc, standard error) with or without pairing, from the same draws. NaN if a chain diverged."""
@@ -202,7 +208,7 @@ class LLCResult:
             values: content of rlct.json. Without traces, unknown fields are ignored, because a later version may have
                 written them. With traces they are rejected.
             path: the file of the values, for errors.
-            traces: `loss_trace` and `baseline_trace`. None: both are empty.
+            traces: `loss_trace`, `baseline_trace` and, with a control variate, `correction_trace`. None: all are empty.
 
         Raises:
             InputError: a field is missing or has a wrong type.
@@ -243,6 +249,7 @@ class LLCResult:
             "status": f"{self.status}: {self.status_reason}",
             "nβ": f"{self.nbeta:.3f} ({settings.nbeta_rule})",
             "sampler": sampler,
+            "control variate": "yes" if settings.control_variate else "no",
             "draws": f"{settings.num_chains} chains x {settings.num_draws}, {first}",
             "R-hat, ESS": f"{self.rhat:.3f}, {self.ess:.0f}",
             "preset": str(settings.preset),
@@ -281,8 +288,10 @@ def _wrong_fields(result: LLCResult) -> list[str]:
     if not numbered or bool(diverged) != (result.status == DIVERGED):
         wrong.append("diverged_chains")
     shape = (chains, settings.num_draws)
-    for name in TRACES:
+    for name in (*TRACES, "correction_trace"):
         trace = getattr(result, name)
+        if trace is None and name not in TRACES:
+            continue
         if trace.shape != shape or trace.dtype.kind != "f":
             wrong.append(name)
     probes = result.probe_losses

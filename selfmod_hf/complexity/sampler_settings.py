@@ -37,6 +37,7 @@ class SamplerSettings:
     num_parameters: int = 0
     paired: bool = True
     compute_dtype: str = "float32"
+    control_variate: bool = False  # whether it was used
     data: str | None = None  # files from before it was kept have none
 
     @classmethod
@@ -65,6 +66,7 @@ class SamplerSettings:
             "batch_size": min(settings.batch_size, num_samples),
             "num_samples": num_samples,
             "options": settings.options,
+            "control_variate": settings.corrects(num_samples),
             "parameters": None,
             "num_parameters": layout.size,
             "compute_dtype": str(dtype).removeprefix("torch."),

@@ -199,7 +199,6 @@ class LLCSettings:
         target = self.target_standard_error
         usable = target is None or positive(target)
         self._require("target_standard_error", usable, "None or a positive number")
-        self._require("control_variate", not self.control_variate, "None or False: True is not built yet")
         self._require("minimize", not self.minimize, "False: True is not built yet")
         self._require("target_standard_error", target is None, "None: a target is not built yet")
 
@@ -261,6 +260,24 @@ class LLCSettings:
         """Return the sampler's own settings, its defaults included."""
         defaults = SAMPLERS[self.sampler].options
         return defaults | dict(self.sampler_options or {})
+
+    def corrects(self, num_samples: int) -> bool:
+        """Return whether a control variate is used with this number of samples.
+
+        Example:
+            >>> LLCSettings(batch_size=50).corrects(num_samples=50)
+            False
+        """
+        if self.batch_size >= num_samples:  # no minibatch has noise
+            return False
+        if self.control_variate is not None:
+            return self.control_variate
+        return self.paired and not self.of_paper
+
+    @property
+    def of_paper(self) -> bool:
+        """Return whether the preset is one of the paper's. Its estimates stay as they were published."""
+        return self.preset is not None and self.preset.startswith("paper")
 
     def inverse_temperature(self, num_samples: int) -> float:
         """Return nβ, by number or by rule (natural logarithm). "batch" is the number of samples really drawn.

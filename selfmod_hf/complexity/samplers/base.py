@@ -97,6 +97,7 @@ class Sampler:
         least_step: smallest step size, for samplers with a step in units of the metric. Another sampler's default would
             be far too small.
         most_step: largest step size.
+        needs_raw_gradient: whether the update also takes `raw`, the gradient without a control variate.
         langevin: whether a step is a plain Langevin proposal, so that it has a Metropolis acceptance rate.
     """
 
@@ -108,4 +109,5 @@ class Sampler:
     needs_metric: bool = False
     least_step: float = 0.0
     most_step: float = math.inf
+    needs_raw_gradient: bool = False
     langevin: bool = False

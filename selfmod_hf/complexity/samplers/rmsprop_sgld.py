@@ -42,13 +42,20 @@ def update(  # noqa: PLR0913 - the form of all samplers, and their options
     noise: Tensor,
     dynamics: Dynamics,
     *,
+    raw: Tensor | None = None,
     decay: float = 0.99,
     damping: float = 0.1,
 ) -> RMSPropSGLDState:
-    """Move all chains by one step. Every tensor is (R, P)."""
+    """Move all chains by one step. Every tensor is (R, P).
+
+    `raw` is the gradient behind v, by default `gradient`. A control variate makes gradients far smaller. The step would
+    grow with 1/sqrt(v), so v takes the gradient without it.
+    """
+    if raw is None:
+        raw = gradient
     steps = state.steps + 1
     square = state.square * decay
-    square.addcmul_(gradient, gradient, value=1 - decay)  # v
+    square.addcmul_(raw, raw, value=1 - decay)  # v
     metric = square / (1 - decay**steps)  # v̂
     metric.sqrt_().add_(damping).reciprocal_()  # G
     metric.mul_(dynamics.step_size)  # ε G
@@ -61,6 +68,7 @@ def update(  # noqa: PLR0913 - the form of all samplers, and their options
 SAMPLER = Sampler(
     init,
     update,
+    needs_raw_gradient=True,
     options={"decay": 0.99, "damping": 0.1},
     ranges={
         "decay": (lambda value: 0 <= value < 1, "at least 0 and below 1"),  # at 1, v̂ is 0/0

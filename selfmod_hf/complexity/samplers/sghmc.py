@@ -13,7 +13,11 @@ normal number used in two steps in a row, half each time.
 
     ε: dynamics.step_size, on SGLD's scale    c: momentum    v: state.velocity    ξ: noise
 
-Minibatch noise of covariance C in ∇U heats it by about 1 + ε C/(1 - c²) (1 + ε C/2 at c = 0).
+Independent minibatch noise of variance v in ∇U heats a direction of curvature a. Its variance is then
+
+    (1/a) ( 1 + ε v (1 + c) / (4 (1 - c) (1 - ε a/4)) )
+
+This is exact on quadratics. At c = 0 it is the heating of SGLD.
 """
 
 from __future__ import annotations
