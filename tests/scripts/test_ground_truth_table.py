@@ -43,6 +43,7 @@ def _row(llc: float, status: str = "ok") -> Row:
         "interval": [llc - 0.5, llc + 0.5],
         "status": status,
         "seconds": 2.0,
+        "cell": {"llc": llc, "exact": 9.0},
     }
 
 
@@ -53,6 +54,7 @@ def test_the_table_counts_what_is_ok_and_wrong(capsys):
     assert "| linear regression | 5 | 3 | 30.0% | 40% | 1 | 1 of 3 | 5.0% | 2 |" in printed
     assert "ok and over 20 % off: model 13.0" in printed
     assert "model 30.0" not in printed
+    assert "off their own exact value by 44.4% in the median" in printed
     assert [covers(row) for row in rows[:3]] == [True, False, False]
     assert error_of(rows[-1]) == float("inf")
 
