@@ -15,7 +15,7 @@ from ..hub.model_folder import is_data_set
 from ..json_records import SweepRun
 from ..models import load_config
 from ..weights import KEY
-from .arm_columns import is_grid
+from .arm_columns import is_grid, targets_text
 from .column_meanings import column_meanings
 from .local_paths import without_local_paths
 from .statistics import ARM, LEVEL, MEASURES
@@ -26,14 +26,27 @@ from .table import as_markdown
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCard, EvalResult, HfApi, ModelCard, ModelCardData
 
-METRIC_NAMES = {"accuracy": "Accuracy", "weight_width": "Weight width", "train_loss": "Training loss"}
+METRIC_NAMES = {
+    "accuracy": "Accuracy",
+    "weight_width": "Weight width",
+    "train_loss": "Training loss",
+}
 ON_TRAIN_SPLIT = ("rlct", "train_loss")
 # the pipeline's tag, and the name of the models
 HEADS = {
     "image": ("image-classification", "ImageClassification"),
     "text": ("text-classification", "SequenceClassification"),
 }
-CARD_TABLES = ("arms", "arms_ok", "measures", "not_ok", "at_chance", "equal_loss", "published", "targets")
+CARD_TABLES = (
+    "arms",
+    "arms_ok",
+    "measures",
+    "not_ok",
+    "at_chance",
+    "equal_loss",
+    "published",
+    "targets",
+)
 MOST_NAMES = 8  # arms named in the first paragraph
 
 
@@ -65,7 +78,8 @@ def sweep_card(  # noqa: PLR0913 - the last three are options, by keyword only
     data = _data(run)
     if api is not None and data["id"] and not is_data_set(api, data["id"]):
         data["id"] = None
-    is_text = any("SequenceClassification" in name for name in config.get("architectures") or ())
+    architectures = config.get("architectures") or ()
+    is_text = any("SequenceClassification" in name for name in architectures)
     task_type, head = HEADS["text" if is_text else "image"]
     name = repo_id.split("/")[-1]
     tables = sweep_tables(results)
@@ -101,11 +115,16 @@ def _arms_text(results: SweepResults) -> str:
     """Return the names of the arms. Empty: they differ in width, self-model weight and kind of targets only."""
     if is_grid(results.study, results.axes):
         return ""
-    names = [f"`{plain_text(arm.name)}`" for arm in results.study]
-    more = len(names) - MOST_NAMES
-    if more > 0:
-        names = [*names[:MOST_NAMES], f"{more} more"]
-    return f"{len(results.study)} arms ({', '.join(names)})"
+    names = []
+    for arm in results.study[:MOST_NAMES]:
+        name = plain_text(arm.name)
+        names.append(f"`{name}`")
+    count = len(results.study)
+    if count > MOST_NAMES:
+        more = count - MOST_NAMES
+        names.append(f"{more} more")
+    text = ", ".join(names)
+    return f"{count} arms ({text})"
 
 
 def _metadata(  # noqa: PLR0913 - the entries of the metadata
@@ -180,8 +199,13 @@ def dataset_card(
 def _meanings(results: SweepResults, table: pd.DataFrame) -> dict[str, str]:
     """Return the columns of a table with their meanings. `at_chance` is marked while reading, and is in no file."""
     run = run_of(results)
-    meanings = column_meanings(table.columns.drop("at_chance"), run.axes, run.measures)
-    return {plain_text(column): plain_text(meaning) for column, meaning in meanings.items()}
+    columns = table.columns.drop("at_chance")
+    meanings = column_meanings(columns, run.axes, run.measures)
+    shown = {}
+    for column, meaning in meanings.items():
+        name = plain_text(column)
+        shown[name] = plain_text(meaning)
+    return shown
 
 
 def run_of(results: SweepResults) -> SweepRun:
@@ -191,7 +215,8 @@ def run_of(results: SweepResults) -> SweepRun:
         InputError: the file is missing.
     """
     if results.run is None:
-        raise InputError("file", str(results.folder.path / "run.json"), "is missing")
+        path = results.folder.path / "run.json"
+        raise InputError("file", str(path), "is missing")
     return results.run
 
 
@@ -202,10 +227,12 @@ def task_of(run: SweepRun) -> TaskSpec | None:
 
 def _data(run: SweepRun) -> dict[str, Any]:
     """Return id (None for data outside of the Hub), title, configuration and splits of the data."""
-    name = run.settings.data.dataset_name
-    on_hub = name is not None and not run.local_data and can_be_hub_id(name)
+    found: dict[str, Any] = {
+        "dataset_config": None,
+        "train_split": "train",
+        "test_split": "test",
+    }
     given = run.settings.data.to_dict()
-    found: dict[str, Any] = {"dataset_config": None, "train_split": "train", "test_split": "test"}
     spec = task_of(run)
     for key, default in found.items():
         if spec is not None:
@@ -213,13 +240,19 @@ def _data(run: SweepRun) -> dict[str, Any]:
         found[key] = given.get(key) or default
     if given.get("test_fraction"):
         found["test_split"] = found["train_split"]
-    found["id"] = name if on_hub else None
+    found["id"] = None
+    name = run.settings.data.dataset_name
+    if name is not None and not run.local_data and can_be_hub_id(name):
+        found["id"] = name
     found["title"] = run.settings.task
     return found
 
 
 def _dataset_text(data: dict[str, Any]) -> str:
-    return f"`{plain_text(data['id'])}`" if data["id"] else plain_text(data["title"])
+    if not data["id"]:
+        return plain_text(data["title"])
+    name = plain_text(data["id"])
+    return f"`{name}`"
 
 
 def _unchecked(rows: pd.DataFrame) -> int:
@@ -241,28 +274,32 @@ def _evaluations(results: SweepResults, data: dict[str, Any], task_type: str) ->
     named = not is_grid(results.study, results.axes)
     evaluations = []
     for arm in results.arms.to_dict("records"):
-        if arm["count"] == 0 or arm["measure"] not in MEASURES:
+        measure = arm["measure"]
+        if arm["count"] == 0 or measure not in MEASURES:
             continue
-        name = METRIC_NAMES.get(arm["measure"])
+        name = METRIC_NAMES.get(measure)
         arguments = _arguments(arm)
-        if arm["measure"] == "rlct":
+        if measure == "rlct":
             nbeta = float(nbetas[arm["arm"]])
-            name = rlct_name(nbeta, str(sampling.get("sampler", "sgld")))
+            sampler = str(sampling.get("sampler", "sgld"))
+            name = rlct_name(nbeta, sampler)
             arguments |= sampling
-            arguments |= {"nbeta": nbeta, "nbeta_rule": str(sampling.get("nbeta"))}
-        evaluations.append(
-            EvalResult(
-                task_type=task_type,
-                dataset_type=data["id"] or UNKNOWN_DATA,
-                dataset_name=data["title"],
-                dataset_config=data["dataset_config"],
-                dataset_split=data["train_split" if arm["measure"] in ON_TRAIN_SPLIT else "test_split"],
-                metric_type=arm["measure"],
-                metric_name=f"{name}, {_seeds_and_arm(arm, named)}",
-                metric_value=arm["mean"],
-                metric_args=arguments,
-            )
+            arguments["nbeta"] = nbeta
+            arguments["nbeta_rule"] = str(sampling.get("nbeta"))
+        split = "train_split" if measure in ON_TRAIN_SPLIT else "test_split"
+        seeds = _seeds_and_arm(arm, named)
+        evaluation = EvalResult(
+            task_type=task_type,
+            dataset_type=data["id"] or UNKNOWN_DATA,
+            dataset_name=data["title"],
+            dataset_config=data["dataset_config"],
+            dataset_split=data[split],
+            metric_type=measure,
+            metric_name=f"{name}, {seeds}",
+            metric_value=arm["mean"],
+            metric_args=arguments,
         )
+        evaluations.append(evaluation)
     return evaluations
 
 
@@ -270,24 +307,34 @@ def _arguments(arm: dict[str, Any]) -> dict[str, Any]:
     """Return the settings and counts behind the mean of an arm."""
     arguments = {key: arm[key] for key in ARM if not pd.isna(arm[key])}
     arguments["arm"] = arm["arm"]
-    arguments |= {"networks": arm["count"], "left_out": arm["left_out"]}
+    arguments["networks"] = arm["count"]
+    arguments["left_out"] = arm["left_out"]
     if arm["count"] > 1:
-        arguments |= {"interval": [arm["low"], arm["high"]], "level": LEVEL}
+        arguments["interval"] = [arm["low"], arm["high"]]
+        arguments["level"] = LEVEL
     return arguments
 
 
 def _seeds_and_arm(arm: dict[str, Any], named: bool) -> str:
     """Return the number of seeds, and the arm by its name or by width, weight and kind of targets."""
-    seeds = f"mean of {arm['count']} seeds" if arm["count"] > 1 else "1 seed"
+    seeds = "1 seed"
+    if arm["count"] > 1:
+        seeds = f"mean of {arm['count']} seeds"
     if named:
         return f"{seeds}, arm {arm['arm']}"
-    targets = "detached" if arm["detach_targets"] else "attached"
-    return f"{seeds}, h = {arm['hidden_size']}, AW = {arm['aux_weight']:g}, targets {targets}"
+    width = arm["hidden_size"]
+    weight = arm["aux_weight"]
+    targets = targets_text(arm["detach_targets"])
+    return f"{seeds}, h = {width}, AW = {weight:g}, targets {targets}"
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the numbers and texts among the settings."""
-    return {key: value for key, value in settings.items() if isinstance(value, (int, float, str))}
+    found = {}
+    for key, value in settings.items():
+        if isinstance(value, (int, float, str)):
+            found[key] = value
+    return found
 
 
 # ---- settings for people ----
@@ -295,25 +342,35 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sampling(run: SweepRun, rows: pd.DataFrame) -> dict[str, Any]:
     settings = dict(run.settings.sampling)
-    values = ", ".join(f"{value:.4g}" for value in sorted(rows["nbeta"].dropna().unique()))
     rule = settings.pop("nbeta", "n/log n")
-    return {"nβ": f"{values} ({rule})", **_spaced(settings)}
+    nbetas = rows["nbeta"].dropna().unique()
+    values = ", ".join(f"{value:.4g}" for value in sorted(nbetas))
+    shown: dict[str, Any] = {"nβ": f"{values} ({rule})"}
+    shown |= _spaced(settings)
+    return shown
 
 
 def _recipe(run: SweepRun, config: dict[str, Any]) -> dict[str, Any]:
-    data = run.settings.data.model_dump(exclude_none=True)
-    network = {name: value for name, value in run.settings.network.items() if name not in config}
+    settings = run.settings
+    data = settings.data.model_dump(exclude_none=True)
+    network = {name: value for name, value in settings.network.items() if name not in config}
+    layers = ", ".join(config["target_layers"])
     versions = ", ".join(f"{name} {number}" for name, number in run.versions.items())
     return {
         "backbone": config["backbone"],
-        "target layers": ", ".join(config["target_layers"]) or "none",
+        "target layers": layers or "none",
         **_spaced(data),
         **_spaced(network),
-        **_spaced(run.settings.training),
+        **_spaced(settings.training),
         "versions": versions,
         "git commit": run.git_commit or "none",
     }
 
 
 def _spaced(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.replace("_", " "): value for name, value in settings.items()}
+    """Return settings with spaces in their names."""
+    found = {}
+    for name, value in settings.items():
+        words = name.replace("_", " ")
+        found[words] = value
+    return found

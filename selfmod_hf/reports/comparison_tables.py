@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,10 +39,23 @@ def tests_table(tests: pd.DataFrame, columns: ArmColumns) -> Table:
     with_panel = tests["panel"].nunique() > 1 and not columns.is_grid
     lines = []
     for test in tests.itertuples():
-        panel = [test.panel or "-"] if with_panel else []
-        lines.append([*panel, *columns.cells[test.arm], *_test_cells(test)])
-    header = ["panel"] if with_panel else []
-    header += [*columns.header, "measure", "test", "pairs", "difference", "95 %", "Cohen's d", "p", "p (Holm)"]
+        line = [*columns.cells[test.arm], *_test_cells(test)]
+        if with_panel:
+            line.insert(0, test.panel or "-")
+        lines.append(line)
+    header = [
+        *columns.header,
+        "measure",
+        "test",
+        "pairs",
+        "difference",
+        "95 %",
+        "Cohen's d",
+        "p",
+        "p (Holm)",
+    ]
+    if with_panel:
+        header.insert(0, "panel")
     return Table("Each arm against its baseline", header, lines)
 
 
@@ -90,20 +104,29 @@ def every_rlct_table(rows: pd.DataFrame, sets: Sequence[pd.DataFrame], columns: 
 
 def _rlct_tests(tests: pd.DataFrame) -> dict[str, Any]:
     """Return the comparisons of RLCTs by arm."""
-    return {test.arm: test for test in tests.itertuples() if test.measure == "rlct"}
+    is_rlct = tests["measure"] == "rlct"
+    found = {}
+    for test in tests[is_rlct].itertuples():
+        found[test.arm] = test
+    return found
 
 
 def _rlct_cells(test: Any) -> list[str]:
-    difference = measure_text("rlct", test.difference, "+")
-    return [difference, f"{test.pairs}", number_text(test.p_holm, ".2g")]
+    return [
+        measure_text("rlct", test.difference, "+"),
+        f"{test.pairs}",
+        number_text(test.p_holm, ".2g"),
+    ]
 
 
 def _ok_counts(rows: pd.DataFrame) -> dict[str, str]:
     """Return how many RLCTs of each arm are ok ("8 of 10")."""
     is_ok = rows["rlct_status"] == OK
     found = {}
-    for name, own in is_ok.groupby(rows["arm"], sort=False):
-        found[str(name)] = f"{int(own.sum())} of {len(own)}"
+    by_arm = is_ok.groupby(rows["arm"], sort=False)
+    for name, own in by_arm:
+        count = int(own.sum())
+        found[str(name)] = f"{count} of {len(own)}"
     return found
 
 
@@ -116,36 +139,53 @@ def equal_loss_table(equal_loss: pd.DataFrame, tests: pd.DataFrame, columns: Arm
         columns: of the arms.
     """
     lines = []
-    unknown: dict[str, int] = {}
-    told = tests[tests["p_holm"] <= ALPHA]
+    unknown: Counter[str] = Counter()  # arms by the name of a measure
+    is_told = tests["p_holm"] <= ALPHA
+    told = tests[is_told]
     told_apart = set(zip(told["arm"], told["measure"], strict=True))
     for row in equal_loss.itertuples():
         if row.way == UNKNOWN:
             name = measure_name(row.measure)
-            unknown[name] = unknown.get(name, 0) + 1
+            unknown[name] += 1
             continue
-        is_share = (row.arm, row.measure) in told_apart and not math.isnan(row.share)
-        remains = f"{100 * row.share:.0f} %" if is_share else "-"
-        lines.append([*columns.cells[row.arm], *_equal_loss_cells(row), remains])
+        remains = "-"
+        if (row.arm, row.measure) in told_apart and not math.isnan(row.share):
+            remains = f"{100 * row.share:.0f} %"
+        line = [*columns.cells[row.arm], *_equal_loss_cells(row), remains]
+        lines.append(line)
     caption = (
         "Each arm against its baseline at equal training loss. Remains: share of a difference that is told apart after "
         "the complete training"
     )
     if unknown:
         counts = [f"the {name} of {count} arms" for name, count in unknown.items()]
-        caption += f". The study cannot tell for {listed(counts)}: no arm stopped at this loss, and no curve has it"
-    header = [*columns.header, "measure", "compared with", "training losses", "pairs", "arm", "other", "difference"]
-    return Table(caption, [*header, "p (Holm)", "remains"], lines)
+        text = listed(counts)
+        caption += f". The study cannot tell for {text}: no arm stopped at this loss, and no curve has it"
+    header = [
+        *columns.header,
+        "measure",
+        "compared with",
+        "training losses",
+        "pairs",
+        "arm",
+        "other",
+        "difference",
+        "p (Holm)",
+        "remains",
+    ]
+    return Table(caption, header, lines)
 
 
 def _equal_loss_cells(row: Any) -> list[str]:
     way = f"{row.other} at the epoch of the nearest loss"
     if row.way == STOPPED:
         way = f"{row.other}, stopped at this loss"
+    loss = number_text(row.loss, ".4f")
+    other_loss = number_text(row.other_loss, ".4f")
     return [
         measure_name(row.measure),
         way,
-        f"{number_text(row.loss, '.4f')} and {number_text(row.other_loss, '.4f')}",
+        f"{loss} and {other_loss}",
         f"{row.pairs}",
         measure_text(row.measure, row.mean),
         measure_text(row.measure, row.other_mean),
@@ -190,7 +230,9 @@ def trends_table(trends: pd.DataFrame, columns: ArmColumns) -> Table:
     only_weights = columns.is_grid and set(trends["axis"]) <= {"aux_weight"}
     lines = []
     for trend in trends.to_dict("records"):
-        rho, low, high = (number_text(value, "+.3f") for value in (trend["rho"], trend["low"], trend["high"]))
+        rho = number_text(trend["rho"], "+.3f")
+        low = number_text(trend["low"], "+.3f")
+        high = number_text(trend["high"], "+.3f")
         lines.append(
             [
                 *_trend_group(trend, only_weights),
@@ -201,22 +243,31 @@ def trends_table(trends: pd.DataFrame, columns: ArmColumns) -> Table:
                 f"{trend['left_out']}",
             ]
         )
-    header = ["measure", "rho [95 %]", "p", "networks", "left out"]
+    caption = "Trends over arms that differ in one axis only (Spearman)"
+    group = ["axis", "arms"]
     if only_weights:
-        return Table("Trend over the self-model's weight (Spearman)", ["h", "targets", *header], lines)
-    return Table("Trends over arms that differ in one axis only (Spearman)", ["axis", "arms", *header], lines)
+        caption = "Trend over the self-model's weight (Spearman)"
+        group = ["h", "targets"]
+    header = [*group, "measure", "rho [95 %]", "p", "networks", "left out"]
+    return Table(caption, header, lines)
 
 
 def _trend_group(trend: Mapping[Any, Any], only_weights: bool) -> list[str]:
     if only_weights:
-        return [f"{trend['hidden_size']}", targets_text(trend["detach_targets"])]
-    return [axis_name(trend["axis"]), _shortened(trend["arms"].split(", "))]
+        width = str(trend["hidden_size"])
+        targets = targets_text(trend["detach_targets"])
+        return [width, targets]
+    axis = axis_name(trend["axis"])
+    names = trend["arms"].split(", ")
+    return [axis, _shortened(names)]
 
 
 def _shortened(names: Sequence[str]) -> str:
     if len(names) <= LEFT_OUT_SHOWN:
         return ", ".join(names)
-    return f"{names[0]} .. {names[-1]} ({len(names)} arms)"
+    first = names[0]
+    last = names[-1]
+    return f"{first} .. {last} ({len(names)} arms)"
 
 
 def published_table(published: pd.DataFrame, columns: ArmColumns) -> Table:

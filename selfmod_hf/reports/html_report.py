@@ -124,27 +124,36 @@ def _script_json(value: Any) -> str:
 
 
 def _titles(measures: Iterable[str]) -> dict[str, str]:
-    return {name: drawn_measure(name).title for name in measures}
+    titles = {}
+    for name in measures:
+        titles[name] = drawn_measure(name).title
+    return titles
 
 
 def _summary(drawn: Drawn) -> str:
     """Return a sentence each about the networks, the arms and the RLCTs."""
     rows = drawn.results.rows
     layout = drawn.layout
-    bad = count_not_ok(rows)
-    presets = ", ".join(sorted(rows["rlct_preset"].unique()))
-    nbetas = ", ".join(f"{value:g}" for value in sorted(rows["nbeta"].round(2).unique()))
+    arms = rows["arm"].nunique()
     seeds = rows["seed"].nunique()
+    seeds_text = "1 seed" if seeds == 1 else f"{seeds} seeds"
     baseline = "none is finished"
     if layout.baseline is not None:
-        baseline = f"{layout.title} {layout.labels[layout.baseline]}".strip()
+        label = layout.labels[layout.baseline]
+        baseline = f"{layout.title} {label}".strip()
     sentences = [
-        f"{len(rows)} networks: {rows['arm'].nunique()} arms, {seeds} {'seed' if seeds == 1 else 'seeds'}.",
+        f"{len(rows)} networks: {arms} arms, {seeds_text}.",
         f"Baseline: {baseline}.",
-        f'RLCT at nβ = {nbetas}, preset {presets}. {bad} of them are not "ok".',
     ]
     if len(layout.panels) > 1:
-        sentences.insert(2, f"Panels: {', '.join(layout.panels)}.")
+        panels = ", ".join(layout.panels)
+        sentences.append(f"Panels: {panels}.")
+    nbetas = sorted(rows["nbeta"].round(2).unique())
+    nbetas_text = ", ".join(f"{value:g}" for value in nbetas)
+    presets = ", ".join(sorted(rows["rlct_preset"].unique()))
+    sentences.append(f"RLCT at nβ = {nbetas_text}, preset {presets}.")
+    bad = count_not_ok(rows)
+    sentences.append(f'{bad} of them are not "ok".')
     return " ".join(sentences)
 
 
@@ -203,30 +212,42 @@ def _networks_table(networks: list[dict[str, Any]], measures: Sequence[str]) -> 
 
 
 def _settings_table(run: SweepRun | None) -> Table:
-    lines = []
+    found: dict[str, Any] = {}
     if run is not None:
         for group, values in run.settings.to_dict().items():
-            pairs = values.items() if isinstance(values, dict) else [("", values)]
-            for name, value in pairs:
+            if not isinstance(values, dict):
+                values = {"": values}
+            for name, value in values.items():
                 setting = f"{group} {name}".strip()
-                lines.append([setting.replace("_", " "), f"{value}"])
+                words = setting.replace("_", " ")
+                found[words] = value
         for name, number in run.versions.items():
-            lines.append([f"versions: {name}", number])
+            found[f"versions: {name}"] = number
         for name, value in run.machine.items():
-            lines.append([f"machine: {name}", f"{value}"])
-        lines.append(["git commit", run.git_commit or "none"])
+            found[f"machine: {name}"] = value
+        found["git commit"] = run.git_commit or "none"
+    lines = [[name, f"{value}"] for name, value in found.items()]
     return Table("Settings", ["setting", "value"], lines)
 
 
 def _sessions_table(run: SweepRun | None) -> Table:
     lines = []
-    for session in run.sessions if run is not None else []:
-        networks, training, rlct = 0, 0.0, 0.0
+    sessions = [] if run is None else run.sessions
+    for session in sessions:
+        networks = 0
+        training = 0.0
+        rlct = 0.0
         for part in session.seconds.values():
             networks += part.networks
             training += part.training
             rlct += part.rlct
-        command = " ".join(session.command)
-        lines.append([session.started, f"{networks}", f"{training:.0f}", f"{rlct:.0f}", command])
+        line = [
+            session.started,
+            f"{networks}",
+            f"{training:.0f}",
+            f"{rlct:.0f}",
+            " ".join(session.command),
+        ]
+        lines.append(line)
     header = ["started", "networks", "training, s", "RLCT, s", "command"]
     return Table("Sessions", header, lines)

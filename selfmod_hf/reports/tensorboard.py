@@ -51,9 +51,11 @@ def write_tensorboard(folder: SweepFolder, output: Path) -> None:
             continue
         unfinished = output / f".{cell.name}.part"
         shutil.rmtree(unfinished, ignore_errors=True)
-        own = (results.curves[KEYS] == row[KEYS]).all(axis=1)
-        # a folder without a number of samples counts epochs
-        steps_per_epoch = 1 if samples is None else math.ceil(samples / row["batch_size"])
+        is_equal = results.curves[KEYS] == row[KEYS]
+        own = is_equal.all(axis=1)
+        steps_per_epoch = 1  # a folder without a number of samples counts epochs
+        if samples is not None:
+            steps_per_epoch = math.ceil(samples / row["batch_size"])
         with SummaryWriter(str(unfinished)) as writer:
             _write(
                 writer,
@@ -76,12 +78,16 @@ def _write(
     measures = results.further_measures
     for name in (*FINAL, *measures):
         entries[-1][name] = row[name]
-    tags = {**TAGS, **{name: f"measures/{name}" for name in measures}}
+    tags = dict(TAGS)
+    for name in measures:
+        tags[name] = f"measures/{name}"
     weights = results.folder.final_weights(row)
     last = round(entries[-1]["epoch"] * steps_per_epoch)
     tracker = TensorBoard(writer)
     tracker.settings(_settings(row, results.axes))
-    writer.add_text("train/rlct_status", f"{row['rlct_status']}: {row['rlct_status_reason']}", last)
+    status = row["rlct_status"]
+    reason = row["rlct_status_reason"]
+    writer.add_text("train/rlct_status", f"{status}: {reason}", last)
     if all(map(math.isfinite, weights)):
         tracker.histogram("classifier.weight", weights, last)
     for entry in entries:
@@ -114,5 +120,7 @@ def _settings(row: pd.Series, axes: Sequence[str]) -> dict[str, Any]:
             continue
         if name == "hidden_sizes":  # all layers, as in "64-32"
             value = [int(size) for size in value.split("-")]
-        found[name] = value.item() if hasattr(value, "item") else value  # pandas' numbers are numpy's
+        if hasattr(value, "item"):  # pandas' numbers are numpy's
+            value = value.item()
+        found[name] = value
     return found
