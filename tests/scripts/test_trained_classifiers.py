@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scripts.trained_classifiers import KINDS, SHAPES, make_data, trained_classifiers
+from scripts.trained_classifiers import KINDS, make_data, trained_classifiers
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ["softmax", pytest.param("mlp", marks=pytest.mark.slow)])
 def test_only_good_ones_are_at_a_minimum(shape):
     inputs, labels = make_data(num_samples=600)
     found = {kind: trained_classifiers(kind, shape, [1, 2], inputs, labels) for kind in KINDS}
