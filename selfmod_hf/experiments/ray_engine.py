@@ -65,7 +65,10 @@ def _check_answer(on: str, address: str) -> None:
 
 
 def run_on_ray(
-    sweep: PreparedSweep, populations: Iterable[tuple[Path, list[Cell]]], say: Say, on: str
+    sweep: PreparedSweep,
+    populations: Iterable[tuple[Path, list[Cell]]],
+    say: Say,
+    on: str,
 ) -> Iterator[tuple[Path, PopulationSeconds]]:
     """Run populations as tasks, and yield each when its networks are in the folder of results.
 
@@ -83,9 +86,11 @@ def run_on_ray(
     waiting = list(populations)
     if not waiting:
         return
-    mark = sweep.folder.path / f".ray-{uuid4().hex}"
+    unique = uuid4().hex
+    mark = sweep.folder.path / f".ray-{unique}"
     with _connected(on) as ray:
-        share = share_of_task(ray.nodes(), len(waiting), _threads())
+        nodes = ray.nodes()
+        share = share_of_task(nodes, len(waiting), _threads())
         work_there = ray.remote(run_work).options(**share, max_retries=RETRIES)
         tasks = _Tasks(sweep, work_there, share["num_cpus"], mark, say)
         try:
@@ -114,9 +119,17 @@ def _connected(on: str) -> Iterator[Any]:
     _, _, address = on.partition(":")
     options: dict[str, Any] = {"address": address}
     if not address and "RAY_ADDRESS" not in os.environ:
-        options = {"address": "local", "include_dashboard": False, "object_store_memory": STORE_BYTES}
+        options = {
+            "address": "local",
+            "include_dashboard": False,
+            "object_store_memory": STORE_BYTES,
+        }
     try:
-        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            **options,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     except ConnectionError as error:
         reason = str(error).splitlines()[0]
         raise InputError("on", on, reason) from error
@@ -173,8 +186,10 @@ class _Tasks:
         self.threads = threads
         self.running: dict[Any, Path] = {}
         self._data: dict[int, Any] = {}
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._lines: Any = ray.remote(_Lines).options(num_cpus=0, scheduling_strategy=here).remote()
+        node = ray.get_runtime_context().get_node_id()
+        here = NodeAffinitySchedulingStrategy(node, soft=False)
+        actor = ray.remote(_Lines).options(num_cpus=0, scheduling_strategy=here)
+        self._lines: Any = actor.remote()
 
     def start(self, populations: list[tuple[Path, list[Cell]]]) -> list[tuple[Path, list[Cell]]]:
         """Start those populations that wait for no network, and return the others.
@@ -184,38 +199,49 @@ class _Tasks:
         Raises:
             InputError: none can start and none is running, because a network was never planned.
         """
+        folder = self.sweep.folder
         waiting = []
         for path, opened in populations:
             cells = self.sweep.can_train(opened, self.say)
             needed = self.sweep.waits_for(cells)
             if not cells:
-                self.sweep.folder.close_population(path)
-            elif all(map(self.sweep.folder.is_finished, needed)):
-                work = make_work(self.sweep, path, cells, self.mark, self.threads)
-                task = self.work_there.remote(work, self._put(cells), _Said(self._lines, path.name))
-                self.running[task] = path
+                folder.close_population(path)
+            elif all(map(folder.is_finished, needed)):
+                self._start_one(path, cells)
             else:
                 waiting.append((path, cells))
         if waiting and not self.running:
-            missing = self.sweep.waits_for(waiting[0][1])[0]
+            _, cells = waiting[0]
+            missing = self.sweep.waits_for(cells)[0]
             raise InputError("stop_at_train_loss", missing.arm, f"its network {missing.name} is not finished")
         return waiting
+
+    def _start_one(self, path: Path, cells: list[Cell]) -> None:
+        """Start a population."""
+        work = make_work(self.sweep, path, cells, self.mark, self.threads)
+        data = self._put(cells)
+        say = _Said(self._lines, path.name)
+        task = self.work_there.remote(work, data, say)
+        self.running[task] = path
 
     def _put(self, cells: Sequence[Cell]) -> Any:
         """Return the data of these networks in the object store. Each data set is put there once."""
         import ray
 
         data = self.sweep.shape_of(cells[0]).data
-        if id(data) not in self._data:
-            self._data[id(data)] = ray.put(data)
-        return self._data[id(data)]
+        key = id(data)
+        if key not in self._data:
+            self._data[key] = ray.put(data)
+        return self._data[key]
 
     def wait(self) -> Iterator[tuple[Path, Finished]]:
         """Wait a moment, and yield the folder and the results of each finished population."""
         import ray
 
-        ready, _ = ray.wait(list(self.running), timeout=LOOK)
-        for line in ray.get(self._lines.take.remote()):
+        running = list(self.running)
+        ready, _ = ray.wait(running, timeout=LOOK)
+        lines = ray.get(self._lines.take.remote())
+        for line in lines:
             self.say(line)
         for task in ready:
             path = self.running.pop(task)
@@ -225,7 +251,9 @@ class _Tasks:
 def _threads() -> int | None:
     """Return the number of threads in the environment, which counts for Ray's tasks as for this process."""
     given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdecimal() and int(given) > 0 else None
+    if not given.isdecimal():
+        return None
+    return int(given) or None
 
 
 def share_of_task(nodes: Sequence[dict[str, Any]], count: int, threads: int | None = None) -> dict[str, int]:
@@ -243,11 +271,23 @@ def share_of_task(nodes: Sequence[dict[str, Any]], count: int, threads: int | No
         >>> share_of_task([{"Alive": True, "Resources": {"CPU": 8.0}}] * 2, 4)
         {'num_cpus': 4, 'num_gpus': 0}
     """
-    resources = [node["Resources"] for node in nodes if node["Alive"]]
-    cores = sorted(int(own.get("CPU", 0)) for own in resources)
-    cores = [number for number in cores if number > 0] or [0]
-    gpus = int(sum(own.get("GPU", 0) for own in resources))
-    share = threads or max(1, min(sum(cores) // (gpus or count), cores[0]))
-    if share > cores[-1]:
-        raise InputError("on", "ray", f"no machine of the cluster has {share} cores; at most {cores[-1]}")
-    return {"num_cpus": share, "num_gpus": min(1, gpus)}
+    cores = []  # of each machine with some
+    gpus = 0.0
+    for node in nodes:
+        if not node["Alive"]:
+            continue
+        own = node["Resources"]
+        gpus += own.get("GPU", 0)
+        number = int(own.get("CPU", 0))
+        if number > 0:
+            cores.append(number)
+    least = min(cores, default=0)
+    most = max(cores, default=0)
+    tasks_at_once = int(gpus) or count
+    share = threads
+    if not share:
+        share = min(sum(cores) // tasks_at_once, least)
+        share = max(1, share)
+    if share > most:
+        raise InputError("on", "ray", f"no machine of the cluster has {share} cores; at most {most}")
+    return {"num_cpus": share, "num_gpus": min(1, int(gpus))}

@@ -52,9 +52,11 @@ def train_population(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], sa
         cells: its networks.
         say: called with each line of progress.
     """
-    more = f" and {len(cells) - 1} more" if len(cells) > 1 else ""
+    name = path.name
+    if len(cells) > 1:
+        name += f" and {len(cells) - 1} more"
     description = _describe(sweep, cells)
-    say(f"{path.name}{more}: training {description}")
+    say(f"{name}: training {description}")
     trainer = make_trainer(sweep, path, cells)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
@@ -69,13 +71,17 @@ def train_population(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], sa
 
 def _describe(sweep: PreparedSweep, cells: Sequence[Cell]) -> str:
     """Return a description: the networks, and their split over the processes."""
-    processes = PartialState().num_processes
+    what = f"{len(cells)} networks"
+    split = "the members"
     if len(cells) == 1:
-        what, split = "a single network", "each batch"
-    else:
-        what, split = f"{len(cells)} networks", "the members"
-    text = f"{what} {sweep.shape_of(cells[0]).label}".rstrip()
-    return text if processes == 1 else f"{text}, {split} over {processes} processes"
+        what = "a single network"
+        split = "each batch"
+    label = sweep.shape_of(cells[0]).label
+    text = f"{what} {label}".rstrip()
+    processes = PartialState().num_processes
+    if processes == 1:
+        return text
+    return f"{text}, {split} over {processes} processes"
 
 
 def make_trainer(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], **changes: Any) -> SelfModelingTrainer:
@@ -93,8 +99,9 @@ def make_trainer(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], **chan
     plan = sweep.plan
     shape = sweep.shape_of(cells[0])
     arms = [sweep.arms[cell.arm] for cell in cells]
+    stops = sweep.training_losses(cells)
+    members = plan.members(cells, sweep.arms, stops)
     run = shape.run.replace(**left_to_members(arms))
-    members = plan.members(cells, sweep.arms, sweep.training_losses(cells))
     arguments = dict(TRAINING)
     if "per_device_eval_batch_size" not in run.given:
         arguments["per_device_eval_batch_size"] = _eval_batch_size(run)
@@ -103,14 +110,15 @@ def make_trainer(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], **chan
         run = own.replace(**_stop_of(members[0]))
         arguments["seed"] = cells[0].seed
         arguments["per_device_train_batch_size"] = _share_of_batch(own)
-    run = run.replace(**arguments, output_dir=str(path / "training"), **changes)
+    arguments["output_dir"] = str(path / "training")
+    run = run.replace(**arguments, **changes)
     model: Any
-    if len(cells) > 1:
-        model = SelfModelingPopulation(shape.config, members)
-    elif shape.alone is None:
-        model = SelfModelingPopulation(shape.config, members).member(0)
-    else:
+    if len(cells) == 1 and shape.alone is not None:
         model = run.build_network(shape.data)
+    else:
+        model = SelfModelingPopulation(shape.config, members)
+        if len(cells) == 1:
+            model = model.member(0)
     return SelfModelingTrainer(
         model=model,
         args=run.training,
@@ -122,8 +130,10 @@ def make_trainer(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], **chan
 
 def _stop_of(member: Member) -> dict[str, Any]:
     """Return the rule of a network that stops at another one's training loss, as a field of its run."""
-    loss = getattr(member, STOP, None)
-    return {} if loss is None else {STOP: loss}
+    loss = member.stop_at_train_loss
+    if loss is None:
+        return {}
+    return {STOP: loss}
 
 
 def _eval_batch_size(run: RunSettings) -> int:
@@ -151,16 +161,24 @@ class _Progress(TrainerCallback):
         self.start = time.perf_counter()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
-        accuracy = (metrics or {}).get("eval_accuracy", math.nan)
-        line = f"  epoch {state.epoch:g}/{args.num_train_epochs:g}  mean accuracy {accuracy:.4f}"
+        epoch = state.epoch
+        accuracy = math.nan
+        if metrics is not None:
+            accuracy = metrics.get("eval_accuracy", math.nan)
+        parts = [
+            f"  epoch {epoch:g}/{args.num_train_epochs:g}",
+            f"mean accuracy {accuracy:.4f}",
+        ]
         logged: dict[str, Any] = {}
         for entry in state.log_history:
-            if entry.get("epoch") == state.epoch:
+            if entry.get("epoch") == epoch:
                 logged |= entry
         if "rlct" in logged:
-            line += f"  mean RLCT {logged['rlct']:.2f}"
+            rlct = logged["rlct"]
+            parts.append(f"mean RLCT {rlct:.2f}")
         seconds = time.perf_counter() - self.start
-        self.say(f"{line}  {seconds:.0f} s")
+        parts.append(f"{seconds:.0f} s")
+        self.say("  ".join(parts))
 
 
 class _SeldomSlowSaves(TrainerCallback):
@@ -174,7 +192,8 @@ class _SeldomSlowSaves(TrainerCallback):
         self.slow = 0.0  # seconds of the last checkpoint, if it was slow
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.slow and state.global_step < state.max_steps:
+        is_last = state.global_step >= state.max_steps
+        if self.slow and not is_last:
             wait = self.slow / SAVE_SHARE
             control.should_save = from_main(lambda: time.perf_counter() - self.saved > wait)
 
@@ -184,7 +203,9 @@ class _SeldomSlowSaves(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.saved = time.perf_counter()
         took = from_main(lambda: self.saved - self.evaluated)
-        self.slow = took if took > SLOW_SAVE else 0.0
+        self.slow = 0.0
+        if took > SLOW_SAVE:
+            self.slow = took
 
 
 def _rlct_callback(sweep: PreparedSweep, trainer: Any, cells: Sequence[Cell]) -> TrainerCallback:
@@ -241,23 +262,46 @@ def measure_population(sweep: PreparedSweep, trainer: SelfModelingTrainer, cells
         if not PartialState().is_main_process:
             continue
         for k, model, estimate in zip(group, models, estimates, strict=True):
-            if k in missing:
-                cell = cells[k]
-                keys = _keys(sweep, cell)
-                curve = _curve(keys, networks[k].figures)
-                row = _row(sweep, cell, keys, curve[-1], estimate)
-                if _has_rule(sweep, cell):
-                    figures = networks[k].figures[curve[-1].epoch]
-                    row = row.with_fields(stopped_epoch=figures.get("stopped_epoch"))
-                if plan.rlct_every_n_epochs:
-                    rlct = {name: getattr(row, name) for name in CURVE_RLCT_COLUMNS}
-                    curve[-1] = curve[-1].with_fields(**rlct)
-                sweep.folder.finish(cell, model, estimate, row, curve, processor, run)
+            if k not in missing:
+                continue
+            row, curve = _results(sweep, cells[k], networks[k].figures, estimate)
+            sweep.folder.finish(cells[k], model, estimate, row, curve, processor, run)
 
 
 def _missing(sweep: PreparedSweep, cells: Sequence[Cell], group: Sequence[int]) -> list[int]:
     """Return the numbers of the unfinished cells in a group."""
-    return [k for k in group if not sweep.folder.is_finished(cells[k])]
+    found = []
+    for k in group:
+        if not sweep.folder.is_finished(cells[k]):
+            found.append(k)
+    return found
+
+
+def _results(
+    sweep: PreparedSweep,
+    cell: Cell,
+    figures: Mapping[int, Mapping[str, float]],
+    estimate: LLCResult,
+) -> tuple[NetworkRow, list[CurvePoint]]:
+    """Return the row and the curve of a network.
+
+    Args:
+        sweep: its settings.
+        cell: the network.
+        figures: from its log, by epoch.
+        estimate: its RLCT.
+    """
+    keys = _keys(sweep, cell)
+    curve = _curve(keys, figures)
+    last = curve[-1]
+    row = _row(sweep, cell, keys, last, estimate)
+    if _has_rule(sweep, cell):
+        logged = figures[last.epoch]
+        row = row.with_fields(stopped_epoch=logged.get("stopped_epoch"))
+    if sweep.plan.rlct_every_n_epochs:
+        rlct = {name: getattr(row, name) for name in CURVE_RLCT_COLUMNS}
+        curve[-1] = last.with_fields(**rlct)
+    return row, curve
 
 
 def _curve(keys: Values, figures: Mapping[int, Mapping[str, float]]) -> list[CurvePoint]:
@@ -281,9 +325,12 @@ def _curve(keys: Values, figures: Mapping[int, Mapping[str, float]]) -> list[Cur
 def _has_rule(sweep: PreparedSweep, cell: Cell) -> bool:
     """Return whether a rule may stop the training of a network before the planned epochs."""
     arm = sweep.arms[cell.arm]
+    if stop_arm(arm) is not None:
+        return True
     training = sweep.plan.run_of(arm).training
-    rules = (stop_arm(arm), training.stop_at_train_loss, training.early_stopping_patience)
-    return any(rule is not None for rule in rules)
+    if training.stop_at_train_loss is not None:
+        return True
+    return training.early_stopping_patience is not None
 
 
 def _keys(sweep: PreparedSweep, cell: Cell) -> dict[str, Any]:
@@ -305,9 +352,10 @@ def _row(sweep: PreparedSweep, cell: Cell, keys: Values, last: CurvePoint, rlct:
     arm = sweep.arms[cell.arm]
     own = sweep.plan.run_of(arm)
     training = own.training
+    columns = axis_columns(sweep.arms.values())
     values = {
         **keys,
-        **own_columns(own, arm, axis_columns(sweep.arms.values())),
+        **own_columns(own, arm, columns),
         "accuracy": last.accuracy,
         "weight_width": last.weight_width,
         "rlct": rlct.llc,

@@ -20,13 +20,14 @@ from ..trainer.checkpoints import newest_complete_checkpoint
 from .folder_names import check_output_dir
 from .run_settings import RunSettings
 from .setting import Say, Values, check_names
+from .trial_group import Group, Measured
 from .trial_networks import TrialNetworks
 from .tune_settings import DEFAULT_SPACE, TuneSettings
 from .tuning_result import TuningResult
 
 if TYPE_CHECKING:
     from .shared_database import SharedDatabase
-    from .tuning import Group, Measured, Tuning
+    from .tuning import Tuning
 
 GAVE_UP = "gave_up"  # a file of a group: its training ended half-way
 
@@ -229,8 +230,6 @@ def _evaluated(figures: Mapping[int, Values]) -> list[int]:
 
 def _measured(trainer: SelfModelingTrainer, half: int) -> list[Measured]:
     """Return the measures of each trial of a group. `half` is the epoch half-way."""
-    from .tuning import Measured
-
     found = []
     for network in trainer.networks():
         figures = network.figures

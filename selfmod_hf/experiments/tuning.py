@@ -21,9 +21,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -37,6 +36,7 @@ from ..files import plain
 from ..trainer.member import Member
 from .journal import SharedFolder
 from .setting import Values
+from .trial_group import ACCURACIES, Group, Measured, common_parameters, explain_hopeless
 from .trial_parameters import MEMBER_PARAMETERS, as_run_fields, only_value
 from .tuning_result import OBJECTIVES, TuningResult, count_states
 
@@ -48,43 +48,10 @@ if TYPE_CHECKING:
     from .run_settings import RunSettings
     from .shared_database import SharedDatabase
 
-ACCURACIES = ("half_way", "accuracy")  # test accuracy after half of the epochs, and at the end
 UNUSABLE = ("not_at_minimum", "diverged")  # RLCTs
 WAIT = 2.0  # seconds until a worker looks for work again
 
 Claim: TypeAlias = tuple[str, Values, AbstractContextManager[Any]]  # a group's name, content and lock
-
-
-@dataclass(frozen=True)
-class Group:
-    """Hold trials of one training.
-
-    Attributes:
-        trials: their numbers.
-        shared: the parameters they have in common.
-        members: seed and own parameters of each.
-    """
-
-    trials: list[int]
-    shared: dict[str, Any]
-    members: list[Member]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Hold the measures of one trial after its training.
-
-    Attributes:
-        half_way: test accuracy after half of the epochs.
-        accuracy: test accuracy at the end.
-        weight_width: of the last layer.
-        model: the network, for its RLCT.
-    """
-
-    half_way: float
-    accuracy: float
-    weight_width: float
-    model: Any
 
 
 class Tuning:
@@ -143,7 +110,8 @@ class Tuning:
             self.shared.open(self.study)
 
     def _check(self, settings: dict[str, Any]) -> None:
-        settings = json.loads(json.dumps(settings))
+        as_written = json.dumps(settings)
+        settings = json.loads(as_written)
         before = self.study.user_attrs.get("settings")
         if before is None:
             self.study.set_user_attr("settings", settings)
@@ -172,9 +140,14 @@ class Tuning:
             if found is None:
                 return
             name, content, lock = found
+            path = self.shared.groups / name
             with lock:
-                members = [Member(**member) for member in content["members"]]
-                yield self.shared.groups / name, Group(content["trials"], content["shared"], members)
+                group = Group(
+                    trials=content["trials"],
+                    shared=content["shared"],
+                    members=[Member(**member) for member in content["members"]],
+                )
+                yield path, group
 
     def _orphan(self) -> Claim | None:
         """Return a killed worker's group, or None."""
@@ -193,37 +166,53 @@ class Tuning:
         num_missing = num_trials - num_counted
         if num_missing <= 0:
             return None
+        number = num_known  # of the next trial
         if not trials:
-            number = len(self._trials())
             trials[number] = self._propose(number, {})
-        common = _common(trials)
-        while len(trials) < min(self._at_once(common), num_missing):
-            number = len(self._trials())
+            number += 1
+        common = common_parameters(trials)
+        size = min(self._at_once(common), num_missing)
+        while len(trials) < size:
             trials[number] = self._propose(number, common)
+            number += 1
+        members = []
+        for number, params in trials.items():
+            member = self._member(number, params)
+            members.append(member)
+        content = {
+            "trials": list(trials),
+            "shared": common,
+            "members": members,
+        }
         first = min(trials)
-        members = [self._member(number, params) for number, params in trials.items()]
-        content = {"trials": list(trials), "shared": common, "members": members}
         name = f"{first:05d}"
-        return name, content, self.shared.begin_group(name, content)
+        lock = self.shared.begin_group(name, content)
+        return name, content, lock
 
     def _at_once(self, common: Values) -> int:
         """Return the number of trials with these common parameters in one training."""
-        if self.stack > 1 and self.can_stack is not None and not self.can_stack(common):
-            return 1
-        return self.stack
+        if self.stack == 1 or self.can_stack is None:
+            return self.stack
+        return self.stack if self.can_stack(common) else 1
 
     def _member(self, number: int, params: Values) -> dict[str, Any]:
         """Return the own parameters of a trial in its group, as fields of `Member`."""
         own = {name: params[name] for name in MEMBER_PARAMETERS if name in params}
-        return {"seed": number, **self.member, **as_run_fields(own)}
+        member: dict[str, Any] = {"seed": number}
+        member |= self.member
+        member |= as_run_fields(own)
+        return member
 
     def _trials_without_group(self) -> dict[int, dict[str, Any]]:
         """Return the parameters of trials whose worker was killed before it wrote their group, by number."""
         held: list[int] = []
         for content in self.shared.open_groups().values():
             held += content["trials"]
-        running = self._trials(TrialState.RUNNING)
-        return {trial.number: trial.params for trial in running if trial.number not in held}
+        found = {}
+        for trial in self._trials(TrialState.RUNNING):
+            if trial.number not in held:
+                found[trial.number] = trial.params
+        return found
 
     def _trials(self, state: TrialState | None = None) -> list[FrozenTrial]:
         """Return all trials, or those in a state."""
@@ -248,7 +237,11 @@ class Tuning:
                 params[name] = only_value(distribution)
             else:
                 params[name] = sampler.sample_independent(study, nothing, name, distribution)
-        trial = create_trial(state=TrialState.RUNNING, params=params, distributions=self.space)
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=params,
+            distributions=self.space,
+        )
         study.add_trial(trial)
         return params
 
@@ -267,8 +260,9 @@ class Tuning:
             estimate: RLCTs of these models, with these seeds.
         """
         open_trials = {trial.number for trial in self._trials(TrialState.RUNNING)}
+        problems = self._problems(measured)
         hopeful = {}
-        for number, entry, problem in zip(group.trials, measured, self._problems(measured), strict=True):
+        for number, entry, problem in zip(group.trials, measured, problems, strict=True):
             if problem is None:
                 hopeful[number] = entry
             elif number in open_trials:
@@ -291,7 +285,7 @@ class Tuning:
         for name in ACCURACIES:
             values = [getattr(entry, name) for entry in measured]
             least[name] = self.threshold(name, values)
-        return [_problem(entry, least) for entry in measured]
+        return [explain_hopeless(entry, least) for entry in measured]
 
     def threshold(self, name: str, values: Sequence[float]) -> float:
         """Return the least accuracy of a hopeful trial, by the best of the finished trials and `values`.
@@ -302,10 +296,13 @@ class Tuning:
         """
         if self.give_up_below == 0:
             return -math.inf
-        known = [trial.user_attrs[name] for trial in self._trials(TrialState.COMPLETE)]
-        known += [value for value in values if math.isfinite(value)]
+        known = []
+        for trial in self._trials(TrialState.COMPLETE):
+            known.append(trial.user_attrs[name])
+        known += filter(math.isfinite, values)
         best = max(known, default=self.chance)
-        return self.chance + self.give_up_below * (best - self.chance)
+        way = best - self.chance
+        return self.chance + self.give_up_below * way
 
     def _tell(self, number: int, measured: Measured, rlct: LLCResult | None, hopeless: str | None) -> None:
         """Record the measures of a trial. With a reason `hopeless` it is pruned."""
@@ -321,11 +318,13 @@ class Tuning:
             facts["rlct_status"] = rlct.status
             facts["nbeta"] = rlct.nbeta
             facts["rlct_preset"] = rlct.settings.preset
-        (frozen,) = (trial for trial in self._trials() if trial.number == number)
-        trial = Trial(self.study, frozen._trial_id)  # also of a killed worker
-        state, values = TrialState.PRUNED, None
+        ids = {trial.number: trial._trial_id for trial in self._trials()}
+        trial = Trial(self.study, ids[number])  # also of a killed worker
+        state = TrialState.PRUNED
+        values = None
         if hopeless is None and rlct is not None:
-            state, values = TrialState.COMPLETE, [measured.accuracy, rlct.llc, measured.weight_width]
+            state = TrialState.COMPLETE
+            values = [measured.accuracy, rlct.llc, measured.weight_width]
         try:
             for name, value in plain(facts).items():
                 trial.set_user_attr(name, value)
@@ -346,25 +345,11 @@ class Tuning:
             base: settings of all trials.
             keep_accuracy: see `TuningResult`.
         """
+        trials = self._trials()
         front = sorted(self.study.best_trials, key=lambda trial: trial.values[0], reverse=True)
-        return TuningResult(self.folder, base, self._trials(), front, keep_accuracy)
+        return TuningResult(self.folder, base, trials, front, keep_accuracy)
 
     def write_results(self, result: TuningResult) -> None:
         """Write the files of a result. Workers write one after the other."""
         with self.shared.lock():
             result.write()
-
-
-def _problem(measured: Measured, least: Mapping[str, float]) -> str | None:
-    """Return why a trial is hopeless, or None."""
-    for name in ACCURACIES:
-        accuracy = getattr(measured, name)
-        if not accuracy >= least[name]:  # or it is NaN
-            return f"{name} {accuracy:.3f} is below {least[name]:.3f}"
-    return None
-
-
-def _common(trials: Mapping[int, Values]) -> dict[str, Any]:
-    """Return the common parameters of a group's trials, from the first one."""
-    first = trials[min(trials)]
-    return {name: value for name, value in first.items() if name not in MEMBER_PARAMETERS}

@@ -23,7 +23,8 @@ from selfmod_hf.cli import main
 from selfmod_hf.complexity import estimate_llc
 from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.space import parse_space
-from selfmod_hf.experiments.tuning import Group, Measured, Tuning
+from selfmod_hf.experiments.trial_group import Group, Measured
+from selfmod_hf.experiments.tuning import Tuning
 from selfmod_hf.experiments.tuning_result import TuningResult
 
 SMALL = [
