@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -72,16 +71,14 @@ class SilentProgressBar(ProgressCallback):
         pass
 
 
-def sampling_bar(quiet: bool) -> Callable[[int, int], None] | None:
-    """Return the function for a bar of (steps done, all steps), or None without a terminal."""
-    if quiet or not sys.stderr.isatty():
-        return None
-    bar = tqdm(desc="Sampling", unit="step")
+class SamplingBar(tqdm):
+    """Show (steps done, all steps) of sampling, and the estimate so far."""
 
-    def show(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
+    def __call__(self, done: int, total: int) -> None:
+        self.total = total
+        self.update(done - self.n)
         if done == total:
-            bar.close()
+            self.close()
 
-    return show
+    def estimate(self, mean: float) -> None:
+        self.set_postfix_str(f"RLCT so far {mean:.4g}", refresh=False)

@@ -65,7 +65,7 @@ def run(argv: Sequence[str]) -> None:
     with one_line(hub=f"--model {args.model}"):
         from ..experiments.processes_together import join_processes
         from ..experiments.rlct_settings import SavedData, saved_networks
-        from .progress import sampling_bar
+        from .progress import SamplingBar
 
         if args.checkpoints and args.calibrate:
             raise UsageError("--calibrate: takes one --model, not --checkpoints")
@@ -73,7 +73,8 @@ def run(argv: Sequence[str]) -> None:
         networks = saved_networks(args.model, args.revision, args.subfolder, args.checkpoints)
         found = SavedData.find(networks[0], data_settings)
         published = None if args.calibrate else networks[0].published_rlct
-        keywords = settings.keywords(published, found.spec.name, sampling_bar(args.quiet))
+        bar = SamplingBar(desc="Sampling", unit="step", disable=args.quiet or None)  # None: without a terminal
+        keywords = settings.keywords(published, found.spec.name, bar)
         keywords["data"] = found.spec.train_data
         for saved in networks:
             saved.load_files()

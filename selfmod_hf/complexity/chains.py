@@ -3,86 +3,73 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..stacking import part_of
+from .chain_state import State, put_back, take, take_tuple, tuple_of
 from .control_variate import ControlVariate
+from .draw_record import DrawRecord, ProbeStep
 from .metric import Curvatures, Key
 from .pieces import Group, Piece, Run
 from .random_streams import Minibatches, Noise, PartitionedMinibatches
 from .samplers import SAMPLERS, Dynamics, Metric
-from .traces import Array, Traces
+from .traces import Traces
 
 _LANGEVIN_CHECKS = 25  # steps per chain with a Metropolis acceptance
 _ADAPTATIONS = 25  # steps per chain with a second minibatch, for the control variate. Those of the burn-in are taken
 _LEAST_BETWEEN_ADAPTATIONS = 10  # steps
 
 Step = Callable[..., tuple[Tensor, Tensor]]  # `losses_and_gradients` or its replay
-ProbeStep = Callable[..., Tensor]  # the replay of `losses_of_probes`
 
 
-def run_piece(run: Run, piece: Piece, step: Step, probe_step: ProbeStep) -> Traces:
-    """Run the chains of a piece from w* to their last draws.
+def run_piece(  # noqa: PLR0913 - the piece, its callers, and where it is
+    run: Run,
+    piece: Piece,
+    step: Step,
+    probe_step: ProbeStep,
+    draws: range,
+    state: State | None,
+) -> tuple[Traces, State]:
+    """Run the chains of a piece for some draws. Return their traces, and the state of the chains after them.
 
     Args:
         run: the run.
         piece: the groups and chains.
         step: the piece's own caller of its replay.
         probe_step: its own caller of the replay of the probes.
+        draws: numbers of the draws.
+        state: of the chains before them. None: at w*.
     """
     settings = run.settings
     block = _Block(run, piece, step)
-    G = len(piece.groups)
-    C = len(piece.chains)
-    T = settings.num_draws
-    in_double = torch.empty(0, device=run.problem.device, dtype=torch.float64)
-    losses = in_double.new_empty(T, G * C)
-    baseline = in_double.new_empty(T, G, C)
-    probes = _ProbeTrace(block, probe_step, T)
-    correction = in_double.new_zeros(T, G * C)
-    accepted: list[Tensor] = []  # (R,) each
-    every = max(1, T // _LANGEVIN_CHECKS)
-    adapt_every = max(_LEAST_BETWEEN_ADAPTATIONS, T // _ADAPTATIONS)
-    for t in range(T):
+    if state is not None:
+        block.put_back(state)
+    record = DrawRecord(run, piece, probe_step, len(draws))
+    every = max(1, settings.num_draws // _LANGEVIN_CHECKS)
+    adapt_every = max(_LEAST_BETWEEN_ADAPTATIONS, settings.num_draws // _ADAPTATIONS)
+    for t, draw in enumerate(draws):
         batch = block.minibatches.next()
-        block.evaluate(batch, block.state.position, losses[t], block.gradient)
-        baseline[t] = block.baseline(batch)
-        probes.keep(t)
+        position = block.state.position
+        block.evaluate(batch, position, record.losses[t], block.gradient)
+        record.baseline[t] = block.baseline(batch)
+        record.keep_probes(t, position, block.own, block.common)
         if block.variate is not None:
-            if t < settings.burnin and t % adapt_every == adapt_every // 2:
+            if draw < settings.burnin and draw % adapt_every == adapt_every // 2:
                 block.adapt_variate()
-            correction[t] = block.correct()
-        if block.sampler.langevin and t % every == every // 2:
-            acceptance = block.advance_with_acceptance(batch, losses[t])
-            accepted.append(acceptance)
+            record.correction[t] = block.correct()
+        if block.sampler.langevin and draw % every == every // 2:
+            acceptance = block.advance_with_acceptance(batch, record.losses[t])
+            record.accepted.append(acceptance)
         else:
             block.advance()
-        run.count(G * C)
+        record.report(t)
 
-    position = block.state.position.view(G, C, -1)  # (G, C, P)
+    position = block.state.position.view(len(piece.groups), len(piece.chains), -1)  # (G, C, P)
     moved = position - block.anchor[:, None]
-    mean_acceptance = torch.full((G * C,), math.nan)
-    if accepted:
-        mean_acceptance = torch.stack(accepted).mean(0)
-    return Traces(
-        losses=_array(losses.T.reshape(G, C, T)),
-        baseline=_array(baseline.permute(1, 2, 0)),
-        distances=_array(moved.norm(dim=2)),
-        acceptance=_array(mean_acceptance.view(G, C)),
-        probe_losses=probes.array(G, C),
-        correction=_array(correction.T.reshape(G, C, T)),
-    )
-
-
-def _array(tensor: Tensor) -> Array:
-    """Return a tensor as an array of float64."""
-    return tensor.double().cpu().numpy()
+    return record.traces(moved), block.take()
 
 
 class _Block:
@@ -131,6 +118,21 @@ class _Block:
             return
         for name, values in problem.fixed.items():
             self.own[name] = values[self.member_ids]
+
+    def take(self) -> State:
+        """Return the state of the chains."""
+        state = take_tuple(self.state, "sampler") | take(self.noise, "noise") | take(self.minibatches, "minibatches")
+        if self.variate is not None:
+            state |= take(self.variate, "variate")
+        return state
+
+    def put_back(self, state: State) -> None:
+        """Give the chains the state that `take` returned."""
+        self.state = tuple_of(self.state, "sampler", state)
+        put_back(self.noise, "noise", state)
+        put_back(self.minibatches, "minibatches", state)
+        if self.variate is not None:
+            put_back(self.variate, "variate", state)
 
     def _set_minibatches(self, run: Run, members: Sequence[int]) -> None:
         """Set the source of minibatches and, if one is used, the control variate."""
@@ -297,36 +299,6 @@ class _Block:
             log_ratio = proposals - rise
         probability = log_ratio.clamp(max=0).exp()  # (R, 1)
         return probability[:, 0]
-
-
-class _ProbeTrace:
-    """Keep the losses of the probes at every draw of a piece, T x R x q.
-
-    Args:
-        block: the chains.
-        step: the losses of the probes at the positions.
-        num_draws: T.
-    """
-
-    def __init__(self, block: _Block, step: ProbeStep, num_draws: int) -> None:
-        self._block = block
-        self._step = step
-        rows = len(block.gradient)
-        self._losses = torch.empty(num_draws, rows, block.problem.num_probes, dtype=torch.float32)
-
-    def keep(self, draw: int) -> None:
-        """Compute the losses at the chains' positions, and keep them as those of a draw."""
-        block = self._block
-        if block.problem.probes is None:
-            return
-        inputs, targets = block.problem.probes
-        losses = self._step(block.state.position, inputs, targets, block.own, block.common)
-        self._losses[draw].copy_(losses)
-
-    def array(self, groups: int, chains: int) -> NDArray[np.float32]:
-        """Return the losses, (G, C, T, q)."""
-        by_row = self._losses.transpose(0, 1)  # (R, T, q)
-        return by_row.unflatten(0, (groups, chains)).numpy()
 
 
 def _dynamics(

@@ -23,12 +23,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .chain_state import Stateful
 from .random_streams import PartitionedMinibatches
 
 _MEMORY = 0.8  # of earlier minibatches in the coefficient, at every new pair
 
 
-class ControlVariate:
+class ControlVariate(Stateful):
     """Hold the noise at w* of the minibatches of one piece, G groups x C chains of D different networks.
 
     Args:
@@ -38,6 +39,8 @@ class ControlVariate:
         network_of_group: place of each group's network among the D.
         keeps_block_gradients: whether to keep the noise of every block.
     """
+
+    STATE = ("coefficient", "_products", "_squares")
 
     def __init__(
         self,

@@ -7,35 +7,37 @@ Lau, Furman, Wang, Murfet, Wei, "The Local Learning Coefficient" (arXiv 2308.121
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor, nn
 
 from ..stacking import Batch
-from .chains import run_piece
 from .curvature import fisher_diagonal
-from .distributed import gather_chains, my_chains
+from .distributed import my_chains
 from .independence import check_first_draws, check_independent
 from .input_checks import check, is_integer
 from .metric import measure_curvatures
 from .modes import ordinary_tensors
-from .pieces import Group, Run, counter, cut, map_on_threads
+from .pieces import Counter, Group, Run
 from .prepare import check_finite, make_problem
 from .presets import of_paper
 from .problem import Problem, capacity
 from .result import LLCResult, summarize
 from .sampler_settings import SamplerSettings
 from .samplers import SAMPLERS
+from .session import Session
 from .settings import LLCOptions, LLCSettings, shows_settings
 from .status import Facts, diverged_chains, judge
 from .traces import Traces
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+MOST_ROUNDS = 8  # times `num_draws`, for a target of the standard error
 
 
 @shows_settings(LLCOptions)
@@ -170,28 +172,58 @@ def sample(
     if SAMPLERS[settings.sampler].needs_metric:
         keys = [(group.member, group.nbeta) for group in groups]
         curvatures = measure_curvatures(problem, keys, settings.seed)
-    num_groups = len(groups)
-    num_chains = len(chains)
-    steps = num_groups * num_chains * settings.num_draws
-    count = counter(settings.progress, steps)
     if settings.corrects(problem.num_samples):
         problem.anchor_gradients  # noqa: B018 - computed once, before the threads need it
+    rows = len(groups) * len(chains)
+    count = Counter(settings.progress, rows * settings.num_draws)
     run = Run(problem, settings, groups, chains, count, fits.keeps_block_gradients, fisher, curvatures)
-    pieces, workers = cut(run, fits)
-    steps_of_pieces = [piece.replay.caller() for piece in pieces]
-    probes_of_pieces = [piece.probe_replay.caller() for piece in pieces]
-    traces = Traces.empty(num_groups, num_chains, settings.num_draws, problem.num_probes)
-    run_one = functools.partial(run_piece, run)
-    with map_on_threads(workers) as map_pieces:
-        found = map_pieces(run_one, pieces, steps_of_pieces, probes_of_pieces)
-        for piece, of_piece in zip(pieces, found, strict=True):
-            traces.write(of_piece, piece.groups, piece.chains)
-    traces.recorded = all(piece.replay.recorded for piece in pieces)
-    traces = gather_chains(traces, settings.num_chains)
-    check_first_draws(problem, traces)
-    anchor_means = problem.anchor_means
+    session = Session.of(run, fits)
+    results = _results(run, session.draw(settings.num_draws))
+    while True:
+        num_draws = draws_for_target(results, settings)
+        if num_draws is None:
+            break
+        count.total = rows * num_draws
+        longer = replace(run, settings=replace(settings, num_draws=num_draws))
+        results = _results(longer, session.draw(num_draws))
+    session.close()
+    return results
+
+
+def draws_for_target(results: Sequence[LLCResult], settings: LLCSettings) -> int | None:
+    """Return how many draws bring all standard errors to their target, or None if no more are to be drawn.
+
+    The error falls with the root of the draws. At least `num_draws` more are taken, and at most `MOST_ROUNDS` times
+    `num_draws` in all. An error that is not a number asks for no more.
+
+    Args:
+        results: of the draws so far.
+        settings: of the estimate.
+    """
+    target = settings.target_standard_error
+    if target is None:
+        return None
+    drawn = results[0].settings.num_draws
+    most = MOST_ROUNDS * settings.num_draws
+    finite = [result.standard_error for result in results if math.isfinite(result.standard_error)]
+    worst = max(finite, default=0.0)
+    if worst <= target or drawn >= most:
+        return None
+    ratio = worst / target
+    needed = math.ceil(drawn * ratio**2)
+    return min(most, max(needed, drawn + settings.num_draws))
+
+
+def _results(run: Run, traces: Traces) -> list[LLCResult]:
+    """Return the result of each group.
+
+    Raises:
+        ValueError: a sample's loss depends on the other samples of its batch, or on random numbers.
+    """
+    check_first_draws(run.problem, traces)
+    anchor_means = run.problem.anchor_means
     results = []
-    for place, group in enumerate(groups):
+    for place, group in enumerate(run.groups):
         init_loss = anchor_means[group.member]
         result = _result(run, traces, place, init_loss)
         results.append(result)

@@ -49,6 +49,48 @@ class Group:
     nbeta: float
 
 
+class Counter:
+    """Add up the steps of all threads, and report them.
+
+    Args:
+        report: called with (steps done, steps in all). If it has a method `estimate`, that is called with the mean RLCT
+            of the draws so far. None: nothing is reported.
+        total: steps in all. It may grow.
+    """
+
+    def __init__(self, report: Callable[[int, int], None] | None, total: int) -> None:
+        self._report = report
+        self._lock = threading.Lock()
+        self._done = 0
+        self._means: dict[int, float] = {}  # of each piece, by its number of the caller
+        self.total = total
+
+    @property
+    def wants_estimate(self) -> bool:
+        """Return whether the mean of the draws so far is shown."""
+        return hasattr(self._report, "estimate")
+
+    def __call__(self, steps: int) -> None:
+        """Count steps."""
+        if self._report is None or steps == 0:
+            return
+        with self._lock:
+            self._done += steps
+            self._report(min(self._done, self.total), self.total)
+
+    def show_estimate(self, piece: int, mean: float) -> None:
+        """Show the mean over all pieces of the RLCT so far.
+
+        Args:
+            piece: a number of the piece.
+            mean: of its rows.
+        """
+        with self._lock:
+            self._means[piece] = mean
+            mean_of_all = sum(self._means.values()) / len(self._means)
+            self._report.estimate(mean_of_all)  # type: ignore[union-attr]
+
+
 @dataclass(frozen=True)
 class Run:
     """Hold the common values of the pieces of a run.
@@ -68,7 +110,7 @@ class Run:
     settings: LLCSettings
     groups: Sequence[Group]
     chains: Sequence[int]
-    count: Callable[[int], None]
+    count: Counter
     keeps_block_gradients: bool = False
     fisher: Tensor | None = None
     curvatures: Mapping[Key, Curvatures] | None = None
@@ -94,22 +136,6 @@ class Run:
         if fit < 2 * rows:  # memory is short: threads keep more of it than they use
             return 1
         return min(torch.get_num_threads(), len(self.chains))
-
-
-def counter(report: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
-    """Return a function that adds up steps of all threads and reports them out of `total`."""
-    done = 0
-    lock = threading.Lock()
-
-    def count(steps: int) -> None:
-        nonlocal done
-        if report is None:
-            return
-        with lock:
-            done += steps
-            report(done, total)
-
-    return count
 
 
 @dataclass(frozen=True)

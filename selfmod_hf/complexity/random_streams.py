@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .chain_state import Stateful
+
 _MINIBATCHES, _NOISE, _PARTITION, _ORDER, _OTHERS = range(5)
 PASSES_PER_PARTITION = 8
 
@@ -40,19 +42,19 @@ class MinibatchStream:
     """
 
     def __init__(self, seed: int, chain: int, num_samples: int, batch_size: int) -> None:
-        self._generator = _generator(torch.device("cpu"), seed, _MINIBATCHES, chain)
+        self.generator = _generator(torch.device("cpu"), seed, _MINIBATCHES, chain)
         self._num_samples = num_samples
         self._batch_size = batch_size
 
     def epoch(self) -> Tensor:
         """Return the minibatches of the next pass, (steps, batch_size), int64."""
-        order = torch.randperm(self._num_samples, generator=self._generator)
+        order = torch.randperm(self._num_samples, generator=self.generator)
         steps = self._num_samples // self._batch_size
         used = steps * self._batch_size
         return order[:used].view(steps, self._batch_size)
 
 
-class Minibatches:
+class Minibatches(Stateful):
     """Draw the minibatches of C chains.
 
     Args:
@@ -62,6 +64,8 @@ class Minibatches:
         batch_size: B, at most n. With n samples every batch is the complete data set.
         device: device of the indices.
     """
+
+    STATE = ("_generators", "_epoch", "_passed")
 
     def __init__(
         self,
@@ -73,10 +77,12 @@ class Minibatches:
     ) -> None:
         self._device = device
         self._complete = batch_size == num_samples
-        self._streams = []
+        self._streams: list[MinibatchStream] = []
+        self._generators: list[torch.Generator] = []
         for chain in chains:
             stream = MinibatchStream(seed, chain, num_samples, batch_size)
             self._streams.append(stream)
+            self._generators.append(stream.generator)
         self._epoch = torch.empty(len(chains), 0, batch_size, dtype=torch.int64)  # (C, steps, B)
         self._passed = 0
 
@@ -93,7 +99,7 @@ class Minibatches:
         return batch.to(self._device, non_blocking=True)
 
 
-class PartitionedMinibatches:
+class PartitionedMinibatches(Stateful):
     """Draw the minibatches of C chains from one partition of the data. The chains with a control variate use it.
 
     The data are cut into blocks of B samples at random. Every chain takes each block once per pass, in an order of its
@@ -111,6 +117,8 @@ class PartitionedMinibatches:
         blocks: the partition, (S, B), int64. Every new one is another tensor.
         places: the block of each chain in this step, (C,), int64.
     """
+
+    STATE = ("_cuts", "_orders", "_others", "_passes", "_order", "_passed", "blocks")
 
     def __init__(
         self,
@@ -172,7 +180,7 @@ class PartitionedMinibatches:
         return used.view(count, self._batch_size).to(self._device)
 
 
-class Noise:
+class Noise(Stateful):
     """Draw standard normal numbers for R rows. Rows of one member and chain get the same.
 
     Args:
@@ -180,6 +188,8 @@ class Noise:
         rows: (member, chain) of each row.
         like: a tensor (R, P) of the type and on the device of the noise.
     """
+
+    STATE = ("_generators",)
 
     def __init__(self, seed: int, rows: Sequence[tuple[int, int]], like: Tensor) -> None:
         places: dict[tuple[int, int], int] = {}  # (member, chain) -> its generator's place

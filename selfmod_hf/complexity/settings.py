@@ -50,6 +50,7 @@ class CalibrationOptions(TypedDict, total=False):
     control_variate: bool | None
     minimize: bool
     target_standard_error: float | None
+    resume_from: str | os.PathLike[str] | None
     probes: tuple[Batch, torch.Tensor] | None
     vectorize: bool
     preset: str | None
@@ -105,6 +106,9 @@ class LLCSettings:
             is that of the minimum. The result says how far it is and how much lower its loss is.
         target_standard_error: continue the chains until the standard error of the estimate is at most this, for at
             most 8 times `num_draws`. None: `num_draws` exactly.
+        resume_from: a folder. The state of the chains is kept there ten times in `num_draws`. If the estimate is killed
+            and called again, it goes on at the last one. Its numbers are those of an estimate with such a folder that
+            was never killed. The folder is removed when the estimate is complete. None: no state is kept.
         probes: (inputs, targets) of q samples. Their losses at every draw are kept, `LLCResult.probe_losses` (C, T, q).
             See `complexity.probes`. None: none.
         vectorize: False runs chains in a loop. So do modules without a `torch.vmap` rule, after a warning.
@@ -141,6 +145,7 @@ class LLCSettings:
     control_variate: bool | None = None
     minimize: bool = False
     target_standard_error: float | None = None
+    resume_from: str | os.PathLike[str] | None = None
     probes: tuple[Batch, torch.Tensor] | None = field(default=None, repr=False)
     vectorize: bool = True
     preset: str | None = None
@@ -200,7 +205,8 @@ class LLCSettings:
         usable = target is None or positive(target)
         self._require("target_standard_error", usable, "None or a positive number")
         self._require("minimize", not self.minimize, "False: True is not built yet")
-        self._require("target_standard_error", target is None, "None: a target is not built yet")
+        folder = self.resume_from
+        self._require("resume_from", isinstance(folder, (str, os.PathLike, NoneType)), "None or the path of a folder")
 
     def _check_probes(self) -> None:
         """Raise a ValueError unless the probes are samples whose losses fit into memory."""

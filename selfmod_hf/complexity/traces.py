@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 Array = NDArray[np.float64]
+
+_OF_DRAWS = ("losses", "baseline", "correction", "probe_losses")
+_OF_CHAINS = ("distances", "acceptance")
+_PREFIX = "traces."
 
 
 @dataclass
@@ -57,3 +64,46 @@ class Traces:
         self.correction[rows] = other.correction
         self.probe_losses[rows] = other.probe_losses
         self.recorded = self.recorded and other.recorded
+
+    @property
+    def num_draws(self) -> int:
+        """Return T."""
+        return self.losses.shape[2]
+
+    def followed_by(self, later: Traces) -> Traces:
+        """Return these traces and those of the next draws as one. Acceptance is the mean over the draws."""
+        joined: dict[str, Any] = {}
+        for name in _OF_DRAWS:
+            joined[name] = np.concatenate([getattr(self, name), getattr(later, name)], axis=2)
+        both = np.stack([self.acceptance, later.acceptance])
+        weights = np.array([self.num_draws, later.num_draws], dtype=np.float64)[:, None, None]
+        known = np.where(np.isnan(both), 0, weights)
+        with np.errstate(invalid="ignore"):  # NaN if no block has any
+            acceptance = np.nansum(both * weights, axis=0) / known.sum(axis=0)
+        recorded = self.recorded and later.recorded
+        return Traces(distances=later.distances, acceptance=acceptance, recorded=recorded, **joined)
+
+    def first(self, num_draws: int) -> Traces:
+        """Return the traces of the first draws. The distances stay those of the last one."""
+        shortened = {name: getattr(self, name)[:, :, :num_draws] for name in _OF_DRAWS}
+        return replace(self, **shortened)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return the traces as tensors, for a file."""
+        tensors = {}
+        for name in (*_OF_DRAWS, *_OF_CHAINS):
+            array = np.ascontiguousarray(getattr(self, name))
+            tensors[_PREFIX + name] = torch.from_numpy(array)
+        return tensors
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> tuple[Traces, dict[str, Tensor]]:
+        """Return the traces among some tensors, and the other tensors."""
+        arrays: dict[str, Any] = {}
+        others = {}
+        for name, tensor in tensors.items():
+            if name.startswith(_PREFIX):
+                arrays[name.removeprefix(_PREFIX)] = tensor.numpy()
+            else:
+                others[name] = tensor
+        return cls(**arrays), others

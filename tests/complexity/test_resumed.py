@@ -1,0 +1,179 @@
+"""A killed estimate goes on at its last block with the same bits. Chains go on until an error is reached."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selfmod_hf.complexity import LLCResult, estimate_llc, estimate_llc_many
+from selfmod_hf.errors import InputError
+
+from .scenarios import DUMMY, Quadratic, digits, given_loss, trained_digits_net
+
+CODE = """
+import sys
+from tests.complexity.test_resumed import estimated
+estimated(sys.argv[1], num_draws=30_000)
+"""
+SHORT = {"batch_size": 100, "num_chains": 2, "step_size": 2e-6, "localization": 50.0}
+
+
+def estimated(folder: str | Path | None, **settings) -> LLCResult:
+    inputs, targets = digits()
+    settings = {"num_draws": 200, "probes": (inputs[:5], targets[:5]), **SHORT, **settings}
+    return estimate_llc(trained_digits_net(), inputs, targets, resume_from=folder, **settings)
+
+
+def same_numbers(first: LLCResult, second: LLCResult) -> None:
+    np.testing.assert_array_equal(first.loss_trace, second.loss_trace)
+    np.testing.assert_array_equal(first.probe_losses, second.probe_losses)
+    np.testing.assert_array_equal(first.distance_per_chain, second.distance_per_chain)
+    assert (first.llc, first.standard_error, first.acceptance_rate) == (
+        second.llc, second.standard_error, second.acceptance_rate,
+    )  # fmt: skip
+
+
+class Stopped(Exception):
+    """Raised in the middle of an estimate."""
+
+
+def stop_at(step: int):
+    def progress(done: int, total: int) -> None:
+        if done >= step:
+            raise Stopped
+
+    return progress
+
+
+@pytest.mark.parametrize("sampler", ["sgld", "sghmc", "rmsprop_sgld", "preconditioned"])
+@pytest.mark.parametrize("control_variate", [True, False])
+def test_an_interrupted_estimate_goes_on_with_the_same_bits(tmp_path, sampler, control_variate):
+    settings = {"sampler": sampler, "control_variate": control_variate, "num_draws": 60}
+    if sampler == "preconditioned":
+        settings |= {"step_size": 0.05, "parameters": ["2.*"]}
+    expected = estimated(tmp_path / "whole", **settings)
+    folder = tmp_path / "state"
+    with pytest.raises(Stopped):
+        estimated(folder, progress=stop_at(2 * 40), **settings)
+    (file,) = folder.iterdir()
+    done = []
+    found = estimated(folder, progress=lambda steps, total: done.append(steps), **settings)
+    assert done[0] == 2 * 36  # the draws of six complete blocks
+    same_numbers(found, expected)
+    assert not folder.exists()
+    assert not (tmp_path / "whole").exists()
+    plain = estimated(None, **settings)
+    np.testing.assert_allclose(plain.loss_trace[:, :10], expected.loss_trace[:, :10], rtol=1e-3)
+    assert file.name.endswith("groups-0-1-chains-0-1.safetensors")
+
+
+@pytest.mark.slow
+def test_a_killed_estimate_goes_on_with_the_same_bits(tmp_path):
+    folder = tmp_path / "state"
+    arguments = [sys.executable, "-c", CODE, str(folder)]
+    killed = subprocess.Popen(arguments, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    while not any(folder.glob("*.safetensors")):
+        assert killed.poll() is None
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    (file,) = folder.glob("*.safetensors")
+    first = file.read_bytes()
+    with pytest.raises(Stopped):  # goes on, and keeps the next block
+        estimated(folder, num_draws=30_000, progress=stop_at(2 * 6_001))
+    assert file.read_bytes() != first
+    second = tmp_path / "never killed"
+    with pytest.raises(Stopped):
+        estimated(second, num_draws=30_000, progress=stop_at(2 * 6_001))
+    (other,) = second.glob("*.safetensors")
+    assert other.read_bytes() == file.read_bytes()
+
+
+def test_several_networks_in_several_pieces(tmp_path):
+    nets = [trained_digits_net(), trained_digits_net(200)]
+    settings = {"num_draws": 30, "memory_budget": 1 << 18, **SHORT}
+    expected = estimate_llc_many(nets, *digits(), resume_from=tmp_path / "whole", **settings)
+    folder = tmp_path / "state"
+    with pytest.raises(Stopped):
+        estimate_llc_many(nets, *digits(), resume_from=folder, progress=stop_at(75), **settings)
+    assert len(list(folder.iterdir())) > 1
+    found = estimate_llc_many(nets, *digits(), resume_from=folder, **settings)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one.loss_trace, other.loss_trace)
+
+
+def test_the_state_of_another_estimate_is_not_used(tmp_path):
+    folder = tmp_path / "state"
+    with pytest.raises(Stopped):
+        estimated(folder, progress=stop_at(2 * 150))
+    done = []
+    other = estimated(folder, seed=1, progress=lambda steps, total: done.append(steps))
+    assert done[0] == 2
+    np.testing.assert_allclose(other.loss_trace[:, :9], estimated(None, seed=1).loss_trace[:, :9], rtol=1e-3)
+    (file,) = folder.iterdir()  # that of the first one stays
+    file.write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"resume_from=.*: cannot be read"):
+        estimated(folder)
+
+
+QUADRATIC = {"loss_fn": given_loss, "nbeta": 100.0, "localization": 5.0, "step_size": 2e-3}
+
+
+def test_chains_are_continued_until_the_error_is_reached():
+    model = Quadratic([1.0, 0.2, 3.0])
+    first = estimate_llc(model, *DUMMY, num_draws=400, **QUADRATIC)
+    target = first.standard_error / 1.5
+    found = estimate_llc(model, *DUMMY, num_draws=400, target_standard_error=target, **QUADRATIC)
+    assert found.standard_error <= target
+    assert 400 < found.settings.num_draws <= 3200
+    assert found.loss_trace.shape == (4, found.settings.num_draws)
+    assert found.settings.num_burnin_steps == found.settings.num_draws // 2
+    np.testing.assert_array_equal(found.loss_trace[:, :400], first.loss_trace)
+    whole = estimate_llc(model, *DUMMY, num_draws=found.settings.num_draws, **QUADRATIC)
+    np.testing.assert_allclose(found.loss_trace, whole.loss_trace, rtol=1e-3, atol=1e-6)
+
+
+def test_a_target_that_is_out_of_reach_ends_at_eight_times_the_draws():
+    done = []
+    found = estimate_llc(
+        Quadratic([1.0, 0.2]), *DUMMY, num_draws=50, target_standard_error=1e-9, **QUADRATIC,
+        progress=lambda steps, total: done.append((steps, total)),
+    )  # fmt: skip
+    assert found.settings.num_draws == 400
+    assert done[-1] == (1600, 1600)
+    enough = estimate_llc(Quadratic([1.0, 0.2]), *DUMMY, num_draws=50, target_standard_error=1e9, **QUADRATIC)
+    assert enough.settings.num_draws == 50
+
+
+def test_a_target_and_a_folder(tmp_path):
+    model, folder = Quadratic([1.0, 0.2]), tmp_path / "state"
+    settings = {"num_draws": 50, "target_standard_error": 1e-9, **QUADRATIC}
+    expected = estimate_llc(model, *DUMMY, resume_from=tmp_path / "whole", **settings)
+    with pytest.raises(Stopped):
+        estimate_llc(model, *DUMMY, resume_from=folder, progress=stop_at(4 * 230), **settings)
+    found = estimate_llc(model, *DUMMY, resume_from=folder, **settings)
+    np.testing.assert_array_equal(found.loss_trace, expected.loss_trace)
+
+
+def test_progress_shows_the_estimate_so_far():
+    class Bar:
+        def __init__(self) -> None:
+            self.estimates: list[float] = []
+
+        def __call__(self, done: int, total: int) -> None:
+            pass
+
+        def estimate(self, mean: float) -> None:
+            self.estimates.append(mean)
+
+    bar = Bar()
+    result = estimate_llc(Quadratic([1.0, 0.2, 3.0]), *DUMMY, num_draws=400, progress=bar, **QUADRATIC)
+    assert len(bar.estimates) == 40
+    assert bar.estimates[-1] == pytest.approx(result.llc, rel=0.02)
