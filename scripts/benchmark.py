@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import ground_truth_table
+import llc_speed
 
 
 def machine() -> str:
@@ -322,7 +323,7 @@ def scaling_rows(args: argparse.Namespace) -> None:
         rows["training"][count] = trainer_epoch(data, BATCH, ours=True, model=population) / (SAMPLES // BATCH)
     inputs, labels = data.all()
     for count in args.networks:
-        networks = [plain_network(mnist_network().prune()) for _ in range(count)]
+        networks = [llc_speed.plain_network(mnist_network().prune()) for _ in range(count)]
 
         def sample(draws: int, networks: list[Any] = networks) -> None:
             estimate_llc_many(
@@ -344,150 +345,11 @@ def scaling_rows(args: argparse.Namespace) -> None:
 
 
 def benchmark_llc(args: argparse.Namespace) -> None:
-    """Seconds of one LLC estimate beside devinterp and canonical-interp; with --models, the estimates too.
+    """Seconds of an LLC estimate beside devinterp 2.0.1 and canonical-interp. With --models, the estimates too.
 
-    Needs `pip install devinterp==1.3.2 canonical-interp` and Python 3.12. All three get MNIST as tensors in memory;
-    the other two through a DataLoader that gathers whole batches (a per-sample one would only slow them down).
+    Needs `pip install -e .[bench]` and Python 3.12.
     """
-    from selfmod_hf import SelfModelingForImageClassification
-    from selfmod_hf.data import get_task, load_images
-
-    inputs, labels = load_images(get_task("mnist"), max_test_samples=100).train.all()
-    for folder in args.models:
-        network = SelfModelingForImageClassification.from_pretrained(folder).prune()
-        print_estimates(folder, plain_network(network), inputs, labels)
-    for hidden, draws in ((64, 1000), (512, 300)):
-        if hidden in args.hidden_sizes:
-            print_speeds(hidden, draws, inputs, labels, args.networks)
-
-
-def plain_network(model: Any) -> Any:
-    """The pruned MLP as a plain torch module, pictures to logits."""
-    from torch import nn
-
-    return nn.Sequential(nn.Flatten(), *model.hidden, model.classifier).eval()
-
-
-class Gathered:
-    """A data set that hands a DataLoader whole batches."""
-
-    def __init__(self, inputs: Any, labels: Any) -> None:
-        self.inputs, self.labels = inputs, labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitems__(self, rows: list[int]) -> tuple[Any, Any]:
-        return self.inputs[rows], self.labels[rows]
-
-
-def batches(inputs: Any, labels: Any) -> Any:
-    from torch.utils.data import DataLoader
-
-    data: Any = Gathered(inputs, labels)
-    return DataLoader(data, batch_size=512, shuffle=True, drop_last=True, collate_fn=lambda batch: batch)
-
-
-def llc_tools(draws: int, inputs: Any, labels: Any) -> dict[str, Callable[[Any], tuple[float, float]]]:
-    """Name -> model -> (LLC, standard deviation over the four chains), at the paper's settings for MNIST."""
-    import math
-
-    import numpy as np
-    import torch
-    from canonical_interp.slt import LLCEstimator
-    from devinterp.optim.sgld import SGLD
-    from devinterp.slt.sampler import estimate_learning_coeff_with_summary
-
-    from selfmod_hf.complexity import estimate_llc
-
-    nbeta = 512 / math.log(512)
-
-    def ours(model: Any, dtype: Any = None) -> tuple[float, float]:
-        result = estimate_llc(
-            model, inputs, labels, step_size=1e-4, localization=100.0, nbeta=nbeta, num_draws=draws, batch_size=512,
-            dtype=dtype,
-        )  # fmt: skip
-        return result.llc, float(result.llc_per_chain.std(ddof=1))
-
-    def devinterp(model: Any) -> tuple[float, float]:
-        init_loss = torch.nn.functional.cross_entropy(model(inputs), labels).item()
-        found = estimate_learning_coeff_with_summary(
-            model,
-            batches(inputs, labels),
-            evaluate=lambda m, batch: torch.nn.functional.cross_entropy(m(batch[0]), batch[1]),
-            sampling_method=SGLD,
-            optimizer_kwargs={"lr": 1e-4, "localization": 100.0, "nbeta": nbeta},
-            num_chains=4,
-            num_draws=draws,
-            init_loss=init_loss,
-            verbose=False,
-            seed=0,
-        )
-        kept = nbeta * (np.asarray(found["loss/trace"])[:, draws // 2 :].mean(1) - init_loss)
-        return float(kept.mean()), float(kept.std(ddof=1))
-
-    def canonical(compile: bool) -> Callable[[Any], tuple[float, float]]:
-        def run(model: Any) -> tuple[float, float]:
-            estimator = LLCEstimator(
-                draws=draws - draws // 2,
-                chains=4,
-                burnin_steps=draws // 2,
-                learning_rate=1e-4,
-                localization=100.0,
-                nbeta=nbeta,
-            )
-            found = estimator.estimate_llc(
-                model, batches(inputs, labels), seed=0, compile="default" if compile else False, show_progress=False
-            )
-            return float(found.mean()), float(found.std())
-
-        return run
-
-    return {
-        "ours": ours,
-        "ours, bfloat16": partial(ours, dtype=torch.bfloat16),
-        "devinterp 1.3.2": devinterp,
-        "canonical-interp": canonical(compile=False),
-        "canonical-interp, compiled": canonical(compile=True),
-    }
-
-
-def print_estimates(name: str, model: Any, inputs: Any, labels: Any) -> None:
-    print(f"\n{name}: LLC (standard deviation over 4 chains), 1000 draws, the second half")
-    for tool, run in llc_tools(1000, inputs, labels).items():
-        if "compiled" not in tool:
-            mean, spread = run(model)
-            print(f"| {tool} | {mean:.2f} | {spread:.2f} |")  # canonical-interp gives the mean alone: nan
-
-
-def print_speeds(hidden: int, draws: int, inputs: Any, labels: Any, networks: int) -> None:
-    import torch
-
-    from selfmod_hf.complexity import estimate_llc_many
-
-    def network(seed: int) -> Any:
-        torch.manual_seed(seed)
-        return torch.nn.Sequential(
-            torch.nn.Flatten(), torch.nn.Linear(784, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, 10)
-        ).eval()
-
-    rows = []
-    for tool, run in llc_tools(draws, inputs, labels).items():
-        if "compiled" in tool:
-            first = timed(partial(run, network(0)))
-        again = timed(partial(run, network(0)))
-        rows.append((tool, again))
-        compiling = f" after {first - again:.1f} s of compiling" if "compiled" in tool else ""
-        print(f"{tool}: {again:.2f} s{compiling}", flush=True)
-    for dtype, name in ((None, "ours"), (torch.bfloat16, "ours, bfloat16")) if networks else ():
-        many = timed(
-            partial(
-                estimate_llc_many, [network(k) for k in range(networks)], inputs, labels, step_size=1e-4,
-                localization=100.0, nbeta="batch/log batch", num_draws=draws, batch_size=512, dtype=dtype,
-            )
-        )  # fmt: skip
-        rows.append((f"{name}, {networks} networks at once, each", many / networks))
-    print_table(f"LLC of an MLP 784-{hidden}-10, 4 chains x {draws} draws, batch 512", rows, "seconds")
+    llc_speed.run(args, print_table)
 
 
 def benchmark_ground_truth(args: argparse.Namespace) -> None:
@@ -747,9 +609,7 @@ def main() -> None:
     scaling.add_argument("--one_of", help=argparse.SUPPRESS)  # folder of a process that the command itself starts
     scaling.set_defaults(run=benchmark_scaling)
     llc = commands.add_parser("llc", help=benchmark_llc.__doc__)
-    llc.add_argument("--models", nargs="*", default=[], help="trained MNIST networks, to compare the estimates")
-    llc.add_argument("--hidden_sizes", nargs="*", type=int, default=[64, 512])
-    llc.add_argument("--networks", type=int, default=10, help="at once; 0: none")
+    llc_speed.add_arguments(llc)
     llc.set_defaults(run=benchmark_llc)
     ground_truth = commands.add_parser("ground_truth", help=benchmark_ground_truth.__doc__)
     ground_truth_table.add_arguments(ground_truth)

@@ -62,6 +62,7 @@ def train(model: Any, data: Any, folder: str, **settings: Any) -> Any:
     return model
 
 
+PAPER = {"preset": "paper"}  # no control variate, and the bits of version 0.1.0
 SGD = {
     "optim": "sgd",
     "optim_args": "momentum=0.9,nesterov=True",
@@ -106,14 +107,14 @@ def trained_digits(folder: str) -> dict[str, str]:
     found["train digits sgd"] = hash_of_module(first)
     found["train digits adamw"] = hash_of_module(second)
     for sampler, step_size in SAMPLERS.items():
-        settings = {"sampler": sampler, "step_size": step_size, "localization": 100.0, "num_draws": 200}
+        settings = {"sampler": sampler, "step_size": step_size, "localization": 100.0, "num_draws": 200, **PAPER}
         (one,) = estimate_rlct([first], data.train, **settings)
         found[f"rlct {sampler}"] = hash_of_result(one)
         for index, result in enumerate(estimate_rlct([first, second], data.train, **settings)):
             found[f"rlct {sampler}, {index} of two"] = hash_of_result(result)
-    (low,) = estimate_rlct([first], data.train, step_size=1e-5, num_draws=200, dtype=torch.bfloat16)
+    (low,) = estimate_rlct([first], data.train, step_size=1e-5, num_draws=200, dtype=torch.bfloat16, **PAPER)
     found["rlct sgld bfloat16"] = hash_of_result(low)
-    calibration = calibrate_rlct(first, data.train, num_draws=400)
+    calibration = calibrate_rlct(first, data.train, num_draws=400, **PAPER)
     cells = [hash_of_result(result) for result in calibration.results]
     found["calibrate"] = hash_of(calibration.llc, calibration.standard_error, list("".join(cells).encode()))
     return found
