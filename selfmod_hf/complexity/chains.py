@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -12,10 +12,9 @@ from ..stacking import part_of
 from .chain_state import State, put_back, take, take_tuple, tuple_of
 from .control_variate import ControlVariate
 from .draw_record import DrawRecord, ProbeStep
-from .metric import Curvatures, Key
 from .pieces import Group, Piece, Run
 from .random_streams import Minibatches, Noise, PartitionedMinibatches
-from .samplers import SAMPLERS, Dynamics, Metric
+from .samplers import SAMPLERS, Dynamics, Metric, join_metrics
 from .traces import Traces
 
 _LANGEVIN_CHECKS = 25  # steps per chain with a Metropolis acceptance
@@ -95,8 +94,9 @@ class _Block:
         if run.fisher is not None:
             fisher = self._of_rows(run.fisher[self.member_ids])  # (R, P)
         metric = None
-        if run.curvatures is not None:
-            metric = _metric(run.curvatures, groups, self.num_chains)
+        if run.metrics is not None:
+            of_groups = [run.metrics[group.member, group.nbeta, group.localization] for group in groups]
+            metric = join_metrics(of_groups, self.num_chains)
         self.dynamics = _dynamics(groups, self.num_chains, anchor, fisher, metric)
         self.sampler = SAMPLERS[settings.sampler]
         self.options = settings.options
@@ -321,23 +321,6 @@ def _dynamics(
         column = of_rows[:, None]  # (R, 1)
         constants[name] = column.to(anchor)
     return Dynamics(anchor, fisher=fisher, metric=metric, **constants)
-
-
-def _metric(curvatures: Mapping[Key, Curvatures], groups: Sequence[Group], chains: int) -> Metric:
-    """Return the metric of all rows. Neighbours with the same curvatures share one matrix of directions."""
-    widths = []
-    own: list[Curvatures] = []
-    for group in groups:
-        of_group = curvatures[group.member, group.nbeta]
-        own.append(of_group)
-        widths.append(of_group.widths(group.nbeta, group.localization))
-    runs = [list(run) for _, run in itertools.groupby(own, key=id)]
-    lengths = {len(run) for run in runs}
-    directions = [run[0].directions for run in runs]
-    if len(lengths) > 1:  # a matrix for each group
-        directions = [of_group.directions for of_group in own]
-    of_groups = torch.stack(widths)  # (G, P)
-    return Metric(torch.stack(directions), of_groups.repeat_interleave(chains, dim=0))
 
 
 def _dot(first: Tensor, second: Tensor) -> Tensor:

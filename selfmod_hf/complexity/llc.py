@@ -20,7 +20,7 @@ from .curvature import fisher_diagonal
 from .distributed import my_chains
 from .independence import check_first_draws, check_independent
 from .input_checks import check, is_integer
-from .metric import measure_curvatures
+from .metric import measure_metrics
 from .modes import ordinary_tensors
 from .pieces import Counter, Group, Run
 from .prepare import check_finite, make_problem
@@ -168,15 +168,15 @@ def sample(
     fisher = None
     if SAMPLERS[settings.sampler].needs_fisher:
         fisher = fisher_diagonal(problem)
-    curvatures = None
+    metrics = None
     if SAMPLERS[settings.sampler].needs_metric:
-        keys = [(group.member, group.nbeta) for group in groups]
-        curvatures = measure_curvatures(problem, keys, settings.seed)
+        keys = [(group.member, group.nbeta, group.localization) for group in groups]
+        metrics = measure_metrics(problem, keys, settings.seed)
     if settings.corrects(problem.num_samples):
         problem.anchor_gradients  # noqa: B018 - computed once, before the threads need it
     rows = len(groups) * len(chains)
     count = Counter(settings.progress, rows * settings.num_draws)
-    run = Run(problem, settings, groups, chains, count, fits.keeps_block_gradients, fisher, curvatures)
+    run = Run(problem, settings, groups, chains, count, fits.keeps_block_gradients, fisher, metrics)
     session = Session.of(run, fits)
     results = _results(run, session.draw(settings.num_draws))
     while True:

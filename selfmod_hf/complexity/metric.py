@@ -10,8 +10,12 @@ A round draws points of N(w*, G). The curvature of each direction is the differe
 one width, so nothing needs a second derivative. Negative curvatures count by their size. The new precision is the
 geometric mean of the old one and of what the round found, which is exact after one round for L = w⁴.
 
+Up to `MOST_DENSE` parameters F is a matrix. Above it F has the directions of largest curvature and one number for all
+others, the smallest of these curvatures.
+
 In a curved valley no constant metric is right everywhere. So the step of a sampler counts in units of the largest
-curvature that the metric leaves at points of N(w*, G). It is 1 for a quadratic loss, and tens or hundreds in a valley.
+curvature κ that the metric leaves at points of N(w*, G), of 2 κ - 1. κ is 1 for a quadratic loss, and tens or hundreds
+in a valley.
 """
 
 from __future__ import annotations
@@ -20,74 +24,99 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 from ..stacking import chunk_ranges, copies_that_fit, losses_and_gradients, part_of
-from .input_checks import check
 from .problem import Problem
+from .samplers import Metric
 
 MOST_DENSE = 2000  # parameters: above it a matrix (P, P) costs more than it saves
-_SAMPLES = 2048  # in a round, and at least twice the number of parameters
+DIRECTIONS = 32  # above it
+_SAMPLES = 2048  # in a round, and at least twice the number of parameters of a matrix
 _POINTS = 8  # in a round, with a part of its samples each
 _ROUNDS = 4
+_STIFF_POINTS = 32
 _ITERATIONS = 12  # of a largest curvature
 _DISTANCE = 1e-2  # of the first differences, in the weights' own units
 _REFERENCE = 1e-4  # of nβ: the localization of the normal distribution
 _FLOOR = 1e-7  # of the largest curvature: smaller ones are rounding
 
-Key = tuple[int, float]  # (place of a network in the stack, nβ)
+Key = tuple[int, float, float]  # (place of a network in the stack, nβ, γ)
 
 
 @dataclass(frozen=True)
 class Curvatures:
-    """Hold F of one network by its eigenvectors.
+    """Hold F of one network by its eigenvectors, k of them.
 
     Attributes:
-        directions: (P, P), a direction in each column.
-        values: (P,), the curvature of L in each direction, at least 0.
-        stiffest: the largest curvature of U in the metric's coordinates, at points of N(w*, G). At least 1.
+        directions: (P, k), a direction in each column.
+        values: (k,), the curvature of L in each direction, at least 0.
+        others: the curvature in all directions but these. None: k = P.
     """
 
     directions: Tensor
     values: Tensor
-    stiffest: float
+    others: float | None = None
 
-    def widths(self, nbeta: float, localization: float) -> Tensor:
-        """Return the scale of each direction, (P,). No curvature of U is above 1 then, as far as it is known."""
+    def to(self, like: Tensor) -> Curvatures:
+        """Return them in the type and on the device of a tensor."""
+        return Curvatures(self.directions.to(like), self.values.to(like), self.others)
+
+    def metric(self, nbeta: float, localization: float) -> Metric:
+        """Return the root of G = (nβ F + γ)^(-1), for one row."""
         precisions = nbeta * self.values + localization
-        least = _FLOOR * precisions.max()
-        scaled = self.stiffest * precisions.clamp(min=least)
-        return scaled.rsqrt()
+        least = float(_FLOOR * precisions.max())
+        widths = precisions.clamp(min=least).rsqrt()
+        others = None
+        if self.others is not None:
+            precision = max(nbeta * self.others + localization, least)
+            others = widths.new_full((1, 1), precision**-0.5)
+        return Metric(self.directions[None], widths[None], others)
 
 
-def measure_curvatures(problem: Problem, keys: Iterable[Key], seed: int) -> dict[Key, Curvatures]:
-    """Return F of each network at each nβ. It depends on the network, the data, nβ and the seed alone.
+def measure_metrics(problem: Problem, keys: Iterable[Key], seed: int) -> dict[Key, Metric]:
+    """Return the metric of each network at each nβ and γ, for one row, scaled such that curvatures are at most 1.
 
-    Raises:
-        ValueError: the networks have more than `MOST_DENSE` sampled parameters.
+    It depends on the network, the data, nβ, γ and the seed alone.
     """
-    P = problem.layout.size
-    check("parameters", f"{P} numbers", P <= MOST_DENSE, f"at most {MOST_DENSE} for a sampler with a metric")
-    found = {}
-    for member, nbeta in sorted(set(keys)):
-        found[member, nbeta] = _curvatures(problem, member, nbeta, seed)
-    return found
+    measured: dict[tuple[int, float], tuple[Curvatures, Curvatures]] = {}  # in double precision and in the chains'
+    metrics = {}
+    for member, nbeta, localization in sorted(set(keys)):
+        if (member, nbeta) not in measured:
+            curvatures = measure_curvatures(problem, member, nbeta, seed)
+            measured[member, nbeta] = (curvatures, curvatures.to(problem.anchors))
+        exact, rounded = measured[member, nbeta]
+        metric = exact.metric(nbeta, localization)
+        cloud = _Clouds(problem, member, seed).cloud(metric, _STIFF_POINTS)
+        stiffest = max(1.0, cloud.largest_curvature(metric, nbeta, localization))
+        unit = 2 * stiffest - 1  # chains find stiffer points than these, except in a quadratic loss
+        metrics[member, nbeta, localization] = rounded.metric(nbeta, localization).times(unit**-0.5)
+    return metrics
 
 
-def _curvatures(problem: Problem, member: int, nbeta: float, seed: int) -> Curvatures:
-    """Return F of one network."""
-    P = problem.layout.size
+def measure_curvatures(problem: Problem, member: int, nbeta: float, seed: int) -> Curvatures:
+    """Return F of one network in double precision."""
+    clouds = _Clouds(problem, member, seed)
+    if problem.layout.size <= MOST_DENSE:
+        return _matrix(clouds, nbeta)
+    return _largest(clouds, nbeta, seed)
+
+
+def _matrix(clouds: _Clouds, nbeta: float) -> Curvatures:
+    """Return F as a matrix, after all rounds."""
     localization = _REFERENCE * nbeta
-    rounds = _Rounds(problem, member, seed)
-    steps = _DISTANCE * torch.eye(P, dtype=torch.float64)
-    products = rounds.products(torch.zeros(P, P, dtype=torch.float64), steps) / _DISTANCE
-    values, directions = torch.linalg.eigh(_symmetric(products))
+    cloud = clouds.cloud(None, _POINTS)
+    steps = _DISTANCE * torch.eye(clouds.size, dtype=torch.float64)
+    values, directions = torch.linalg.eigh(_symmetric(cloud.differences(steps) / _DISTANCE))
     precisions = nbeta * values.abs() + localization
     for _ in range(_ROUNDS):
         root = directions * precisions.rsqrt()  # A, (P, P)
-        products = rounds.products(root, root.T)
-        found = nbeta * _symmetric(products @ root)  # Aᵀ ∇²U A, but for γ
+        curvatures = Curvatures(directions, (precisions - localization) / nbeta)
+        cloud = clouds.cloud(curvatures.metric(nbeta, localization), _POINTS)
+        found = nbeta * _symmetric(cloud.differences(root.T) @ root)  # Aᵀ ∇²(nβ L) A
         if not found.isfinite().all():
             break
         found = _function(found, torch.abs)
@@ -96,11 +125,33 @@ def _curvatures(problem: Problem, member: int, nbeta: float, seed: int) -> Curva
         back = directions * precisions.sqrt()  # A^(-T)
         values, directions = torch.linalg.eigh(back @ middle @ back.T)
         precisions = values.clamp(min=localization)
-    root = directions * precisions.rsqrt()
-    stiffest = rounds.largest(root, nbeta, localization)
-    curvatures = (precisions - localization) / nbeta
-    like = problem.anchors
-    return Curvatures(directions.to(like), curvatures.to(like), max(1.0, stiffest))
+    return Curvatures(directions, (precisions - localization) / nbeta)
+
+
+def _largest(clouds: _Clouds, nbeta: float, seed: int) -> Curvatures:
+    """Return the largest curvatures, first at w*, then at points as far away as these allow."""
+    size = clouds.size
+    generator = np.random.default_rng(seed)
+    start = generator.standard_normal(size)
+    cloud = clouds.cloud(None, _POINTS)
+    distance = _DISTANCE
+    for last in (False, True):
+
+        def product(direction: np.ndarray, cloud: _Cloud = cloud, distance: float = distance) -> np.ndarray:
+            step = distance * torch.from_numpy(direction).reshape(1, size)
+            return cloud.differences(step)[0].numpy() / distance
+
+        hessian = LinearOperator((size, size), matvec=product, dtype=np.float64)
+        values, vectors = eigsh(hessian, DIRECTIONS, which="LM", v0=start, tol=0.01)
+        found = np.abs(values)
+        smallest = float(found.min())
+        curvatures = Curvatures(torch.from_numpy(vectors), torch.from_numpy(found), smallest)
+        if not last:
+            localization = _REFERENCE * nbeta
+            metric = curvatures.metric(nbeta, localization)
+            cloud = clouds.cloud(metric, _POINTS)
+            distance = (nbeta * smallest + localization) ** -0.5
+    return curvatures
 
 
 def _symmetric(matrix: Tensor) -> Tensor:
@@ -114,8 +165,8 @@ def _function(matrix: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     return (vectors * function(values)) @ vectors.T
 
 
-class _Rounds:
-    """Find products with the Hessian of the mean loss around w* of one network, round by round.
+class _Clouds:
+    """Draw clouds of points around w* of one network, with the samples that are seen there.
 
     Args:
         problem: the problem.
@@ -124,69 +175,84 @@ class _Rounds:
     """
 
     def __init__(self, problem: Problem, member: int, seed: int) -> None:
-        self._problem = problem
-        self._fixed = problem.fixed_of(member)
+        self.problem = problem
+        self.size = problem.layout.size
+        self.fixed = problem.fixed_of(member)
         self._anchor = problem.anchors[member].double().cpu()  # (P,)
         self._generator = torch.Generator().manual_seed(seed)
         self._order = torch.randperm(problem.num_samples, generator=self._generator)
-        self._count = min(problem.num_samples, max(_SAMPLES, 2 * problem.layout.size))
         self._first = 0  # place in the order of the next sample
+        count = _SAMPLES
+        if self.size <= MOST_DENSE:
+            count = max(count, 2 * self.size)
+        self._count = min(problem.num_samples, count)
 
-    def products(self, root: Tensor, steps: Tensor) -> Tensor:
-        """Return g(w + step) - g(w) for each step, (K, P), a mean over points w = w* + root ξ.
+    def cloud(self, metric: Metric | None, points: int) -> _Cloud:
+        """Return points of N(w*, G), or w* so many times, each with its part of the next samples."""
+        placed = []
+        indices = []
+        samples = -(-self._count // points)  # of a point, rounded up
+        for _ in range(points):
+            point = self._anchor
+            if metric is not None:
+                noise = torch.randn(1, self.size, generator=self._generator, dtype=torch.float64)
+                point = self._anchor + metric.to_weights(noise)[0]
+            places = torch.arange(self._first, self._first + samples)
+            self._first += samples
+            placed.append(point)
+            indices.append(self._order[places % len(self._order)])
+        return _Cloud(self, placed, indices)
 
-        Args:
-            root: (P, P).
-            steps: (K, P).
-        """
-        P = len(self._anchor)
-        count = self._count
-        per_point = -(-count // _POINTS)  # rounded up
+
+class _Cloud:
+    """Hold points, (P,) each, and the indices of the samples seen at each."""
+
+    def __init__(self, clouds: _Clouds, points: list[Tensor], indices: list[Tensor]) -> None:
+        self._clouds = clouds
+        self._points = points
+        self._indices = indices
+
+    def differences(self, steps: Tensor) -> Tensor:
+        """Return g(w + step) - g(w) for each step, (K, P), as a mean over the points."""
         total = torch.zeros_like(steps)
-        for part in chunk_ranges(count, per_point):
-            noise = torch.randn(P, generator=self._generator, dtype=torch.float64)
-            point = self._anchor + root @ noise
-            share = len(part) / count
-            total += share * self._differences(point, steps, self._samples(len(part)))
-        return total
+        for point, index in zip(self._points, self._indices, strict=True):
+            total += self._at(point, steps, index)
+        return total / len(self._points)
 
-    def largest(self, root: Tensor, nbeta: float, localization: float) -> float:
-        """Return the largest curvature of U in u, w = w* + root u, at points of u ~ N(0, 1), by power iteration."""
-        P = len(self._anchor)
-        index = self._samples(self._count)
-        pull = localization * root.T @ root  # its Hessian in u
+    def largest_curvature(self, metric: Metric, nbeta: float, localization: float) -> float:
+        """Return the largest curvature of U in u, w = w* + A u, at any of the points, by power iteration.
+
+        All samples are seen at each point.
+        """
+        index = torch.cat(self._indices)
         largest = 0.0
-        for _ in range(_POINTS):
-            noise = torch.randn(2, P, generator=self._generator, dtype=torch.float64)
-            point = self._anchor + root @ noise[0]
-            direction = noise[1] / noise[1].norm()
+        generator = torch.Generator().manual_seed(0)
+        for point in self._points:
+            direction = torch.randn(1, self._clouds.size, generator=generator, dtype=torch.float64)
+            size = float(direction.norm())
             for _ in range(_ITERATIONS):
-                step = root @ direction  # one width
-                difference = self._differences(point, step[None], index)[0]  # (P,)
-                product = nbeta * (root.T @ difference) + pull @ direction
-                size = float(product.norm())
+                direction = direction / size
+                step = metric.to_weights(direction)  # one width
+                force = nbeta * self._at(point, step, index) + localization * step
+                direction = metric.of_gradient(force)
+                size = float(direction.norm())
                 if not 0 < size < math.inf:
                     break
-                direction = product / size
-            largest = max(largest, size)
+            if math.isfinite(size):
+                largest = max(largest, size)
         return largest
 
-    def _samples(self, count: int) -> Tensor:
-        """Return the indices of the next samples of the order, which begins again at its end."""
-        places = torch.arange(self._first, self._first + count)
-        self._first += count
-        return self._order[places % len(self._order)]
-
-    def _differences(self, point: Tensor, steps: Tensor, index: Tensor) -> Tensor:
-        """Return g(point + step) - g(point) for each step, (K, P), in double precision."""
-        like = self._problem.anchors
+    def _at(self, point: Tensor, steps: Tensor, index: Tensor) -> Tensor:
+        """Return g(point + step) - g(point) for each step, (K, P), over these samples, in double precision."""
+        problem = self._clouds.problem
+        like = problem.anchors
         index = index.to(like.device)
-        inputs = part_of(self._problem.inputs, index)
-        targets = self._problem.targets[index]
+        inputs = part_of(problem.inputs, index)
+        targets = problem.targets[index]
         base = self._gradients(point[None].to(like), inputs, targets)  # (1, P)
-        bytes_of_samples = len(index) * self._problem.bytes_per_sample
+        bytes_of_samples = len(index) * problem.bytes_per_sample
         bytes_per_copy = 6 * base.nbytes + int(bytes_of_samples)
-        at_once = copies_that_fit(bytes_per_copy, self._problem.memory_budget)
+        at_once = copies_that_fit(bytes_per_copy, problem.memory_budget)
         differences = []
         for rows in chunk_ranges(len(steps), at_once):
             positions = point + steps[rows.start : rows.stop]
@@ -196,15 +262,16 @@ class _Rounds:
 
     def _gradients(self, positions: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the gradients of the mean loss over all of these samples, (K, P)."""
+        problem = self._clouds.problem
         _, gradients = losses_and_gradients(
-            self._problem.losses_of_one_batch,
-            self._problem.layout,
+            problem.losses_of_one_batch,
+            problem.layout,
             positions,
             samples=[],
             inputs=inputs,
             targets=targets,
             own={},
-            common=self._fixed,
+            common=self._clouds.fixed,
             shared_batch=True,
         )
         return gradients

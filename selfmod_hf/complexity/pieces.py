@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from ..stacking import Replay, chunk_ranges, even_size, losses_and_gradients
-from .metric import Curvatures, Key
+from .metric import Key
 from .probe_losses import replay_of_probes
 from .problem import Capacity, Problem
+from .samplers import Metric
 from .settings import LLCSettings
 
 _SMALL = 8192  # parameters: below this, threads only wait for each other
@@ -103,7 +104,7 @@ class Run:
         count: called with the number of chain steps done.
         keeps_block_gradients: see `Capacity`.
         fisher: (M, P), for samplers with `needs_fisher`, see `fisher_diagonal`.
-        curvatures: F by (member, nβ), for samplers with `needs_metric`, see `measure_curvatures`.
+        metrics: by (member, nβ, γ), for samplers with `needs_metric`, see `measure_metrics`.
     """
 
     problem: Problem
@@ -113,7 +114,7 @@ class Run:
     count: Counter
     keeps_block_gradients: bool = False
     fisher: Tensor | None = None
-    curvatures: Mapping[Key, Curvatures] | None = None
+    metrics: Mapping[Key, Metric] | None = None
 
     @property
     def batch_size(self) -> int:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from selfmod_hf.complexity import estimate_llc, estimate_llc_many
-from selfmod_hf.complexity.metric import measure_curvatures
+from selfmod_hf.complexity.metric import Curvatures, measure_curvatures, measure_metrics
 from selfmod_hf.complexity.prepare import make_problem
+from selfmod_hf.complexity.problem import Problem
 from selfmod_hf.complexity.settings import LLCSettings
 
 from .scenarios import DUMMY, Quadratic, given_loss
@@ -53,26 +54,56 @@ def exact(curvatures: list[float]) -> float:
     return sum(NBETA * h / (2 * (NBETA * h + GAMMA)) for h in curvatures)
 
 
-def curvatures_of(model: nn.Module, nbeta: float):
-    problem = make_problem([model], *DUMMY, LLCSettings(loss_fn=given_loss))
-    return measure_curvatures(problem, [(0, nbeta)], seed=0)[0, nbeta]
+def problem_of(model: nn.Module) -> Problem:
+    return make_problem([model], *DUMMY, LLCSettings(loss_fn=given_loss))
 
 
-def test_f_of_a_quadratic_is_its_hessian():
+def test_f_of_a_quadratic_is_its_hessian_and_the_widths_are_the_posteriors():
     model = Rotated(CURVATURES)
-    found = curvatures_of(model, NBETA)
+    found = measure_curvatures(problem_of(model), 0, NBETA, seed=0)
     matrix = found.directions * found.values @ found.directions.T
     hessian = model.root @ model.root.T
-    torch.testing.assert_close(matrix, hessian, rtol=1e-4, atol=1e-3)
-    assert found.stiffest == pytest.approx(1, rel=1e-3)
+    torch.testing.assert_close(matrix, hessian.double(), rtol=1e-4, atol=1e-3)
+    metric = measure_metrics(problem_of(model), [(0, NBETA, GAMMA)], seed=0)[0, NBETA, GAMMA]
+    root = metric.directions[0] * metric.widths
+    covariance = torch.linalg.inv(NBETA * hessian + GAMMA * torch.eye(5))
+    torch.testing.assert_close(root @ root.T, covariance, rtol=1e-2, atol=1e-4)
 
 
 def test_a_direction_whose_curvature_grows_has_its_own_width():
     """Under exp(-nβ w⁴) the nearest normal distribution has 1/s² = nβ E[12 w²] = 12 nβ s²."""
-    found = curvatures_of(Powers([1, 2]), NBETA)
-    widths, _ = (found.widths(NBETA, 1e-4 * NBETA) * found.stiffest**0.5).sort()
+    found = measure_curvatures(problem_of(Powers([1, 2])), 0, NBETA, seed=0)
+    widths, _ = found.metric(NBETA, 1e-4 * NBETA).widths[0].sort()
     assert float(widths[0]) == pytest.approx((2 * NBETA) ** -0.5, rel=0.01)
     assert float(widths[1]) == pytest.approx((12 * NBETA) ** -0.25, rel=0.4)  # of few points
+
+
+def test_above_the_limit_the_stiffest_directions_and_one_number_for_the_others(monkeypatch):
+    monkeypatch.setattr("selfmod_hf.complexity.metric.MOST_DENSE", 10)
+    monkeypatch.setattr("selfmod_hf.complexity.metric.DIRECTIONS", 4)
+    curvatures = [100.0, 10.0, 3.0, 1.0, *[0.5] * 8]
+    model = Rotated(curvatures)
+    found = measure_curvatures(problem_of(model), 0, NBETA, seed=0)
+    assert found.values.sort(descending=True)[0].tolist() == pytest.approx(curvatures[:4], rel=1e-2)
+    assert found.others == pytest.approx(1.0, rel=1e-2)
+    result = estimate_llc(model, *DUMMY, sampler="preconditioned", step_size=0.1, **FEW)
+    assert abs(result.llc - exact(curvatures)) < 3 * result.standard_error < 0.3
+
+
+def test_a_root_and_its_transpose():
+    """<A u, g> = <u, Aᵀ g>, and the symmetric root is the matrix root of G."""
+    generator = torch.Generator().manual_seed(0)
+    directions, _ = torch.linalg.qr(torch.randn(6, 6, generator=generator, dtype=torch.float64))
+    values = torch.tensor([9.0, 4.0, 1.0, 1.0, 1.0, 1.0], dtype=torch.float64)
+    rows = torch.randn(2, 6, generator=generator, dtype=torch.float64)
+    complete = Curvatures(directions, values).metric(1.0, 0.5)
+    few = Curvatures(directions[:, :2], values[:2], others=1.0).metric(1.0, 0.5)
+    for metric in (complete, few):
+        forward = metric.to_weights(rows) @ rows.T
+        torch.testing.assert_close(forward, rows @ metric.of_gradient(rows).T)
+        root = metric.to_weights(torch.eye(6, dtype=torch.float64)).T
+        inverse = directions * (values + 0.5) @ directions.T
+        torch.testing.assert_close(root @ root.T @ inverse, torch.eye(6, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("network", [Quadratic, Rotated])

@@ -11,7 +11,7 @@ function of its arguments alone.
 from __future__ import annotations
 
 from . import fisher_sgld, preconditioned, rmsprop_sgld, sghmc, sgld
-from .base import Dynamics, Metric, Sampler
+from .base import Dynamics, Metric, Sampler, join_metrics
 
 SAMPLERS: dict[str, Sampler] = {
     "sgld": sgld.SAMPLER,
@@ -27,6 +27,7 @@ __all__ = [
     "Metric",
     "Sampler",
     "fisher_sgld",
+    "join_metrics",
     "preconditioned",
     "rmsprop_sgld",
     "sghmc",

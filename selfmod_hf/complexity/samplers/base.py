@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,30 +49,70 @@ class Dynamics:
 class Metric:
     """Hold a root A of the metric G = A Aᵀ of R rows, with w = w* + A u.
 
-    A = V diag(s). Rows are cut into K runs of equal length with a V each.
+    A = V diag(s) with as many directions as parameters, else A = r + V diag(s - r) Vᵀ. Rows are cut into K runs of
+    equal length with a V each.
 
     Attributes:
-        directions: V, (K, P, P), orthonormal columns.
-        widths: s, (R, P).
+        directions: V, (K, P, k), orthonormal columns.
+        widths: s, (R, k).
+        others: r, (R, 1), the width in all other directions. None: k = P.
     """
 
     directions: Tensor
     widths: Tensor
+    others: Tensor | None = None
 
     def to_weights(self, steps: Tensor) -> Tensor:
-        """Return A u of each row, (R, P)."""
-        return self._by_run(steps * self.widths, self.directions.mT)
+        """Return A u of each row, (R, P), a new tensor."""
+        if self.others is None:
+            return self._by_run(steps * self.widths, self.directions.mT)
+        return self._apply(steps, self.others)
 
     def of_gradient(self, gradient: Tensor) -> Tensor:
-        """Return Aᵀ g of each row, (R, P), the gradient by u."""
-        return self._by_run(gradient, self.directions).mul_(self.widths)
+        """Return Aᵀ g of each row, (R, P), the gradient by u, a new tensor."""
+        if self.others is None:
+            return self._by_run(gradient, self.directions).mul_(self.widths)
+        return self._apply(gradient, self.others)
+
+    def times(self, factor: float) -> Metric:
+        """Return the metric with all widths times a factor."""
+        others = self.others
+        if others is not None:
+            others = others * factor
+        return Metric(self.directions, self.widths * factor, others)
+
+    def _apply(self, rows: Tensor, others: Tensor) -> Tensor:
+        """Return the symmetric root times each row, (R, P)."""
+        along = self._by_run(rows, self.directions)  # (R, k)
+        along.mul_(self.widths - others)
+        return self._by_run(along, self.directions.mT).addcmul_(rows, others)
 
     def _by_run(self, rows: Tensor, matrices: Tensor) -> Tensor:
-        """Return the rows (R, P) times their run's matrix, of (K, P, P)."""
+        """Return the rows times their run's matrix."""
         if len(matrices) == 1:
             return rows @ matrices[0]
-        runs = rows.unflatten(0, (len(matrices), -1))  # (K, R/K, P)
+        runs = rows.unflatten(0, (len(matrices), -1))
         return torch.bmm(runs, matrices).flatten(0, 1)
+
+
+def join_metrics(metrics: Sequence[Metric], rows: int) -> Metric:
+    """Return the metric of all groups, `rows` rows each. Neighbours with the same directions share them."""
+    runs: list[Tensor] = []
+    lengths: list[int] = []
+    for metric in metrics:
+        if runs and metric.directions is runs[-1]:
+            lengths[-1] += 1
+            continue
+        runs.append(metric.directions)
+        lengths.append(1)
+    if len(set(lengths)) > 1:
+        runs = [metric.directions for metric in metrics]
+    widths = torch.cat([metric.widths for metric in metrics])  # (G, k)
+    others = None
+    if metrics[0].others is not None:
+        of_groups = [metric.others for metric in metrics if metric.others is not None]
+        others = torch.cat(of_groups).repeat_interleave(rows, dim=0)
+    return Metric(torch.cat(runs), widths.repeat_interleave(rows, dim=0), others)
 
 
 def add_scaled_(total: Tensor, tensor: Tensor, scale: Constant) -> Tensor:
