@@ -14,7 +14,7 @@ Up to `MOST_DENSE` parameters F is a matrix. Above it F has the directions of la
 others, the smallest of these curvatures.
 
 In a curved valley no constant metric is right everywhere. So the step of a sampler counts in units of the largest
-curvature κ that the metric leaves at points of N(w*, G), of 2 κ - 1. κ is 1 for a quadratic loss, and tens or hundreds
+curvature κ that the metric leaves at points of N(w*, G), of 4 κ - 3. κ is 1 for a quadratic loss, and tens or hundreds
 in a valley.
 """
 
@@ -92,7 +92,7 @@ def measure_metrics(problem: Problem, keys: Iterable[Key], seed: int) -> dict[Ke
         metric = exact.metric(nbeta, localization)
         cloud = _Clouds(problem, member, seed).cloud(metric, _STIFF_POINTS)
         stiffest = max(1.0, cloud.largest_curvature(metric, nbeta, localization))
-        unit = 2 * stiffest - 1  # chains find stiffer points than these, except in a quadratic loss
+        unit = 4 * stiffest - 3  # chains find stiffer points than these, except in a quadratic loss
         metrics[member, nbeta, localization] = rounded.metric(nbeta, localization).times(unit**-0.5)
     return metrics
 
