@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from .chain_state import State
 from .chains import run_piece
@@ -18,19 +16,19 @@ from .traces import Traces
 
 BLOCKS = 10  # of a run that keeps snapshots
 
-Steps = Iterator[Any]  # a new caller of a replay for each block
-
 
 @dataclass
 class _Progress:
     """Hold how far the chains of a piece are.
 
     Attributes:
+        piece: the groups and chains.
         state: of the chains. None: at w*.
         traces: of the draws so far. None: no draw.
         path: file of the snapshot. None: none is kept.
     """
 
+    piece: Piece
     state: State | None = None
     traces: Traces | None = None
     path: Path | None = None
@@ -40,6 +38,10 @@ class _Progress:
         """Return the number of draws so far."""
         return 0 if self.traces is None else self.traces.num_draws
 
+    def next_draws(self, size: int, last: int) -> range:
+        """Return the numbers of the next draws, at most `size` and before `last`."""
+        return range(self.draws, min(self.draws + size, last))
+
 
 @dataclass
 class Session:
@@ -47,13 +49,11 @@ class Session:
 
     Attributes:
         run: the run.
-        pieces: of the run.
         workers: number of threads.
         snapshots: where the state of the chains is kept. None: nowhere.
     """
 
     run: Run
-    pieces: Sequence[Piece]
     workers: int
     snapshots: Snapshots | None
     _progress: list[_Progress] = field(default_factory=list)
@@ -67,9 +67,9 @@ class Session:
         """
         pieces, workers = cut(run, capacity)
         snapshots = Snapshots.of(run)
-        session = cls(run, pieces, workers, snapshots)
+        session = cls(run, workers, snapshots)
         for piece in pieces:
-            progress = _Progress()
+            progress = _Progress(piece)
             if snapshots is not None:
                 chains = [run.chains[place] for place in piece.chains]
                 progress.path = snapshots.path(piece.groups, chains)
@@ -83,55 +83,52 @@ class Session:
     def draw(self, num_draws: int) -> Traces:
         """Run all chains to this number of draws, and return the traces of all processes.
 
+        A block begins with the state that was kept and new callers of the replays, so that the numbers of a run that
+        goes on are those of a run that was never killed.
+
         Args:
             num_draws: of each chain, those before this call included.
         """
-        steps = [iter(piece.replay.caller, None) for piece in self.pieces]
-        probe_steps = [iter(piece.probe_replay.caller, None) for piece in self.pieces]
-        traces = Traces.empty(len(self.run.groups), len(self.run.chains), num_draws, self.run.problem.num_probes)
-        run_one = functools.partial(self._run_blocks, num_draws)
+        size = num_draws
+        if self.snapshots is not None:
+            size = max(2, self.run.settings.num_draws // BLOCKS)
+        run_one = functools.partial(run_piece, self.run)
         with map_on_threads(self.workers) as map_pieces:
-            found = map_pieces(run_one, self.pieces, self._progress, steps, probe_steps)
-            for piece, of_piece in zip(self.pieces, found, strict=True):
-                traces.write(of_piece, piece.groups, piece.chains)
-        traces.recorded = all(piece.replay.recorded for piece in self.pieces)
-        return gather_chains(traces, self.run.settings.num_chains)
+            while True:
+                behind = [progress for progress in self._progress if progress.draws < num_draws]
+                if not behind:
+                    break
+                pieces = [progress.piece for progress in behind]
+                steps = [piece.replay.caller() for piece in pieces]
+                probe_steps = [piece.probe_replay.caller() for piece in pieces]
+                draws = [progress.next_draws(size, num_draws) for progress in behind]
+                states = [progress.state for progress in behind]
+                found = map_pieces(run_one, pieces, steps, probe_steps, draws, states)
+                for progress, (traces, state) in zip(behind, found, strict=True):
+                    self._keep(progress, traces, state)
+        return self._gathered(num_draws)
 
     def close(self) -> None:
         """Remove the snapshots, because the estimate is complete."""
         if self.snapshots is not None:
             self.snapshots.remove([progress.path for progress in self._progress if progress.path is not None])
 
-    def _run_blocks(
-        self,
-        num_draws: int,
-        piece: Piece,
-        progress: _Progress,
-        steps: Steps,
-        probe_steps: Steps,
-    ) -> Traces:
-        """Run the chains of a piece to this number of draws, a snapshot after each block.
+    def _keep(self, progress: _Progress, traces: Traces, state: State) -> None:
+        """Keep the next traces of a piece and the state after them, and write its snapshot."""
+        if progress.traces is not None:
+            traces = progress.traces.followed_by(traces)
+        progress.traces = traces
+        progress.state = state
+        if self.snapshots is not None and progress.path is not None:
+            self.snapshots.write(progress.path, traces.to_tensors() | state)
 
-        A block begins with the state that was kept and new callers of the replays, so that the numbers of a run that
-        goes on are those of a run that was never killed.
-        """
-        size = num_draws
-        if self.snapshots is not None:
-            size = max(2, self.run.settings.num_draws // BLOCKS)
-        while progress.draws < num_draws:
-            start = progress.draws
-            stop = min(start + size, num_draws)
-            traces, state = run_piece(
-                self.run,
-                piece,
-                next(steps),
-                next(probe_steps),
-                range(start, stop),
-                progress.state,
-            )
-            progress.traces = traces if progress.traces is None else progress.traces.followed_by(traces)
-            progress.state = state
-            if self.snapshots is not None and progress.path is not None:
-                self.snapshots.write(progress.path, progress.traces.to_tensors() | state)
-        assert progress.traces is not None
-        return progress.traces.first(num_draws)
+    def _gathered(self, num_draws: int) -> Traces:
+        """Return the first draws of all pieces and processes."""
+        run = self.run
+        complete = Traces.empty(len(run.groups), len(run.chains), num_draws, run.problem.num_probes)
+        for progress in self._progress:
+            assert progress.traces is not None
+            piece = progress.piece
+            complete.write(progress.traces.first(num_draws), piece.groups, piece.chains)
+        complete.recorded = all(progress.piece.replay.recorded for progress in self._progress)
+        return gather_chains(complete, run.settings.num_chains)
