@@ -1,85 +1,79 @@
-"""Choose a step size and a localization by rule, from a grid of cells that runs as one stacked computation.
+"""Estimate the learning coefficient without settings, from a grid of cells that runs as stacked computations.
 
-Three errors are to be balanced:
+A cell is an estimate at one step size ε and one localization γ. Three errors are to be balanced:
 
 * Too large a step: discretization and minibatch noise make the estimate too high, in proportion to ε.
 * Too small a step: the chains have not arrived within the draws given, and the trace still rises.
 * Too strong a localization: a direction of curvature nβ h counts as nβ h / (2 (nβ h + γ)) in place of 1/2.
 
-The rule, for every localization γ:
+`calibration_rounds.py` plans the cells and says which ones serve. `extrapolation.py` makes one estimate of them:
+without step size, and without the pull on the directions that are curved at w*. The other directions count as under
+γ = 1, a prior of unit width. The result has one status and one interval:
 
-1. A cell *serves* if all of these hold. It is neither diverged nor not_at_minimum. Its acceptance, if it has one, is
-   at least 0.1. Its standard error is at most 10 %. Its trace has stopped rising: the last quarter of all draws is over
-   the second quarter by at most 4 % of the estimate, or by 2 errors of the difference if those are below 10 %.
-2. The *plateau* is the largest step size that serves and agrees with the next smaller one: by at most 2 %, or by 2
-   errors of the difference if those are below 5 %. The smaller one may still rise, but not be diverged. Agreement of
-   two step sizes shows that ε is small enough.
-
-Then the chosen cell is the plateau of the smallest γ with a plateau. Without any plateau it is the smallest step size
-that serves at the smallest γ, and `confirmed` is false. The estimate is extrapolated to γ = 0 along the straight line
-through it and the cell of the same step size at the next γ, if it serves: `llc = l1 + (l1 - l2) γ1 / (γ2 - γ1)`. The
-noise of both cells is the same and partly cancels.
+* "ok": two localizations serve, and the cells agree on one estimate.
+* "not_identified": they do not. The estimate is a guess, and the interval says how wide.
+* "not_converged", "diverged", "not_at_minimum": no cell serves.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from ..files import plain, write_file
-from ..stacking import Batch
-from .curvature import largest_curvature
-from .diagnostics import standard_error
+from ..stacking import Batch, part_of
+from .calibration_rounds import DIVERGES, Judged, Plan
+from .calibration_run import LOCALIZATIONS, STEP_FRACTIONS, STEPS_OF_TRIAL, TRIAL, CalibrationRun, grid, run_in_rounds
+from .extrapolation import CONFIDENCE, Fit
 from .input_checks import check, positive
-from .llc import sample
-from .pieces import Group
 from .plots import PathLike, plot_calibration
 from .prepare import check_finite, make_problem
-from .result import DIVERGED, NOT_AT_MINIMUM, LLCResult
+from .problem import Problem
+from .result import DIVERGED, NOT_AT_MINIMUM, NOT_CONVERGED, NOT_IDENTIFIED, OK, LLCResult
 from .samplers import SAMPLERS
 from .settings import CalibrationOptions, LLCSettings, shows_settings
-from .status import MAX_RELATIVE_ERROR
+from .spectrum import MOST_PARAMETERS, SAMPLES, find_spectrum
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 SAMPLER = "sghmc"
-STEP_FRACTIONS = (0.04, 0.1)  # of 1/a, a the largest curvature: SGLD's error is then at most ε a/4
-LOCALIZATION_FRACTIONS = (1 / 2000, 1 / 600, 1 / 200, 1 / 60)  # of nβ: a curvature h counts if it exceeds this
-_RISE, _RISE_ERRORS, _LARGE_RISE = 0.04, 2.0, 0.1
-_AGREEMENT, _AGREEMENT_ERRORS, _LARGE_DISAGREEMENT = 0.02, 2.0, 0.05
-_MIN_ACCEPTANCE = 0.1
-
 # of the table in a summary
-_HEADER = " step size  localization      rlct    error  status"
-_LINE = "{step_size:>10.3g} {localization:>13.4g} {llc:>9.3f} {standard_error:>8.3f}  {status}"
+_HEADER = " step size  localization      rlct    error  trouble"
+_LINE = "{step_size:>10.3g} {localization:>13.4g} {llc:>9.3f} {standard_error:>8.3f}  {trouble}"
 
 
 @dataclass(frozen=True)
 class LLCCalibration:
-    """Hold a grid of estimates, the chosen cell, and the reason for the choice.
+    """Hold an estimate without settings, the cells behind it, and one status for it.
 
     Attributes:
-        sampler: of all cells.
-        step_size: of the chosen cell.
+        sampler: of the chosen cell.
+        step_size: of the chosen cell: the smallest step at the weakest localization that serves.
         localization: of the chosen cell.
-        llc: the estimate, extrapolated to no localization if two localizations serve, else the chosen cell's.
-        standard_error: of `llc`.
-        reason: one line.
-        result: the estimate at the chosen cell, localization included.
-        table: one row per cell: step_size, localization, llc, standard_error, rhat, ess, acceptance_rate, rise,
-            status, serves, chosen.
+        llc: the estimate from all cells that serve, without step size, see `extrapolation.py`. Directions that are
+            curved at w* count without localization, all others under a localization of 1.
+        standard_error: Monte Carlo error of `llc`.
+        reason: the same as `status_reason`.
+        result: the estimate at the chosen cell, step size and localization included.
+        table: one row per cell: round, sampler, step_size, localization, llc, standard_error, rhat, ess,
+            acceptance_rate, rise, status, trouble, serves, chosen.
         results: one per cell, in the order of the table.
-        confirmed: whether two step sizes agree at the chosen localization.
+        confirmed: whether the status is "ok".
         curvature: the largest curvature of U found, if the step sizes were derived from it, else None.
+        status: of `llc`: "ok", "not_identified", "not_converged", "not_at_minimum" or "diverged".
+        status_reason: one line.
+        interval: of 95 %, systematic error included. It reaches up to the limit at no localization at all.
+        systematic_error: how far the cells or the laws of extrapolation disagree, nats.
+        rounds: computations of cells, one after another.
     """
 
     sampler: str
@@ -93,6 +87,11 @@ class LLCCalibration:
     results: list[LLCResult] = field(repr=False)
     confirmed: bool
     curvature: float | None = None
+    status: str = NOT_CONVERGED
+    status_reason: str = ""
+    interval: tuple[float, float] = (math.nan, math.nan)
+    systematic_error: float = math.nan
+    rounds: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields except the traces, ready for JSON."""
@@ -116,7 +115,9 @@ class LLCCalibration:
             if row["chosen"]:
                 line += " <- chosen"
             lines.append(line)
-        lines.append(f"RLCT {self.llc:.3f} ± {self.standard_error:.3f}: {self.reason}")
+        low, high = self.interval
+        lines.append(f"RLCT {self.llc:.3f} ± {self.standard_error:.3f}, between {low:.3f} and {high:.3f} (95 %)")
+        lines.append(f"{self.status}: {self.status_reason}")
         return "\n".join(lines)
 
     def plot(self, path: PathLike | None = None) -> Any:
@@ -139,18 +140,21 @@ def calibrate_llc(
     localizations: Sequence[float] | None = None,
     **settings: Unpack[CalibrationOptions],
 ) -> LLCCalibration:
-    """Run each step size with each localization, all cells x chains stacked, and choose by the rule above.
+    """Estimate the LLC from cells of several step sizes and localizations, and say how far the estimate can be trusted.
 
-    Chain c has the same minibatches and the same noise in all cells, so that cells differ by their settings.
+    All cells x chains of a round are stacked. Chain c has the same minibatches and the same noise in all cells, so that
+    cells differ by their settings. All rounds together take at most 24 times `num_draws` draws per chain.
 
     Args:
         model: as for `estimate_llc`.
         inputs: as for `estimate_llc`.
         targets: as for `estimate_llc`.
-        step_sizes: values of ε. None: 0.04 and 0.1 over the largest curvature of U near w*.
-        localizations: values of γ. None: nβ/2000, nβ/600, nβ/200 and nβ/60.
-        settings: as for `estimate_llc`, except for the two chosen ones. The default sampler is "sghmc", because it
-            has no discretization error on quadratics and moves faster.
+        step_sizes: values of ε. None: chosen in rounds, if `localizations` is None too, else 0.2 and 0.4 over the
+            largest curvature of U near w*.
+        localizations: values of γ. None: 1, 4, 16 and 64, those that serve.
+        settings: as for `estimate_llc`, except for the two chosen ones. `num_draws` is that of one cell of one round
+            on average. Without a sampler, "preconditioned" is tried on networks of at most 2,000 parameters. Where it
+            does not serve, and for larger networks, it is "sghmc".
 
     Raises:
         ValueError: an invalid argument, or "fisher_sgld" without step sizes or localizations. Their
@@ -166,23 +170,29 @@ def calibrate_llc(
     given: dict[str, Any] = {"sampler": SAMPLER, **settings}
     for name in ("step_size", "localization"):
         check(name, given.get(name), name not in given, f"left out: it is chosen from `{name}s`")
+    if given["sampler"] == TRIAL:
+        given["step_size"] = min(STEPS_OF_TRIAL)  # the default is not in its unit
     chosen = LLCSettings(**given)
     steps = _grid("step_sizes", step_sizes, chosen.sampler)
     pulls = _grid("localizations", localizations, chosen.sampler)
     problem = make_problem([model], inputs, targets, chosen)
     nbeta = chosen.inverse_temperature(problem.num_samples)
     check_finite(problem)
-    if not pulls:
-        pulls = [fraction * nbeta for fraction in LOCALIZATION_FRACTIONS]
+    spectrum = None
+    if problem.layout.size <= MOST_PARAMETERS and problem.device.type != "mps":  # which has no float64
+        spectrum = find_spectrum(_in_double(model, inputs, targets, chosen), nbeta)
+    run = CalibrationRun(problem, chosen, nbeta, problem.layout.size / 2, spectrum)
+    if not steps and not pulls:
+        free = settings.get("sampler", TRIAL) == TRIAL
+        curvature = run_in_rounds(run, free)
+        return _calibrated(run, curvature)
+    pulls = pulls or list(LOCALIZATIONS)
     curvature = None
     if not steps:
-        curvature = largest_curvature(problem, nbeta=nbeta, localization=pulls[-1], seed=chosen.seed)
+        curvature = run.curvature(max(pulls))
         steps = [fraction / curvature for fraction in STEP_FRACTIONS]
-    cells = []
-    for pull in pulls:
-        for step in steps:
-            cells.append(Group(0, 0, step, pull, nbeta))
-    return _choose(sample(problem, cells, chosen), curvature)
+    run.add(Plan(chosen.sampler, grid(steps, pulls), chosen.num_draws))
+    return _calibrated(run, curvature)
 
 
 def _grid(name: str, values: Sequence[float] | None, sampler: str) -> list[float]:
@@ -204,156 +214,93 @@ def _grid(name: str, values: Sequence[float] | None, sampler: str) -> list[float
     return sorted(unique)
 
 
-@dataclass(frozen=True)
-class _Cell:
-    """Hold one estimate of the grid.
-
-    Attributes:
-        result: the estimate.
-        rise: mean of the last quarter of the trace minus that of the second, NaN if the cell is of no use.
-        serves: rule 1.
-    """
-
-    result: LLCResult
-    rise: float
-    serves: bool
-
-    @classmethod
-    def of(cls, result: LLCResult) -> _Cell:
-        """Return the cell of an estimate, judged by rule 1."""
-        if result.status in (DIVERGED, NOT_AT_MINIMUM):
-            return cls(result, math.nan, False)
-        trace = result.llc_trace(paired=result.settings.paired)
-        quarter = trace.shape[1] // 4
-        half = 2 * quarter
-        second = trace[:, quarter:half]
-        last = trace[:, -quarter:]
-        rise = float(last.mean() - second.mean())
-        error = math.hypot(standard_error(second), standard_error(last))
-        size = abs(result.llc)
-        noise = min(_RISE_ERRORS * error, _LARGE_RISE * size)
-        risen = rise > max(_RISE * size, noise)
-        precise = result.standard_error <= MAX_RELATIVE_ERROR * size  # else too few draws to judge
-        acceptance = result.acceptance_rate
-        accepted = acceptance is None or acceptance >= _MIN_ACCEPTANCE
-        serves = accepted and precise and not risen
-        return cls(result, rise, serves)
-
-    @property
-    def pull(self) -> float:
-        """Return γ."""
-        return self.result.settings.localization
-
-    @property
-    def step(self) -> float:
-        """Return ε."""
-        return self.result.settings.step_size
+def _in_double(model: nn.Module, inputs: Batch, targets: Tensor, settings: LLCSettings) -> Problem:
+    """Return the problem of the first samples in float64."""
+    few = slice(0, SAMPLES)
+    in_double = replace(settings, dtype=torch.float64)
+    return make_problem([model], part_of(inputs, few), targets[few], in_double)
 
 
-def _choose(results: list[LLCResult], curvature: float | None) -> LLCCalibration:
-    """Return the calibration of a grid of estimates, ordered by localization, then by step size."""
-    cells = [_Cell.of(result) for result in results]
-    by_pull: dict[float, list[_Cell]] = {}
-    for cell in cells:
-        of_pull = by_pull.setdefault(cell.pull, [])
-        of_pull.append(cell)
-    plateaus = []
-    for pull in sorted(by_pull):
-        plateau = _plateau(by_pull[pull])
-        if plateau is not None:
-            plateaus.append(plateau)
-    serving = [cell for cell in cells if cell.serves]
-    if plateaus:
-        chosen = plateaus[0]
-        llc, error, reason = _extrapolate(chosen, cells)
-    elif serving:
-        chosen = serving[0]
-        llc, error, reason = _extrapolate(chosen, cells)
-        reason = f"unconfirmed, no two step sizes agree: {reason}"
+def _calibrated(run: CalibrationRun, curvature: float | None) -> LLCCalibration:
+    """Return the calibration of all rounds. `curvature` is the one that step sizes were derived from."""
+    fit = run.fit()
+    shown = _shown(run.judged)
+    result = shown.result
+    if fit is None:
+        status = result.status if result.status in (DIVERGED, NOT_AT_MINIMUM) else NOT_CONVERGED
+        fit = _without_fit(shown, run.bound)
     else:
-        chosen = _least_bad(cells)
-        result = chosen.result
-        llc = result.llc
-        error = result.standard_error
-        reason = f"no cell serves; the least bad one is {result.status}: {result.status_reason}"
+        status = OK if fit.identified else NOT_IDENTIFIED
+    reason = fit.reason
+    if result.status == NOT_AT_MINIMUM:
+        status = NOT_AT_MINIMUM
+        reason = result.status_reason
     return LLCCalibration(
-        sampler=chosen.result.sampler,
-        step_size=chosen.step,
-        localization=chosen.pull,
-        llc=llc,
-        standard_error=error,
+        sampler=result.sampler,
+        step_size=shown.cell.step_size,
+        localization=shown.cell.localization,
+        llc=fit.llc,
+        standard_error=fit.standard_error,
         reason=reason,
-        result=chosen.result,
-        table=[_row(cell, cell is chosen) for cell in cells],
-        results=results,
-        confirmed=bool(plateaus),
+        result=result,
+        table=[_row(each, each is shown) for each in run.judged],
+        results=[each.result for each in run.judged],
+        confirmed=status == OK,
         curvature=curvature,
+        status=status,
+        status_reason=reason,
+        interval=fit.interval,
+        systematic_error=fit.systematic_error,
+        rounds=run.rounds,
     )
 
 
-def _plateau(cells: list[_Cell]) -> _Cell | None:
-    """Return the largest step size in agreement with the next smaller one, of cells of one γ by rising step size."""
-    pairs = list(itertools.pairwise(cells))
-    for smaller, cell in reversed(pairs):
-        first = smaller.result
-        second = cell.result
-        size = abs(first.llc)
-        error = math.hypot(first.standard_error, second.standard_error)
-        noise = min(_AGREEMENT_ERRORS * error, _LARGE_DISAGREEMENT * size)
-        allowed = max(_AGREEMENT * size, noise)
-        difference = abs(second.llc - first.llc)
-        if difference <= allowed and cell.serves:
-            return cell
-    return None
+def _without_fit(shown: Judged, bound: float) -> Fit:
+    """Return the estimate of the shown cell, if no cell serves."""
+    result = shown.result
+    half = CONFIDENCE * result.standard_error
+    where = f"step size {shown.cell.step_size:.3g} at localization {shown.cell.localization:.3g}"
+    return Fit(
+        llc=result.llc,
+        standard_error=result.standard_error,
+        systematic_error=math.nan,
+        interval=(result.llc - half, max(bound, result.llc + half)),
+        step_shift=0.0,
+        localization_shift=0.0,
+        identified=False,
+        reason=f"no cell serves: {where} {shown.trouble}",
+    )
 
 
-def _extrapolate(cell: _Cell, cells: list[_Cell]) -> tuple[float, float, str]:
-    """Return the estimate at γ = 0, its standard error, and the reason, for the chosen cell."""
-    first = cell.result
-    where = f"step size {cell.step:.3g} at localization {cell.pull:.3g}"
-    next_cell: _Cell | None = None
-    for other in cells:
-        if not other.serves or other.step != cell.step or other.pull <= cell.pull:
-            continue
-        if next_cell is None or other.pull < next_cell.pull:
-            next_cell = other
-    if next_cell is None:
-        reason = f"{where}; no second localization to extrapolate with"
-        return first.llc, first.standard_error, reason
-    second = next_cell.result
-    share = cell.pull / (next_cell.pull - cell.pull)
-    difference = first.llc - second.llc
-    llc = first.llc + share * difference
-    first_error = (1 + share) * first.standard_error
-    second_error = share * second.standard_error
-    error = math.hypot(first_error, second_error)
-    reason = f"{where}; extrapolated to none with {next_cell.pull:.3g}: {first.llc:.4g} -> {llc:.4g}"
-    return llc, error, reason
+def _shown(judged: list[Judged]) -> Judged:
+    """Return the cell of the last round at the weakest localization that serves, with the smallest step.
+
+    If none serves, it is the finite cell of the weakest localization.
+    """
+
+    def badness(each: Judged) -> tuple[bool, bool, int, float, float]:
+        diverged = each.trouble == DIVERGES
+        return not each.cell.mixes, diverged, -each.round, each.cell.localization, each.cell.step_size
+
+    return min(judged, key=badness)
 
 
-def _least_bad(cells: list[_Cell]) -> _Cell:
-    """Return a finite cell before a diverged one, then the smallest step size at the strongest localization."""
-
-    def badness(cell: _Cell) -> tuple[bool, float, float]:
-        diverged = cell.result.status == DIVERGED
-        return diverged, cell.step, -cell.pull
-
-    return min(cells, key=badness)
-
-
-def _row(cell: _Cell, chosen: bool) -> dict[str, Any]:
+def _row(each: Judged, chosen: bool) -> dict[str, Any]:
     """Return the cell's row of the table."""
-    result = cell.result
+    result = each.result
     return {
-        "step_size": cell.step,
-        "localization": cell.pull,
+        "round": each.round,
+        "sampler": result.sampler,
+        "step_size": each.cell.step_size,
+        "localization": each.cell.localization,
         "llc": result.llc,
         "standard_error": result.standard_error,
         "rhat": result.rhat,
         "ess": result.ess,
         "acceptance_rate": result.acceptance_rate,
-        "rise": cell.rise,
+        "rise": each.rise,
         "status": result.status,
-        "serves": cell.serves,
+        "trouble": each.trouble,
+        "serves": each.cell.mixes,
         "chosen": chosen,
     }

@@ -1,9 +1,9 @@
 """The cells of a calibration, and their values without step size.
 
 A *cell* holds the estimate at one pair of step size ε and localization γ. Of each γ the two smallest step sizes count.
-All γ share one slope s of the estimate over ε, because heating happens in steep directions, where γ is without effect.
-The slope is a weighted mean of the measured slopes and of the foretold one. If the two contradict each other, the
-foretold one is left out. The value f(γ) is the mean of the cells of γ after the subtraction of s ε.
+The slope of the estimate over ε is that of all γ together, because heating happens in steep directions, where γ has no
+effect. If the slope of one γ contradicts it, the γ has its own. A foretold slope counts as one more measurement, unless
+the cells contradict it. The value f(γ) is the mean of the cells of γ after the subtraction of slope times ε.
 
 Everything is kept as blocks of draws, so that noise that cells share cancels in the errors of their differences.
 """
@@ -60,18 +60,14 @@ class Steps:
         pulls: (K,), γ, rising.
         blocks: (K, blocks), of f.
         shift: of the weakest γ, against its smallest step.
-        disagreement: nats between the shared slope and the weakest γ's own, beyond two errors.
         inflation: Monte Carlo error over the error of the blocks, at least 1.
-        several: whether a slope was measured.
         foretold: whether the foretold pull was added to the estimates.
     """
 
     pulls: Numbers
     blocks: Numbers
     shift: float
-    disagreement: float
     inflation: float
-    several: bool
     foretold: bool
 
     @property
@@ -101,23 +97,22 @@ def without_step_sizes(cells: Sequence[Cell], foretold: float) -> Steps:
             of_pull.append(cell)
     pulls = sorted(by_pull)
     pairs = [by_pull[pull] for pull in pulls if len(by_pull[pull]) == 2]
-    slope = _shared_slope(pairs, foretold)
+    shared = _shared_slope(pairs, foretold)
     rows = []
     with_pull = []
     for pull in pulls:
-        blocks = _mean_without_step(by_pull[pull], slope)
+        of_pull = by_pull[pull]
+        slope = shared
+        if len(of_pull) == 2:
+            slope = _believed(_slope_of(of_pull)[0], shared, _doubt(of_pull[1]))
+        blocks = _mean_without_step(of_pull, slope)
         rows.append(blocks)
-        with_pull.append(blocks + by_pull[pull][0].pull)
+        with_pull.append(blocks + of_pull[0].pull)
     straight = np.stack(rows)
     raised = np.stack(with_pull)
     believed = _is_flatter(raised, straight)
     weakest = by_pull[pulls[0]]
     smallest = weakest[0]
-    disagreement = 0.0
-    if len(weakest) == 2:
-        own, own_error = _slope_of(weakest)
-        excess = abs(float(own.mean() - slope.mean())) - 2 * own_error
-        disagreement = max(0.0, excess) * smallest.step_size
     inflations = [1.0]
     for cell in weakest:
         measured = _error(cell.blocks)
@@ -127,9 +122,7 @@ def without_step_sizes(cells: Sequence[Cell], foretold: float) -> Steps:
         pulls=np.array(pulls),
         blocks=raised if believed else straight,
         shift=float(straight[0].mean()) - smallest.llc,
-        disagreement=disagreement,
         inflation=max(inflations),
-        several=bool(pairs),
         foretold=believed,
     )
 
@@ -160,18 +153,27 @@ def _shared_slope(pairs: Sequence[Sequence[Cell]], foretold: float) -> Numbers:
     doubts = np.empty(len(pairs))
     for place, pair in enumerate(pairs):
         slopes, error = _slope_of(pair)
-        larger = pair[1]
-        doubts[place] = max(_STEP_ERROR * abs(larger.llc), FLOOR / 10) / larger.step_size
+        doubts[place] = _doubt(pair[1])
         weight = 1 / max(error, 1e-3 * doubts[place]) ** 2
         total = total + weight * slopes
         weight_sum += weight
     measured = total / weight_sum
-    measured_error = _error(measured)
     doubt = float(doubts.mean()) + abs(foretold) / 3
-    apart = abs(float(measured.mean()) - foretold)
-    if apart > _CONTRADICTION * math.hypot(measured_error, doubt):
+    return _believed(measured, np.array([foretold]), doubt)
+
+
+def _doubt(larger: Cell) -> float:
+    """Return how far a foretold slope may be off, from the cell of the larger step."""
+    return max(_STEP_ERROR * abs(larger.llc), FLOOR / 10) / larger.step_size
+
+
+def _believed(measured: Numbers, foretold: Numbers, doubt: float) -> Numbers:
+    """Return the mean of a measured and a foretold slope, by their errors. If they contradict, the measured one."""
+    error = _error(measured)
+    apart = abs(float(measured.mean() - foretold.mean()))
+    if apart > _CONTRADICTION * math.hypot(error, doubt):
         return measured
-    share = doubt**2 / (doubt**2 + measured_error**2)
+    share = doubt**2 / (doubt**2 + error**2)
     return share * measured + (1 - share) * foretold
 
 

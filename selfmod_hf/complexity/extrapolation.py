@@ -43,6 +43,7 @@ _LOGARITHMIC_STEPS = 10  # increments that a logarithm may still add: λ - (m - 
 _GROWTH = 0.03  # of the estimate: a smaller increment is no evidence of a logarithm
 _LARGE_SYSTEMATIC = 0.1  # of the estimate
 _LARGE_STEP_SHIFT = 0.2
+_OF_STEP_SHIFT = 0.1  # of what the step sizes add: their line is bent by about this
 _LARGE_SHIFT = 0.25
 
 
@@ -53,7 +54,7 @@ class Fit:
     Attributes:
         llc: the estimate.
         standard_error: Monte Carlo error of `llc`.
-        systematic_error: how far the laws of extrapolation disagree.
+        systematic_error: how far the laws of extrapolation disagree, and a tenth of `step_shift`.
         interval: 95 %, systematic error included.
         step_shift: what the extrapolation in ε added, of the smallest step at the weakest γ.
         localization_shift: what the extrapolation in γ added.
@@ -277,7 +278,7 @@ def _judged(steps: Steps, estimate: _Estimate, bound: float) -> Fit:
     """Return the fit with its interval and verdict."""
     llc = estimate.llc
     error = steps.error(estimate.weights)
-    systematic = estimate.systematic + steps.disagreement
+    systematic = estimate.systematic + _OF_STEP_SHIFT * abs(steps.shift)
     half = CONFIDENCE * error + systematic
     high = min(llc + half + estimate.beyond, max(bound, llc))
     if len(steps.values) == 1 and math.isfinite(bound):

@@ -37,7 +37,7 @@ class SelfTest:
     @property
     def status(self) -> str:
         """Return the status of the estimate."""
-        return self.found.result.status
+        return self.found.status
 
     @property
     def relative_difference(self) -> float | None:

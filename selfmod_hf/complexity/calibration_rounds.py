@@ -1,0 +1,254 @@
+"""Judge the cells of a calibration, and plan its rounds.
+
+1. *Trial.* Few cells of the sampler "preconditioned", in which flat and steep directions relax alike. It serves where
+   the curvature is about the same everywhere. It runs for networks of few parameters, if no sampler is given.
+2. *Survey.* If the trial fails: cells of "sghmc" at all localizations γ, with two step sizes ε each.
+3. *Measurement.* The three weakest localizations that are not ruled out, with the rest of the budget.
+
+The measurement corrects the step sizes:
+
+* A cell that *spikes* has draws that the posterior's law does not have. Far from w* the curvature is larger than near
+  it, and the step is beyond its stability there. The step sizes of this γ are halved.
+* If an estimate grows by more than 5 % over the smaller step, as by the noise of minibatches, all steps become so small
+  that it grows by 4 %.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .cells import FLOOR, Cell
+from .diagnostics import Draws, standard_error
+from .result import DIVERGED, LLCResult
+from .samplers import SAMPLERS
+from .spectrum import Spectrum
+
+MAX_RHAT = 1.1
+MIN_ESS = 50.0
+BUDGET = 24.0  # draws of all cells together, as a multiple of num_draws
+LONGEST = 8.0  # draws of one cell, as a multiple of num_draws
+
+DIVERGES, SPIKES, FALLS, RISES, FEW = "diverges", "spikes", "falls", "rises", "few draws"
+_WILD = (DIVERGES, SPIKES)
+
+_BLOCKS = 4  # of each chain
+_TREND, _TREND_ERRORS = 0.03, 3.0
+_SPREADS, _TAIL = 15.0, 3.0  # a draw beyond the median by so many spreads, and so many nats per log of draws, spikes
+_LARGE_SPIKES = 0.02  # of the estimate: spikes that add less do not count
+_MEASURED = 3  # localizations of the measurement
+_GROWTH, _WANTED_GROWTH = 0.05, 0.04
+_SMALLEST = 1 / 64  # at most this factor of a step size from one round to the next
+_OF_A_SPIKE = 0.5  # the factor of the steps of a γ at which the larger one spikes
+_OF_WILD = 0.25  # the factor where both do
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Hold the cells of a round.
+
+    Attributes:
+        sampler: of all cells.
+        cells: (ε, γ) of each.
+        num_draws: of each chain.
+    """
+
+    sampler: str
+    cells: list[tuple[float, float]]
+    num_draws: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Hold one cell with its result.
+
+    Attributes:
+        result: the estimate.
+        cell: its numbers for the extrapolation.
+        round: the round it ran in, from 1.
+        trouble: why it does not serve, "" if it does.
+        rise: mean of the last third of the kept draws minus that of the first. NaN if the cell diverged.
+    """
+
+    result: LLCResult
+    cell: Cell
+    round: int
+    trouble: str
+    rise: float
+
+    @property
+    def wild(self) -> bool:
+        """Return whether the step is too long for its localization."""
+        return self.trouble in _WILD
+
+
+def judge_cell(result: LLCResult, number: int, spectrum: Spectrum | None) -> Judged:
+    """Return a cell of the round of this number, with its trouble.
+
+    Args:
+        result: of the cell.
+        number: of the round.
+        spectrum: of the curvatures at w*, if it is known.
+    """
+    settings = result.settings
+    trace = result.llc_trace(paired=settings.paired)
+    kept = trace[:, settings.num_burnin_steps :]
+    trouble = DIVERGES
+    rise = math.nan
+    if result.status != DIVERGED and np.isfinite(kept).all():
+        rise = _rise(kept)
+        trouble = _trouble(kept, rise, result)
+    pull = 0.0
+    if spectrum is not None:
+        pull = spectrum.pull(settings.localization)
+    cell = Cell(
+        step_size=settings.step_size,
+        localization=settings.localization,
+        blocks=_blocks(kept),
+        standard_error=result.standard_error,
+        mixes=not trouble,
+        pull=pull,
+    )
+    return Judged(result, cell, number, trouble, rise)
+
+
+def _blocks(kept: Draws) -> Draws:
+    """Return the means of equal parts of each chain, (chains x parts,)."""
+    parts = min(_BLOCKS, kept.shape[1])
+    length = kept.shape[1] // parts
+    used = kept[:, : parts * length]
+    by_part = used.reshape(len(kept), parts, length)
+    return by_part.mean(axis=2).reshape(-1)
+
+
+def _thirds(kept: Draws) -> tuple[Draws, Draws]:
+    """Return the first and the last third of draws (C, T)."""
+    third = max(1, kept.shape[1] // 3)
+    return kept[:, :third], kept[:, -third:]
+
+
+def _rise(kept: Draws) -> float:
+    """Return how much higher the last third of draws (C, T) is than the first."""
+    first, last = _thirds(kept)
+    return float(last.mean() - first.mean())
+
+
+def _trouble(kept: Draws, rise: float, result: LLCResult) -> str:
+    """Return the first trouble of the kept draws (C, T), "" if none."""
+    if result.llc < 0:
+        return FALLS
+    if _spikes(kept):
+        return SPIKES
+    if not result.rhat <= MAX_RHAT or not result.ess >= MIN_ESS:
+        return FEW
+    first, last = _thirds(kept)
+    error = math.hypot(standard_error(first), standard_error(last))
+    least = max(_TREND * abs(result.llc), _TREND_ERRORS * error)
+    if abs(rise) <= least:
+        return ""
+    return RISES if rise > 0 else FALLS
+
+
+def _spikes(kept: Draws) -> bool:
+    """Return whether draws out of the law's reach add visibly to the estimate.
+
+    nβ (L - L(w*)) has a tail as short as exp(-x) under the posterior, and minibatches add a normal spread.
+    """
+    above = kept - np.median(kept)
+    spread = 1.4826 * float(np.median(np.abs(above)))
+    reach = _SPREADS * spread + _TAIL * math.log(kept.size)
+    added = float(above[above > reach].sum()) / kept.size
+    return added > _LARGE_SPIKES * abs(float(kept.mean()))
+
+
+def draws_of(judged: Sequence[Judged]) -> float:
+    """Return the effective draws at the weakest localization, at the smaller step. 0 if it is wild."""
+    weakest = min(judged, key=lambda each: (each.cell.localization, each.cell.step_size))
+    if weakest.wild or not math.isfinite(weakest.result.ess):
+        return 0.0
+    return weakest.result.ess
+
+
+def tame(judged: Sequence[Judged]) -> bool:
+    """Return whether the cells at two localizations or more, of which one is the weakest or the next, are not wild."""
+    pulls = sorted({each.cell.localization for each in judged})
+    wild = {each.cell.localization for each in judged if each.wild}
+    good = [pull for pull in pulls if pull not in wild]
+    return len(good) >= 2 and good[0] in pulls[:2]
+
+
+def plan_measurement(judged: Sequence[Judged], num_draws: int, draws: float, bound: float) -> Plan:
+    """Return the next round, from the cells of the one before.
+
+    Args:
+        judged: cells of one sampler, of a trial or a survey.
+        num_draws: that the user gave.
+        draws: of all cells together, as a multiple of num_draws.
+        bound: d/2.
+    """
+    by_pull: dict[float, list[Judged]] = {}
+    for each in sorted(judged, key=lambda each: each.cell.step_size):
+        by_pull.setdefault(each.cell.localization, []).append(each)
+    wild = [pull for pull in by_pull if by_pull[pull][0].wild]
+    tame = [pull for pull in sorted(by_pull) if pull not in wild]
+    chosen = tame[:_MEASURED]
+    missing = _MEASURED - len(chosen)
+    if missing > 0:
+        chosen += sorted(wild)[-missing:]
+    shared = _factor(by_pull, bound)
+    name = judged[0].result.sampler
+    cells = []
+    for pull in sorted(chosen):
+        factor = shared
+        if shared == 1:
+            factor = _factor_of_spikes(by_pull[pull])
+        smallest = by_pull[pull][0].cell.step_size
+        factor = max(factor, SAMPLERS[name].least_step / smallest)
+        for each in by_pull[pull]:
+            cells.append((factor * each.cell.step_size, pull))
+    each_cell = min(LONGEST, draws / len(cells))
+    return Plan(name, cells, int(each_cell * num_draws))
+
+
+def _factor_of_spikes(cells: Sequence[Judged]) -> float:
+    """Return the factor of the steps of one γ that keeps the larger one from spikes."""
+    if cells[0].wild:
+        return _OF_WILD
+    if any(cell.wild for cell in cells):
+        return _OF_A_SPIKE
+    return 1.0
+
+
+def _factor(by_pull: dict[float, list[Judged]], bound: float) -> float:
+    """Return the factor of all step sizes at which an estimate grows little over the smaller one."""
+    shares = []
+    for cells in by_pull.values():
+        share = _growth_of(cells, bound)
+        if share is not None:
+            shares.append(share)
+    if not shares:
+        return 1.0
+    growth = float(np.median(shares))
+    if growth <= _GROWTH:
+        return 1.0
+    return max(_SMALLEST, _WANTED_GROWTH / growth)
+
+
+def _growth_of(cells: Sequence[Judged], bound: float) -> float | None:
+    """Return how much an estimate grows from no step to the smaller one, as a share of it. None: not known."""
+    smaller = cells[0].cell
+    if cells[0].wild:
+        return None
+    above_bound = max(0.0, smaller.llc - bound) / bound  # at least so much
+    if len(cells) < 2 or cells[1].wild:
+        return above_bound
+    larger = cells[1].cell
+    ratio = larger.step_size / smaller.step_size
+    apart = (larger.blocks - smaller.blocks) / (ratio - 1)
+    growth = float(apart.mean())
+    error = float(apart.std(ddof=1)) / math.sqrt(len(apart))
+    level = min(max(smaller.llc - growth, FLOOR), bound)
+    return max(above_bound, (growth - error) / level)

@@ -1,0 +1,85 @@
+"""Find how curved the mean loss is at w* in every direction, and what a localization takes from each of them.
+
+A direction of curvature h counts as nβ h / (2 (nβ h + γ)) under the localized posterior, so γ takes γ / (2 (nβ h + γ))
+from it. The sum over all curved directions is foretold for networks of few parameters. What the other directions
+add and lose is left to the sampling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..stacking import chunk_ranges, copies_that_fit, losses_and_gradients
+from .modes import ordinary_tensors
+from .problem import Problem
+
+MOST_PARAMETERS = 2000  # above it the Hessian costs more than the sampling
+SAMPLES = 4096  # that know the curvatures well enough
+_DISTANCE = 1e-6  # of the differences, in the weights' own units and float64
+_LEAST = 0.02  # of nβ h: a direction with less is as flat as none at w*
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Hold the curvatures of U's curved directions at w*, localization left out.
+
+    Attributes:
+        values: nβ h, those of at least 0.02.
+    """
+
+    values: NDArray[np.float64]
+
+    def pull(self, localization: float) -> float:
+        """Return the nats that a localization takes from the estimate.
+
+        Example:
+            >>> Spectrum(np.array([30.0, 10.0])).pull(10.0)
+            0.375
+        """
+        shares = localization / (self.values + localization)
+        return float(shares.sum()) / 2
+
+
+@ordinary_tensors()
+def find_spectrum(problem: Problem, nbeta: float) -> Spectrum:
+    """Return the spectrum of the first network on all samples.
+
+    Args:
+        problem: of some samples, in float64, because small curvatures beside large ones are differences of gradients.
+        nbeta: nβ.
+    """
+    anchor = problem.anchors[0]  # (P,)
+    fixed = problem.fixed_of(0)
+
+    def gradients(positions: Tensor) -> Tensor:
+        _, found = losses_and_gradients(
+            problem.losses_of_one_batch,
+            problem.layout,
+            positions,
+            samples=[],
+            inputs=problem.inputs,
+            targets=problem.targets,
+            own={},
+            common=fixed,
+            shared_batch=True,
+        )
+        return found  # (K, P)
+
+    size = problem.layout.size
+    base = gradients(anchor[None])  # (1, P)
+    bytes_per_copy = 6 * base.nbytes + int(problem.num_samples * problem.bytes_per_sample)
+    at_once = copies_that_fit(bytes_per_copy, problem.memory_budget)
+    hessian = torch.empty(size, size, dtype=base.dtype, device=base.device)
+    for rows in chunk_ranges(size, at_once):
+        positions = anchor.repeat(len(rows), 1)
+        places = torch.arange(rows.start, rows.stop)
+        positions[torch.arange(len(rows)), places] += _DISTANCE
+        hessian[rows.start : rows.stop] = (gradients(positions) - base) / _DISTANCE
+    symmetric = (hessian + hessian.T) / 2
+    curvatures = nbeta * torch.linalg.eigvalsh(symmetric).cpu().double().numpy()
+    return Spectrum(curvatures[curvatures >= _LEAST])
