@@ -39,6 +39,7 @@ from ..files import read_json, to_json, write_file
 from ..json_records import CurvePoint, NetworkRow, NetworkRun, Record, SweepRun
 from ..weights import KEY, WEIGHTS, belongs, weights_sha256
 from .arms import Arm, Cell, arm_of_row, network_name
+from .record_tables import table_of
 
 if TYPE_CHECKING:
     from ..complexity import LLCResult
@@ -49,15 +50,11 @@ logger = logging.getLogger(__name__)
 WEIGHTS_COLUMN = (KEY,)  # missing in folders of version 0.1.0
 CURVE_RLCT_COLUMNS = ("rlct", "rlct_standard_error", "rlct_status")  # only if RLCTs were estimated while training
 _NOT_IN_CURVES = {"rlct", "rlct_standard_error", "rlct_status", KEY}  # not in each file
-RESULT_COLUMNS = tuple(name for name in NetworkRow.model_fields if name not in (KEY, "stopped_epoch"))
+_NOT_IN_RESULTS = {"stopped_epoch", KEY}  # likewise
+RESULT_COLUMNS = tuple(name for name in NetworkRow.model_fields if name not in _NOT_IN_RESULTS)
 CURVE_COLUMNS = tuple(name for name in CurvePoint.model_fields if name not in _NOT_IN_CURVES)
 KEYS = ["task", "arm", "seed"]  # of one network
 ORDER = ["task", "hidden_size", "detach_targets", "aux_weight", "arm", "seed"]  # of rows
-# columns of texts, integers and truth values. All others are numbers, also those of nulls alone.
-_NOT_NUMBERS = {
-    "task", "arm", "rlct_status", "rlct_status_reason", "rlct_preset", KEY, "hidden_size", "seed", "epoch",
-    "num_epochs", "batch_size", "detach_targets",
-}  # fmt: skip
 
 
 def check_readable(path: Path) -> None:
@@ -149,12 +146,14 @@ class SweepFolder:
 
     def write_row(self, cell: Cell, row: NetworkRow) -> None:
         """Write the row of a network."""
-        write_file(self.cells / cell.name / "row.json", to_json(row.to_dict()))
+        path = self.cells / cell.name / "row.json"
+        write_file(path, to_json(row.to_dict()))
 
     def final_training_loss(self, cell: Cell) -> float | None:
         """Return the mean classification loss of a finished network's last epoch, nats. None: it diverged."""
-        curve = CurvePoint.read_list(self.cells / cell.name / "curve.json")
-        return curve[-1].classification_loss
+        path = self.cells / cell.name / "curve.json"
+        last = CurvePoint.read_list(path)[-1]
+        return last.classification_loss
 
     def networks(self) -> list[Path]:
         """Return the folders of the finished networks with the weights of their row.
@@ -168,7 +167,8 @@ class SweepFolder:
         for path in sorted(self.cells.glob("*/row.json")):
             cell = path.parent
             row = NetworkRow.read(path)
-            if belongs(row.weights_sha256, weights_sha256(cell)) is not False:
+            sha256 = weights_sha256(cell)
+            if belongs(row.weights_sha256, sha256) is not False:
                 found.append(cell)
             elif cell not in self._left_out:
                 check_readable(cell / WEIGHTS)
@@ -178,7 +178,8 @@ class SweepFolder:
 
     def final_weights(self, row: Mapping[str, Any]) -> np.ndarray:
         """Return the final classification weights of a row's network, flattened."""
-        path = self.cells / network_name(row["arm"], row["seed"]) / WEIGHTS
+        name = network_name(row["arm"], row["seed"])
+        path = self.cells / name / WEIGHTS
         try:
             with safe_open(path, "np") as file:
                 weights = file.get_tensor("classifier.weight")
@@ -193,8 +194,11 @@ class SweepFolder:
         for path in sorted(self.populations.glob("*/members.json")):
             cells = []
             for entry in read_json(path, list):
-                name = entry.get("arm") or arm_of_row(entry).name  # version 0.1.0 had no names of arms
-                cells.append(Cell(name, entry["seed"]))
+                arm = entry.get("arm")
+                if not arm:  # version 0.1.0 had no names of arms
+                    arm = arm_of_row(entry).name
+                cell = Cell(arm, entry["seed"])
+                cells.append(cell)
             yield path.parent, cells
 
     def open_population(self, cells: Sequence[Cell]) -> Path:
@@ -253,24 +257,30 @@ class SweepFolder:
         rows = self.rows()
         found = {arm.name: arm for arm in self.recorded_arms()}
         for row in rows.to_dict("records"):
-            if row["arm"] not in found:
-                found[row["arm"]] = arm_of_row(row)
+            name = row["arm"]
+            if name not in found:
+                found[name] = arm_of_row(row)
         finished = set(rows["arm"])
         return [arm for arm in found.values() if arm.name in finished]
 
     def names_of_arms(self) -> set[str]:
         """Return the names of the arms with a finished network, or with one in an interrupted population."""
-        found = {path.parent.name.rpartition("-seed")[0] for path in self.cells.glob("*/row.json")}
+        found = set()
+        for path in self.cells.glob("*/row.json"):
+            name, _, _ = path.parent.name.rpartition("-seed")
+            found.add(name)
         for _, cells in self.unfinished_populations():
-            found.update(cell.arm for cell in cells)
+            for cell in cells:
+                found.add(cell.arm)
         return found
 
     def recorded_arms(self) -> list[Arm]:
         """Return the arms in run.json, and those of interrupted populations of version 0.1.0, which recorded none."""
         run = self.read_run()
         found: dict[str, Arm] = {}
-        for arm in run.arms if run is not None else []:
-            found[arm.name] = Arm(arm.name, arm.changes, arm.panel, arm.baseline)
+        if run is not None:
+            for arm in run.arms:
+                found[arm.name] = Arm(arm.name, arm.changes, arm.panel, arm.baseline)
         for path in sorted(self.populations.glob("*/members.json")):
             for entry in read_json(path, list):
                 if "arm" not in entry:
@@ -279,27 +289,10 @@ class SweepFolder:
         return list(found.values())
 
     def _table(self, records: Sequence[Record], order: list[str]) -> pd.DataFrame:
-        """Return records as a table. A column without any value in them is left out."""
+        """Return the records of the finished cells as a table."""
         if not records:
             raise InputError("folder", str(self.path), "holds no finished network of a sweep")
-        entries = []
-        present: dict[str, None] = {}  # in their order
-        for record in records:
-            entry = record.to_dict()
-            if entry.get("arm") is None:  # of version 0.1.0
-                entry["arm"] = arm_of_row(entry).name
-            present |= dict.fromkeys(entry)
-            entries.append(entry)
-        known = list(type(records[0]).model_fields)
-        names = [name for name in known if name in present]
-        names += [name for name in present if name not in known]  # axes and measures
-        table = pd.DataFrame(entries, columns=names)
-        table = table.sort_values(order, ignore_index=True)
-        numbers = [name for name in known if name in names and name not in _NOT_NUMBERS]
-        table = table.astype(dict.fromkeys(numbers, float))
-        if table["hidden_size"].isna().any():
-            return table.astype({"hidden_size": "Int64"})
-        return table
+        return table_of(records, order)
 
     def chance_level(self) -> float | None:
         """Return the highest accuracy of a network no better than guessing, or None if it is unknown.
@@ -309,12 +302,12 @@ class SweepFolder:
         classes.
         """
         run = self.read_run()
-        if run is None or run.test_samples is None:
+        if run is None or run.test_samples is None or run.test_samples < 1:
             return None
         share = run.largest_class_share
         if share is None:
             share = self._share_of_one_class()
-        if share is None or run.test_samples < 1 or not 0 < share < 1:
+        if share is None or not 0 < share < 1:
             return None
         variance = share * (1 - share) / run.test_samples
         return share + 2 * math.sqrt(variance)
@@ -337,10 +330,12 @@ class SweepFolder:
         """
         if into is None:
             into = self.path
-        rows = self.rows().drop(columns="at_chance")
+        rows = self.rows()
+        rows = rows.drop(columns="at_chance")
         curves = self.curves()
         text = rows.to_json(orient="records", double_precision=15)
-        write_file(into / "results.json", to_json(json.loads(text)))
+        entries = json.loads(text)
+        write_file(into / "results.json", to_json(entries))
         write_file(into / "results.parquet", rows.to_parquet(index=False))
         write_file(into / "curves.parquet", curves.to_parquet(index=False))
 
@@ -374,12 +369,14 @@ class SweepFolder:
         if run is None:
             return
         found = run.settings.to_dict()
-        as_written = json.loads(json.dumps(settings))
+        text = json.dumps(settings)
+        as_written = json.loads(text)
         for group in found | as_written:
             before = found.get(group, {})
             wanted = as_written.get(group, {})
             if not isinstance(wanted, dict):
-                before, wanted = {group: before}, {group: wanted}
+                before = {group: before}
+                wanted = {group: wanted}
             for name in before | wanted:
                 old = before.get(name)
                 new = wanted.get(name)

@@ -85,7 +85,8 @@ def _names_of(sweep: PreparedSweep, functions: Sequence[Callable[..., Any]]) -> 
 
 def _load(sweep: PreparedSweep, cell: Cell) -> SelfModelingPreTrainedModel:
     """Return a saved network. It may have diverged."""
-    return load_model(sweep.folder.cells / cell.name, finite=False)
+    path = sweep.folder.cells / cell.name
+    return load_model(path, finite=False)
 
 
 def _finished(sweep: PreparedSweep) -> Iterator[Cell]:
@@ -111,7 +112,8 @@ def _groups(sweep: PreparedSweep) -> Iterator[list[Cell]]:
     by_shape: dict[int, list[Cell]] = {}
     for cell in _finished(sweep):
         shape = sweep.shape_of(cell)
-        by_shape.setdefault(id(shape), []).append(cell)
+        own = by_shape.setdefault(id(shape), [])
+        own.append(cell)
     for cells in by_shape.values():
         memory = sweep.shape_of(cells[0]).memory
         at_once = memory.sampled_at_once()
@@ -138,17 +140,20 @@ def _measure(sweep: PreparedSweep, cells: Sequence[Cell], measures: Sequence[Any
         models.append(model)
         other = None
         if partner is not None:
-            other = _load(sweep, Cell(cell.arm, partner))
+            other_cell = Cell(cell.arm, partner)
+            other = _load(sweep, other_cell)
         others.append(other)
     data = sweep.shape_of(cells[0]).data
     taken = _taken(sweep)
     results = measure_networks(models, data, measures, others=others, columns=taken)
-    named = [measure for measure in measures if not callable(measure)]
+    has_functions = any(map(callable, measures))
     for found in results:
-        own += [name for name in found if name not in named and name not in own]
+        for name in found:
+            if name not in measures and name not in own:
+                own.append(name)
     for cell, partner, found in zip(cells, partners, results, strict=True):
         values: dict[str, Any] = {}
-        if len(named) < len(measures):
+        if has_functions:
             values = dict.fromkeys(own)  # functions are not called with a network that has diverged
         values.update(found)
         if FROM_OTHER in measures:

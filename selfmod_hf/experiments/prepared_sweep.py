@@ -142,7 +142,10 @@ class PreparedSweep:
 
     def all_left_out(self) -> list[str]:
         """Return the lines of `left_out` for the unfinished networks of the plan."""
-        unfinished = [cell for cell in self.plan.cells if not self.folder.is_finished(cell)]
+        unfinished = []
+        for cell in self.plan.cells:
+            if not self.folder.is_finished(cell):
+                unfinished.append(cell)
         lines = self.left_out(unfinished)
         return list(lines.values())
 
@@ -189,23 +192,31 @@ class PreparedSweep:
         held: set[Cell] = set()
         for _, cells in self.folder.unfinished_populations():
             held.update(cells)
-        # arms that stop at losses of different arms may turn out to be equal, which a population does not allow
-        alike: dict[tuple[str | None, str], list[Cell]] = {}
+        todo = []
         for cell in self._wanted():
-            if cell in held or self.folder.is_finished(cell):
-                continue
-            arm = self.arms[cell.arm]
-            key = (stop_arm(arm), self.plan.shape_of(arm))
-            alike.setdefault(key, []).append(cell)
+            if cell not in held and not self.folder.is_finished(cell):
+                todo.append(cell)
         first: list[list[Cell]] = []
         last: list[list[Cell]] = []
-        for (waits_for, shape), todo in alike.items():
-            at_once = self.shapes[shape].members_at_once
-            groups = last if waits_for else first
-            for chunk in chunk_ranges(len(todo), at_once):
-                group = todo[chunk.start : chunk.stop]
+        for alike in self._alike(todo):
+            at_once = self.shape_of(alike[0]).members_at_once
+            groups = last if self.waits_for(alike) else first
+            for chunk in chunk_ranges(len(alike), at_once):
+                group = alike[chunk.start : chunk.stop]
                 groups.append(group)
         return first + last
+
+    def _alike(self, cells: Sequence[Cell]) -> list[list[Cell]]:
+        """Return networks of one shape together, if they stop at losses of the same arm or of none.
+
+        Arms that stop at losses of different arms may turn out to be equal. A population does not allow that.
+        """
+        found: dict[tuple[str, str | None], list[Cell]] = {}
+        for cell in cells:
+            arm = self.arms[cell.arm]
+            key = (self.plan.shape_of(arm), stop_arm(arm))
+            found.setdefault(key, []).append(cell)
+        return list(found.values())
 
 
 def _no_loss(cell: Cell) -> str:
@@ -223,35 +234,38 @@ def _all_arms(plan: Plan, folder: SweepFolder) -> dict[str, Arm]:
     arms = {arm.name: arm for arm in plan.arms}
     baselines = {arm.panel: arm.baseline for arm in plan.arms}
     begun = folder.names_of_arms()
+    new = [arm for arm in plan.arms if arm.name not in begun]
     for arm in folder.recorded_arms():
-        if arm.name not in begun:
+        name = arm.name
+        if name not in begun:
             continue
-        planned = arms.get(arm.name)
         changes = dict(arm.changes)
-        if planned is None:
+        if name not in arms:
             baseline = baselines.get(arm.panel, arm.baseline)
-            arms[arm.name] = replace(arm, baseline=baseline)
-        elif dict(planned.changes) != changes:
-            problem = f"was begun with arm {arm.name} = {changes}, not {dict(planned.changes)}; name it anew"
+            arms[name] = replace(arm, baseline=baseline)
+        planned = dict(arms[name].changes)
+        if planned != changes:
+            problem = f"was begun with arm {name} = {changes}, not {planned}; name it anew"
             raise InputError("output_dir", str(folder.path), problem)
-        for other in plan.arms:
-            if other.name not in begun and dict(other.changes) == changes:
-                problem = f"has the networks of arm {other.name} by the name {arm.name}; take another folder"
+        for other in new:
+            if dict(other.changes) == changes:
+                problem = f"has the networks of arm {other.name} by the name {name}; take another folder"
                 raise InputError("output_dir", str(folder.path), problem)
     return arms
 
 
 def _check_different(plan: Plan) -> None:
     """Raise an InputError if two arms have the same networks."""
+    arms = {arm.name: arm for arm in plan.arms}
+    cells = [Cell(name, plan.seeds[0]) for name in arms]
+    members = plan.members(cells, arms, stops={}, every_field=True)
     seen: dict[tuple[str, str | None, Member], str] = {}
-    for arm in plan.arms:
-        cell = Cell(arm.name, plan.seeds[0])
-        (member,) = plan.members([cell], {arm.name: arm}, {}, every_field=True)
+    for (name, arm), member in zip(arms.items(), members, strict=True):
         needed = _without_idle_values(member)
         key = (plan.shape_of(arm), stop_arm(arm), needed)
-        other = seen.setdefault(key, arm.name)
-        if other != arm.name:
-            raise InputError("arms", f"{other}, {arm.name}", "have the same settings; allowed are different arms")
+        other = seen.setdefault(key, name)
+        if other != name:
+            raise InputError("arms", f"{other}, {name}", "have the same settings; allowed are different arms")
 
 
 def _without_idle_values(member: Member) -> Member:

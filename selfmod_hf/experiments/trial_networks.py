@@ -96,13 +96,14 @@ class TrialNetworks:
         """Return the data of trials with these parameters. The last ones used stay in memory."""
         own = {name: common[name] for name in _OF_DATA if name in common}
         key = json.dumps(own)
-        if key not in self._data:
+        kept = self._data
+        if key not in kept:
             run = self.run(own)
-            self._data[key] = run.load_data()
-        self._data.move_to_end(key)
-        while len(self._data) > KEPT:
-            self._data.popitem(last=False)
-        return self._data[key]
+            kept[key] = run.load_data()
+        kept.move_to_end(key)
+        while len(kept) > KEPT:
+            kept.popitem(last=False)
+        return kept[key]
 
     def can_stack(self, common: Values) -> bool:
         """Return whether trials with these parameters can train as one population.
@@ -154,7 +155,10 @@ class TrialNetworks:
             # a network of weight 0 keeps its self-model, as in a population
             run = run.replace(**own, target_layers=run.network.target_layers)
             return run, run.build_network(data)
-        rates = [member.learning_rate for member in members if member.learning_rate is not None]
+        rates = []
+        for member in members:
+            if member.learning_rate is not None:
+                rates.append(member.learning_rate)
         if rates:
             run = run.replace(learning_rate=max(rates))  # shown in the log; each member has its own
         config = build_network(run.network, data).config
