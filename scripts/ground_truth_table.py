@@ -21,7 +21,6 @@ from typing import Any
 Row = dict[str, Any]
 
 NEAR, FAR = 0.10, 0.20  # relative errors
-Z = 1.96  # of a 95 % interval
 COLUMNS = (
     "kind",
     "models",
@@ -114,8 +113,6 @@ def row_of(case: Any, num_draws: int, batch_size: int) -> Row:
     exact = None
     if truth.posterior_mean is not None:
         exact = truth.posterior_mean(cell.nbeta, max(found.localization, 1e-3))
-    width = Z * found.standard_error
-    interval = getattr(found, "interval", (found.llc - width, found.llc + width))
     return {
         "key": case.key,
         "kind": case.kind,
@@ -129,9 +126,9 @@ def row_of(case: Any, num_draws: int, batch_size: int) -> Row:
         "truth": truth.truth(cell.nbeta),
         "llc": found.llc,
         "standard_error": found.standard_error,
-        "interval": list(interval),
-        "status": getattr(found, "status", cell.status),
-        "status_reason": getattr(found, "status_reason", cell.status_reason),
+        "interval": list(found.interval),
+        "status": found.status,
+        "status_reason": found.status_reason,
         "confirmed": found.confirmed,
         "cell": {
             "step_size": found.step_size,

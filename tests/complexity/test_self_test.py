@@ -49,8 +49,12 @@ def test_the_verdict_names_what_is_ok_and_wrong(rows):
 
 
 def test_a_large_error_of_few_draws_is_not_wrong(rows):
-    uncertain = SelfTest(rows[0].case, dataclasses.replace(rows[0].found, llc=13.0, standard_error=1.0))
+    far = _moved(rows[0], 1.3)
+    assert far.is_wrong
+    uncertain = SelfTest(far.case, dataclasses.replace(far.found, standard_error=1.2))
     assert not uncertain.is_wrong
+    wide = SelfTest(far.case, dataclasses.replace(far.found, interval=(10.0, 20.0)))
+    assert wide.is_wrong
 
 
 @pytest.mark.slow

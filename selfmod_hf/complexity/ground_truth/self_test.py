@@ -48,7 +48,10 @@ class SelfTest:
 
     @property
     def is_wrong(self) -> bool:
-        """Return whether the estimate is "ok" and further from the truth than 10 %, 3 errors and 0.05 nats."""
+        """Return whether the estimate is "ok" and further from the truth than 10 %, 3 errors and 0.05 nats.
+
+        A wide interval is no excuse for "ok".
+        """
         if self.status != OK:
             return False
         errors = WRONG_ERRORS * self.found.standard_error
