@@ -1,7 +1,18 @@
 """Foretell the biases of an estimate: how far the sampling itself moves it from the learning coefficient.
 
-Symbols: h a curvature of the mean loss L, a = nβ h + γ one of U, ε the step size, c the momentum, B the batch size, n
-the number of samples, V the covariance of one sample's gradient at the draws, δ = w - w*, d the number of parameters.
+Symbols: L the mean loss, h a curvature of it, U = nβ L + (γ/2) |δ|², a = nβ h + γ a curvature of U, δ = w - w*, ε the
+step size, c the momentum (0 for SGLD), B the batch size, n the number of samples, V the covariance of one sample's
+gradient at the draws, d the number of parameters.
+
+* heating: ε nβ² tr V (1 - B/n) (1 + c) / (8 B (1 - c)), times `shuffled_share`. Exact for directions that the pull does
+  not hold. Minibatch noise of variance v in ∇U multiplies a direction's variance 1/a by
+  1 + ε v (1 + c) / (4 (1 - c) (1 - ε a/4)).
+* shuffling: (nβ/n) 2 llc tr V / tr H, times `shuffled_lag`. The minibatches that pushed a draw are not those it is
+  measured on until the epoch ends, so the noise of its own minibatch points the other way. With V proportional to the
+  Hessian H, a direction adds (nβ²/n) v / a. None with a control variate.
+* discretization: (ε/8) nβ tr H of SGLD. None of BAOAB, which is exact on quadratics.
+* localization: γ (nβ/2) Cov(L, |δ|²), the first-order change of the estimate from the pull, or a smaller value that is
+  less noisy (`_localization`).
 """
 
 from __future__ import annotations
@@ -9,6 +20,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
+from .diagnostics import Draws, standard_error
 from .json_numbers import MaybeNaN
 
 
@@ -62,6 +76,14 @@ class Biases:
         """Return the sum of the absolute values of all known biases of the sampling."""
         return _known_sum(self.heating, self.discretization, self.shuffling, self.localization)
 
+    def summary(self) -> str:
+        """Return one line for people."""
+        return (
+            f"minibatches +{self.heating:.3g} and +{self.shuffling:.3g}, step +{self.discretization:.3g}, "
+            f"localization -{self.localization:.3g}, not at the minimum -{self.not_at_minimum:.3g}, "
+            f"temperature {self.temperature:.3f}"
+        )
+
 
 def _known_sum(*values: float) -> float:
     """Return the sum of the absolute values of the numbers that are not NaN."""
@@ -70,3 +92,184 @@ def _known_sum(*values: float) -> float:
         if not math.isnan(value):
             total += abs(value)
     return total
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Hold what `foretell` needs of one estimate. Traces are those of the kept draws.
+
+    Attributes:
+        llc: (C, T), the contribution of each draw.
+        squares: (C, T), |δ|².
+        virials: (C, K), δ.∇U', see `thermometer.py`.
+        noises: (C, K), |∇L - ∇L'|².
+        products: (C, K), nβ ∇L.∇U'.
+        active: parameters with a gradient.
+        isotropic: whether the pull is the same in all directions of the coordinates of `noises` and `products`.
+        num_parameters: d.
+        nbeta: nβ.
+        localization: γ.
+        step_size: ε.
+        momentum: c. None: the sampler has none, and so a discretization error.
+        batch_size: B.
+        num_samples: n.
+        corrected: whether a control variate was used.
+        lower: nβ (L(w*) - L(w_low)).
+    """
+
+    llc: Draws
+    squares: Draws
+    virials: Draws
+    noises: Draws
+    products: Draws
+    active: int
+    isotropic: bool
+    num_parameters: int
+    nbeta: float
+    localization: float
+    step_size: float
+    momentum: float | None
+    batch_size: int
+    num_samples: int
+    corrected: bool
+    lower: float
+
+
+def foretell(observed: Observed, curvature: float) -> Biases:
+    """Return the biases of an estimate.
+
+    Args:
+        observed: of the estimate.
+        curvature: a, the largest curvature of U. NaN: not known.
+    """
+    d = observed.num_parameters
+    nbeta = observed.nbeta
+    share = observed.batch_size / observed.num_samples
+    # the two minibatches are blocks of one partition, or the second is drawn from all samples
+    apart = 2.0 if observed.corrected else 2 - share
+    noise_trace = _mean(observed.noises) * observed.batch_size / apart
+    hessian_trace = _mean(observed.products) / nbeta
+
+    momentum = observed.momentum or 0.0
+    friction = (1 + momentum) / (1 - momentum)
+    gradient_noise = nbeta**2 * noise_trace * (1 - share) / observed.batch_size  # trace of the noise of ∇U
+    steps = max(1, observed.num_samples // observed.batch_size)  # of an epoch
+    decay = math.exp(-observed.step_size * curvature * friction / 2)
+    heating = observed.step_size * gradient_noise * friction / 8 * shuffled_share(decay, steps)
+    heating_error = heating * _relative_error(observed.noises)
+    discretization = 0.0
+    if observed.momentum is None:
+        discretization = observed.step_size * nbeta * hessian_trace / 8
+    shuffling = 0.0
+    clean = float(observed.llc.mean()) - heating - discretization
+    if not observed.corrected and hessian_trace > 0 and clean > 0:
+        mean_curvature = nbeta * hessian_trace / (2 * clean) + observed.localization
+        decay = math.exp(-observed.step_size * mean_curvature * friction / 2)
+        part = 2 * nbeta / observed.num_samples * noise_trace / hessian_trace * shuffled_lag(decay, steps)
+        shuffling = clean * part / (1 + part)  # `clean` holds it already
+    bound = math.nan
+    if observed.virials.size > 0:
+        bound = observed.active / 2
+    localization, localization_error = _localization(observed, hessian_trace, curvature)
+    return Biases(
+        heating=heating,
+        heating_error=heating_error,
+        shuffling=shuffling,
+        discretization=discretization,
+        localization=localization,
+        localization_error=localization_error,
+        not_at_minimum=observed.lower,
+        temperature=_mean(observed.virials) / d,
+        temperature_error=standard_error(observed.virials) / d,
+        pull_share=observed.localization * float(observed.squares.mean()) / d,
+        noise_trace=noise_trace,
+        bound=bound,
+    )
+
+
+def shuffled_share(decay: float, steps: int) -> float:
+    """Return the heating by minibatches of shuffled epochs, as a share of that by independent minibatches.
+
+    The noise of an epoch adds up to zero, so a chain that is slower than an epoch is not heated.
+
+    Args:
+        decay: ρ, the correlation of a direction from one step to the next. NaN: not known, and the share is 1.
+        steps: of an epoch.
+
+    Example:
+        >>> round(shuffled_share(0.5, 1000), 2), round(shuffled_share(0.9999, 10), 2)
+        (1.0, 0.0)
+    """
+    if math.isnan(decay) or steps == 1 or decay >= 1:
+        return 1.0 if math.isnan(decay) else 0.0
+    place = np.arange(steps)  # of the draw in its epoch
+    partial = (1 - decay**place) / (1 - decay)
+    complete = (1 - decay**steps) / (1 - decay)
+    before = decay ** (2 * place) * complete**2 / (1 - decay ** (2 * steps))
+    sums = float(np.mean(partial**2 + before))
+    share = 1 - (1 - decay**2) / steps * sums
+    return max(0.0, share * steps / (steps - 1))
+
+
+def shuffled_lag(decay: float, steps: int) -> float:
+    """Return the mean of 1 - ρ^p over the places p of an epoch: how far a draw has followed the epoch's minibatches."""
+    place = np.arange(steps)
+    return float(np.mean(1 - decay**place))
+
+
+def _localization(observed: Observed, hessian_trace: float, curvature: float) -> tuple[float, float]:
+    """Return the localization bias and its standard error.
+
+    The covariance γ (nβ/2) Cov(L, |δ|²) counts if it exceeds two of its jackknife errors over chains. It is noisy if
+    many directions are flat. Two other values are less noisy. They are at most the bias on quadratics, because stiff
+    directions count more in them: llc · 2 γ llc / (nβ tr H), and llc γ/a with the largest a.
+    """
+    scale = observed.localization / 2
+    llc = float(observed.llc.mean())
+    least = 0.0
+    if observed.isotropic and hessian_trace > 0 and llc > 0:
+        pulled = 2 * observed.localization * llc / (observed.nbeta * hessian_trace)
+        least = min(1.0, pulled) * llc
+    least_error = 2 * least * _relative(standard_error(observed.llc), llc)
+    if observed.isotropic and observed.localization * llc > curvature * least:
+        least = observed.localization / curvature * llc
+        least_error = 0.0
+    covariance = scale * _covariance(observed.llc, observed.squares)
+    left_out = []
+    for chain in range(len(observed.llc)):
+        others = np.arange(len(observed.llc)) != chain
+        if others.any():
+            left_out.append(scale * _covariance(observed.llc[others], observed.squares[others]))
+    error = math.inf
+    if left_out:
+        error = math.sqrt((len(left_out) - 1) * np.var(left_out))
+    if covariance > max(2 * error, least):
+        return min(covariance, llc), error
+    return least, least_error
+
+
+def _relative(error: float, value: float) -> float:
+    """Return an error as a share of a positive value, else 0."""
+    if not value > 0:
+        return 0.0
+    return error / value
+
+
+def _covariance(first: Draws, second: Draws) -> float:
+    """Return the covariance of two traces."""
+    return float(np.mean((first - first.mean()) * (second - second.mean())))
+
+
+def _mean(readings: Draws) -> float:
+    """Return the mean, NaN of no readings."""
+    if readings.size == 0:
+        return math.nan
+    return float(readings.mean())
+
+
+def _relative_error(readings: Draws) -> float:
+    """Return the standard error of the mean of positive numbers as a share of it."""
+    mean = _mean(readings)
+    if not mean > 0:
+        return 0.0
+    return float(readings.std() / mean / math.sqrt(readings.size))

@@ -15,6 +15,7 @@ from .draw_record import DrawRecord, ProbeStep
 from .pieces import Group, Piece, Run
 from .random_streams import Minibatches, Noise, PartitionedMinibatches
 from .samplers import SAMPLERS, Dynamics, Metric, join_metrics
+from .thermometer import Thermometer, num_columns
 from .traces import Traces
 
 _LANGEVIN_CHECKS = 25  # steps per chain with a Metropolis acceptance
@@ -59,6 +60,8 @@ def run_piece(  # noqa: PLR0913 - the piece, its callers, and where it is
             if draw < settings.burnin and draw % adapt_every == adapt_every // 2:
                 block.adapt_variate()
             record.correction[t] = block.correct()
+        if block.thermometer is not None:
+            record.heat[t] = block.thermometer.measure(draw, block)
         if block.sampler.langevin and draw % every == every // 2:
             acceptance = block.advance_with_acceptance(batch, record.losses[t])
             record.accepted.append(acceptance)
@@ -109,6 +112,9 @@ class _Block:
         self.noise = Noise(settings.seed, rows, anchor)
 
         self._set_minibatches(run, members)
+        self.thermometer: Thermometer | None = None
+        if num_columns(settings) > 0:
+            self.thermometer = Thermometer(settings, anchor)
 
         # values that do not move: of each group, (G, *shape), or common to all if there is one network
         self.own: dict[str, Tensor] = {}
@@ -124,6 +130,8 @@ class _Block:
         state = take_tuple(self.state, "sampler") | take(self.noise, "noise") | take(self.minibatches, "minibatches")
         if self.variate is not None:
             state |= take(self.variate, "variate")
+        if self.thermometer is not None:
+            state |= take(self.thermometer, "thermometer")
         return state
 
     def put_back(self, state: State) -> None:
@@ -133,11 +141,14 @@ class _Block:
         put_back(self.minibatches, "minibatches", state)
         if self.variate is not None:
             put_back(self.variate, "variate", state)
+        if self.thermometer is not None:
+            put_back(self.thermometer, "thermometer", state)
 
     def _set_minibatches(self, run: Run, members: Sequence[int]) -> None:
         """Set the source of minibatches and, if one is used, the control variate."""
         problem = self.problem
         data = (problem.num_samples, run.batch_size, problem.device)
+        self.takes_all_data = run.batch_size == problem.num_samples
         self.minibatches: Minibatches | PartitionedMinibatches
         self.variate: ControlVariate | None = None
         self.noise_at_anchor = torch.empty(0)  # e of this step, (G, C, P) or (1, C, P)
@@ -179,15 +190,28 @@ class _Block:
         difference = torch.sub(self.gradient, gradients)
         noise = variate.noise(minibatches.places) - variate.noise(places)
         of_rows = variate.of_rows(noise)
-        variate.adapt(self._in_own_units(difference), self._in_own_units(of_rows))
+        variate.adapt(self.in_own_units(difference), self.in_own_units(of_rows))
 
-    def _in_own_units(self, gradients: Tensor) -> Tensor:
+    def in_own_units(self, gradients: Tensor) -> Tensor:
         """Return gradients (R, P) by the coordinates in which the sampler moves."""
-        if self.dynamics.fisher is not None:
-            return gradients * self.dynamics.fisher.rsqrt()
-        if self.dynamics.metric is not None:
-            return self.dynamics.metric.of_gradient(gradients)
-        return gradients
+        if self.sampler.scale is None:
+            return gradients
+        return self.sampler.scale(gradients, self.state, self.dynamics, **self.options)
+
+    def second_gradient(self) -> Tensor:
+        """Return the gradient (R, P) on minibatches that do not move the chains. Of all data there is only one."""
+        if self.takes_all_data:
+            return self.gradient
+        losses = self.gradient.new_empty(len(self.gradient))
+        gradients = torch.empty_like(self.gradient)
+        minibatches = self.minibatches
+        if isinstance(minibatches, Minibatches):
+            self.evaluate(minibatches.others(), self.state.position, losses, gradients)
+            return gradients
+        places = minibatches.other_places()
+        self.evaluate(minibatches.blocks[places], self.state.position, losses, gradients)
+        assert self.variate is not None
+        return self.variate.correct_(gradients, self.variate.noise(places))
 
     def correct(self) -> Tensor:
         """Correct the gradient of this step, and return the correction of its loss, (R,)."""

@@ -45,6 +45,7 @@ def _power_iteration(problem: Problem, point: Tensor, start: Tensor) -> float:
     inputs = part_of(problem.inputs, few)
     targets = problem.targets[few]
     fixed = problem.fixed_of(0)
+    fit = copies_that_fit(int(problem.bytes_per_sample), problem.memory_budget)
 
     def gradient(position: Tensor) -> Tensor:
         _, gradients = losses_and_gradients(
@@ -57,6 +58,7 @@ def _power_iteration(problem: Problem, point: Tensor, start: Tensor) -> float:
             own={},
             common=fixed,
             shared_batch=True,
+            micro_batch_size=min(fit, _SAMPLES),
         )
         return gradients  # (1, P)
 

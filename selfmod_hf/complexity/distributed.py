@@ -30,7 +30,7 @@ def gather_chains(traces: Traces, num_chains: int) -> Traces:
     parts: list[Traces | None] = [None] * world
     dist.all_gather_object(parts, traces)
     groups, _, draws, probes = traces.probe_losses.shape
-    complete = Traces.empty(groups, num_chains, draws, probes)
+    complete = Traces.empty(groups, num_chains, draws, probes, traces.heat.shape[3])
     for rank, part in enumerate(parts):
         assert part is not None
         chains = range(rank, num_chains, world)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..stacking import Values
 from .pieces import Piece, Run
+from .thermometer import num_columns
 from .traces import Array, Traces
 
 _SHOWN_ESTIMATES = 40  # per run, for people who watch
@@ -30,6 +31,7 @@ class DrawRecord:
         losses: (T, R).
         baseline: (T, G, C).
         correction: (T, R).
+        heat: (T, R, h), see `thermometer.py`.
         accepted: acceptance probabilities, (R,) each.
     """
 
@@ -44,6 +46,7 @@ class DrawRecord:
         self.losses = in_double.new_empty(num_draws, rows)
         self.baseline = in_double.new_empty(num_draws, *self._shape)
         self.correction = in_double.new_zeros(num_draws, rows)
+        self.heat = in_double.new_full((num_draws, rows, num_columns(run.settings)), math.nan)
         self.accepted: list[Tensor] = []
         self._probe_losses = torch.empty(num_draws, rows, problem.num_probes, dtype=torch.float32)
         self._show_every = max(1, run.settings.num_draws // _SHOWN_ESTIMATES)
@@ -91,6 +94,7 @@ class DrawRecord:
             acceptance=_array(acceptance.view(groups, chains)),
             probe_losses=by_row.unflatten(0, self._shape).numpy(),
             correction=_array(self.correction.T.reshape(groups, chains, -1)),
+            heat=_array(self.heat.transpose(0, 1).unflatten(0, self._shape)),
         )
 
 

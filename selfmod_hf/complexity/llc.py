@@ -16,15 +16,17 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..stacking import Batch
+from .biases import Biases
 from .curvature import fisher_diagonal
 from .distributed import my_chains
+from .foretelling import biases_of_run, llc_trace
 from .independence import check_first_draws, check_independent
 from .input_checks import check, is_integer
 from .metric import measure_metrics
+from .minimum import Minimum, at_minima
 from .modes import ordinary_tensors
 from .pieces import Counter, Group, Run
 from .prepare import check_finite, make_problem
-from .presets import of_paper
 from .problem import Problem, capacity
 from .result import LLCResult, summarize
 from .sampler_settings import SamplerSettings
@@ -162,6 +164,9 @@ def sample(
     Raises:
         ValueError: a sample's loss depends on the other samples of its batch, or on random numbers.
     """
+    minima: list[Minimum] = []
+    if settings.minimize:
+        problem, minima = at_minima(problem, groups)
     chains = my_chains(settings.num_chains)
     fits = capacity(problem, settings)
     check_independent(problem, settings, fits.micro_batch_size)
@@ -187,6 +192,10 @@ def sample(
         longer = replace(run, settings=replace(settings, num_draws=num_draws))
         results = _results(longer, session.draw(num_draws))
     session.close()
+    for place, result in enumerate(results):
+        if minima:
+            own = minima[groups[place].member]
+            results[place] = replace(result, lowered_by=own.lowered, moved_by=own.distance)
     return results
 
 
@@ -221,39 +230,33 @@ def _results(run: Run, traces: Traces) -> list[LLCResult]:
         ValueError: a sample's loss depends on the other samples of its batch, or on random numbers.
     """
     check_first_draws(run.problem, traces)
-    anchor_means = run.problem.anchor_means
-    results = []
-    for place, group in enumerate(run.groups):
-        init_loss = anchor_means[group.member]
-        result = _result(run, traces, place, init_loss)
-        results.append(result)
-    return results
+    biases = biases_of_run(run, traces)
+    return [_result(run, traces, place, biases[place]) for place in range(len(run.groups))]
 
 
-def _result(run: Run, traces: Traces, place: int, init_loss: float) -> LLCResult:
-    """Return the result of the group at `place`. `init_loss` is the loss of its network at w*."""
+def _result(run: Run, traces: Traces, place: int, biases: Biases | None) -> LLCResult:
+    """Return the result of the group at `place`."""
     problem = run.problem
     settings = run.settings
     group = run.groups[place]
     burnin = settings.burnin
-    losses = traces.losses[place]  # (C, T)
-    baseline = traces.baseline[place]  # (C, T)
+    init_loss = problem.anchor_means[group.member]
+    trace = llc_trace(run, traces, place)  # (C, T)
     with np.errstate(invalid="ignore", over="ignore"):
-        compared = baseline if settings.paired else init_loss
-        llc_trace = group.nbeta * (losses - compared + traces.correction[place])
-        kept = llc_trace[:, burnin:]
+        kept = trace[:, burnin:]
         per_chain = kept.mean(axis=1)  # (C,)
         llc, error, rhat, ess = summarize(kept)
         mean_acceptance = float(traces.acceptance[place].mean())
-    diverged = diverged_chains(llc_trace, problem.layout.size, burnin)
+    diverged = diverged_chains(trace, problem.layout.size, burnin)
     acceptance = None if math.isnan(mean_acceptance) else mean_acceptance
     facts = Facts(
-        llc_trace,
+        trace,
         burnin,
         diverged,
         num_parameters=problem.layout.size,
-        estimates_lambda=not of_paper(settings.preset),
+        estimates_lambda=not settings.of_paper,
         acceptance=acceptance,
+        biases=biases,
     )
     status, reason = judge(facts)
     if not math.isfinite(init_loss):
@@ -276,8 +279,8 @@ def _result(run: Run, traces: Traces, place: int, init_loss: float) -> LLCResult
         llc=llc,
         standard_error=error,
         llc_per_chain=per_chain,
-        loss_trace=losses,
-        baseline_trace=baseline,
+        loss_trace=traces.losses[place],
+        baseline_trace=traces.baseline[place],
         init_loss=init_loss,
         nbeta=group.nbeta,
         settings=used,
@@ -289,6 +292,8 @@ def _result(run: Run, traces: Traces, place: int, init_loss: float) -> LLCResult
         diverged_chains=diverged,
         distance_per_chain=traces.distances[place],
         recorded=traces.recorded,
+        biases=biases,
+        systematic_error=biases.systematic if biases is not None else None,
         probe_losses=traces.probe_losses[place] if problem.num_probes else None,
         correction_trace=correction,
     )

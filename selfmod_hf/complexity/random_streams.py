@@ -65,7 +65,7 @@ class Minibatches(Stateful):
         device: device of the indices.
     """
 
-    STATE = ("_generators", "_epoch", "_passed")
+    STATE = ("_generators", "_others", "_epoch", "_passed")
 
     def __init__(
         self,
@@ -79,6 +79,9 @@ class Minibatches(Stateful):
         self._complete = batch_size == num_samples
         self._streams: list[MinibatchStream] = []
         self._generators: list[torch.Generator] = []
+        cpu = torch.device("cpu")
+        self._others = [_generator(cpu, seed, _OTHERS, chain) for chain in chains]
+        self._num_samples = num_samples
         for chain in chains:
             stream = MinibatchStream(seed, chain, num_samples, batch_size)
             self._streams.append(stream)
@@ -97,6 +100,12 @@ class Minibatches(Stateful):
         batch = self._epoch[:, self._passed]
         self._passed += 1
         return batch.to(self._device, non_blocking=True)
+
+    def others(self) -> Tensor:
+        """Return indices (C, B) that are independent of all minibatches of `next`, drawn with replacement."""
+        size = (self._epoch.shape[2],)
+        rows = [torch.randint(self._num_samples, size, generator=own) for own in self._others]
+        return torch.stack(rows).to(self._device)
 
 
 class PartitionedMinibatches(Stateful):

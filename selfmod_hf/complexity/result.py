@@ -24,6 +24,7 @@ from .biases import Biases
 from .diagnostics import degrees_of_freedom, effective_sample_size, split_rhat, standard_error
 from .json_numbers import MaybeNaN, Numbers
 from .plots import PathLike, plot_traces
+from .presets import of_paper
 from .sampler_settings import SamplerSettings
 
 STATUSES = OK, NOT_AT_MINIMUM, NOT_CONVERGED, DIVERGED, BIASED, NOT_IDENTIFIED = (
@@ -38,7 +39,7 @@ STATUSES = OK, NOT_AT_MINIMUM, NOT_CONVERGED, DIVERGED, BIASED, NOT_IDENTIFIED =
 TRACES = ("loss_trace", "baseline_trace")
 OPTIONAL_TRACES = ("correction_trace", "probe_losses")
 TRACES_SUFFIX = ".safetensors"
-_OPTIONAL = ("biases", "systematic_error")  # fields that version 0.1.0 does not know
+_OPTIONAL = ("biases", "systematic_error", "lowered_by", "moved_by")  # fields that version 0.1.0 does not know
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class LLCResult:
         biases: foretold, see `Biases`. None for the paper's presets, and in files of before they were.
         probe_losses: (C, T, q), nats, float32: the loss of each probe at every draw. None: no `probes` were given. See
             `complexity.probes`.
+        lowered_by: nβ (L(w_before) - L(w*)), nats, if `minimize` moved the weights to w*. None: it did not.
+        moved_by: |w_before - w*|, likewise.
         systematic_error: sum of the absolute biases that are left in `llc`. It widens the interval. None: not known.
 
     Example:
@@ -99,6 +102,8 @@ class LLCResult:
     correction_trace: Numbers | None = field(default=None, repr=False)
     biases: Biases | None = None
     systematic_error: float | None = None
+    lowered_by: float | None = None
+    moved_by: float | None = None
     probe_losses: Numbers | None = field(default=None, repr=False)
 
     @property
@@ -240,7 +245,11 @@ class LLCResult:
     def summary(self) -> str:
         """Return a table of lines for people: estimate, status, settings, diagnostics."""
         settings = self.settings
-        rows = {"RLCT": f"{self.llc:.3f} ± {self.standard_error:.3f} (standard error)"}
+        low, high = self.interval
+        rows = {
+            "RLCT": f"{self.llc:.3f} ± {self.standard_error:.3f} (standard error)",
+            "95 % interval": f"{low:.3f} to {high:.3f}",
+        }
         if settings.parameters is not None:
             rows["of"] = f"the parameters {settings.parameter_names} alone"
         first = f"the first {settings.num_burnin_steps} left out"
@@ -256,6 +265,12 @@ class LLCResult:
             "data": f"{settings.data}, {settings.num_samples} samples",
             "loss at w*": f"{self.init_loss:.5f}",
         }
+        if self.lowered_by is not None:
+            rows["minimized"] = f"nβ L is lower by {self.lowered_by:.3f}, |w - w*| is {self.moved_by:.4g}"
+        if self.biases is not None:
+            rows["foretold biases"] = self.biases.summary()
+        if of_paper(settings.preset):
+            rows["meaning"] = "a comparison of networks, not λ: the rules that compare with λ do not apply"
         lines = [f"{name:22}{value}" for name, value in rows.items()]
         return "\n".join(lines)
 

@@ -38,6 +38,7 @@ class SamplerSettings:
     paired: bool = True
     compute_dtype: str = "float32"
     control_variate: bool = False  # whether it was used
+    minimize: bool = False
     data: str | None = None  # files from before it was kept have none
 
     @classmethod

@@ -12,6 +12,7 @@ from .distributed import gather_chains
 from .pieces import Piece, Run, cut, map_on_threads
 from .problem import Capacity
 from .snapshots import Snapshots
+from .thermometer import num_columns
 from .traces import Traces
 
 BLOCKS = 10  # of a run that keeps snapshots
@@ -125,7 +126,8 @@ class Session:
     def _gathered(self, num_draws: int) -> Traces:
         """Return the first draws of all pieces and processes."""
         run = self.run
-        complete = Traces.empty(len(run.groups), len(run.chains), num_draws, run.problem.num_probes)
+        heat = num_columns(run.settings)
+        complete = Traces.empty(len(run.groups), len(run.chains), num_draws, run.problem.num_probes, heat)
         for progress in self._progress:
             assert progress.traces is not None
             piece = progress.piece

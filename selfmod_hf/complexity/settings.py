@@ -19,6 +19,7 @@ import torch
 
 from ..stacking import Batch, LossFunction
 from .input_checks import check, check_data, is_integer, positive
+from .presets import of_paper
 from .sample_losses import cross_entropy
 from .samplers import SAMPLERS
 
@@ -204,7 +205,6 @@ class LLCSettings:
         target = self.target_standard_error
         usable = target is None or positive(target)
         self._require("target_standard_error", usable, "None or a positive number")
-        self._require("minimize", not self.minimize, "False: True is not built yet")
         folder = self.resume_from
         self._require("resume_from", isinstance(folder, (str, os.PathLike, NoneType)), "None or the path of a folder")
 
@@ -283,7 +283,7 @@ class LLCSettings:
     @property
     def of_paper(self) -> bool:
         """Return whether the preset is one of the paper's. Its estimates stay as they were published."""
-        return self.preset is not None and self.preset.startswith("paper")
+        return of_paper(self.preset)
 
     def inverse_temperature(self, num_samples: int) -> float:
         """Return nβ, by number or by rule (natural logarithm). "batch" is the number of samples really drawn.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 Array = NDArray[np.float64]
 
-_OF_DRAWS = ("losses", "baseline", "correction", "probe_losses")
+_OF_DRAWS = ("losses", "baseline", "correction", "probe_losses", "heat")
 _OF_CHAINS = ("distances", "acceptance")
 _PREFIX = "traces."
 
@@ -29,6 +29,7 @@ class Traces:
         acceptance: (G, C), mean Metropolis acceptance probability, NaN if the sampler has none.
         correction: (G, C, T), added to the loss of draw t by the control variate. Zeros without it.
         probe_losses: (G, C, T, q), losses of the probes at draw t. q may be 0.
+        heat: (G, C, T, h), measurements of the chains' movement, see `thermometer.py`. h is 0 without them.
         recorded: whether every step from the third on was the (faster) replay of a recorded step.
     """
 
@@ -38,10 +39,11 @@ class Traces:
     acceptance: Array
     correction: Array
     probe_losses: NDArray[np.float32]
+    heat: Array
     recorded: bool = True
 
     @classmethod
-    def empty(cls, groups: int, chains: int, draws: int, probes: int = 0) -> Traces:
+    def empty(cls, groups: int, chains: int, draws: int, probes: int = 0, heat: int = 0) -> Traces:
         """Return traces without values (NaN)."""
         each_draw = np.full((groups, chains, draws), np.nan)
         each_chain = np.full((groups, chains), np.nan)
@@ -52,6 +54,7 @@ class Traces:
             acceptance=each_chain.copy(),
             correction=each_draw.copy(),
             probe_losses=np.full((groups, chains, draws, probes), np.nan, dtype=np.float32),
+            heat=np.full((groups, chains, draws, heat), np.nan),
         )
 
     def write(self, other: Traces, groups: range, chains: Sequence[int]) -> None:
@@ -63,6 +66,7 @@ class Traces:
         self.acceptance[rows] = other.acceptance
         self.correction[rows] = other.correction
         self.probe_losses[rows] = other.probe_losses
+        self.heat[rows] = other.heat
         self.recorded = self.recorded and other.recorded
 
     @property

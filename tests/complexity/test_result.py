@@ -18,10 +18,10 @@ from selfmod_hf.complexity.weight_width import weight_width_of
 from .scenarios import DUMMY, Quadratic, given_loss
 
 
-def _result(step_size: float = 1e-2) -> LLCResult:
+def _result(step_size: float = 1e-2, preset: str = "test") -> LLCResult:
     return estimate_llc(
         Quadratic([1.0, 2.0]), *DUMMY, loss_fn=given_loss, step_size=step_size, localization=1.0, nbeta=50.0,
-        num_draws=60, parameters=["w"], preset="test",
+        num_draws=60, parameters=["w"], preset=preset,
     )  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def test_save_and_load(tmp_path, step_size):
 
 def test_biases_are_saved_and_loaded(tmp_path):
     """A bias that was not measured is null in the file. A result without any has no such field, as in version 0.1.0."""
-    plain = _result()
+    plain = _result(preset="paper (mnist)")
     assert not {"biases", "systematic_error"} & set(json.loads(plain.save(tmp_path / "plain.json").read_text()))
     names = [entry.name for entry in dataclasses.fields(Biases)]
     biases = Biases(**dict.fromkeys(names, 1.0))
@@ -54,7 +54,7 @@ def test_biases_are_saved_and_loaded(tmp_path):
 
 def test_the_interval_is_of_students_quantile_and_the_systematic_error():
     """Four chains of 300 independent draws: 30 degrees of freedom. Of 50 draws: 7, two for each chain but one."""
-    result = dataclasses.replace(_result(), llc=10.0, standard_error=1.0, ess=300.0)
+    result = dataclasses.replace(_result(preset="paper (mnist)"), llc=10.0, standard_error=1.0, ess=300.0)
     assert result.interval == pytest.approx((10 - 2.0423, 10 + 2.0423), abs=1e-3)
     few = dataclasses.replace(result, ess=50.0, systematic_error=0.5)
     assert few.interval == pytest.approx((10 - 2.8646, 10 + 2.8646), abs=1e-3)

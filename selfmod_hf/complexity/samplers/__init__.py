@@ -11,7 +11,7 @@ function of its arguments alone.
 from __future__ import annotations
 
 from . import fisher_sgld, preconditioned, rmsprop_sgld, sghmc, sgld
-from .base import Dynamics, Metric, Sampler, join_metrics
+from .base import Dynamics, Metric, Sampler, add_scaled_, join_metrics
 
 SAMPLERS: dict[str, Sampler] = {
     "sgld": sgld.SAMPLER,
@@ -26,6 +26,7 @@ __all__ = [
     "Dynamics",
     "Metric",
     "Sampler",
+    "add_scaled_",
     "fisher_sgld",
     "join_metrics",
     "preconditioned",

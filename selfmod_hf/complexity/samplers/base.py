@@ -138,6 +138,8 @@ class Sampler:
             be far too small.
         most_step: largest step size.
         needs_raw_gradient: whether the update also takes `raw`, the gradient without a control variate.
+        scale: (gradient, state, dynamics, **options) -> the gradient by coordinates in which the noise of a step
+            has the variance ε in every direction. None: the weights are such coordinates.
         langevin: whether a step is a plain Langevin proposal, so that it has a Metropolis acceptance rate.
     """
 
@@ -150,4 +152,5 @@ class Sampler:
     least_step: float = 0.0
     most_step: float = math.inf
     needs_raw_gradient: bool = False
+    scale: Callable[..., Tensor] | None = None
     langevin: bool = False

@@ -38,4 +38,11 @@ def update(
     return SGLDState(moved)
 
 
-SAMPLER = Sampler(init, update, needs_fisher=True)
+def scale(gradient: Tensor, state: SGLDState, dynamics: Dynamics) -> Tensor:
+    """Return the gradient by u, (R, P)."""
+    fisher = dynamics.fisher
+    assert fisher is not None
+    return gradient * fisher.rsqrt()
+
+
+SAMPLER = Sampler(init, update, needs_fisher=True, scale=scale)

@@ -44,9 +44,17 @@ def update(
     return SGHMCState(position, velocity)
 
 
+def scale(gradient: Tensor, state: SGHMCState, dynamics: Dynamics, *, momentum: float = 0.9) -> Tensor:
+    """Return the gradient by u, (R, P)."""
+    metric = dynamics.metric
+    assert metric is not None
+    return metric.of_gradient(gradient)
+
+
 SAMPLER = Sampler(
     init,
     update,
+    scale=scale,
     options={"momentum": 0.9},
     ranges={"momentum": (lambda value: 0 <= value < 1, "at least 0 and below 1")},
     needs_metric=True,

@@ -65,10 +65,24 @@ def update(  # noqa: PLR0913 - the form of all samplers, and their options
     return RMSPropSGLDState(moved, square, steps)
 
 
+def scale(
+    gradient: Tensor,
+    state: RMSPropSGLDState,
+    dynamics: Dynamics,
+    *,
+    decay: float = 0.99,
+    damping: float = 0.1,
+) -> Tensor:
+    """Return sqrt(G) times the gradient, (R, P)."""
+    corrected = state.square / (1 - decay**state.steps)
+    return gradient * corrected.sqrt_().add_(damping).rsqrt_()
+
+
 SAMPLER = Sampler(
     init,
     update,
     needs_raw_gradient=True,
+    scale=scale,
     options={"decay": 0.99, "damping": 0.1},
     ranges={
         "decay": (lambda value: 0 <= value < 1, "at least 0 and below 1"),  # at 1, v̂ is 0/0

@@ -1,0 +1,199 @@
+"""Look for the local minimum near w*, by L-BFGS on all data.
+
+The objective is that of the sampling, U(w) = nβ L(w) + (γ/2) |w - w*|². The pull keeps the search local.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..stacking import chunk_ranges, copies_that_fit, losses_and_gradients, part_of
+from .modes import ordinary_tensors
+from .pieces import Group
+from .problem import MOST_AT_ANCHOR, Problem
+
+EVALUATIONS = 30  # gradients on all data, at most, to see how much lower the loss is
+TO_THE_MINIMUM = 500  # the same, if w* itself is moved
+_HISTORY = 10
+_NEAR = 1e-3  # distance of a second gradient, for the curvature
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """Hold the lowest point found near w* of one network.
+
+    Attributes:
+        position: (P,).
+        lowered: nβ (L(w*) - L(position)), nats. At least 0.
+        distance: |position - w*|.
+        evaluations: gradients on all data.
+    """
+
+    position: Tensor
+    lowered: float
+    distance: float
+    evaluations: int
+
+
+@ordinary_tensors()
+def lower_locally(
+    problem: Problem,
+    member: int,
+    *,
+    nbeta: float,
+    localization: float,
+    evaluations: int = EVALUATIONS,
+) -> Minimum:
+    """Return the lowest point that L-BFGS finds near w* of one network.
+
+    Args:
+        problem: networks, data and loss.
+        member: place of the network in the stack.
+        nbeta: nβ.
+        localization: γ.
+        evaluations: gradients on all data, at most. L-BFGS may take some more for its last line search.
+
+    Example:
+        >>> from selfmod_hf.complexity import half_squared_error
+        >>> from selfmod_hf.complexity.prepare import make_problem
+        >>> from selfmod_hf.complexity.settings import LLCSettings
+        >>> model, x = torch.nn.Linear(1, 1, bias=False), torch.ones(10, 1)
+        >>> problem = make_problem([model], x, x, LLCSettings(loss_fn=half_squared_error))
+        >>> minimum = lower_locally(problem, 0, nbeta=100.0, localization=0.0)
+        >>> round(float(minimum.position), 3)
+        1.0
+    """
+    anchor = problem.anchors[member].double()
+    found = _Lowest(anchor)
+
+    def energy_and_force(position: Tensor) -> tuple[float, Tensor]:
+        """Return U and its gradient (P,)."""
+        loss, gradient = _loss_and_gradient(problem, member, position)
+        moved = position - anchor
+        energy = nbeta * loss + localization / 2 * float(moved @ moved)
+        found.note(position, loss, energy)
+        return energy, nbeta * gradient + localization * moved
+
+    if not math.isfinite(problem.anchor_means[member]):
+        return found.minimum(nbeta)
+    unit = _unit(anchor, energy_and_force)
+    if unit == 0:
+        return found.minimum(nbeta)
+    steps = torch.nn.Parameter(torch.zeros_like(anchor))  # (w - w*) / unit
+    optimizer = torch.optim.LBFGS(
+        [steps],
+        max_iter=evaluations,
+        max_eval=evaluations,
+        history_size=_HISTORY,
+        line_search_fn="strong_wolfe",
+    )
+
+    def objective() -> float:
+        energy, force = energy_and_force(anchor + unit * steps.detach())
+        steps.grad = unit * force
+        return energy
+
+    optimizer.step(objective)
+    return found.minimum(nbeta)
+
+
+def _unit(anchor: Tensor, energy_and_force: Callable[[Tensor], tuple[float, Tensor]]) -> float:
+    """Return 1/sqrt(a), with a the curvature of U along its gradient at w*, or 0 at a stationary point.
+
+    In this unit a curvature is about 1, so that the first step of L-BFGS has a useful length.
+    """
+    _, force = energy_and_force(anchor)
+    norm = float(force.norm())
+    if norm == 0 or not math.isfinite(norm):
+        return 0.0
+    direction = force / norm
+    _, there = energy_and_force(anchor - _NEAR * direction)
+    curvature = float((force - there).norm()) / _NEAR
+    if curvature == 0 or not math.isfinite(curvature):
+        return 1.0
+    return curvature**-0.5
+
+
+def _loss_and_gradient(problem: Problem, member: int, position: Tensor) -> tuple[float, Tensor]:
+    """Return the mean loss over all data and its gradient (P,), in float64, at a position (P,) of one network."""
+    fit = copies_that_fit(int(problem.bytes_per_sample), problem.memory_budget)
+    chunk = min(fit, MOST_AT_ANCHOR)
+    point = position.to(problem.stack_dtype)[None]  # (1, P)
+    fixed = problem.fixed_of(member)
+    total = 0.0
+    gradient = torch.zeros_like(position)
+    for samples in chunk_ranges(problem.num_samples, chunk):
+        part = slice(samples.start, samples.stop)
+        loss, of_part = losses_and_gradients(
+            problem.losses_of_one_batch,
+            problem.layout,
+            point,
+            samples=[],
+            inputs=part_of(problem.inputs, part),
+            targets=problem.targets[part],
+            own={},
+            common=fixed,
+            shared_batch=True,
+        )
+        total += float(loss) * len(samples)
+        gradient.add_(of_part[0], alpha=len(samples))
+    return total / problem.num_samples, gradient / problem.num_samples
+
+
+def at_minima(problem: Problem, groups: Sequence[Group]) -> tuple[Problem, list[Minimum]]:
+    """Return the problem with each network at its local minimum, and the minima.
+
+    Args:
+        problem: networks, data and loss.
+        groups: settings of the sampling. The weakest localization of a network's groups counts.
+    """
+    minima = []
+    for member in range(len(problem.stack)):
+        own = [group for group in groups if group.member == member]
+        found = lower_locally(
+            problem,
+            member,
+            nbeta=own[0].nbeta,
+            localization=min(group.localization for group in own),
+            evaluations=TO_THE_MINIMUM,
+        )
+        minima.append(found)
+    positions = torch.stack([found.position for found in minima])  # (M, P)
+    moved = problem.layout.views(positions.to(problem.stack_dtype))
+    stack = replace(problem.stack, parameters=problem.stack.parameters | moved)
+    return replace(problem, stack=stack), minima
+
+
+class _Lowest:
+    """Keep the point of the lowest energy of a search."""
+
+    def __init__(self, anchor: Tensor) -> None:
+        self._anchor = anchor
+        self._position = anchor.clone()
+        self._energy = math.inf
+        self._loss = math.nan
+        self._first_loss = math.nan
+        self.evaluations = 0
+
+    def note(self, position: Tensor, loss: float, energy: float) -> None:
+        """Compare a point with the lowest."""
+        if self.evaluations == 0:
+            self._first_loss = loss
+        self.evaluations += 1
+        if energy < self._energy:
+            self._position = position.clone()
+            self._energy = energy
+            self._loss = loss
+
+    def minimum(self, nbeta: float) -> Minimum:
+        """Return the lowest point."""
+        moved = self._position - self._anchor
+        lowered = 0.0
+        if self.evaluations > 0:
+            lowered = max(0.0, nbeta * (self._first_loss - self._loss))
+        return Minimum(self._position, lowered, float(moved.norm()), self.evaluations)

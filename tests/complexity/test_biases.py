@@ -1,0 +1,163 @@
+"""Foretold biases against exact posteriors, and against the estimate's own distance from the truth."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from selfmod_hf.complexity import LLCResult, estimate_llc, half_squared_error
+from selfmod_hf.complexity.biases import shuffled_lag, shuffled_share
+
+from .scenarios import DUMMY, Quadratic, digits, given_loss, trained_digits_net
+
+SAMPLES = 1000
+NBETA = SAMPLES / math.log(SAMPLES)
+
+
+def regression(dimension: int = 20, noise: float = 1.0) -> tuple[nn.Linear, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Linear regression at its least squares: model, inputs, targets, and the curvatures nβ h of the loss."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(SAMPLES, dimension, generator=generator)
+    targets = inputs.sum(1, keepdim=True) + noise * torch.randn(SAMPLES, 1, generator=generator)
+    model = nn.Linear(dimension, 1, bias=False)
+    solution = torch.linalg.lstsq(inputs.double(), targets.double()).solution
+    model.weight.data = solution.T.float()
+    curvatures = torch.linalg.eigvalsh(inputs.double().T @ inputs.double() / SAMPLES)
+    return model, inputs, targets, NBETA * curvatures
+
+
+def estimate(fraction: float, gamma: float = 0.1, noise: float = 1.0, **settings: object) -> tuple[LLCResult, float]:
+    """Return the estimate at a step size in units of the largest curvature, and the exact value at this γ."""
+    model, inputs, targets, curvatures = regression(noise=noise)
+    exact = float((curvatures / (2 * (curvatures + gamma))).sum())
+    step = fraction / float(curvatures.max() + gamma)
+    defaults = {"num_draws": 4000, "batch_size": 50}
+    result = estimate_llc(
+        model, inputs, targets, loss_fn=half_squared_error, step_size=step, localization=gamma, **(defaults | settings)
+    )
+    return result, exact
+
+
+@pytest.mark.parametrize(
+    ("sampler", "fraction", "heating", "shuffling"), [("sgld", 0.1, 0.2, 1.0), ("sghmc", 0.04, 4.0, 2.1)]
+)
+def test_the_noise_of_minibatches_is_foretold(sampler, fraction, heating, shuffling):
+    """Both parts have the size that theory gives, and what is left of the estimate is the exact value."""
+    result, exact = estimate(fraction, sampler=sampler, control_variate=False)
+    biases = result.biases
+    assert biases.heating == pytest.approx(heating, rel=0.25)
+    assert biases.shuffling == pytest.approx(shuffling, rel=0.25)
+    assert result.llc - exact > 1
+    assert abs(result.llc - biases.of_the_step - exact) < 0.06 * exact + 3 * result.standard_error
+    assert result.status == "biased"
+    low, high = result.interval
+    assert low < exact < high
+
+
+def test_all_data_have_no_noise():
+    result, _ = estimate(0.1, sampler="sghmc", num_draws=1000, batch_size=SAMPLES)
+    assert result.biases.heating == result.biases.shuffling == result.biases.noise_trace == 0.0
+
+
+def test_an_exact_fit_has_noise_away_from_the_minimum():
+    """At w* no sample has a gradient. Where the chains are, minibatches differ in their curvature."""
+    result, exact = estimate(0.1, sampler="sghmc", control_variate=False, noise=0.0)
+    assert 1 < result.biases.of_the_step < 4
+    assert abs(result.llc - result.biases.of_the_step - exact) < 0.06 * exact + 3 * result.standard_error
+
+
+@pytest.mark.parametrize("step", [1e-3, 4e-3])
+def test_the_discretization_of_sgld_is_foretold(step):
+    """Each direction adds (nβ h / 2a) (ε a/4) / (1 - ε a/4)."""
+    curvatures, nbeta, gamma = [1.0, 0.5, 0.25, 0.25], 200.0, 1.0
+    result = estimate_llc(
+        Quadratic(curvatures), *DUMMY, loss_fn=given_loss, step_size=step, localization=gamma, nbeta=nbeta,
+        num_draws=4000,
+    )  # fmt: skip
+    added = 0.0
+    for h in curvatures:
+        a = nbeta * h + gamma
+        added += nbeta * h / (2 * a) * (step * a / 4) / (1 - step * a / 4)
+    assert result.biases.discretization == pytest.approx(added, rel=0.3)
+
+
+@pytest.mark.parametrize("gamma", [30.0, 100.0, 300.0])
+def test_the_localization_is_foretold(gamma):
+    """Its first order is Σ γ nβh / 2a². It is at most the estimate."""
+    result, _ = estimate(0.1, gamma=gamma, batch_size=SAMPLES)
+    _, _, _, curvatures = regression()
+    first_order = float((gamma * curvatures / (2 * (curvatures + gamma).square())).sum())
+    assert result.biases.localization == pytest.approx(first_order, rel=0.25)
+    assert result.status == "biased"
+    assert "localization" in result.status_reason
+
+
+def test_a_pull_that_explains_the_value_is_named():
+    """γ = 1e6: every direction is held at w*, whatever the loss. Minibatches do not hide it."""
+    for batch_size in (SAMPLES, 50):
+        result, _ = estimate(0.1, gamma=1e6, batch_size=batch_size, num_draws=1000)
+        assert result.llc < 0.05
+        assert result.status == "biased"
+        assert "the pull to w*" in result.status_reason
+
+
+def test_equilibrium_has_a_temperature_of_one_and_a_start_is_colder():
+    """One direction is flat, so that only the pull holds it. It takes 2/(ε γ) steps to spread."""
+    settings = {"loss_fn": given_loss, "nbeta": 100.0, "localization": 0.2}
+    flat = Quadratic([1.0, 0.0, 0.0, 0.0])
+    long = estimate_llc(flat, *DUMMY, step_size=1e-2, num_draws=20000, **settings)
+    short = estimate_llc(flat, *DUMMY, step_size=1e-2, num_draws=400, **settings)
+    assert long.biases.temperature == pytest.approx(1.0, abs=0.25)
+    assert short.biases.temperature < 0.8
+    assert short.status == "not_converged"
+    assert "have not spread" in short.status_reason
+
+
+def test_parameters_without_a_gradient_do_not_count_in_the_bound():
+    model = nn.Sequential(nn.Linear(3, 1), nn.Identity())
+    model.register_parameter("unused", nn.Parameter(torch.zeros(50)))
+    inputs = torch.randn(100, 3)
+    targets = model(inputs).detach()
+    result = estimate_llc(
+        model, inputs, targets, loss_fn=half_squared_error, step_size=1e-3, localization=1.0, num_draws=300
+    )
+    assert result.settings.num_parameters == 54
+    assert result.biases.bound == 2.0
+
+
+def test_the_papers_presets_have_no_biases_and_the_same_draws():
+    settings = {"step_size": 1e-5, "localization": 100.0, "num_draws": 60, "batch_size": 64, "control_variate": False}
+    net = trained_digits_net()
+    plain = estimate_llc(net, *digits(), **settings)
+    paper = estimate_llc(net, *digits(), **settings, preset="paper (mnist)")
+    assert paper.biases is None
+    assert paper.systematic_error is None
+    assert plain.biases is not None
+    np.testing.assert_array_equal(paper.loss_trace, plain.loss_trace)
+
+
+def test_shuffling_lowers_heating_from_independent_to_none():
+    """Against the sum that it stands for: noise drawn without replacement drives one direction."""
+    rng = np.random.default_rng(0)
+    decay, steps = 0.8, 8
+    pool = rng.standard_normal((4000, steps))
+    pool -= pool.mean(1, keepdims=True)  # an epoch adds up to zero
+    pool *= math.sqrt(steps / (steps - 1))
+    position = np.zeros(4000)
+    squares, lags = [], []
+    for epoch in range(30):
+        noise = rng.permuted(pool, axis=1)
+        for place in range(steps):
+            if epoch > 5:
+                squares.append(np.mean(position**2))
+                lags.append(np.mean(position * noise[:, place]))
+            position = decay * position + noise[:, place]
+    independent = 1 / (1 - decay**2)
+    assert np.mean(squares) == pytest.approx(shuffled_share(decay, steps) * independent, rel=0.05)
+    # the noise of the next minibatch points against those before it
+    lag = -np.mean(lags) * (1 - decay) * (steps - 1)
+    assert lag == pytest.approx(shuffled_lag(decay, steps), rel=0.1)

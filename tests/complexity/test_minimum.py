@@ -1,0 +1,106 @@
+"""The search for a lower loss near w*, and estimates from the minimum."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from selfmod_hf.complexity import LLCResult, estimate_llc, half_squared_error
+from selfmod_hf.complexity.minimum import lower_locally
+from selfmod_hf.complexity.prepare import make_problem
+from selfmod_hf.complexity.settings import LLCSettings
+
+from .scenarios import digits, trained_digits_net
+from .test_biases import NBETA, regression
+
+SETTINGS = {"step_size": 2e-4, "localization": 10.0, "num_draws": 2000, "batch_size": 256}
+
+
+@pytest.mark.parametrize("gamma", [0.0, 50.0])
+def test_the_minimum_of_a_quadratic_is_found(gamma):
+    """The optimum with a pull of γ is (A + γ)⁻¹ A of the way."""
+    model, inputs, targets, _ = regression()
+    solution = model.weight.detach().double().clone()
+    model.weight.data += 0.1
+    problem = make_problem([model], inputs, targets, LLCSettings(loss_fn=half_squared_error))
+    found = lower_locally(problem, 0, nbeta=NBETA, localization=gamma, evaluations=100)
+    hessian = NBETA * inputs.double().T @ inputs.double() / len(inputs)
+    pulled = hessian + gamma * torch.eye(20, dtype=torch.float64)
+    moved = torch.linalg.solve(pulled, hessian @ torch.full((20,), -0.1, dtype=torch.float64))
+    expected = solution[0] + 0.1 + moved
+    torch.testing.assert_close(found.position, expected, atol=1e-4, rtol=0)
+    rest = expected - solution[0]
+    lowered = (0.01 * hessian.sum() - rest @ hessian @ rest) / 2
+    assert found.lowered == pytest.approx(float(lowered), rel=1e-3)
+    assert found.distance == pytest.approx(float(moved.norm()), rel=1e-3)
+
+
+def test_a_minimum_is_not_lowered():
+    model, inputs, targets, _ = regression()
+    problem = make_problem([model], inputs, targets, LLCSettings(loss_fn=half_squared_error))
+    found = lower_locally(problem, 0, nbeta=NBETA, localization=1.0)
+    assert found.lowered < 1e-3
+    assert found.evaluations < 30
+
+
+def _trained(epochs: int, weight_decay: float = 0.0) -> nn.Sequential:
+    """A classifier of digits trained with SGD."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=weight_decay)
+    inputs, targets = digits()
+    for _ in range(epochs):
+        for index in torch.randperm(len(targets)).split(64):
+            optimizer.zero_grad()
+            F.cross_entropy(net(inputs[index]), targets[index]).backward()
+            optimizer.step()
+    return net
+
+
+@pytest.mark.parametrize("training", [{"epochs": 2}, {"epochs": 30, "weight_decay": 0.03}])
+def test_a_network_that_is_no_minimum_is_named(training):
+    """Two epochs, or strong weight decay: the loss near w* is far lower."""
+    result = estimate_llc(_trained(**training), *digits(), **SETTINGS)
+    assert result.biases.not_at_minimum > 0.1 * result.llc
+    assert result.status == "not_at_minimum"
+
+
+def _moved_and_minimized() -> tuple[LLCResult, LLCResult, LLCResult]:
+    """Estimates of a regression: at its minimum, away from it, and from there with `minimize`."""
+    results = []
+    for shift, minimize in ((0.0, False), (0.1, False), (0.1, True)):
+        model, inputs, targets, _ = regression()
+        model.weight.data += shift
+        result = estimate_llc(
+            model, inputs, targets, loss_fn=half_squared_error, step_size=5e-4, localization=1.0, num_draws=2000,
+            minimize=minimize,
+        )  # fmt: skip
+        results.append(result)
+    return results[0], results[1], results[2]
+
+
+def test_minimize_starts_from_the_minimum_and_says_how_far_it_is(tmp_path):
+    at_minimum, moved, minimized = _moved_and_minimized()
+    assert moved.status == "not_at_minimum"
+    assert at_minimum.lowered_by is None
+    assert minimized.status == "ok"
+    assert minimized.llc == pytest.approx(at_minimum.llc, rel=0.02)
+    assert minimized.init_loss == pytest.approx(at_minimum.init_loss, abs=1e-4)
+    assert minimized.lowered_by == pytest.approx(NBETA * (moved.init_loss - minimized.init_loss), rel=0.01)
+    assert minimized.moved_by == pytest.approx(0.1 * math.sqrt(20), rel=0.05)
+    assert minimized.settings.minimize
+    assert minimized.settings.keywords(NBETA)["minimize"]
+    again = LLCResult.load(minimized.save(tmp_path / "rlct.json"))
+    assert (again.lowered_by, again.moved_by) == (minimized.lowered_by, minimized.moved_by)
+    assert "lower" in minimized.summary()
+
+
+def test_a_good_network_stays_ok():
+    """Trained to its end. Its minimum is no lower than a tenth of the estimate."""
+    result = estimate_llc(trained_digits_net(2000), *digits(), **SETTINGS)
+    assert result.biases.not_at_minimum < 0.05 * result.llc
+    assert result.status != "not_at_minimum"
