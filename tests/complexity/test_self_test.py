@@ -13,7 +13,7 @@ from selfmod_hf.complexity.ground_truth.self_test import HEADER, SelfTest, self_
 
 @pytest.fixture(scope="module")
 def rows() -> list[SelfTest]:
-    return list(itertools.islice(self_test(num_draws=400), 2))
+    return list(itertools.islice(self_test(num_draws=800), 2))
 
 
 def _moved(row: SelfTest, factor: float) -> SelfTest:
