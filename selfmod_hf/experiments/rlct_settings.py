@@ -19,7 +19,7 @@ from ..trainer.saved_rlct import choose_settings, saved_checkpoints
 from .data_settings import DataSettings, load_data
 from .setting import Values, setting
 
-SAMPLING = {field.name for field in fields(LLCSettings)} - {"seed", "device", "preset"}
+SAMPLING = {field.name for field in fields(LLCSettings)} - {"seed", "device", "preset", "resume_from"}
 
 
 @dataclass
@@ -48,6 +48,9 @@ class RLCTSettings:
     minimize: bool | None = setting("Move the weights to the local minimum of the sampled potential first.")
     target_standard_error: float | None = setting(
         "Sample on until the standard error is at most this, for at most 8 times `num_draws`."
+    )
+    resume_from: str | None = setting(
+        "Folder for the state of the chains while they run. A killed estimate with the same flags goes on there."
     )
     seed: int | None = setting("Of all random numbers; default: 0, with published settings the next one to theirs.")
     device: str | None = setting("Where to compute; default: a GPU if there is one.")
@@ -97,6 +100,7 @@ class RLCTSettings:
         chosen["device"] = self.device
         if self.device is None:
             chosen["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+        chosen["resume_from"] = self.resume_from
         return chosen | {"memory_budget": int(self.memory_gib * 2**30), "progress": progress}
 
 

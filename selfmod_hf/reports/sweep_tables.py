@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -90,12 +91,17 @@ def arms_table(arms: pd.DataFrame, columns: ArmColumns, caption: str = EACH_ARM)
 
 
 def arms_of_ok_table(results: SweepResults, columns: ArmColumns) -> Table:
-    """Return the table of arms over the networks whose RLCT is "ok". It is empty if no other RLCT counts."""
+    """Return the table of arms over the networks whose RLCT is "ok". Arms without any have no line.
+
+    The table is empty if no other RLCT counts.
+    """
     rows = results.rows
     doubtful = has_usable_rlct(rows) & (rows["rlct_status"] != OK)
     if not doubtful.any():
         return Table(ONLY_OK, [], [])
-    return arms_table(results.arms_of_ok, columns, ONLY_OK)
+    names = set(rows[rows["rlct_status"] == OK]["arm"])
+    cells = {name: own for name, own in columns.cells.items() if name in names}
+    return arms_table(results.arms_of_ok, replace(columns, cells=cells), ONLY_OK)
 
 
 def measures_table(arms: pd.DataFrame, further: Sequence[str], columns: ArmColumns) -> Table:

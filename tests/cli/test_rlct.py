@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +57,26 @@ def test_the_same_command_gives_the_same_bits(run_folder, tmp_path):
         assert main(["rlct", "--model", str(run_folder), *QUICK, "--output_dir", str(tmp_path / name)]) == 0
     first, second = (LLCResult.load(tmp_path / name / "rlct.json") for name in ("a", "b"))
     assert np.array_equal(first.loss_trace, second.loss_trace)
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_with_the_same_bits(run_folder, tmp_path):
+    state = tmp_path / "state"
+    flags = ["--model", str(run_folder), *QUICK[:2], "--num_draws=4000", "--quiet"]
+    resumed = [*flags, f"--resume_from={state}", f"--output_dir={tmp_path / 'resumed'}"]
+    command = subprocess.Popen([sys.executable, SCRIPT, *resumed])
+    while not list(state.glob("*.safetensors")):
+        assert command.poll() is None
+        time.sleep(0.02)
+    command.kill()
+    assert command.wait() == -9
+    assert not (tmp_path / "resumed" / "rlct.json").exists()
+    assert main(["rlct", *resumed]) == 0
+    assert not state.exists()
+    assert main(["rlct", *flags, f"--resume_from={state}", f"--output_dir={tmp_path / 'whole'}"]) == 0
+    first, second = (LLCResult.load(tmp_path / name / "rlct.json") for name in ("resumed", "whole"))
+    assert np.array_equal(first.loss_trace, second.loss_trace)
+    assert first.settings == second.settings
 
 
 def test_the_rlct_of_a_part_is_told_apart(run_folder, tmp_path, capsys):

@@ -87,6 +87,7 @@ def test_a_row_has_one_set_of_networks(tmp_path):
         assert arms.loc[(ARM, measure), "mean"] == pytest.approx(kept[measure].mean())
     assert set(results.tests["pairs"]) == {12 - gone}
     assert only_ok(results.rows)["rlct"].isna().all()
+    assert sweep_tables(results)["arms_ok"].rows == []  # no arm has an RLCT that is ok
 
 
 @pytest.mark.parametrize("status", ["not_at_minimum", "not_converged", "biased", "not_identified"])
