@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from ..stacking import part_of
+from .acceptance import acceptance_probability
 from .chain_state import State, put_back, take, take_tuple, tuple_of
 from .control_variate import ControlVariate
 from .draw_record import DrawRecord, ProbeStep
 from .pieces import Group, Piece, Run
-from .random_streams import Minibatches, Noise, PartitionedMinibatches
-from .samplers import SAMPLERS, Dynamics, Metric, join_metrics
+from .random_streams import DECISIONS, Minibatches, Noise, PartitionedMinibatches
+from .samplers import SAMPLERS, Dynamics, Metric, join_metrics, mala
 from .thermometer import Thermometer, num_columns
 from .traces import Traces
 
@@ -53,7 +54,10 @@ def run_piece(  # noqa: PLR0913 - the piece, its callers, and where it is
     for t, draw in enumerate(draws):
         batch = block.minibatches.next()
         position = block.state.position
-        block.evaluate(batch, position, record.losses[t], block.gradient)
+        if block.known_losses is None:
+            block.evaluate(batch, position, record.losses[t], block.gradient)
+        else:  # of the decision before
+            record.losses[t] = block.known_losses
         record.baseline[t] = block.baseline(batch)
         record.keep_probes(t, position, block.own, block.common)
         if block.variate is not None:
@@ -65,6 +69,10 @@ def run_piece(  # noqa: PLR0913 - the piece, its callers, and where it is
         if block.sampler.langevin and draw % every == every // 2:
             acceptance = block.advance_with_acceptance(batch, record.losses[t])
             record.accepted.append(acceptance)
+        elif block.sampler.decides:
+            acceptance = block.advance_or_stay(record.losses[t], adapts=draw < settings.burnin)
+            if draw >= settings.burnin:
+                record.accepted.append(acceptance)
         else:
             block.advance()
         record.report(t)
@@ -110,6 +118,8 @@ class _Block:
         streams = [group.stream for group in groups]
         rows = list(itertools.product(streams, self.chains))
         self.noise = Noise(settings.seed, rows, anchor)
+        self.decisions = Noise(settings.seed, rows, anchor.new_empty(len(anchor), 2), DECISIONS)
+        self.known_losses: Tensor | None = None  # (R,), at the chains' positions, with `gradient`
 
         self._set_minibatches(run, members)
         self.thermometer: Thermometer | None = None
@@ -132,6 +142,8 @@ class _Block:
             state |= take(self.variate, "variate")
         if self.thermometer is not None:
             state |= take(self.thermometer, "thermometer")
+        if self.sampler.decides:
+            state |= take(self.decisions, "decisions")
         return state
 
     def put_back(self, state: State) -> None:
@@ -143,6 +155,8 @@ class _Block:
             put_back(self.variate, "variate", state)
         if self.thermometer is not None:
             put_back(self.thermometer, "thermometer", state)
+        if self.sampler.decides:
+            put_back(self.decisions, "decisions", state)
 
     def _set_minibatches(self, run: Run, members: Sequence[int]) -> None:
         """Set the source of minibatches and, if one is used, the control variate."""
@@ -287,13 +301,6 @@ class _Block:
         """Advance, and return the step's Metropolis acceptance probability on the same minibatch, (R,).
 
         With a control variate, it is that of the corrected loss, whose gradient drives the chain.
-
-        It is min(1, p(w') q(w|w') / (p(w) q(w'|w))). With s = w' - w and U' the gradient of U, the proposals' part is
-        |s + ε/2 U'(w)|² - |-s + ε/2 U'(w')|² over 2 ε. This difference of squares is computed as a product, because
-        nothing large cancels there:
-
-            (|f|² - |b|²) / (2 ε) = (f + b).(f - b) / (2 ε)
-            f + b = ε/2 (U'(w) + U'(w'))        f - b = 2 s - ε/2 (U'(w') - U'(w))
         """
         dynamics = self.dynamics
         old = self.state.position.clone()  # w, (R, P)
@@ -308,21 +315,34 @@ class _Block:
             self.variate.correct_(new_gradient, self.noise_at_anchor)
             along = self.variate.along(self.noise_at_anchor, new - old)
             loss_change -= self.variate.coefficient * along
+        return acceptance_probability(dynamics, old, new, old_gradient, new_gradient, loss_change)
+
+    def advance_or_stay(self, old_loss: Tensor, adapts: bool) -> Tensor:
+        """Take or reject a step with all data, and return the probability to take it, (R,).
+
+        Args:
+            old_loss: at the chains' positions, (R,).
+            adapts: whether the chains adapt their step sizes.
+        """
+        state = self.state
+        uniform = torch.special.ndtr(self.decisions.draw())  # (R, 2)
+        dynamics = mala.with_step(state, self.dynamics, uniform[:, :1])
+        noise = self.noise.draw()
         with torch.no_grad():
-            moved = new - old  # s
-            total = dynamics.potential_gradient(old, old_gradient)  # U'(w)
-            change = dynamics.potential_gradient(new, new_gradient)
-            change.sub_(total)  # U'(w') - U'(w)
-            total.mul_(2).add_(change)  # U'(w) + U'(w')
-            quarter = dynamics.step_size / 4
-            difference = _dot(moved, total) - quarter * _dot(change, total)  # (R, 1)
-            proposals = difference / 2
-            middle = old.add_(new).sub_(dynamics.anchor, alpha=2)  # w + w' - 2 w*
-            half_pull = dynamics.localization / 2
-            rise = dynamics.nbeta * loss_change + half_pull * _dot(moved, middle)  # U(w') - U(w)
-            log_ratio = proposals - rise
-        probability = log_ratio.clamp(max=0).exp()  # (R, 1)
-        return probability[:, 0]
+            proposal = self.sampler.update(state, self.gradient, noise, dynamics, **self.options)
+        new_gradient = torch.empty_like(self.gradient)
+        new_loss = torch.empty_like(old_loss)
+        self.evaluate(None, proposal.position, new_loss, new_gradient)
+        loss_change = (new_loss - old_loss)[:, None].to(new_gradient)  # (R, 1)
+        old = state.position.clone()
+        probability = acceptance_probability(dynamics, old, proposal.position, self.gradient, new_gradient, loss_change)
+        probability = probability.nan_to_num(0.0)  # a proposal without a finite loss is rejected
+        chosen = uniform[:, 1:] < probability[:, None]
+        adapted_by = probability[:, None] if adapts else None
+        self.state = mala.decide(state, proposal, chosen, adapted_by, **self.options)
+        self.gradient = torch.where(chosen, new_gradient, self.gradient)
+        self.known_losses = torch.where(chosen[:, 0], new_loss, old_loss)
+        return probability
 
 
 def _dynamics(
@@ -345,9 +365,3 @@ def _dynamics(
         column = of_rows[:, None]  # (R, 1)
         constants[name] = column.to(anchor)
     return Dynamics(anchor, fisher=fisher, metric=metric, **constants)
-
-
-def _dot(first: Tensor, second: Tensor) -> Tensor:
-    """Return the products of the rows, (R, 1)."""
-    products = torch.bmm(first[:, None], second[:, :, None])  # (R, 1, 1)
-    return products[:, 0]

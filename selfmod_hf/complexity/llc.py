@@ -169,6 +169,7 @@ def sample(
         problem, minima = at_minima(problem, groups)
     chains = my_chains(settings.num_chains)
     fits = capacity(problem, settings)
+    _check_batch_size(problem, settings)
     check_independent(problem, settings, fits.micro_batch_size)
     fisher = None
     if SAMPLERS[settings.sampler].needs_fisher:
@@ -197,6 +198,15 @@ def sample(
             own = minima[groups[place].member]
             results[place] = replace(result, lowered_by=own.lowered, moved_by=own.distance)
     return results
+
+
+def _check_batch_size(problem: Problem, settings: LLCSettings) -> None:
+    """Raise a ValueError for minibatches with a sampler that needs all data."""
+    if not SAMPLERS[settings.sampler].decides:
+        return
+    least = problem.num_samples
+    allowed = f"at least {least}, all samples, with sampler={settings.sampler!r}"
+    check("batch_size", settings.batch_size, settings.batch_size >= least, allowed)
 
 
 def draws_for_target(results: Sequence[LLCResult], settings: LLCSettings) -> int | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from .chain_state import Stateful
 
 _MINIBATCHES, _NOISE, _PARTITION, _ORDER, _OTHERS = range(5)
+DECISIONS = 6  # of `Noise`, to accept or reject
 PASSES_PER_PARTITION = 8
 
 
@@ -196,18 +197,19 @@ class Noise(Stateful):
         seed: of the run.
         rows: (member, chain) of each row.
         like: a tensor (R, P) of the type and on the device of the noise.
+        stream: which of the independent noises.
     """
 
     STATE = ("_generators",)
 
-    def __init__(self, seed: int, rows: Sequence[tuple[int, int]], like: Tensor) -> None:
+    def __init__(self, seed: int, rows: Sequence[tuple[int, int]], like: Tensor, stream: int = _NOISE) -> None:
         places: dict[tuple[int, int], int] = {}  # (member, chain) -> its generator's place
         self._generators = []
         place_of_row = []
         for row in rows:
             if row not in places:
                 places[row] = len(places)
-                generator = _generator(like.device, seed, _NOISE, *row)
+                generator = _generator(like.device, seed, stream, *row)
                 self._generators.append(generator)
             place_of_row.append(places[row])
         num_parameters = like.shape[1]

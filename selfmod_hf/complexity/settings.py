@@ -72,10 +72,11 @@ class LLCSettings:
 
     Attributes:
         loss_fn: `loss_fn(outputs, targets)` -> one loss per sample, (B,), in nats.
-        sampler: "sgld", "fisher_sgld", "rmsprop_sgld", "sghmc" or "preconditioned". Estimates of "fisher_sgld" alone do
-            not change when layers are rescaled. Its step size and localization are in units of the Fisher information.
-            "preconditioned" is "sghmc" in coordinates in which the posterior is about as wide in every direction. Its
-            step size has no unit (0.04 to 0.1), and its localization is that of all others.
+        sampler: "sgld", "fisher_sgld", "rmsprop_sgld", "sghmc", "preconditioned" or "mala". Estimates of "fisher_sgld"
+            alone do not change when layers are rescaled. Its step size and localization are in units of the Fisher
+            information. "preconditioned" is "sghmc" in coordinates in which the posterior is about as wide in every
+            direction. Its step size has no unit (0.04 to 0.1), and its localization is that of all others. "mala"
+            accepts or rejects each step, with all samples, and adapts its step size in the burn-in.
         step_size: ε. Its default, and those of localization and nbeta, are a starting point and fit no network. Take
             them from `llc_preset`, or let `calibrate_llc` choose them.
         localization: γ, the strength of the pull to w*.

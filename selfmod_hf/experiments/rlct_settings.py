@@ -31,7 +31,7 @@ class RLCTSettings:
         "settings of the RLCT published with a `model` of the Hub, else paper."
     )
     sampler: str | None = setting(
-        "sgld, fisher_sgld, rmsprop_sgld, sghmc or preconditioned; default: the preset's, as for all that follows."
+        "sgld, fisher_sgld, rmsprop_sgld, sghmc, preconditioned or mala; default: the preset's, as for what follows."
     )
     step_size: float | None = setting("ε of the sampler.")
     localization: float | None = setting("γ, the strength of the pull to the trained weights.")

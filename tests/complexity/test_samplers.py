@@ -101,6 +101,20 @@ def preconditioned(i: int, momentum: float) -> Path:
     return path
 
 
+def mala(i: int, accepted: float) -> Path:
+    """A Langevin step in u, w = w* + A u: no step is rejected here."""
+    path, w = [], list(START)
+    root = [[row[k] * WIDTHS[k] for k in range(3)] for row in directions()]  # A
+    for g, xi in zip(GRADIENTS, NOISE, strict=True):
+        pulls = [force(w[j], ANCHOR[j], g[j]) for j in range(3)]
+        for k in range(3):
+            moved = -STEP / 2 * sum(root[j][k] * pulls[j] for j in range(3)) + math.sqrt(STEP) * xi[k]
+            for j in range(3):
+                w[j] += root[j][k] * moved
+        path.append(w[i])
+    return path
+
+
 CASES: list[tuple[str, Callable[..., Path], dict[str, float]]] = [
     ("sgld", sgld, {}),
     ("fisher_sgld", fisher_sgld, {}),
@@ -110,6 +124,7 @@ CASES: list[tuple[str, Callable[..., Path], dict[str, float]]] = [
     ("sghmc", sghmc, {"momentum": 0.0}),
     ("preconditioned", preconditioned, {"momentum": 0.9}),
     ("preconditioned", preconditioned, {"momentum": 0.3}),
+    ("mala", mala, {"accepted": 0.57}),
 ]
 
 

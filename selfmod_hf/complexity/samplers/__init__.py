@@ -10,7 +10,7 @@ function of its arguments alone.
 
 from __future__ import annotations
 
-from . import fisher_sgld, preconditioned, rmsprop_sgld, sghmc, sgld
+from . import fisher_sgld, mala, preconditioned, rmsprop_sgld, sghmc, sgld
 from .base import Dynamics, Metric, Sampler, add_scaled_, join_metrics
 
 SAMPLERS: dict[str, Sampler] = {
@@ -19,6 +19,7 @@ SAMPLERS: dict[str, Sampler] = {
     "rmsprop_sgld": rmsprop_sgld.SAMPLER,
     "sghmc": sghmc.SAMPLER,
     "preconditioned": preconditioned.SAMPLER,
+    "mala": mala.SAMPLER,
 }
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "add_scaled_",
     "fisher_sgld",
     "join_metrics",
+    "mala",
     "preconditioned",
     "rmsprop_sgld",
     "sghmc",

@@ -140,6 +140,7 @@ class Sampler:
         needs_raw_gradient: whether the update also takes `raw`, the gradient without a control variate.
         scale: (gradient, state, dynamics, **options) -> the gradient by coordinates in which the noise of a step
             has the variance ε in every direction. None: the weights are such coordinates.
+        decides: whether a step is accepted or rejected. It then needs all data, and `mala.py` has its parts.
         langevin: whether a step is a plain Langevin proposal, so that it has a Metropolis acceptance rate.
     """
 
@@ -153,4 +154,5 @@ class Sampler:
     most_step: float = math.inf
     needs_raw_gradient: bool = False
     scale: Callable[..., Tensor] | None = None
+    decides: bool = False
     langevin: bool = False
