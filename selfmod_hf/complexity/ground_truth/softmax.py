@@ -91,7 +91,7 @@ def factored_softmax(
 ) -> GroundTruth:
     """Return a softmax regression of a product of two matrices W2 W1, without biases, λ = (K - 1) p / 2.
 
-    The last logit is zero. W2, (K - 1, H), has full row rank, so every matrix close to the product is a product too,
+    The last logit is zero. W2, (K - 1, H), has orthonormal rows, so every matrix close to the product is a product too,
     and the other directions are flat.
 
     Args:
@@ -114,17 +114,17 @@ def factored_softmax(
     generator = torch.Generator().manual_seed(seed)
     inputs, labels = _labelled(num_inputs, num_classes, num_samples, generator)
     product = fit_softmax(inputs, labels, num_classes)  # (K - 1, p)
-    second = torch.randn(rows, num_hidden, generator=generator, dtype=torch.float64)
-    inverse = torch.linalg.pinv(second)  # (H, K - 1)
+    random = torch.randn(num_hidden, rows, generator=generator, dtype=torch.float64)
+    columns, _ = torch.linalg.qr(random)
+    second = columns.T  # orthonormal rows, (K - 1, H)
     other = torch.randn(num_hidden, num_inputs, generator=generator, dtype=torch.float64)
-    unseen = other - inverse @ (second @ other)  # second @ unseen = 0
-    scale = num_hidden**0.5
+    unseen = other - columns @ (second @ other)  # second @ unseen = 0
     first_layer = nn.Linear(num_inputs, num_hidden, bias=False)
     second_layer = nn.Linear(num_hidden, rows, bias=False)
     body = nn.Sequential(first_layer, second_layer)
     with torch.no_grad():
-        first_layer.weight.copy_(inverse @ product * scale + unseen / scale)
-        second_layer.weight.copy_(second / scale)
+        first_layer.weight.copy_(columns @ product + unseen / num_inputs**0.5)
+        second_layer.weight.copy_(second)
     return GroundTruth(
         name=f"softmax, {num_inputs} inputs, {num_hidden} hidden, {num_classes} classes, factored",
         model=FixedLastLogit(body),
