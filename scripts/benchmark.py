@@ -1,7 +1,7 @@
 """Side-by-side measurements, each a table printed from one run: `python scripts/benchmark.py trainer`.
 
-Sub-commands: trainer, llc, ground_truth, population, scaling, cifar10, imdb, report. Figures belong in LOG.md with the
-kind of machine.
+Sub-commands: trainer, llc, ground_truth, status, population, scaling, cifar10, imdb, report. Figures belong in LOG.md
+with the kind of machine.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 import ground_truth_table
 import llc_speed
+import status_table
 
 
 def machine() -> str:
@@ -358,6 +359,12 @@ def benchmark_ground_truth(args: argparse.Namespace) -> None:
     ground_truth_table.run(args)
 
 
+def benchmark_status(args: argparse.Namespace) -> None:
+    """Error rates of the status and coverage of intervals, on models of known λ and on trained classifiers."""
+    print(machine())
+    status_table.run(args)
+
+
 # ------------------------------------------------------------------------------------- cifar10
 
 
@@ -614,6 +621,9 @@ def main() -> None:
     ground_truth = commands.add_parser("ground_truth", help=benchmark_ground_truth.__doc__)
     ground_truth_table.add_arguments(ground_truth)
     ground_truth.set_defaults(run=benchmark_ground_truth)
+    status = commands.add_parser("status", help=benchmark_status.__doc__)
+    status_table.add_arguments(status)
+    status.set_defaults(run=benchmark_status)
     cifar10 = commands.add_parser("cifar10", help=benchmark_cifar10.__doc__)
     cifar10.add_argument("--steps", type=int, default=4)
     cifar10.add_argument("--repeats", type=int, default=3)
