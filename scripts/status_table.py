@@ -95,7 +95,8 @@ def row_of(task: tuple[Any, str, int], repeats: int) -> Row:
     subject, variant, draws = task
     start = time.perf_counter()
     if isinstance(subject, tuple):
-        row = of_classifiers(*subject, variant, draws)
+        kind, shape, networks = subject
+        row = of_classifiers(kind, shape, networks, variant, draws)
     else:
         row = of_case(subject, variant, draws, repeats)
     return row | {"key": key_of(task), "variant": variant, "draws": draws, "seconds": time.perf_counter() - start}

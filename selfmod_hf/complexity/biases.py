@@ -10,7 +10,7 @@ gradient at the draws, d the number of parameters.
 * shuffling: (nβ/n) 2 llc tr V / tr H, times `shuffled_lag`. The minibatches that pushed a draw are not those it is
   measured on until the epoch ends, so the noise of its own minibatch points the other way. With V proportional to the
   Hessian H, a direction adds (nβ²/n) v / a. None with a control variate.
-* discretization: (ε/8) nβ tr H of SGLD. None of BAOAB, which is exact on quadratics.
+* discretization: (ε/8) nβ tr H of SGLD. None of BAOAB, which is exact on quadratics, and of MALA.
 * localization: γ (nβ/2) Cov(L, |δ|²), the first-order change of the estimate from the pull, or a smaller value that is
   less noisy (`_localization`).
 """
@@ -110,7 +110,8 @@ class Observed:
         nbeta: nβ.
         localization: γ.
         step_size: ε.
-        momentum: c. None: the sampler has none, and so a discretization error.
+        momentum: c. 0: the sampler has none.
+        discretized: whether the step size changes the sampled distribution of a quadratic.
         batch_size: B.
         num_samples: n.
         corrected: whether a control variate was used.
@@ -128,7 +129,8 @@ class Observed:
     nbeta: float
     localization: float
     step_size: float
-    momentum: float | None
+    momentum: float
+    discretized: bool
     batch_size: int
     num_samples: int
     corrected: bool
@@ -150,15 +152,14 @@ def foretell(observed: Observed, curvature: float) -> Biases:
     noise_trace = _mean(observed.noises) * observed.batch_size / apart
     hessian_trace = _mean(observed.products) / nbeta
 
-    momentum = observed.momentum or 0.0
-    friction = (1 + momentum) / (1 - momentum)
+    friction = (1 + observed.momentum) / (1 - observed.momentum)
     gradient_noise = nbeta**2 * noise_trace * (1 - share) / observed.batch_size  # trace of the noise of ∇U
     steps = max(1, observed.num_samples // observed.batch_size)  # of an epoch
     decay = math.exp(-observed.step_size * curvature * friction / 2)
     heating = observed.step_size * gradient_noise * friction / 8 * shuffled_share(decay, steps)
     heating_error = heating * _relative_error(observed.noises)
     discretization = 0.0
-    if observed.momentum is None:
+    if observed.discretized:
         discretization = observed.step_size * nbeta * hessian_trace / 8
     shuffling = 0.0
     clean = float(observed.llc.mean()) - heating - discretization

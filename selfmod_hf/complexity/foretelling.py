@@ -93,9 +93,6 @@ def _observed(run: Run, traces: Traces, place: int, lowered: float) -> Observed:
     active = 0
     if readings.size > 0:
         active = int(readings[:, :, ACTIVE].max())
-    momentum = settings.options.get("momentum")
-    if sampler.decides:
-        momentum = 0.0  # it has no discretization error either
     trace = llc_trace(run, traces, place)
     return Observed(
         llc=trace[:, kept],
@@ -109,7 +106,8 @@ def _observed(run: Run, traces: Traces, place: int, lowered: float) -> Observed:
         nbeta=group.nbeta,
         localization=group.localization,
         step_size=group.step_size,
-        momentum=momentum,
+        momentum=settings.options.get("momentum", 0.0),
+        discretized="momentum" not in settings.options and not sampler.decides,
         batch_size=run.batch_size,
         num_samples=run.problem.num_samples,
         corrected=settings.corrects(run.problem.num_samples),
