@@ -28,7 +28,7 @@ from .modes import ordinary_tensors
 from .pieces import Counter, Group, Run
 from .prepare import check_finite, make_problem
 from .problem import Problem, capacity
-from .result import LLCResult, summarize
+from .result import NOT_CONVERGED, OK, LLCResult, summarize
 from .sampler_settings import SamplerSettings
 from .samplers import SAMPLERS
 from .session import Session
@@ -194,6 +194,7 @@ def sample(
         results = _results(longer, session.draw(num_draws))
     session.close()
     for place, result in enumerate(results):
+        results[place] = result = _by_target(result, settings.target_standard_error)
         if minima:
             own = minima[groups[place].member]
             results[place] = replace(result, lowered_by=own.lowered, moved_by=own.distance)
@@ -231,6 +232,14 @@ def draws_for_target(results: Sequence[LLCResult], settings: LLCSettings) -> int
     ratio = worst / target
     needed = math.ceil(drawn * ratio**2)
     return min(most, max(needed, drawn + settings.num_draws))
+
+
+def _by_target(result: LLCResult, target: float | None) -> LLCResult:
+    """Return the result, "not_converged" if it is "ok" and its standard error is above the target."""
+    if target is None or result.status != OK or result.standard_error <= target:
+        return result
+    reason = f"standard error {result.standard_error:.3g} above its target {target:g}: take more draws"
+    return replace(result, status=NOT_CONVERGED, status_reason=reason)
 
 
 def _results(run: Run, traces: Traces) -> list[LLCResult]:

@@ -132,6 +132,7 @@ def test_chains_are_continued_until_the_error_is_reached():
     target = first.standard_error / 1.5
     found = estimate_llc(model, *DUMMY, num_draws=400, target_standard_error=target, **QUADRATIC)
     assert found.standard_error <= target
+    assert found.status == "ok"
     assert 400 < found.settings.num_draws <= 3200
     assert found.loss_trace.shape == (4, found.settings.num_draws)
     assert found.settings.num_burnin_steps == found.settings.num_draws // 2
@@ -143,11 +144,13 @@ def test_chains_are_continued_until_the_error_is_reached():
 def test_a_target_that_is_out_of_reach_ends_at_eight_times_the_draws():
     done = []
     found = estimate_llc(
-        Quadratic([1.0, 0.2]), *DUMMY, num_draws=50, target_standard_error=1e-9, **QUADRATIC,
+        Quadratic([1.0, 0.2]), *DUMMY, num_draws=400, target_standard_error=1e-9, **QUADRATIC,
         progress=lambda steps, total: done.append((steps, total)),
     )  # fmt: skip
-    assert found.settings.num_draws == 400
-    assert done[-1] == (1600, 1600)
+    assert found.settings.num_draws == 3200
+    assert done[-1] == (12_800, 12_800)
+    assert found.status == "not_converged"
+    assert "above its target 1e-09" in found.status_reason
     enough = estimate_llc(Quadratic([1.0, 0.2]), *DUMMY, num_draws=50, target_standard_error=1e9, **QUADRATIC)
     assert enough.settings.num_draws == 50
 
