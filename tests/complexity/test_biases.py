@@ -85,6 +85,22 @@ def test_the_discretization_of_sgld_is_foretold(step):
     assert result.biases.discretization == pytest.approx(added, rel=0.3)
 
 
+def test_a_long_step_of_a_relu_network_is_foretold():
+    """A step that is twenty times too long looks like a plateau. Most of its estimate is foretold as its error."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 30), nn.ReLU(), nn.Linear(30, 1))
+    inputs = torch.randn(500, 4)
+    targets = net(inputs).detach()
+    settings = {"loss_fn": half_squared_error, "localization": 10.0, "batch_size": 500, "num_draws": 1000}
+    short = estimate_llc(net, inputs, targets, step_size=1e-3, **settings)
+    long = estimate_llc(net, inputs, targets, step_size=2e-2, **settings)
+    assert short.status == "ok"
+    assert long.llc > 10 * short.llc
+    assert long.rhat < 1.1
+    assert long.biases.discretization > 0.8 * (long.llc - short.llc)
+    assert long.status == "biased"
+
+
 @pytest.mark.parametrize("gamma", [30.0, 100.0, 300.0])
 def test_the_localization_is_foretold(gamma):
     """Its first order is Σ γ nβh / 2a². It is at most the estimate."""
