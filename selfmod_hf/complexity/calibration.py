@@ -12,7 +12,8 @@ without step size, and without the pull on the directions that are curved at w*.
 
 * "ok": two localizations serve, and the cells agree on one estimate.
 * "not_identified": they do not. The estimate is a guess, and the interval says how wide.
-* "not_converged", "diverged", "not_at_minimum": no cell serves.
+* "not_at_minimum": the loss falls from w*. "biased": the estimate exceeds d/2, which no λ does.
+* "not_converged", "diverged": no cell serves.
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ from .input_checks import check, positive
 from .plots import PathLike, plot_calibration
 from .prepare import check_finite, make_problem
 from .problem import Problem
-from .result import DIVERGED, NOT_AT_MINIMUM, NOT_CONVERGED, NOT_IDENTIFIED, OK, LLCResult
+from .result import BIASED, DIVERGED, NOT_AT_MINIMUM, NOT_CONVERGED, NOT_IDENTIFIED, OK, LLCResult
 from .samplers import SAMPLERS
 from .settings import CalibrationOptions, LLCSettings, shows_settings
 from .spectrum import MOST_PARAMETERS, SAMPLES, find_spectrum
+from .status import BOUND_ERRORS
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -69,7 +71,7 @@ class LLCCalibration:
         results: one per cell, in the order of the table.
         confirmed: whether the status is "ok".
         curvature: the largest curvature of U found, if the step sizes were derived from it, else None.
-        status: of `llc`: "ok", "not_identified", "not_converged", "not_at_minimum" or "diverged".
+        status: of `llc`, one of `STATUSES`.
         status_reason: one line.
         interval: of 95 %, systematic error included. It reaches up to the limit at no localization at all.
         systematic_error: how far the cells or the laws of extrapolation disagree, nats.
@@ -153,8 +155,7 @@ def calibrate_llc(
             largest curvature of U near w*.
         localizations: values of γ. None: 1, 4, 16 and 64, those that serve.
         settings: as for `estimate_llc`, except for the two chosen ones. `num_draws` is that of one cell of one round
-            on average. Without a sampler, "preconditioned" is tried on networks of at most 2,000 parameters. Where it
-            does not serve, and for larger networks, it is "sghmc".
+            on average. Without a sampler, "preconditioned" is tried first. Where it does not serve, it is "sghmc".
 
     Raises:
         ValueError: an invalid argument, or "fisher_sgld" without step sizes or localizations. Their
@@ -235,6 +236,9 @@ def _calibrated(run: CalibrationRun, curvature: float | None) -> LLCCalibration:
     if result.status == NOT_AT_MINIMUM:
         status = NOT_AT_MINIMUM
         reason = result.status_reason
+    elif fit.llc - BOUND_ERRORS * math.hypot(fit.standard_error, fit.systematic_error) > run.bound:
+        status = BIASED
+        reason = f"the estimate {fit.llc:.4g} exceeds d/2 = {run.bound:g}, which no λ does"
     return LLCCalibration(
         sampler=result.sampler,
         step_size=shown.cell.step_size,

@@ -1,7 +1,7 @@
 """Judge the cells of a calibration, and plan its rounds.
 
 1. *Trial.* Few cells of the sampler "preconditioned", in which flat and steep directions relax alike. It serves where
-   the curvature is about the same everywhere. It runs for networks of few parameters, if no sampler is given.
+   the curvature is about the same everywhere. It runs if no sampler is given.
 2. *Survey.* If the trial fails: cells of "sghmc" at all localizations γ, with two step sizes ε each.
 3. *Measurement.* The three weakest localizations that are not ruled out, with the rest of the budget.
 
@@ -9,8 +9,8 @@ The measurement corrects the step sizes:
 
 * A cell that *spikes* has draws that the posterior's law does not have. Far from w* the curvature is larger than near
   it, and the step is beyond its stability there. The step sizes of this γ are halved.
-* If an estimate grows by more than 5 % over the smaller step, as by the noise of minibatches, all steps become so small
-  that it grows by 4 %.
+* If the estimate grows by more than 5 % over the smaller step, as by the noise of minibatches, the steps of this γ
+  become so small that it grows by 4 %.
 """
 
 from __future__ import annotations
@@ -198,50 +198,33 @@ def plan_measurement(judged: Sequence[Judged], num_draws: int, draws: float, bou
     missing = _MEASURED - len(chosen)
     if missing > 0:
         chosen += sorted(wild)[-missing:]
-    shared = _factor(by_pull, bound)
     name = judged[0].result.sampler
     cells = []
     for pull in sorted(chosen):
-        factor = shared
-        if shared == 1:
-            factor = _factor_of_spikes(by_pull[pull])
         smallest = by_pull[pull][0].cell.step_size
-        factor = max(factor, SAMPLERS[name].least_step / smallest)
+        factor = max(_factor(by_pull[pull], bound), SAMPLERS[name].least_step / smallest)
         for each in by_pull[pull]:
             cells.append((factor * each.cell.step_size, pull))
     each_cell = min(LONGEST, draws / len(cells))
     return Plan(name, cells, int(each_cell * num_draws))
 
 
-def _factor_of_spikes(cells: Sequence[Judged]) -> float:
-    """Return the factor of the steps of one γ that keeps the larger one from spikes."""
+def _factor(cells: Sequence[Judged], bound: float) -> float:
+    """Return the factor of the steps of one γ that keeps them from spikes, and the estimate from growing."""
     if cells[0].wild:
         return _OF_WILD
+    factor = 1.0
     if any(cell.wild for cell in cells):
-        return _OF_A_SPIKE
-    return 1.0
+        factor = _OF_A_SPIKE
+    growth = _growth_of(cells, bound)
+    if growth > _GROWTH:
+        factor = min(factor, _WANTED_GROWTH / growth)
+    return max(_SMALLEST, factor)
 
 
-def _factor(by_pull: dict[float, list[Judged]], bound: float) -> float:
-    """Return the factor of all step sizes at which an estimate grows little over the smaller one."""
-    shares = []
-    for cells in by_pull.values():
-        share = _growth_of(cells, bound)
-        if share is not None:
-            shares.append(share)
-    if not shares:
-        return 1.0
-    growth = float(np.median(shares))
-    if growth <= _GROWTH:
-        return 1.0
-    return max(_SMALLEST, _WANTED_GROWTH / growth)
-
-
-def _growth_of(cells: Sequence[Judged], bound: float) -> float | None:
-    """Return how much an estimate grows from no step to the smaller one, as a share of it. None: not known."""
+def _growth_of(cells: Sequence[Judged], bound: float) -> float:
+    """Return how much an estimate grows from no step to the smaller one, as a share of it."""
     smaller = cells[0].cell
-    if cells[0].wild:
-        return None
     above_bound = max(0.0, smaller.llc - bound) / bound  # at least so much
     if len(cells) < 2 or cells[1].wild:
         return above_bound

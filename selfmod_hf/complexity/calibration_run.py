@@ -32,7 +32,7 @@ class CalibrationRun:
         problem: one network.
         settings: of all cells, except for sampler, step size, localization and number of draws.
         nbeta: nβ.
-        bound: d/2.
+        bound: d/2, of the parameters with a gradient where they are known.
         spectrum: of the curvatures at w*, for networks of few parameters.
         judged: the cells of all rounds.
         rounds: how many rounds ran.
@@ -71,6 +71,8 @@ class CalibrationRun:
         found = []
         for result in sample(self.problem, groups, settings):
             found.append(judge_cell(result, self.rounds, self.spectrum))
+            if result.biases is not None and result.biases.bound > 0:
+                self.bound = min(self.bound, result.biases.bound)
         self.judged.extend(found)
         return found
 
@@ -116,7 +118,7 @@ def run_in_rounds(run: CalibrationRun, any_sampler: bool) -> float | None:
     half = max(2, settings.num_draws // 2)
     last: list[Judged] = []
     curvature = None
-    if any_sampler and run.spectrum is not None and run.problem.vectorize:
+    if any_sampler and run.problem.vectorize:
         cells = grid(STEPS_OF_TRIAL, LOCALIZATIONS[:-1])
         last = run.add(Plan(TRIAL, cells, half))
     serves = tame(last) and draws_of(last) >= MIN_DRAWS

@@ -21,6 +21,7 @@ Numbers = NDArray[np.float64]
 
 FLOOR = 0.25  # nats: a share of the estimate below it does not count
 
+LARGE_SHIFT = 0.25  # of the estimate: a larger extrapolation over γ is no estimate any more
 _STEP_ERROR = 0.02  # of the estimate, at the larger step: how well the foretold slope is believed
 _CONTRADICTION = 2.5  # errors between the measured and the foretold slope
 
@@ -62,6 +63,7 @@ class Steps:
         shift: of the weakest γ, against its smallest step.
         inflation: Monte Carlo error over the error of the blocks, at least 1.
         foretold: whether the foretold pull was added to the estimates.
+        missing: the foretold pull at the weakest γ, if it was not added because it is a large share.
     """
 
     pulls: Numbers
@@ -69,6 +71,7 @@ class Steps:
     shift: float
     inflation: float
     foretold: bool
+    missing: float
 
     @property
     def values(self) -> Numbers:
@@ -111,6 +114,11 @@ def without_step_sizes(cells: Sequence[Cell], foretold: float) -> Steps:
     straight = np.stack(rows)
     raised = np.stack(with_pull)
     believed = _is_flatter(raised, straight)
+    missing = 0.0
+    pull = by_pull[pulls[0]][0].pull
+    if believed and pull > max(LARGE_SHIFT * float(raised[0].mean()), FLOOR):
+        believed = False
+        missing = pull
     weakest = by_pull[pulls[0]]
     smallest = weakest[0]
     inflations = [1.0]
@@ -124,6 +132,7 @@ def without_step_sizes(cells: Sequence[Cell], foretold: float) -> Steps:
         shift=float(straight[0].mean()) - smallest.llc,
         inflation=max(inflations),
         foretold=believed,
+        missing=missing,
     )
 
 

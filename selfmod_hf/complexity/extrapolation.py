@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .cells import FLOOR, Cell, Numbers, Steps, without_step_sizes
+from .cells import FLOOR, LARGE_SHIFT, Cell, Numbers, Steps, without_step_sizes
 
 CONFIDENCE = 1.96  # standard errors in half of a 95 % interval
 REFERENCE = 1.0  # γ of a prior of unit width, where the estimate is shown if it has no limit at γ = 0
@@ -44,7 +44,6 @@ _GROWTH = 0.03  # of the estimate: a smaller increment is no evidence of a logar
 _LARGE_SYSTEMATIC = 0.1  # of the estimate
 _LARGE_STEP_SHIFT = 0.2
 _OF_STEP_SHIFT = 0.1  # of what the step sizes add: their line is bent by about this
-_LARGE_SHIFT = 0.25
 
 
 @dataclass(frozen=True)
@@ -223,7 +222,7 @@ def _at_reference(steps: Steps, reference: float, bound: float) -> Fit:
     end = float(values[0]) + limit.factor * increment + limit.systematic
     shift = llc - float(values[0])
     room = max(0.0, bound - llc)
-    beyond = min(max(0.0, end - llc), room)
+    beyond = min(max(0.0, end - llc, steps.missing), room)
     return _judged(steps, _Estimate(llc, weights, systematic, beyond, shift), bound)
 
 
@@ -301,13 +300,18 @@ def _doubts(steps: Steps, llc: float, systematic: float, shift: float) -> list[s
     """Return the reasons why the cells do not agree on one estimate."""
     size = abs(llc)
     reasons = []
+    if steps.missing > 0:
+        reasons.append(
+            f"directions flatter than the localization may add {steps.missing:.3g}: "
+            f"the value at a localization of {max(REFERENCE, steps.pulls[0]):.3g} is shown"
+        )
     if len(steps.values) < 2:
         reasons.append(f"no second localization beside {steps.pulls[0]:.3g} serves")
     if systematic > max(_LARGE_SYSTEMATIC * size, FLOOR):
         reasons.append(f"the laws of extrapolation differ by {systematic:.3g}")
     if abs(steps.shift) > max(_LARGE_STEP_SHIFT * size, FLOOR):
         reasons.append(f"the step size changes the estimate by {-steps.shift:.3g}: take more draws")
-    if abs(shift) > max(_LARGE_SHIFT * size, FLOOR):
+    if abs(shift) > max(LARGE_SHIFT * size, FLOOR):
         reasons.append(f"the localization takes {shift:.3g} of the estimate: take more draws")
     return reasons
 

@@ -181,5 +181,17 @@ def test_with_a_foretold_pull_the_rest_is_taken_at_the_reference():
     assert found.llc == pytest.approx(5.0 + rest(1.0), rel=1e-3)
     assert found.interval[0] == pytest.approx(found.llc)
     assert found.interval[1] > found.llc + 0.1
-    weaker = extrapolate([cell for cell in cells if cell.localization > 1], bound=20.0, reference=1.0)
-    assert weaker.llc == pytest.approx(5.0 + rest(1.0), rel=0.01)
+
+
+def test_a_foretold_pull_of_most_of_the_estimate_is_not_added():
+    """Of 100 curved directions 80 are flatter than a unit prior. A quadratic law for them is no measurement."""
+    curvatures = np.concatenate([np.full(20, NBETA), np.full(80, 0.1)])
+    cells = []
+    for cell in cells_of(lambda pull: spectrum_llc(curvatures, pull), pulls=4.0 ** np.arange(4)):
+        pull = 50.0 - spectrum_llc(curvatures, cell.localization)
+        cells.append(Cell(cell.step_size, cell.localization, cell.blocks, 0.0, pull=pull))
+    found = extrapolate(cells, bound=60.0, reference=1.0)
+    assert not found.identified
+    assert found.llc == pytest.approx(spectrum_llc(curvatures, 1.0), rel=1e-3)
+    assert found.interval[1] >= 50.0 - 1e-6
+    assert "flatter than the localization" in found.reason
