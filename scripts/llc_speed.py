@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, print_table: Callable[..., None]) -> None:
     """Print the estimates of `--models`, and a table of seconds for each width and number of networks."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read at tqdm's import: no bars of devinterp's chains
     import torch
 
     from selfmod_hf import SelfModelingForImageClassification
@@ -68,7 +69,6 @@ def run(args: argparse.Namespace, print_table: Callable[..., None]) -> None:
         torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", module="devinterp")
     logging.disable(logging.WARNING)
-    os.environ.setdefault("TQDM_DISABLE", "1")  # the bars of devinterp's chains
     inputs, labels = mnist(args)
     tools = installed_tools(inputs, labels)
     for folder in args.models:
