@@ -176,7 +176,6 @@ class _Block:
         self._first_groups = [members.index(network) for network in networks]
         self.variate = ControlVariate(
             minibatches,
-            self._gradients_at_anchor,
             problem.anchor_gradients[networks],
             network_of_group=[networks.index(member) for member in members],
             keeps_block_gradients=run.keeps_block_gradients,
@@ -202,8 +201,9 @@ class _Block:
         gradients = torch.empty_like(self.gradient)
         self.evaluate(minibatches.blocks[places], self.state.position, losses, gradients)
         difference = torch.sub(self.gradient, gradients)
-        noise = variate.noise(minibatches.places) - variate.noise(places)
-        of_rows = variate.of_rows(noise)
+        noise = variate.noise(minibatches.places, self._gradients_at_anchor)
+        other_noise = variate.noise(places, self._gradients_at_anchor)
+        of_rows = variate.of_rows(noise - other_noise)
         variate.adapt(self.in_own_units(difference), self.in_own_units(of_rows))
 
     def in_own_units(self, gradients: Tensor) -> Tensor:
@@ -225,7 +225,7 @@ class _Block:
         places = minibatches.other_places()
         self.evaluate(minibatches.blocks[places], self.state.position, losses, gradients)
         assert self.variate is not None
-        return self.variate.correct_(gradients, self.variate.noise(places))
+        return self.variate.correct_(gradients, self.variate.noise(places, self._gradients_at_anchor))
 
     def correct(self) -> Tensor:
         """Correct the gradient of this step, and return the correction of its loss, (R,)."""
@@ -233,7 +233,7 @@ class _Block:
         minibatches = self.minibatches
         assert variate is not None
         assert isinstance(minibatches, PartitionedMinibatches)
-        noise = variate.noise(minibatches.places)
+        noise = variate.noise(minibatches.places, self._gradients_at_anchor)
         self.noise_at_anchor = noise
         if self.sampler.needs_raw_gradient:
             self.raw = self.gradient.clone()

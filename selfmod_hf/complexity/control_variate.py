@@ -26,6 +26,8 @@ from torch import Tensor
 from .chain_state import Stateful
 from .random_streams import PartitionedMinibatches
 
+GradientsAtAnchor = Callable[[Tensor], Tensor]
+
 _MEMORY = 0.8  # of earlier minibatches in the coefficient, at every new pair
 
 
@@ -34,7 +36,6 @@ class ControlVariate(Stateful):
 
     Args:
         minibatches: of the chains.
-        gradients_at_anchor: minibatches (C, B) -> gradients at w*, (D, C, P).
         anchor_gradients: g(w*), (D, P).
         network_of_group: place of each group's network among the D.
         keeps_block_gradients: whether to keep the noise of every block.
@@ -45,13 +46,11 @@ class ControlVariate(Stateful):
     def __init__(
         self,
         minibatches: PartitionedMinibatches,
-        gradients_at_anchor: Callable[[Tensor], Tensor],
         anchor_gradients: Tensor,
         network_of_group: Sequence[int],
         keeps_block_gradients: bool,
     ) -> None:
         self._minibatches = minibatches
-        self._gradients_at_anchor = gradients_at_anchor
         self._anchor_gradients = anchor_gradients[:, None]  # (D, 1, P)
         self._num_chains = minibatches.num_chains
         self._keeps = keeps_block_gradients
@@ -67,24 +66,26 @@ class ControlVariate(Stateful):
         self._products = anchor_gradients.new_zeros(rows, 1)  # sum of Δg.Δe
         self._squares = anchor_gradients.new_zeros(rows, 1)  # sum of |Δe|²
 
-    def noise(self, places: Tensor) -> Tensor:
+    def noise(self, places: Tensor, gradients_at_anchor: GradientsAtAnchor) -> Tensor:
         """Return e of a block for each chain, (G, C, P), or (1, C, P) if all groups have one network.
 
         Args:
             places: of the blocks, (C,).
+            gradients_at_anchor: minibatches (C, B) -> gradients at w*, (D, C, P). It is no attribute, because a circle
+                of references would keep the memory of chains that have ended.
         """
         if self._keeps:
             if self._kept_for is not self._minibatches.blocks:
-                self._keep()
+                self._keep(gradients_at_anchor)
             noise = self._kept.index_select(1, places)
         else:
             batch = self._minibatches.blocks[places]
-            noise = self._gradients_at_anchor(batch).sub_(self._anchor_gradients)
+            noise = gradients_at_anchor(batch).sub_(self._anchor_gradients)
         if self._repeat is None:
             return noise
         return noise[self._repeat]
 
-    def _keep(self) -> None:
+    def _keep(self, gradients_at_anchor: GradientsAtAnchor) -> None:
         """Compute the noise of every block of the partition, as many blocks at once as there are chains."""
         blocks = self._minibatches.blocks
         count = len(blocks)
@@ -93,7 +94,7 @@ class ControlVariate(Stateful):
             self._kept = self._anchor_gradients.new_empty(networks, count, size)
         for start in range(0, count, self._num_chains):
             places = torch.arange(start, start + self._num_chains, device=blocks.device)
-            gradients = self._gradients_at_anchor(blocks[places % count])
+            gradients = gradients_at_anchor(blocks[places % count])
             used = min(self._num_chains, count - start)
             self._kept[:, start : start + used] = gradients[:, :used]
         self._kept.sub_(self._anchor_gradients)

@@ -33,7 +33,7 @@ def check_independent(
     settings: LLCSettings,
     micro_batch_size: int | None,
 ) -> None:
-    """Compare the losses at w* on the first minibatch of chain 0 with those on all data.
+    """Compare the losses at w* on a minibatch with those on all data.
 
     The networks share one architecture, so the first with finite losses stands for all of them.
 
@@ -88,7 +88,7 @@ def _first_batches(
     settings: LLCSettings,
     micro_batch_size: int | None,
 ) -> list[Tensor]:
-    """Return the indices of the first minibatch of chain 0, in the pieces of its computation."""
+    """Return the indices of the first shuffled minibatch of chain 0, in the pieces of its computation."""
     num_samples = problem.num_samples
     count = min(settings.batch_size, num_samples)
     if count == num_samples:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -165,6 +167,27 @@ def test_members_cells_and_subsets_of_parameters():
         hidden = nets[0][:2](digits()[0])
     masked = estimate_llc(nets[0], *digits(), parameters=["2.*"], **settings)
     assert_same(masked, estimate_llc(nets[0][2], hidden, digits()[1], **settings))
+
+
+def test_the_gradients_of_finished_chains_are_freed_at_once(monkeypatch):
+    """Pieces run in turn within a memory budget. Python's collector of circles would come too late."""
+    import selfmod_hf.complexity.chains as chains
+
+    alive = []
+
+    class Seen(chains.ControlVariate):
+        def __init__(self, *arguments, **named) -> None:
+            super().__init__(*arguments, **named)
+            alive.append(weakref.ref(self))
+
+    monkeypatch.setattr(chains, "ControlVariate", Seen)
+    gc.disable()
+    try:
+        digits_llc(num_draws=12)
+        assert alive
+        assert all(reference() is None for reference in alive)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
