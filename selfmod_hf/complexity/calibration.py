@@ -176,13 +176,7 @@ def calibrate_llc(
     chosen = LLCSettings(**given)
     steps = _grid("step_sizes", step_sizes, chosen.sampler)
     pulls = _grid("localizations", localizations, chosen.sampler)
-    problem = make_problem([model], inputs, targets, chosen)
-    nbeta = chosen.inverse_temperature(problem.num_samples)
-    check_finite(problem)
-    spectrum = None
-    if problem.layout.size <= MOST_PARAMETERS and problem.device.type != "mps":  # which has no float64
-        spectrum = find_spectrum(_in_double(model, inputs, targets, chosen), nbeta)
-    run = CalibrationRun(problem, chosen, nbeta, problem.layout.size / 2, spectrum)
+    run = _start(model, inputs, targets, chosen)
     if not steps and not pulls:
         free = settings.get("sampler", TRIAL) == TRIAL
         curvature = run_in_rounds(run, free)
@@ -194,6 +188,17 @@ def calibrate_llc(
         steps = [fraction / curvature for fraction in STEP_FRACTIONS]
     run.add(Plan(chosen.sampler, grid(steps, pulls), chosen.num_draws))
     return _calibrated(run, curvature)
+
+
+def _start(model: nn.Module, inputs: Batch, targets: Tensor, settings: LLCSettings) -> CalibrationRun:
+    """Return a calibration that has not run, with the curvatures at w* of a network of few parameters."""
+    problem = make_problem([model], inputs, targets, settings)
+    nbeta = settings.inverse_temperature(problem.num_samples)
+    check_finite(problem)
+    spectrum = None
+    if problem.layout.size <= MOST_PARAMETERS and problem.device.type != "mps":  # which has no float64
+        spectrum = find_spectrum(_in_double(model, inputs, targets, settings), nbeta)
+    return CalibrationRun(problem, settings, nbeta, problem.layout.size / 2, spectrum)
 
 
 def _grid(name: str, values: Sequence[float] | None, sampler: str) -> list[float]:
