@@ -180,14 +180,20 @@ def calibrate_llc(
     if not steps and not pulls:
         free = settings.get("sampler", TRIAL) == TRIAL
         curvature = run_in_rounds(run, free)
-        return _calibrated(run, curvature)
+    else:
+        curvature = _run_once(run, steps, pulls)
+    return _calibrated(run, curvature)
+
+
+def _run_once(run: CalibrationRun, steps: list[float], pulls: list[float]) -> float | None:
+    """Run one round of the user's grid. Return the curvature that step sizes were derived from, if they were."""
     pulls = pulls or list(LOCALIZATIONS)
     curvature = None
     if not steps:
         curvature = run.curvature(max(pulls))
         steps = [fraction / curvature for fraction in STEP_FRACTIONS]
-    run.add(Plan(chosen.sampler, grid(steps, pulls), chosen.num_draws))
-    return _calibrated(run, curvature)
+    run.add(Plan(run.settings.sampler, grid(steps, pulls), run.settings.num_draws))
+    return curvature
 
 
 def _start(model: nn.Module, inputs: Batch, targets: Tensor, settings: LLCSettings) -> CalibrationRun:

@@ -43,7 +43,7 @@ _LOGARITHMIC_STEPS = 10  # increments that a logarithm may still add: λ - (m - 
 _GROWTH = 0.03  # of the estimate: a smaller increment is no evidence of a logarithm
 _LARGE_SYSTEMATIC = 0.1  # of the estimate
 _LARGE_STEP_SHIFT = 0.2
-_OF_STEP_SHIFT = 0.1  # of what the step sizes add: their line is bent by about this
+_OF_STEP_SHIFT = 0.3  # of what the step sizes add: the line through two steps ends too low where heating saturates
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Fit:
     Attributes:
         llc: the estimate.
         standard_error: Monte Carlo error of `llc`.
-        systematic_error: how far the laws of extrapolation disagree, and a tenth of `step_shift`.
+        systematic_error: how far the laws of extrapolation disagree, and three tenths of `step_shift`.
         interval: 95 %, systematic error included.
         step_shift: what the extrapolation in ε added, of the smallest step at the weakest γ.
         localization_shift: what the extrapolation in γ added.
@@ -307,10 +307,10 @@ def _doubts(steps: Steps, llc: float, systematic: float, shift: float) -> list[s
         )
     if len(steps.values) < 2:
         reasons.append(f"no second localization beside {steps.pulls[0]:.3g} serves")
-    if systematic > max(_LARGE_SYSTEMATIC * size, FLOOR):
-        reasons.append(f"the laws of extrapolation differ by {systematic:.3g}")
     if abs(steps.shift) > max(_LARGE_STEP_SHIFT * size, FLOOR):
         reasons.append(f"the step size changes the estimate by {-steps.shift:.3g}: take more draws")
+    if systematic > max(_LARGE_SYSTEMATIC * size, FLOOR):
+        reasons.append(f"the extrapolation is known only to {systematic:.3g}")
     if abs(shift) > max(LARGE_SHIFT * size, FLOOR):
         reasons.append(f"the localization takes {shift:.3g} of the estimate: take more draws")
     return reasons
