@@ -79,8 +79,6 @@ def lower_locally(
         found.note(position, loss, energy)
         return energy, nbeta * gradient + localization * moved
 
-    if not math.isfinite(problem.anchor_means[member]):
-        return found.minimum(nbeta)
     unit = _unit(anchor, energy_and_force)
     if unit == 0:
         return found.minimum(nbeta)

@@ -128,6 +128,13 @@ class LLCResult:
         """Return the draws behind the estimate."""
         return slice(self.settings.num_burnin_steps, None)
 
+    @property
+    def corrected_losses(self) -> NDArray[np.float64]:
+        """Return the loss of every draw, (C, T), corrected by the control variate if there is one."""
+        if self.correction_trace is None:
+            return self.loss_trace
+        return self.loss_trace + self.correction_trace
+
     def llc_trace(self, *, paired: bool = True) -> NDArray[np.float64]:
         """Return the contribution of each draw, nβ times the corrected loss above w*'s, (C, T).
 
@@ -135,10 +142,7 @@ class LLCResult:
             paired: above w*'s loss on the same minibatch, else above its loss on the complete training set.
         """
         baseline = self.baseline_trace if paired else self.init_loss
-        losses = self.loss_trace
-        if self.correction_trace is not None:
-            losses = losses + self.correction_trace
-        return self.nbeta * (losses - baseline)
+        return self.nbeta * (self.corrected_losses - baseline)
 
     def estimate(self, *, paired: bool) -> tuple[float, float]:
         """Return (llc, standard error) with or without pairing, from the same draws. NaN if a chain diverged."""

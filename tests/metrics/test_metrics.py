@@ -26,7 +26,7 @@ def test_rlct_equals_the_estimate_it_comes_from():
     result = estimate_llc(model, inputs, targets, num_draws=200, batch_size=50, nbeta=40.0, num_chains=3)
     module = evaluate.load(metric_path("rlct"))
     computed = module.compute(
-        predictions=result.loss_trace.tolist(), references=result.baseline_trace.tolist(), nbeta=result.nbeta
+        predictions=result.corrected_losses.tolist(), references=result.baseline_trace.tolist(), nbeta=result.nbeta
     )
     assert computed["rlct"] == pytest.approx(result.llc)
     assert computed["rlct_standard_error"] == pytest.approx(result.standard_error)

@@ -33,7 +33,7 @@ Returns:
         R-hat above 1.1 or fewer than 50 effective draws are not_converged.
 Examples:
     >>> rlct = evaluate.load(metric_path("rlct"))
-    >>> rlct.compute(predictions=result.loss_trace, references=result.baseline_trace, nbeta=result.nbeta)
+    >>> rlct.compute(predictions=result.corrected_losses, references=result.baseline_trace, nbeta=result.nbeta)
 """
 
 _CITATION = """\
