@@ -34,7 +34,7 @@ def biases_of_run(run: Run, traces: Traces) -> list[Biases | None]:
         network = (group.member, group.nbeta)
         if network not in lowered:
             lowered[network] = _lowered(run, group)
-        observed = _observed(run, traces, place, lowered[network])
+        observed = _observed(run, traces, place, trace, lowered[network])
         found[place] = foretell(observed, curvature)
     return found
 
@@ -81,8 +81,8 @@ def _lowered(run: Run, group: Group) -> float:
     return found.lowered
 
 
-def _observed(run: Run, traces: Traces, place: int, lowered: float) -> Observed:
-    """Return the observations of the group at `place`."""
+def _observed(run: Run, traces: Traces, place: int, trace: Draws, lowered: float) -> Observed:
+    """Return the observations of the group at `place`, with its trace (C, T)."""
     settings = run.settings
     group = run.groups[place]
     sampler = SAMPLERS[settings.sampler]
@@ -93,7 +93,6 @@ def _observed(run: Run, traces: Traces, place: int, lowered: float) -> Observed:
     active = 0
     if readings.size > 0:
         active = int(readings[:, :, ACTIVE].max())
-    trace = llc_trace(run, traces, place)
     return Observed(
         llc=trace[:, kept],
         squares=heat[:, :, SQUARE],
