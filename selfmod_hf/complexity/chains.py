@@ -46,9 +46,8 @@ def run_piece(  # noqa: PLR0913 - the piece, its callers, and where it is
     """
     settings = run.settings
     block = _Block(run, piece, step)
-    if state is not None:
-        block.put_back(state)
     record = DrawRecord(run, piece, probe_step, len(draws))
+    block.begin(state, run.batch_size, record)
     every = max(1, settings.num_draws // _LANGEVIN_CHECKS)
     adapt_every = max(_LEAST_BETWEEN_ADAPTATIONS, settings.num_draws // _ADAPTATIONS)
     for t, draw in enumerate(draws):
@@ -134,6 +133,24 @@ class _Block:
             return
         for name, values in problem.fixed.items():
             self.own[name] = values[self.member_ids]
+
+    def begin(self, state: State | None, batch_size: int, record: DrawRecord) -> None:
+        """Give the chains a state, or leave them at w* if there is none.
+
+        A replay leaves its first two calls to the function itself, whose sums are in another order. Chains that go on
+        make these calls beforehand, and so have the bits of chains that were never stopped.
+        """
+        if state is not None:
+            self.put_back(state)
+        elif self.variate is None:
+            return
+        batch = None
+        if batch_size < self.problem.num_samples:
+            batch = torch.zeros(self.num_chains, batch_size, dtype=torch.int64, device=self.problem.device)
+        losses = self.gradient.new_empty(len(self.gradient))
+        for _ in range(2):
+            self.evaluate(batch, self.state.position, losses, self.gradient)
+            record.keep_probes(0, self.state.position, self.own, self.common)
 
     def take(self) -> State:
         """Return the state of the chains."""
