@@ -24,6 +24,7 @@ from scipy.special import logsumexp
 
 from ..errors import InputError
 from .diagnostics import standard_error
+from .input_checks import check, positive
 
 Matrix = NDArray[np.float64]
 
@@ -61,15 +62,16 @@ class Waic:
 def singular_fluctuation(losses: ArrayLike, nbeta: float) -> Fluctuation:
     """Return the singular fluctuation, ν = (nβ / 2) mean over samples of Var[ loss ].
 
-    Together with the learning coefficient λ it gives the loss on new data: n (E[loss] - L(w*)) is about
-    (λ - ν)/β + ν for the Bayesian mean of the likelihood.
+    Together with the learning coefficient λ it gives the loss on new data (Watanabe 2009): n (E[loss] - L(w0)) is about
+    (λ - ν)/β + ν for the Bayesian mean of the likelihood. L(w0) is the loss of the true weights on new data, not the
+    training loss L(w*).
 
     Args:
         losses: (C, T, q), from training samples that were drawn at random, or from all of them.
         nbeta: of the estimate.
 
     Raises:
-        InputError: losses of another shape, or fewer than 4 draws.
+        InputError: losses of another shape, fewer than 4 draws, or an nβ that is not positive.
 
     Example:
         >>> draws = np.random.default_rng(0).standard_normal((4, 5000, 1))
@@ -78,6 +80,7 @@ def singular_fluctuation(losses: ArrayLike, nbeta: float) -> Fluctuation:
         1.0
     """
     checked = _checked(losses)
+    check("nbeta", nbeta, positive(nbeta), "a positive number")
     centered = checked - checked.mean(axis=(0, 1))
     square = np.mean(centered**2, axis=2)  # (C, T), of each draw the mean over samples
     count = square.size
@@ -97,7 +100,7 @@ def waic(losses: ArrayLike, nbeta: float, num_samples: int) -> Waic:
         num_samples: n, of the training set.
 
     Raises:
-        InputError: losses of another shape, or fewer than 4 draws.
+        InputError: losses of another shape, fewer than 4 draws, or an nβ or n that is not positive.
 
     Example:
         >>> draws = np.full((2, 10, 3), 0.5)  # every draw is the same: no variance
@@ -105,6 +108,8 @@ def waic(losses: ArrayLike, nbeta: float, num_samples: int) -> Waic:
         0.5
     """
     checked = _checked(losses)
+    check("nbeta", nbeta, positive(nbeta), "a positive number")
+    check("num_samples", num_samples, positive(num_samples), "a positive number")
     num_chains, num_draws, num_probes = checked.shape
     draws = checked.reshape(-1, num_probes)
     mean_likelihoods = logsumexp(-draws, axis=0) - math.log(num_chains * num_draws)  # (q,), logarithms
@@ -141,13 +146,11 @@ def influences(losses: ArrayLike, others: ArrayLike | None = None, *, correlatio
         >>> influences(draws, np.concatenate([draws, -draws], axis=2), correlation=True).round(6).tolist()
         [[1.0, -1.0]]
     """
-    own = _centered(losses)  # (C T, q)
+    checked = _checked(losses)
+    own = _centered(checked)  # (C T, q)
     other = own
     if others is not None:
-        other = _centered(others)
-        if len(other) != len(own):
-            shape = np.shape(others)
-            raise InputError("others", shape, f"must have the draws of losses, {np.shape(losses)[:2]}")
+        other = _centered(_checked_others(others, checked))
     covariances = own.T @ other / (len(own) - 1)
     if not correlation:
         return covariances
@@ -166,7 +169,7 @@ def influence_error(losses: ArrayLike, others: ArrayLike | None = None) -> Matri
         others: as for `influences`.
 
     Raises:
-        InputError: losses of another shape, or fewer than 4 draws.
+        InputError: losses of another shape, fewer than 4 draws, or others of other draws.
 
     Example:
         >>> draws = np.random.default_rng(0).standard_normal((8, 500, 2))
@@ -174,7 +177,9 @@ def influence_error(losses: ArrayLike, others: ArrayLike | None = None) -> Matri
         (2, 2)
     """
     own = _checked(losses)
-    other = own if others is None else _checked(others)
+    other = own
+    if others is not None:
+        other = _checked_others(others, own)
     blocks = _blocks(own - own.mean(axis=(0, 1)))
     of_other = _blocks(other - other.mean(axis=(0, 1)))
     means = []
@@ -191,9 +196,8 @@ def _blocks(losses: Matrix) -> list[Matrix]:
     return np.array_split(losses[0], min(10, losses.shape[1]))
 
 
-def _centered(losses: ArrayLike) -> Matrix:
-    """Return the losses less their means over all draws, (C T, q)."""
-    checked = _checked(losses)
+def _centered(checked: Matrix) -> Matrix:
+    """Return losses (C, T, q) less their means over all draws, (C T, q)."""
     draws = checked.reshape(-1, checked.shape[2])
     return draws - draws.mean(axis=0)
 
@@ -211,6 +215,18 @@ def _checked(losses: ArrayLike) -> Matrix:
         InputError: another shape, or fewer than 4 draws.
     """
     array = np.asarray(losses, dtype=np.float64)
-    if array.ndim != 3 or array.shape[1] < 4:
+    if array.ndim != 3 or array.shape[1] < 4 or array.size == 0:
         raise InputError("losses", array.shape, "must be (chains, draws, samples) of at least 4 draws")
     return array
+
+
+def _checked_others(others: ArrayLike, losses: Matrix) -> Matrix:
+    """Return the losses of other samples in float64.
+
+    Raises:
+        InputError: another shape, or other draws than `losses`, (C, T, q).
+    """
+    checked = _checked(others)
+    if checked.shape[:2] != losses.shape[:2]:
+        raise InputError("others", checked.shape, f"must have the chains and draws of losses, {losses.shape[:2]}")
+    return checked

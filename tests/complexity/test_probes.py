@@ -149,5 +149,13 @@ def test_losses_of_another_shape_are_rejected():
     losses = np.zeros((4, 10, 3))
     with pytest.raises(InputError, match=r"losses=\(4, 10\): must be \(chains, draws, samples\)"):
         singular_fluctuation(losses[..., 0], NBETA)
-    with pytest.raises(InputError, match=r"others=\(4, 9, 3\): must have the draws of losses"):
+    with pytest.raises(InputError, match=r"others=\(4, 9, 3\): must have the chains and draws of losses"):
         influences(losses, losses[:, 1:])
+    with pytest.raises(InputError, match=r"others=\(1, 40, 3\)"):
+        influences(losses, losses.reshape(1, 40, 3))  # as many draws, but of other chains
+    with pytest.raises(InputError, match=r"others=\(4, 9, 3\)"):
+        influence_error(losses, losses[:, 1:])
+    with pytest.raises(InputError, match=r"losses=\(4, 10, 0\)"):
+        waic(losses[..., :0], NBETA, num_samples=10)
+    with pytest.raises(InputError, match="nbeta=-1: must be a positive number"):
+        singular_fluctuation(losses, -1)

@@ -34,7 +34,7 @@ def generic_deep_linear(
     have the λ of the aligned network. With r = 0 all weights are zero.
 
     The truth is the exact posterior mean. Ill-conditioned products have weak directions, in which the loss is not
-    quadratic over the width of the posterior. At n = 20,000 the mean is then up to a quarter below λ.
+    quadratic over the width of the posterior. At n = 20,000 the mean is then up to a third below λ.
 
     Args:
         widths: H_0, ..., H_L, input to output.

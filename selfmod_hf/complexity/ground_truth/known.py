@@ -29,9 +29,10 @@ class GroundTruth:
         multiplicity: m, the order of the pole at λ.
         posterior_mean: (nβ, γ) -> the exact mean of nβ (L(w) - L(w*)) under exp(-nβ L(w) - (γ/2) |w - w*|²). None: it
             is not known.
-        prior_matters: whether that mean differs visibly from λ at any practical nβ, so that `truth` is the mean. It
-            does if m > 1, because it approaches λ - (m - 1) / log nβ. It also does if the mean without a prior does
-            not exist.
+        prior_matters: whether `truth` is that mean at γ = 1, in place of λ. It is for the kinds with models whose mean
+            without a prior is far from λ at any practical nβ, or does not exist: m > 1, and deep linear networks of
+            less than full rank. Directions that are curved at w* count without the pull, so it is not set for
+            regression, however ill conditioned.
     """
 
     name: str
