@@ -179,7 +179,7 @@ def _estimate_checkpoints(networks: Sequence[SavedNetwork], data: TensorData, ke
 
 
 def _print_self_test(settings: RLCTSettings) -> None:
-    """Print estimates of models of known learning coefficient beside the truth. Exit with 1 if one is ok and wrong."""
+    """Print estimates of models of known learning coefficient beside the truth. Exit with 1 if they do not agree."""
     from ..complexity.ground_truth.self_test import HEADER, self_test, verdict
 
     rows = []

@@ -154,8 +154,10 @@ def calibrate_llc(
         step_sizes: values of ε. None: chosen in rounds, if `localizations` is None too, else 0.2 and 0.4 over the
             largest curvature of U near w*.
         localizations: values of γ. None: 1, 4, 16 and 64, those that serve.
-        settings: as for `estimate_llc`, except for the two chosen ones. `num_draws` is that of one cell of one round
-            on average. Without a sampler, "preconditioned" is tried first. Where it does not serve, it is "sghmc".
+        settings: as for `estimate_llc`, except for the two chosen ones and `target_standard_error`. `num_draws` is
+            that of one cell of one round on average. Without a sampler, "preconditioned" is tried first. Where it does
+            not serve, it is "sghmc". `resume_from` keeps the round that runs: a calibration that was killed repeats
+            the rounds before.
 
     Raises:
         ValueError: an invalid argument, or "fisher_sgld" without step sizes or localizations. Their
@@ -171,6 +173,8 @@ def calibrate_llc(
     given: dict[str, Any] = {"sampler": SAMPLER, **settings}
     for name in ("step_size", "localization"):
         check(name, given.get(name), name not in given, f"left out: it is chosen from `{name}s`")
+    target = given.get("target_standard_error")
+    check("target_standard_error", target, target is None, "left out of a calibration: `num_draws` says how many draws")
     if given["sampler"] == TRIAL:
         given["step_size"] = min(STEPS_OF_TRIAL)  # the default is not in its unit
     chosen = LLCSettings(**given)

@@ -115,3 +115,10 @@ def test_a_setting_that_is_chosen_cannot_be_given(name):
     message = f"^{name}=1.0: must be left out: it is chosen from `{name}s`$"
     with pytest.raises(ValueError, match=message):
         calibration([1.0], **{name: 1.0})
+
+
+def test_a_target_for_the_error_is_rejected():
+    """The rounds have a budget of draws. A target made each cell draw up to eight times its share of it."""
+    message = r"^target_standard_error=0\.5: must be left out of a calibration"
+    with pytest.raises(ValueError, match=message):
+        calibration([1.0], target_standard_error=0.5)

@@ -40,6 +40,13 @@ def test_an_estimate_that_has_not_converged_says_nothing_and_is_marked(rows):
     assert text == "RIGHT: 2 of 3 agree with the truth, 1 are marked as not ok"
 
 
+def test_a_majority_without_an_estimate_is_no_success(rows):
+    (short,) = itertools.islice(self_test(num_draws=4), 1)
+    right, text = verdict([rows[0], short])
+    assert not right
+    assert text == "UNDECIDED: 1 of 2 agree with the truth, 1 are marked as not ok: take more draws"
+
+
 def test_the_verdict_names_what_is_ok_and_wrong(rows):
     right, text = verdict([_moved(rows[0], 1.34), _moved(rows[1], 0.95)])
     assert not right
@@ -66,4 +73,4 @@ def test_the_command_prints_the_table_and_exits_by_its_verdict(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == HEADER
     assert len(lines) == 11
-    assert lines[-1].startswith("WRONG" if code else "RIGHT")
+    assert lines[-1].startswith(("WRONG", "UNDECIDED") if code else "RIGHT")
