@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from types import NoneType
 from typing import Any, TypedDict, TypeVar
 
@@ -199,15 +200,15 @@ class LLCSettings:
 
     def _check_additions(self) -> None:
         """Raise a ValueError for an invalid control variate, minimization or target."""
-        self._require("control_variate", self.control_variate in (None, True, False), "None, True or False")
+        self._require("control_variate", isinstance(self.control_variate, (bool, NoneType)), "None, True or False")
         unpaired = "None or False with paired=False, because it compares w with w* on the same minibatch"
         self._require("control_variate", self.paired or not self.control_variate, unpaired)
         self._require("minimize", isinstance(self.minimize, bool), "True or False")
         target = self.target_standard_error
         usable = target is None or positive(target)
         self._require("target_standard_error", usable, "None or a positive number")
-        folder = self.resume_from
-        self._require("resume_from", isinstance(folder, (str, os.PathLike, NoneType)), "None or the path of a folder")
+        if self.resume_from is not None:
+            self._require("resume_from", _can_be_folder(self.resume_from), "None or the path of a folder to write into")
 
     def _check_probes(self) -> None:
         """Raise a ValueError unless the probes are samples whose losses fit into memory."""
@@ -340,6 +341,18 @@ def machine_memory() -> int:
     """Return the bytes of memory of this machine."""
     pages = os.sysconf("SC_PHYS_PAGES")
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _can_be_folder(path: object) -> bool:
+    """Return whether a path is a folder that can be written to, or can be made as one."""
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        return False
+    folder = Path(path)
+    try:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    except (OSError, ValueError):  # a name that is too long, or with a null character
+        return False
+    return there.is_dir() and os.access(there, os.W_OK)
 
 
 def _is_device(device: torch.device | str | None) -> bool:

@@ -5,22 +5,29 @@ The names of the files begin with a checksum of the estimate. The state of anoth
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from ..errors import InputError
 from ..files import write_file
+from ..stacking import part_of
 from .chain_state import State
-from .pieces import Group, Run
+from .input_checks import named_inputs
+from .pieces import Run
 from .problem import Problem
-from .settings import LLCSettings
 
-_WITHOUT_EFFECT = ("progress", "data", "preset", "target_standard_error", "resume_from", "device", "probes", "loss_fn")
+_TRIED = 16  # samples with a loss away from w*
+# settings without an effect on the chains, and those whose tensors and losses are in the checksum
+_NOT_BY_TEXT = {"progress", "data", "preset", "target_standard_error", "resume_from", "device"}
+_NOT_BY_TEXT |= {"parameters", "probes", "loss_fn"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,7 @@ class Snapshots:
 
     Attributes:
         folder: one file for each piece.
-        estimate: a checksum of the networks, their losses and the settings.
+        estimate: a checksum of the networks, the data, the losses and the settings.
     """
 
     folder: Path
@@ -41,7 +48,7 @@ class Snapshots:
         folder = run.settings.resume_from
         if folder is None:
             return None
-        return cls(Path(folder), _checksum(run.problem, run.groups, run.settings))
+        return cls(Path(folder), _checksum(run))
 
     def path(self, groups: range, chains: Sequence[int]) -> Path:
         """Return the file of a piece, by the places of its groups and the numbers of its chains."""
@@ -70,21 +77,44 @@ class Snapshots:
         """Remove files, and the folder if it is empty then."""
         for path in paths:
             path.unlink(missing_ok=True)
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
+        with contextlib.suppress(OSError):  # it holds other files, or another process was first
             self.folder.rmdir()
 
 
-def _checksum(problem: Problem, groups: Sequence[Group], settings: LLCSettings) -> str:
+def _checksum(run: Run) -> str:
     """Return a checksum of all that decides the numbers of an estimate."""
     checksum = hashlib.sha256()
+    settings = run.settings
     for setting in fields(settings):
-        if setting.name not in _WITHOUT_EFFECT and setting.name != "parameters":
+        if setting.name not in _NOT_BY_TEXT:
             checksum.update(f"{setting.name}={getattr(settings, setting.name)!r}\n".encode())
-    checksum.update(repr(list(groups)).encode())
-    checksum.update(repr(problem.layout).encode())
-    tensors = [problem.anchors, problem.anchor_losses]
-    if problem.probes is not None:
-        tensors.append(problem.probes[1])
-    for tensor in tensors:
-        checksum.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for value in (settings.of_paper, list(run.groups), list(run.chains), run.problem.layout):
+        checksum.update(f"{value!r}\n".encode())
+    for tensor in _tensors(run.problem):
+        bits = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        checksum.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        checksum.update(bits.numpy().tobytes())
     return checksum.hexdigest()
+
+
+def _tensors(problem: Problem) -> Iterator[Tensor]:
+    """Yield the tensors that decide the numbers of an estimate."""
+    yield problem.anchors
+    yield from problem.fixed.values()
+    yield problem.targets
+    yield from named_inputs(problem.inputs).values()
+    if problem.probes is not None:
+        inputs, targets = problem.probes
+        yield targets
+        yield from named_inputs(inputs).values()
+    yield problem.anchor_losses
+    yield _losses_away(problem)
+
+
+def _losses_away(problem: Problem) -> Tensor:
+    """Return losses at weights that are not w*, where another loss or network may have the same ones."""
+    anchors = problem.anchors
+    state = problem.stack.state | problem.layout.views(1.25 * anchors + 0.25)
+    few = slice(0, _TRIED)
+    with torch.no_grad():
+        return problem.losses_of_one_batch(state, {}, part_of(problem.inputs, few), problem.targets[few])

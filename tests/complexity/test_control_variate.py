@@ -220,7 +220,7 @@ def test_the_presets_of_the_paper_and_complete_data_have_none():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"control_variate": 2}, "^control_variate=2: must be None, True or False$"),
+        ({"control_variate": 1}, "^control_variate=1: must be None, True or False$"),
         ({"control_variate": True, "paired": False}, "^control_variate=True: must be None or False with paired=False"),
     ],
 )

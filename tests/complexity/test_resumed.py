@@ -12,14 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
-from selfmod_hf.complexity import LLCResult, estimate_llc, estimate_llc_many
+from selfmod_hf.complexity import LLCResult, estimate_llc, estimate_llc_many, half_squared_error
 from selfmod_hf.complexity.metric import measure_metrics
 from selfmod_hf.complexity.pieces import Counter, Group, Run
 from selfmod_hf.complexity.prepare import make_problem
 from selfmod_hf.complexity.problem import capacity
 from selfmod_hf.complexity.session import Session
 from selfmod_hf.complexity.settings import LLCSettings
+from selfmod_hf.complexity.snapshots import Snapshots
 from selfmod_hf.errors import InputError
 
 from .scenarios import DUMMY, Quadratic, digits, given_loss, trained_digits_net
@@ -157,6 +160,92 @@ def test_the_state_of_another_estimate_is_not_used(tmp_path):
     file.write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"resume_from=.*: cannot be read"):
         estimated(folder)
+
+
+def fitted_line(inputs: Tensor) -> tuple[nn.Linear, Tensor, Tensor]:
+    """Return a linear map and targets that are its outputs, so that its losses and gradients are zero."""
+    model = nn.Linear(inputs.shape[1], 1, bias=False)
+    nn.init.ones_(model.weight)
+    return model, inputs, inputs.sum(1, keepdim=True)
+
+
+def fourth_power(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs - targets).pow(4).sum(1)
+
+
+LINE = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "change"),
+    [
+        (LINE, {"loss_fn": fourth_power}),
+        (2 * LINE, {}),
+        (LINE.flip(0), {}),
+        (LINE, {"preset": "paper (mnist)"}),
+        (LINE, {"parameters": {"weight": torch.tensor([[True, False, True]])}}),
+    ],
+)
+def test_the_state_of_other_data_or_another_loss_is_not_used(tmp_path, inputs, change):
+    """All losses at w* are zero, whatever the inputs and the loss."""
+    settings = {"loss_fn": half_squared_error, "num_draws": 20, "step_size": 1e-3, "batch_size": 20}
+    with pytest.raises(Stopped):
+        estimate_llc(*fitted_line(LINE), resume_from=tmp_path, progress=stop_at(4 * 11), **settings)
+    done = []
+    settings |= change
+    other = fitted_line(inputs)
+    found = estimate_llc(*other, resume_from=tmp_path, progress=lambda steps, _: done.append(steps), **settings)
+    assert done[0] < 4 * 10
+    np.testing.assert_array_equal(found.loss_trace, estimate_llc(*other, **settings).loss_trace)
+
+
+def test_the_state_of_another_preset_goes_on_if_its_chains_are_the_same(tmp_path):
+    settings = {"loss_fn": half_squared_error, "num_draws": 20, "step_size": 1e-3}
+    with pytest.raises(Stopped):
+        estimate_llc(*fitted_line(LINE), resume_from=tmp_path, progress=stop_at(4 * 11), preset="mine", **settings)
+    done = []
+    estimate_llc(
+        *fitted_line(LINE), resume_from=tmp_path, progress=lambda steps, _: done.append(steps), preset=None, **settings
+    )
+    assert done[0] == 4 * 10
+
+
+def test_the_state_of_the_chains_of_another_number_of_processes_is_not_used(tmp_path):
+    """The first of two processes has chains 0 and 2, and one alone has 0, 1 and 2."""
+    settings = LLCSettings(loss_fn=half_squared_error, resume_from=tmp_path)
+    model, inputs, targets = fitted_line(LINE)
+    problem = make_problem([model], inputs, targets, settings)
+    paths = set()
+    for chains in (range(3), range(0, 3, 2)):
+        snapshots = Snapshots.of(Run(problem, settings, [], chains, Counter(None, 0)))
+        assert snapshots is not None
+        paths.add(snapshots.path(range(1), chains))
+    assert len(paths) == 2
+
+
+def test_two_processes_remove_the_same_folder(tmp_path, monkeypatch):
+    """The other one removes it between any two calls of this one."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    removed = Path.rmdir
+
+    def remove_twice(path: Path) -> None:
+        removed(path)
+        removed(path)
+
+    monkeypatch.setattr(Path, "rmdir", remove_twice)
+    Snapshots(folder, "estimate").remove([folder / "file"])
+    assert not folder.exists()
+    Snapshots(folder, "estimate").remove([folder / "file"])
+
+
+def test_a_file_in_place_of_the_folder_is_named_before_any_sampling(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    for folder in (file, file / "below", "", 3):
+        with pytest.raises(InputError, match=r"^resume_from=.* must be None or the path of a folder to write into$"):
+            LLCSettings(resume_from=folder)
+    LLCSettings(resume_from=tmp_path / "new" / "below")
 
 
 QUADRATIC = {"loss_fn": given_loss, "nbeta": 100.0, "localization": 5.0, "step_size": 2e-3}
