@@ -20,31 +20,39 @@ def largest_curvature(
     *,
     nbeta: float,
     localization: float,
+    member: int = 0,
     seed: int = 0,
 ) -> float:
     """Return a, the largest eigenvalue of the Hessian of U = nβ L + (γ/2) ||w - w*||², by power iteration.
 
-    It is the larger of two values: at w* of the first network, and at w* + ξ/sqrt(a), a step as long as the posterior
+    It is the larger of two values: at w* of a network, and at w* + ξ/sqrt(a), a step as long as the posterior
     is wide (a singular point has no curvature of its own). Hessian products are differences of gradients, so that
     nothing needs a second derivative.
+
+    Args:
+        problem: networks, data and loss.
+        nbeta: nβ.
+        localization: γ.
+        member: place of the network in the stack.
+        seed: of the start.
     """
     generator = torch.Generator().manual_seed(seed)
-    anchor = problem.anchors[:1]  # (1, P)
+    anchor = problem.anchors[member : member + 1]  # (1, P)
     start = torch.randn(anchor.shape, generator=generator).to(anchor)
-    curvature = _power_iteration(problem, anchor, start)  # of L
+    curvature = _power_iteration(problem, member, anchor, start)  # of L
     at_anchor = nbeta * curvature + localization
     near = anchor + start / at_anchor**0.5
-    curvature_nearby = _power_iteration(problem, near, start)
+    curvature_nearby = _power_iteration(problem, member, near, start)
     nearby = nbeta * curvature_nearby + localization
     return max(at_anchor, nearby)
 
 
-def _power_iteration(problem: Problem, point: Tensor, start: Tensor) -> float:
-    """Return the absolute value of the largest eigenvalue of the mean loss's Hessian at `point` (1, P)."""
+def _power_iteration(problem: Problem, member: int, point: Tensor, start: Tensor) -> float:
+    """Return the absolute value of the largest eigenvalue of a network's Hessian of the mean loss at `point` (1, P)."""
     few = slice(0, _SAMPLES)
     inputs = part_of(problem.inputs, few)
     targets = problem.targets[few]
-    fixed = problem.fixed_of(0)
+    fixed = problem.fixed_of(member)
     fit = copies_that_fit(int(problem.bytes_per_sample), problem.memory_budget)
 
     def gradient(position: Tensor) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from .biases import Biases, Observed, foretell
 from .curvature import largest_curvature
 from .diagnostics import Draws
-from .minimum import lower_locally
+from .minimum import count_active, lower_locally
 from .pieces import Group, Run
 from .samplers import SAMPLERS
 from .thermometer import ACTIVE, NOISE, PRODUCT, SQUARE, VIRIAL
@@ -19,23 +20,39 @@ _SEARCH_SHARE = 0.06  # of the work of the chains, for the search of each networ
 _LEAST_EVALUATIONS, _MOST_EVALUATIONS = 6, 30
 
 
+@dataclass(frozen=True)
+class _Near:
+    """Hold what all data say about the loss near w* of one network.
+
+    Attributes:
+        lowered: nβ (L(w*) - L(w_low)), nats.
+        active: parameters with a gradient.
+    """
+
+    lowered: float
+    active: int
+
+
 def biases_of_run(run: Run, traces: Traces) -> list[Biases | None]:
     """Return the foretold biases of each group. None for the paper's presets, and for chains that are not finite."""
     found: list[Biases | None] = [None] * len(run.groups)
     if run.settings.of_paper:
         return found
-    first = run.groups[0]
-    curvature = _curvature(run, first)
-    lowered: dict[tuple[int, float], float] = {}  # by member and nβ
+    curvatures: dict[tuple[int, float, float], float] = {}  # by member, nβ and γ
+    searched: dict[tuple[int, float], _Near] = {}  # by member and nβ
     for place, group in enumerate(run.groups):
         trace = llc_trace(run, traces, place)
         if not np.isfinite(trace).all():
             continue
         network = (group.member, group.nbeta)
-        if network not in lowered:
-            lowered[network] = _lowered(run, group)
-        observed = _observed(run, traces, place, trace, lowered[network])
-        found[place] = foretell(observed, curvature)
+        if network not in searched:
+            active = count_active(run.problem, group.member)
+            searched[network] = _Near(_lowered(run, group), active)
+        pulled = (*network, group.localization)
+        if pulled not in curvatures:
+            curvatures[pulled] = _curvature(run, group)
+        observed = _observed(run, traces, place, trace, searched[network])
+        found[place] = foretell(observed, curvatures[pulled])
     return found
 
 
@@ -48,7 +65,12 @@ def _curvature(run: Run, group: Group) -> float:
         return 1.0  # by the choice of the metric
     if sampler.scale is not None:
         return math.nan
-    return largest_curvature(run.problem, nbeta=group.nbeta, localization=group.localization)
+    return largest_curvature(
+        run.problem,
+        nbeta=group.nbeta,
+        localization=group.localization,
+        member=group.member,
+    )
 
 
 def llc_trace(run: Run, traces: Traces, place: int) -> Draws:
@@ -81,8 +103,11 @@ def _lowered(run: Run, group: Group) -> float:
     return found.lowered
 
 
-def _observed(run: Run, traces: Traces, place: int, trace: Draws, lowered: float) -> Observed:
-    """Return the observations of the group at `place`, with its trace (C, T)."""
+def _observed(run: Run, traces: Traces, place: int, trace: Draws, near: _Near) -> Observed:
+    """Return the observations of the group at `place`, with its trace (C, T).
+
+    A chain may reach parameters without a gradient near w*, so that its own count may exceed that of `near`.
+    """
     settings = run.settings
     group = run.groups[place]
     sampler = SAMPLERS[settings.sampler]
@@ -90,9 +115,9 @@ def _observed(run: Run, traces: Traces, place: int, trace: Draws, lowered: float
     heat = traces.heat[place][:, kept]  # (C, T, h)
     read = np.isfinite(heat[:, :, VIRIAL]).all(axis=0)  # (T,)
     readings = heat[:, read]  # (C, K, h)
-    active = 0
+    active = near.active
     if readings.size > 0:
-        active = int(readings[:, :, ACTIVE].max())
+        active = max(active, int(readings[:, :, ACTIVE].max()))
     return Observed(
         llc=trace[:, kept],
         squares=heat[:, :, SQUARE],
@@ -110,5 +135,5 @@ def _observed(run: Run, traces: Traces, place: int, trace: Draws, lowered: float
         batch_size=run.batch_size,
         num_samples=run.problem.num_samples,
         corrected=settings.corrects(run.problem.num_samples),
-        lower=lowered,
+        lower=near.lowered,
     )

@@ -20,6 +20,7 @@ from .problem import MOST_AT_ANCHOR, Problem
 EVALUATIONS = 30  # gradients on all data, at most, to see how much lower the loss is
 TO_THE_MINIMUM = 500  # the same, if w* itself is moved
 _HISTORY = 10
+_BESIDE = 1e-2  # distance of each parameter from w*, where those with a gradient are counted
 _NEAR = 1e-3  # distance of a second gradient, for the curvature
 
 
@@ -98,6 +99,27 @@ def lower_locally(
 
     optimizer.step(objective)
     return found.minimum(nbeta)
+
+
+@ordinary_tensors()
+def count_active(problem: Problem, member: int) -> int:
+    """Return the number of parameters of one network that have a gradient on all data.
+
+    It is taken at two opposite points beside w*, because at w* itself a gradient may be 0, and a unit that is off at
+    one of them may be on at the other.
+
+    Args:
+        problem: networks, data and loss.
+        member: place of the network in the stack.
+    """
+    anchor = problem.anchors[member].double()
+    generator = torch.Generator().manual_seed(0)
+    moved = _BESIDE * torch.randn(anchor.shape, generator=generator).to(anchor)
+    active = torch.zeros_like(anchor, dtype=torch.bool)
+    for position in (anchor + moved, anchor - moved):
+        _, gradient = _loss_and_gradient(problem, member, position)
+        active |= gradient != 0
+    return int(active.sum())
 
 
 def _unit(anchor: Tensor, energy_and_force: Callable[[Tensor], tuple[float, Tensor]]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -41,6 +42,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "theory": {"any": _THEORY},
 }
 
+# such as "paper (mnist) with num_draws", and "as published (...)" around it once for each time it was published
+_OF_PAPER = re.compile(rf"(as published \()*paper(-text)?( \(({'|'.join(_RECIPE)})\)|\)*$)")
+
 
 def llc_preset(name: str, task: str = "mnist", **changes: Any) -> dict[str, Any]:
     """Return keyword arguments for `estimate_llc`. Their `preset` names their origin.
@@ -76,14 +80,15 @@ def llc_preset(name: str, task: str = "mnist", **changes: Any) -> dict[str, Any]
 def of_paper(preset: str | None) -> bool:
     """Return whether a preset is one of the paper's. Its estimates compare networks, and are no estimates of λ.
 
+    Only names as `llc_preset` gives them count. A name of a caller's own that begins with "paper" does not.
+
     Example:
         >>> of_paper("paper (mnist) with num_draws"), of_paper("as published (theory)")
         (True, False)
     """
     if preset is None:
         return False
-    name = preset.removeprefix("as published (")
-    return name.startswith("paper")
+    return _OF_PAPER.match(preset) is not None
 
 
 def _known_task(tasks: Collection[str], task: str) -> str:

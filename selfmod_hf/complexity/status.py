@@ -18,7 +18,6 @@ TREND_ERRORS = 3.0  # nor does one within this many standard errors
 FALL_ERRORS = 4.0  # a fall alone, without a lower loss near w*, counts from this many standard errors on
 FALL_LOWER = 0.02  # of the estimate: a loss near w* that is lower by this agrees with a fall
 TREND_LARGE = 0.25  # a trend larger than this part of the estimate is no plateau, by chance or not
-MAX_RELATIVE_ERROR = 0.1  # of the standard error to the estimate
 MIN_DRAWS = 20  # kept, per chain
 MIN_EFFECTIVE_DRAWS = 50.0  # kept, of all chains
 MAX_RHAT = 1.1

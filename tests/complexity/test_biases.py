@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from selfmod_hf.complexity import LLCResult, estimate_llc, half_squared_error
+from selfmod_hf.complexity import LLCResult, calibrate_llc, estimate_llc, estimate_llc_many, half_squared_error
 from selfmod_hf.complexity.biases import shuffled_lag, shuffled_share
 
 from .scenarios import DUMMY, Quadratic, digits, given_loss, trained_digits_net
@@ -145,6 +145,45 @@ def test_parameters_without_a_gradient_do_not_count_in_the_bound():
     assert result.biases.bound == 2.0
 
 
+def test_parameters_of_rare_inputs_count_in_the_bound():
+    """Each of 40 inputs has its own weight. Two chains of 300 minibatches of one sample do not see all of them."""
+    inputs = torch.eye(40).repeat(10, 1)
+    targets = 0.1 * torch.randn(400, 1, generator=torch.Generator().manual_seed(0))
+    model = nn.Linear(40, 1, bias=False)
+    model.weight.data = targets.reshape(10, 40).mean(0)[None]
+    result = estimate_llc(
+        model, inputs, targets, loss_fn=half_squared_error, sampler="sghmc", step_size=3e-4, localization=0.01,
+        num_draws=300, batch_size=1, num_chains=2,
+    )  # fmt: skip
+    assert result.biases.bound == 20.0
+
+
+class _Scaled(nn.Module):
+    """A linear model with weights in units of `scale`, which multiplies its curvature by scale²."""
+
+    def __init__(self, linear: nn.Linear, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(linear.weight.detach() / scale)
+        self.register_buffer("scale", torch.tensor(scale))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs @ (self.scale * self.weight).T
+
+
+def test_a_networks_biases_do_not_depend_on_its_neighbours():
+    """The first network has 16 times the curvature of the second."""
+    linear, inputs, targets, curvatures = regression()
+    settings = {
+        "loss_fn": half_squared_error, "step_size": 0.05 / float(curvatures.max()), "localization": 1.0,
+        "num_draws": 200, "batch_size": 64, "control_variate": False,
+    }  # fmt: skip
+    flat = _Scaled(linear, 1.0)
+    alone = estimate_llc(flat, inputs, targets, member=1, **settings)
+    together = estimate_llc_many([_Scaled(linear, 4.0), flat], inputs, targets, **settings)[1]
+    assert together.biases.heating == pytest.approx(alone.biases.heating, rel=1e-3)
+    assert together.biases.shuffling == pytest.approx(alone.biases.shuffling, rel=1e-3)
+
+
 def test_the_papers_presets_have_no_biases_and_the_same_draws():
     settings = {"step_size": 1e-5, "localization": 100.0, "num_draws": 60, "batch_size": 64, "control_variate": False}
     net = trained_digits_net()
@@ -154,6 +193,17 @@ def test_the_papers_presets_have_no_biases_and_the_same_draws():
     assert paper.systematic_error is None
     assert plain.biases is not None
     np.testing.assert_array_equal(paper.loss_trace, plain.loss_trace)
+
+
+def test_a_calibration_is_never_one_of_the_paper():
+    """It estimates λ, so that its cells are judged as such."""
+    model, inputs, targets, _ = regression()
+    found = calibrate_llc(
+        model, inputs, targets, loss_fn=half_squared_error, step_sizes=[1e-4], localizations=[1.0], num_draws=40,
+        preset="paper (mnist)",
+    )  # fmt: skip
+    assert found.result.biases is not None
+    assert found.result.settings.preset == "calibrated from paper (mnist)"
 
 
 def test_shuffling_lowers_heating_from_independent_to_none():

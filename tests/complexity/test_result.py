@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from selfmod_hf.complexity import Biases, LLCResult, calibrate_llc, estimate_llc, llc_preset, weight_width
+from selfmod_hf.complexity.presets import of_paper
 from selfmod_hf.complexity.weight_width import weight_width_of
 
 from .scenarios import DUMMY, Quadratic, given_loss
@@ -148,6 +149,24 @@ def test_a_grid_may_be_an_array():
     calibration = calibrate_llc(Quadratic([1.0]), *DUMMY, loss_fn=given_loss, nbeta=50.0, num_draws=20, **grid)
     cells = [(row["step_size"], row["localization"]) for row in calibration.table]
     assert cells == [(1e-3, 1.0), (1e-2, 1.0), (1e-3, 2.0), (1e-2, 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        ("paper (mnist)", True),
+        ("paper-text (imdb) with num_draws, step_size", True),
+        ("as published (as published (paper (cifar10)))", True),
+        ("paper", True),
+        ("paper of mine", False),
+        ("papers (mnist)", False),
+        ("calibrated from paper (mnist)", False),
+        ("as published (theory)", False),
+    ],
+)
+def test_only_the_papers_own_names_are_of_the_paper(preset, expected):
+    """Published again and again, too. A caller's own name that begins with "paper" switches no rule off."""
+    assert of_paper(preset) == expected
 
 
 def test_presets_name_themselves():
