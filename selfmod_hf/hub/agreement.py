@@ -26,7 +26,18 @@ from ..weights import UNCHECKED, belongs
 from .download import fetch
 
 # settings that must be equal, because they decide the quantity. Chains, draws and seeds only decide its error.
-SAME = ("sampler", "step_size", "localization", "batch_size", "num_samples", "options", "parameters", "data")
+SAME = (
+    "sampler",
+    "step_size",
+    "localization",
+    "batch_size",
+    "num_samples",
+    "options",
+    "control_variate",
+    "minimize",
+    "parameters",
+    "data",
+)
 LEVEL = 2.0  # standard errors of the difference
 DOUBTFUL = (NOT_CONVERGED, BIASED, NOT_IDENTIFIED)  # statuses of numbers that no comparison can confirm
 COLUMNS = ("image_column", "text_column", "label_column")

@@ -97,6 +97,18 @@ def test_data_and_sampler_options_must_agree_where_both_are_known(estimate):
     assert compare_with_published(estimate, LLCResult.from_dict(old, "rlct.json")).agrees
 
 
+@pytest.mark.parametrize("name", ["control_variate", "minimize"])
+def test_corrected_estimates_are_not_compared_with_uncorrected_ones(estimate, name):
+    plain = of_another_seed(estimate).to_dict()
+    del plain["settings"][name]  # as files from before it was kept: it was not used
+    there = LLCResult.from_dict(plain, "rlct.json")
+    assert compare_with_published(estimate, there).agrees
+    ours = replace(estimate, llc=90.0, settings=replace(estimate.settings, **{name: True}))
+    found = compare_with_published(ours, there)
+    assert found.agrees is None
+    assert f"{name} True here, False there" in found.text
+
+
 def test_a_file_from_before_the_data_were_kept(small_model, tmp_path):
     shutil.copytree(small_model, tmp_path, dirs_exist_ok=True)
     old = json.loads((tmp_path / "rlct.json").read_text())
