@@ -247,7 +247,7 @@ def capacity(problem: Problem, settings: LLCSettings) -> Capacity:
 
     blocks = problem.num_samples // batch_size
     of_blocks = blocks * problem.layout.size * problem.stack_dtype.itemsize
-    if of_blocks > budget // _SHARE_OF_BLOCKS:
+    if blocks == 1 or of_blocks > budget // _SHARE_OF_BLOCKS:  # one block: every step has new ones
         return Capacity(copies_that_fit(bytes_per_row, budget), micro)
     together = settings.num_chains  # chains of a network in one piece, which share its blocks
     if problem.device.type == "cpu":

@@ -116,6 +116,8 @@ class PartitionedMinibatches(Stateful):
     own. After `PASSES_PER_PARTITION` passes the data are cut again. The gradients at w* are then computed once per
     block, whatever the number of passes and chains. An incomplete last block is left out until the next cut.
 
+    Above n/2 there is only one block. Every chain then draws a block of its own at every step.
+
     Args:
         seed: of the run.
         chains: the chains' own numbers.
@@ -124,7 +126,8 @@ class PartitionedMinibatches(Stateful):
         device: device of the indices.
 
     Attributes:
-        blocks: the partition, (S, B), int64. Every new one is another tensor.
+        blocks: the partition, (S, B), int64. Every new one is another tensor. Above n/2 these are the blocks of this
+            step, one for each chain, and then those of `other_places`.
         places: the block of each chain in this step, (C,), int64.
     """
 
@@ -144,6 +147,7 @@ class PartitionedMinibatches(Stateful):
         self._others = [_generator(cpu, seed, _OTHERS, chain) for chain in chains]
         self._num_samples = num_samples
         self._batch_size = batch_size
+        self._one_block = 2 * batch_size > num_samples
         self._device = device
         self._passes = 0
         self._order = torch.empty(len(chains), 0, dtype=torch.int64)  # (C, S)
@@ -158,6 +162,10 @@ class PartitionedMinibatches(Stateful):
 
     def next(self) -> Tensor:
         """Return indices (C, B)."""
+        if self._one_block:
+            self.blocks = self._own_blocks(self._orders)
+            self.places = torch.arange(self.num_chains, device=self._device)
+            return self.blocks
         if self._passed == self._order.shape[1]:
             if self._passes % PASSES_PER_PARTITION == 0:
                 self.blocks = self._cut()
@@ -172,15 +180,26 @@ class PartitionedMinibatches(Stateful):
         return self.blocks[self.places]
 
     def other_places(self) -> Tensor:
-        """Return a block for each chain that is not the block of this step if there are several, (C,)."""
+        """Return a block for each chain that is not the block of this step, (C,)."""
+        if self._one_block:
+            own = self.blocks[: self.num_chains]
+            self.blocks = torch.cat([own, self._own_blocks(self._others)])
+            return self.places + self.num_chains
         count = len(self.blocks)
-        others = max(1, count - 1)
         steps = []
         for generator in self._others:
-            step = torch.randint(others, (1,), generator=generator)
+            step = torch.randint(count - 1, (1,), generator=generator)
             steps.append(step + 1)
         moved = torch.cat(steps).to(self._device)
         return (self.places + moved) % count
+
+    def _own_blocks(self, generators: Sequence[torch.Generator]) -> Tensor:
+        """Return a block of B samples for each chain, (C, B)."""
+        blocks = []
+        for generator in generators:
+            order = torch.randperm(self._num_samples, generator=generator)
+            blocks.append(order[: self._batch_size])
+        return torch.stack(blocks).to(self._device)
 
     def _cut(self) -> Tensor:
         """Return a new partition, (S, B)."""

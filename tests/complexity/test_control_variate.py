@@ -260,3 +260,30 @@ def test_every_chain_takes_each_block_once_per_pass():
     again = PartitionedMinibatches(0, [0, 5], 23, 4, torch.device("cpu"))
     for _ in range(50):
         assert alone.next()[0].equal(again.next()[1])
+
+
+@pytest.mark.parametrize("batch_size", [12, 22])
+def test_above_half_of_the_data_every_chain_and_step_has_a_block_of_its_own(batch_size):
+    minibatches = PartitionedMinibatches(0, [0, 5], 23, batch_size, torch.device("cpu"))
+    alone = PartitionedMinibatches(0, [5], 23, batch_size, torch.device("cpu"))
+    seen = []
+    for _ in range(10):
+        step = minibatches.next()  # (C, B)
+        assert alone.next()[0].equal(step[1])
+        places = minibatches.other_places()
+        others = minibatches.blocks[places]
+        assert minibatches.blocks[minibatches.places].equal(step)
+        seen += [*step, *others]
+    for taken in seen:
+        assert len(taken.unique()) == batch_size
+    left_out = {tuple(sorted(set(range(23)) - set(taken.tolist()))) for taken in seen}
+    assert len(left_out) > 11
+
+
+def test_the_noise_of_minibatches_above_half_of_the_data_is_read():
+    settings = {"batch_size": 1200, "num_draws": 60}
+    found, again = digits_llc(**settings), digits_llc(**settings, memory_budget=600_000)
+    assert found.settings.control_variate
+    assert found.biases is not None
+    assert found.biases.noise_trace > 0
+    assert_same(found, again, rtol=1e-3)
