@@ -197,9 +197,9 @@ def dataset_card(
 
 
 def _meanings(results: SweepResults, table: pd.DataFrame) -> dict[str, str]:
-    """Return the columns of a table with their meanings. `at_chance` is marked while reading, and is in no file."""
+    """Return the columns of a table's file with their meanings."""
     run = run_of(results)
-    columns = table.columns.drop("at_chance")
+    columns = table.columns.drop(["at_chance", "is_counted"], errors="ignore")  # marked while reading
     meanings = column_meanings(columns, run.axes, run.measures)
     shown = {}
     for column, meaning in meanings.items():

@@ -57,7 +57,7 @@ def compare_at_equal_loss(rows: DataFrame, curves: DataFrame, study: Sequence[Ar
 
     Args:
         rows: one row per network.
-        curves: one row per network and epoch, from `mark_chance`.
+        curves: one row per network and epoch, from `mark_curves`.
         study: the arms, with their panels and baselines.
     """
     entries: list[tuple[object, ...]] = []

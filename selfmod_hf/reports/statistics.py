@@ -48,18 +48,26 @@ def usable(rows: DataFrame, measure: str) -> DataFrame:
 
     Networks at chance level do not count, and neither do networks with weights that are not finite. In an arm with
     usable RLCTs only the networks with one count. An arm without any keeps its networks, so that its accuracy is known.
-    The rows of curves are chosen likewise for each arm and epoch.
+    Curves are those of the networks that count. Their rows with RLCTs are chosen likewise for each arm and epoch.
     """
-    is_counted = is_trained(rows)
+    has_measure = rows[measure].notna()
+    if measure == "rlct" and "rlct_status" in rows:
+        has_measure = has_usable_rlct(rows)
+    return rows[is_counted(rows) & has_measure]
+
+
+def is_counted(rows: DataFrame) -> Series:
+    """Return whether each network counts, see `usable`."""
+    found = is_trained(rows)
+    if "is_counted" in rows:  # of curves, from `mark_curves`
+        found &= rows["is_counted"]
     if "rlct" not in rows or "rlct_status" not in rows:
-        return rows[is_counted & rows[measure].notna()]
+        return found
     has_rlct = has_usable_rlct(rows)
     keys = [rows[name] for name in ("arm", "epoch") if name in rows]
-    both = is_counted & has_rlct
+    both = found & has_rlct
     exists = both.groupby(keys).transform("any").astype(bool)
-    is_counted &= has_rlct | ~exists
-    has_measure = has_rlct if measure == "rlct" else rows[measure].notna()
-    return rows[is_counted & has_measure]
+    return found & (has_rlct | ~exists)
 
 
 def with_every_rlct(rows: DataFrame) -> DataFrame:
@@ -103,17 +111,18 @@ def seeds_by_arm(rows: DataFrame) -> dict[str, set[int]]:
     return {str(name): set(own["seed"]) for name, own in rows.groupby("arm", sort=False)}
 
 
-def mark_chance(curves: DataFrame, rows: DataFrame) -> DataFrame:
-    """Return the curves with the column `at_chance` of their networks.
+def mark_curves(curves: DataFrame, rows: DataFrame) -> DataFrame:
+    """Return the curves with the columns `at_chance` and `is_counted` of their networks.
 
     Args:
         curves: one row per network and epoch.
         rows: one row per network, from `SweepFolder.rows`.
     """
-    marks = rows[[*KEYS, "at_chance"]]
+    marks = rows[[*KEYS, "at_chance"]].assign(is_counted=is_counted(rows))
     marked = curves.merge(marks, on=KEYS, how="left")
-    # a curve without its row has no mark
+    # a curve without its row has no marks
     marked["at_chance"] = marked["at_chance"].eq(True)
+    marked["is_counted"] = marked["is_counted"].ne(False)
     return marked
 
 

@@ -19,7 +19,7 @@ from .speakers import Evidence, findings_by_arm, rows_by_arm
 from .statistics import (
     ARM,
     MEASURES,
-    mark_chance,
+    mark_curves,
     measured,
     only_ok,
     summarize_arms,
@@ -39,7 +39,7 @@ class SweepResults:
     Attributes:
         folder: the results folder, for the weights and traces of single networks.
         rows: one row per network, from `SweepFolder.rows`, in the order of the arms.
-        curves: one row per network and epoch, with the column `at_chance` of its network.
+        curves: one row per network and epoch, with the columns `at_chance` and `is_counted` of its network.
         run: content of run.json. None: the file is missing.
         study: the arms of the networks, in the order of the study.
     """
@@ -172,7 +172,7 @@ def read_results(folder: SweepFolder) -> SweepResults:
     """
     study = folder.arms()
     rows = in_order_of(study, folder.rows())
-    curves = mark_chance(folder.curves(), rows)
+    curves = mark_curves(folder.curves(), rows)
     return SweepResults(folder, rows, curves, folder.read_run(), study)
 
 

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from selfmod_hf.experiments.folder import SweepFolder
+from selfmod_hf.reports.panels import baseline_curve
 from selfmod_hf.reports.statistics import only_ok, usable
 from selfmod_hf.reports.sweep_results import SweepResults, read_results
 from selfmod_hf.reports.sweep_tables import sweep_tables
@@ -101,6 +102,26 @@ def test_one_rlct_that_is_not_ok_changes_no_test(tmp_path, status):
         assert (test["test"], test["pairs"]) == ("none (fewer than 2 usable)", 1)
     else:
         assert (test["test"], test["pairs"]) == ("paired t", 3)
+
+
+def test_curves_are_those_of_the_same_networks(tmp_path):
+    """Curves without RLCTs leave out the networks that the arm's means leave out, and so does equal loss."""
+    folder = write_study(tmp_path, grid(aux_weight=[0.0, 10.0]), [1, 2, 3, 4], epochs=3, draws=4)
+    for seed in (1, 2):
+        change_row(folder, f"{BASELINE}-seed{seed}", rlct_status="not_at_minimum")
+    results = read_results(SweepFolder(folder))
+    assert "rlct" not in results.curves
+    arms = results.arms.set_index(["arm", "measure"])
+    last = results.epochs.query("epoch == 3").set_index(["arm", "measure"])
+    for arm, count in ((BASELINE, 2), (ARM, 4)):
+        for measure in ("weight_width", "accuracy"):
+            assert last.loc[(arm, measure), "count"] == count
+            assert last.loc[(arm, measure), "mean"] == pytest.approx(arms.loc[(arm, measure), "mean"])
+    own = results.curves.query("arm == @BASELINE")
+    drawn = baseline_curve(own, ["weight_width"])
+    assert drawn["weight_width"].iloc[-1] == pytest.approx(arms.loc[(BASELINE, "weight_width"), "mean"])
+    equal = results.equal_loss.set_index("measure").loc["weight_width"]
+    assert (equal["way"], equal["pairs"]) == ("curves", 2)
 
 
 def test_an_arm_without_a_usable_rlct_keeps_its_accuracy(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from selfmod_hf.reports.published import compare_with_published, published_value
-from selfmod_hf.reports.statistics import mark_chance, mean_interval, summarize_arms
+from selfmod_hf.reports.statistics import mark_curves, mean_interval, summarize_arms
 from selfmod_hf.reports.trends import trends
 from tests.reports.tables import rows, study_of
 
@@ -30,7 +30,9 @@ def test_values_without_a_spread_have_an_interval_of_no_width():
 def test_a_curve_without_its_row_is_not_marked():
     networks = rows({0: [1, 2]}).assign(arm="h64-aw0", at_chance=[True, False])
     curves = pd.concat([networks, rows({1: [3]}).assign(arm="h64-aw1")]).drop(columns="at_chance")
-    assert mark_chance(curves, networks)["at_chance"].tolist() == [True, False, False]
+    marked = mark_curves(curves, networks)
+    assert marked["at_chance"].tolist() == [True, False, False]
+    assert marked["is_counted"].tolist() == [False, True, True]
 
 
 def test_a_network_that_has_diverged_enters_no_mean():
