@@ -11,6 +11,7 @@ gradient at the draws, d the number of parameters.
   measured on until the epoch ends, so the noise of its own minibatch points the other way. With V proportional to the
   Hessian H, a direction adds (nβ²/n) v / a. None with a control variate.
 * discretization: (ε/8) nβ tr H of SGLD. None of BAOAB, which is exact on quadratics, and of MALA.
+* unspread: llc (1 - T) / T at a temperature T below 1. Chains start at w*, so slow directions add too little at first.
 * localization: γ (nβ/2) Cov(L, |δ|²), the first-order change of the estimate from the pull, or a smaller value that is
   less noisy (`_localization`).
 """
@@ -24,6 +25,8 @@ import numpy as np
 
 from .diagnostics import Draws, standard_error
 from .json_numbers import MaybeNaN
+
+TEMPERATURE_ERRORS = 2.0  # a temperature within this many standard errors of 1 is one of equilibrium
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Biases:
         pull_share: γ E|δ|² / d, the share of the parameters held by the pull alone.
         noise_trace: tr V, nats² per unit², the variance of one sample's gradient at the draws.
         bound: d / 2 over the parameters with a gradient. No λ exceeds it.
+        unspread: how much directions that have not spread yet take away, if `temperature` is below 1 by more than 2 of
+            its errors. The estimate is too low by this.
     """
 
     heating: MaybeNaN
@@ -59,6 +64,7 @@ class Biases:
     pull_share: MaybeNaN
     noise_trace: MaybeNaN
     bound: MaybeNaN
+    unspread: MaybeNaN = math.nan
 
     @property
     def of_the_step(self) -> float:
@@ -72,9 +78,14 @@ class Biases:
         return _known_sum(self.heating, self.discretization, self.shuffling)
 
     @property
+    def taken_away(self) -> float:
+        """Return the sum of the known biases that make the estimate too low."""
+        return _known_sum(self.localization, self.unspread, self.not_at_minimum)
+
+    @property
     def systematic(self) -> float:
-        """Return the sum of the absolute values of all known biases of the sampling."""
-        return _known_sum(self.heating, self.discretization, self.shuffling, self.localization)
+        """Return the sum of the absolute values of all known biases."""
+        return self.of_the_step + self.taken_away
 
     def summary(self) -> str:
         """Return one line for people."""
@@ -168,6 +179,8 @@ def foretell(observed: Observed, curvature: float) -> Biases:
         decay = math.exp(-observed.step_size * mean_curvature * friction / 2)
         part = 2 * nbeta / observed.num_samples * noise_trace / hessian_trace * shuffled_lag(decay, steps)
         shuffling = clean * part / (1 + part)  # `clean` holds it already
+    temperature = _mean(observed.virials) / d
+    temperature_error = standard_error(observed.virials) / d
     bound = math.nan
     if observed.virials.size > 0:
         bound = observed.active / 2
@@ -180,12 +193,31 @@ def foretell(observed: Observed, curvature: float) -> Biases:
         localization=localization,
         localization_error=localization_error,
         not_at_minimum=observed.lower,
-        temperature=_mean(observed.virials) / d,
-        temperature_error=standard_error(observed.virials) / d,
+        temperature=temperature,
+        temperature_error=temperature_error,
         pull_share=observed.localization * float(observed.squares.mean()) / d,
         noise_trace=noise_trace,
         bound=bound,
+        unspread=_unspread(float(observed.llc.mean()), temperature, temperature_error),
     )
+
+
+def _unspread(llc: float, temperature: float, error: float) -> float:
+    """Return how much is missing from an estimate because directions have not spread yet.
+
+    A temperature T says that a share 1 - T is missing of what all directions add. It is at most the estimate itself.
+
+    Args:
+        llc: the estimate.
+        temperature: T.
+        error: its standard error.
+    """
+    if math.isnan(temperature):
+        return math.nan
+    missing = 1 - temperature
+    if not missing > TEMPERATURE_ERRORS * error or llc <= 0:
+        return 0.0
+    return llc * min(1.0, missing / max(temperature, 0.5))
 
 
 def shuffled_share(decay: float, steps: int) -> float:

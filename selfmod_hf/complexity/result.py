@@ -72,7 +72,7 @@ class LLCResult:
             `complexity.probes`.
         lowered_by: nβ (L(w_before) - L(w*)), nats, if `minimize` moved the weights to w*. None: it did not.
         moved_by: |w_before - w*|, likewise.
-        systematic_error: sum of the absolute biases that are left in `llc`. It widens the interval. None: not known.
+        systematic_error: sum of the absolute biases that are left in `llc`. None: not known.
 
     Example:
         >>> import torch
@@ -110,12 +110,16 @@ class LLCResult:
     def interval(self) -> tuple[float, float]:
         """Return the 95 % interval of the learning coefficient, (low, high). NaN if a chain diverged.
 
-        It is `llc` ± (t standard errors + systematic error). t is Student's quantile, because few draws do not know
-        their own error well.
+        It is `llc` ± t standard errors. t is Student's quantile, because few draws do not know their own error well.
+        Foretold biases widen it on the side of the truth: downwards by what they add to `llc`, upwards by what they
+        take away. Without `biases`, `systematic_error` widens both sides.
         """
         degrees = degrees_of_freedom(self.ess, self.settings.num_chains)
         quantile = float(stdtrit(degrees, 0.975))
-        half = quantile * self.standard_error + (self.systematic_error or 0.0)
+        half = quantile * self.standard_error
+        if self.biases is not None:
+            return self.llc - half - self.biases.of_the_step, self.llc + half + self.biases.taken_away
+        half += self.systematic_error or 0.0
         return self.llc - half, self.llc + half
 
     @property

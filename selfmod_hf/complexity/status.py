@@ -28,7 +28,7 @@ LOWER_SHARE = 0.1  # of the estimate: w* is no minimum if the loss near it is lo
 BIAS_SHARE = 0.1  # of the estimate: a larger foretold bias is stated in the status
 PULL_SHARE = 0.5  # of the estimate: if the pull takes away more, it explains the value
 BIAS_ERRORS = 2.0  # a bias counts as far as it exceeds this many of its standard errors
-MIN_TEMPERATURE = 0.8  # below it, estimates were a fifth too low. At it they were right
+MIN_TEMPERATURE = 0.8  # below it, how much is missing is not known
 MIN_ACCEPTANCE = 0.1
 _FAR = 4.0  # λ <= d/2: SGLD shows eight times that within an eighth of its stability limit
 
@@ -106,16 +106,17 @@ def judge(facts: Facts) -> Verdict:
     2. biased: the estimate exceeds d/2 by 3 standard errors. No λ does.
     3. not_converged: fewer than 20 kept draws.
     4. not_at_minimum: the estimate is negative, or the trace falls, or the loss near w* is lower by more than 10 % of
-       the estimate (`_minimum`).
+       the estimate and 3 standard errors (`_minimum`).
     5. not_converged: the trace rises, or moves by more than 25 % of the estimate in either direction, whatever the
        errors (`_plateau`). Or one chain is an outlier (`outlying_chains`). Or one chain alone, R-hat above 1.1, or
-       fewer than 50 effective draws (`_agreement`). Or directions have not spread yet (`_temperature`).
+       fewer than 50 effective draws (`_agreement`). Or directions have not spread yet and
+       more than 10 % of the estimate is missing (`_temperature`).
     6. biased: a foretold bias is above 10 % of the estimate (`_bias`).
     7. ok.
 
     No rule depends on the size of the standard error relative to the estimate, because it would drop small estimates
     first. For the same reason a limit that is a share of the estimate is at least 0.25 nats, unless the rule also
-    asks for several standard errors.
+    asks for several standard errors. A lower loss that 3 standard errors show counts below 0.25 nats, too.
 
     Example:
         >>> trace = 30 + np.random.default_rng(0).standard_normal((4, 400))
@@ -173,7 +174,8 @@ def _minimum(facts: Facts) -> Verdict | None:
         if not by_chance:
             reason = f"the loss falls below that of w* while sampling (llc {llc:.3g}): w* is no minimum"
             return NOT_AT_MINIMUM, reason
-    if facts.estimates_lambda and lower > facts.share(LOWER_SHARE):
+    floor = min(FLOOR, TREND_ERRORS * standard_error(facts.kept))
+    if facts.estimates_lambda and lower > max(LOWER_SHARE * llc, floor):
         reason = (
             f"near w* nβ L is lower by {lower:.3g}, at an estimate of {llc:.3g}: "
             "start from the local minimum with minimize=True"
@@ -239,7 +241,8 @@ def _temperature(facts: Facts) -> Verdict | None:
     if facts.biases is None:
         return None
     temperature = facts.biases.temperature
-    if not temperature + BIAS_ERRORS * facts.biases.temperature_error < MIN_TEMPERATURE:
+    cold = temperature + BIAS_ERRORS * facts.biases.temperature_error < MIN_TEMPERATURE
+    if not cold and not facts.biases.unspread > facts.share(BIAS_SHARE):
         return None
     missing = 1 - temperature
     reason = (

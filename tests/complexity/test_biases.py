@@ -133,6 +133,20 @@ def test_equilibrium_has_a_temperature_of_one_and_a_start_is_colder():
     assert "have not spread" in short.status_reason
 
 
+def test_directions_that_have_not_spread_are_missing_from_the_estimate():
+    """3 of 20 directions are so flat that they hardly leave w*. The estimate lacks their 1.5 of λ = 10."""
+    result = estimate_llc(
+        Quadratic([1.0] * 17 + [1e-4] * 3), *DUMMY, loss_fn=given_loss, step_size=4e-4, localization=0.01, nbeta=250.0,
+        num_draws=3000,
+    )  # fmt: skip
+    assert result.biases.temperature > 0.8
+    assert result.biases.unspread == pytest.approx(1.5, rel=0.5)
+    assert result.status == "not_converged"
+    assert "have not spread" in result.status_reason
+    low, high = result.interval
+    assert low < 10.0 < high
+
+
 def test_parameters_without_a_gradient_do_not_count_in_the_bound():
     model = nn.Sequential(nn.Linear(3, 1), nn.Identity())
     model.register_parameter("unused", nn.Parameter(torch.zeros(50)))

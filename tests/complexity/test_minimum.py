@@ -69,6 +69,20 @@ def test_a_network_that_is_no_minimum_is_named(training):
     assert result.status == "not_at_minimum"
 
 
+def test_a_small_estimate_away_from_its_minimum_is_named():
+    """λ is 1/2 and w* is 0.24 nats above the minimum, so that about half of the estimate is missing."""
+    model, inputs, targets, curvatures = regression(dimension=1)
+    model.weight.data += math.sqrt(2 * 0.24 / float(curvatures[0]))
+    result = estimate_llc(
+        model, inputs, targets, loss_fn=half_squared_error, step_size=0.05 / float(curvatures[0]), localization=1.0,
+        num_draws=4000, batch_size=1000,
+    )  # fmt: skip
+    assert result.biases.not_at_minimum == pytest.approx(0.24, rel=0.05)
+    assert result.status == "not_at_minimum"
+    low, high = result.interval
+    assert low < 0.5 < high
+
+
 def _moved_and_minimized() -> tuple[LLCResult, LLCResult, LLCResult]:
     """Estimates of a regression: at its minimum, away from it, and from there with `minimize`."""
     results = []

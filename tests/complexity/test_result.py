@@ -61,6 +61,18 @@ def test_the_interval_is_of_students_quantile_and_the_systematic_error():
     assert few.interval == pytest.approx((10 - 2.8646, 10 + 2.8646), abs=1e-3)
 
 
+def test_biases_widen_the_interval_on_the_side_of_the_truth():
+    """A step too long raises the estimate. The pull, and a w* that is no minimum, lower it."""
+    result = dataclasses.replace(_result(preset="paper (mnist)"), llc=10.0, standard_error=1.0, ess=300.0)
+    biases = Biases(**dict.fromkeys([entry.name for entry in dataclasses.fields(Biases)], math.nan))
+    heated = dataclasses.replace(biases, heating=2.0, shuffling=1.0)
+    low, high = dataclasses.replace(result, biases=heated).interval
+    assert (low, high) == pytest.approx((7 - 2.0423, 10 + 2.0423), abs=1e-3)
+    pulled = dataclasses.replace(biases, localization=2.0, not_at_minimum=1.0, unspread=0.5)
+    low, high = dataclasses.replace(result, biases=pulled).interval
+    assert (low, high) == pytest.approx((10 - 2.0423, 13.5 + 2.0423), abs=1e-3)
+
+
 def test_json_is_strict(tmp_path):
     """No NaN in JSON: null."""
     text = _result(100.0).save(tmp_path / "rlct.json").read_text()
