@@ -70,6 +70,11 @@ def is_counted(rows: DataFrame) -> Series:
     return found & (has_rlct | ~exists)
 
 
+def counts_without_rlct(rows: DataFrame) -> Series:
+    """Return whether each network counts for all measures except the RLCT, because no RLCT of its arm is usable."""
+    return is_counted(rows) & ~has_usable_rlct(rows)
+
+
 def with_every_rlct(rows: DataFrame) -> DataFrame:
     """Return the rows with each estimated RLCT marked as usable, whatever its status and its network's accuracy."""
     is_estimated = rows["rlct"].notna()

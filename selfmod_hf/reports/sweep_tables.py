@@ -19,7 +19,7 @@ from .comparison_tables import (
     trends_table,
 )
 from .speakers import rows_by_arm
-from .statistics import NO_COMPLEXITY, has_usable_rlct
+from .statistics import NO_COMPLEXITY, counts_without_rlct, has_usable_rlct, only_ok, usable
 from .sweep_results import SweepResults
 from .table import Table, as_text
 
@@ -28,6 +28,8 @@ __all__ = ["number_text", "overview", "sweep_tables"]
 SHOWN = ("weight_width", "accuracy", "train_loss", "rlct")  # the measures beside each other
 MEANS = "mean over seeds and 95 % t interval"
 EACH_ARM = f"Each arm, over its networks with an RLCT: {MEANS}"
+KEPT = "an arm without any: over its other networks, RLCT only left out"
+EACH_KEPT_ARM = f"Each arm, over its networks with an RLCT ({KEPT}): {MEANS}"
 ONLY_OK = f"Each arm, over its networks whose RLCT is ok (a selection that can depend on the value): {MEANS}"
 
 
@@ -38,7 +40,7 @@ def sweep_tables(results: SweepResults) -> dict[str, Table]:
     short = short_columns(rows, results.study, results.axes)
     sets = [results.tests, results.ok_rlct, results.every_rlct]
     return {
-        "arms": arms_table(results.arms, full),
+        "arms": arms_table(results.arms, full, caption_of_arms(rows)),
         "arms_ok": arms_of_ok_table(results, full),
         "measures": measures_table(results.arms, results.further_measures, short),
         "not_ok": not_ok_table(rows, short),
@@ -54,13 +56,14 @@ def sweep_tables(results: SweepResults) -> dict[str, Table]:
 
 def overview(results: SweepResults) -> str:
     """Return the answer, the table of arms as text, and tables of the values left out of its means."""
-    full = arm_columns(results.rows, results.study, results.axes)
-    short = short_columns(results.rows, results.study, results.axes)
+    rows = results.rows
+    full = arm_columns(rows, results.study, results.axes)
+    short = short_columns(rows, results.study, results.axes)
     tables = [
-        arms_table(results.arms, full),
+        arms_table(results.arms, full, caption_of_arms(rows)),
         arms_of_ok_table(results, full),
-        not_ok_table(results.rows, short),
-        chance_table(results.rows, short),
+        not_ok_table(rows, short),
+        chance_table(rows, short),
     ]
     return f"{results.answer}\n\n{as_text(tables)}"
 
@@ -90,6 +93,13 @@ def arms_table(arms: pd.DataFrame, columns: ArmColumns, caption: str = EACH_ARM)
     return Table(caption, header, lines)
 
 
+def caption_of_arms(rows: pd.DataFrame) -> str:
+    """Return the caption of the table of arms. It says so if an arm has no usable RLCT."""
+    if counts_without_rlct(rows).any():
+        return EACH_KEPT_ARM
+    return EACH_ARM
+
+
 def arms_of_ok_table(results: SweepResults, columns: ArmColumns) -> Table:
     """Return the table of arms over the networks whose RLCT is "ok". Arms without any have no line.
 
@@ -99,7 +109,7 @@ def arms_of_ok_table(results: SweepResults, columns: ArmColumns) -> Table:
     doubtful = has_usable_rlct(rows) & (rows["rlct_status"] != OK)
     if not doubtful.any():
         return Table(ONLY_OK, [], [])
-    names = set(rows[rows["rlct_status"] == OK]["arm"])
+    names = set(usable(only_ok(rows), "rlct")["arm"])
     cells = {name: own for name, own in columns.cells.items() if name in names}
     return arms_table(results.arms_of_ok, replace(columns, cells=cells), ONLY_OK)
 
@@ -141,15 +151,20 @@ def _mean_text(entry: Any) -> str:
 def not_ok_table(rows: pd.DataFrame, columns: ArmColumns) -> Table:
     """Return one line per arm and status of the RLCTs that are not ok, with their values."""
     bad = rows[rows["rlct_status"] != OK]
+    without_rlct = counts_without_rlct(rows)
     lines = []
     for (name, status), group in bad.groupby(["arm", "rlct_status"], sort=False):
         values = ", ".join(measure_text("rlct", value) for value in group["rlct"])
         counts = "no" if status in NO_COMPLEXITY else "yes"
+        if without_rlct[group.index].any():
+            counts = "no (RLCT only)"
         lines.append([*columns.cells[name], status, counts, _seeds(group), values])
     caption = (
         f"{len(bad)} of {len(rows)} RLCTs are not ok. Networks that are not at a minimum, or whose chains diverged, "
         "are left out of means, tests and trends. The others count"
     )
+    if without_rlct[bad.index].any():
+        caption += ". In an arm without any usable RLCT the RLCT only is left out"
     return Table(caption, [*columns.header, "status", "counts", "seeds", "RLCT"], lines)
 
 

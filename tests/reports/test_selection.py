@@ -133,4 +133,17 @@ def test_an_arm_without_a_usable_rlct_keeps_its_accuracy(tmp_path):
     arms = results.arms.set_index(["arm", "measure"])
     assert arms.loc[(ARM, "accuracy"), "count"] == 2
     assert arms.loc[(ARM, "rlct"), "count"] == 0
-    assert "none" in sweep_tables(results)["arms"].rows[1]
+    tables = sweep_tables(results)
+    assert "none" in tables["arms"].rows[1]
+    assert "an arm without any: over its other networks, RLCT only left out" in tables["arms"].caption
+    not_ok = tables["not_ok"]
+    assert [line[not_ok.header.index("counts")] for line in not_ok.rows] == ["no (RLCT only)"]
+    assert "In an arm without any usable RLCT the RLCT only is left out" in not_ok.caption
+
+
+def test_the_table_of_ok_rlcts_has_no_arm_whose_only_one_is_at_chance(tmp_path):
+    folder = write_study(tmp_path, grid(aux_weight=[0.0, 10.0]), [1, 2], epochs=2, draws=4, not_ok=["aw0-seed1"])
+    change_row(folder, f"{ARM}-seed1", accuracy=0.1)
+    change_row(folder, f"{ARM}-seed2", rlct_status="not_at_minimum")
+    tables = sweep_tables(read_results(SweepFolder(folder)))
+    assert len(tables["arms_ok"].rows) == 1
