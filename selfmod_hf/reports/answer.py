@@ -28,7 +28,7 @@ from .findings import (
     remains_verdict,
 )
 from .speakers import KEPT, Evidence, Findings, Speaker, choose_speakers
-from .statistics import count_not_ok, has_usable_rlct
+from .statistics import NO_COMPLEXITY, count_not_ok, has_usable_rlct
 
 KEPT_TEXT = f"{100 * KEPT:.0f} %"
 MOST = 3  # arms that speak by name
@@ -227,12 +227,15 @@ def _closing(evidence: Evidence, shown: Sequence[Speaker], more: int) -> list[st
     """Return sentences about what the answer leaves out, and about the RLCTs that are not ok."""
     rows = evidence.rows
     is_usable = has_usable_rlct(rows)
-    no_complexity = int((~is_usable).sum())
+    no_complexity = int(rows["rlct_status"].isin(NO_COMPLEXITY).sum())
+    missing = int((~is_usable).sum()) - no_complexity
     at_chance = int(rows["at_chance"].sum()) if "at_chance" in rows else 0
     doubtful = count_not_ok(rows[is_usable])
     left_out = []
     if no_complexity:
         left_out.append(f"{no_complexity} of {len(rows)} RLCTs that are not at a minimum or diverged")
+    if missing:
+        left_out.append(f"{missing} of {len(rows)} RLCTs that are missing")
     if at_chance:
         left_out.append(f"{at_chance} of {len(rows)} networks at chance level")
     sentences = []

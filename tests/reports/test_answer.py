@@ -139,6 +139,15 @@ def test_more_than_three_arms_and_more_than_three_panels():
     assert "the RLCT is lower in 4" in answer
 
 
+def test_missing_rlcts_are_counted_apart():
+    study = make_arms({"aux_weight": [0.0, 10.0]})
+    rows = falling(study, 4, 0.2)
+    rows[0] |= {"rlct": None}
+    rows[5] |= {"rlct": None, "rlct_status": "diverged"}
+    left_out = "Left out: 1 of 8 RLCTs that are not at a minimum or diverged and 1 of 8 RLCTs that are missing."
+    assert left_out in results_of(study, rows).answer
+
+
 def test_a_selection_that_decides_is_said():
     study = make_arms({"aux_weight": [0.0, 10.0]})
     rows = falling(study, 8, 0.2)
@@ -207,8 +216,6 @@ def any_results(draw) -> SweepResults:
             values = {"rlct": draw(NUMBER), "weight_width": width, "train_loss": draw(st.sampled_from([0.1, 0.2, 0.5]))}
             values |= {"accuracy": draw(st.sampled_from([0.0, 0.1, 0.5, 0.9, 0.91]))}
             values["rlct_status"] = draw(st.sampled_from(["ok", *STATUSES]))
-            if values["rlct"] is None:
-                values["rlct_status"] = "diverged"
             rows.append(network(arm, seed, **values, at_chance=draw(st.integers(0, 5)) == 0))
     if not rows:
         rows = [network(study[0], 0)]
@@ -236,9 +243,13 @@ def test_no_sentence_contradicts_its_number(results):
             assert "not told apart from" in part.text
         assert ("no test" in part.text) == (part.verdict == "untested")
     statuses = results.rows["rlct_status"]
-    left_out = int((statuses.isin(["not_at_minimum", "diverged"]) | results.rows["rlct"].isna()).sum())
+    no_complexity = statuses.isin(["not_at_minimum", "diverged"])
+    left_out = int(no_complexity.sum())
+    missing = int((results.rows["rlct"].isna() & ~no_complexity).sum())
     doubtful = int((~statuses.isin(["ok", "not_at_minimum", "diverged"]) & results.rows["rlct"].notna()).sum())
     if results.answer.parts and left_out:
         assert f"{left_out} of {len(results.rows)} RLCTs that are not at a minimum or diverged" in answer
+    if results.answer.parts and missing:
+        assert f"{missing} of {len(results.rows)} RLCTs that are missing" in answer
     if results.answer.parts and doubtful:
         assert f"Counted, but not ok: {doubtful} of {len(results.rows)} RLCTs." in answer
