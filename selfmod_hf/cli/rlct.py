@@ -180,11 +180,12 @@ def _estimate_checkpoints(networks: Sequence[SavedNetwork], data: TensorData, ke
 
 def _print_self_test(settings: RLCTSettings) -> None:
     """Print estimates of models of known learning coefficient beside the truth. Exit with 1 if they do not agree."""
-    from ..complexity.ground_truth.self_test import HEADER, self_test, verdict
+    from ..complexity.ground_truth.self_test import HEADER, SelfTest, self_test, verdict
 
-    rows = []
-    print(HEADER)
+    rows: list[SelfTest] = []
     for row in self_test(settings.num_draws, settings.seed or 0):
+        if not rows:
+            print(HEADER)
         rows.append(row)
         print(row.line(), flush=True)
     right, text = verdict(rows)

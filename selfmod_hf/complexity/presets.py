@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from .input_checks import check
+from .samplers import SAMPLERS
 
 # Premakumar et al. 2024 (arXiv 2407.10188). The figures come from the published recipe ("paper"). The supplement's
 # text ("paper-text") has other localizations. Both take nβ = B / log B, with B the sampling batch size.
@@ -53,7 +54,8 @@ def llc_preset(name: str, task: str = "mnist", **changes: Any) -> dict[str, Any]
         name: "paper", "paper-text" or "theory".
         task: "mnist", "cifar10" or "imdb". Another task ("digits", for example) takes MNIST's
             values, and the name says so: "paper (mnist)". "theory" is the same for all.
-        changes: settings in place of the preset's. The name lists them.
+        changes: settings in place of the preset's. A sampler brings its own defaults, such as a step size in its own
+            unit. The name lists them all.
 
     Raises:
         ValueError: an unknown name, or a task with the letters of one of the paper's in another order.
@@ -69,6 +71,9 @@ def llc_preset(name: str, task: str = "mnist", **changes: Any) -> dict[str, Any]
     if known not in tasks:
         known = _known_task(tasks, task)
         origin = f"{name} ({known})"
+    sampler = SAMPLERS.get(changes.get("sampler", ""))
+    if sampler is not None:
+        changes = sampler.defaults | changes
     if changes:
         changed = ", ".join(sorted(changes))
         origin += f" with {changed}"

@@ -364,7 +364,9 @@ def test_a_checkpoint_of_another_network_is_refused(place, capsys):
 
 def test_a_self_test_without_draws_is_refused(capsys):
     assert main(["rlct", "--self_test", "--num_draws=-5"]) == 2
-    assert "num_draws" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "num_draws" in printed.err
+    assert printed.out == ""  # no header of a table without rows
 
 
 @pytest.mark.parametrize(

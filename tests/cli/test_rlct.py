@@ -154,6 +154,19 @@ def test_other_folders_beside_the_checkpoints_are_passed_over(run_folder, tmp_pa
     assert "no folder checkpoint-<step> in it that was written to its end" in line
 
 
+@pytest.mark.parametrize(
+    ("sampler", "preset", "batch_size"), [("preconditioned", "theory", 512), ("mala", "paper", 600)]
+)
+def test_a_sampler_brings_the_settings_that_no_preset_fits(run_folder, tmp_path, sampler, preset, batch_size):
+    flags = ["--sampler", sampler, "--rlct_preset", preset, "--num_draws", "4", "--quiet"]
+    part = ["--parameters", "network.classifier.bias", "--max_train_samples", "600", "--output_dir", str(tmp_path)]
+    assert main(["rlct", "--model", str(run_folder), *flags, *part]) == 0
+    settings = LLCResult.load(tmp_path / "rlct.json").settings
+    assert (settings.sampler, settings.batch_size) == (sampler, batch_size)
+    assert settings.step_size > 0.01
+    assert settings.preset.endswith("step_size")  # not the preset's
+
+
 def test_calibrate_chooses_a_cell(run_folder, tmp_path, capsys):
     flags = ["--model", str(run_folder), *QUICK, "--calibrate", "--output_dir", str(tmp_path)]
     assert main(["rlct", *flags]) == 0

@@ -188,6 +188,9 @@ def test_presets_name_themselves():
     }  # fmt: skip
     assert llc_preset("paper-text", "mnist")["localization"] == 1000.0
     assert llc_preset("theory", "digits")["nbeta"] == "n/log n"
+    own = llc_preset("theory", sampler="preconditioned")
+    assert (own["step_size"], own["preset"]) == (0.05, "theory with sampler, step_size")
+    assert llc_preset("theory", sampler="mala", step_size=0.2)["step_size"] == 0.2
     with pytest.raises(ValueError, match="preset='best'"):
         llc_preset("best")
 

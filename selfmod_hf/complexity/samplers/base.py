@@ -131,6 +131,7 @@ class Sampler:
             field. Numbers in them are common to all chains.
         update: (state, gradient, noise, dynamics, **options) -> state.
         options: names and defaults of its own settings.
+        defaults: settings of an estimate in place of a preset's, which do not fit this sampler.
         ranges: of each of these, a test of a number, and the allowed numbers in words.
         needs_fisher: whether `dynamics.fisher` is required.
         needs_metric: whether `dynamics.metric` is required.
@@ -147,6 +148,7 @@ class Sampler:
     init: Callable[..., Any]
     update: Callable[..., Any]
     options: dict[str, float] = field(default_factory=dict)
+    defaults: dict[str, float] = field(default_factory=dict)
     ranges: dict[str, tuple[Callable[[float], bool], str]] = field(default_factory=dict)
     needs_fisher: bool = False
     needs_metric: bool = False

@@ -20,6 +20,7 @@ dimensions (Roberts, Rosenthal 1998). Afterwards it is constant.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import NamedTuple
 
 import torch
@@ -112,6 +113,7 @@ SAMPLER = Sampler(
     update,
     scale=scale,
     options={"accepted": 0.57},
+    defaults={"step_size": 0.1, "batch_size": sys.maxsize},  # all samples
     ranges={"accepted": (lambda value: 0 < value < 1, "above 0 and below 1")},
     needs_metric=True,
     decides=True,

@@ -56,6 +56,7 @@ SAMPLER = Sampler(
     update,
     scale=scale,
     options={"momentum": 0.9},
+    defaults={"step_size": 0.05},
     ranges={"momentum": (lambda value: 0 <= value < 1, "at least 0 and below 1")},
     needs_metric=True,
     least_step=1e-3,
