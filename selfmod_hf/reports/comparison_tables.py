@@ -94,7 +94,7 @@ def every_rlct_table(rows: pd.DataFrame, sets: Sequence[pd.DataFrame], columns: 
             lines.append(line)
     caption = (
         "RLCT against the baseline's: over the networks that count, over those whose RLCT is ok, and over all with an "
-        "RLCT. Which RLCTs are ok can depend on their values"
+        "RLCT. Which RLCTs are ok, and which count, can depend on their values"
     )
     header = [*columns.header, "ok"]
     for title in ("that count", "ok", "all"):

@@ -1,8 +1,10 @@
 """Compute means and intervals of a study's arms. `comparisons.py` compares arms, and `trends.py` follows an axis.
 
 The samples of an arm are its seeds. One set of networks is behind all figures of an arm: mean RLCT, width, accuracy,
-loss, and pairs. `usable` chooses it. The choice does not depend on the size of an RLCT or on its standard error,
-because a rule about the relative error leaves out small RLCTs first, and so raises the mean of the simplest arms.
+loss, and pairs. `usable` chooses it. The choice is not by the relative standard error, because that leaves out small
+RLCTs first, and so raises the mean of the simplest arms. It can still depend on the size of an RLCT: not_at_minimum
+begins where nβ L near w* is lower by 10 % of the RLCT (at least a floor of up to 0.25 nats), so the same lower loss
+leaves out a small RLCT and keeps a large one.
 `with_every_rlct` and `only_ok` give the two other sets: all networks with an RLCT, and those whose RLCT is "ok".
 """
 
