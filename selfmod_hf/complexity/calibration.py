@@ -33,7 +33,7 @@ from ..files import plain, write_file
 from ..stacking import Batch, part_of
 from .calibration_rounds import DIVERGES, Judged, Plan
 from .calibration_run import LOCALIZATIONS, STEP_FRACTIONS, STEPS_OF_TRIAL, TRIAL, CalibrationRun, grid, run_in_rounds
-from .extrapolation import CONFIDENCE, Fit
+from .extrapolation import CONFIDENCE, Fit, below
 from .input_checks import check, positive
 from .plots import PathLike, plot_calibration
 from .prepare import check_finite, make_problem
@@ -42,7 +42,6 @@ from .result import BIASED, DIVERGED, NOT_AT_MINIMUM, NOT_CONVERGED, NOT_IDENTIF
 from .samplers import SAMPLERS
 from .settings import CalibrationOptions, LLCSettings, shows_settings
 from .spectrum import MOST_PARAMETERS, SAMPLES, find_spectrum
-from .status import BOUND_ERRORS
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -73,7 +72,8 @@ class LLCCalibration:
         curvature: the largest curvature of U found, if the step sizes were derived from it, else None.
         status: of `llc`, one of `STATUSES`.
         status_reason: one line.
-        interval: of 95 %, systematic error included. It reaches up to the limit at no localization at all.
+        interval: of 95 %, systematic error included. It reaches up to the limit at no localization at all, and no
+            further than d/2. By chance `llc` itself may be above d/2.
         systematic_error: how far the cells or the laws of extrapolation disagree, nats.
         rounds: computations of cells, one after another.
     """
@@ -210,7 +210,7 @@ def _start(model: nn.Module, inputs: Batch, targets: Tensor, settings: LLCSettin
     spectrum = None
     if problem.layout.size <= MOST_PARAMETERS and problem.device.type != "mps":  # which has no float64
         spectrum = find_spectrum(_in_double(model, inputs, targets, settings), nbeta)
-    return CalibrationRun(problem, settings, nbeta, problem.layout.size / 2, spectrum)
+    return CalibrationRun(problem, settings, nbeta, spectrum)
 
 
 def _grid(name: str, values: Sequence[float] | None, sampler: str) -> list[float]:
@@ -253,7 +253,7 @@ def _calibrated(run: CalibrationRun, curvature: float | None) -> LLCCalibration:
     if result.status == NOT_AT_MINIMUM:
         status = NOT_AT_MINIMUM
         reason = result.status_reason
-    elif fit.llc - BOUND_ERRORS * math.hypot(fit.standard_error, fit.systematic_error) > run.bound:
+    elif fit.llc - CONFIDENCE * fit.standard_error - fit.systematic_error > run.bound:
         status = BIASED
         reason = f"the estimate {fit.llc:.4g} exceeds d/2 = {run.bound:g}, which no λ does"
     return LLCCalibration(
@@ -285,7 +285,7 @@ def _without_fit(shown: Judged, bound: float) -> Fit:
         llc=result.llc,
         standard_error=result.standard_error,
         systematic_error=math.nan,
-        interval=(result.llc - half, max(bound, result.llc + half)),
+        interval=below(bound, result.llc - half, math.inf),
         step_shift=0.0,
         localization_shift=0.0,
         identified=False,

@@ -26,6 +26,7 @@ from .diagnostics import Draws, standard_error
 from .result import DIVERGED, LLCResult
 from .samplers import SAMPLERS
 from .spectrum import Spectrum
+from .status import BIAS_ERRORS, MIN_ACCEPTANCE, MIN_TEMPERATURE, PULL_SHARE
 
 MAX_RHAT = 1.1
 MIN_ESS = 50.0
@@ -33,6 +34,7 @@ BUDGET = 24.0  # draws of all cells together, as a multiple of num_draws
 LONGEST = 8.0  # draws of one cell, as a multiple of num_draws
 
 DIVERGES, SPIKES, FALLS, RISES, FEW = "diverges", "spikes", "falls", "rises", "few draws"
+ALONE, COLD, REJECTS, HELD = "one chain", "not spread", "few accepted", "held by the localization"
 _WILD = (DIVERGES, SPIKES)
 
 _BLOCKS = 4  # of each chain
@@ -96,14 +98,14 @@ def judge_cell(result: LLCResult, number: int, spectrum: Spectrum | None) -> Jud
     settings = result.settings
     trace = result.llc_trace(paired=settings.paired)
     kept = trace[:, settings.num_burnin_steps :]
+    pull = 0.0
+    if spectrum is not None:
+        pull = spectrum.pull(settings.localization)
     trouble = DIVERGES
     rise = math.nan
     if result.status != DIVERGED and np.isfinite(kept).all():
         rise = _rise(kept)
-        trouble = _trouble(kept, rise, result)
-    pull = 0.0
-    if spectrum is not None:
-        pull = spectrum.pull(settings.localization)
+        trouble = _trouble(kept, rise, result) or _own_trouble(result, pull)
     cell = Cell(
         step_size=settings.step_size,
         localization=settings.localization,
@@ -152,6 +154,25 @@ def _trouble(kept: Draws, rise: float, result: LLCResult) -> str:
     return RISES if rise > 0 else FALLS
 
 
+def _own_trouble(result: LLCResult, pull: float) -> str:
+    """Return the first trouble that the extrapolation does not mend, "" if none.
+
+    A foretold bias of the step is extrapolated, and so is `pull`, the part of the pull that is known from w*.
+    """
+    if result.settings.num_chains == 1:
+        return ALONE
+    acceptance = result.acceptance_rate
+    if acceptance is not None and acceptance < MIN_ACCEPTANCE:
+        return REJECTS
+    biases = result.biases
+    if biases is None:
+        return ""
+    if biases.temperature + BIAS_ERRORS * biases.temperature_error < MIN_TEMPERATURE:
+        return COLD
+    unknown = biases.localization - BIAS_ERRORS * biases.localization_error - pull
+    return HELD if unknown > PULL_SHARE * result.llc else ""
+
+
 def _spikes(kept: Draws) -> bool:
     """Return whether draws out of the law's reach add visibly to the estimate.
 
@@ -162,6 +183,20 @@ def _spikes(kept: Draws) -> bool:
     reach = _SPREADS * spread + _TAIL * math.log(kept.size)
     added = float(above[above > reach].sum()) / kept.size
     return added > _LARGE_SPIKES * abs(float(kept.mean()))
+
+
+def foretold_slope(judged: Sequence[Judged]) -> float:
+    """Return how much minibatches and the step are foretold to add to an estimate, over ε: the median of the cells.
+
+    It is 0 if no cell foretells it.
+    """
+    slopes = []
+    for each in judged:
+        if each.result.biases is not None:
+            slopes.append(each.result.biases.of_the_step / each.cell.step_size)
+    if not slopes:
+        return 0.0
+    return float(np.median(slopes))
 
 
 def draws_of(judged: Sequence[Judged]) -> float:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from .calibration_rounds import BUDGET, Judged, Plan, draws_of, judge_cell, plan_measurement, tame
+from .calibration_rounds import BUDGET, Judged, Plan, draws_of, foretold_slope, judge_cell, plan_measurement, tame
 from .curvature import largest_curvature
 from .extrapolation import REFERENCE, Fit, extrapolate
 from .llc import sample
@@ -32,8 +32,8 @@ class CalibrationRun:
         problem: one network.
         settings: of all cells, except for sampler, step size, localization and number of draws.
         nbeta: nβ.
-        bound: d/2, of the parameters with a gradient where they are known.
         spectrum: of the curvatures at w*, for networks of few parameters.
+        bounds: d/2 of the parameters with a gradient, as each cell counted them.
         judged: the cells of all rounds.
         rounds: how many rounds ran.
         spent: draws of all cells, as a multiple of num_draws.
@@ -42,11 +42,16 @@ class CalibrationRun:
     problem: Problem
     settings: LLCSettings
     nbeta: float
-    bound: float
     spectrum: Spectrum | None
+    bounds: list[float] = field(default_factory=list)
     judged: list[Judged] = field(default_factory=list)
     rounds: int = 0
     spent: float = 0.0
+
+    @property
+    def bound(self) -> float:
+        """Return d/2 of the parameters with a gradient: the largest count, because a cell may overlook some."""
+        return max(self.bounds, default=self.problem.layout.size / 2)
 
     def add(self, plan: Plan) -> list[Judged]:
         """Run the cells of a round as groups of one computation, and return them judged."""
@@ -72,7 +77,7 @@ class CalibrationRun:
         for result in sample(self.problem, groups, settings):
             found.append(judge_cell(result, self.rounds, self.spectrum))
             if result.biases is not None and result.biases.bound > 0:
-                self.bound = min(self.bound, result.biases.bound)
+                self.bounds.append(result.biases.bound)
         self.judged.extend(found)
         return found
 
@@ -88,9 +93,10 @@ class CalibrationRun:
     def fit(self) -> Fit | None:
         """Return the estimate of the last round with a cell that serves. None if there is no such round."""
         for number in range(self.rounds, 0, -1):
-            serving = [each.cell for each in self.judged if each.round == number and each.cell.mixes]
+            serving = [each for each in self.judged if each.round == number and each.cell.mixes]
             if serving:
-                return extrapolate(serving, bound=self.bound, reference=REFERENCE)
+                cells = [each.cell for each in serving]
+                return extrapolate(cells, bound=self.bound, slope=foretold_slope(serving), reference=REFERENCE)
         return None
 
 

@@ -61,6 +61,7 @@ class Steps:
         pulls: (K,), γ, rising.
         blocks: (K, blocks), of f.
         shift: of the weakest γ, against its smallest step.
+        heating: what the slope over ε took away there, without the noise that is in `shift`.
         inflation: Monte Carlo error over the error of the blocks, at least 1.
         foretold: whether the foretold pull was added to the estimates.
         missing: the foretold pull at the weakest γ, if it was not added because it is a large share.
@@ -69,6 +70,7 @@ class Steps:
     pulls: Numbers
     blocks: Numbers
     shift: float
+    heating: float
     inflation: float
     foretold: bool
     missing: float
@@ -126,10 +128,12 @@ def without_step_sizes(cells: Sequence[Cell], foretold: float) -> Steps:
         measured = _error(cell.blocks)
         if measured > 0 and math.isfinite(cell.standard_error):
             inflations.append(cell.standard_error / measured)
+    heated = _mean_without_step(weakest, np.zeros(1))
     return Steps(
         pulls=np.array(pulls),
         blocks=raised if believed else straight,
         shift=float(straight[0].mean()) - smallest.llc,
+        heating=float(heated.mean() - straight[0].mean()),
         inflation=max(inflations),
         foretold=believed,
         missing=missing,

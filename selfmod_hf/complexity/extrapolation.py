@@ -42,6 +42,8 @@ _LOGARITHMIC = 0.26  # at most: each γ that is four times weaker adds at least 
 _LOGARITHMIC_STEPS = 10  # increments that a logarithm may still add: λ - (m - 1)/log(nβ) has not more
 _GROWTH = 0.03  # of the estimate: a smaller increment is no evidence of a logarithm
 _LARGE_SYSTEMATIC = 0.1  # of the estimate
+_WIDE = 0.15  # of the estimate: half of the interval of an estimate that is known
+_LEAST = 0.05  # nats: the least limit that is a share of the estimate
 _LARGE_STEP_SHIFT = 0.2
 _OF_STEP_SHIFT = 0.3  # of what the step sizes add: the line through two steps ends too low where heating saturates
 
@@ -53,8 +55,8 @@ class Fit:
     Attributes:
         llc: the estimate.
         standard_error: Monte Carlo error of `llc`.
-        systematic_error: how far the laws of extrapolation disagree, and three tenths of `step_shift`.
-        interval: 95 %, systematic error included.
+        systematic_error: how far the laws of extrapolation disagree, and three tenths of what the step adds.
+        interval: 95 %, systematic error included. None of it is above d/2.
         step_shift: what the extrapolation in ε added, of the smallest step at the weakest γ.
         localization_shift: what the extrapolation in γ added.
         identified: whether the cells agree on one estimate.
@@ -277,23 +279,39 @@ def _judged(steps: Steps, estimate: _Estimate, bound: float) -> Fit:
     """Return the fit with its interval and verdict."""
     llc = estimate.llc
     error = steps.error(estimate.weights)
-    systematic = estimate.systematic + _OF_STEP_SHIFT * abs(steps.shift)
+    systematic = estimate.systematic + _OF_STEP_SHIFT * max(abs(steps.shift), abs(steps.heating))
     half = CONFIDENCE * error + systematic
-    high = min(llc + half + estimate.beyond, max(bound, llc))
+    high = llc + half + estimate.beyond
     if len(steps.values) == 1 and math.isfinite(bound):
-        high = max(bound, llc)
+        high = bound
+    interval = below(bound, llc - half, high)
     reasons = _doubts(steps, llc, systematic, estimate.shift)
+    reasons += _too_wide(llc, interval)
     text = f"from localization {steps.pulls[0]:.3g}: {steps.values[0]:.4g} -> {llc:.4g}"
     return Fit(
         llc=llc,
         standard_error=error,
         systematic_error=systematic,
-        interval=(llc - half, high),
+        interval=interval,
         step_shift=steps.shift,
         localization_shift=estimate.shift,
         identified=not reasons,
         reason=reasons[0] if reasons else text,
     )
+
+
+def below(bound: float, low: float, high: float) -> tuple[float, float]:
+    """Return an interval without what lies above the bound. No λ is there, though an estimate may be by chance."""
+    return min(low, bound), min(high, bound)
+
+
+def _too_wide(llc: float, interval: tuple[float, float]) -> list[str]:
+    """Return a reason if the interval is too wide for an estimate that is known."""
+    low, high = interval
+    half = (high - low) / 2
+    if half <= max(_WIDE * abs(llc), _LEAST):
+        return []
+    return [f"the interval from {low:.3g} to {high:.3g} is wide: take more draws"]
 
 
 def _doubts(steps: Steps, llc: float, systematic: float, shift: float) -> list[str]:
@@ -307,11 +325,11 @@ def _doubts(steps: Steps, llc: float, systematic: float, shift: float) -> list[s
         )
     if len(steps.values) < 2:
         reasons.append(f"no second localization beside {steps.pulls[0]:.3g} serves")
-    if abs(steps.shift) > max(_LARGE_STEP_SHIFT * size, FLOOR):
+    if abs(steps.shift) > max(_LARGE_STEP_SHIFT * size, _LEAST):
         reasons.append(f"the step size changes the estimate by {-steps.shift:.3g}: take more draws")
-    if systematic > max(_LARGE_SYSTEMATIC * size, FLOOR):
+    if systematic > max(_LARGE_SYSTEMATIC * size, _LEAST):
         reasons.append(f"the extrapolation is known only to {systematic:.3g}")
-    if abs(shift) > max(LARGE_SHIFT * size, FLOOR):
+    if abs(shift) > max(LARGE_SHIFT * size, _LEAST):
         reasons.append(f"the localization takes {shift:.3g} of the estimate: take more draws")
     return reasons
 
@@ -328,7 +346,7 @@ def _logarithmic(steps: Steps, bound: float) -> Fit:
     highest = weakest + _LOGARITHMIC_STEPS * float(values[0] - values[1])
     highest = max(weakest, min(highest, bound))
     room = (highest - weakest) / 2
-    identified = room <= max(_LARGE_SYSTEMATIC * weakest, FLOOR)
+    identified = room <= max(_LARGE_SYSTEMATIC * weakest, _LEAST)
     if identified:
         llc = weakest + room
         reason = f"between {weakest:.4g} at localization {steps.pulls[0]:.3g} and {highest:.4g}"
@@ -338,15 +356,16 @@ def _logarithmic(steps: Steps, bound: float) -> Fit:
         llc = float(np.interp(reference, places, values))
         shown = math.exp(reference)
         reason = f"each weaker localization adds as much again: the value at {shown:.3g} is shown"
-    low = min(llc, weakest) - CONFIDENCE * error
-    high = highest + CONFIDENCE * error
+    half = CONFIDENCE * error
+    interval = below(bound, min(llc, weakest) - half, max(llc, highest + half))
+    reasons = _too_wide(llc, interval) if identified else [reason]
     return Fit(
         llc=llc,
         standard_error=error,
         systematic_error=(highest - min(llc, weakest)) / 2,
-        interval=(low, max(llc, min(high, bound))),
+        interval=interval,
         step_shift=steps.shift,
         localization_shift=llc - weakest,
-        identified=identified,
-        reason=reason,
+        identified=not reasons,
+        reason=reasons[0] if reasons else reason,
     )

@@ -122,3 +122,31 @@ def test_a_target_for_the_error_is_rejected():
     message = r"^target_standard_error=0\.5: must be left out of a calibration"
     with pytest.raises(ValueError, match=message):
         calibration([1.0], target_standard_error=0.5)
+
+
+def test_heating_that_few_draws_do_not_measure_is_foretold():
+    """Few draws at a small batch: without the foretold slope, the estimate is 11 % too high."""
+    truth = linear_regression(10, num_samples=1000, seed=0)
+    found = calibrate_llc(
+        truth.model, truth.inputs, truth.targets, loss_fn=truth.loss_fn, num_draws=200, batch_size=100
+    )
+    low, high = found.interval
+    assert low <= 5.0
+    assert high <= 5.0
+    assert found.llc == pytest.approx(5.0, rel=0.09)
+
+
+def test_one_chain_does_not_serve():
+    found = calibration([1.0] * 6, step_sizes=[5e-3, 1e-2], localizations=[20.0, 40.0], num_chains=1)
+    assert "one chain" in {row["trouble"] for row in found.table}
+    assert not any(row["serves"] for row in found.table)
+    assert found.status == "not_converged"
+
+
+def test_chains_that_have_not_spread_do_not_serve():
+    """The estimates are steady, but six flat directions beside two steep ones are only begun to be filled."""
+    settings = {"step_sizes": [5e-4, 1e-3], "localizations": [0.05, 0.2], "num_draws": 1000}
+    found = calibration([1.0] * 2 + [0.0003] * 6, **settings)
+    assert [row["trouble"] for row in found.table[:2]] == ["not spread"] * 2
+    assert found.status == "not_identified"
+    assert found.localization == 0.2

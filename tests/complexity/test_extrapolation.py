@@ -195,3 +195,32 @@ def test_a_foretold_pull_of_most_of_the_estimate_is_not_added():
     assert found.llc == pytest.approx(spectrum_llc(curvatures, 1.0), rel=1e-3)
     assert found.interval[1] >= 50.0 - 1e-6
     assert "flatter than the localization" in found.reason
+
+
+def test_the_doubt_of_a_foretold_slope_is_part_of_the_systematic_error():
+    """Noise of the smallest step hides what the slope takes away, 1 nat of 11: three tenths of it stay in doubt."""
+    cells = [cell for cell in cells_of(lambda pull: 10.0, heating=1.0) if cell.step_size == STEPS[0]]
+    found = extrapolate(cells, slope=1.0 / STEPS[0], reference=1.0)
+    assert found.systematic_error >= 0.3
+
+
+def test_no_part_of_an_interval_is_above_half_of_the_parameters():
+    cells = cells_of(lambda pull: 11.0, noise=0.1)
+    found = extrapolate(cells, bound=10.0, reference=1.0)
+    assert found.llc == pytest.approx(11.0, abs=0.4)
+    assert found.interval == (10.0, 10.0)
+
+
+def test_a_wide_interval_is_not_identified():
+    """An error of .06 is 15 % of an estimate of .4, and half of an interval is more than that."""
+    wide = extrapolate(cells_of(lambda pull: 0.4, noise=0.06), bound=20.0, reference=1.0)
+    assert not wide.identified
+    assert "wide" in wide.reason
+    assert extrapolate(cells_of(lambda pull: 0.4, noise=0.006), bound=20.0, reference=1.0).identified
+
+
+def test_small_estimates_get_no_larger_part_of_the_step():
+    """Of an estimate of .4, .2 nats are half: too much to be extrapolated."""
+    found = extrapolate(cells_of(lambda pull: 0.4, heating=0.2), bound=5.0, reference=1.0)
+    assert not found.identified
+    assert "step size" in found.reason
