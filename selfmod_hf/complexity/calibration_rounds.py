@@ -101,6 +101,9 @@ def judge_cell(result: LLCResult, number: int, spectrum: Spectrum | None) -> Jud
     pull = 0.0
     if spectrum is not None:
         pull = spectrum.pull(settings.localization)
+    heating = 0.0
+    if result.biases is not None:
+        heating = result.biases.of_the_step
     trouble = DIVERGES
     rise = math.nan
     if result.status != DIVERGED and np.isfinite(kept).all():
@@ -113,6 +116,7 @@ def judge_cell(result: LLCResult, number: int, spectrum: Spectrum | None) -> Jud
         standard_error=result.standard_error,
         mixes=not trouble,
         pull=pull,
+        heating=heating,
     )
     return Judged(result, cell, number, trouble, rise)
 
@@ -183,20 +187,6 @@ def _spikes(kept: Draws) -> bool:
     reach = _SPREADS * spread + _TAIL * math.log(kept.size)
     added = float(above[above > reach].sum()) / kept.size
     return added > _LARGE_SPIKES * abs(float(kept.mean()))
-
-
-def foretold_slope(judged: Sequence[Judged]) -> float:
-    """Return how much minibatches and the step are foretold to add to an estimate, over ε: the median of the cells.
-
-    It is 0 if no cell foretells it.
-    """
-    slopes = []
-    for each in judged:
-        if each.result.biases is not None:
-            slopes.append(each.result.biases.of_the_step / each.cell.step_size)
-    if not slopes:
-        return 0.0
-    return float(np.median(slopes))
 
 
 def draws_of(judged: Sequence[Judged]) -> float:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from .calibration_rounds import BUDGET, Judged, Plan, draws_of, foretold_slope, judge_cell, plan_measurement, tame
+from .calibration_rounds import BUDGET, Judged, Plan, draws_of, judge_cell, plan_measurement, tame
 from .curvature import largest_curvature
 from .extrapolation import REFERENCE, Fit, extrapolate
 from .llc import sample
@@ -93,10 +93,9 @@ class CalibrationRun:
     def fit(self) -> Fit | None:
         """Return the estimate of the last round with a cell that serves. None if there is no such round."""
         for number in range(self.rounds, 0, -1):
-            serving = [each for each in self.judged if each.round == number and each.cell.mixes]
+            serving = [each.cell for each in self.judged if each.round == number and each.cell.mixes]
             if serving:
-                cells = [each.cell for each in serving]
-                return extrapolate(cells, bound=self.bound, slope=foretold_slope(serving), reference=REFERENCE)
+                return extrapolate(serving, bound=self.bound, reference=REFERENCE)
         return None
 
 

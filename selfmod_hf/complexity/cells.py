@@ -3,7 +3,7 @@
 A *cell* holds the estimate at one pair of step size ε and localization γ. Of each γ the two smallest step sizes count.
 The slope of the estimate over ε is that of all γ together, because heating happens in steep directions, where γ has no
 effect. If the slope of one γ contradicts it, the γ has its own. A foretold slope counts as one more measurement, unless
-the cells contradict it. The value f(γ) is the mean of the cells of γ after the subtraction of slope times ε.
+the cells contradict it. Foretold heating is subtracted before. The value f(γ) is the mean of the cells of γ after the subtraction of slope times ε.
 
 Everything is kept as blocks of draws, so that noise that cells share cancels in the errors of their differences.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ class Cell:
         standard_error: Monte Carlo error of the estimate.
         mixes: whether the chains have reached their law.
         pull: nats that the estimate is foretold to lack because of γ, 0 if nothing is known.
+        heating: nats that minibatches and the step are foretold to add, 0 if nothing is known. It is subtracted before
+            a slope is measured, because within an epoch it grows faster than ε.
     """
 
     step_size: float
@@ -46,11 +48,17 @@ class Cell:
     standard_error: float
     mixes: bool = True
     pull: float = 0.0
+    heating: float = 0.0
 
     @property
     def llc(self) -> float:
         """Return the estimate, the foretold pull left in."""
         return float(self.blocks.mean())
+
+    @property
+    def unheated(self) -> Numbers:
+        """Return the blocks without what the step is foretold to add."""
+        return self.blocks - self.heating
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class Steps:
         pulls: (K,), γ, rising.
         blocks: (K, blocks), of f.
         shift: of the weakest γ, against its smallest step.
-        heating: what the slope over ε took away there, without the noise that is in `shift`.
+        heating: what the step was found to add there, without the noise that is in `shift`.
         inflation: Monte Carlo error over the error of the blocks, at least 1.
         foretold: whether the foretold pull was added to the estimates.
         missing: the foretold pull at the weakest γ, if it was not added because it is a large share.
@@ -128,7 +136,7 @@ def without_step_sizes(cells: Sequence[Cell], foretold: float) -> Steps:
         measured = _error(cell.blocks)
         if measured > 0 and math.isfinite(cell.standard_error):
             inflations.append(cell.standard_error / measured)
-    heated = _mean_without_step(weakest, np.zeros(1))
+    heated = _mean_without_step([replace(cell, heating=0.0) for cell in weakest], np.zeros(1))
     return Steps(
         pulls=np.array(pulls),
         blocks=raised if believed else straight,
@@ -153,7 +161,7 @@ def _slope_of(pair: Sequence[Cell]) -> tuple[Numbers, float]:
     """Return the blocks of the slope of the estimate over ε between two cells of one γ, and the slope's error."""
     smaller, larger = pair
     apart = larger.step_size - smaller.step_size
-    slopes = (larger.blocks - smaller.blocks) / apart
+    slopes = (larger.unheated - smaller.unheated) / apart
     return slopes, _error(slopes)
 
 
@@ -163,6 +171,7 @@ def _shared_slope(pairs: Sequence[Sequence[Cell]], foretold: float) -> Numbers:
         return np.array([foretold])
     total: Numbers = np.zeros(1)
     weight_sum = 0.0
+    subtracted = 0.0  # over ε
     doubts = np.empty(len(pairs))
     for place, pair in enumerate(pairs):
         slopes, error = _slope_of(pair)
@@ -170,8 +179,9 @@ def _shared_slope(pairs: Sequence[Sequence[Cell]], foretold: float) -> Numbers:
         weight = 1 / max(error, 1e-3 * doubts[place]) ** 2
         total = total + weight * slopes
         weight_sum += weight
+        subtracted += pair[1].heating / pair[1].step_size / len(pairs)
     measured = total / weight_sum
-    doubt = float(doubts.mean()) + abs(foretold) / 3
+    doubt = float(doubts.mean()) + (abs(foretold) + abs(subtracted)) / 3
     return _believed(measured, np.array([foretold]), doubt)
 
 
@@ -197,6 +207,6 @@ def _mean_without_step(cells: Sequence[Cell], slope: Numbers) -> Numbers:
     for cell in cells:
         variance = max(cell.standard_error, 1e-9) ** 2
         weight = 1 / variance if math.isfinite(variance) else 1.0
-        total += weight * (cell.blocks - slope * cell.step_size)
+        total += weight * (cell.unheated - slope * cell.step_size)
         weight_sum += weight
     return total / weight_sum

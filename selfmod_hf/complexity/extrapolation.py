@@ -284,15 +284,14 @@ def _judged(steps: Steps, estimate: _Estimate, bound: float) -> Fit:
     high = llc + half + estimate.beyond
     if len(steps.values) == 1 and math.isfinite(bound):
         high = bound
-    interval = below(bound, llc - half, high)
     reasons = _doubts(steps, llc, systematic, estimate.shift)
-    reasons += _too_wide(llc, interval)
+    reasons += _too_wide(llc, llc - half, high)
     text = f"from localization {steps.pulls[0]:.3g}: {steps.values[0]:.4g} -> {llc:.4g}"
     return Fit(
         llc=llc,
         standard_error=error,
         systematic_error=systematic,
-        interval=interval,
+        interval=below(bound, llc - half, high),
         step_shift=steps.shift,
         localization_shift=estimate.shift,
         identified=not reasons,
@@ -305,9 +304,8 @@ def below(bound: float, low: float, high: float) -> tuple[float, float]:
     return min(low, bound), min(high, bound)
 
 
-def _too_wide(llc: float, interval: tuple[float, float]) -> list[str]:
-    """Return a reason if the interval is too wide for an estimate that is known."""
-    low, high = interval
+def _too_wide(llc: float, low: float, high: float) -> list[str]:
+    """Return a reason if an interval, before it is cut at d/2, is too wide for an estimate that is known."""
     half = (high - low) / 2
     if half <= max(_WIDE * abs(llc), _LEAST):
         return []
@@ -357,13 +355,13 @@ def _logarithmic(steps: Steps, bound: float) -> Fit:
         shown = math.exp(reference)
         reason = f"each weaker localization adds as much again: the value at {shown:.3g} is shown"
     half = CONFIDENCE * error
-    interval = below(bound, min(llc, weakest) - half, max(llc, highest + half))
-    reasons = _too_wide(llc, interval) if identified else [reason]
+    low, high = below(bound, min(llc, weakest) - half, max(llc, highest + half))
+    reasons = _too_wide(llc, low, high) if identified else [reason]
     return Fit(
         llc=llc,
         standard_error=error,
         systematic_error=(highest - min(llc, weakest)) / 2,
-        interval=interval,
+        interval=(low, high),
         step_shift=steps.shift,
         localization_shift=llc - weakest,
         identified=not reasons,

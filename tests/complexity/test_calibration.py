@@ -125,7 +125,7 @@ def test_a_target_for_the_error_is_rejected():
 
 
 def test_heating_that_few_draws_do_not_measure_is_foretold():
-    """Few draws at a small batch: without the foretold slope, the estimate is 11 % too high."""
+    """Few draws at a small batch: without the foretold heating, the estimate is 11 % too high."""
     truth = linear_regression(10, num_samples=1000, seed=0)
     found = calibrate_llc(
         truth.model, truth.inputs, truth.targets, loss_fn=truth.loss_fn, num_draws=200, batch_size=100
