@@ -3,7 +3,8 @@
 A *cell* holds the estimate at one pair of step size ε and localization γ. Of each γ the two smallest step sizes count.
 The slope of the estimate over ε is that of all γ together, because heating happens in steep directions, where γ has no
 effect. If the slope of one γ contradicts it, the γ has its own. A foretold slope counts as one more measurement, unless
-the cells contradict it. Foretold heating is subtracted before. The value f(γ) is the mean of the cells of γ after the subtraction of slope times ε.
+the cells contradict it. Foretold heating is subtracted before. The value f(γ) is the mean of the cells of γ after the
+subtraction of slope times ε.
 
 Everything is kept as blocks of draws, so that noise that cells share cancels in the errors of their differences.
 """
