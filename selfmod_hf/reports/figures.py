@@ -29,7 +29,7 @@ from .sweep_results import SweepResults
 
 FORMATS = ("png", "pdf")
 DENSITY_BINS = 80
-MARKS = "hollow: RLCT not ok, a triangle: beyond the axis"
+MARKS = "hollow: RLCT not ok, plus: does not count, a triangle: beyond the axis"
 
 
 def draw_figures(results: SweepResults, output: Path) -> list[Path]:

@@ -151,15 +151,18 @@ def draw_networks(
 ) -> None:
     """Draw single networks as faint points.
 
-    Those with an RLCT of another status than "ok" are hollow. Those far from all others are triangles at the edge.
+    Those that do not count for the measure are plus signs. Of the others, those with an RLCT of another status than
+    "ok" are hollow. Those far from all others are triangles at the edge.
     """
     values = rows[measure]
     shades: Any = np.array([mpl.colors.to_rgba(colors[label]) for label in rows["label"]])
     is_far = np.zeros(len(rows), dtype=bool)
     is_full = np.ones(len(rows), dtype=bool)
+    is_counted = rows.index.isin(usable(rows, measure).index)
     if measure == "rlct":
         is_far = rows["is_far"].to_numpy(bool)
         is_full = (rows["rlct_status"] == "ok").to_numpy()
+    is_full = is_full & is_counted
     axis.scatter(
         x[is_full],
         values[is_full],
@@ -168,7 +171,11 @@ def draw_networks(
         facecolors=shades[is_full],
         edgecolors="none",
     )
-    is_hollow = ~is_full & ~is_far
+    is_left_out = ~is_counted & ~is_far
+    if is_left_out.any():
+        color = shades[is_left_out]
+        axis.scatter(x[is_left_out], values[is_left_out], s=24, marker="+", alpha=0.9, color=color)
+    is_hollow = is_counted & ~is_full & ~is_far
     if is_hollow.any():
         axis.scatter(
             x[is_hollow],

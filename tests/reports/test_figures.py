@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
+from matplotlib.markers import MarkerStyle
 
 from selfmod_hf.experiments.folder import SweepFolder
 from selfmod_hf.reports.drawn_measures import DrawnMeasure, axis_range
@@ -91,6 +93,22 @@ def test_published_values_and_rlcts_that_are_not_ok_are_in_the_picture(targets):
     assert [point[1] for points in hollow for point in points.get_offsets()] == [value]
 
 
+def test_networks_that_do_not_count_have_a_mark_of_their_own(tmp_path):
+    folder = write_study(tmp_path, grid(aux_weight=[0.0, 10.0]), [1, 2, 3], draws=8, not_ok=["aw0-seed1"])
+    change_row(folder, "aw10-seed2", rlct_status="not_at_minimum")
+    results = read(folder)
+    plus = MarkerStyle("+")
+    expected = plus.get_path().transformed(plus.get_transform()).vertices
+    row = results.rows.query("rlct_status == 'not_at_minimum'").iloc[0]
+    figure = sweep_figures(results)["arms"]
+    for title, measure in (("RLCT", "rlct"), ("SD of the last layer's weights", "weight_width")):
+        drawn = []
+        for points in axis_of(figure, title).collections:
+            if isinstance(points, PathCollection) and np.array_equal(points.get_paths()[0].vertices, expected):
+                drawn += [point[1] for point in points.get_offsets()]
+        assert drawn == [row[measure]]
+
+
 def test_axes_keep_within_what_a_measure_can_be(tmp_path):
     arms = grid(aux_weight=WEIGHTS)
     measures = ["dead_units", "modelability", "my_own"]
@@ -156,7 +174,7 @@ def test_networks_at_chance_alone_are_drawn_without_means(tmp_path):
     assert results.rows["at_chance"].all()
     figures = sweep_figures(results)
     assert set(figures) == PAPER - {"weights", "epochs"}
-    assert len(axis_of(figures["arms"], "RLCT").collections[0].get_offsets()) == 4
+    assert sum(len(points.get_offsets()) for points in axis_of(figures["arms"], "RLCT").collections) == 4
 
 
 def test_an_rlct_far_from_all_others_is_a_triangle_at_the_edge(tmp_path):
