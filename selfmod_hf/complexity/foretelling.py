@@ -10,7 +10,7 @@ import numpy as np
 from .biases import Biases, Observed, foretell
 from .curvature import largest_curvature
 from .diagnostics import Draws
-from .minimum import count_active, lower_locally
+from .minimum import Descent, count_active
 from .pieces import Group, Run
 from .samplers import SAMPLERS
 from .thermometer import ACTIVE, NOISE, PRODUCT, SQUARE, VIRIAL
@@ -18,6 +18,8 @@ from .traces import Traces
 
 _SEARCH_SHARE = 0.06  # of the work of the chains, for the search of each network
 _LEAST_EVALUATIONS, _MOST_EVALUATIONS = 6, 30
+_AT_ALL = 60  # evaluations, while the search still pays
+_WORTH = 0.01  # of the estimate: a search pays if 6 evaluations lower nβ L by more
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def biases_of_run(run: Run, traces: Traces) -> list[Biases | None]:
         network = (group.member, group.nbeta)
         if network not in searched:
             active = count_active(run.problem, group.member)
-            searched[network] = _Near(_lowered(run, group), active)
+            searched[network] = _Near(_lowered(run, group, float(trace[:, run.settings.burnin :].mean())), active)
         pulled = (*network, group.localization)
         if pulled not in curvatures:
             curvatures[pulled] = _curvature(run, group)
@@ -83,23 +85,24 @@ def llc_trace(run: Run, traces: Traces, place: int) -> Draws:
         return group.nbeta * (traces.losses[place] + traces.correction[place] - compared)
 
 
-def _lowered(run: Run, group: Group) -> float:
+def _lowered(run: Run, group: Group, llc: float) -> float:
     """Return by how much an optimizer lowers nβ L near w*, with the weakest pull of this network's groups.
 
-    The search takes a small part of the work of the chains.
+    The search takes a small part of the work of the chains at first. It goes on while it lowers nβ L by a part of the
+    estimate, because it is slow if curvatures differ a lot.
     """
     settings = run.settings
     same = [other for other in run.groups if other.member == group.member and other.nbeta == group.nbeta]
     steps = len(same) * settings.num_chains * settings.num_draws
     affordable = _SEARCH_SHARE * steps * run.batch_size / run.problem.num_samples
     evaluations = min(_MOST_EVALUATIONS, max(_LEAST_EVALUATIONS, int(affordable)))
-    found = lower_locally(
-        run.problem,
-        group.member,
-        nbeta=group.nbeta,
-        localization=min(other.localization for other in same),
-        evaluations=evaluations,
-    )
+    weakest = min(other.localization for other in same)
+    descent = Descent(run.problem, group.member, nbeta=group.nbeta, localization=weakest)
+    lowered = 0.0
+    found = descent.lower(evaluations)
+    while found.lowered - lowered > _WORTH * abs(llc) and found.evaluations < _AT_ALL:
+        lowered = found.lowered
+        found = descent.lower(_LEAST_EVALUATIONS)
     return found.lowered
 
 

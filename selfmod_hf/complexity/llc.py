@@ -276,6 +276,7 @@ def _result(run: Run, traces: Traces, place: int, biases: Biases | None) -> LLCR
         estimates_lambda=not settings.of_paper,
         acceptance=acceptance,
         biases=biases,
+        minimized=settings.minimize,
     )
     status, reason = judge(facts)
     if not math.isfinite(init_loss):

@@ -5,6 +5,7 @@ The objective is that of the sampling, U(w) = nβ L(w) + (γ/2) |w - w*|². The 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from .problem import MOST_AT_ANCHOR, Problem
 
 EVALUATIONS = 30  # gradients on all data, at most, to see how much lower the loss is
 TO_THE_MINIMUM = 500  # the same, if w* itself is moved
+_GAIN = 0.05  # nats: a search that lowers nβ L by less is the last
 _HISTORY = 10
 _BESIDE = 1e-2  # distance of each parameter from w*, where those with a gradient are counted
 _NEAR = 1e-3  # distance of a second gradient, for the curvature
@@ -69,36 +71,56 @@ def lower_locally(
         >>> round(float(minimum.position), 3)
         1.0
     """
-    anchor = problem.anchors[member].double()
-    found = _Lowest(anchor)
+    descent = Descent(problem, member, nbeta=nbeta, localization=localization)
+    return descent.lower(evaluations)
 
-    def energy_and_force(position: Tensor) -> tuple[float, Tensor]:
-        """Return U and its gradient (P,)."""
-        loss, gradient = _loss_and_gradient(problem, member, position)
-        moved = position - anchor
-        energy = nbeta * loss + localization / 2 * float(moved @ moved)
-        found.note(position, loss, energy)
-        return energy, nbeta * gradient + localization * moved
 
-    unit = _unit(anchor, energy_and_force)
-    if unit == 0:
-        return found.minimum(nbeta)
-    steps = torch.nn.Parameter(torch.zeros_like(anchor))  # (w - w*) / unit
-    optimizer = torch.optim.LBFGS(
-        [steps],
-        max_iter=evaluations,
-        max_eval=evaluations,
-        history_size=_HISTORY,
-        line_search_fn="strong_wolfe",
-    )
+class Descent:
+    """Lower U = nβ L + (γ/2) |w - w_0|² of one network from w_0 on, as long as the caller wants.
 
-    def objective() -> float:
-        energy, force = energy_and_force(anchor + unit * steps.detach())
-        steps.grad = unit * force
+    Args:
+        problem: networks, data and loss.
+        member: place of the network in the stack.
+        nbeta: nβ.
+        localization: γ.
+        start: w_0, (P,), float64. None: w*.
+    """
+
+    def __init__(
+        self, problem: Problem, member: int, *, nbeta: float, localization: float, start: Tensor | None = None
+    ) -> None:
+        if start is None:
+            start = problem.anchors[member].double()
+        self._loss_and_gradient = functools.partial(_loss_and_gradient, problem, member)
+        self._start = start
+        self._nbeta = nbeta
+        self._localization = localization
+        self._found = _Lowest(start)
+        self._unit = _unit(start, self._energy_and_force)
+        self._steps = torch.nn.Parameter(torch.zeros_like(start))  # (w - w_0) / unit
+        self._optimizer = torch.optim.LBFGS([self._steps], history_size=_HISTORY, line_search_fn="strong_wolfe")
+
+    @ordinary_tensors()
+    def lower(self, evaluations: int) -> Minimum:
+        """Return the lowest point so far, after at most about so many more gradients on all data."""
+        if self._unit > 0:
+            self._optimizer.param_groups[0].update(max_iter=evaluations, max_eval=evaluations)
+            self._optimizer.step(self._objective)
+        return self._found.minimum(self._nbeta)
+
+    def _objective(self) -> float:
+        """Return U at the current steps and set their gradient."""
+        energy, force = self._energy_and_force(self._start + self._unit * self._steps.detach())
+        self._steps.grad = self._unit * force
         return energy
 
-    optimizer.step(objective)
-    return found.minimum(nbeta)
+    def _energy_and_force(self, position: Tensor) -> tuple[float, Tensor]:
+        """Return U and its gradient (P,)."""
+        loss, gradient = self._loss_and_gradient(position)
+        moved = position - self._start
+        energy = self._nbeta * loss + self._localization / 2 * float(moved @ moved)
+        self._found.note(position, loss, energy)
+        return energy, self._nbeta * gradient + self._localization * moved
 
 
 @ordinary_tensors()
@@ -175,18 +197,30 @@ def at_minima(problem: Problem, groups: Sequence[Group]) -> tuple[Problem, list[
     minima = []
     for member in range(len(problem.stack)):
         own = [group for group in groups if group.member == member]
-        found = lower_locally(
-            problem,
-            member,
-            nbeta=own[0].nbeta,
-            localization=min(group.localization for group in own),
-            evaluations=TO_THE_MINIMUM,
-        )
-        minima.append(found)
+        weakest = min(group.localization for group in own)
+        minima.append(_without_pull(problem, member, own[0].nbeta, weakest))
     positions = torch.stack([found.position for found in minima])  # (M, P)
     moved = problem.layout.views(positions.to(problem.stack_dtype))
     stack = replace(problem.stack, parameters=problem.stack.parameters | moved)
     return replace(problem, stack=stack), minima
+
+
+def _without_pull(problem: Problem, member: int, nbeta: float, localization: float) -> Minimum:
+    """Return the local minimum of nβ L of one network, by searches with the pull to where the last one ended.
+
+    The pull keeps each search local. The chains are pulled to the last of these points, so it must be a minimum itself.
+    """
+    first = problem.anchors[member].double()
+    position, lowered, evaluations = first, 0.0, 0
+    while evaluations < TO_THE_MINIMUM:
+        descent = Descent(problem, member, nbeta=nbeta, localization=localization, start=position)
+        found = descent.lower(TO_THE_MINIMUM - evaluations)
+        position = found.position
+        lowered += found.lowered
+        evaluations += found.evaluations
+        if found.lowered < _GAIN:
+            break
+    return Minimum(position, lowered, float((position - first).norm()), evaluations)
 
 
 class _Lowest:

@@ -105,7 +105,7 @@ class LLCSettings:
         control_variate: subtract the noise of each minibatch at w* from its gradient and its loss, because it is known
             exactly. The sampled distribution and the estimate then have little minibatch noise. It requires `paired`.
             None: where it lowers the noise of the gradients, and never for a preset of the paper.
-        minimize: first bring w* to the local minimum of nβ L + (γ/2) ||w - w*||² with L-BFGS on all data. The estimate
+        minimize: first bring w* to the local minimum of L with L-BFGS on all data, at most 500 gradients. The estimate
             is that of the minimum. The result says how far it is and how much lower its loss is.
         target_standard_error: continue the chains until the standard error of the estimate is at most this, for at
             most 8 times `num_draws`. None: `num_draws` exactly.

@@ -48,6 +48,7 @@ class Facts:
             that compare with λ do not apply to them.
         biases: foretold. None: not known.
         acceptance: mean Metropolis acceptance probability. None: the sampler has none.
+        minimized: whether w* comes from a search for the minimum.
     """
 
     trace: Draws
@@ -57,6 +58,7 @@ class Facts:
     estimates_lambda: bool = True
     biases: Biases | None = None
     acceptance: float | None = None
+    minimized: bool = False
 
     @property
     def kept(self) -> Draws:
@@ -176,11 +178,11 @@ def _minimum(facts: Facts) -> Verdict | None:
             return NOT_AT_MINIMUM, reason
     floor = min(FLOOR, TREND_ERRORS * standard_error(facts.kept))
     if facts.estimates_lambda and lower > max(LOWER_SHARE * llc, floor):
-        reason = (
-            f"near w* nβ L is lower by {lower:.3g}, at an estimate of {llc:.3g}: "
-            "start from the local minimum with minimize=True"
-        )
-        return NOT_AT_MINIMUM, reason
+        reason = f"near w* nβ L is lower by {lower:.3g}, at an estimate of {llc:.3g}"
+        remedy = "start from the local minimum with minimize=True"
+        if facts.minimized:
+            remedy = "minimize=True did not reach the minimum, take a weaker localization or train the network on"
+        return NOT_AT_MINIMUM, f"{reason}: {remedy}"
     rise, error = _rise(facts.kept)
     agrees = looked and lower > FALL_LOWER * abs(llc)
     errors = TREND_ERRORS if agrees else FALL_ERRORS

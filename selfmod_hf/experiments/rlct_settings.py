@@ -45,7 +45,7 @@ class RLCTSettings:
         "Subtract the minibatch noise at the trained weights from gradients and losses; default: where it helps, and "
         "never for the presets of the paper."
     )
-    minimize: bool | None = setting("Move the weights to the local minimum of the sampled potential first.")
+    minimize: bool | None = setting("Move the weights to the local minimum of the loss first.")
     target_standard_error: float | None = setting(
         "Sample on until the standard error is at most this, for at most 8 times `num_draws`."
     )

@@ -113,6 +113,41 @@ def test_minimize_starts_from_the_minimum_and_says_how_far_it_is(tmp_path):
     assert "lower" in minimized.summary()
 
 
+def test_minimize_reaches_the_minimum_against_the_pull():
+    """At γ near nβ h one search goes about half of the way, and the chains would go on from there."""
+    model, inputs, targets, _ = regression()
+    with torch.no_grad():
+        lowest = half_squared_error(model(inputs), targets).mean()
+        model.weight += 0.3
+        away = half_squared_error(model(inputs), targets).mean()
+    result = estimate_llc(
+        model, inputs, targets, loss_fn=half_squared_error, step_size=2e-4, localization=100.0, num_draws=60,
+        minimize=True,
+    )  # fmt: skip
+    assert result.lowered_by == pytest.approx(NBETA * float(away - lowest), abs=0.1)
+    assert result.biases.not_at_minimum < 0.1
+
+
+def test_the_search_goes_on_while_the_loss_falls():
+    """5 of 20 directions are a thousand times flatter than the others, and w* is away from the minimum in them."""
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.tensor([1.0] * 15 + [0.03] * 5)
+    inputs = scales * torch.randn(4000, 20, generator=generator, dtype=torch.float64)
+    targets = inputs.sum(1, keepdim=True) + torch.randn(4000, 1, generator=generator, dtype=torch.float64)
+    model = nn.Linear(20, 1, bias=False).double()
+    model.weight.data = torch.linalg.lstsq(inputs, targets).solution.T.contiguous()
+    model.weight.data[0, 15:] += torch.tensor([2.0, -2.0, 2.0, -2.0, 2.0])
+    result = estimate_llc(
+        model, inputs, targets, loss_fn=half_squared_error, step_size=1e-4, localization=0.01, num_draws=200,
+        batch_size=64,
+    )  # fmt: skip
+    nbeta = 4000 / math.log(4000)
+    moved = inputs[:, 15:] @ torch.tensor([2.0, -2.0, 2.0, -2.0, 2.0], dtype=torch.float64)
+    above = nbeta * float(moved.square().mean()) / 2
+    assert above > 3
+    assert result.biases.not_at_minimum > 0.8 * above
+
+
 def test_a_good_network_stays_ok():
     """Trained to its end. Its minimum is no lower than a tenth of the estimate."""
     result = estimate_llc(trained_digits_net(2000), *digits(), **SETTINGS)

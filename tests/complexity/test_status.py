@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from selfmod_hf.complexity import estimate_llc, half_squared_error
+from selfmod_hf.complexity import Biases, estimate_llc, half_squared_error
 from selfmod_hf.complexity.diagnostics import effective_sample_size, standard_error
 from selfmod_hf.complexity.status import Facts, diverged_chains, judge, outlying_chains
 
@@ -156,6 +156,17 @@ def test_few_effective_draws_are_not_converged_whatever_their_error():
     reasons = " ".join(reason for _, reason in verdicts)
     assert "effective draws, of 50 needed: keep about" in reasons
     assert "R-hat" in reasons
+
+
+def test_minimize_is_no_remedy_where_it_was_used():
+    trace = 10 + np.random.default_rng(0).standard_normal((4, 400))
+    unknown = dict.fromkeys(Biases.__dataclass_fields__, math.nan)
+    biases = Biases(**unknown | {"not_at_minimum": 5.0})
+    _, before = judge(Facts(trace, 200, biases=biases))
+    assert before.endswith("start from the local minimum with minimize=True")
+    status, after = judge(Facts(trace, 200, biases=biases, minimized=True))
+    assert status == "not_at_minimum"
+    assert after.endswith("take a weaker localization or train the network on")
 
 
 def test_the_size_of_the_estimate_decides_nothing():
