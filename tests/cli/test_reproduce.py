@@ -155,7 +155,7 @@ def test_finished_parts_are_not_done_again(finished, small, capsys):
     shown = capsys.readouterr().out
     answer = (finished / "digits" / "report" / "report.txt").read_text().splitlines()[0]
     place = f"report: {finished / 'digits' / 'report' / 'report.html'}"
-    assert 0 < shown.index(f"digits. {answer}") < shown.index(place) < shown.index("Each arm: mean over seeds")
+    assert 0 < shown.index(f"digits. {answer}") < shown.index(place) < shown.index("Each arm, over its networks")
 
 
 @pytest.mark.parametrize("part", ["tune", "sweep", "report"])
