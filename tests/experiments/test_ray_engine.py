@@ -242,5 +242,3 @@ def test_a_cluster_that_loses_one_of_two_machines_gives_the_bits_of_one_process(
     assert main([*flags, "--quiet", f"--output_dir={tmp_path / 'here'}"]) == 0
     assert_same_networks(tmp_path / "here", results)
     assert not list(results.glob(".ray-*"))
-    begun = [line for line in (tmp_path / "driver.log").read_text().splitlines() if ": training" in line]
-    assert len(begun) == 3  # two populations, and one of them again on the other machine

@@ -61,7 +61,8 @@ def test_targets_padding_gradients_pruning_and_saving(tmp_path, name):
 def test_the_rlct_of_stacked_chains_is_that_of_chains_in_a_loop(name):
     model, text = network(name)
     data = texts() if text else images()
-    sampling = {"num_draws": 4, "batch_size": 5, "num_chains": 2, "step_size": 1e-5, "localization": 10.0}
+    # longer steps blow MPNet's random weights up
+    sampling = {"num_draws": 4, "batch_size": 5, "num_chains": 2, "step_size": 1e-7, "localization": 10.0}
     (found,) = estimate_rlct([model], data, **sampling)
     expected = in_a_loop(model, data, None, sampling)
     torch.testing.assert_close(torch.tensor(found.loss_trace), torch.tensor(expected.loss_trace), rtol=1e-3, atol=0)
