@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -156,19 +157,39 @@ def deep_linear(
             values = 1 + spread * (2 * uniform - 1)  # s, (r,)
             weight = left * values @ right.T
             layer.weight.copy_(weight)
-        inputs = torch.randn(num_samples, widths[0], generator=generator)
-        targets = model(inputs)
     shape = "-".join(map(str, widths))
-    return GroundTruth(
+    return truth_of_layers(
+        model,
+        rank,
+        torch.randn(num_samples, widths[0], generator=generator),
         name=f"deep linear {shape}, rank {rank}",
+        kind="deep linear, aligned",
+        prior_matters=rank < min(widths),
+    )
+
+
+def truth_of_layers(model: DeepLinear, rank: int, inputs: Tensor, **known: Any) -> GroundTruth:
+    """Return the ground truth of a deep linear network with Aoyagi's λ at its weights. Its targets are its outputs.
+
+    Args:
+        model: at w*.
+        rank: r, of the product of its layers.
+        inputs: (n, H_0).
+        known: further fields of `GroundTruth`.
+    """
+    widths = [model.layers[0].in_features]
+    for layer in model.layers:
+        widths.append(layer.out_features)
+    with torch.no_grad():
+        targets = model(inputs)
+    return GroundTruth(
         model=model,
         inputs=inputs,
         targets=targets,
         learning_coefficient=deep_linear_coefficient(widths, rank),
-        kind="deep linear, aligned",
         multiplicity=deep_linear_multiplicity(widths, rank),
         posterior_mean=DeepLinearMean.of(model.weights, inputs),
-        prior_matters=rank < min(widths),
+        **known,
     )
 
 

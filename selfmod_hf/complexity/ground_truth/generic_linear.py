@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .deep_linear import DeepLinear, check_rank, deep_linear_coefficient, deep_linear_multiplicity
+from .deep_linear import DeepLinear, check_rank, truth_of_layers
 from .exact_linear import DeepLinearMean
 from .known import GroundTruth
 from .noisy_data import orthogonal_noise
@@ -59,18 +59,13 @@ def generic_deep_linear(
         for layer, (left, right) in zip(model.layers, layers, strict=True):
             weight = left * values @ right.T
             layer.weight.copy_(weight)
-        inputs = torch.randn(num_samples, widths[0], generator=generator)
-        targets = model(inputs)
     shape = "-".join(map(str, widths))
-    return GroundTruth(
+    return truth_of_layers(
+        model,
+        rank,
+        torch.randn(num_samples, widths[0], generator=generator),
         name=f"generic deep linear {shape}, rank {rank}, condition {condition:g}",
-        model=model,
-        inputs=inputs,
-        targets=targets,
-        learning_coefficient=deep_linear_coefficient(widths, rank),
         kind="deep linear, generic",
-        multiplicity=deep_linear_multiplicity(widths, rank),
-        posterior_mean=DeepLinearMean.of(model.weights, inputs),
         prior_matters=True,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,15 +65,8 @@ def sum_of_powers(
     blocks = [[power] for power in powers]
     model, inputs = _make(blocks, num_samples, seed)
     coefficient = sum(1 / (2 * power) for power in powers)
-    return GroundTruth(
-        name=f"sum of powers {_listed(blocks)}",
-        model=model,
-        inputs=inputs,
-        targets=torch.zeros_like(inputs),
-        learning_coefficient=coefficient,
-        loss_fn=crossing_loss,
-        kind="sum of powers",
-        posterior_mean=PowersMean(model),
+    return _truth(
+        model, inputs, f"sum of powers {_listed(blocks)}", kind="sum of powers", learning_coefficient=coefficient
     )
 
 
@@ -108,17 +102,27 @@ def products_of_powers(
     for a, b in powers:
         coefficient += 1 / (2 * max(a, b))
         multiplicity += a == b
+    return _truth(
+        model,
+        inputs,
+        f"products of powers {_listed(blocks)}",
+        kind="products of powers",
+        learning_coefficient=coefficient,
+        multiplicity=multiplicity,
+        prior_matters=True,
+    )
+
+
+def _truth(model: Powers, inputs: Tensor, name: str, **known: Any) -> GroundTruth:
+    """Return the ground truth of a model whose outputs are zero at w*, with further fields of it."""
     return GroundTruth(
-        name=f"products of powers {_listed(blocks)}",
+        name=name,
         model=model,
         inputs=inputs,
         targets=torch.zeros_like(inputs),
-        learning_coefficient=coefficient,
         loss_fn=crossing_loss,
-        kind="products of powers",
-        multiplicity=multiplicity,
         posterior_mean=PowersMean(model),
-        prior_matters=True,
+        **known,
     )
 
 

@@ -115,6 +115,12 @@ def join_metrics(metrics: Sequence[Metric], rows: int) -> Metric:
     return Metric(torch.cat(runs), widths.repeat_interleave(rows, dim=0), others)
 
 
+def scale_by_metric(gradient: Tensor, _state: Any, dynamics: Dynamics, **_options: float) -> Tensor:
+    """Return the gradient by u, (R, P): the `scale` of samplers with a metric."""
+    assert dynamics.metric is not None
+    return dynamics.metric.of_gradient(gradient)
+
+
 def add_scaled_(total: Tensor, tensor: Tensor, scale: Constant) -> Tensor:
     """Add `scale * tensor` to `total`, in place."""
     if isinstance(scale, Tensor):

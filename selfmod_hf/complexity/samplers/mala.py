@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .base import Dynamics, Sampler
+from .base import Dynamics, Sampler, scale_by_metric
 
 SPREAD = 8.0  # logarithm of the longest over the shortest step of a chain
 
@@ -101,17 +101,10 @@ def decide(
     return MALAState(position, log_factor, proposal.steps)
 
 
-def scale(gradient: Tensor, state: MALAState, dynamics: Dynamics, *, accepted: float = 0.57) -> Tensor:
-    """Return the gradient by u, (R, P)."""
-    metric = dynamics.metric
-    assert metric is not None
-    return metric.of_gradient(gradient)
-
-
 SAMPLER = Sampler(
     init,
     update,
-    scale=scale,
+    scale=scale_by_metric,
     options={"accepted": 0.57},
     defaults={"step_size": 0.1, "batch_size": sys.maxsize},  # all samples
     ranges={"accepted": (lambda value: 0 < value < 1, "above 0 and below 1")},

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .base import Dynamics, Sampler
+from .base import Dynamics, Sampler, scale_by_metric
 from .sghmc import SGHMCState, init
 
 
@@ -44,17 +44,10 @@ def update(
     return SGHMCState(position, velocity)
 
 
-def scale(gradient: Tensor, state: SGHMCState, dynamics: Dynamics, *, momentum: float = 0.9) -> Tensor:
-    """Return the gradient by u, (R, P)."""
-    metric = dynamics.metric
-    assert metric is not None
-    return metric.of_gradient(gradient)
-
-
 SAMPLER = Sampler(
     init,
     update,
-    scale=scale,
+    scale=scale_by_metric,
     options={"momentum": 0.9},
     defaults={"step_size": 0.05},
     ranges={"momentum": (lambda value: 0 <= value < 1, "at least 0 and below 1")},
