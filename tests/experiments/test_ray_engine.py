@@ -230,15 +230,20 @@ def test_a_cluster_that_loses_one_of_two_machines_gives_the_bits_of_one_process(
         argv = [sys.executable, "-c", program, *flags, f"--on=ray:{address}", f"--output_dir={results}"]
         driver = subprocess.Popen(argv, stdout=log, stderr=log)
 
-        def training_has_begun() -> bool:
-            lines = (tmp_path / "driver.log").read_text()
-            assert driver.poll() is None, lines
-            return " epoch " in lines
+        def every_working_machine_trains() -> bool:
+            """A machine that has its task, but has not said that it trains, would begin only once in the log."""
+            log_lines = (tmp_path / "driver.log").read_text().splitlines()
+            assert driver.poll() is None, log_lines
+            last = {line.split(":")[0]: line for line in log_lines if line.startswith(("h4", "h8"))}
+            training = [line for line in last.values() if " epoch " in line]
+            working = [machine for machine in machines if runs_a_task(machine)]
+            return len(training) == len(working) > 0
 
-        wait_until(training_has_begun)
-        # a machine that starts slowly may have no work yet, and both populations may be the other one's
+        wait_until(every_working_machine_trains)
         kill(next(machine for machine in machines if runs_a_task(machine)))
         assert driver.wait(400) == 0, (tmp_path / "driver.log").read_text()
     assert main([*flags, "--quiet", f"--output_dir={tmp_path / 'here'}"]) == 0
     assert_same_networks(tmp_path / "here", results)
     assert not list(results.glob(".ray-*"))
+    begun = [line for line in (tmp_path / "driver.log").read_text().splitlines() if ": training" in line]
+    assert len(begun) == 3  # two populations, and one of them again on the other machine
