@@ -20,6 +20,7 @@ from .arms import Cell
 from .population_apart import Finished, keep, make_work, run_work
 from .prepared_sweep import PreparedSweep
 from .processes_together import join_processes
+from .progress_lines import ProgressLines
 from .setting import Say
 
 NAME = "ray"
@@ -139,20 +140,6 @@ def _connected(on: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-class _Lines:
-    """Collect lines of progress from the workers. It is an actor on the driver's machine."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def add(self, line: str) -> None:
-        self.lines.append(line)
-
-    def take(self) -> list[str]:
-        lines, self.lines = self.lines, []
-        return lines
-
-
 class _Said:
     """Pass a worker's lines of progress on. They begin with the name of the population."""
 
@@ -188,7 +175,7 @@ class _Tasks:
         self._data: dict[int, Any] = {}
         node = ray.get_runtime_context().get_node_id()
         here = NodeAffinitySchedulingStrategy(node, soft=False)
-        actor = ray.remote(_Lines).options(num_cpus=0, scheduling_strategy=here)
+        actor = ray.remote(ProgressLines).options(num_cpus=0, scheduling_strategy=here)
         self._lines: Any = actor.remote()
 
     def start(self, populations: list[tuple[Path, list[Cell]]]) -> list[tuple[Path, list[Cell]]]:
