@@ -21,6 +21,7 @@ FLOORS = [
     {"reports"},
     {"reproduction"},
     {"cli"},
+    {"__main__"},
 ]
 # beside each other, in one direction
 SIDEWAYS = {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..experiments.run_summary import newest_rlct, rlct_text
 
 SHOWN = {
     "loss": "train loss",
@@ -40,28 +40,6 @@ class EpochLines(TrainerCallback):
         if estimate is not None and estimate["step"] == state.global_step:
             parts.append(f"RLCT {rlct_text(estimate)}")
         tqdm.write("  ".join(parts))
-
-
-def newest_rlct(log_history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the log entry of the newest RLCT of a training, or None.
-
-    Args:
-        log_history: of the Trainer's state.
-    """
-    for entry in reversed(log_history):
-        if "rlct" in entry:
-            return entry
-    return None
-
-
-def rlct_text(entry: Mapping[str, Any]) -> str:
-    """Return an estimate for people, for example `31.25 ± 0.40 (ok)`.
-
-    Args:
-        entry: from `newest_rlct`.
-    """
-    value, error, status = (entry[name] for name in ("rlct", "rlct_standard_error", "rlct_status"))
-    return f"{value:.2f} ± {error:.2f} ({status})" if math.isfinite(value) else f"none ({status})"
 
 
 class SilentProgressBar(ProgressCallback):

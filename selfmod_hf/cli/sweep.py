@@ -38,7 +38,7 @@ def flag_classes() -> tuple[type, ...]:
     """Return the dataclasses of this command's flags. A later one's flag replaces an earlier one's of the same name."""
     from ..experiments.sweep_settings import StudySettings
 
-    return (*train.flag_classes(), StudySettings, SweepArguments)
+    return (*train.run_classes(), StudySettings, SweepArguments)
 
 
 def run(argv: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +30,13 @@ class CommandArguments:
 
 def flag_classes() -> tuple[type, ...]:
     """Return the dataclasses of this command's flags."""
+    from ..experiments.launching import LaunchSettings
+
+    return (LaunchSettings, *run_classes())
+
+
+def run_classes() -> tuple[type, ...]:
+    """Return the dataclasses of flags that `sweep` and `tune` share with this command."""
     from ..experiments.run_settings import GROUPS
 
     return (CommandArguments, *GROUPS)
@@ -42,8 +48,17 @@ def run(argv: Sequence[str]) -> None:
     Raises:
         UsageError: unusable input, before any training.
     """
-    settings, quiet = run_settings(typed_values(parser(), argv))
+    from ..experiments.launching import LaunchSettings
+
+    own = parser("train", LaunchSettings)
+    values = with_config_file(typed_values(own, argv), own)
+    launch = LaunchSettings.taken_from(values)
+    settings, quiet = run_settings(values)
     quieten(quiet)
+    with one_line(hub=backbone_flag(settings)):
+        launcher = launch.launcher(settings)
+    if launcher is not None:
+        sys.exit(launcher.run(["train", *argv]))
     with one_line(hub=backbone_flag(settings)):
         check_output_dir(settings.training.output_dir)
         with settings.training.main_process_first(desc="loading data"):
@@ -67,7 +82,7 @@ def parser(command: str = "train", *more: type) -> HfArgumentParser:
     return make_parser(
         command,
         *more,
-        *flag_classes(),
+        *run_classes(),
         defaults=TRAINING_DEFAULTS,
         epilog=f"A built-in task's own flags come before the defaults above. {recipes}. With --dataset_name alone, and "
         f"without a backbone of your own: {own}",
@@ -140,29 +155,6 @@ def train(trainer: SelfModelingTrainer) -> None:
             trainer.push_to_hub()
         where += f", {trainer.hub_model_id} on the Hub"
     if trainer.is_world_process_zero():
-        print(_summary(trainer, metrics, where))
+        from ..experiments.run_summary import run_summary
 
-
-def _summary(trainer: SelfModelingTrainer, metrics: dict[str, float], where: str) -> str:
-    """Return the table at the end of a run."""
-    from .progress import newest_rlct, rlct_text
-
-    rows = {}
-    if "eval_accuracy" not in metrics:  # --prediction_loss_only
-        rows["loss"] = f"{metrics['eval_loss']:.4f}"
-    for title, name in (("accuracy", "eval_accuracy"), ("classification loss", "eval_classification_loss")):
-        if name in metrics:
-            rows[title] = f"{metrics[name]:.4f}"
-    if "eval_self_modeling_loss" in metrics:
-        weight = trainer.model.config.aux_weight
-        rows["self-modeling loss"] = f"{metrics['eval_self_modeling_loss']:.5f} (weight {weight:g})"
-    widths = [entry["weight_width"] for entry in trainer.state.log_history if "weight_width" in entry]
-    if widths:
-        rows["weight width"] = f"{widths[-1]:.4f}"
-    estimate = newest_rlct(trainer.state.log_history)
-    if estimate is not None:
-        rows["RLCT"] = f"{rlct_text(estimate)}, estimated after epoch {estimate['epoch']:g}"
-    if not math.isfinite(metrics["eval_loss"]):
-        rows["diverged"] = "the loss is not finite; try a smaller --learning_rate or --aux_weight"
-    rows["model"] = where
-    return "\n".join(f"{name:22}{value}" for name, value in rows.items())
+        print(run_summary(trainer, metrics, where))

@@ -36,7 +36,7 @@ class TuneArguments(TuneSettings):
 
 def flag_classes() -> tuple[type, ...]:
     """Return the dataclasses of this command's flags, those of `selfmod train` among them."""
-    return (TuneArguments, *train.flag_classes())
+    return (TuneArguments, *train.run_classes())
 
 
 def run(argv: Sequence[str]) -> None:

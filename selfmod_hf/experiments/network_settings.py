@@ -23,6 +23,7 @@ from ..models import (
     SelfModelingPreTrainedModel,
     check_config,
 )
+from ..trainer.freezing import freeze_parameters
 from ..trainer.recipe_network import check_forward, check_length, network_fields
 from .data_settings import DataSettings, load_data
 from .setting import setting
@@ -79,6 +80,9 @@ class NetworkSettings:
     )
     activation_penalty: float = setting(
         "Weight of the mean square of the target layers' activations, a control that needs no self-model.", default=0.0
+    )
+    freeze: list[str] | None = setting(
+        "Parameters that keep their weights, by name with wildcards, such as backbone.embeddings*."
     )
 
     @property
@@ -140,7 +144,8 @@ def build_network(settings: NetworkSettings, data: TaskData[Any]) -> SelfModelin
         The network with new weights from torch's random numbers, or with those of a pretrained backbone.
 
     Raises:
-        ValueError: settings of no possible network, or a network of other inputs than the data.
+        ValueError: settings of no possible network, or a network of other inputs than the data. A pattern of no
+            parameter.
     """
     if isinstance(data.train, TextTensors):
         model_class: type[SelfModelingPreTrainedModel] = SelfModelingForSequenceClassification
@@ -159,6 +164,8 @@ def build_network(settings: NetworkSettings, data: TaskData[Any]) -> SelfModelin
         model = model_class.from_backbone_pretrained(name, **fields)
     check_length(model, data.train, data.test)
     check_forward(model, data.train)
+    if settings.freeze:
+        freeze_parameters(model, settings.freeze)
     return model
 
 

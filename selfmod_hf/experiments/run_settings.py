@@ -34,7 +34,7 @@ TRAINING_DEFAULTS: Values = {
     "per_device_eval_batch_size": 1000,
 }
 ENCODER_EVAL_BATCH = 64  # an encoder keeps the activations of each layer's tokens
-METRICS = ("loss", "accuracy", "classification_loss", "self_modeling_loss")  # of an evaluation
+FIGURES = ("loss", "accuracy", "classification_loss", "self_modeling_loss")  # of an evaluation
 PRECISIONS = ("no", "bf16", "fp16")
 NO_RESULT = ("disable_tqdm", "hub_token", "output_dir")  # settings that do not change what is computed
 
@@ -98,9 +98,7 @@ class RunSettings:
             named = SimpleNamespace(**vars(data), **vars(network), seed=seed)
             changed = {name: given[name] for name in NAMED_IF_CHANGED if _is_changed(name, task, given)}
             values["output_dir"] = default_folder(named, changed)
-        metric = values.get("metric_for_best_model")
-        if metric is not None and metric.removeprefix("eval_") not in METRICS:
-            raise InputError("metric_for_best_model", metric, f"allowed are {', '.join(METRICS)}")
+        _check_best(values.get("metric_for_best_model"), values.get("metrics"))
         return cls(given, task, data, network, _pick(SelfModelingTrainingArguments, values))
 
     def replace(self, **changes: Any) -> RunSettings:
@@ -114,6 +112,14 @@ class RunSettings:
     def recipe_fields(self) -> dict[str, Any]:
         """Return the fields of the task's recipe that hold for this network."""
         return _recipe_fields(self.task, self.given)
+
+    @property
+    def train_batch_size(self) -> int | None:
+        """Return the batch of one step over all processes. None: the batch of each process is given."""
+        if "per_device_train_batch_size" in self.given:
+            return None
+        values = {**self.recipe_fields(), **self.given}
+        return values.get("train_batch_size")
 
     def result_fields(self) -> dict[str, Any]:
         """Return the given fields of the computation, without tokens and values that change nothing.
@@ -176,6 +182,16 @@ class RunSettings:
             )
         except RuntimeError as error:  # of a tracker
             raise InputError("report_to", self.training.report_to, str(error)) from error
+
+
+def _check_best(metric: str | None, metrics: list[str] | None) -> None:
+    """Raise an InputError if no evaluation has this figure."""
+    figures = list(FIGURES)
+    if metrics is not None:
+        figures.remove("accuracy")
+        figures += metrics
+    if metric is not None and metric.removeprefix("eval_") not in figures:
+        raise InputError("metric_for_best_model", metric, f"allowed are {', '.join(figures)}")
 
 
 def default_of(name: str) -> Any:
@@ -276,15 +292,28 @@ def _recipe(task: TaskSpec, given: Values) -> Values:
     return default_recipe(hidden_sizes)
 
 
+def share_of_batch(batch: int, processes: int) -> int:
+    """Return the batch of each process.
+
+    Args:
+        batch: of one step over all processes.
+        processes: their number.
+
+    Raises:
+        InputError: the batch cannot be split evenly.
+    """
+    if batch < 1 or batch % processes:
+        raise InputError("train_batch_size", batch, f"allowed are multiples of {processes} processes")
+    return batch // processes
+
+
 def _step_fields(step: StepSettings, given: Values) -> dict[str, Any]:
     """Return the training arguments for the settings of a step and the launcher."""
     found: dict[str, Any] = {}
     batch = step.train_batch_size
     if batch is not None and "per_device_train_batch_size" not in given:
         processes = int(os.environ.get("WORLD_SIZE", 1))
-        if batch < 1 or batch % processes:
-            raise InputError("train_batch_size", batch, f"allowed are multiples of {processes} processes")
-        found["per_device_train_batch_size"] = batch // processes
+        found["per_device_train_batch_size"] = share_of_batch(batch, processes)
     if step.mixed_precision is not None:
         if step.mixed_precision not in PRECISIONS:
             raise InputError("mixed_precision", step.mixed_precision, f"allowed are {', '.join(PRECISIONS)}")

@@ -140,6 +140,8 @@ def _reason_alone(run: RunSettings, config: SelfModelingConfig, data: TaskData[A
     """Return why networks cannot be stacked, or None."""
     if run.network.backbone_name is not None:
         return "a population has new weights, and the backbone is a pretrained one: one at a time"
+    if run.network.freeze:
+        return "some of their parameters are frozen: one at a time"
     if config.backbone in NEVER_RANDOM:
         return None
     members = [Member(seed, aux_weight=0.0, target_source="own") for seed in (1, 2)]

@@ -56,6 +56,8 @@ class TrialNetworks:
             ValueError: names a field with an unusable value, or one that is given twice.
         """
         given = self.base.given
+        if "accuracy" not in given.get("metrics", ["accuracy"]):
+            raise InputError("metrics", given["metrics"], "a tuning measures the accuracy; allowed with it")
         for name, distribution in self.space.items():
             if name in given:
                 raise InputError(name, given[name], "is searched by `space`; give it in one place")
@@ -108,8 +110,8 @@ class TrialNetworks:
     def can_stack(self, common: Values) -> bool:
         """Return whether trials with these parameters can train as one population.
 
-        A pretrained backbone cannot, because a population draws its initial weights. Neither can a network or an
-        optimizer in which members influence each other.
+        A pretrained backbone cannot, because a population draws its initial weights. Neither can frozen parameters, or
+        a network or an optimizer in which members influence each other.
         """
         key = json.dumps(common)
         if key not in self._stackable:
@@ -119,7 +121,7 @@ class TrialNetworks:
     def _try_to_stack(self, common: Values) -> bool:
         run = self.run(common)
         run = run.replace(target_source=None)  # other targets come from the Trainer
-        if run.network.backbone_name is not None:
+        if run.network.backbone_name is not None or run.network.freeze:
             return False
         parameters = {name: only_value(self.space[name]) for name in MEMBER_PARAMETERS if name in self.space}
         own: dict[str, Any] = {"aux_weight": 1.0}

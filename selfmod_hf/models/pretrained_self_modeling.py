@@ -44,6 +44,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
     # The forward takes `num_items_in_batch` and divides its sums by it. So the Trainer's accumulated and distributed
     # gradients equal those of one large batch, uneven last batches included.
     accepts_loss_kwargs = True
+    supports_gradient_checkpointing = True  # hooks keep nothing when a layer is called again in the backward pass
 
     # the module for pushing a complete repository. The package sets it, because a copy of this file knows no package
     pushed_by: str | None = None

@@ -1,6 +1,7 @@
 """The Hugging Face face of training: arguments, Trainer, callbacks."""
 
 from .callbacks import RLCTCallback, WeightWidthCallback
+from .freezing import freeze_parameters
 from .population_trainer import PopulationTrainer
 from .rlct import calibrate_rlct, estimate_rlct
 from .trainer import SelfModelingTrainer
@@ -14,4 +15,5 @@ __all__ = [
     "WeightWidthCallback",
     "calibrate_rlct",
     "estimate_rlct",
+    "freeze_parameters",
 ]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .wrapped_networks import last_layer
 
 if TYPE_CHECKING:
     from .training_args import SelfModelingTrainingArguments
@@ -38,15 +39,13 @@ def check_with_adapter(args: SelfModelingTrainingArguments) -> None:
 
 @torch.no_grad()
 def classifier_weight(model: Any) -> Tensor:
-    """Return the weights of the final classification layer in effect, adapters included, (num_labels, F).
+    """Return the weights of the last layer in effect, adapters included, (num_labels, F).
 
     Args:
         model: a self-modeling network, or peft's wrapper of one.
     """
-    network = model
-    if hasattr(model, "get_base_model"):
-        network = model.get_base_model()
-    layer = network.classifier
+    layer: Any
+    _, layer = last_layer(model)
     if isinstance(layer, nn.Linear):
         return layer.weight.detach()
     # The parts of the layer compute x W^T + b together, so W is its response to each unit vector, without b.

@@ -21,6 +21,7 @@ from .collated import CollatedData, collate
 from .member_figures import join_figures
 from .processes import is_sharded, share_state
 from .rlct import estimate_rlct
+from .wrapped_networks import is_wrapped, last_layer
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -55,9 +56,10 @@ class WeightWidthCallback(TrainerCallback):
             gathered = accelerator.get_state_dict(model)  # all processes take part, the main one gets it
             if not accelerator.is_main_process:
                 return float("nan")
-            return weight_width_of(gathered["classifier.weight"]).sd
+            name, _ = last_layer(accelerator.unwrap_model(model))
+            return weight_width_of(gathered[f"{name}.weight"]).sd
         plain = accelerator.unwrap_model(model)
-        if has_adapter(plain):
+        if has_adapter(plain) or is_wrapped(plain):
             return weight_width_of(classifier_weight(plain)).sd
         return weight_width(plain).sd
 

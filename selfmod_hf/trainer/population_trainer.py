@@ -30,7 +30,7 @@ from .population import SelfModelingPopulation, is_shared
 from .processes import is_sharded
 from .same_training import check_population
 from .shares import MemberShares
-from .terms import TERMS, ByName, TermSums, accuracy, each_member, means_over_labels
+from .terms import TERMS, ByName, TermSums, accuracy, each_member, means_over_counts
 from .terms_trainer import TrainedNetwork
 from .trainer import Metrics, SelfModelingTrainer
 from .training_args import SelfModelingTrainingArguments, check_for_population
@@ -81,8 +81,6 @@ class PopulationTrainer(SelfModelingTrainer):
         preprocess = kwargs.get("preprocess_logits_for_metrics")
         if preprocess is not None:
             kwargs["preprocess_logits_for_metrics"] = each_member(preprocess)
-        if compute_metrics is not None:
-            compute_metrics = self._of_members(compute_metrics)
         super().__init__(model, args, compute_metrics, **kwargs)
         if is_sharded(self):
             raise ValueError("FSDP, DeepSpeed: with a population allowed is neither; processes split its members")
@@ -95,7 +93,7 @@ class PopulationTrainer(SelfModelingTrainer):
 
     # ---- metrics ----
 
-    def _of_members(self, compute_metrics: Metrics) -> Metrics:
+    def _for_networks(self, compute_metrics: Metrics) -> Metrics:
         """Return a `compute_metrics` for the population from the one for a single network."""
 
         def compute(prediction: EvalPrediction) -> dict[str, float]:
@@ -127,12 +125,12 @@ class PopulationTrainer(SelfModelingTrainer):
         """Return the loss of each evaluated sample's batch, (N, members of this process)."""
         assert self._evaluated is not None  # metrics are computed at the end of an evaluation
         rows = []
-        for terms, labels in self._evaluated.batches():
+        for terms, counts in self._evaluated.batches():
             loss = np.zeros(len(self.model))  # (members,)
-            means = means_over_labels(terms, labels)
+            means = means_over_counts(terms, counts)
             if means is not None:
                 loss = self._total(means)
-            block = np.tile(loss, (len(labels), 1))
+            block = np.tile(loss, (len(counts), 1))
             rows.append(block)
         return np.concatenate(rows)
 

@@ -18,9 +18,10 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from ..data.tensors import IGNORED_LABEL
 from .population import SelfModelingPopulation
+from .wrapped_networks import is_wrapped
 
 if TYPE_CHECKING:
-    from transformers import Trainer
+    from transformers import Trainer, TrainingArguments
 
 # arguments of transformers' loader for a loader of shares
 _KEPT = (
@@ -58,6 +59,17 @@ def own_class(model: Any) -> Iterator[None]:
         model.__class__ = changed
 
 
+def may_leave_parameters_unused(model: Any, args: TrainingArguments) -> bool | None:
+    """Return whether DistributedDataParallel looks for parameters without a gradient. None: transformers decides."""
+    backbone = getattr(getattr(model, "config", None), "backbone", None)
+    if backbone in ("mlp", "embedding_bag") and not is_wrapped(model):
+        return False  # these use all of their parameters
+    reentrant = (args.gradient_checkpointing_kwargs or {}).get("use_reentrant")
+    if args.gradient_checkpointing and not reentrant:
+        return True  # transformers would not look, because of the other form of recomputing
+    return None
+
+
 # ---- weights ----
 
 
@@ -67,7 +79,7 @@ def forget_evaluation(trainer: Trainer) -> None:
     Accelerate marks a network after preparing it for evaluation alone, and never wraps a marked one. Its processes
     would train separately, without exchanging gradients.
     """
-    if trainer.args.world_size == 1 or is_sharded(trainer) or _is_wrapped(trainer):
+    if trainer.args.world_size == 1 or is_sharded(trainer) or _is_in_ddp(trainer):
         return
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # autocast comes anew
     trainer.model.__dict__.pop("_is_accelerate_prepared", None)
@@ -86,7 +98,7 @@ def share_state(trainer: Trainer) -> None:
     if isinstance(trainer.model, SelfModelingPopulation):
         return
     tensors = list(trainer.model.buffers())
-    if not _is_wrapped(trainer):  # DistributedDataParallel shares the parameters when it wraps a network
+    if not _is_in_ddp(trainer):  # DistributedDataParallel shares the parameters when it wraps a network
         tensors += trainer.model.parameters()
     for tensor in tensors:
         value = tensor.contiguous()
@@ -94,7 +106,7 @@ def share_state(trainer: Trainer) -> None:
         tensor.copy_(value)
 
 
-def _is_wrapped(trainer: Trainer) -> bool:
+def _is_in_ddp(trainer: Trainer) -> bool:
     """Return whether DistributedDataParallel wraps the network."""
     modules = trainer.model_wrapped.modules()
     return any(isinstance(module, DistributedDataParallel) for module in modules)
@@ -125,7 +137,7 @@ def share_batches(loader: DataLoader, trainer: Trainer) -> DataLoader:
     return SharedLoader(
         SharedSamples(loader.dataset),
         batch_sampler=SharesOfBatches(batches, shard.num_processes, shard.process_index),
-        collate_fn=_CollateShare(loader.collate_fn, trainer.label_names),
+        collate_fn=_CollateShare(loader.collate_fn, trainer.label_names, _empty_label(trainer.model)),
         **settings,
     )
 
@@ -206,12 +218,20 @@ class SharedLoader(DataLoader):
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
 
 
-class _CollateShare:
-    """Collate a share. The labels of an empty one are -100, so its stand-in enters no loss."""
+def _empty_label(model: Any) -> int:
+    """Return the label that leaves a sample out of the loss."""
+    if is_wrapped(model):
+        return model.kind.empty_label
+    return IGNORED_LABEL
 
-    def __init__(self, collate: Callable[[list[Any]], Any], label_names: Sequence[str]) -> None:
+
+class _CollateShare:
+    """Collate a share. An empty one has labels that leave its stand-in out of the loss."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any], label_names: Sequence[str], empty_label: int) -> None:
         self.collate = collate
         self.label_names = label_names
+        self.empty_label = empty_label
 
     def __call__(self, share: Any) -> Any:
         samples, empty = share
@@ -219,5 +239,5 @@ class _CollateShare:
         if empty:
             for name in self.label_names:
                 if name in batch:
-                    batch[name] = torch.full_like(batch[name], IGNORED_LABEL)
+                    batch[name] = torch.full_like(batch[name], self.empty_label)
         return batch

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 def check_before_training(trainer: TermsTrainer) -> None:
     """Reject labels of no class, texts too long for the encoder, and batches too small for BatchNorm.
 
+    Activations that cannot be recomputed are rejected too.
+
     Raises:
         InputError: names the unusable samples.
     """
     with torch.random.fork_rng(devices=[]):  # a data set may draw numbers for its samples
+        check_checkpointing(trainer)
         check_classes(trainer)
         check_texts(trainer)
         check_smallest_batch(trainer)
@@ -44,6 +47,37 @@ def check_targets(trainer: TermsTrainer) -> None:
     outside = trainer.outside_targets()
     if outside is not None and isinstance(trainer.train_dataset, TensorData):
         outside.check(trainer.train_dataset.batch([0, 0]))
+
+
+# ---- recomputed activations ----
+
+
+def check_checkpointing(trainer: TermsTrainer) -> None:
+    """Reject activations that cannot be recomputed in the backward pass, or would lose a gradient.
+
+    With `use_reentrant` a target within a recomputed layer gets no gradient from the self-model's loss, and torch says
+    nothing. transformers' default is another form, which gives the gradients of a training without recomputing.
+
+    Raises:
+        InputError: names the argument.
+    """
+    args = trainer.args
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if plugin is not None and plugin.activation_checkpointing:
+        problem = "allowed without activation_checkpointing, which was not tested; take `gradient_checkpointing`"
+        raise InputError("fsdp_config", "activation_checkpointing", problem)
+    if not args.gradient_checkpointing:
+        return
+    model: Any = trainer.model
+    can_recompute = any(hasattr(module, "gradient_checkpointing") for module in model.modules())
+    if not can_recompute:
+        problem = "allowed with a transformers backbone whose layers can be recomputed"
+        raise InputError("gradient_checkpointing", True, problem)
+    given = args.gradient_checkpointing_kwargs or {}
+    config = model.config
+    if given.get("use_reentrant") and config.target_layers and not config.detach_targets:
+        problem = "use_reentrant loses gradients without `detach_targets`; allowed is {'use_reentrant': False}"
+        raise InputError("gradient_checkpointing_kwargs", given, problem)
 
 
 # ---- labels ----

@@ -109,72 +109,83 @@ class TermSums(TrainerCallback):
 class SampleTerms:
     """Collect the terms of each sample of a split while it is evaluated.
 
-    transformers weighs the loss of each batch by the nominal batch size. The means here are means over the samples
-    with a label.
+    transformers weighs the loss of each batch by the nominal batch size. The means here are means over the labels that
+    count: over the samples with a label, or over the labelled tokens.
     """
 
     def __init__(self) -> None:
         self._terms: list[Tensor] = []  # (B, terms), or (B, terms, K) of a population
         self._added: list[Tensor] = []  # (B,)
-        self._labels: list[Tensor] = []  # (B,)
+        self._counts: list[Tensor] = []  # (B,)
 
     def __len__(self) -> int:
         """Return the number of batches."""
-        return len(self._labels)
+        return len(self._counts)
 
-    def add(self, terms: Tensor, added: Tensor, labels: Tensor) -> None:
-        """Add a batch.
+    def add(self, terms: Tensor, added: Tensor, counts: Tensor) -> None:
+        """Add the samples of a batch, or a batch as one row.
 
         Args:
             terms: (B, terms) or (B, terms, K).
             added: (B,), the part of a subclass's `compute_loss` in the batch's loss.
-            labels: (B,), -100 for a sample without a label.
+            counts: (B,), the number of labels that count in each row.
         """
         self._terms.append(terms)
         self._added.append(added)
-        self._labels.append(labels)
+        self._counts.append(counts)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the terms and labels of each batch."""
-        return zip(self._terms, self._labels, strict=True)
+        """Yield the terms and counts of each batch."""
+        return zip(self._terms, self._counts, strict=True)
 
     def means(self) -> ByName | None:
-        """Return the mean of each term over the samples with a label. None: no sample has a label."""
+        """Return the mean of each term over the labels that count. None: no label counts."""
         terms = torch.cat(self._terms)
-        labels = torch.cat(self._labels)
-        return means_over_labels(terms, labels)
+        counts = torch.cat(self._counts)
+        return means_over_counts(terms, counts)
 
     def mean_added(self) -> float:
-        """Return the mean of the added losses over the samples with a label."""
-        labels = torch.cat(self._labels)  # (N,)
-        added = torch.cat(self._added)
-        counted = added[labels != IGNORED_LABEL]
-        return counted.double().mean().item()
+        """Return the mean of the added losses over the labels that count."""
+        counts = torch.cat(self._counts)  # (N,)
+        added = torch.cat(self._added).double()
+        if counts.max() > 1:
+            return ((added * counts).sum() / counts.sum()).item()
+        return added[counts > 0].mean().item()
 
 
-def means_over_labels(terms: Tensor, labels: Tensor) -> ByName | None:
-    """Return the mean of each term over the samples with a label: a number, or (K,) of a population.
+def sample_counts(labels: Tensor) -> Tensor:
+    """Return 1 for each sample with a label, else 0, (B,)."""
+    return (labels != IGNORED_LABEL).long()
+
+
+def means_over_counts(terms: Tensor, counts: Tensor) -> ByName | None:
+    """Return the mean of each term over the labels that count: a number, or (K,) of a population.
 
     Args:
         terms: (B, terms) or (B, terms, K).
-        labels: (B,).
+        counts: (B,), the number of labels that count in each row.
 
     Returns:
-        Means by the names of the terms. None: no sample has a label.
+        Means by the names of the terms. None: no label counts.
 
     Example:
         >>> terms = torch.tensor([[1.0, 4.0], [3.0, 6.0], [100.0, 100.0]])
-        >>> means_over_labels(terms, torch.tensor([0, 1, IGNORED_LABEL]))
+        >>> means_over_counts(terms, torch.tensor([1, 1, 0]))
         {'classification_loss': 2.0, 'self_modeling_loss': 5.0}
+        >>> means_over_counts(terms[:2], torch.tensor([3, 1]))
+        {'classification_loss': 1.5, 'self_modeling_loss': 4.5}
     """
-    counted = labels != IGNORED_LABEL
-    if not counted.any():
+    if not counts.any():
         return None
-    rows = terms[counted].cpu().numpy()
-    # of one network: numbers, summed up in the terms' own precision
-    means = rows.mean(axis=0).tolist()
-    if rows.ndim > 2:
+    kept = counts > 0
+    rows = terms[kept].cpu().numpy()
+    if counts.max() > 1:
+        means = np.average(rows, axis=0, weights=counts[kept].cpu().numpy()).tolist()
+    elif rows.ndim > 2:
         means = rows.mean(axis=0, dtype=np.float64)
+    else:
+        # of one network: numbers, summed up in the terms' own precision
+        means = rows.mean(axis=0).tolist()
     return dict(zip(TERMS, means, strict=False))  # a baseline has the first term alone
 
 

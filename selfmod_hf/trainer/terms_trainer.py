@@ -6,20 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader
-from transformers.trainer_utils import EvalLoopOutput
 
 from ..models.fields_self_modeling import INSIDE
-from ..models.losses_self_modeling import SelfModelingOutput, classification_losses, self_modeling_losses
+from ..models.losses_self_modeling import SelfModelingOutput
+from .evaluation import EvaluatingTrainer
 from .member_figures import Figures
 from .outside_targets import OutsideTargets
-from .processes import share_state
-from .pushing import PushingTrainer
 from .stopping import Stopping
 from .stopping_rules import Stop
-from .terms import TERMS, ByName, SampleTerms, Tensors, TermSums, means_over_labels
+from .terms import TERMS, ByName, Tensors, TermSums
+from .wrapped_networks import is_wrapped, labels_of
 
 
 @dataclass(frozen=True)
@@ -37,11 +34,9 @@ class TrainedNetwork:
     stop: Stop | None = None
 
 
-class TermsTrainer(PushingTrainer):
+class TermsTrainer(EvaluatingTrainer):
     """Log the terms of the loss beside the loss, while training and after evaluation."""
 
-    # A network may be configured to give tuples, but its terms are read by their names.
-    _forward_arguments: ClassVar[dict[str, Any]] = {"return_dict": True}
     _stopping_class: ClassVar[type[Stopping]] = Stopping
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -51,8 +46,6 @@ class TermsTrainer(PushingTrainer):
         self.stopping = self._stopping_class(self)
         self.add_callback(self.stopping)
         self._step_terms: Tensors | None = None  # of the present micro-batch of the training
-        self._own_loss: torch.Tensor | None = None  # of the present evaluated batch, before a subclass adds to it
-        self._evaluated: SampleTerms | None = None  # of the present evaluated split
         self._outside_targets: OutsideTargets | None = None
 
     # ---- training ----
@@ -98,6 +91,30 @@ class TermsTrainer(PushingTrainer):
 
     def _targets_from(self, outside: OutsideTargets, inputs: dict[str, Any]) -> torch.Tensor:
         return outside.for_network(inputs)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
+        """Return the number of labels that count in the batches of a step, over all processes.
+
+        A network that keeps its task model's own head counts them itself.
+        """
+        if not is_wrapped(self.model):
+            return super()._get_num_items_in_batch(batch_samples, device)
+        names = list(self.model.kind.label_names)
+        counts = [self.model.count_items(batch) for batch in batch_samples if labels_of(batch, names) is not None]
+        if not counts:
+            return None
+        total = torch.stack(counts).sum().to(device)
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            total = self.accelerator.gather(total).sum()
+        return total
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """Keep the columns that a task model takes, because the wrapped network's own forward takes any."""
+        if self._signature_columns is not None:
+            return
+        super()._set_signature_columns_if_needed()
+        if is_wrapped(self.model):
+            self._signature_columns += self.model.input_names()
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         self._step_terms = {}
@@ -157,37 +174,6 @@ class TermsTrainer(PushingTrainer):
             means[name] = of_all_processes / shares / steps
         return means
 
-    def _term_weights(self) -> ByName:
-        """Return the factor of each term in the loss."""
-        config = self.accelerator.unwrap_model(self.model).config
-        weights = (config.classification_weight, config.aux_weight, config.activation_penalty)
-        return dict(zip(TERMS, weights, strict=True))
-
-    def _total(self, means: ByName) -> Any:
-        """Return the sum of the weighted terms."""
-        total: Any = 0
-        for name, weight in self._term_weights().items():
-            if name in means:
-                total = total + weight * means[name]
-        return total
-
-    def _figures(self, means: ByName, added: float = 0.0, prefix: str = "") -> ByName:
-        """Return terms, weighted terms and the loss, by their names in the log.
-
-        Args:
-            means: of the terms.
-            added: to the loss, by a subclass's `compute_loss`.
-            prefix: of the names.
-        """
-        weights = self._term_weights()
-        raw = {}
-        weighted = {}
-        for name, mean in means.items():
-            raw[f"{prefix}{name}"] = mean
-            weighted[f"{prefix}weighted_{name}"] = weights[name] * mean
-        loss = self._total(means) + added
-        return {**raw, **weighted, f"{prefix}loss": loss}
-
     # ---- stopping rules ----
 
     def _init_training_state(
@@ -214,115 +200,3 @@ class TermsTrainer(PushingTrainer):
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         self.stopping.save(output_dir)
-
-    # ---- evaluation ----
-
-    def prediction_step(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, torch.Tensor],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[torch.Tensor | None, Any, torch.Tensor | None]:
-        """Predict like `Trainer.prediction_step`, and collect the terms of each sample.
-
-        Raises:
-            ValueError: metrics ask for inputs, and these are the tokens of all texts one after another.
-        """
-        if "inputs" in self.args.include_for_metrics and "offsets" in inputs:
-            raise ValueError("include_for_metrics=['inputs']: allowed with padded texts, not with those of a bag")
-        inputs = self._prepare_inputs(inputs)
-        labels = inputs.get("labels")
-        given = {**inputs, **self._forward_arguments}
-        loss = None
-        self._own_loss = None
-        with torch.no_grad(), self.compute_loss_context_manager():
-            if labels is None:
-                outputs = model(**given)
-            else:
-                items = self._get_num_items_in_batch([inputs], self.args.device)
-                loss, outputs = self.compute_loss(model, given, return_outputs=True, num_items_in_batch=items)
-        if loss is not None and labels is not None:
-            loss = loss.detach().mean()
-            self._collect(loss, outputs, labels)
-        if prediction_loss_only:
-            return loss, None, None
-        return loss, self._predictions(outputs, ignore_keys), labels
-
-    def _predictions(self, outputs: Any, ignore_keys: list[str] | None) -> Any:
-        """Return the logits, and the other outputs except the ignored ones, like transformers."""
-        if ignore_keys is None:
-            ignore_keys = self.model.config.keys_to_ignore_at_inference
-        if isinstance(outputs, dict):
-            named = dict(outputs)
-            for name in (*ignore_keys, "loss"):
-                named.pop(name, None)
-            kept = tuple(named.values())
-        else:
-            kept = tuple(outputs[1:])
-        if len(kept) == 1:
-            return kept[0]
-        return kept
-
-    def _collect(self, loss: torch.Tensor, outputs: Any, labels: torch.Tensor) -> None:
-        """Collect the terms of a batch while a split is evaluated."""
-        if self._evaluated is None or not isinstance(outputs, dict):
-            return
-        if "logits" not in outputs:
-            return
-        terms = self._sample_terms(outputs, labels)  # (B, terms)
-        own: Any = self._own_loss
-        if own is None:  # a subclass computes the loss without this class
-            own = 0.0
-            means = means_over_labels(terms, labels)
-            if means is not None:
-                own = float(np.sum(self._total(means)))
-        added = (loss - own).expand(len(labels))
-        gathered = self.gather_function((terms, added, labels))
-        self._evaluated.add(*gathered)
-
-    def _sample_terms(self, outputs: Any, labels: torch.Tensor) -> torch.Tensor:
-        """Return the terms of each sample, (B, terms)."""
-        terms = [classification_losses(outputs["logits"], labels)]  # each (B,)
-        predictions = outputs.get("self_model_predictions")
-        if predictions is not None:
-            terms.append(self_modeling_losses(predictions, outputs["self_model_targets"]))
-        if outputs.get("activation_mean_squares") is not None:
-            terms.append(outputs["activation_mean_squares"])
-        return torch.stack(terms, dim=1)
-
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        """Evaluate like `Trainer.evaluation_loop`, with the terms of the loss, and means over the labelled samples.
-
-        Without any label there is no loss.
-        """
-        share_state(self)
-        evaluated = SampleTerms()
-        self._evaluated = evaluated
-        try:
-            output = super().evaluation_loop(
-                dataloader,
-                description,
-                prediction_loss_only,
-                ignore_keys,
-                metric_key_prefix,
-            )
-        finally:
-            self._evaluated = None
-        if not len(evaluated):
-            return output
-        means = evaluated.means()
-        added = evaluated.mean_added()
-        if means is None:
-            output.metrics.pop(f"{metric_key_prefix}_loss", None)
-        else:
-            figures = self._figures(means, added, prefix=f"{metric_key_prefix}_")
-            output.metrics.update(figures)
-        return output

@@ -22,6 +22,7 @@ from ..models.configuration_self_modeling import CONTROLS
 from .adapters import classifier_weight
 from .population import SelfModelingPopulation
 from .training_args import name_of
+from .wrapped_networks import last_layer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -175,7 +176,8 @@ class TrackerFigures(TrainerCallback):
     def _final_weights(self, model: nn.Module) -> dict[str, Tensor]:
         """Return the last layer's weights by the name of their histogram. Members that have stopped have none."""
         if not isinstance(model, SelfModelingPopulation):
-            return {"classifier.weight": classifier_weight(model)}
+            name, _ = last_layer(model)
+            return {f"{name}.weight": classifier_weight(model)}
         trainer: Any = self.trainer
         reported = trainer.stopping.reported()
         stacked = model.stacked.get_parameter("classifier.weight").detach()  # (K, num_labels, F)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
-from transformers import EvalPrediction, Trainer
+from transformers import Trainer
 from transformers.trainer_utils import TrainOutput
 
 from ..complexity import llc_preset
@@ -26,18 +26,18 @@ from .checkpoints import check_not_pickled, is_complete, load_adapters, load_wei
 from .collated import is_data_of_rows
 from .member_optimizer import decayed_names
 from .population import SelfModelingPopulation
-from .processes import forget_evaluation, is_sharded, share_batches, share_state
+from .processes import forget_evaluation, is_sharded, may_leave_parameters_unused, share_batches, share_state
 from .recipe_network import check_preprocessing
 from .same_training import check_config
 from .sample_checks import check_before_training, check_targets
 from .saving import default_processor
+from .task_metrics import OF_TOKENS, Metrics, chosen_metrics, label_form
 from .terms import accuracy
 from .terms_trainer import TermsTrainer
 from .tracker_runs import TrackerRuns
 from .trackers import TrackerFigures
 from .training_args import SelfModelingTrainingArguments, name_of
-
-Metrics = Callable[[EvalPrediction], dict[str, float]]
+from .wrapped_networks import is_wrapped, largest_logits
 
 
 class SelfModelingTrainer(TermsTrainer):
@@ -58,7 +58,8 @@ class SelfModelingTrainer(TermsTrainer):
     Args:
         model: a self-modeling network, or a population of them.
         args: None: `SelfModelingTrainingArguments()`.
-        compute_metrics: from logits and labels, as for transformers. Default: accuracy over the samples with a label.
+        compute_metrics: from logits and labels, as for transformers. Default: those of `metrics` in `args`, else
+            accuracy over the samples with a label.
         task: the task of the data, for the model card. None: the task of `train_dataset`.
         kwargs: further arguments of `transformers.Trainer`.
 
@@ -96,17 +97,17 @@ class SelfModelingTrainer(TermsTrainer):
     ) -> None:
         _check_given(args, kwargs)
         args = copy.copy(args or SelfModelingTrainingArguments())
-        config = getattr(model, "config", None)
-        backbone = getattr(config, "backbone", None)
-        if args.ddp_find_unused_parameters is None and backbone in ("mlp", "embedding_bag"):
-            args.ddp_find_unused_parameters = False  # these use all of their parameters
+        _complete(model, args, kwargs)
         if has_adapter(model):
             check_with_adapter(args)
         train_data = kwargs.get("train_dataset")
         eval_data = kwargs.get("eval_dataset")
         if kwargs.get("processing_class") is None:
             kwargs["processing_class"] = default_processor(train_data, eval_data)
-        super().__init__(model=model, args=args, compute_metrics=compute_metrics, **kwargs)
+        metrics = chosen_metrics(model, args.metrics, compute_metrics)
+        if metrics is not None:
+            metrics = self._for_networks(metrics)
+        super().__init__(model=model, args=args, compute_metrics=metrics, **kwargs)
         config = getattr(self.model, "config", None)
         if getattr(config, "model_type", None) != SelfModelingConfig.model_type:
             raise ValueError(
@@ -125,6 +126,10 @@ class SelfModelingTrainer(TermsTrainer):
         if self.args.rlct_every_n_epochs:
             self.add_callback(self._rlct_callback())
         self._num_parameters: int | None = None
+
+    def _for_networks(self, compute_metrics: Metrics) -> Metrics:
+        """Return a `compute_metrics` from the one for a single network. A population's computes each member's."""
+        return compute_metrics
 
     def _rlct_callback(self) -> RLCTCallback:
         """Return the callback for `rlct_every_n_epochs`."""
@@ -337,6 +342,18 @@ class SelfModelingTrainer(TermsTrainer):
         else:
             load_weights(plain, checkpoint)
         return True
+
+
+def _complete(model: Any, args: SelfModelingTrainingArguments, kwargs: dict[str, Any]) -> None:
+    """Fill in arguments that depend on the network."""
+    if args.ddp_find_unused_parameters is None:
+        args.ddp_find_unused_parameters = may_leave_parameters_unused(model, args)
+    if not is_wrapped(model):
+        return
+    if args.label_names is None:
+        args.label_names = list(model.kind.label_names)
+    if label_form(model) in OF_TOKENS:
+        kwargs.setdefault("preprocess_logits_for_metrics", largest_logits)
 
 
 def _check_given(args: Any, kwargs: dict[str, Any]) -> None:

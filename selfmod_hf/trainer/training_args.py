@@ -13,6 +13,7 @@ from ..complexity import PRESETS
 from ..errors import InputError
 from ..hub.license import check_license
 from .member import Member, check_rules
+from .task_metrics import SMALLER_IS_BETTER, check_names
 
 _COMPILE_MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
@@ -35,9 +36,6 @@ def _is_assignments(value: Any) -> bool:
 _USABLE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bf16_full_eval": (_is_off, "is False; mixed_precision is for evaluation too"),
     "fp16_full_eval": (_is_off, "is False; mixed_precision is for evaluation too"),
-    # its name up to transformers 5.23 was gradient_checkpointing, and later versions keep it as an alias
-    "activation_checkpointing": (_is_off, "is False, and so for gradient_checkpointing"),
-    "gradient_checkpointing": (_is_off, "is False: targets are taken in the one forward pass"),
     "label_smoothing_factor": (lambda value: value == 0, "is 0: the loss of both terms is the model's own"),
     "train_sampling_strategy": (lambda value: value == "random", "is random: the order follows from the seed alone"),
     "neftune_noise_alpha": (lambda value: value is None, "is None: no noise is added to embeddings"),
@@ -82,6 +80,8 @@ class SelfModelingTrainingArguments(TrainingArguments):
             the logged `classification_loss` of that epoch. None: no such rule.
         early_stopping_patience: end the training after so many evaluations in a row that do not improve the evaluated
             classification loss, or `metric_for_best_model` if it is given. None: no such rule.
+        metrics: names of the metrics of an evaluation, see `selfmod_hf.trainer.task_metrics`. None: accuracy, and for a
+            network that keeps its task model's own head the metrics of its task.
         license: of the network in its card, an identifier of the Hub such as ``apache-2.0``. None: the license of the
             card on the Hub, else that of the pretrained backbone, else none.
         logging_nan_inf_filter: False here, so a loss of NaN or infinity is logged unchanged.
@@ -149,6 +149,13 @@ class SelfModelingTrainingArguments(TrainingArguments):
             "(or metric_for_best_model, if given). Default: train all epochs."
         },
     )
+    metrics: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Metrics of an evaluation, by their names in evaluate: accuracy, f1, matthews_correlation, "
+            "pearson, spearmanr, mse, perplexity. Default: accuracy, or those of the task with its own head."
+        },
+    )
     license: str | None = field(
         default=None,
         metadata={
@@ -165,6 +172,9 @@ class SelfModelingTrainingArguments(TrainingArguments):
         if not torch.accelerator.is_available():
             # else transformers rejects bf16, and Accelerate takes a launcher of several for a single process
             self.use_cpu = True
+        best = (self.metric_for_best_model or "").removeprefix("eval_")
+        if self.greater_is_better is None and best in SMALLER_IS_BETTER:
+            self.greater_is_better = False
         try:
             super().__post_init__()
         except (TypeError, AttributeError, KeyError) as error:  # of an entry within accelerator_config, fsdp, ...
@@ -176,6 +186,7 @@ class SelfModelingTrainingArguments(TrainingArguments):
             if not usable(value):
                 raise ValueError(f"{name}={value!r}: allowed {allowed}")
         self._check_numbers()
+        check_names(self.metrics or [])
         check_license(self.license)
         for name in self.report_to:
             _check_tracker(name)
@@ -255,12 +266,18 @@ def check_for_population(args: SelfModelingTrainingArguments, members: Sequence[
         reject("fp16", True, "allowed are no or bf16: fp16 skips a step of all where one member overflows")
     if args.data_seed is not None:
         reject("data_seed", args.data_seed, "allowed is none: each member's order comes from its own seed")
+    if args.gradient_checkpointing:
+        reject("gradient_checkpointing", True, "allowed is False: torch cannot map recomputed layers over members")
     if args.push_to_hub:
         reject("push_to_hub", True, "allowed is False: push population.member(k)")
+    _check_own_rules(args, members)
+    _check_own_numbers(members, optimizer, schedule, args.lr_scheduler_kwargs or {})
+
+
+def _check_own_rules(args: SelfModelingTrainingArguments, members: Sequence[Member]) -> None:
     for member in members:
         if member.early_stopping_patience is not None:
             check_evaluates(args, member.early_stopping_patience)
-    _check_own_numbers(members, optimizer, schedule, args.lr_scheduler_kwargs or {})
 
 
 def _check_own_numbers(members: Sequence[Member], optimizer: str, schedule: str, settings: dict[str, Any]) -> None:

@@ -1,0 +1,102 @@
+"""Metrics by the names of `evaluate`, against numbers computed by hand or by another library."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics import functional
+from transformers import EvalPrediction
+
+from selfmod_hf.errors import InputError
+from selfmod_hf.trainer.task_metrics import BY_FORM, allowed_names, check_names, default_names, make_metrics
+
+GENERATOR = np.random.default_rng(0)
+
+
+def metrics_of(form: str, predictions, labels) -> dict[str, float]:
+    names = [name for name in allowed_names(form) if name != "perplexity"]
+    return make_metrics(form, names)(EvalPrediction(predictions=predictions, label_ids=labels))
+
+
+def test_two_classes():
+    logits, labels = GENERATOR.normal(size=(40, 2)), GENERATOR.integers(0, 2, 40)
+    found = metrics_of("two classes", logits, labels)
+    classes, truth = torch.tensor(logits.argmax(1)), torch.tensor(labels)
+    assert found == {
+        "accuracy": pytest.approx((classes == truth).double().mean().item()),
+        "f1": pytest.approx(functional.f1_score(classes, truth, task="binary").item()),
+        "matthews_correlation": pytest.approx(functional.matthews_corrcoef(classes, truth, task="binary").item()),
+    }
+
+
+def test_three_classes_without_those_that_have_no_label():
+    logits, labels = GENERATOR.normal(size=(40, 3)), GENERATOR.integers(0, 3, 40)
+    labels[:7] = -100
+    found = metrics_of("classes", logits, labels)
+    classes, truth = torch.tensor(logits[7:].argmax(1)), torch.tensor(labels[7:])
+    expected = functional.f1_score(classes, truth, task="multiclass", num_classes=3, average="macro").item()
+    assert found["f1"] == pytest.approx(expected)
+    assert found["accuracy"] == pytest.approx((classes == truth).double().mean().item())
+
+
+def test_several_labels_per_sample():
+    logits, labels = GENERATOR.normal(size=(30, 4)), GENERATOR.integers(0, 2, (30, 4)).astype(np.float32)
+    found = metrics_of("labels", logits, labels)
+    chosen, truth = torch.tensor(logits), torch.tensor(labels).long()
+    probabilities = chosen.sigmoid()
+    expected = functional.f1_score(probabilities, truth, task="multilabel", num_labels=4, average="micro").item()
+    assert found["f1"] == pytest.approx(expected)
+    assert found["accuracy"] == pytest.approx(((chosen > 0) == truth.bool()).all(1).double().mean().item())
+
+
+def test_scores():
+    labels = GENERATOR.normal(size=50)
+    predictions = labels[:, None] + GENERATOR.normal(size=(50, 1))
+    found = metrics_of("scores", predictions, labels)
+    given = torch.tensor(predictions[:, 0]), torch.tensor(labels)
+    assert found == {
+        "pearson": pytest.approx(functional.pearson_corrcoef(*given).item()),
+        "spearmanr": pytest.approx(functional.spearman_corrcoef(*given).item()),
+        "mse": pytest.approx(functional.mean_squared_error(*given).item()),
+    }
+
+
+@pytest.mark.parametrize("broken", [np.full((5, 1), 2.0), np.array([[1.0], [np.nan], [3.0], [4.0], [5.0]])])
+def test_constant_and_infinite_predictions_have_no_correlation(broken):
+    found = metrics_of("scores", broken, np.arange(5.0))
+    assert math.isnan(found["pearson"])
+    assert math.isnan(found["spearmanr"])
+
+
+def test_tokens_without_those_that_have_no_label():
+    classes = np.array([[0, 1, 2, 2], [1, 1, 0, 0]])
+    labels = np.array([[0, 1, 1, -100], [1, 0, -100, -100]])
+    found = metrics_of("tokens", classes, labels)
+    # five tokens: 0 is found once of two (precision 1), 1 twice of three (precision 2/3), 2 is wrong once
+    assert found["accuracy"] == pytest.approx(3 / 5)
+    assert found["f1"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
+
+
+def test_the_next_token_is_predicted_one_place_before():
+    classes = np.array([[5, 6, 7], [5, 0, 7]])
+    labels = np.array([[4, 5, 6], [4, 5, -100]])
+    assert metrics_of("next tokens", classes, labels) == {"accuracy": 1.0}
+
+
+@pytest.mark.parametrize("form", BY_FORM)
+def test_nothing_is_computed_without_labels(form):
+    names = default_names(form)
+    if form in ("next tokens", "masked tokens", "spans"):
+        assert make_metrics(form, names) is None
+        return
+    shape = {"labels": (0, 3), "tokens": (0, 5)}.get(form, (0,))
+    given = EvalPrediction(predictions=np.zeros((*shape, 2))[..., 0], label_ids=np.zeros(shape))
+    assert make_metrics(form, names)(given) == {}
+
+
+def test_names_of_other_labels_and_unknown_names_are_rejected():
+    with pytest.raises(InputError, match=r"^metrics='mse': allowed with these labels are accuracy, f1, matthews_corr"):
+        make_metrics("classes", ["accuracy", "mse"])
+    with pytest.raises(InputError, match=r"^metrics='bleu': allowed are accuracy, f1, matthews_correlation, mse, pear"):
+        check_names(["f1", "bleu"])
