@@ -43,6 +43,11 @@ USED = {
     # called
     f"{TRAINER}_prepare_inputs": "self inputs",
     f"{TRAINER}pop_callback": "self callback",
+    f"{TRAINER}_set_signature_columns_if_needed": "self",
+    "accelerate.commands.launch:launch_command_parser": "",
+    "accelerate.commands.launch:launch_command": "args",
+    "accelerate.utils:patch_environment": "",
+    "torch.distributed.elastic.multiprocessing.errors:ChildFailedError.get_first_failure": "self",
     "transformers.trainer:TRAINER_STATE_NAME": None,
     "transformers.utils:WEIGHTS_NAME": None,
     "transformers.utils:WEIGHTS_INDEX_NAME": None,

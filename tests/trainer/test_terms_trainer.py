@@ -7,7 +7,7 @@ from transformers import TrainerCallback
 
 from selfmod_hf import Member, SelfModelingTrainer, SelfModelingTrainingArguments
 from selfmod_hf.trainer.population_trainer import PopulationTrainer
-from selfmod_hf.trainer.terms import means_over_labels
+from selfmod_hf.trainer.terms import means_over_counts
 
 from . import test_population as many
 from .test_trainer import images, losses, network, trainer
@@ -151,8 +151,8 @@ def test_a_loss_may_be_logged_before_the_first_step(tmp_path):
 
 def test_means_over_many_samples_are_not_rounded():
     """In float32 a million terms of .1 add up to 100,958."""
-    terms, labels = torch.full((2**20, 2, 3), 0.1), torch.zeros(2**20)
-    for mean in means_over_labels(terms, labels).values():
+    terms, counts = torch.full((2**20, 2, 3), 0.1), torch.ones(2**20, dtype=torch.long)
+    for mean in means_over_counts(terms, counts).values():
         assert mean == pytest.approx(0.1, rel=1e-6)
 
 
