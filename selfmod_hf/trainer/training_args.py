@@ -173,7 +173,8 @@ class SelfModelingTrainingArguments(TrainingArguments):
             # else transformers rejects bf16, and Accelerate takes a launcher of several for a single process
             self.use_cpu = True
         best = (self.metric_for_best_model or "").removeprefix("eval_")
-        if self.greater_is_better is None and best in SMALLER_IS_BETTER:
+        is_open = getattr(self, "greater_is_better", None) is None
+        if is_open and best in SMALLER_IS_BETTER:
             self.greater_is_better = False
         try:
             super().__post_init__()
