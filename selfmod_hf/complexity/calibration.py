@@ -35,6 +35,8 @@ from .calibration_rounds import DIVERGES, Judged, Plan
 from .calibration_run import LOCALIZATIONS, STEP_FRACTIONS, STEPS_OF_TRIAL, TRIAL, CalibrationRun, grid, run_in_rounds
 from .extrapolation import CONFIDENCE, Fit, below
 from .input_checks import check, positive
+from .minimum import Minimum, at_minima, moved_to
+from .pieces import Group
 from .plots import PathLike, plot_calibration
 from .prepare import check_finite, make_problem
 from .problem import Problem
@@ -182,7 +184,7 @@ def calibrate_llc(
         chosen = replace(chosen, preset=f"calibrated from {chosen.preset}")
     steps = _grid("step_sizes", step_sizes, chosen.sampler)
     pulls = _grid("localizations", localizations, chosen.sampler)
-    run = _start(model, inputs, targets, chosen)
+    run = _start(model, inputs, targets, chosen, min(pulls or LOCALIZATIONS))
     if not steps and not pulls:
         free = settings.get("sampler", TRIAL) == TRIAL
         curvature = run_in_rounds(run, free)
@@ -202,15 +204,27 @@ def _run_once(run: CalibrationRun, steps: list[float], pulls: list[float]) -> fl
     return curvature
 
 
-def _start(model: nn.Module, inputs: Batch, targets: Tensor, settings: LLCSettings) -> CalibrationRun:
-    """Return a calibration that has not run, with the curvatures at w* of a network of few parameters."""
+def _start(
+    model: nn.Module, inputs: Batch, targets: Tensor, settings: LLCSettings, weakest_pull: float
+) -> CalibrationRun:
+    """Return a calibration that has not run, with the curvatures at w* of a network of few parameters.
+
+    With `minimize`, w* is the local minimum for the chains and for the curvatures.
+    """
     problem = make_problem([model], inputs, targets, settings)
     nbeta = settings.inverse_temperature(problem.num_samples)
     check_finite(problem)
+    minima: list[Minimum] = []
+    if settings.minimize:
+        weakest = Group(0, 0, settings.step_size, weakest_pull, nbeta)
+        problem, minima = at_minima(problem, [weakest])
     spectrum = None
     if problem.layout.size <= MOST_PARAMETERS and problem.device.type != "mps":  # which has no float64
-        spectrum = find_spectrum(_in_double(model, inputs, targets, settings), nbeta)
-    return CalibrationRun(problem, settings, nbeta, spectrum)
+        in_double = _in_double(model, inputs, targets, settings)
+        if minima:
+            in_double = moved_to(in_double, minima)
+        spectrum = find_spectrum(in_double, nbeta)
+    return CalibrationRun(problem, settings, nbeta, spectrum, minima)
 
 
 def _grid(name: str, values: Sequence[float] | None, sampler: str) -> list[float]:

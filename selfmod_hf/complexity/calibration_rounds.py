@@ -23,6 +23,7 @@ import numpy as np
 
 from .cells import FLOOR, Cell
 from .diagnostics import Draws, standard_error
+from .extrapolation import CONFIDENCE, Fit
 from .result import DIVERGED, LLCResult
 from .samplers import SAMPLERS
 from .spectrum import Spectrum
@@ -31,11 +32,13 @@ from .status import BIAS_ERRORS, MIN_ACCEPTANCE, MIN_TEMPERATURE, PULL_SHARE
 MAX_RHAT = 1.1
 MIN_ESS = 50.0
 BUDGET = 24.0  # draws of all cells together, as a multiple of num_draws
+LONGER = 48.0  # the same of one more round, if the cells before do not agree on one estimate
 LONGEST = 8.0  # draws of one cell, as a multiple of num_draws
 
 DIVERGES, SPIKES, FALLS, RISES, FEW = "diverges", "spikes", "falls", "rises", "few draws"
 ALONE, COLD, REJECTS, HELD = "one chain", "not spread", "few accepted", "held by the localization"
 _WILD = (DIVERGES, SPIKES)
+_UNSETTLED = (SPIKES, RISES, FEW, COLD)
 
 _BLOCKS = 4  # of each chain
 _TREND, _TREND_ERRORS = 0.03, 3.0
@@ -46,6 +49,9 @@ _GROWTH, _WANTED_GROWTH = 0.05, 0.04
 _SMALLEST = 1 / 64  # at most this factor of a step size from one round to the next
 _OF_A_SPIKE = 0.5  # the factor of the steps of a γ at which the larger one spikes
 _OF_WILD = 0.25  # the factor where both do
+_MOST_MOMENTUM = 0.998
+_NOISE = 0.1  # of the estimate: half of the interval of chance that more draws are worth
+_HEATED = 0.05  # of the estimate: the most that minibatches may add by a larger momentum
 
 
 @dataclass(frozen=True)
@@ -56,11 +62,13 @@ class Plan:
         sampler: of all cells.
         cells: (ε, γ) of each.
         num_draws: of each chain.
+        momentum: of all cells. None: the sampler's default.
     """
 
     sampler: str
     cells: list[tuple[float, float]]
     num_draws: int
+    momentum: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ def judge_cell(result: LLCResult, number: int, spectrum: Spectrum | None) -> Jud
     pull = 0.0
     if spectrum is not None:
         pull = spectrum.pull(settings.localization)
-    heating = 0.0
+    heating = None
     if result.biases is not None:
         heating = result.biases.of_the_step
     trouble = DIVERGES
@@ -234,6 +242,45 @@ def plan_measurement(judged: Sequence[Judged], num_draws: int, draws: float, bou
     return Plan(name, cells, int(each_cell * num_draws))
 
 
+def asks_for_more(judged: Sequence[Judged], fit: Fit | None) -> bool:
+    """Return whether more draws may settle an estimate: cells disagree, and chance or slow chains explain it."""
+    if fit is None:
+        return True
+    if fit.identified:
+        return False
+    if any(each.trouble in _UNSETTLED for each in judged):
+        return True
+    return CONFIDENCE * fit.standard_error > _NOISE * abs(fit.llc)
+
+
+def momentum_of(judged: Sequence[Judged]) -> float:
+    """Return the momentum at which the slowest direction is damped critically, at least that of the cells.
+
+    A direction of curvature a that takes τ draws to forget where it was has ε a = 2 (1 - c) / ((1 + c) τ). With less
+    friction it goes on faster, down to 1 - c = 2 sqrt(ε a). Less friction means more heating by minibatches, which
+    is in proportion to (1 + c) / (1 - c). The momentum is limited where that is 5 % of the estimate.
+
+    Args:
+        judged: cells of one momentum.
+    """
+    settings = judged[0].result.settings
+    before = settings.options["momentum"]
+    friction = (1 - before) / (1 + before)
+    momentum = before
+    least_friction = 0.0
+    for each in judged:
+        result = each.result
+        if each.wild or not result.ess > 0:
+            continue
+        kept = settings.num_chains * (settings.num_draws - settings.num_burnin_steps)
+        momentum = max(momentum, math.exp(-2 * math.sqrt(2 * friction * result.ess / kept)))
+        if result.biases is not None and result.llc > 0:
+            share = result.biases.heating / (_HEATED * result.llc)
+            least_friction = max(least_friction, friction * share)
+    coldest = (1 - least_friction) / (1 + least_friction)
+    return max(before, min(momentum, coldest, _MOST_MOMENTUM))
+
+
 def _factor(cells: Sequence[Judged], bound: float) -> float:
     """Return the factor of the steps of one γ that keeps them from spikes, and the estimate from growing."""
     if cells[0].wild:
@@ -248,15 +295,22 @@ def _factor(cells: Sequence[Judged], bound: float) -> float:
 
 
 def _growth_of(cells: Sequence[Judged], bound: float) -> float:
-    """Return how much an estimate grows from no step to the smaller one, as a share of it."""
+    """Return how much an estimate grows from no step to the smaller one, as a share of it.
+
+    It is the foretold heating, and what is measured besides by the law of `cells.py`. Chains that have not arrived
+    grow over the step because they get further with a longer one, so that nothing is measured from them.
+    """
     smaller = cells[0].cell
     above_bound = max(0.0, smaller.llc - bound) / bound  # at least so much
     if len(cells) < 2 or cells[1].wild:
         return above_bound
     larger = cells[1].cell
     ratio = larger.step_size / smaller.step_size
-    apart = (larger.blocks - smaller.blocks) / (ratio - 1)
-    growth = float(apart.mean())
+    power = 1 if smaller.heating is None else 2
+    apart = (larger.unheated - smaller.unheated) / (ratio**power - 1)
+    if any(cell.trouble in _UNSETTLED for cell in cells):
+        apart = np.zeros_like(apart)
+    growth = float(apart.mean()) + (smaller.heating or 0.0)
     error = float(apart.std(ddof=1)) / math.sqrt(len(apart))
     level = min(max(smaller.llc - growth, FLOOR), bound)
     return max(above_bound, (growth - error) / level)

@@ -6,12 +6,28 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from .calibration_rounds import BUDGET, Judged, Plan, draws_of, judge_cell, plan_measurement, tame
+import torch
+from torch import Tensor
+
+from .calibration_rounds import (
+    BUDGET,
+    LONGER,
+    Judged,
+    Plan,
+    asks_for_more,
+    draws_of,
+    judge_cell,
+    momentum_of,
+    plan_measurement,
+    tame,
+)
 from .curvature import largest_curvature
 from .extrapolation import REFERENCE, Fit, extrapolate
-from .llc import sample
+from .llc import sample_from
+from .minimum import Minimum
 from .pieces import Group
 from .problem import Problem
+from .samplers import SAMPLERS
 from .settings import LLCSettings
 from .spectrum import Spectrum
 
@@ -33,8 +49,10 @@ class CalibrationRun:
         settings: of all cells, except for sampler, step size, localization and number of draws.
         nbeta: nβ.
         spectrum: of the curvatures at w*, for networks of few parameters.
+        minima: the local minimum that w* is, if `settings.minimize`.
         bounds: d/2 of the parameters with a gradient, as each cell counted them.
         judged: the cells of all rounds.
+        ends: where the chains of a localization ended in the last round in which they were not wild, (C, P).
         rounds: how many rounds ran.
         spent: draws of all cells, as a multiple of num_draws.
     """
@@ -43,8 +61,10 @@ class CalibrationRun:
     settings: LLCSettings
     nbeta: float
     spectrum: Spectrum | None
+    minima: Sequence[Minimum] = ()
     bounds: list[float] = field(default_factory=list)
     judged: list[Judged] = field(default_factory=list)
+    ends: dict[float, Tensor] = field(default_factory=dict)
     rounds: int = 0
     spent: float = 0.0
 
@@ -54,32 +74,59 @@ class CalibrationRun:
         return max(self.bounds, default=self.problem.layout.size / 2)
 
     def add(self, plan: Plan) -> list[Judged]:
-        """Run the cells of a round as groups of one computation, and return them judged."""
-        groups = [Group(0, 0, step, pull, self.nbeta) for step, pull in plan.cells]
+        """Run the cells of a round as groups of one computation, and return them judged.
+
+        The chains begin where those of the same localization ended, with new noise.
+        """
+        groups = [Group(0, self.rounds, step, pull, self.nbeta) for step, pull in plan.cells]
         share = plan.num_draws / self.settings.num_draws
+        settings = self._settings(plan)
+        self.rounds += 1
+        self.spent += len(groups) * share
+        starts = self._starts([pull for _, pull in plan.cells])
+        results, session = sample_from(self.problem, groups, settings, starts=starts, minima=self.minima)
+        found = []
+        for result in results:
+            found.append(judge_cell(result, self.rounds, self.spectrum))
+            if result.biases is not None and result.biases.bound > 0:
+                self.bounds.append(result.biases.bound)
+        self._keep_ends(found, session.positions())
+        self.judged.extend(found)
+        return found
+
+    def _settings(self, plan: Plan) -> LLCSettings:
+        """Return the settings of a round."""
+        given = self.settings
         burnin = plan.num_draws // _BURNIN
-        if self.settings.num_burnin_steps is not None:
-            burnin = int(share * self.settings.num_burnin_steps)
-        options = self.settings.sampler_options
-        if plan.sampler != self.settings.sampler:
+        if given.num_burnin_steps is not None:
+            burnin = plan.num_draws * given.num_burnin_steps // given.num_draws
+        options = given.sampler_options
+        if plan.sampler != given.sampler:
             options = None
-        settings = replace(
-            self.settings,
+        if options is None and plan.momentum is not None:
+            options = {"momentum": plan.momentum}
+        return replace(
+            given,
             sampler=plan.sampler,
             sampler_options=options,
             step_size=plan.cells[0][0],
             num_draws=plan.num_draws,
             num_burnin_steps=burnin,
         )
-        self.rounds += 1
-        self.spent += len(groups) * share
-        found = []
-        for result in sample(self.problem, groups, settings):
-            found.append(judge_cell(result, self.rounds, self.spectrum))
-            if result.biases is not None and result.biases.bound > 0:
-                self.bounds.append(result.biases.bound)
-        self.judged.extend(found)
-        return found
+
+    def _starts(self, pulls: Sequence[float]) -> Tensor | None:
+        """Return where the chains of cells of these localizations begin, (G, C, P). None: all at w*."""
+        if not self.ends:
+            return None
+        some = next(iter(self.ends.values()))
+        anchors = self.problem.anchors[0].cpu().expand_as(some)
+        return torch.stack([self.ends.get(pull, anchors) for pull in pulls])
+
+    def _keep_ends(self, found: Sequence[Judged], positions: Tensor) -> None:
+        """Keep where the chains of each localization ended, those of the largest step that is not wild."""
+        for each, end in sorted(zip(found, positions, strict=True), key=lambda pair: pair[0].cell.step_size):
+            if not each.wild:
+                self.ends[each.cell.localization] = end
 
     def curvature(self, localization: float) -> float:
         """Return the largest curvature of U at this γ."""
@@ -110,7 +157,7 @@ def grid(steps: Sequence[float], localizations: Sequence[float]) -> list[tuple[f
 
 
 def run_in_rounds(run: CalibrationRun, any_sampler: bool) -> float | None:
-    """Run a trial, a survey if it fails, a measurement, and a correction if that fails.
+    """Run a trial, a survey if it fails, a measurement, a correction if that fails, and a longer round if it asks.
 
     Returns:
         The largest curvature, if step sizes were derived from it.
@@ -128,14 +175,37 @@ def run_in_rounds(run: CalibrationRun, any_sampler: bool) -> float | None:
         last = run.add(Plan(TRIAL, cells, half))
     serves = tame(last) and draws_of(last) >= MIN_DRAWS
     if not serves and settings.sampler != TRIAL:
-        curvature = run.curvature(max(LOCALIZATIONS))
-        steps = [fraction / curvature for fraction in STEP_FRACTIONS]
-        survey = run.add(Plan(settings.sampler, grid(steps, LOCALIZATIONS), half))
+        curvature, cells = _survey(run)
+        survey = run.add(Plan(settings.sampler, cells, half))
         if not tame(last) or draws_of(survey) > draws_of(last):
             last = survey
     for share in SHARES:
         draws = share * (BUDGET - run.spent)
-        last = run.add(plan_measurement(last, settings.num_draws, draws, run.bound))
+        last = run.add(_measurement(run, last, draws))
         if tame(last):
             break
+    if asks_for_more(last, run.fit()):
+        run.add(_measurement(run, last, LONGER))
     return curvature
+
+
+def _survey(run: CalibrationRun) -> tuple[float, list[tuple[float, float]]]:
+    """Return the largest curvature, and the cells of a survey. The step is in units of the curvature at each γ.
+
+    A posterior is wider at a weaker localization, and steeper there where the loss is not quadratic.
+    """
+    cells = []
+    largest = 0.0
+    for pull in LOCALIZATIONS:
+        curvature = run.curvature(pull)
+        largest = max(largest, curvature)
+        cells += grid([fraction / curvature for fraction in STEP_FRACTIONS], [pull])
+    return largest, cells
+
+
+def _measurement(run: CalibrationRun, judged: list[Judged], draws: float) -> Plan:
+    """Return the next round from the cells of the one before."""
+    plan = plan_measurement(judged, run.settings.num_draws, draws, run.bound)
+    if "momentum" not in SAMPLERS[plan.sampler].options:
+        return plan
+    return replace(plan, momentum=momentum_of(judged))

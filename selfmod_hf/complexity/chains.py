@@ -111,6 +111,9 @@ class _Block:
         self.sampler = SAMPLERS[settings.sampler]
         self.options = settings.options
         start = self._of_rows(self.anchor)
+        if run.starts is not None:
+            starts = run.starts[list(piece.groups)]  # (G, C, P)
+            start = starts[:, list(piece.chains)].flatten(0, 1).to(anchor)
         self.state = self.sampler.init(start, **self.options)
         self.gradient = torch.empty_like(anchor)  # (R, P)
 

@@ -46,6 +46,7 @@ _WIDE = 0.15  # of the estimate: half of the interval of an estimate that is kno
 _LEAST = 0.05  # nats: the least limit that is a share of the estimate
 _LARGE_STEP_SHIFT = 0.2
 _OF_STEP_SHIFT = 0.3  # of what the step sizes add: the line through two steps ends too low where heating saturates
+_OF_CURVED_SHIFT = 1.0  # the same of a law in ε², which is an assumption
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,7 @@ def _judged(steps: Steps, estimate: _Estimate, bound: float) -> Fit:
     """Return the fit with its interval and verdict."""
     llc = estimate.llc
     error = steps.error(estimate.weights)
-    systematic = estimate.systematic + _OF_STEP_SHIFT * max(abs(steps.shift), abs(steps.heating))
+    systematic = estimate.systematic + _doubt_of_steps(steps)
     half = CONFIDENCE * error + systematic
     high = llc + half + estimate.beyond
     if len(steps.values) == 1 and math.isfinite(bound):
@@ -297,6 +298,13 @@ def _judged(steps: Steps, estimate: _Estimate, bound: float) -> Fit:
         identified=not reasons,
         reason=reasons[0] if reasons else text,
     )
+
+
+def _doubt_of_steps(steps: Steps) -> float:
+    """Return how far the extrapolation over step sizes may be off, nats."""
+    if steps.power == 1:
+        return _OF_STEP_SHIFT * max(abs(steps.shift), abs(steps.unforetold))
+    return _OF_STEP_SHIFT * abs(steps.heating) + _OF_CURVED_SHIFT * abs(steps.unforetold)
 
 
 def below(bound: float, low: float, high: float) -> tuple[float, float]:

@@ -167,6 +167,31 @@ def sample(
     minima: list[Minimum] = []
     if settings.minimize:
         problem, minima = at_minima(problem, groups)
+    results, _ = sample_from(problem, groups, settings, minima=minima)
+    return results
+
+
+@ordinary_tensors()
+def sample_from(
+    problem: Problem,
+    groups: Sequence[Group],
+    settings: LLCSettings,
+    *,
+    starts: Tensor | None = None,
+    minima: Sequence[Minimum] = (),
+) -> tuple[list[LLCResult], Session]:
+    """Run the chains of all groups from given positions. Return their results, and the session with their ends.
+
+    Args:
+        problem: networks, data and loss. `settings.minimize` has no effect on it here.
+        groups: networks and dynamics.
+        settings: of the estimates.
+        starts: (G, C, P), C the chains of this process. None: all begin at w*.
+        minima: of the networks, if the problem is at them.
+
+    Raises:
+        ValueError: as of `sample`.
+    """
     chains = my_chains(settings.num_chains)
     fits = capacity(problem, settings)
     _check_batch_size(problem, settings)
@@ -182,7 +207,7 @@ def sample(
         problem.anchor_gradients  # noqa: B018 - computed once, before the threads need it
     rows = len(groups) * len(chains)
     count = Counter(settings.progress, rows * settings.num_draws)
-    run = Run(problem, settings, groups, chains, count, fits.keeps_block_gradients, fisher, metrics)
+    run = Run(problem, settings, groups, chains, count, fits.keeps_block_gradients, fisher, metrics, starts)
     session = Session.of(run, fits)
     results = _results(run, session.draw(settings.num_draws))
     while True:
@@ -198,7 +223,7 @@ def sample(
         if minima:
             own = minima[groups[place].member]
             results[place] = replace(result, lowered_by=own.lowered, moved_by=own.distance)
-    return results
+    return results, session
 
 
 def _check_batch_size(problem: Problem, settings: LLCSettings) -> None:
@@ -248,7 +273,8 @@ def _results(run: Run, traces: Traces) -> list[LLCResult]:
     Raises:
         ValueError: a sample's loss depends on the other samples of its batch, or on random numbers.
     """
-    check_first_draws(run.problem, traces)
+    if run.starts is None:
+        check_first_draws(run.problem, traces)
     biases = biases_of_run(run, traces)
     return [_result(run, traces, place, biases[place]) for place in range(len(run.groups))]
 

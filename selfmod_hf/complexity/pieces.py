@@ -105,6 +105,7 @@ class Run:
         keeps_block_gradients: see `Capacity`.
         fisher: (M, P), for samplers with `needs_fisher`, see `fisher_diagonal`.
         metrics: by (member, nβ, γ), for samplers with `needs_metric`, see `measure_metrics`.
+        starts: (G, C, P), where the chains begin. None: at w*.
     """
 
     problem: Problem
@@ -115,6 +116,7 @@ class Run:
     keeps_block_gradients: bool = False
     fisher: Tensor | None = None
     metrics: Mapping[Key, Metric] | None = None
+    starts: Tensor | None = None
 
     @property
     def batch_size(self) -> int:

@@ -6,6 +6,9 @@ import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from .chain_state import State
 from .chains import run_piece
 from .distributed import gather_chains
@@ -108,6 +111,19 @@ class Session:
                 for progress, (traces, state) in zip(behind, found, strict=True):
                     self._keep(progress, traces, state)
         return self._gathered(num_draws)
+
+    def positions(self) -> Tensor:
+        """Return where the chains of this process are, (G, C, P), on the CPU."""
+        run = self.run
+        anchors = run.problem.anchors
+        places = torch.empty(len(run.groups), len(run.chains), run.problem.layout.size, dtype=anchors.dtype)
+        for progress in self._progress:
+            piece = progress.piece
+            assert progress.state is not None
+            found = progress.state["sampler.position"]  # (R, P)
+            of_piece = found.view(len(piece.groups), len(piece.chains), -1).to(places)
+            places[piece.groups.start : piece.groups.stop, piece.chains.start : piece.chains.stop] = of_piece
+        return places
 
     def close(self) -> None:
         """Remove the snapshots, because the estimate is complete."""

@@ -90,7 +90,10 @@ def _checksum(run: Run) -> str:
             checksum.update(f"{setting.name}={getattr(settings, setting.name)!r}\n".encode())
     for value in (settings.of_paper, list(run.groups), list(run.chains), run.problem.layout):
         checksum.update(f"{value!r}\n".encode())
-    for tensor in _tensors(run.problem):
+    tensors = list(_tensors(run.problem))
+    if run.starts is not None:
+        tensors.append(run.starts)
+    for tensor in tensors:
         bits = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         checksum.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
         checksum.update(bits.numpy().tobytes())

@@ -228,3 +228,25 @@ def test_small_estimates_get_no_larger_part_of_the_step():
     found = extrapolate(cells_of(lambda pull: 0.4, heating=0.2), bound=5.0, reference=1.0)
     assert not found.identified
     assert "step size" in found.reason
+
+
+def test_after_foretold_heating_the_rest_is_taken_as_the_square_of_the_step():
+    """At an unstable step something grows with ε². A line through both steps ends .8 nats too low."""
+    cells = []
+    for cell in cells_of(lambda pull: 10.0):
+        added = 0.4 * (cell.step_size / STEPS[0]) ** 2
+        cells.append(Cell(cell.step_size, cell.localization, cell.blocks + added, 0.0, heating=0.0))
+    found = extrapolate(cells, bound=50.0, reference=1.0)
+    assert found.llc == pytest.approx(10.0, abs=0.01)
+    assert found.systematic_error == pytest.approx(0.4, abs=0.02)
+
+
+def test_chains_that_arrive_late_at_the_smaller_step_mislead_by_a_third():
+    """The larger step is right, the smaller one 9 % too low. The interval holds both."""
+    cells = []
+    for cell in cells_of(lambda pull: 10.0):
+        late = 0.9 if cell.step_size == STEPS[0] else 0.0
+        cells.append(Cell(cell.step_size, cell.localization, cell.blocks - late, 0.0, heating=0.0))
+    found = extrapolate(cells, bound=50.0, reference=1.0)
+    assert found.llc == pytest.approx(9.1 - 0.3, abs=0.02)
+    assert found.interval[1] == pytest.approx(9.1, abs=0.02)

@@ -128,6 +128,9 @@ def reduced_rank(
     C = W_2 (I + A) and (I + A)^-1 D the loss is equivalent to |C - C*|² + |C* D|². So
     λ = (H H_2 + r (H_0 - H)) / 2. A full last layer is the transpose: λ = (H H_0 + r (H_2 - H)) / 2.
 
+    The truth is the exact posterior mean at γ = 1, as of all deep linear networks of less than full rank: a prior of
+    unit width reaches points where the full layer is not full any more.
+
     Args:
         widths: H_0, H, H_2.
         rank: r, of the product.
@@ -177,6 +180,7 @@ def reduced_rank(
         learning_coefficient=(hidden * other_side + rank * (outside - hidden)) / 2,
         kind=f"reduced rank, full {full} layer",
         posterior_mean=DeepLinearMean.of(model.weights, inputs),
+        prior_matters=rank < hidden,
     )
 
 
