@@ -25,6 +25,7 @@ _EXPORTS: dict[str, str] = {
     "TuningResult": ".experiments.tuning_result",
     "backbone_preprocessing": ".data",
     "get_task": ".data",
+    "load_blocks": ".data",
     "load_images": ".data",
     "load_results": ".hub.results",
     "load_texts": ".data",

@@ -198,17 +198,21 @@ class CurvePoint(NetworkKeys):
 # ---- run.json of a network ----
 
 
+OF_KIND = ("task_type", "problem_type", "block_size")  # fields of a task that are written only if they are set
+
+
 class TaskFields(Record):
     """Names the data of a network: fields of `TaskSpec`.
 
-    `dataset_name` is None for digits, and for data in a folder of one machine.
+    `dataset_name` is None for digits, and for data in a folder of one machine. `text_column` is a list of both columns
+    for sentence pairs. The fields `OF_KIND` are written only if they are set.
     """
 
     name: str
     dataset_name: str | None
     dataset_config: str | None = None
     image_column: str | None = None
-    text_column: str | None = None
+    text_column: str | list[str] | None = None
     label_column: str | None = None
     train_split: str | None = None
     test_split: str | None = None
@@ -216,6 +220,9 @@ class TaskFields(Record):
     split_seed: int | None = None
     skip_missing: bool | None = None
     source: str | None = None
+    task_type: str | None = None
+    problem_type: str | None = None
+    block_size: int | None = None
 
 
 class PreprocessingFields(Record):

@@ -16,6 +16,7 @@ WITHOUT_EXAMPLE = {
     "LLCCalibration",  # see `calibrate_llc`, which returns it
     "TuningResult",
     "estimate_checkpoints",
+    "load_blocks",
     "load_texts",
     "push",
     "replicate_rlct",

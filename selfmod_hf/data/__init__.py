@@ -2,6 +2,7 @@
 
 from .augmentation import RandomAffine
 from .batches import EpochBatchSampler, TensorDataLoader, epoch_order
+from .blocks import BlockTensors, load_blocks
 from .images import ImageTensors, load_images
 from .preprocessing import ImagePreprocessing, backbone_preprocessing, network_preprocessing
 from .splits import resolve_task
@@ -12,6 +13,7 @@ from .tokenizer import basic_english_tokenizer
 
 __all__ = [
     "TASKS",
+    "BlockTensors",
     "EpochBatchSampler",
     "ImagePreprocessing",
     "ImageTensors",
@@ -26,6 +28,7 @@ __all__ = [
     "default_recipe",
     "epoch_order",
     "get_task",
+    "load_blocks",
     "load_images",
     "load_texts",
     "make_task",

@@ -208,6 +208,7 @@ class AugmentedBatches(Dataset):
             batch = self.data.take(samples, own_maps)
             labels = batch["labels"]
             missing = (indices < 0).to(labels.device)
+            missing = missing.view(-1, *[1] * (labels.dim() - 1))  # (B,) or (B, 1)
             batch["labels"] = labels.masked_fill(missing, IGNORED_LABEL)
             return batch
         members = torch.arange(len(rows), device=maps.device)

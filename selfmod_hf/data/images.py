@@ -21,12 +21,12 @@ from ..errors import InputError
 from ..models.image_processing_self_modeling import SelfModelingImageProcessor, num_channels_of
 from .augmentation import RandomAffine, warp
 from .cache import cached_table
-from .labels import check_several, label_numbers, read_classes
+from .label_kinds import label_kind
 from .preprocessing import ImagePreprocessing, PerChannel
 from .reading import first_line
 from .rows import Rows
 from .splits import read_splits
-from .tasks import TaskSpec
+from .tasks import IMAGES, TaskSpec
 from .tensors import Batch, Device, TaskData, TensorData, checked_limits, moved, on_device, spread
 
 BATCH_BYTES = 1 << 28  # decoded pixels in memory at once while a split is decoded
@@ -38,7 +38,7 @@ class ImageTensors(TensorData):
 
     Attributes:
         pixels: (N, channels, height, width), uint8.
-        labels: (N,), int64, each in [0, number of classes).
+        labels: (N,), int64, each in [0, number of classes), or float32, as for `TensorData`.
         mean: subtracted from pixel / 255: one number, or one per channel.
         std: divides afterwards: one number, or one per channel.
         device: device of the batches.
@@ -63,8 +63,12 @@ class ImageTensors(TensorData):
     source: str = "package default"
     task: TaskSpec | None = None
 
+    @property
+    def kind(self) -> str:
+        return IMAGES
+
     def take(self, rows: Tensor, maps: Tensor | None = None) -> Batch:
-        """Return `pixel_values` (B, channels, height, width) float32 and `labels` (B,).
+        """Return `pixel_values` (B, channels, height, width) float32 and `labels` (B,) or (B, number of classes).
 
         Args:
             rows: (B,), of the images.
@@ -93,7 +97,7 @@ class ImageTensors(TensorData):
         return 1 / (255 * std), mean / std
 
     def all(self) -> tuple[Tensor, Tensor]:
-        """Return all samples at once, (N, channels, height, width) float32 and (N,)."""
+        """Return all samples at once, (N, channels, height, width) float32 and their labels, (N,) or (N, ...)."""
         rows = torch.arange(len(self))
         batch = self.batch(rows)
         return batch["pixel_values"], batch["labels"]
@@ -162,6 +166,8 @@ def load_images(
     """
     limits = {"max_train_samples": max_train_samples, "max_test_samples": max_test_samples}
     checked_limits(**limits)
+    if spec.kind != IMAGES and spec.task_type is not None:
+        raise InputError("task_type", spec.task_type, f"allowed is {IMAGES}, or `load_texts` and `load_blocks`")
     if spec.dataset_name is None and image_size is not None:
         raise InputError("image_size", image_size, "digits are 8x8 as they are; allowed with a data set of images")
     default = preprocessing or ImagePreprocessing()
@@ -222,12 +228,11 @@ def _digits(wanted: ImagePreprocessing, max_train: int | None, max_test: int | N
 def _from_datasets(spec: TaskSpec, parts: Sequence[Rows], wanted: ImagePreprocessing) -> TaskData[ImageTensors]:
     """Decode the images of a training and a test split, and number their labels."""
     assert spec.image_column is not None
-    assert spec.label_column is not None
     train, test = parts
-    classes = read_classes(spec.label_column, train)
-    train_labels = label_numbers(spec.label_column, train, classes)
-    test_labels = label_numbers(spec.label_column, test, classes)
-    check_several(spec.label_column, train_labels)
+    labels = label_kind(spec, train)
+    train_labels = labels.read(train)
+    test_labels = labels.read(test)
+    labels.check_training(train_labels)
     feature = train.data.features[spec.image_column]
     train = _without_decoding(train, spec.image_column)
     test = _without_decoding(test, spec.image_column)
@@ -247,7 +252,7 @@ def _from_datasets(spec: TaskSpec, parts: Sequence[Rows], wanted: ImagePreproces
     return TaskData(
         ImageTensors(train_pixels, train_labels),
         ImageTensors(test_pixels, test_labels),
-        classes.names,
+        labels.names,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,21 +48,25 @@ class Classes:
         return f"0 to {len(self.names) - 1}"
 
 
-def read_classes(column: str, train: Rows) -> Classes:
+def read_classes(column: str, train: Rows, feature: Any = None, values: set[Any] | None = None) -> Classes:
     """Return the classes of the training rows.
 
     Args:
         column: name of the column of labels.
         train: the training rows in use.
+        feature: type of the labels, if the column holds lists of them. Default: type of the column.
+        values: the distinct labels. Default: the distinct values of the column.
 
     Raises:
         InputError: too many classes.
     """
-    feature = train.data.features[column]
+    if feature is None:
+        feature = train.data.features[column]
     if isinstance(feature, ClassLabel):
         return Classes(list(feature.names))
-    values = set(train.data.unique(column))
-    values.discard(None)
+    if values is None:
+        values = set(train.data.unique(column))
+    values = values - {None}
     if is_text(feature):
         names = sorted(values)
         numbers = {name: number for number, name in enumerate(names)}
@@ -95,38 +100,33 @@ def label_numbers(column: str, part: Rows, classes: Classes) -> Tensor:
     wrong = np.flatnonzero(labels < 0)
     if len(wrong):
         found = [distinct[place] for place in places[wrong]]
-        first_row = int(part.numbers[wrong[0]])
-        problem = _wrong_labels(part, first_row, found, classes)
+        problem = wrong_labels(part, wrong, found, classes)
         raise InputError("label_column", column, problem)
     return torch.from_numpy(labels)
 
 
-def _wrong_labels(part: Rows, row: int, found: list[Any], classes: Classes) -> str:
+def wrong_labels(part: Rows, places: np.ndarray, found: list[Any], classes: Classes) -> str:
     """Describe labels of no class.
 
     Args:
         part: the rows.
-        row: number of the first row with such a label.
-        found: all such labels, in the order of the rows.
+        places: the place of each such label's row, in the order of the rows.
+        found: all such labels.
         classes: the classes.
     """
     first = found[0]
-    problem = f"row {row} of split {part.split!r}"
+    problem = f"row {part.numbers[places[0]]} of split {part.split!r}"
     if first is None:
         problem += " holds no label (`skip_missing` leaves such rows out)"
     else:
         problem += f" has label {first!r}, allowed are {classes.allowed}"
     if len(found) > 1:
         shown = listed(list(dict.fromkeys(found)))
-        problem += f"; {len(found)} of {len(part)} rows have such labels: {shown}"
+        rows = len(np.unique(places))
+        problem += f"; {rows} of {len(part)} rows have such labels: {shown}"
+    if isinstance(first, float) and math.isfinite(first) and not first.is_integer():
+        problem += "; with `problem_type` regression such labels are scores"
     return problem
-
-
-def check_label_type(column: str, feature: Any) -> None:
-    """Reject a column of a type without classes."""
-    has_classes = isinstance(feature, ClassLabel) or is_text(feature) or is_number(feature)
-    if not has_classes:
-        raise InputError("label_column", column, f"has type {feature}; allowed are ClassLabel, int, string")
 
 
 def check_several(column: str, train: Tensor) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,48 @@ class Rows:
 
     def encoded(self, name: str) -> tuple[np.ndarray, list[Any]]:
         """Return each row's place, (N,), among the distinct values of a column, and these. The last value is None."""
-        dictionary = self.column(name).combine_chunks().dictionary_encode()
-        distinct = [*dictionary.dictionary.to_pylist(), None]
-        places = dictionary.indices.fill_null(len(distinct) - 1)
-        return places.to_numpy(), distinct
+        return _encoded(self.column(name).combine_chunks())
+
+    def lists(self, name: str) -> Lists:
+        """Return a column of lists."""
+        column = self.column(name).combine_chunks()
+        lengths = pc.list_value_length(column).fill_null(0)
+        missing = column.is_null()
+        return Lists(
+            lengths=lengths.to_numpy(zero_copy_only=False).astype(np.int64),
+            missing=missing.to_numpy(zero_copy_only=False),
+            values=column.flatten(),
+        )
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Hold the lists of N rows.
+
+    Attributes:
+        lengths: (N,), number of entries of each list. A missing list has none.
+        missing: (N,), whether the list is missing.
+        values: the entries of all lists one after another.
+    """
+
+    lengths: np.ndarray
+    missing: np.ndarray
+    values: pa.Array
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Return the place of each entry's row, (entries,)."""
+        places = np.arange(len(self.lengths))
+        return np.repeat(places, self.lengths)
+
+    def encoded(self) -> tuple[np.ndarray, list[Any]]:
+        """Return each entry's place, (entries,), among the distinct values, and these. The last value is None."""
+        return _encoded(self.values)
+
+
+def _encoded(values: pa.Array) -> tuple[np.ndarray, list[Any]]:
+    """Return each value's place, (N,), among the distinct values, and these. The last value is None."""
+    dictionary = values.dictionary_encode()
+    distinct = [*dictionary.dictionary.to_pylist(), None]
+    places = dictionary.indices.fill_null(len(distinct) - 1)
+    return places.to_numpy(), distinct

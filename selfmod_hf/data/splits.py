@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,14 +10,18 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Image
 
 from ..errors import InputError
-from .labels import check_label_type, is_number, is_text
+from .label_kinds import check_label_type, entry_type, has_classes, with_problem_type
+from .labels import is_number, is_text
 from .reading import check_column, load_split
 from .rows import Rows
-from .tasks import TaskSpec
+from .tasks import BLOCKS, CLASSES, IMAGES, SCORES, SEVERAL_CLASSES, WORDS, TaskSpec
 from .tensors import spread
 
 # usual names of the test split. The first one in a data set counts
 TEST_SPLITS = ("test", "validation", "dev", "valid", "val", "eval")
+# usual names of columns without a name. The first one in a data set counts
+USUAL_WORDS = ("tokens", "words", "text")
+USUAL_LABELS = ("label", "labels")
 
 
 def read_splits(
@@ -36,32 +41,59 @@ def read_splits(
     train = _all_rows(spec, "train_split", spec.train_split)
     spec = _resolved(spec, train.data, texts)
     field = "text_column" if texts else "image_column"
-    content = getattr(spec, field)
-    assert content is not None
-    assert spec.label_column is not None
+    columns = _contents(spec, texts)
     parts = [train]
     if spec.test_split is not None:
         test = _all_rows(spec, "test_split", spec.test_split)
         parts.append(test)
     for part in parts:
-        check_column(part.data, field, content)
-        check_column(part.data, "label_column", spec.label_column)
-        feature = part.data.features[spec.label_column]
-        check_label_type(spec.label_column, feature)
+        for column in columns:
+            check_column(part.data, field, column)
+    label_column = spec.label_column
+    if label_column is not None:
+        spec = _labelled(spec, label_column, parts)
     if spec.skip_missing:
-        parts = [_without_missing(part, content, spec.label_column) for part in parts]
+        needed = columns if label_column is None else [*columns, label_column]
+        parts = [_without_missing(part, *needed) for part in parts]
     if spec.test_fraction is not None:
         [everything] = parts
-        parts = _held_out(everything, spec.label_column, spec.test_fraction, spec.split_seed)
+        parts = _held_out(everything, _stratified_column(spec), spec.test_fraction, spec.split_seed)
     used = []
     limits = (max_train_samples, max_test_samples)
     for part, most in zip(parts, limits, strict=True):
         places = spread(len(part), most)
         rows = part.take(places)
-        _check_missing(rows, field, content)
+        for column in columns:
+            _check_missing(rows, field, column)
         used.append(rows)
     train, test = used
     return spec, train, test
+
+
+def _contents(spec: TaskSpec, texts: bool) -> list[str]:
+    """Return the columns of the samples."""
+    if texts:
+        return list(spec.text_columns)
+    assert spec.image_column is not None
+    return [spec.image_column]
+
+
+def _labelled(spec: TaskSpec, column: str, parts: list[Rows]) -> TaskSpec:
+    """Return the task with its problem type, after a check of the label columns of all splits."""
+    for part in parts:
+        check_column(part.data, "label_column", column)
+    train = parts[0]
+    spec = with_problem_type(spec, train.data.features[column])
+    for part in parts:
+        check_label_type(spec, part.data.features[column])
+    return spec
+
+
+def _stratified_column(spec: TaskSpec) -> str | None:
+    """Return the column whose values are held out in equal shares. None: rows are chosen at random."""
+    if spec.kind in (WORDS, BLOCKS) or spec.problem_type not in (None, CLASSES):
+        return None
+    return spec.label_column
 
 
 def resolve_task(spec: TaskSpec) -> TaskSpec:
@@ -80,11 +112,12 @@ def resolve_task(spec: TaskSpec) -> TaskSpec:
     """
     content = spec.text_column or spec.image_column
     test = spec.test_split or spec.test_fraction
-    if spec.dataset_name is None or (content and test and spec.label_column):
+    labels = spec.label_column or spec.kind == BLOCKS
+    if spec.dataset_name is None or (content and test and labels):
         return spec
     train = load_split(spec, "train_split", spec.train_split)
-    texts = spec.text_column is not None
-    if content is None:
+    texts = spec.kind != IMAGES
+    if content is None and spec.task_type is None:
         images = _image_columns(train)
         texts = not images
         if texts and not _text_columns(train, spec.label_column):
@@ -98,18 +131,26 @@ def resolve_task(spec: TaskSpec) -> TaskSpec:
 
 def _resolved(spec: TaskSpec, train: Dataset, texts: bool) -> TaskSpec:
     """Return the task with names for its unnamed columns and test split."""
-    changes: dict[str, Any] = {}
     if texts and spec.text_column is None:
-        found = _text_columns(train, spec.label_column)
-        changes["text_column"] = _only(train, "text_column", "strings", found)
+        spec = replace(spec, text_column=_text_column(spec, train))
     elif not texts and spec.image_column is None:
         found = _image_columns(train)
-        changes["image_column"] = _only(train, "image_column", "images", found)
-    if spec.label_column is None:
-        changes["label_column"] = _label_column(train)
+        spec = replace(spec, image_column=_only(train, "image_column", "images", found, ("image",)))
+    if spec.label_column is None and spec.kind != BLOCKS:
+        spec = replace(spec, label_column=_label_column(spec, train))
     if spec.test_split is None and spec.test_fraction is None:
-        changes["test_split"] = _test_split(spec, train)
-    return replace(spec, **changes)
+        spec = replace(spec, test_split=_test_split(spec, train))
+    return spec
+
+
+def _text_column(spec: TaskSpec, data: Dataset) -> str:
+    if spec.kind != WORDS:
+        found = _text_columns(data, spec.label_column)
+        return _only(data, "text_column", "strings", found, ("text",))
+    found = _list_columns(data, is_text)
+    if spec.label_column in found:
+        found.remove(spec.label_column)
+    return _only(data, "text_column", "lists of words", found, USUAL_WORDS)
 
 
 def _image_columns(data: Dataset) -> list[str]:
@@ -131,25 +172,52 @@ def _text_columns(data: Dataset, label_column: str | None) -> list[str]:
     return columns
 
 
-def _label_column(data: Dataset) -> str:
-    """Return the column `label`, else the only ClassLabel, else the only column of integers."""
+def _list_columns(data: Dataset, is_usable: Callable[[Any], bool]) -> list[str]:
+    """Return the columns of lists with entries of a usable type."""
+    columns = []
+    for name, feature in data.features.items():
+        if is_usable(entry_type(feature)):
+            columns.append(name)
+    return columns
+
+
+def _names_classes(entry: Any) -> bool:
+    """Return whether the values of a type name classes."""
+    return has_classes(entry) and "float" not in entry.dtype
+
+
+def _label_column(spec: TaskSpec, data: Dataset) -> str:
+    """Return the column `label`, else the only one of a type for the labels of the task.
+
+    For classes this is ClassLabel, else integers, else lists.
+    """
     if "label" in data.column_names:
         return "label"
     class_labels = []
     integers = []
+    fractions = []
     for name, feature in data.features.items():
         if isinstance(feature, ClassLabel):
             class_labels.append(name)
-        elif is_number(feature) and "float" not in feature.dtype:
+        elif is_number(feature) and "float" in feature.dtype:
+            fractions.append(name)
+        elif is_number(feature):
             integers.append(name)
-    return _only(data, "label_column", "class labels", class_labels or integers)
+    # lists of floats may be marks of classes, but vectors are more usual
+    usable = has_classes if spec.problem_type == SEVERAL_CLASSES else _names_classes
+    lists = [name for name in _list_columns(data, usable) if name not in spec.text_columns]
+    if spec.kind == WORDS or spec.problem_type == SEVERAL_CLASSES:
+        return _only(data, "label_column", "lists of labels", lists, USUAL_LABELS)
+    if spec.problem_type == SCORES:
+        return _only(data, "label_column", "scores", fractions or integers, USUAL_LABELS)
+    return _only(data, "label_column", "class labels", class_labels or integers or lists, ("label",))
 
 
-def _only(data: Dataset, field: str, kind: str, found: list[str]) -> str:
-    """Return the column of the usual name among those found, else the only one."""
-    usual = field.removesuffix("_column")
-    if usual in found:
-        return usual
+def _only(data: Dataset, field: str, kind: str, found: list[str], usual: Sequence[str]) -> str:
+    """Return the first column of a usual name among those found, else the only one."""
+    for name in usual:
+        if name in found:
+            return name
     if len(found) == 1:
         return found[0]
     problem = f"no column holds {kind}; the data set has {_described(data)}"
@@ -217,25 +285,29 @@ def _check_missing(part: Rows, field: str, column: str) -> None:
     raise InputError(field, column, problem)
 
 
-def _held_out(part: Rows, label_column: str, fraction: float, seed: int) -> list[Rows]:
+def _held_out(part: Rows, label_column: str | None, fraction: float, seed: int) -> list[Rows]:
     """Return training rows and test rows, with each class divided by the fraction.
 
-    A class of one row stays in training.
+    A class of one row stays in training. Without a column of classes the rows are divided at random.
     """
     from sklearn.model_selection import train_test_split
 
-    places, distinct = part.encoded(label_column)
-    counts = np.bincount(places, minlength=len(distinct))
-    class_sizes = counts[places]  # of each row's class
-    divisible = np.flatnonzero(class_sizes > 1)
-    classes = places[divisible]
+    everything = np.arange(len(part))
+    divisible = everything
+    classes = None
+    held = f"{len(part)} rows"
+    if label_column is not None:
+        places, distinct = part.encoded(label_column)
+        counts = np.bincount(places, minlength=len(distinct))
+        class_sizes = counts[places]  # of each row's class
+        divisible = np.flatnonzero(class_sizes > 1)
+        classes = places[divisible]
+        held = f"{held} of {np.count_nonzero(counts)} classes"
     try:
         _, test = train_test_split(divisible, test_size=fraction, random_state=seed, stratify=classes)
     except ValueError as error:  # too few rows for a test row of each class
-        found = np.count_nonzero(counts)
-        problem = f"{len(part)} rows of {found} classes cannot be shared out so ({error})"
+        problem = f"{held} cannot be shared out so ({error})"
         raise InputError("test_fraction", fraction, problem) from error
-    everything = np.arange(len(part))
     train = np.setdiff1d(everything, test)  # sorted
     test = np.sort(test)
     return [part.take(train), part.take(test)]

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from typing_extensions import Self
 
 from ..errors import InputError
-from .tasks import TaskSpec
+from .tasks import BLOCKS, CLASSES, SCORES, SEVERAL_CLASSES, WORDS, TaskSpec
 
 IGNORED_LABEL = -100  # transformers' convention: such a sample enters no loss
 DEVICE_BYTES = 4 << 30  # a data set up to this size moves to the accelerator completely
@@ -26,7 +26,9 @@ class TensorData(Dataset):
     """Hold labelled samples in memory. No per-sample Python runs while training.
 
     Attributes:
-        labels: (N,), int64, each in [0, number of classes).
+        labels: (N,), int64, each in [0, number of classes). For several classes of a sample (N, number of classes),
+            float32, 1 for each of its classes. For scores (N,), float32. If each token has a label, (N,), int64, the
+            number of labelled tokens.
         device: device of the batches.
         task: the samples' task, if any.
     """
@@ -34,6 +36,29 @@ class TensorData(Dataset):
     labels: Tensor
     device: Device
     task: TaskSpec | None
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """Return the kind of the task, one of `TASK_TYPES`."""
+
+    @property
+    def problem_type(self) -> str | None:
+        """Return the kind of the labels, one of `PROBLEM_TYPES`. None: each token has a label."""
+        if self.kind in (WORDS, BLOCKS):
+            return None
+        if not self.labels.is_floating_point():
+            return CLASSES
+        return SCORES if self.labels.dim() == 1 else SEVERAL_CLASSES
+
+    def class_counts(self, classes: int) -> Tensor | None:
+        """Count the samples of each class, (classes,). None: the labels name no classes."""
+        problem_type = self.problem_type
+        if problem_type == CLASSES:
+            return torch.bincount(self.labels, minlength=classes)
+        if problem_type == SEVERAL_CLASSES:
+            return self.labels.sum(dim=0).long()
+        return None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,16 +83,16 @@ class TensorData(Dataset):
         return sample
 
     def batch(self, indices: Tensor | Sequence[int]) -> Batch:
-        """Return the batch of these samples, as the model's forward takes it, with `labels` (B,).
+        """Return the batch of these samples, as the model's forward takes it, with `labels` (B,) or (B, ...).
 
-        A single index -1 means no sample. Its batch has one row with the label -100, so that it enters no loss.
+        A single index -1 means no sample. Its batch has one row with the labels -100, so that it enters no loss.
         """
         rows = torch.as_tensor(indices, device=self.labels.device)  # (B,)
         if int(indices[0]) >= 0:
             return self.take(rows)
         nobody = torch.zeros_like(rows)
         batch = self.take(nobody)
-        batch["labels"] = torch.full_like(nobody, IGNORED_LABEL)
+        batch["labels"] = torch.full_like(batch["labels"], IGNORED_LABEL)
         return batch
 
     @abstractmethod
@@ -102,7 +127,8 @@ class TaskData(Generic[Data]):
     Attributes:
         train: training samples.
         test: test samples.
-        label_names: names of the classes, in the order of their numbers.
+        label_names: names of the classes, in the order of their numbers. For scores the name of their column. Empty
+            for "causal-lm".
         task: the task, with its columns and test split named.
 
     Example:
@@ -119,10 +145,12 @@ class TaskData(Generic[Data]):
 
     @property
     def unseen_classes(self) -> dict[str, int]:
-        """Count the test samples of each class without a training sample."""
+        """Count the test samples (or words) of each class without any in the training split."""
         classes = len(self.label_names)
-        train = torch.bincount(self.train.labels, minlength=classes)  # (classes,)
-        test = torch.bincount(self.test.labels, minlength=classes)
+        train = self.train.class_counts(classes)  # (classes,)
+        test = self.test.class_counts(classes)
+        if train is None or test is None:
+            return {}
         unseen = (train == 0) & (test > 0)
         counts = {}
         for number in unseen.nonzero().flatten().tolist():

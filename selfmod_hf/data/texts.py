@@ -7,26 +7,22 @@ mask, for encoders. Tokens are kept in the cache of `datasets`, so that only the
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import datasets
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from ..errors import InputError
-from .cache import cached_table, content_digest, entry_path, is_sealed, seal, tokenizer_key
-from .labels import check_several, is_text, label_numbers, read_classes
-from .reading import first_line
+from .cache import tokenizer_key
+from .label_kinds import LabelKind, entry_type, label_kind, word_classes
+from .labels import is_text
 from .rows import Rows
 from .splits import read_splits
-from .tasks import TaskSpec
-from .tensors import Batch, Device, TaskData, TensorData, checked_limits, moved
-from .tokenizer import as_pretrained, basic_english_tokenizer
+from .tasks import TEXTS, WORDS, TaskSpec
+from .tensors import IGNORED_LABEL, Batch, Device, TaskData, TensorData, checked_limits, moved
+from .tokenizing import as_it_is_saved, for_words, limit_of, load_tokenizer, token_labels, tokenize, words_tokenizer
 
 
 @dataclass(frozen=True)
@@ -36,11 +32,13 @@ class TextTensors(TensorData):
     Attributes:
         tokens: (T,), int32, tokens of all texts one after another.
         offsets: (N + 1,), int64. Text i is `tokens[offsets[i]:offsets[i + 1]]`.
-        labels: (N,), int64, each in [0, number of classes).
+        labels: (N,), int64, each in [0, number of classes), or as for `TensorData`.
         tokenizer: maker of the tokens.
         padded: whether the layout of batches is padded. False: bags.
         device: device of the batches.
         task: the task these texts were read for. It is saved beside a model.
+        token_types: (T,), uint8, the number of each token's text within its pair. None: the tokenizer gives none.
+        token_labels: (T,), int64, of each token, -100 for tokens without one. None: each text has its label.
 
     Example:
         >>> texts = TextTensors(tokens=torch.arange(5), offsets=torch.tensor([0, 2, 5]), labels=torch.tensor([0, 1]))
@@ -55,6 +53,19 @@ class TextTensors(TensorData):
     padded: bool = False
     device: Device = "cpu"
     task: TaskSpec | None = field(repr=False, default=None)
+    token_types: Tensor | None = None
+    token_labels: Tensor | None = None
+
+    @property
+    def kind(self) -> str:
+        return TEXTS if self.token_labels is None else WORDS
+
+    def class_counts(self, classes: int) -> Tensor | None:
+        """Count the samples of each class, or the tokens of each class if each token has a label."""
+        if self.token_labels is None:
+            return super().class_counts(classes)
+        labels = self.token_labels[: int(self.offsets[-1])]
+        return torch.bincount(labels[labels != IGNORED_LABEL], minlength=classes)
 
     @property
     def longest(self) -> int:
@@ -66,14 +77,28 @@ class TextTensors(TensorData):
 
         Returns:
             `labels` (B,). For bags also `input_ids` (N,) int32 and `offsets` (B + 1,) int32, with N as the last one.
-            For padded texts also `input_ids` (B, T) and `attention_mask` (B, T), both int64.
+            For padded texts also `input_ids` (B, T) and `attention_mask` (B, T), both int64. If the tokenizer
+            distinguishes the texts of a pair, also `token_type_ids` (B, T). If each token has a label, `labels` are
+            (B, T), with -100 for padding.
         """
-        tokens, lengths = self._gather(rows)
-        if self.padded:
-            batch = _padded(tokens, lengths, self.tokenizer.pad_token_id)
+        places, lengths = self._places(rows)
+        tokens = self.tokens.index_select(0, places)
+        if not self.padded:
+            batch = {"input_ids": tokens, "offsets": _offsets(lengths), "labels": self.labels.index_select(0, rows)}
+            return self._on_device(batch)
+        mask = _mask(lengths)
+        batch = {
+            "input_ids": _padded(tokens, mask, self.tokenizer.pad_token_id),
+            "attention_mask": mask.long(),
+        }
+        if self.token_types is not None:
+            types = self.token_types.index_select(0, places)
+            batch["token_type_ids"] = _padded(types, mask, self.tokenizer.pad_token_type_id)
+        if self.token_labels is None:
+            batch["labels"] = self.labels.index_select(0, rows)
         else:
-            batch = {"input_ids": tokens, "offsets": _offsets(lengths)}
-        batch["labels"] = self.labels.index_select(0, rows)
+            labels = self.token_labels.index_select(0, places)
+            batch["labels"] = _padded(labels, mask, IGNORED_LABEL)
         return self._on_device(batch)
 
     def _single(self, batch: Batch) -> Batch:
@@ -89,7 +114,8 @@ class TextTensors(TensorData):
         """
         if self.padded:
             return super().take_members(rows)
-        tokens, lengths = self._gather(rows.flatten())
+        places, lengths = self._places(rows.flatten())
+        tokens = self.tokens.index_select(0, places)
         lengths = lengths.view(rows.shape)  # (K, B)
         totals = lengths.sum(dim=1)  # (K,)
         longest = int(totals.max())
@@ -108,15 +134,15 @@ class TextTensors(TensorData):
     def _on_device(self, batch: Batch) -> Batch:
         return {name: values.to(self.device) for name, values in batch.items()}
 
-    def _gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the tokens of these texts one after another, and the length of each text."""
+    def _places(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the places of the tokens of these texts one after another, and the length of each text."""
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
         starts_in_batch = lengths.cumsum(0) - lengths
         total = int(lengths.sum())
         shift = (starts - starts_in_batch).repeat_interleave(lengths, output_size=total)
         places = torch.arange(total, device=rows.device) + shift
-        return self.tokens.index_select(0, places), lengths
+        return places, lengths
 
     def first(self, count: int) -> TextTensors:
         offsets = self.offsets[: count + 1]
@@ -126,8 +152,13 @@ class TextTensors(TensorData):
         return self.tokenizer
 
     def to(self, device: Device) -> TextTensors:
-        tokens, offsets, labels = moved(device, self.tokens, self.offsets, self.labels)
-        return replace(self, tokens=tokens, offsets=offsets, labels=labels, device=device)
+        tensors = {"tokens": self.tokens, "offsets": self.offsets, "labels": self.labels}
+        if self.token_types is not None:
+            tensors["token_types"] = self.token_types
+        if self.token_labels is not None:
+            tensors["token_labels"] = self.token_labels
+        found: dict[str, Any] = dict(zip(tensors, moved(device, *tensors.values()), strict=True))
+        return replace(self, **found, device=device)
 
 
 def _offsets(lengths: Tensor) -> Tensor:
@@ -136,14 +167,17 @@ def _offsets(lengths: Tensor) -> Tensor:
     return torch.nn.functional.pad(ends, (1, 0)).int()
 
 
-def _padded(tokens: Tensor, lengths: Tensor, pad: int) -> Batch:
-    """Return `input_ids` and `attention_mask`, (B, T), for the tokens of B texts one after another."""
+def _mask(lengths: Tensor) -> Tensor:
+    """Return whether each place of B padded texts holds a token, (B, T)."""
     longest = max(1, int(lengths.max()))
     positions = torch.arange(longest, device=lengths.device)
-    mask = positions < lengths.unsqueeze(1)  # (B, T)
-    padding = torch.full(mask.shape, pad, device=tokens.device)
-    input_ids = padding.masked_scatter_(mask, tokens.long())
-    return {"input_ids": input_ids, "attention_mask": mask.long()}
+    return positions < lengths.unsqueeze(1)
+
+
+def _padded(values: Tensor, mask: Tensor, filler: int) -> Tensor:
+    """Return the values of B texts one after another in the places of a mask, (B, T), int64."""
+    padding = torch.full(mask.shape, filler, device=values.device)
+    return padding.masked_scatter_(mask, values.long())
 
 
 def load_texts(  # noqa: PLR0913 - public
@@ -156,6 +190,9 @@ def load_texts(  # noqa: PLR0913 - public
     max_test_samples: int | None = None,
 ) -> TaskData[TextTensors]:
     """Read and tokenize a task's texts, from the Hub or from a local folder in Hub layout.
+
+    A task with two text columns gives sentence pairs. "token-classification" gives a label to the first token of each
+    word, and its batches are always padded.
 
     Args:
         spec: the task.
@@ -172,123 +209,85 @@ def load_texts(  # noqa: PLR0913 - public
     """
     limits = {"max_train_samples": max_train_samples, "max_test_samples": max_test_samples}
     checked_limits(**limits, max_length=max_length)
+    if spec.task_type not in (None, TEXTS, WORDS):
+        raise InputError("task_type", spec.task_type, f"allowed are {TEXTS}, {WORDS}, or `load_blocks`, `load_images`")
     if spec.dataset_name is None:
         raise InputError("dataset_name", None, "a data set of texts is needed")
-    spec, train, test = read_splits(spec, texts=True, **limits)
-    assert spec.label_column is not None
-    for part in (train, test):
-        _check_type(spec, part.data)
-    classes = read_classes(spec.label_column, train)
-    train_labels = label_numbers(spec.label_column, train, classes)
-    test_labels = label_numbers(spec.label_column, test, classes)
-    check_several(spec.label_column, train_labels)
-    if tokenizer is None:
-        tokenizer = _words_of(spec, train.data)
-    elif isinstance(tokenizer, str):
-        tokenizer = load_tokenizer(tokenizer)
-    tokenizer = _as_it_is_saved(tokenizer, max_length)
-    if padded and tokenizer.pad_token_id is None:
-        raise InputError("tokenizer_name", tokenizer.name_or_path, "has no padding token; an encoder's has one")
+    spec, *parts = read_splits(spec, texts=True, **limits)
+    for part in parts:
+        _check_types(spec, part.data)
+    names, labels = _read_labels(spec, parts)
+    tokenizer = _tokenizer_of(spec, tokenizer, parts[0].data)
+    tokenizer = as_it_is_saved(tokenizer, max_length)
+    if spec.kind == WORDS:
+        tokenizer = for_words(tokenizer)
+    padded = padded or spec.kind == WORDS
+    _check_tokenizer(spec, tokenizer, padded)
     key = tokenizer_key(tokenizer)  # before the first call, because a call changes the tokenizer
-    train_tokens, train_offsets = _tokenize(spec, train, tokenizer, key)
-    test_tokens, test_offsets = _tokenize(spec, test, tokenizer, key)
-    return TaskData(
-        TextTensors(train_tokens, train_offsets, train_labels, tokenizer, padded, task=spec),
-        TextTensors(test_tokens, test_offsets, test_labels, tokenizer, padded, task=spec),
-        classes.names,
-        spec,
-    )
+    samples = []
+    for part, own_labels in zip(parts, labels, strict=True):
+        tokens = tokenize(part, spec.text_columns, tokenizer, key, are_words=spec.kind == WORDS)
+        found = TextTensors(
+            tokens.flat, tokens.offsets, own_labels, tokenizer, padded, task=spec, token_types=tokens.types
+        )
+        if spec.kind == WORDS:
+            [column] = spec.text_columns
+            own = token_labels(tokens, own_labels, part.lists(column).lengths, IGNORED_LABEL)
+            found = _with_token_labels(found, own)
+        samples.append(found)
+    train, test = samples
+    return TaskData(train, test, names, spec)
 
 
-def _as_it_is_saved(tokenizer: Any, max_length: int | None) -> Any:
-    """Return the tokenizer with its settings in the saved attributes, because an RLCT needs the training texts."""
-    saved_side = tokenizer.init_kwargs.get("truncation_side", "right")
-    if max_length is None and saved_side == tokenizer.truncation_side:
-        return tokenizer
-    tokenizer = copy.deepcopy(tokenizer)
-    tokenizer.init_kwargs["truncation_side"] = tokenizer.truncation_side
-    if max_length is not None:
-        tokenizer.model_max_length = max_length
+def _read_labels(spec: TaskSpec, parts: list[Rows]) -> tuple[list[str], list[Tensor]]:
+    """Return the names of the classes, and the labels of the training and the test rows."""
+    train = parts[0]
+    labels: LabelKind = word_classes(spec, train) if spec.kind == WORDS else label_kind(spec, train)
+    found = [labels.read(part) for part in parts]
+    labels.check_training(found[0])
+    return labels.names, found
+
+
+def _with_token_labels(texts: TextTensors, labels: Tensor) -> TextTensors:
+    """Return texts with these labels of their tokens, (T,). The label of a text becomes the number of them."""
+    counted = (labels != IGNORED_LABEL).long()
+    before = torch.nn.functional.pad(counted.cumsum(0), (1, 0))  # (T + 1,)
+    counts = before[texts.offsets].diff()  # (N,)
+    return replace(texts, labels=counts, token_labels=labels)
+
+
+def _check_types(spec: TaskSpec, data: datasets.Dataset) -> None:
+    """Reject columns of another type than texts, or than lists of words."""
+    for column in spec.text_columns:
+        feature = data.features[column]
+        entry = entry_type(feature)
+        if spec.kind == WORDS and not is_text(entry):
+            raise InputError("text_column", column, f"has type {feature}; allowed are lists of strings, one a word")
+        if spec.kind != WORDS and not is_text(feature):
+            problem = f"has type {feature}; allowed are strings"
+            if is_text(entry):
+                problem += f" (lists of words with `task_type` {WORDS})"
+            raise InputError("text_column", column, problem)
+
+
+def _tokenizer_of(spec: TaskSpec, tokenizer: Any, train: datasets.Dataset) -> Any:
+    """Return the tokenizer itself, the one of this name, or else that of the words of the training texts."""
+    if tokenizer is None:
+        return words_tokenizer(spec.text_columns, train)
+    if isinstance(tokenizer, str):
+        return load_tokenizer(tokenizer)
     return tokenizer
 
 
-def load_tokenizer(name: str, revision: str = "main", subfolder: str = "") -> Any:
-    """Load the tokenizer of this name, from the Hub or from a folder.
-
-    Raises:
-        InputError: no tokenizer could be read.
-    """
-    try:
-        return AutoTokenizer.from_pretrained(name, revision=revision, subfolder=subfolder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        problem = f"no tokenizer could be read ({first_line(error)})"
-        raise InputError("tokenizer_name", name, problem) from error
-
-
-def _check_type(spec: TaskSpec, data: datasets.Dataset) -> None:
-    assert spec.text_column is not None
-    feature = data.features[spec.text_column]
-    if not is_text(feature):
-        raise InputError("text_column", spec.text_column, f"has type {feature}; allowed are strings")
-
-
-def _words_of(spec: TaskSpec, data: datasets.Dataset) -> Any:
-    """Return the basic English tokenizer of these texts. Its vocabulary is counted once and kept in the cache."""
-    digest = content_digest(data, ("words", spec.text_column))
-    entry = entry_path(data, digest, ".json")
-    if entry is not None and is_sealed(entry):
-        return as_pretrained(Tokenizer.from_file(str(entry)))
-    tokenizer = basic_english_tokenizer(_texts(data, spec.text_column))
-    if entry is None:
-        return tokenizer
-    tokenizer.backend_tokenizer.save(str(entry), pretty=False)
-    seal(entry)
-    return as_pretrained(Tokenizer.from_file(str(entry)))  # as in later runs, so that they find this run's tokens
-
-
-def _texts(data: datasets.Dataset, column: str | None) -> Iterator[Any]:
-    """Yield the texts in lists. The tokenizer's training takes lists as well as single texts."""
-    for batch in data.select_columns([column]).iter(batch_size=1000):
-        yield batch[column]
-
-
-def _tokenize(spec: TaskSpec, part: Rows, tokenizer: Any, key: str) -> tuple[Tensor, Tensor]:
-    """Return tokens (T,) and offsets (N + 1,) for `TextTensors`.
-
-    Args:
-        spec: the task.
-        part: the rows of a split.
-        tokenizer: maker of the tokens.
-        key: digest of its state.
-    """
-    column = spec.text_column
-    assert column is not None
-    max_length = tokenizer.model_max_length
-    if max_length >= 1_000_000:  # transformers' mark for "no limit" is larger
-        max_length = None
-
-    def tokenize(batch: dict[str, list[Any]]) -> dict[str, Any]:
-        encoded = tokenizer(
-            batch[column],
-            truncation=max_length is not None,
-            max_length=max_length,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
-        return {"tokens": encoded["input_ids"]}
-
-    table = cached_table(
-        part.data,
-        tokenize,
-        key=("tokens", column, key),
-        features=datasets.Features({"tokens": datasets.Sequence(datasets.Value("int32"))}),
-        desc="Tokenizing",
-    )
-    tokens = table["tokens"].combine_chunks()
-    # copies, because the arrow buffer is a read-only view of the cache file
-    flat = tokens.flatten().to_numpy().copy()
-    lengths = tokens.value_lengths().to_numpy().copy()
-    ends = torch.from_numpy(lengths).long().cumsum(0)
-    offsets = torch.nn.functional.pad(ends, (1, 0))  # (N + 1,)
-    return torch.from_numpy(flat), offsets
+def _check_tokenizer(spec: TaskSpec, tokenizer: Any, padded: bool) -> None:
+    """Reject a tokenizer that cannot make these samples."""
+    if padded and tokenizer.pad_token_id is None:
+        raise InputError("tokenizer_name", tokenizer.name_or_path, "has no padding token; an encoder's has one")
+    limit = limit_of(tokenizer)
+    is_pair = len(spec.text_columns) == 2
+    if limit is None or not (is_pair or spec.kind == WORDS):
+        return
+    special = tokenizer.num_special_tokens_to_add(pair=is_pair)
+    if limit <= special:
+        problem = f"leaves no place for a text beside {special} special tokens; allowed are more"
+        raise InputError("max_length", limit, problem)

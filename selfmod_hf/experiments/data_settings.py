@@ -11,21 +11,24 @@ from ..data import (
     RandomAffine,
     TaskData,
     TaskSpec,
+    load_blocks,
     load_images,
     load_texts,
     make_task,
     resolve_task,
 )
+from ..data.tasks import BLOCKS, IMAGES
 from ..errors import InputError
 from .setting import setting
 
 # settings that are fields of `TaskSpec`
 TASK_FIELDS = (
     "dataset_name", "dataset_config", "image_column", "text_column", "label_column", "train_split", "test_split",
-    "test_fraction", "split_seed", "skip_missing", "image_mean", "image_std", "interpolation",
+    "test_fraction", "split_seed", "skip_missing", "image_mean", "image_std", "interpolation", "task_type",
+    "problem_type", "block_size",
 )  # fmt: skip
 IMAGE_FIELDS = ("image_column", "image_size", "image_mean", "image_std", "interpolation", "augment")
-TEXT_FIELDS = ("tokenizer_name", "max_length")
+TEXT_FIELDS = ("tokenizer_name", "max_length", "vocab_size")
 
 
 @dataclass
@@ -41,10 +44,20 @@ class DataSettings:
     )
     dataset_config: str | None = setting("Configuration of the data set, if it has several.")
     image_column: str | None = setting("Column of images; default: image, else the only one of that type.")
-    text_column: str | None = setting(
-        "Column of texts; default, without a column of images: text, else the only one of strings."
+    # in this order, because transformers' parser takes the type beside None, and None second
+    text_column: list[str] | None | str = setting(  # noqa: RUF036
+        "Column of texts, or both columns of sentence pairs; default, without a column of images: text, else the only "
+        "one of strings."
     )
-    label_column: str | None = setting("Column of class labels; default: label, else the only one of that type.")
+    label_column: str | None = setting("Column of labels; default: label, else the only one of the labels' type.")
+    task_type: str | None = setting(
+        "image-classification or text-classification (default: as the columns are), token-classification (lists of "
+        "words and of their classes) or causal-lm (texts without labels)."
+    )
+    problem_type: str | None = setting(
+        "single_label_classification (default), multi_label_classification (default with lists of labels) or "
+        "regression (scores)."
+    )
     train_split: str | None = setting("Split to train on; default: train.")
     test_split: str | None = setting("Split to evaluate on; default: test, else validation (dev, valid, val, eval).")
     test_fraction: float | None = setting(
@@ -72,6 +85,12 @@ class DataSettings:
         "Tokenizer on the Hub or in a folder; default: the pretrained backbone's, else words of the training texts."
     )
     max_length: int | None = setting("Cut texts to so many tokens; default: the tokenizer's own limit.")
+    block_size: int | None = setting(
+        "Tokens of a sample with `task_type` causal-lm; default: 128, or the tokenizer's limit if that is smaller."
+    )
+    vocab_size: int | None = setting(
+        "Tokens of the tokenizer that is trained on the texts with `task_type` causal-lm; default: 8192."
+    )
     max_train_samples: int | None = setting("Use so many training samples, spread evenly over the split.")
     max_test_samples: int | None = setting("Use so many test samples, spread evenly over the split.")
 
@@ -114,8 +133,10 @@ def load_data(
     spec = resolve_task(spec)
     _check_kind(spec, settings)
     limits = {"max_train_samples": settings.max_train_samples, "max_test_samples": settings.max_test_samples}
+    tokenizer = settings.tokenizer_name or tokenizer
+    if spec.kind == BLOCKS:
+        return load_blocks(spec, tokenizer=tokenizer, vocab_size=settings.vocab_size, **limits)
     if spec.text_column is not None:
-        tokenizer = settings.tokenizer_name or tokenizer
         return load_texts(spec, tokenizer=tokenizer, padded=padded, max_length=settings.max_length, **limits)
     size = _height_and_width(settings.image_size)
     data = load_images(spec, image_size=size, preprocessing=preprocessing, **limits)
@@ -136,10 +157,16 @@ def _height_and_width(size: Sequence[int] | None) -> list[int] | None:
 
 def _check_kind(spec: TaskSpec, settings: DataSettings) -> None:
     """Raise an InputError for a setting of images with texts, and for one of texts with images."""
-    excluded: tuple[str, ...] = TEXT_FIELDS
-    problem = "the task is one of images; allowed with texts (`text_column`)"
-    if spec.text_column is not None:
-        excluded, problem = IMAGE_FIELDS, "the task is one of texts; allowed with images"
-    for name, value in settings.given().items():
+    given = settings.given()
+    excluded: tuple[str, ...] = IMAGE_FIELDS
+    problem = "the task is one of texts; allowed with images"
+    if spec.kind == IMAGES:
+        excluded, problem = TEXT_FIELDS, "the task is one of images; allowed with texts (`text_column`)"
+    for name, value in given.items():
         if name in excluded:
             raise InputError(name, value, problem)
+    if "vocab_size" in given and spec.kind != BLOCKS:
+        raise InputError("vocab_size", settings.vocab_size, f"allowed with `task_type` {BLOCKS}")
+    if "max_length" in given and spec.kind == BLOCKS:
+        problem = f"allowed without `task_type` {BLOCKS}, whose texts are joined and cut by `block_size`"
+        raise InputError("max_length", settings.max_length, problem)

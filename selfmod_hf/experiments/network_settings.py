@@ -15,6 +15,7 @@ from ..data import (
     resolve_task,
 )
 from ..data.preprocessing import FIELDS
+from ..data.tasks import BLOCKS
 from ..errors import InputError
 from ..models import (
     SelfModelingConfig,
@@ -24,7 +25,7 @@ from ..models import (
     check_config,
 )
 from ..trainer.freezing import freeze_parameters
-from ..trainer.recipe_network import check_forward, check_length, network_fields
+from ..trainer.recipe_network import check_forward, check_length, check_one_class, network_fields
 from .data_settings import DataSettings, load_data
 from .setting import setting
 
@@ -106,7 +107,7 @@ def load_network_data(spec: TaskSpec, settings: DataSettings, network: NetworkSe
     spec = resolve_task(spec)
     if spec.text_column is None:
         return load_data(spec, settings, preprocessing=_backbone_preprocessing(settings, network))
-    if network.backbone_config and not settings.tokenizer_name:
+    if network.backbone_config and not settings.tokenizer_name and spec.kind != BLOCKS:
         problem = "an encoder with random weights needs a `tokenizer_name` with texts"
         raise InputError("backbone_config", network.backbone_config, problem)
     return load_data(spec, settings, tokenizer=network.backbone_name, padded=network.is_encoder)
@@ -147,6 +148,7 @@ def build_network(settings: NetworkSettings, data: TaskData[Any]) -> SelfModelin
         ValueError: settings of no possible network, or a network of other inputs than the data. A pattern of no
             parameter.
     """
+    check_one_class(data.train)
     if isinstance(data.train, TextTensors):
         model_class: type[SelfModelingPreTrainedModel] = SelfModelingForSequenceClassification
     else:

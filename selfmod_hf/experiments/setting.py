@@ -21,6 +21,7 @@ Say: TypeAlias = Callable[[str], None]  # takes a line of progress
 # plain types of fields, as a message names them
 PLAIN = {bool: "True and False", int: "integers", float: "numbers", str: "texts", type(None): "None"}
 NOT_USABLE = object()
+ONE_OR_SEVERAL = ("text_column",)  # fields of one text or a list. A list of one is the text
 _hints = cache(get_type_hints)  # because transformers' arguments have more than a hundred
 
 # names of other tools
@@ -132,6 +133,8 @@ def typed_value(owner: type, name: str, value: Any) -> Any:
     Raises:
         InputError: a value of another type.
     """
+    if name in ONE_OR_SEVERAL and isinstance(value, (list, tuple)) and len(value) == 1:
+        value = value[0]
     choices = types_of(owner, name)
     if not all(map(_is_checked, choices)):
         return value

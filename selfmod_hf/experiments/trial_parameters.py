@@ -19,7 +19,7 @@ from .setting import Values, did_you_mean
 # These fields choose the test samples or their labels. Accuracies on different ones cannot be compared.
 _OF_THE_TEST = (
     "task", "dataset_name", "dataset_config", "label_column", "train_split", "test_split", "test_fraction",
-    "split_seed", "skip_missing", "max_test_samples",
+    "split_seed", "skip_missing", "max_test_samples", "task_type", "problem_type", "block_size", "vocab_size",
 )  # fmt: skip
 # Arguments of transformers' Trainer that decide the weights.
 _OF_TRAINING = (

@@ -21,7 +21,7 @@ from ..complexity.result import BIASED, DIVERGED, NOT_AT_MINIMUM, NOT_CONVERGED,
 from ..data import TASKS
 from ..errors import InputError
 from ..files import read_json
-from ..json_records import NetworkRun, SweepRun, TaskFields
+from ..json_records import OF_KIND, NetworkRun, SweepRun, TaskFields
 from ..weights import UNCHECKED, belongs
 from .download import fetch
 
@@ -160,6 +160,8 @@ def _columns_and_splits(task: TaskFields) -> dict[str, Any]:
         entries[name] = getattr(task, name)
     entries["text_column"] = task.text_column
     entries["label_column"] = task.label_column
+    for name in OF_KIND:
+        entries[name] = getattr(task, name)
     if task.text_column is None:
         entries["image_column"] = task.image_column
     return entries

@@ -17,7 +17,7 @@ from ..complexity.weight_width import weight_width_of
 from ..data import ImageTensors, TaskSpec
 from ..errors import InputError
 from ..files import entries_of, plain, read_json, write_figure, write_file
-from ..json_records import NetworkRun, PreprocessingFields, TaskFields
+from ..json_records import OF_KIND, NetworkRun, PreprocessingFields, TaskFields
 from ..models import load_config
 from ..weights import KEY, belongs, files_with_weights, weights_sha256
 from .card import METRICS, CardFacts, merged_notes, model_card
@@ -69,6 +69,11 @@ def _task_fields(task: TaskSpec | None) -> TaskFields | None:
     if task is None:
         return None
     fields = {name: getattr(task, name) for name in TaskFields.model_fields}
+    if isinstance(task.text_column, tuple):
+        fields["text_column"] = list(task.text_column)
+    for name in OF_KIND:
+        if fields[name] is None:
+            del fields[name]
     if task.is_local:  # a folder of this machine means nothing elsewhere
         fields["dataset_name"] = None
     return TaskFields.model_validate(fields)

@@ -13,6 +13,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundEr
 
 from ..complexity import LLCResult
 from ..data import TASKS, TaskSpec
+from ..data.tasks import BLOCKS
 from ..errors import InputError
 from ..files import read_json
 from ..json_records import SweepRun
@@ -28,7 +29,10 @@ SAMPLER = (
 MORE = ("nbeta_rule", "num_samples", "data", "compute_dtype", "options", "parameters")
 SWEEP_COLUMNS = ("hidden_size", "aux_weight", "detach_targets", "seed", "rlct")  # required in a sweep's table
 # settings of the data that `TaskSpec.train_data` tells
-DESCRIBED = ("dataset_config", "train_split", "test_fraction", "split_seed", "skip_missing")
+DESCRIBED = (
+    "dataset_config", "train_split", "test_fraction", "split_seed", "skip_missing", "text_column", "task_type",
+    "block_size",
+)  # fmt: skip
 # settings of an arm that change its data: `run.json` has the number and the name of the data of all others
 OF_DATA = {"task", "max_train_samples", "max_test_samples", "augment", *(field.name for field in fields(TaskSpec))}
 KINDS = {"dataset": ["results.parquet", "run.json"], "model": ["rlct.json"]}  # kind of repository -> files
@@ -237,6 +241,8 @@ def _train_data(run: SweepRun) -> str:
     given = {name: value for name, value in data.to_dict().items() if name in DESCRIBED and value is not None}
     if "test_fraction" in given:
         given["test_split"] = None
+    if given.get("task_type") == BLOCKS:
+        given["label_column"] = None
     name = data.dataset_name
     if name is not None and run.local_data and not Path(name).exists():  # a published study has the name alone
         kind = "file" if Path(name).suffix else "folder"

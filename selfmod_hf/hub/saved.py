@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data import load_images, load_texts, make_task, network_preprocessing, resolve_task
-from ..data.texts import load_tokenizer
+from ..data.tokenizing import load_tokenizer
 from ..errors import InputError
 from ..models import load_config, load_model
 from ..weights import weights_sha256

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..data import ImagePreprocessing, ImageTensors, TaskData, TaskSpec, TensorData, TextTensors
+from ..data.tasks import CLASSES, IMAGES, TEXTS
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
 from ..models.losses_self_modeling import IGNORED_LABEL
@@ -92,6 +93,20 @@ def check_forward(model: SelfModelingPreTrainedModel, data: TensorData) -> None:
         raise InputError("backbone", model.config.backbone, problem) from error
     finally:
         model.train(was_training)
+
+
+def check_one_class(data: TensorData) -> None:
+    """Reject samples with other labels than one class each, because the loss of a network is a cross-entropy of them.
+
+    Raises:
+        InputError: names the kind of task or of labels.
+    """
+    if data.problem_type is None:
+        problem = f"the network has one output for each sample; allowed are {IMAGES} and {TEXTS}"
+        raise InputError("task_type", data.kind, problem)
+    if data.problem_type != CLASSES:
+        problem = f"the network's loss is the cross-entropy of one class for each sample; allowed is {CLASSES}"
+        raise InputError("problem_type", data.problem_type, problem)
 
 
 def check_preprocessing(config: SelfModelingConfig, data: Any) -> None:

@@ -25,7 +25,7 @@ from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
 from ..models.losses_self_modeling import IGNORED_LABEL
 from .checkpoints import saved_sha256
 from .collated import CollatedData, collate, is_data_of_rows
-from .recipe_network import check_labels, check_tokens
+from .recipe_network import check_labels, check_one_class, check_tokens
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -290,6 +290,8 @@ def _checked_data(models: Any, data: Any, collator: Collator | None) -> Any:
     model = models[0]
     if is_data_of_rows(data) and not isinstance(data, TensorData):
         data = collate(data, collator, model)
+    if isinstance(data, TensorData):
+        check_one_class(data)
     if not bool((data.labels != IGNORED_LABEL).any()):
         raise InputError("train_data.labels", IGNORED_LABEL, "no sample has a label")
     check_labels("train_data.labels", data.labels, model.config.num_labels)

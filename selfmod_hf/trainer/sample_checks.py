@@ -13,7 +13,7 @@ from ..data import TensorData, TextTensors
 from ..errors import InputError
 from ..models.positions_self_modeling import most_tokens
 from .processes import smallest_share
-from .recipe_network import check_labels, check_tokens
+from .recipe_network import check_labels, check_one_class, check_tokens
 
 if TYPE_CHECKING:
     from .terms_trainer import TermsTrainer
@@ -89,6 +89,7 @@ def check_classes(trainer: TermsTrainer) -> None:
     for name in ("train_dataset", "eval_dataset"):
         data = getattr(trainer, name)
         if isinstance(data, TensorData):
+            check_one_class(data)
             check_labels(f"{name}.labels", data.labels, model.config.num_labels)
 
 

@@ -14,7 +14,7 @@ from PIL import Image as PILImage
 from selfmod_hf import SelfModelingTrainer, SelfModelingTrainingArguments, TaskSpec, load_texts
 from selfmod_hf.cli import main
 from selfmod_hf.complexity import LLCResult
-from selfmod_hf.data.texts import load_tokenizer
+from selfmod_hf.data.tokenizing import load_tokenizer
 from selfmod_hf.models import SelfModelingForSequenceClassification, load_model
 from selfmod_hf.trainer.recipe_network import recipe_config
 

@@ -17,7 +17,7 @@ from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizer
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
 import selfmod_hf
-from selfmod_hf.data import TaskSpec, basic_english_tokenizer, cache, load_images, load_texts, texts
+from selfmod_hf.data import TaskSpec, basic_english_tokenizer, cache, load_images, load_texts, tokenizing
 
 TEXTS = ["One two three four five six", "seven eight nine ten", "one seven", "two"] * 3
 LABELS = [0, 1] * 6
@@ -192,7 +192,7 @@ def test_the_code_of_a_tokenizer_is_in_its_key(tmp_path, monkeypatch):
 def test_a_vocabulary_is_counted_once(of_texts, tmp_path, monkeypatch):
     first = load_texts(of_texts)
     first.train.processor().save_pretrained(tmp_path / "first")
-    monkeypatch.setattr(texts, "basic_english_tokenizer", None)  # counting again would fail
+    monkeypatch.setattr(tokenizing, "basic_english_tokenizer", None)  # counting again would fail
     monkeypatch.setattr(TokenizersBackend, "__call__", None)  # so would tokenizing
     again = load_texts(of_texts)
     again.train.processor().save_pretrained(tmp_path / "again")

@@ -227,7 +227,7 @@ def test_pickles_are_never_opened(folder):
 def test_code_of_strangers_is_not_run_and_not_asked_about(tmp_path, monkeypatch):
     """A backbone that brings its own code, a tokenizer that does, and one of ours whose `auto_map` points elsewhere."""
     from selfmod_hf import SelfModelingForSequenceClassification
-    from selfmod_hf.data.texts import load_tokenizer
+    from selfmod_hf.data.tokenizing import load_tokenizer
 
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
