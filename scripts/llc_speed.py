@@ -26,6 +26,7 @@ from typing import Any
 BATCH_SIZE, CHAINS = 512, 4
 STEP_SIZE, LOCALIZATION = 1e-4, 100.0
 NBETA = BATCH_SIZE / math.log(BATCH_SIZE)
+NO_CHECKS = "paper (mnist)"  # neither foretold biases nor a search for a lower loss: the other tools have none
 DRAWS = {64: 1000, 512: 300}  # hidden size -> draws of each chain
 
 Estimate = tuple[float, float]  # LLC, standard deviation over the chains
@@ -150,11 +151,13 @@ def installed_tools(inputs: Any, labels: Any) -> list[Tool]:
     import torch
 
     data = (inputs, labels)
+    half = {"dtype": torch.bfloat16}
     found = [
-        Tool("ours", partial(ours, *data, control_variate=False)),
-        Tool("ours, control variate", partial(ours, *data, control_variate=True)),
-        Tool("ours, bfloat16", partial(ours, *data, control_variate=False, dtype=torch.bfloat16)),
-        Tool("ours, bfloat16, control variate", partial(ours, *data, control_variate=True, dtype=torch.bfloat16)),
+        Tool("ours", partial(ours, *data, preset=NO_CHECKS)),
+        Tool("ours, biases foretold", partial(ours, *data, control_variate=False)),
+        Tool("ours, biases foretold, control variate", partial(ours, *data, control_variate=True)),
+        Tool("ours, bfloat16", partial(ours, *data, preset=NO_CHECKS, **half)),
+        Tool("ours, bfloat16, biases foretold, control variate", partial(ours, *data, control_variate=True, **half)),
     ]
     number = installed("devinterp", "devinterp.slt.llc")
     if number is not None:
