@@ -15,6 +15,7 @@ from selfmod_hf.complexity import calibrate_llc, estimate_llc, estimate_llc_many
 from .scenarios import digits, trained_digits_net
 
 FEW = {"num_draws": 24, "num_chains": 2, "batch_size": 64, "step_size": 1e-5}
+GRID = {"step_sizes": [1e-5], "localizations": [10.0, 100.0]}  # of a calibration, which otherwise looks for its own
 PIXELS, LABELS = digits()
 
 
@@ -62,7 +63,7 @@ def test_half_precision_weights_of_several_networks_and_of_a_grid():
     full = copy.deepcopy(stored).float()
     for a, b in zip(*(estimate_llc_many([net] * 2, PIXELS, LABELS, **FEW) for net in (full, stored)), strict=True):
         np.testing.assert_array_equal(a.loss_trace, b.loss_trace)
-    settings = {"num_draws": 20, "batch_size": 64, "num_chains": 2}
+    settings = {"num_draws": 20, "batch_size": 64, "num_chains": 2, **GRID}
     first, second = (calibrate_llc(net, PIXELS, LABELS, **settings) for net in (full, stored))
     assert first.table == second.table
 
@@ -192,7 +193,7 @@ def test_autocast_around_the_call_changes_nothing():
 
 
 def test_a_grid_in_inference_mode():
-    settings = {"num_draws": 20, "num_chains": 2, "batch_size": 64}
+    settings = {"num_draws": 20, "num_chains": 2, "batch_size": 64, **GRID}
     usual = calibrate_llc(trained_digits_net(), PIXELS, LABELS, **settings)
     with torch.inference_mode():
         within = calibrate_llc(trained_digits_net(), PIXELS, LABELS, **settings)
@@ -293,7 +294,7 @@ def test_the_batch_of_a_rule_is_the_one_that_is_drawn():
     data = {"inputs": PIXELS[:96], "targets": LABELS[:96], "nbeta": "batch/log batch"}
     for found in (
         estimated(**data, batch_size=512),
-        calibrate_llc(trained_digits_net(), **data, batch_size=512, num_draws=20).result,
+        calibrate_llc(trained_digits_net(), **data, batch_size=512, num_draws=20, **GRID).result,
     ):
         assert found.settings.batch_size == 96
         assert found.nbeta == pytest.approx(96 / math.log(96))

@@ -57,6 +57,7 @@ def test_it_trains_is_pruned_saved_and_sampled(tmp_path, name):
         assert torch.equal(model.prune()(pixels).logits, output.logits)
     assert output.self_model_predictions.shape == output.self_model_targets.shape
     sampling = {"num_draws": 4, "num_chains": 2, "batch_size": 6, "step_size": 1e-6}
+    sampling["preset"] = "paper (mnist)"  # no biases are foretold, which takes long
     (rlct,) = estimate_rlct([model], data, **sampling)
     (last,) = estimate_rlct([model], data, parameters=["network.hidden.*", "network.classifier.*"], **sampling)
     assert torch.tensor([rlct.loss_trace, last.loss_trace]).isfinite().all()
