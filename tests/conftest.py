@@ -122,7 +122,7 @@ def _write_images(repo: Path, config: str, column: str, names: list[str], shape:
         pixels = templates[labels] + generator.integers(0, 56, size=(count, *shape))
         images = [{"bytes": _png(image), "path": None} for image in pixels.astype(np.uint8)]
         splits[split] = {column: images, "label": labels.tolist()}
-    _write_repo(repo, config, features, splits)
+    write_repo(repo, config, features, splits)
 
 
 def _write_texts(repo: Path, config: str, names: list[str]) -> None:
@@ -137,10 +137,10 @@ def _write_texts(repo: Path, config: str, names: list[str]) -> None:
         texts = [" ".join(generator.choice([*words[label], "film", "the", "a"], size=20)) for label in labels]
         texts = [f"{text}. It's (very) so." for text in texts]
         splits[split] = {"text": texts, "label": labels}
-    _write_repo(repo, config, features, splits)
+    write_repo(repo, config, features, splits)
 
 
-def _write_repo(repo: Path, config: str, features: Any, splits: dict[str, dict[str, Any]]) -> None:
+def write_repo(repo: Path, config: str, features: Any, splits: dict[str, dict[str, Any]]) -> None:
     """Parquet with the features in its metadata, and a README that names config and splits."""
     import yaml
     from datasets import Dataset

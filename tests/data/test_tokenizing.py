@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -67,10 +68,12 @@ def test_single_texts_have_no_types(bert, tmp_path):
 
 def test_each_choice_of_columns_has_tokens_of_its_own(bert, tmp_path):
     """In the cache too: pairs, their order, each text alone, and words of the same letters."""
+    written = write(tmp_path, one=FIRST, two=SECOND)
     found = {}
     for _ in range(2):
         for columns in (("one", "two"), ("two", "one"), ("one",), ("two",)):
-            data = load_texts(pairs(tmp_path, *columns), tokenizer=bert, padded=True).train
+            spec = replace(written, text_column=columns)
+            data = load_texts(spec, tokenizer=bert, padded=True).train
             rows = [data[row]["input_ids"].tolist() for row in range(3)]
             texts = {"one": FIRST, "two": SECOND}
             assert rows == bert(*[texts[name] for name in columns])["input_ids"]
