@@ -12,7 +12,7 @@ without step size, and without the pull on the directions that are curved at w*.
 
 * "ok": two localizations serve, and the cells agree on one estimate.
 * "not_identified": they do not. The estimate is a guess, and the interval says how wide.
-* "not_at_minimum": the loss falls from w*. "biased": the estimate exceeds d/2, which no λ does.
+* "not_at_minimum": the loss falls from w*. "biased": the estimate exceeds d/2 by 3 errors, which no λ does.
 * "not_converged", "diverged": no cell serves.
 """
 
@@ -44,6 +44,7 @@ from .result import BIASED, DIVERGED, NOT_AT_MINIMUM, NOT_CONVERGED, NOT_IDENTIF
 from .samplers import SAMPLERS
 from .settings import CalibrationOptions, LLCSettings, shows_settings
 from .spectrum import MOST_PARAMETERS, SAMPLES, find_spectrum
+from .status import BOUND_ERRORS
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -267,7 +268,7 @@ def _calibrated(run: CalibrationRun, curvature: float | None) -> LLCCalibration:
     if result.status == NOT_AT_MINIMUM:
         status = NOT_AT_MINIMUM
         reason = result.status_reason
-    elif fit.llc - CONFIDENCE * fit.standard_error - fit.systematic_error > run.bound:
+    elif fit.llc - BOUND_ERRORS * fit.standard_error - fit.systematic_error > run.bound:
         status = BIASED
         reason = f"the estimate {fit.llc:.4g} exceeds d/2 = {run.bound:g}, which no λ does"
     return LLCCalibration(

@@ -205,3 +205,25 @@ def test_minimize_brings_the_curvatures_to_the_minimum_too():
     assert found.llc == pytest.approx(0.5, rel=0.08)
     low, high = found.interval
     assert low <= 0.5 <= high + 0.01
+
+
+class Kinks(nn.Module):
+    """L(w) = the sum of |w|^p of six weights. Each has a λ of 1/p, which is above 1/2 for p below 2."""
+
+    def __init__(self, power: float) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(6))
+        self.power = power
+
+    def forward(self, x):
+        return self.w.abs().pow(self.power).sum() + 0 * x
+
+
+@pytest.mark.parametrize(("power", "status"), [(1.5, "biased"), (1.97, "ok")])
+def test_an_estimate_above_half_of_the_parameters_by_three_errors_is_biased(power, status):
+    settings = {"nbeta": 100.0, "num_draws": 1500, "num_chains": 8, "sampler": "sghmc"}
+    grid = {"step_sizes": [1e-3, 2e-3], "localizations": [1.0, 2.0]}
+    found = calibrate_llc(Kinks(power), *DUMMY, loss_fn=given_loss, **settings, **grid)
+    assert found.llc == pytest.approx(6 / power, rel=0.05)
+    assert found.status == status
+    assert found.interval[1] <= 3.0
