@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..errors import InputError
 from ..models.configuration_self_modeling import CONTROLS
+from ..models.tasks_self_modeling import KINDS
 from ..weights import KEY, UNCHECKED
 
 if TYPE_CHECKING:
@@ -97,11 +98,15 @@ class CardFacts:
     @property
     def task_type(self) -> str:
         """Return the Hub's name of the task."""
+        if self.config.task_type is not None:
+            return KINDS[self.config.task_type].pipeline_tag
         return "text-classification" if self.config.reads_text else "image-classification"
 
     @property
     def head(self) -> str:
         """Return the end of the names of the model classes."""
+        if self.config.task_type is not None:
+            return KINDS[self.config.task_type].head
         return "SequenceClassification" if self.config.reads_text else "ImageClassification"
 
 
@@ -125,12 +130,16 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
     metrics = {}
     for metric, value in facts.metrics.items():
         metrics[METRICS[metric]] = f"{value:.4f}"
+    classifies = facts.task_type.endswith("-classification")
+    kind = facts.task_type.removesuffix("-classification")
     return ModelCard.from_template(
         _metadata(facts),
         template_str=template("model_card.md.jinja"),
         name=facts.name,
         repo_id=facts.repo_id,
-        kind=facts.task_type.removesuffix("-classification"),
+        kind=kind,
+        network=f"{kind} classifier" if classifies else f"{kind} network",
+        classifies=classifies,
         task_type=facts.task_type,
         model_class=f"SelfModelingFor{facts.head}",
         auto_class=f"AutoModelFor{facts.head}",

@@ -271,8 +271,13 @@ def _weight_width(folder: Path) -> float | None:
 
 def _recipe(config: SelfModelingConfig, args: dict[str, Any], run: NetworkRun) -> dict[str, Any]:
     """Return the settings of the training, label to value."""
-    recipe: dict[str, Any] = {"backbone": config.backbone}
-    recipe["hidden sizes"] = ", ".join(map(str, config.hidden_sizes)) or "none"
+    recipe: dict[str, Any] = {}
+    if config.wrapped_config is not None:
+        inner: Any = config.wrapped_config
+        recipe["task model"] = f"{inner.model_type}, {config.task_type}"
+    else:
+        recipe["backbone"] = config.backbone
+        recipe["hidden sizes"] = ", ".join(map(str, config.hidden_sizes)) or "none"
     if not args:
         return recipe | {"training": "not recorded"}
     recipe |= {"training samples": run.train_samples, "test samples": run.test_samples}

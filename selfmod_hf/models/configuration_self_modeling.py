@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.utils import HFValidationError, validate_repo_id
-from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
 
 from .fields_self_modeling import (
     MOST,
@@ -31,6 +32,7 @@ from .fields_self_modeling import (
     source_field,
     weight_field,
 )
+from .task_config_self_modeling import check_wrapped, give_labels, own_copy, size_defaults
 
 # arguments of `timm.create_model` that choose the weights, or that this package sets itself
 _NOT_ARCHITECTURE = (
@@ -72,7 +74,8 @@ class SelfModelingConfig(PreTrainedConfig):
             If one forward calls a module several times (ALBERT's layers are one module), its last call counts.
         target_pooling: how token-wise activations (B, T, n) are reduced to targets: their "mean" over the tokens
             without the padding, the "first" such token, or "flatten" for all tokens (images only). Other activations
-            are flattened, as in the paper.
+            are flattened, as in the paper. With a `wrapped_config` also "tokens": the self-model predicts each token's
+            activations from that token's features.
         aux_weight: weight w_s of the self-modeling loss (the paper's AW), >= 0.
         classification_weight: weight w_c of the classification loss, >= 0.
         detach_targets: whether the targets are constants for the gradient. True is the recipe behind the paper's
@@ -85,6 +88,12 @@ class SelfModelingConfig(PreTrainedConfig):
             activations then does not lower the square error.
         activation_penalty: weight w_a of the mean square of the target layers' activations, >= 0. It needs no
             self-model: the control of plain activation regularization.
+        wrapped_config: configuration of a task model of transformers, as an object or as a dict with ``model_type``.
+            The network is then this task model with its own head and loss, and a self-model beside it. The fields of
+            a backbone and of hidden layers keep their defaults.
+        task_type: the kind of the task model, for example ``"token-classification"``. The class of the network sets it.
+        feature_layer: the module of the task model whose output the self-model reads. Default: the task model without
+            its head (`base_model`).
 
     Raises:
         ValueError: if a value has a wrong type or is outside its range. The message has the field's name, the value
@@ -108,7 +117,11 @@ class SelfModelingConfig(PreTrainedConfig):
         "self_model_targets",
         "hidden_states",
         "attentions",
+        "aux_loss",
     ]
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "wrapped_config": SubConfigSpec(AutoConfig, model_type="bert", optional=True)
+    }
 
     backbone: str = "mlp"
     backbone_kwargs: dict[str, Any] = architecture_field(default_factory=dict)
@@ -120,13 +133,16 @@ class SelfModelingConfig(PreTrainedConfig):
     image_size: int | list[int] | tuple[int, ...] | None = image_sides_field(default=None)
     num_channels: int | None = size_field(default=None)
     target_layers: str | list[str] | tuple[str, ...] = ()
-    target_pooling: Literal["mean", "first", "flatten"] = "mean"
+    target_pooling: Literal["mean", "first", "flatten", "tokens"] = "mean"
     aux_weight: int | float = weight_field(default=0.0)
     classification_weight: int | float = weight_field(default=1.0)
     detach_targets: bool = True
     target_source: str = source_field(default="own")
     target_normalization: Literal["none", "rms"] = "none"
     activation_penalty: int | float = weight_field(default=0.0)
+    wrapped_config: dict[str, Any] | PreTrainedConfig | None = architecture_field(default=None)
+    task_type: str | None = None
+    feature_layer: str | None = None
     # fields of PreTrainedConfig with further checks
     dtype: Any = dtype_field(default=None)
     id2label: dict[int, str] | dict[str, str] | None = label_names_field(default=None)
@@ -138,12 +154,23 @@ class SelfModelingConfig(PreTrainedConfig):
         num_labels = kwargs.get("num_labels")
         if num_labels is not None and not is_size(num_labels, MOST_CLASSES):
             raise ValueError(f"num_labels={shown(num_labels)}: allowed are integers from 1 to {MOST_CLASSES}")
-        super().__post_init__(**kwargs)
-        self._complete()
+        if self.wrapped_config is None:
+            super().__post_init__(**kwargs)
+            self._complete({})
+            return
+        task_model = own_copy(self.wrapped_config, self.model_type)
+        kwargs.pop("num_labels", None)
+        tokens = give_labels(self, num_labels, task_model)
+        self.wrapped_config = task_model
+        super().__post_init__(**kwargs | tokens)
+        self._complete(size_defaults(task_model))
 
-    def _complete(self) -> None:
-        """Fill in the encoder's defaults, and store each field in one form."""
-        encoder: dict[str, Any] = {}
+    def _complete(self, encoder: dict[str, Any]) -> None:
+        """Fill in the defaults of an encoder or task model, and store each field in one form.
+
+        Args:
+            encoder: image size and channels of the task model. Empty: there is none.
+        """
         if self.backbone_config is not None:
             given = self.backbone_config
             encoder = given.to_dict() if isinstance(given, PreTrainedConfig) else given
@@ -166,11 +193,15 @@ class SelfModelingConfig(PreTrainedConfig):
     @property
     def reads_text(self) -> bool:
         """Return whether the backbone takes tokens, not images."""
-        if self.backbone != "transformers":
+        if isinstance(self.wrapped_config, PreTrainedConfig):
+            model_type = self.wrapped_config.model_type
+        elif self.backbone == "transformers":
+            assert isinstance(self.backbone_config, dict)
+            model_type = self.backbone_config["model_type"]
+        else:
             return self.backbone == "embedding_bag"
-        assert self.backbone_config is not None
         # by its class, because some encoders of images have a vocabulary too (BEiT). A missing class is an error later
-        encoder = encoder_class(self.backbone_config["model_type"])
+        encoder = encoder_class(model_type)
         return encoder is not None and encoder.main_input_name == "input_ids"
 
     @property
@@ -239,6 +270,10 @@ class SelfModelingConfig(PreTrainedConfig):
         """Raise a ValueError for the stem of a timm ResNet on another backbone."""
         if self.small_image_stem and not self._uses_timm:
             raise ValueError(f"small_image_stem=True: backbone {self.backbone!r} has no such stem; allowed with timm")
+
+    def validate_wrapped_config(self) -> None:
+        """Raise a ValueError for fields that do not go with a task model, or only with one."""
+        check_wrapped(self)
 
     def validate_target_layers(self) -> None:
         """Raise a ValueError for the weight of a term without a layer."""

@@ -1,5 +1,6 @@
 """Loading of this package's networks from a folder or from the Hub, with checks of configuration and weights."""
 
+import copy
 from pathlib import Path
 
 import torch
@@ -8,15 +9,23 @@ from safetensors import SafetensorError
 from .configuration_self_modeling import SelfModelingConfig
 from .modeling_self_modeling import SelfModelingForImageClassification, SelfModelingForSequenceClassification
 from .pretrained_self_modeling import SelfModelingPreTrainedModel
+from .wrapped_classes_self_modeling import WRAPPED_CLASSES
 
 
 def model_class_of(config: SelfModelingConfig) -> type[SelfModelingPreTrainedModel]:
-    """Return the class of networks for a configuration: of images, or of texts.
+    """Return the class of networks for a configuration: of images, of texts, or of a kind of task models.
+
+    Raises:
+        ValueError: the configuration of a task model without its kind.
 
     Example:
         >>> model_class_of(SelfModelingConfig()).__name__
         'SelfModelingForImageClassification'
     """
+    if config.wrapped_config is not None:
+        if config.task_type is None:
+            raise ValueError(f"task_type=None: needed with a wrapped_config; allowed are {', '.join(WRAPPED_CLASSES)}")
+        return WRAPPED_CLASSES[config.task_type]
     if config.reads_text:
         return SelfModelingForSequenceClassification
     return SelfModelingForImageClassification
@@ -37,7 +46,7 @@ def check_config(config: SelfModelingConfig) -> None:
     """
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            model_class_of(config)(config)
+            model_class_of(config)(copy.deepcopy(config))
     except ValueError:
         raise
     except Exception as error:  # timm and transformers raise errors of any kind for wrong arguments
@@ -46,6 +55,8 @@ def check_config(config: SelfModelingConfig) -> None:
             value = getattr(config, name)
             if value:
                 given.append(f"{name}={value!r}")
+        if config.wrapped_config is not None:
+            given = [f"wrapped_config={type(config.wrapped_config).__name__}"]
         fields = ", ".join(given)
         raise ValueError(f"{fields}: no network can be built of it ({type(error).__name__}: {error})") from error
 

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
 from .configuration_self_modeling import SelfModelingConfig
-
-IGNORED_LABEL = -100  # transformers' convention: such a sample enters no loss
+from .tasks_self_modeling import IGNORED_LABEL
 
 Tensors = dict[str, Tensor]
 
@@ -119,24 +118,24 @@ def classification_losses(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def self_modeling_losses(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Return the square error of each sample averaged over its n activations, (B,).
+    """Return the square error of each sample averaged over its n activations, (B,), or of each token, (B, T).
 
     Args:
-        predictions: (B, n).
-        targets: (B, n).
+        predictions: (B, n) or (B, T, n).
+        targets: likewise.
 
     Raises:
         ValueError: targets of another size than the predictions. Images of another size than the network's give them.
     """
     if predictions.shape != targets.shape:
         raise ValueError(
-            f"target_layers: give {targets.shape[1]} activations of this batch, expected {predictions.shape[1]}; "
+            f"target_layers: give {targets.shape[-1]} activations of this batch, expected {predictions.shape[-1]}; "
             "allowed are inputs of the size that the network was built for (image_size)"
         )
     errors = at_least_float32(predictions) - at_least_float32(targets)
-    return errors.square().mean(dim=1)
+    return errors.square().mean(dim=-1)
 
 
 def activation_mean_squares(activations: Tensor) -> Tensor:
-    """Return the mean square of each sample's activations, (B,), from (B, n)."""
-    return at_least_float32(activations).square().mean(dim=1)
+    """Return the mean square of each sample's activations, (B,), from (B, n), or of each token's."""
+    return at_least_float32(activations).square().mean(dim=-1)

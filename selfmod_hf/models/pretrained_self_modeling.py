@@ -20,6 +20,7 @@ from .encoders_self_modeling import pretrained_encoder
 from .losses_self_modeling import LossInputs, SelfModelingOutput, Tensors, activation_mean_squares, loss_terms
 from .targets_self_modeling import (
     CALL,
+    check_checkpointing,
     check_same_in_training,
     choose_targets,
     find_target_layers,
@@ -41,6 +42,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
 
     config: SelfModelingConfig
     config_class = SelfModelingConfig
+    supports_gradient_checkpointing = True
     # The forward takes `num_items_in_batch` and divides its sums by it. So the Trainer's accumulated and distributed
     # gradients equal those of one large batch, uneven last batches included.
     accepts_loss_kwargs = True
@@ -52,9 +54,19 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
     loaded_from: dict[str, str] | None = None  # arguments of `from_pretrained`
     pretrained_folder: str | None = None  # folder of this machine with the backbone. No file records it
 
+    wrapped_class: Any = None  # the class of networks over task models, for a class that also has others
+
     backbone: nn.Module
 
+    def __new__(cls, config: Any = None, *args: Any, **kwargs: Any) -> Any:
+        wrapped_class = vars(cls).get("wrapped_class")
+        if wrapped_class is None or getattr(config, "wrapped_config", None) is None:
+            return super().__new__(cls)
+        return super().__new__(wrapped_class)
+
     def __init__(self, config: SelfModelingConfig) -> None:
+        if config.wrapped_config is not None and not hasattr(self, "kind"):
+            raise ValueError(f"wrapped_config: {type(self).__name__} has no networks over task models")
         super().__init__(config)
         self._initialized_by_constructors = False
         self.register_load_state_dict_pre_hook(use_own_names)
@@ -114,10 +126,8 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
 
     def _observe_shapes(self, example: Tensors) -> tuple[Tensor, Tensors]:
         """Return the results of `_observe` for zeros of these shapes."""
-        zeros = {}
         with torch.device("cpu"):
-            for name, values in example.items():
-                zeros[name] = torch.zeros(values.shape, dtype=values.dtype)
+            zeros = {name: torch.zeros(values.shape, dtype=values.dtype) for name, values in example.items()}
             return self._observe(**zeros)
 
     @torch.no_grad()
@@ -266,6 +276,11 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         super().post_init()
         self._initialized_by_constructors = True
 
+    def _set_gradient_checkpointing(self, enable: bool = True, **kwargs: Any) -> None:
+        if enable and self.target_layers:
+            check_checkpointing(self.config, kwargs.get("gradient_checkpointing_func"))
+        super()._set_gradient_checkpointing(enable=enable, **kwargs)
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load a network like `PreTrainedModel.from_pretrained`, from safetensors only, all of its weights.
@@ -279,10 +294,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         """
         with_info = kwargs.pop("output_loading_info", False)
         resized = kwargs.pop("ignore_mismatched_sizes", False)
-        place = {}
-        for name in _PLACE:
-            if name in kwargs:
-                place[name] = kwargs[name]
+        place = {name: kwargs[name] for name in _PLACE if name in kwargs}
         kwargs |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model.loaded_from = {
@@ -290,16 +302,19 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             "revision": kwargs.get("revision") or "main",
             "subfolder": kwargs.get("subfolder") or "",
         }
+        model.read_generation_config(pretrained_model_name_or_path, place)
         if with_info:
             return model, info
         if info["missing_keys"] == _NEW_HEAD and pretrained_model_name_or_path is not None:
             stored, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **place)
             if not stored.get("target_layers"):
                 info["missing_keys"] = set()
-        subfolder = kwargs.get("subfolder", "")
-        file = os.path.join(str(pretrained_model_name_or_path), subfolder, "model.safetensors")
+        file = os.path.join(str(pretrained_model_name_or_path), place.get("subfolder", ""), "model.safetensors")
         check_weights(info, file, ignore_mismatched_sizes=resized)
         return model
+
+    def read_generation_config(self, name: Any, place: dict[str, Any]) -> None:
+        """Read nothing, because only task models generate."""
 
     def save_pretrained(
         self,
@@ -344,18 +359,25 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         return package.push_network(self, repo_id, **kwargs)
 
     @classmethod
-    def from_backbone_pretrained(cls, name: str, *, revision: str = "main", **config_fields: Any) -> Any:
-        """Return a network on a pretrained backbone, with new hidden layers and heads.
+    def from_backbone_pretrained(
+        cls, name: str, *, revision: str = "main", head: str = "new", **config_fields: Any
+    ) -> Any:
+        """Return a network on a pretrained backbone, with new hidden layers and heads, or with its own head.
 
         Args:
             name: Hub id or folder of a transformers encoder (only safetensors are read), or ``"timm/<name>"``.
             revision: branch, tag or commit of the encoder's repository.
+            head: "new", or "own" for a task model of transformers that keeps its own head and loss.
             config_fields: fields of `SelfModelingConfig`: target_layers, aux_weight, hidden_sizes, num_labels, ...
 
         Raises:
             OSError: no such encoder, or one without safetensors.
-            ValueError: an encoder with incomplete weights.
+            ValueError: an encoder with incomplete weights, or another `head`.
         """
+        if head == "own" and cls.wrapped_class is not None:
+            return cls.wrapped_class.from_backbone_pretrained(name, revision=revision, **config_fields)
+        if head != "new":
+            raise ValueError(f"head={head!r}: allowed are new, own")
         if config_fields.get("target_layers") and "aux_weight" not in config_fields:
             warnings.warn("aux_weight is 0: nothing trains the self-model of these target_layers", stacklevel=2)
         if name.startswith("timm/"):

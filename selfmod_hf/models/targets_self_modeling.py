@@ -68,12 +68,18 @@ def pooled(activation: Tensor, pooling: str, mask: Tensor | None) -> Tensor:
     return (total / count).to(activation.dtype)
 
 
-def matches(name: str, pattern: str) -> bool:
-    """Return whether a module's name fits a pattern, part by part. A wildcard does not match a dot."""
+def matches(name: str, pattern: str, base: str = "backbone") -> bool:
+    """Return whether a module's name fits a pattern, part by part. A wildcard does not match a dot.
+
+    Args:
+        name: the module's name.
+        pattern: a name with wildcards.
+        base: first part of a name, which a pattern may leave out.
+    """
     parts = name.split(".")
     wanted = pattern.split(".")
     missing = len(parts) - len(wanted)
-    if missing == 1 and parts[0] == "backbone":
+    if missing == 1 and parts[0] == base:
         del parts[0]
     elif missing != 0:
         return False
@@ -81,7 +87,7 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def find_target_layers(network: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """Return the names of the modules matching the patterns.
+    """Return the names of the modules in backbone and hidden layers that match the patterns.
 
     Raises:
         ValueError: a pattern without a module. The message lists all names.
@@ -90,9 +96,23 @@ def find_target_layers(network: nn.Module, patterns: Sequence[str]) -> list[str]
     for name, _ in network.named_modules():
         if name.startswith(("backbone.", "hidden.")):
             names.append(name)
+    return matching_layers(names, patterns)
+
+
+def matching_layers(names: Sequence[str], patterns: Sequence[str], base: str = "backbone") -> list[str]:
+    """Return the names that match the patterns.
+
+    Args:
+        names: names of modules.
+        patterns: `target_layers` of the configuration.
+        base: first part of a name, which a pattern may leave out.
+
+    Raises:
+        ValueError: a pattern without a module. The message lists all names.
+    """
     layers: dict[str, None] = {}  # an ordered set
     for pattern in patterns:
-        found = [name for name in names if matches(name, pattern)]
+        found = [name for name in names if matches(name, pattern, base)]
         if not found:
             raise ValueError(f"target_layers: no module is named {pattern!r}; allowed are {', '.join(names)}")
         layers |= dict.fromkeys(found)
@@ -132,19 +152,37 @@ def layers_that_give(
     Raises:
         ValueError: a pattern without any activation, or a layer without one activation of fixed size for each sample.
     """
-    called = [name for name in layers if name in activations]
-    for pattern in patterns:
-        found = [name for name in called if matches(name, pattern)]
-        if not found:
-            raise ValueError(
-                f"target_layers: {pattern!r} gives no activation (a container of layers is never called); name a "
-                f"layer within it, such as '{pattern}.*'"
-            )
+    called = called_layers(layers, patterns, activations)
     for name, activation in activations.items():
         if not _can_be_predicted(activation, tokens):
             raise ValueError(
                 f"target_layers: {name!r} gives {tuple(activation.shape)} for two samples; allowed are layers that "
                 "give (samples, n) or, of texts, (samples, tokens, n)"
+            )
+    return called
+
+
+def called_layers(
+    layers: list[str], patterns: Sequence[str], activations: dict[str, Tensor], base: str = "backbone"
+) -> list[str]:
+    """Return the layers that were called. A wildcard may also match containers, and these are never called.
+
+    Args:
+        layers: names of modules.
+        patterns: `target_layers` of the configuration.
+        activations: activations by the names of their layers.
+        base: first part of a name, which a pattern may leave out.
+
+    Raises:
+        ValueError: a pattern without any activation.
+    """
+    called = [name for name in layers if name in activations]
+    for pattern in patterns:
+        found = [name for name in called if matches(name, pattern, base)]
+        if not found:
+            raise ValueError(
+                f"target_layers: {pattern!r} gives no activation (a container of layers is never called); name a "
+                f"layer within it, such as '{pattern}.*'"
             )
     return called
 
@@ -195,13 +233,30 @@ def check_same_in_training(
             )
 
 
+def check_checkpointing(config: SelfModelingConfig, function: Any) -> None:
+    """Raise a ValueError for reentrant gradient checkpointing with targets that are not detached.
+
+    It runs a layer without its gradient first, and the target is taken there.
+
+    Args:
+        config: the network's.
+        function: the checkpointing function with its arguments, from transformers.
+    """
+    arguments = getattr(function, "keywords", {})
+    if arguments.get("use_reentrant") and not config.detach_targets:
+        raise ValueError(
+            "gradient_checkpointing_kwargs={'use_reentrant': True} with detach_targets=False: the gradient of the "
+            "targets would be lost; allowed is use_reentrant=False"
+        )
+
+
 def choose_targets(config: SelfModelingConfig, own: Tensor, given: Tensor | None, needed: bool) -> Tensor | None:
     """Return the self-model's targets, (B, n), by `config.target_source`. None: neither given nor needed.
 
     Args:
         config: the network's.
-        own: (B, n), activations of the target layers.
-        given: (B, n), targets of a source outside of the network.
+        own: (B, n), activations of the target layers, or (B, T, n) with `target_pooling="tokens"`.
+        given: targets of a source outside of the network, of the same shape.
         needed: whether a loss is computed.
 
     Raises:
@@ -241,7 +296,7 @@ def of_previous_samples(targets: Tensor) -> Tensor:
 
 
 def with_unit_rms(targets: Tensor) -> Tensor:
-    """Divide the targets of each sample, (B, n), by their root mean square. Zeros stay zeros."""
-    mean_square = targets.square().mean(dim=1, keepdim=True)  # (B, 1)
+    """Divide the targets of each sample, (B, n), or of each token by their root mean square. Zeros stay zeros."""
+    mean_square = targets.square().mean(dim=-1, keepdim=True)  # (B, 1)
     smallest = torch.finfo(targets.dtype).eps
     return targets * (mean_square + smallest).rsqrt()

@@ -1,0 +1,181 @@
+"""The parts of a network over a task model that are not its forward: its parts, pruning, saving and loading.
+
+A copy of this file travels with every pushed model (``trust_remote_code``), so it imports nothing of the package but
+the files beside it, by flat relative imports.
+"""
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import nn
+from transformers import AutoConfig, GenerationConfig
+
+from .pretrained_self_modeling import SelfModelingPreTrainedModel
+from .task_models_self_modeling import copy_of, last_layer_of, plain_task_model, pretrained_task_model
+from .tasks_self_modeling import TaskKind
+
+# fields of the configuration that belong to the task model
+_LABEL_FIELDS = ("num_labels", "id2label", "label2id", "problem_type")
+
+
+class TaskNetwork(SelfModelingPreTrainedModel):
+    """Hold a task model, and what it can do by itself."""
+
+    kind: ClassVar[TaskKind]
+    task_model: Any
+    # transformers asks the class, though each task model decides for itself
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
+
+    @property
+    def backbone(self) -> Any:  # type: ignore[override]
+        """Return the task model without its head."""
+        return plain_task_model(self.task_model).base_model
+
+    @property
+    def last_layer(self) -> tuple[str, nn.Module]:
+        """Return the name and the module of the last linear layer of the task model."""
+        plain = plain_task_model(self.task_model)
+        _, layer = last_layer_of(plain)
+        return next((name, module) for name, module in self.named_modules() if module is layer)
+
+    def get_input_embeddings(self) -> nn.Module | None:
+        """Return the task model's input embeddings, or None."""
+        try:
+            return plain_task_model(self.task_model).get_input_embeddings()
+        except NotImplementedError:  # of some models of images
+            return None
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """Return the task model's output embeddings, or None."""
+        return plain_task_model(self.task_model).get_output_embeddings()
+
+    def set_attn_implementation(self, *args: Any, **kwargs: Any) -> None:
+        """Set the attention of the task model like `PreTrainedModel.set_attn_implementation`."""
+        plain_task_model(self.task_model).set_attn_implementation(*args, **kwargs)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Generate with the task model. The self-model takes no part."""
+        return self.task_model.generate(*args, **kwargs)
+
+    @property
+    def generation_config(self) -> GenerationConfig | None:
+        """Return the task model's defaults of `generate`, or None."""
+        return getattr(plain_task_model(self.task_model), "generation_config", None)
+
+    @generation_config.setter
+    def generation_config(self, value: GenerationConfig) -> None:
+        """Set them. The constructor of a model with code of its own does so before there is a task model."""
+        if hasattr(self, "task_model"):
+            plain_task_model(self.task_model).generation_config = value
+
+    def initialize_weights(self) -> None:
+        """Initialize all values held by no file. The constructor of the task model has drawn its own weights."""
+        if not self._initialized_by_constructors:
+            return
+        plain_task_model(self.task_model).initialize_weights()
+        super(SelfModelingPreTrainedModel, self).initialize_weights()
+
+    # ---- pruning, saving, loading ----
+
+    def prune(self) -> Any:
+        """Return a copy of the task model. Its outputs are bit-identical to this network's.
+
+        It is a model of transformers. `save_pretrained` writes files that plain transformers loads.
+
+        Example:
+            >>> from transformers import BertConfig
+            >>> from selfmod_hf import SelfModelingConfig, SelfModelingForMaskedLM
+            >>> bert = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=9)
+            >>> config = SelfModelingConfig(wrapped_config=bert, target_layers=["encoder.layer.0"])
+            >>> type(SelfModelingForMaskedLM(config).prune()).__name__
+            'BertForMaskedLM'
+        """
+        return copy_of(self.task_model).train(self.training)
+
+    def save_pretrained(self, save_directory: Any, is_main_process: bool = True, **kwargs: Any) -> None:  # type: ignore[override]
+        """Save the network like `PreTrainedModel.save_pretrained`, with the task model's defaults of `generate`."""
+        super().save_pretrained(save_directory, is_main_process, **kwargs)
+        if is_main_process and self.generation_config is not None:
+            self.generation_config.save_pretrained(save_directory)
+
+    def read_generation_config(self, name: Any, place: dict[str, Any]) -> None:
+        """Read the defaults of `generate` beside the network's weights, if there are any."""
+        plain = plain_task_model(self.task_model)
+        if self.generation_config is None or name is None:
+            return
+        try:
+            plain.generation_config = GenerationConfig.from_pretrained(name, **place)
+        except OSError:  # no such file
+            return
+
+    @classmethod
+    def wrap(cls, task_model: Any, **config_fields: Any) -> Any:
+        """Return a network over a task model in memory. The model itself is taken, not a copy.
+
+        Args:
+            task_model: a model of transformers.
+            config_fields: fields of `SelfModelingConfig`: target_layers, aux_weight, target_pooling, ...
+
+        Raises:
+            ValueError: a model of another kind, or one that transformers' Auto class would not make.
+
+        Example:
+            >>> from transformers import GPT2Config, GPT2LMHeadModel
+            >>> from selfmod_hf import SelfModelingForCausalLM
+            >>> gpt2 = GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=2, n_head=2, vocab_size=9))
+            >>> network = SelfModelingForCausalLM.wrap(gpt2, target_layers=["h.*"], aux_weight=0.1)
+            >>> network.target_layers
+            ['transformer.h.0', 'transformer.h.1']
+        """
+        plain = plain_task_model(task_model)
+        expected = cls.kind.model_class(plain.config)
+        if expected is not type(plain):
+            allowed = expected.__name__ if expected is not None else "none of this model type"
+            raise ValueError(
+                f"task_model: a {type(plain).__name__} is no model for {cls.kind.name}; allowed is {allowed}"
+            )
+        _warn_of_no_weight(config_fields)
+        config = cls.config_class(wrapped_config=plain.config, **config_fields)
+        training = plain.training
+        make: Any = cls  # the constructor of the subclasses takes the task model
+        return make(config, task_model).train(training)
+
+    @classmethod
+    def from_backbone_pretrained(
+        cls, name: str, *, revision: str = "main", head: str = "own", **config_fields: Any
+    ) -> Any:
+        """Return a network over a pretrained task model, with its own head.
+
+        Args:
+            name: Hub id or folder of a model of transformers. Only safetensors are read.
+            revision: branch, tag or commit of the model's repository.
+            head: "own", the only one here.
+            config_fields: fields of `SelfModelingConfig`: target_layers, aux_weight, num_labels, ...
+
+        Raises:
+            OSError: no such model, or one without safetensors.
+            ValueError: a model with incomplete weights below its head, or another `head`.
+        """
+        if head != "own":
+            raise ValueError(f"head={head!r}: {cls.__name__} keeps the task model's own head; allowed is own")
+        labels = {}
+        for field in _LABEL_FIELDS:
+            if config_fields.get(field) is not None:
+                labels[field] = config_fields.pop(field)
+        inner = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False, **labels)
+        task_model = pretrained_task_model(cls.kind, name, revision, inner)
+        is_folder = os.path.isdir(name)
+        if not is_folder:  # a folder of this machine means nothing elsewhere
+            config_fields["base_model"] = name
+        network = cls.wrap(task_model, **config_fields)
+        if is_folder:
+            network.pretrained_folder = name
+        return network
+
+
+def _warn_of_no_weight(config_fields: Mapping[str, Any]) -> None:
+    """Warn of target layers that nothing trains."""
+    if config_fields.get("target_layers") and "aux_weight" not in config_fields:
+        warnings.warn("aux_weight is 0: nothing trains the self-model of these target_layers", stacklevel=3)

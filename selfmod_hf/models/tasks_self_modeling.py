@@ -1,0 +1,90 @@
+"""The kinds of task models: transformers' Auto class, labels and metrics of each.
+
+A copy of this file travels with every pushed model (``trust_remote_code``), so it imports nothing of the package.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import transformers
+
+IGNORED_LABEL = -100  # transformers' convention: such a label enters no loss
+# transformers cuts positions to 0 ... T. This is beyond any T, and -100 would count as the first token
+NO_POSITION = 1_000_000
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """Describe one kind of task models.
+
+    Attributes:
+        name: the value of `task_type`, for example "token-classification".
+        auto_class: transformers' Auto class, for example "AutoModelForTokenClassification".
+        pipeline_tag: the Hub's name of the task.
+        label_names: arguments of a forward for its loss.
+        labels_are: one label for each of the "samples" or "tokens", the "next tokens", the right one of the "choices",
+            or the positions of "spans".
+        empty_label: the label that leaves a sample out.
+        metrics: metrics that are computed by default.
+
+    Example:
+        >>> KINDS["causal-lm"].auto_class
+        'AutoModelForCausalLM'
+    """
+
+    name: str
+    auto_class: str
+    pipeline_tag: str
+    label_names: tuple[str, ...] = ("labels",)
+    labels_are: Literal["samples", "tokens", "next tokens", "choices", "spans"] = "samples"
+    empty_label: int = IGNORED_LABEL
+    metrics: tuple[str, ...] = ("accuracy",)
+
+    @property
+    def head(self) -> str:
+        """Return the end of class names, for example "TokenClassification"."""
+        return self.auto_class.removeprefix("AutoModelFor")
+
+    @property
+    def classes(self) -> bool:
+        """Return whether the number of labels belongs to the task, not to the vocabulary or the length."""
+        return self.labels_are == "samples" or self.name == "token-classification"
+
+    def model_class(self, config: Any) -> Any:
+        """Return the class of task models for a configuration of transformers, or None."""
+        found = getattr(transformers, self.auto_class)._model_mapping.get(type(config), None)
+        if isinstance(found, (tuple, list)):
+            return found[0]
+        return found
+
+
+_ALL = (
+    TaskKind("text-classification", "AutoModelForSequenceClassification", "text-classification"),
+    TaskKind("image-classification", "AutoModelForImageClassification", "image-classification"),
+    TaskKind(
+        "token-classification",
+        "AutoModelForTokenClassification",
+        "token-classification",
+        labels_are="tokens",
+        metrics=("accuracy", "f1"),
+    ),
+    TaskKind(
+        "question-answering",
+        "AutoModelForQuestionAnswering",
+        "question-answering",
+        label_names=("start_positions", "end_positions"),
+        labels_are="spans",
+        empty_label=NO_POSITION,
+        metrics=(),
+    ),
+    TaskKind("multiple-choice", "AutoModelForMultipleChoice", "multiple-choice", labels_are="choices"),
+    TaskKind(
+        "causal-lm",
+        "AutoModelForCausalLM",
+        "text-generation",
+        labels_are="next tokens",
+        metrics=("perplexity",),
+    ),
+    TaskKind("masked-lm", "AutoModelForMaskedLM", "fill-mask", labels_are="tokens", metrics=("perplexity",)),
+)
+KINDS = {kind.name: kind for kind in _ALL}

@@ -1,0 +1,203 @@
+"""Networks over task models are saved, loaded, pushed and pruned."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers
+from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
+
+from selfmod_hf import SelfModelingForCausalLM, SelfModelingForSequenceClassification
+from selfmod_hf.models import KINDS, load_model
+from tests.models.task_models import PAIRS, batch, network, plain
+
+
+def outputs(model, inputs):
+    """The tensors of a forward. Weights of files lie anywhere in memory, and the last bit may depend on it."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    with torch.no_grad():
+        output = model.eval()(**inputs)
+    return {name: value for name, value in output.items() if isinstance(value, torch.Tensor)}
+
+
+@pytest.mark.parametrize(("kind", "name"), PAIRS)
+def test_saved_and_loaded_by_package_and_auto_class(kind, name, tmp_path):
+    model = network(kind, name)
+    model.save_pretrained(tmp_path)
+    auto_class = getattr(transformers, KINDS[kind].auto_class)
+    inputs = batch(kind)
+    expected = outputs(model, inputs)
+    for loaded in (auto_class.from_pretrained(tmp_path), load_model(tmp_path)):
+        assert type(loaded) is type(model)
+        found = outputs(loaded, inputs)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+        assert loaded.target_layers == model.target_layers
+
+
+@pytest.mark.parametrize(("kind", "name"), PAIRS)
+def test_the_pruned_network_is_the_plain_model(kind, name, tmp_path):
+    """Bit-identical outputs, and files that plain transformers loads without any code of this package."""
+    model = network(kind, name)
+    inputs = batch(kind)
+    pruned = model.prune()
+    reference = plain(kind, name)
+    assert type(pruned) is type(reference)
+    pruned.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["model_type"] == reference.config.model_type
+    assert "auto_map" not in config
+    loaded = getattr(transformers, KINDS[kind].auto_class).from_pretrained(tmp_path, trust_remote_code=False)
+    whole = outputs(model, inputs)
+    for plain_model in (pruned, loaded, reference):
+        found = outputs(plain_model, inputs)
+        for name in found.keys() - {"loss"}:
+            assert torch.equal(found[name], whole[name])
+        assert torch.equal(found["loss"], whole["classification_loss"])
+    assert not any(module._forward_hooks for module in pruned.modules())
+    outputs(pruned, inputs)
+    assert outputs(model, inputs).keys() == whole.keys()
+
+
+def test_shards_and_half_precision(tmp_path):
+    model = network("causal-lm", "gpt2").to(torch.bfloat16)
+    model.save_pretrained(tmp_path, max_shard_size="5KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    loaded = load_model(tmp_path)
+    assert loaded.task_model.dtype == torch.bfloat16
+    inputs = batch("causal-lm")
+    assert torch.equal(outputs(loaded, inputs)["loss"], outputs(model, inputs)["loss"])
+
+
+def test_weights_stay_tied_and_are_saved_once(tmp_path):
+    model = network("causal-lm", "gpt2")
+    model.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path)
+    for one in (model, loaded, model.prune()):
+        assert one.get_output_embeddings().weight is one.get_input_embeddings().weight
+
+
+def test_defaults_of_generate_are_kept(tmp_path):
+    inner = plain("causal-lm", "gpt2").eval()
+    inner.generation_config = GenerationConfig(max_new_tokens=4, eos_token_id=2, pad_token_id=0)
+    model = SelfModelingForCausalLM.wrap(inner, target_layers=["h.*"], aux_weight=0.1)
+    model.save_pretrained(tmp_path)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert loaded.generation_config.max_new_tokens == 4
+    assert loaded.prune().generation_config.max_new_tokens == 4
+    tokens = torch.tensor([[5, 6, 7]])
+    expected = inner.generate(tokens)
+    assert torch.equal(model.generate(tokens), expected)
+    assert torch.equal(loaded.generate(tokens), expected)
+
+
+def test_attention_and_dtype_reach_the_task_model(tmp_path):
+    network("masked-lm", "bert").save_pretrained(tmp_path)
+    loaded = transformers.AutoModelForMaskedLM.from_pretrained(
+        tmp_path, attn_implementation="eager", dtype=torch.bfloat16
+    )
+    assert loaded.task_model.config._attn_implementation == "eager"
+    assert loaded.task_model.dtype == torch.bfloat16
+    loaded.set_attn_implementation("sdpa")
+    assert loaded.task_model.config._attn_implementation == "sdpa"
+
+
+def test_a_baseline_gets_a_self_model_when_it_is_loaded(tmp_path):
+    baseline = network("masked-lm", "bert", target_layers=[], aux_weight=0.0)
+    assert baseline.self_model_head is None
+    baseline.save_pretrained(tmp_path)
+    config = type(baseline).config_class.from_pretrained(tmp_path, target_layers=["encoder.layer.*"], aux_weight=1.0)
+    model = type(baseline).from_pretrained(tmp_path, config=config)
+    assert model.self_model_head.weight.abs().sum() > 0
+    inputs = batch("masked-lm")
+    assert torch.equal(outputs(model.prune(), inputs)["loss"], outputs(baseline, inputs)["loss"])
+
+
+def test_wrong_files_are_rejected(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    network("masked-lm", "bert").save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    lost = "task_model.bert.encoder.layer.0.output.dense.weight"
+    del weights[lost]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"does not fit config.json \(missing: {lost}"):
+        load_model(tmp_path)
+
+
+def test_a_pretrained_task_model_keeps_its_head(tmp_path):
+    pretrained = plain("text-classification", "bert").eval()
+    pretrained.save_pretrained(tmp_path)
+    fields = {"target_layers": ["encoder.layer.*"], "aux_weight": 1.0}
+    model = SelfModelingForSequenceClassification.from_backbone_pretrained(tmp_path, head="own", **fields).eval()
+    inputs = batch("text-classification")
+    assert torch.equal(model(**inputs).logits, pretrained(**inputs).logits)
+    assert model.config.base_model is None
+    assert model.pretrained_folder == tmp_path
+    fresh = SelfModelingForSequenceClassification.from_backbone_pretrained(str(tmp_path), **fields)
+    assert fresh.config.wrapped_config is None
+    with pytest.raises(ValueError, match="head='both': allowed are new, own"):
+        SelfModelingForSequenceClassification.from_backbone_pretrained(tmp_path, head="both")
+    with pytest.raises(ValueError, match="head='new': SelfModelingForCausalLM keeps"):
+        SelfModelingForCausalLM.from_backbone_pretrained(tmp_path, head="new")
+
+
+def test_a_head_that_is_missing_or_has_another_size_is_drawn_with_a_warning(tmp_path):
+    plain("masked-lm", "bert").save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match=r"has no weights for .*classifier.weight.*; they are drawn"):
+        model = SelfModelingForSequenceClassification.from_backbone_pretrained(
+            tmp_path, head="own", id2label={0: "no", 1: "yes", 2: "perhaps"}
+        )
+    assert model.config.id2label == model.config.wrapped_config.id2label == {0: "no", 1: "yes", 2: "perhaps"}
+    assert model.task_model.classifier.out_features == 3
+
+
+def test_a_decoder_that_classifies_texts_gets_a_padding_token(tmp_path):
+    config = GPT2Config(n_embd=12, n_layer=1, n_head=2, vocab_size=30, bos_token_id=1, eos_token_id=2)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="score.weight"):
+        model = SelfModelingForSequenceClassification.from_backbone_pretrained(tmp_path, head="own")
+    assert model.config.wrapped_config.pad_token_id == 2
+    inputs = {"input_ids": torch.tensor([[4, 5, 2], [6, 7, 8]]), "labels": torch.tensor([0, 1])}
+    assert model(**inputs).loss.isfinite()
+
+
+PUSH = """
+import sys, torch
+from tests.models.task_models import batch, network
+from transformers import AutoModelForCausalLM
+model = network("causal-lm", "gpt2")
+model.push_to_hub("me/lm")
+model.prune().push_to_hub("me/plain")
+loaded = AutoModelForCausalLM.from_pretrained("me/lm")
+assert type(loaded) is type(model)
+inputs = batch("causal-lm")
+print("loss", float(loaded(**inputs).loss), float(loaded(**inputs).classification_loss))
+"""
+WITHOUT_PACKAGE = """
+import json, sys, torch
+sys.modules["selfmod_hf"] = None  # importing it now fails
+from transformers import AutoModelForCausalLM
+inputs = {name: torch.tensor(values) for name, values in json.loads(sys.argv[1]).items()}
+model = AutoModelForCausalLM.from_pretrained("me/lm", trust_remote_code=True)
+plain = AutoModelForCausalLM.from_pretrained("me/plain", trust_remote_code=False)
+print("loss", float(model(**inputs).loss), float(plain(**inputs).loss))
+"""
+
+
+@pytest.mark.slow
+def test_pushed_and_loaded_with_and_without_the_package(loopback_hub):
+    def python(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments], env=loopback_hub.env(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return next(line for line in done.stdout.splitlines() if line.startswith("loss"))
+
+    inputs = {name: values.tolist() for name, values in batch("causal-lm").items()}
+    assert python("-c", PUSH) == python("-c", WITHOUT_PACKAGE, json.dumps(inputs))
+    card = loopback_hub.root / "models/me/lm/README.md"
+    assert "SelfModelingForCausalLM" in card.read_text()

@@ -1,0 +1,42 @@
+"""The example of docs/task-models.md runs, with a small random model under the pretrained one's name."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM, GPT2Config, set_seed
+
+from selfmod_hf.models import KINDS
+from tests.hub.test_publish_encoders import bert_tokenizer
+from tests.loopback_hub import LoopbackHub
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "task-models.md").read_text()
+
+
+@pytest.fixture
+def hub(tmp_path):
+    set_seed(0)
+    folder = tmp_path / "seed" / "models" / "openai-community" / "gpt2"
+    config = GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=60, bos_token_id=1, eos_token_id=2)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    bert_tokenizer(folder)
+    with LoopbackHub(tmp_path / "hub", seeds=[tmp_path / "seed"]) as running:
+        yield running
+
+
+def test_the_example(hub, tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=hub.env(), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()[-2:]
+    assert re.fullmatch(r"language modeling \d\.\d+, self-modeling \d\.\d+", first)
+    assert second.startswith("tensor(")
+
+
+def test_the_table_has_every_kind():
+    rows = re.findall(r"^\| `SelfModelingFor(\w+)` \| `(\w+)` \| ([\w-]+) \|", PAGE, re.MULTILINE)
+    assert rows == [(kind.head, kind.auto_class, kind.name) for kind in KINDS.values()]
