@@ -13,6 +13,7 @@ from .diagnostics import Draws
 from .minimum import Descent, count_active
 from .pieces import Group, Run
 from .samplers import SAMPLERS
+from .status import MIN_DRAWS
 from .thermometer import ACTIVE, NOISE, PRODUCT, SQUARE, VIRIAL
 from .traces import Traces
 
@@ -36,9 +37,14 @@ class _Near:
 
 
 def biases_of_run(run: Run, traces: Traces) -> list[Biases | None]:
-    """Return the foretold biases of each group. None for the paper's presets, and for chains that are not finite."""
+    """Return the foretold biases of each group.
+
+    None for the paper's presets, for chains that are not finite, and for a run that is too short for any status but
+    "not_converged", because the search for a lower loss would take longer than its chains.
+    """
     found: list[Biases | None] = [None] * len(run.groups)
-    if run.settings.of_paper:
+    kept = run.settings.num_draws - run.settings.burnin
+    if run.settings.of_paper or kept < MIN_DRAWS:
         return found
     curvatures: dict[tuple[int, float, float], float] = {}  # by member, nβ and γ
     searched: dict[tuple[int, float], _Near] = {}  # by member and nβ

@@ -67,7 +67,8 @@ class LLCResult:
         recorded: whether sampling steps ran as a recorded list of operations, because it is faster than the module
             itself. None in files of version 0.1.0.
         correction_trace: (C, T), nats: what the control variate adds to the loss of every draw. None without one.
-        biases: foretold, see `Biases`. None for the paper's presets, and in files of before they were.
+        biases: foretold, see `Biases`. None for the paper's presets, for fewer than 20 kept draws, and in files of
+            before they were.
         probe_losses: (C, T, q), nats, float32: the loss of each probe at every draw. None: no `probes` were given. See
             `complexity.probes`.
         lowered_by: nβ (L(w_before) - L(w*)), nats, if `minimize` moved the weights to w*. None: it did not.
