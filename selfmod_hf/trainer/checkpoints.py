@@ -106,6 +106,7 @@ def load_weights(model: nn.Module, checkpoint: str | Path, *, assign: bool = Fal
         name = sharded[0].name
         raise ValueError(f"holds {name}, of a sharded training (FSDP); allowed are checkpoints of other trainings")
     stored = read_weights(Path(checkpoint))
+    stored |= _tied(model, stored)
     theirs = _widest_type(stored)
     own = _widest_type(model.state_dict())
     if not assign and torch.promote_types(theirs, own) != own:
@@ -115,6 +116,20 @@ def load_weights(model: nn.Module, checkpoint: str | Path, *, assign: bool = Fal
     except RuntimeError as error:
         problem = " ".join(str(error).split())[:300]
         raise ValueError(f"holds another network ({problem})") from error
+
+
+def _tied(model: nn.Module, stored: State) -> State:
+    """Return weights that a file holds by one name only, by their other names in the network."""
+    names: dict[int, str] = {}
+    found = {}
+    own = model.state_dict(keep_vars=True)  # the parameters themselves, which tied weights share
+    for name, parameter in own.items():
+        if name in stored:
+            names[id(parameter)] = name
+    for name, parameter in own.items():
+        if name not in stored and id(parameter) in names:
+            found[name] = stored[names[id(parameter)]]
+    return found
 
 
 def load_adapters(model: Any, checkpoint: str | Path) -> None:

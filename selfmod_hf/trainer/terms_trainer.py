@@ -106,7 +106,7 @@ class TermsTrainer(EvaluatingTrainer):
         total = torch.stack(counts).sum().to(device)
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
             total = self.accelerator.gather(total).sum()
-        return total
+        return total.clamp(min=1)  # without any label the sums are zero
 
     def _set_signature_columns_if_needed(self) -> None:
         """Keep the columns that a task model takes, because the wrapped network's own forward takes any."""
