@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from selfmod_hf import RunSettings
 from selfmod_hf.cli import main
 from selfmod_hf.errors import InputError
-from selfmod_hf.experiments.launching import CONFIGS, LaunchSettings, layer_classes
+from selfmod_hf.experiments.launching import CONFIGS, LAYERS, Launcher, LaunchSettings, layer_classes
 from selfmod_hf.experiments.network_settings import NetworkSettings
 
 FLAGS = ["train", "--task", "digits", "--max_train_samples", "203", "--num_train_epochs", "2", "--quiet"]
@@ -101,3 +101,41 @@ def test_the_layers_that_are_sharded_one_by_one():
     assert layer_classes(NetworkSettings(backbone_config='{"model_type": "vit"}')) == ["ViTLayer"]
     assert layer_classes(NetworkSettings(backbone="mlp")) == []
     assert layer_classes(NetworkSettings(backbone_name="timm/resnet10t")) == []
+
+
+# Accelerate never shards on a CPU, see tests/trainer/test_fsdp.py. Python imports this file when a process starts.
+SHARD_ON_CPU = """
+import os
+if "WORLD_SIZE" in os.environ:
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import DistributedType
+
+    original = AcceleratorState.__init__
+
+    def on_cpu_too(self, *args, fsdp_plugin=None, **kwargs):
+        original(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    AcceleratorState.__init__ = on_cpu_too
+"""
+
+
+@pytest.mark.slow
+def test_two_sharded_processes_train_what_one_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sizes = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 20}
+    vit = json.dumps({"model_type": "vit", "image_size": 8, "patch_size": 4, **sizes})
+    limits = ["--max_train_samples", "64", "--max_test_samples", "20"]
+    flags = [*FLAGS, *limits, "--backbone_config", vit, "--target_layers", "layers.*", "--aux_weight", "1"]
+    assert main([*flags, "--output_dir", "one"]) == 0
+    Path("sitecustomize.py").write_text(SHARD_ON_CPU)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ENVIRONMENT['PYTHONPATH']}")
+    content = yaml.safe_load((CONFIGS / "fsdp2.yaml").read_text())
+    content["fsdp_config"][LAYERS] = ",".join(layer_classes(NetworkSettings(backbone_config=vit)))
+    assert Launcher(content, 2).run([*flags, "--output_dir", "two"]) == 0
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, two[name], rtol=0, atol=1e-4)
