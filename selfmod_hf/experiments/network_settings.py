@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..data import (
     ImagePreprocessing,
@@ -27,6 +27,7 @@ from ..models import (
 from ..trainer.freezing import freeze_parameters
 from ..trainer.recipe_network import check_forward, check_length, check_one_class, network_fields
 from .data_settings import DataSettings, load_data
+from .own_head import build_own_head, check_own_head
 from .setting import setting
 
 PLAIN_FIELDS = (
@@ -52,6 +53,11 @@ class NetworkSettings:
         "Pretrained backbone: Hub id or folder of a transformers encoder, or timm/<name>."
     )
     backbone_config: str | None = setting("An encoder with random weights: its configuration as JSON, with model_type.")
+    head: Literal["new", "own"] = setting(
+        "new: hidden layers and a linear classifier on the backbone. own: the task model of transformers with its own "
+        "head and loss, for every `task_type` and `problem_type`.",
+        default="new",
+    )
     small_image_stem: bool = setting("A timm ResNet for 32x32: first convolution 3x3, stride 1, no max-pool.", False)
     feature_pooling: str = setting("What the heads read of an encoder's tokens: mean or first.", default="mean")
     hidden_sizes: list[int] | None = setting(
@@ -62,7 +68,11 @@ class NetworkSettings:
         "Modules whose activations are predicted, e.g. hidden.relu1, or encoder.layer.*.output; default: the task's; "
         "of a data set of your own the last hidden layer, with a backbone of your own none."
     )
-    target_pooling: str = setting("What of token-wise activations is predicted: mean, first, flatten.", default="mean")
+    target_pooling: str = setting(
+        "What of token-wise activations is predicted: mean, first, flatten; with `head` own also tokens, each from its "
+        "own features.",
+        default="mean",
+    )
     aux_weight: float = setting(
         "Weight of the self-modeling loss; 0 is the baseline, a plain classifier; default: the task's; of a data set "
         "of your own 1, with a backbone of your own 0.",
@@ -104,6 +114,7 @@ def load_network_data(spec: TaskSpec, settings: DataSettings, network: NetworkSe
         InputError: contradictory settings, or settings of other data.
     """
     _check_backbone(network)
+    check_own_head(network)
     spec = resolve_task(spec)
     if spec.text_column is None:
         return load_data(spec, settings, preprocessing=_backbone_preprocessing(settings, network))
@@ -148,6 +159,25 @@ def build_network(settings: NetworkSettings, data: TaskData[Any]) -> SelfModelin
         ValueError: settings of no possible network, or a network of other inputs than the data. A pattern of no
             parameter.
     """
+    build = _own_head if settings.head == "own" else _new_head
+    model = build(settings, data)
+    check_length(model, data.train, data.test)
+    check_forward(model, data.train)
+    if settings.freeze:
+        freeze_parameters(model, settings.freeze)
+    return model
+
+
+def _own_head(settings: NetworkSettings, data: TaskData[Any]) -> SelfModelingPreTrainedModel:
+    fields = {name: getattr(settings, name) for name in PLAIN_FIELDS}
+    fields["target_layers"] = settings.target_layers or ()
+    wrapped = None
+    if settings.backbone_config is not None:
+        wrapped = _json_object("backbone_config", settings.backbone_config)
+    return build_own_head(settings, data, fields, wrapped)
+
+
+def _new_head(settings: NetworkSettings, data: TaskData[Any]) -> SelfModelingPreTrainedModel:
     check_one_class(data.train)
     if isinstance(data.train, TextTensors):
         model_class: type[SelfModelingPreTrainedModel] = SelfModelingForSequenceClassification
@@ -164,10 +194,6 @@ def build_network(settings: NetworkSettings, data: TaskData[Any]) -> SelfModelin
         if not name.startswith("timm/"):
             fields.pop("backbone_kwargs", None)
         model = model_class.from_backbone_pretrained(name, **fields)
-    check_length(model, data.train, data.test)
-    check_forward(model, data.train)
-    if settings.freeze:
-        freeze_parameters(model, settings.freeze)
     return model
 
 

@@ -18,6 +18,7 @@ from ..models import SelfModelingPreTrainedModel
 from ..tokens import without_tokens
 from ..trainer import SelfModelingTrainer, SelfModelingTrainingArguments
 from ..trainer.recipe_network import NETWORK_FIELDS
+from ..trainer.task_metrics import NAMES as METRICS
 from .data_settings import DataSettings
 from .folder_names import NAMED_IF_CHANGED, default_folder
 from .network_settings import JSON_FIELDS, NetworkSettings, build_network, load_network_data
@@ -98,7 +99,7 @@ class RunSettings:
             named = SimpleNamespace(**vars(data), **vars(network), seed=seed)
             changed = {name: given[name] for name in NAMED_IF_CHANGED if _is_changed(name, task, given)}
             values["output_dir"] = default_folder(named, changed)
-        _check_best(values.get("metric_for_best_model"), values.get("metrics"))
+        _check_best(values.get("metric_for_best_model"), values.get("metrics"), network.head)
         return cls(given, task, data, network, _pick(SelfModelingTrainingArguments, values))
 
     def replace(self, **changes: Any) -> RunSettings:
@@ -184,12 +185,14 @@ class RunSettings:
             raise InputError("report_to", self.training.report_to, str(error)) from error
 
 
-def _check_best(metric: str | None, metrics: list[str] | None) -> None:
+def _check_best(metric: str | None, metrics: list[str] | None, head: str) -> None:
     """Raise an InputError if no evaluation has this figure."""
     figures = list(FIGURES)
     if metrics is not None:
         figures.remove("accuracy")
         figures += metrics
+    elif head == "own":
+        figures += [name for name in METRICS if name not in figures]  # the labels decide which of them
     if metric is not None and metric.removeprefix("eval_") not in figures:
         raise InputError("metric_for_best_model", metric, f"allowed are {', '.join(figures)}")
 

@@ -7,12 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..trainer import SelfModelingTrainer
+from ..trainer.wrapped_networks import is_wrapped
 
 # titles of evaluated figures, in the order of the table
 TITLES = {
     "eval_accuracy": "accuracy",
+    "eval_f1": "F1",
+    "eval_matthews_correlation": "Matthews correlation",
+    "eval_pearson": "Pearson correlation",
+    "eval_spearmanr": "Spearman correlation",
+    "eval_mse": "mean square error",
+    "eval_perplexity": "perplexity",
     "eval_classification_loss": "classification loss",
 }
+OWN_HEAD_TITLES = {**TITLES, "eval_classification_loss": "task loss"}
 
 
 def run_summary(trainer: SelfModelingTrainer, metrics: Mapping[str, float], where: str) -> str:
@@ -24,9 +32,10 @@ def run_summary(trainer: SelfModelingTrainer, metrics: Mapping[str, float], wher
         where: the place of the network.
     """
     rows = {}
-    if "eval_accuracy" not in metrics:  # prediction_loss_only
+    if "eval_accuracy" not in metrics:  # prediction_loss_only, or other metrics
         rows["loss"] = f"{metrics['eval_loss']:.4f}"
-    for name, title in TITLES.items():
+    titles = OWN_HEAD_TITLES if is_wrapped(trainer.model) else TITLES
+    for name, title in titles.items():
         if name in metrics:
             rows[title] = f"{metrics[name]:.4f}"
     if "eval_self_modeling_loss" in metrics:

@@ -15,6 +15,7 @@ from ..trainer.outside_targets import OutsideTargets
 from ..trainer.population import SelfModelingPopulation
 from .footprint import MemoryPlan, free_memory, measure_footprint
 from .network_settings import build_network
+from .own_head import check_study
 from .processes_together import from_main, join_processes
 from .run_settings import RunSettings
 from .sweep_settings import SweepSettings
@@ -88,6 +89,7 @@ class ShapeMaker:
         Args:
             run: the common settings.
         """
+        check_study(run.network)
         data = self._load_data(run)
         network = build_network(run.network, data)
         config = network.config

@@ -39,6 +39,7 @@ class OutsideTargets:
         self.sources = tuple(sources)
         self._size = plain.self_model_head.out_features
         self._tokens = _number_of_tokens(plain)
+        self._per_token = plain.config.target_pooling == "tokens"
         self._projection: Tensor | None = None
         self._networks: dict[str, SelfModelingPreTrainedModel] = {}
         for source in sources:
@@ -47,7 +48,7 @@ class OutsideTargets:
 
     @torch.no_grad()
     def for_network(self, inputs: dict[str, Any]) -> Tensor:
-        """Return the targets of a batch, (B, n)."""
+        """Return the targets of a batch, (B, n), or (B, T, n) of each token."""
         (source,) = self.sources
         return self._targets(source, inputs)
 
@@ -108,13 +109,18 @@ class OutsideTargets:
             if value.is_floating_point():
                 given[name] = value.to(network.dtype)
         targets = network(**given).self_model_targets
-        if targets.shape[1] != self._size:
-            problem = f"gives {targets.shape[1]} activations; allowed is a network of {self._size}, as this one has"
+        if targets.shape[-1] != self._size:
+            problem = f"gives {targets.shape[-1]} activations; allowed is a network of {self._size}, as this one has"
             raise InputError("target_source", source, problem)
         return targets
 
     def _projected(self, inputs: dict[str, Any]) -> Tensor:
-        """Return the random projection of images (B, ...), or the mean over the tokens of a text's random vectors."""
+        """Return the random projection of images (B, ...), or the mean over the tokens of a text's random vectors.
+
+        The targets of single tokens are their own random vectors, (B, T, n).
+        """
+        if self._per_token and "pixel_values" in inputs:
+            raise InputError("target_source", "random", "allowed with images without `target_pooling` tokens")
         if "pixel_values" in inputs:
             flat = inputs["pixel_values"].flatten(start_dim=1)  # (B, D)
             projection = self._random(flat.shape[1], flat).to(flat.dtype)  # (D, n)
@@ -127,6 +133,11 @@ class OutsideTargets:
             offsets = inputs["offsets"].long()  # (B + 1,)
             return F.embedding_bag(tokens[: offsets[-1]], vectors, offsets[:-1], mode="mean")
         mask = inputs.get("attention_mask", torch.ones_like(tokens))
+        if tokens.dim() > 2:  # all choices of all samples are rows
+            tokens = tokens.flatten(0, 1)
+            mask = mask.flatten(0, 1)
+        if self._per_token:
+            return vectors[tokens]
         mask = mask[..., None].to(vectors.dtype)  # (B, T, 1)
         return (vectors[tokens] * mask).sum(dim=1) / mask.sum(dim=1)
 
@@ -164,7 +175,10 @@ def _load_network(source: str, config: SelfModelingConfig) -> SelfModelingPreTra
         fields |= {"target_source": "own", "target_normalization": "none", "activation_penalty": 0.0}
         with torch.random.fork_rng():  # the weights drawn here are overwritten, and the self-model is not used
             reader = type(network)(SelfModelingConfig.from_dict(fields))
-        reader.load_state_dict(network.prune().state_dict(), strict=False)
+        weights = network.state_dict()
+        for key in ("self_model_head.weight", "self_model_head.bias"):
+            weights.pop(key, None)
+        reader.load_state_dict(weights, strict=False)
     except (OSError, ValueError) as error:
         raise InputError("target_source", source, str(error)) from error
     return reader.eval().requires_grad_(False)

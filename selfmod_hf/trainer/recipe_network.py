@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..data import ImagePreprocessing, ImageTensors, TaskData, TaskSpec, TensorData, TextTensors
+from ..data import BlockTensors, ImagePreprocessing, ImageTensors, TaskData, TaskSpec, TensorData, TextTensors
 from ..data.tasks import CLASSES, IMAGES, TEXTS
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
@@ -90,9 +90,15 @@ def check_forward(model: SelfModelingPreTrainedModel, data: TensorData) -> None:
     except (RuntimeError, ValueError) as error:
         message = " ".join(str(error).split())[:300]
         problem = f"cannot read these samples ({message})"
-        raise InputError("backbone", model.config.backbone, problem) from error
+        raise InputError("backbone", _name_of_backbone(model.config), problem) from error
     finally:
         model.train(was_training)
+
+
+def _name_of_backbone(config: SelfModelingConfig) -> str:
+    if config.wrapped_config is None:
+        return config.backbone
+    return config.wrapped_config.model_type  # type: ignore[union-attr]
 
 
 def check_one_class(data: TensorData) -> None:
@@ -107,6 +113,24 @@ def check_one_class(data: TensorData) -> None:
     if data.problem_type != CLASSES:
         problem = f"the network's loss is the cross-entropy of one class for each sample; allowed is {CLASSES}"
         raise InputError("problem_type", data.problem_type, problem)
+
+
+def check_task(model: Any, data: TensorData) -> None:
+    """Reject samples of another kind than a task model's, or with other labels than its loss takes.
+
+    Args:
+        model: keeps its task model's own head.
+        data: the samples.
+
+    Raises:
+        InputError: names the kind of task or of labels.
+    """
+    kind = model.kind.name
+    if data.kind != kind:
+        raise InputError("task_type", data.kind, f"the network is for {kind}")
+    problem = model.config.problem_type
+    if data.problem_type is not None and data.problem_type != problem:
+        raise InputError("problem_type", data.problem_type, f"the network is for {problem}")
 
 
 def check_preprocessing(config: SelfModelingConfig, data: Any) -> None:
@@ -129,7 +153,7 @@ def check_length(model: SelfModelingPreTrainedModel, *texts: TensorData) -> None
     """
     longest = 0
     for data in texts:
-        if isinstance(data, TextTensors):
+        if isinstance(data, (TextTensors, BlockTensors)):
             longest = max(longest, data.longest)
     check_tokens(model, longest)
 

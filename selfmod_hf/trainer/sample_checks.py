@@ -9,11 +9,13 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..data import TensorData, TextTensors
+from ..data import BlockTensors, TensorData, TextTensors
+from ..data.tasks import CLASSES
 from ..errors import InputError
 from ..models.positions_self_modeling import most_tokens
 from .processes import smallest_share
-from .recipe_network import check_labels, check_one_class, check_tokens
+from .recipe_network import check_labels, check_one_class, check_task, check_tokens
+from .wrapped_networks import is_wrapped
 
 if TYPE_CHECKING:
     from .terms_trainer import TermsTrainer
@@ -88,9 +90,17 @@ def check_classes(trainer: TermsTrainer) -> None:
     model: Any = trainer.model
     for name in ("train_dataset", "eval_dataset"):
         data = getattr(trainer, name)
-        if isinstance(data, TensorData):
+        if not isinstance(data, TensorData):
+            continue
+        if is_wrapped(model):
+            check_task(model, data)
+        else:
             check_one_class(data)
-            check_labels(f"{name}.labels", data.labels, model.config.num_labels)
+        count = model.config.num_labels
+        if data.problem_type == CLASSES:
+            check_labels(f"{name}.labels", data.labels, count)
+        elif isinstance(data, TextTensors) and data.token_labels is not None:
+            check_labels(f"{name}.token_labels", data.token_labels, count)
 
 
 # ---- lengths ----
@@ -106,7 +116,7 @@ def check_texts(trainer: TermsTrainer) -> None:
     if most is None:
         return
     for data in _data_sets(trainer):
-        if isinstance(data, TextTensors):
+        if isinstance(data, (TextTensors, BlockTensors)):
             check_tokens(model, data.longest)
         elif _holds_texts(data):
             batch = _collated(trainer, data, _longest(data))

@@ -268,8 +268,8 @@ def activations_image(predicted: np.ndarray, actual: np.ndarray) -> Figure:
     """Return a histogram of predicted against actual activations. Right predictions are on the diagonal.
 
     Args:
-        predicted: (B, n).
-        actual: (B, n).
+        predicted: (B, n), or (B, T, n) of each token.
+        actual: likewise.
 
     Example:
         >>> actual = np.random.default_rng(0).normal(size=(64, 3))
@@ -296,6 +296,6 @@ def activations_image(predicted: np.ndarray, actual: np.ndarray) -> Figure:
     axis.set_xlabel("actual")
     axis.set_ylabel("predicted")
     error = np.mean((predicted - actual) ** 2)
-    count = predicted.shape[1]
+    count = predicted.shape[-1]
     axis.set_title(f"{count} activations, MSE {error:.3g}")
     return figure

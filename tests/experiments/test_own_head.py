@@ -1,0 +1,176 @@
+"""`selfmod train --head own`: task models with their own heads, from flags to a saved network."""
+
+import json
+import math
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import (
+    AutoModelForImageClassification,
+    BertConfig,
+    BertForTokenClassification,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
+
+from selfmod_hf import RunSettings
+from selfmod_hf.cli import main
+from selfmod_hf.models import load_model
+
+WORDS = list("abcdefgh")
+SPECIAL = ["[PAD]", "[UNK]", "[SEP]", "[CLS]"]
+SIZES = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 20}
+BERT = json.dumps({"model_type": "bert", **SIZES, "max_position_embeddings": 64})
+GPT2 = json.dumps({"model_type": "gpt2", "n_embd": 12, "n_layer": 2, "n_head": 2, "n_positions": 64, "eos_token_id": 0})
+VIT = json.dumps({"model_type": "vit", **SIZES, "patch_size": 4})
+COMMON = ["--head=own", "--aux_weight=1", "--num_train_epochs=1", "--train_batch_size=8", "--quiet"]
+TEXTS = [f"--backbone_config={BERT}", "--target_layers=encoder.layer.*", "--tokenizer_name=tokenizer"]
+LANGUAGE = [f"--backbone_config={GPT2}", "--target_layers=h.*"]
+# data -> flags, class of the network, figures
+RUNS = {
+    "words": (
+        ["--task_type=token-classification", "--text_column=words", "--target_pooling=tokens", *TEXTS],
+        "SelfModelingForTokenClassification",
+        ["accuracy", "f1"],
+    ),
+    "scores": (
+        ["--problem_type=regression", *TEXTS],
+        "WrappedForSequenceClassification",
+        ["pearson", "spearmanr", "mse"],
+    ),
+    "pairs": (
+        ["--text_column", "sentence1", "sentence2", *TEXTS],
+        "WrappedForSequenceClassification",
+        ["accuracy", "f1", "matthews_correlation"],
+    ),
+    "several": (TEXTS, "WrappedForSequenceClassification", ["f1", "accuracy"]),
+    "plain": (
+        [
+            "--task_type=causal-lm",
+            "--block_size=16",
+            "--vocab_size=300",
+            f"--backbone_config={GPT2}",
+            "--target_layers=h.*",
+        ],
+        "SelfModelingForCausalLM",
+        ["perplexity"],
+    ),
+}
+
+
+def rows(kind: str, count: int) -> list[dict]:
+    generator = np.random.default_rng(count)
+    found = []
+    for k in range(count):
+        words = generator.choice(WORDS, 3 + k % 4).tolist()
+        text = " ".join(words)
+        if kind == "words":
+            found.append({"words": words, "label": ["first" if word in "abc" else "other" for word in words]})
+        elif kind == "scores":
+            found.append({"text": text, "label": float(generator.random())})
+        elif kind == "pairs":
+            found.append({"sentence1": text, "sentence2": text[::-1], "label": k % 2})
+        elif kind == "several":
+            found.append({"text": text, "label": ["p", "q", "r"][: k % 3 + 1]})
+        else:
+            found.append({"text": " ".join(generator.choice(WORDS, 60))})
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Data sets and a tokenizer."""
+    place = tmp_path_factory.mktemp("own")
+    for kind in RUNS:
+        for split, count in (("train", 40), ("test", 13)):
+            datasets.Dataset.from_list(rows(kind, count)).to_parquet(place / kind / f"{split}-00000-of-00001.parquet")
+    vocabulary = {word: number for number, word in enumerate([*SPECIAL, *WORDS])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", sep_token="[SEP]", model_max_length=40
+    )
+    fast.save_pretrained(place / "tokenizer")
+    return place
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_every_kind_of_labels_trains_from_the_command_line(folder, tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(folder)
+    flags, class_name, figures = RUNS[kind]
+    assert main(["train", f"--dataset_name={kind}", *flags, *COMMON, f"--output_dir={tmp_path}"]) == 0
+    results = json.loads((tmp_path / "eval_results.json").read_text())
+    assert [name for name in figures if f"eval_{name}" not in results] == []
+    if kind == "plain":
+        assert results["eval_perplexity"] == pytest.approx(math.exp(results["eval_classification_loss"]))
+    network = load_model(tmp_path)
+    assert type(network).__name__ == class_name
+    assert network.config.target_layers == ["h.*" if kind == "plain" else "encoder.layer.*"]
+    assert network.self_model_head.out_features == 24
+
+
+def test_a_pretrained_task_model_keeps_its_head(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    set_seed(0)
+    names = {0: "first", 1: "other"}
+    config = BertConfig(
+        **SIZES, vocab_size=len(SPECIAL) + len(WORDS), id2label=names, label2id={"first": 0, "other": 1}
+    )
+    pretrained = BertForTokenClassification(config)
+    pretrained.save_pretrained(tmp_path / "model")
+    PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer").save_pretrained(tmp_path / "model")
+    settings = RunSettings.make(
+        dataset_name="words", task_type="token-classification", text_column="words", head="own",
+        backbone_name=str(tmp_path / "model"), target_layers=["encoder.layer.0"],
+    )  # fmt: skip
+    network = settings.build_network(settings.load_data())
+    assert torch.equal(network.prune().classifier.weight, pretrained.classifier.weight)
+
+
+def test_images_and_their_sizes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--task=digits", "--max_train_samples=60", "--max_test_samples=20", f"--backbone_config={VIT}"]
+    assert main(["train", *flags, "--target_layers=layers.0", *COMMON, "--output_dir=run"]) == 0
+    load_model("run").prune().save_pretrained("plain")
+    plain = AutoModelForImageClassification.from_pretrained("plain")
+    assert (plain.config.image_size, plain.config.num_labels) == (8, 10)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--head='own': allowed with a --backbone_config, or a --backbone_name of transformers"),
+        (["--backbone_name=timm/resnet10t"], "--head='own': allowed with a --backbone_config, or a --backbone_name of"),
+        ([*TEXTS, "--hidden_sizes=8"], "--hidden_sizes=[8]: allowed without --head own, because the task model has"),
+        ([*TEXTS, "--feature_pooling=first"], "--feature_pooling='first': allowed without --head own"),
+        (
+            [*TEXTS, "--metrics=mse"],
+            "--metrics='mse': allowed with these labels are accuracy, f1, matthews",
+        ),
+        ([*TEXTS, "--rlct_every_n_epochs=1"], "--rlct_every_n_epochs=1: allowed with a new head"),
+    ],
+)
+def test_settings_that_do_not_go_with_an_own_head_are_one_line(folder, tmp_path, monkeypatch, capsys, flags, message):
+    monkeypatch.chdir(folder)
+    base = ["train", "--dataset_name=pairs", "--text_column", "sentence1", "sentence2", f"--output_dir={tmp_path}"]
+    assert main([*base, *COMMON, *flags]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"selfmod: error: {message}")
+
+
+@pytest.mark.parametrize("command", ["sweep", "tune"])
+def test_studies_need_a_new_head(folder, tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(folder)
+    flags = ["--dataset_name=pairs", "--text_column", "sentence1", "sentence2", *TEXTS, "--head=own"]
+    assert main([command, *flags, f"--output_dir={tmp_path}"]) == 2
+    assert "--head='own': a study estimates the RLCT of networks with a new head" in capsys.readouterr().err
+
+
+def test_tokens_are_predicted_with_an_own_head_alone(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert main(["train", "--dataset_name=several", *TEXTS, "--target_pooling=tokens", "--quiet"]) == 2
+    assert "--target_pooling='tokens': allowed with --head own" in capsys.readouterr().err
