@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import models
 from ..data import ImageTensors, TaskData
@@ -10,15 +10,12 @@ from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, check_config
 from ..models.tasks_self_modeling import KINDS, TaskKind
 
-if TYPE_CHECKING:
-    from .network_settings import NetworkSettings
-
 # settings of a network with a new head, and their defaults
 _OF_A_NEW_HEAD = {"backbone": None, "small_image_stem": False, "feature_pooling": "mean", "backbone_kwargs": "{}"}
 
 
-def check_own_head(settings: NetworkSettings) -> None:
-    """Raise an InputError for settings that do not go with a task model's own head, or only with it."""
+def check_own_head(settings: Any) -> None:
+    """Raise an InputError for settings of a network that do not go with a task model's own head, or only with it."""
     if settings.head == "new":
         if settings.target_pooling == "tokens":
             raise InputError("target_pooling", "tokens", "allowed with `head` own")
@@ -36,7 +33,7 @@ def check_own_head(settings: NetworkSettings) -> None:
             raise InputError(field, value, problem)
 
 
-def check_study(settings: NetworkSettings) -> None:
+def check_study(settings: Any) -> None:
     """Raise an InputError for a study of task models with their own heads."""
     if settings.head == "own":
         problem = "a study estimates the RLCT of networks with a new head; allowed in single trainings"
@@ -44,12 +41,12 @@ def check_study(settings: NetworkSettings) -> None:
 
 
 def build_own_head(
-    settings: NetworkSettings, data: TaskData[Any], fields: dict[str, Any], wrapped: dict[str, Any] | None
+    settings: Any, data: TaskData[Any], fields: dict[str, Any], wrapped: dict[str, Any] | None
 ) -> SelfModelingPreTrainedModel:
     """Build a network that keeps its task model's own head.
 
     Args:
-        settings: of the network.
+        settings: of the network (`NetworkSettings`).
         data: the task's.
         fields: further fields of `SelfModelingConfig`.
         wrapped: fields of the task model's configuration, for one with new weights. None: a pretrained one.
