@@ -45,6 +45,7 @@ _EXPORTS: dict[str, str] = {
     "estimate_llc": ".complexity",
     "estimate_checkpoints": ".trainer.saved_rlct",
     "estimate_rlct": ".trainer",
+    "head_masks": ".trainer.head_groups",
     "replicate_rlct": ".trainer.saved_rlct",
     "tune": ".experiments.tune",
     "weight_width": ".complexity",

@@ -290,6 +290,43 @@ def card_errors(content: str) -> list[str]:
     return errors + _model_index_errors(card.get("model-index", []))
 
 
+def eval_yaml_errors(content: str) -> list[str]:
+    """Why the Hub would refuse a benchmark's eval.yaml. What it checks beyond these keys is not documented."""
+    try:
+        values = yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        return [f"YAML is not valid: {' '.join(str(error).split())}"]
+    if not isinstance(values, dict):
+        return ["eval.yaml must be a mapping"]
+    errors = [f'"{key}" must be a string' for key in _EVAL_KEYS if not isinstance(values.get(key), str)]
+    tasks = values.get("tasks")
+    if not isinstance(tasks, list) or not tasks:
+        return [*errors, '"tasks" must be a list of tasks']
+    for place, task in enumerate(tasks):
+        if not isinstance(task, dict) or not isinstance(task.get("id"), str):
+            errors.append(f'"tasks[{place}].id" must be a string')
+    return errors
+
+
+def eval_result_items(filename: str, content: str) -> list[Json]:
+    """A model's file in `.eval_results` as the API gives it: its entries, or one item that says what is wrong."""
+    try:
+        entries = yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        return [{"filename": filename, "error": " ".join(str(error).split())}]
+    if not isinstance(entries, list):
+        return [{"filename": filename, "error": "must be a list of entries"}]
+    items: list[Json] = []
+    for entry in entries:
+        dataset = entry.get("dataset") if isinstance(entry, dict) else None
+        named = isinstance(dataset, dict) and isinstance(dataset.get("id"), str) and dataset.get("task_id")
+        if not named or not isinstance(entry.get("value"), (int, float)):
+            return [{"filename": filename, "error": "an entry needs dataset.id, dataset.task_id and value"}]
+        items.append({"filename": filename, "verified": False, "data": entry})
+    return items
+
+
+_EVAL_KEYS = ("name", "description", "evaluation_framework")
 _TEXTS = ("license", "language", "tags", "datasets", "base_model", "metrics", "pipeline_tag", "library_name")
 
 
@@ -383,6 +420,15 @@ class Store:
                     return None
                 self._repos[kind, repo_id] = repo
             return self._repos[kind, repo_id]
+
+    def all(self, kind: str) -> list[Repo]:
+        """All public repositories of a kind."""
+        folders: set[str] = set()
+        for root in (self._home / "repos", self.root, *self.seeds):
+            for folder in (root / kind).glob("*/*"):
+                folders.add(f"{folder.parent.name}/{folder.name}")
+        found = [self.find(kind, repo_id) for repo_id in sorted(folders)]
+        return [repo for repo in found if repo is not None and not repo.private]
 
     def create(self, kind: str, repo_id: str, private: bool, author: str) -> Repo:
         """A new repository with the Hub's first commit, `.gitattributes`."""
@@ -543,6 +589,8 @@ def _add_regular(path: str, value: Json, store: Store) -> File:
         raise HubError(400, f"Your push was rejected because it contains files larger than 10 MiB: {path}")
     if path == "README.md" and (errors := card_errors(data.decode("utf-8", "replace"))):
         raise HubError(400, f"Invalid metadata in README.md: {'; '.join(errors)}")
+    if path == "eval.yaml" and (errors := eval_yaml_errors(data.decode("utf-8", "replace"))):
+        raise HubError(400, f"Invalid eval.yaml: {'; '.join(errors)}")
     file = regular_file(data)
     store.add_blob(iter([data]), file.sha256, file.size)
     return file
@@ -822,6 +870,8 @@ class Hub:
             info["modelId"] = repo
             info |= {key: card[key] for key in ("pipeline_tag", "library_name", "model-index") if key in card}
         if wanted := request.query.get("expand") or request.query.get("expand[]"):
+            if kind == "models":
+                info["evalResults"] = self._eval_results(commit)
             info = {key: value for key, value in info.items() if key in ("_id", "id", *wanted)}
         return Response.of_json(info)
 
@@ -833,6 +883,33 @@ class Hub:
         except yaml.YAMLError:
             return {}
         return card if isinstance(card, dict) else {}
+
+    def _eval_results(self, commit: Commit) -> list[Json]:
+        """The entries in a model's `.eval_results`."""
+        items: list[Json] = []
+        for path, file in sorted(commit.tree.items()):
+            folder, _, name = path.rpartition("/")
+            if folder == ".eval_results" and name.endswith(".yaml"):
+                items += eval_result_items(path, self.store.read(file).decode("utf-8", "replace"))
+        return items
+
+    @route("GET", "/api/datasets/(?P<repo>[^/]+/[^/]+)/leaderboard")
+    def leaderboard(self, request: Request, repo: str) -> Response:
+        """The models' entries for a benchmark, of main and of open pull requests, the largest value first."""
+        if "eval.yaml" not in self._read(request, "datasets", repo).resolve("main").tree:
+            raise HubError(404, f"{repo} does not have a leaderboard")
+        rows: list[Json] = []
+        for model in self.store.all("models"):
+            for ref in [MAIN, *(name for name in model.refs if name.startswith("refs/pr/"))]:
+                number = {} if ref == MAIN else {"pullRequest": int(ref.rpartition("/")[2])}
+                author = {"type": "user", "name": model.namespace, "fullname": model.namespace, "avatarUrl": ""}
+                for item in self._eval_results(model.resolve(ref)):
+                    entry = item.get("data", {})
+                    if entry.get("dataset", {}).get("id") == repo:
+                        row = {"modelId": model.id, "filename": item["filename"], "verified": False, "author": author}
+                        rows.append({**row, "value": entry["value"], "notes": entry.get("notes"), **number})
+        rows.sort(key=lambda row: -row["value"])
+        return Response.of_json([{"rank": place, **row} for place, row in enumerate(rows, 1)])
 
     @route("GET", f"{_API}/tree/{_REVISION}(?:/(?P<path>.+))?")
     def tree(self, request: Request, kind: str, repo: str, revision: str, path: str | None) -> Response:

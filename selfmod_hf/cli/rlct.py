@@ -5,7 +5,7 @@ Writes `rlct.json` (the estimate and every setting), its traces as safetensors, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING, Any
 from ..experiments.folder_names import check_output_dir
 from ..experiments.setting import setting
 from .arguments import make_parser, parse, print_note, quieten
-from .usage_errors import UsageError, one_line
+from .usage_errors import UsageError, hub_in_one_line, one_line
 
 if TYPE_CHECKING:
-    from ..data import TensorData
     from ..experiments.rlct_settings import RLCTSettings
-    from ..hub.saved import SavedNetwork
 
-Writer = Callable[[Path], None]
 WITH_SELF_TEST = ("self_test", "num_draws", "seed", "quiet")  # the other flags have no effect then
 
 
@@ -28,7 +25,7 @@ WITH_SELF_TEST = ("self_test", "num_draws", "seed", "quiet")  # the other flags 
 class RLCTArguments:
     """Flags of the command itself."""
 
-    model: str | None = setting("Trained model: a folder, or a repository of the Hub.")
+    model: str | None = setting("Trained model, or a task model of transformers: a folder, or a repository of the Hub.")
     revision: str | None = setting("Branch, tag or commit of the repository.")
     subfolder: str = setting("Folder of the network inside `model`: one of a published sweep.", default="")
     checkpoints: str | None = setting("In place of `model`: a run's folder, for the RLCT of each of its checkpoints.")
@@ -37,7 +34,7 @@ class RLCTArguments:
     )
     calibrate: bool = setting("Choose step size and localization by rule, from a grid.", default=False)
     output_dir: str | None = setting(
-        "Where to write; default: the model's folder; runs/rlct/<name> for one of the Hub or of a sweep."
+        "Where to write; default: the model's folder; runs/rlct/<name> for one of the Hub, of a sweep or of others."
     )
     quiet: bool = setting("No progress: the final table only.", default=False)
 
@@ -45,9 +42,10 @@ class RLCTArguments:
 def flag_classes() -> tuple[type, ...]:
     """Return the dataclasses of this command's flags."""
     from ..experiments.data_settings import DataSettings
+    from ..experiments.rlct_push import RLCTPushSettings
     from ..experiments.rlct_settings import RLCTSettings
 
-    return (DataSettings, RLCTArguments, RLCTSettings)
+    return (DataSettings, RLCTArguments, RLCTPushSettings, RLCTSettings)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -56,13 +54,15 @@ def run(argv: Sequence[str]) -> None:
     Raises:
         UsageError: unusable input, before any sampling.
     """
-    data_settings, args, settings = parse(make_parser("rlct", *flag_classes()), argv)
+    data_settings, args, pushing, settings = parse(make_parser("rlct", *flag_classes()), argv)
     quieten(args.quiet)
     if args.self_test:
-        _check_self_test(data_settings, args, settings)
+        _check_self_test(data_settings, args, pushing, settings)
         _print_self_test(settings)
         return
     with one_line(hub=f"--model {args.model}"):
+        from ..experiments import rlct_run
+        from ..experiments.eval_task_settings import with_eval_task
         from ..experiments.processes_together import join_processes
         from ..experiments.rlct_settings import SavedData, saved_networks
         from .progress import SamplingBar
@@ -70,7 +70,9 @@ def run(argv: Sequence[str]) -> None:
         if args.checkpoints and args.calibrate:
             raise UsageError("--calibrate: takes one --model, not --checkpoints")
         check_output_dir(args.output_dir)
+        task, data_settings, settings = with_eval_task(data_settings, settings)
         networks = saved_networks(args.model, args.revision, args.subfolder, args.checkpoints)
+        repository = pushing.repository_of(networks[0], task, several=bool(args.checkpoints))
         found = SavedData.find(networks[0], data_settings)
         published = None if args.calibrate else networks[0].published_rlct
         bar = SamplingBar(desc="Sampling", unit="step", disable=args.quiet or None)  # None: without a terminal
@@ -78,21 +80,27 @@ def run(argv: Sequence[str]) -> None:
         keywords["data"] = found.spec.train_data
         for saved in networks:
             saved.load_files()
+        keywords = settings.with_heads(keywords, networks[0])
         data = found.load()
-        _note_fewer_samples(data, found.taken)
+        rlct_run.note_fewer_samples(data, found.taken, print_note)
         output = Path(args.output_dir or args.checkpoints or networks[0].results_folder)
         output.mkdir(parents=True, exist_ok=True)
         is_main = join_processes(keywords["device"]).is_main_process
-    if is_main and not args.quiet:
-        _print_taken(args, keywords, found.taken)
+    line = rlct_run.taken_settings(args.model or args.checkpoints, keywords, found.taken)
+    if is_main and line and not args.quiet:
+        print(line, flush=True)
     if args.calibrate:
-        write = _calibrate(networks[0], data, keywords, settings.given())
+        estimated = rlct_run.calibrate(networks[0], data, keywords, settings.given())
     elif args.checkpoints:
-        write = _estimate_checkpoints(networks, data, keywords)
+        estimated = rlct_run.estimate_all(networks, data, keywords)
     else:
-        write = _estimate(networks[0], data, keywords)
+        estimated = rlct_run.estimate(networks[0], data, keywords)
     if is_main:
-        write(output)
+        print(estimated.write(output))
+        with hub_in_one_line(f"--repo {repository}"):
+            address = pushing.push(estimated.result, repository, found.spec, networks[0], task)
+        if address is not None:
+            print(f"{'pushed to':22}{address}")
 
 
 def _check_self_test(*given: Any) -> None:
@@ -103,79 +111,6 @@ def _check_self_test(*given: Any) -> None:
             if value != field.default and field.name not in WITH_SELF_TEST:
                 problem = "has no effect on --self_test; allowed are --num_draws, --seed"
                 raise UsageError(f"--{field.name} {value}: {problem}")
-
-
-def _note_fewer_samples(data: TensorData, taken: Mapping[str, Any]) -> None:
-    """Print a note if the data set has fewer samples than the training had, because it has changed then."""
-    count = taken.get("max_train_samples", len(data))
-    if len(data) < count:
-        print_note(f"{len(data)} training samples here, but the network was trained on {count}")
-
-
-def _print_taken(args: RLCTArguments, keywords: Mapping[str, Any], taken: Mapping[str, Any]) -> None:
-    """Print the published settings and data in place of flags."""
-    parts = []
-    if "members" in keywords:
-        form = "{sampler}, step size {step_size:g}, localization {localization:g}, nβ = {nbeta:.4g}"
-        parts.append(f"{form}, {{num_chains}} chains x {{num_draws}}".format_map(keywords))
-    if taken:
-        parts.append(f"data {keywords['data']}")
-    if parts:
-        source = args.model or args.checkpoints
-        print(f"taken from {source}: {'; '.join(parts)}; seed {keywords['seed']}", flush=True)
-
-
-# ---- each process estimates, the main one calls the function that comes back ----
-
-
-def _estimate(saved: SavedNetwork, data: TensorData, keywords: Mapping[str, Any]) -> Writer:
-    from ..trainer.saved_rlct import estimate_saved, replicate_rlct
-
-    verdict = ""
-    if saved.published_rlct is None:
-        result = estimate_saved(saved, data, **keywords)
-    else:
-        replication = replicate_rlct(saved, train_data=data, settings=keywords)
-        result = replication.result
-        verdict = f"\n{'published':22}{replication.text}"
-
-    def write(output: Path) -> None:
-        result.save(output / "rlct.json")
-        result.plot(output / "rlct.png")
-        print(f"{result.summary()}\n{'written to':22}{output}/rlct.json{verdict}")
-
-    return write
-
-
-def _calibrate(saved: SavedNetwork, data: TensorData, keywords: Mapping[str, Any], given: Mapping[str, Any]) -> Writer:
-    from ..trainer.saved_rlct import calibrate_saved
-
-    calibration = calibrate_saved(saved, data, keywords, given)
-
-    def write(output: Path) -> None:
-        calibration.save(output / "rlct_calibration.json")
-        calibration.plot(output / "rlct_calibration.png")
-        calibration.result.save(output / "rlct.json")
-        calibration.result.plot(output / "rlct.png")
-        print(f"{calibration.summary()}\n{'written to':22}{output}/rlct_calibration.json")
-
-    return write
-
-
-def _estimate_checkpoints(networks: Sequence[SavedNetwork], data: TensorData, keywords: Mapping[str, Any]) -> Writer:
-    from ..trainer.saved_rlct import estimate_checkpoints, save_checkpoints
-
-    results = estimate_checkpoints(networks, data, **keywords)
-
-    def write(output: Path) -> None:
-        file = output / "rlct_checkpoints.json"
-        print(f"{'step':>8} {'rlct':>9} {'error':>8}  status")
-        for row in save_checkpoints(results, file):
-            result = results[Path(row["checkpoint"])]
-            print(f"{row['step']:>8} {result.llc:>9.3f} {result.standard_error:>8.3f}  {result.status}")
-        print(f"written to {file}")
-
-    return write
 
 
 def _print_self_test(settings: RLCTSettings) -> None:

@@ -39,7 +39,7 @@ STATUSES = OK, NOT_AT_MINIMUM, NOT_CONVERGED, DIVERGED, BIASED, NOT_IDENTIFIED =
 TRACES = ("loss_trace", "baseline_trace")
 OPTIONAL_TRACES = ("correction_trace", "probe_losses")
 TRACES_SUFFIX = ".safetensors"
-_OPTIONAL = ("biases", "systematic_error", "lowered_by", "moved_by")  # fields that version 0.1.0 does not know
+_OPTIONAL = ("biases", "systematic_error", "lowered_by", "moved_by", "loss")  # fields that version 0.1.0 does not know
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class LLCResult:
         lowered_by: nβ (L(w_before) - L(w*)), nats, if `minimize` moved the weights to w*. None: it did not.
         moved_by: |w_before - w*|, likewise.
         systematic_error: sum of the absolute biases that are left in `llc`. None: not known.
+        loss: name of the loss of a task model's samples. None: cross-entropy, or a loss of the caller's.
 
     Example:
         >>> import torch
@@ -106,6 +107,7 @@ class LLCResult:
     lowered_by: float | None = None
     moved_by: float | None = None
     probe_losses: Numbers | None = field(default=None, repr=False)
+    loss: str | None = None
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -274,6 +276,8 @@ class LLCResult:
             "data": f"{settings.data}, {settings.num_samples} samples",
             "loss at w*": f"{self.init_loss:.5f}",
         }
+        if self.loss is not None:
+            rows["loss"] = self.loss
         if self.lowered_by is not None:
             rows["minimized"] = f"nβ L is lower by {self.lowered_by:.3f}, |w - w*| is {self.moved_by:.4g}"
         if self.biases is not None:

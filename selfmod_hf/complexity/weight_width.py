@@ -62,7 +62,7 @@ def weight_width(
     Args:
         model: any module.
         layer: name of the layer, as `named_modules()` spells it. None: `classifier` if it is an `nn.Linear`, else the
-            last `nn.Linear`. A `classifier` with an adapter is rejected.
+            last `nn.Linear` that is no self-model. A `classifier` with an adapter is rejected.
         bins: number of equal bins between the smallest and the largest weight, or their edges.
 
     Raises:
@@ -133,7 +133,8 @@ def _final_layer(model: nn.Module, layer: str | None) -> tuple[str, nn.Module]:
             raise ValueError(f"layer={name!r}: has become a {kind}; merge the adapter first, or name another layer")
     last = None
     for name, module in modules.items():
-        if isinstance(module, nn.Linear):
+        is_self_model = name.rpartition(".")[2] == "self_model_head"
+        if isinstance(module, nn.Linear) and not is_self_model:
             last = name, module
     if last is None:
         raise ValueError("layer=None: the model has no nn.Linear; name the layer whose weights are meant")

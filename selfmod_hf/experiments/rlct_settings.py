@@ -14,7 +14,9 @@ from ..complexity import LLCResult
 from ..complexity.settings import DTYPES, LLCSettings
 from ..data import TaskSpec, TensorData
 from ..errors import InputError
+from ..hub.plain_model import model_labels
 from ..hub.saved import SavedNetwork
+from ..trainer.head_groups import head_masks
 from ..trainer.saved_rlct import choose_settings, saved_checkpoints
 from .data_settings import DataSettings, load_data
 from .setting import Values, setting
@@ -41,6 +43,9 @@ class RLCTSettings:
     num_burnin_steps: int | None = setting("Draws left out at the beginning of each chain; default: half of them.")
     batch_size: int | None = setting("Samples of each minibatch.")
     parameters: list[str] | None = setting("Sample these parameters only (names or patterns): the LLC of a part.")
+    heads: list[str] | None = setting(
+        "Sample these attention heads only, as module:numbers (transformer.h.3:0,2): the LLC of a group of heads."
+    )
     control_variate: bool | None = setting(
         "Subtract the minibatch noise at the trained weights from gradients and losses; default: where it helps, and "
         "never for the presets of the paper."
@@ -61,16 +66,20 @@ class RLCTSettings:
     memory_gib: float = setting("Memory for the chains, in GiB; more chains than fit run in turn.", default=2.0)
 
     def given(self) -> dict[str, Any]:
-        """Return the given settings of the estimate, as keywords of `estimate_rlct`.
+        """Return the given settings of the estimate, as keywords of `estimate_rlct`. See `with_heads`.
 
         Raises:
-            InputError: an unknown type of numbers.
+            InputError: an unknown type of numbers, or heads and parameters together.
         """
         found = {}
         for name in SAMPLING:
             value = getattr(self, name, None)
             if value is not None:
                 found[name] = value
+        if self.heads is not None:
+            if self.parameters is not None:
+                raise InputError("heads", self.heads, "allowed without `parameters`")
+            found["parameters"] = self.heads
         if self.nbeta is not None:
             found["nbeta"] = _number_or_rule(self.nbeta)
         if self.dtype is not None:
@@ -102,6 +111,16 @@ class RLCTSettings:
             chosen["device"] = "cuda" if torch.cuda.is_available() else "cpu"
         chosen["resume_from"] = self.resume_from
         return chosen | {"memory_budget": int(self.memory_gib * 2**30), "progress": progress}
+
+    def with_heads(self, keywords: Values, saved: SavedNetwork) -> dict[str, Any]:
+        """Return keywords of `estimate_rlct` with the masks of the heads, which need the network itself.
+
+        Raises:
+            InputError: no such heads.
+        """
+        if self.heads is None:
+            return dict(keywords)
+        return {**keywords, "parameters": head_masks(saved.loaded_network, self.heads)}
 
 
 def saved_networks(model: str | None, revision: str | None, subfolder: str, run: str | None) -> list[SavedNetwork]:
@@ -177,4 +196,7 @@ class SavedData:
     def load(self) -> TensorData:
         """Load the training set, prepared as for the network's training."""
         reading = self.saved.reading(self.settings.tokenizer_name)
-        return load_data(self.spec, replace(self.settings, tokenizer_name=None), **reading).train
+        data = load_data(self.spec, replace(self.settings, tokenizer_name=None), **reading)
+        if self.saved.is_plain:
+            return model_labels(data, self.saved.loaded_network.config)
+        return data.train

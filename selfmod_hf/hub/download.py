@@ -53,7 +53,13 @@ def fetch(
     return root
 
 
-def published_weights(repo_id: str, *, revision: str | None = None, token: str | bool | None = None) -> dict[str, str]:
+def published_weights(
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    api: HfApi | None = None,
+) -> dict[str, str]:
     """Return folder -> SHA-256 of its weights, for each network of a repository.
 
     The Hub reports them without a download. Without a connection, the weights in the cache are read. The result is
@@ -63,10 +69,12 @@ def published_weights(repo_id: str, *, revision: str | None = None, token: str |
         repo_id: ``user/name`` of a model repository.
         revision: branch, tag or commit.
         token: of the Hub, if the repository is private.
+        api: of the Hub, in place of the token.
     """
     digests = {}
+    api = api or HfApi(token=token)
     try:
-        for file in HfApi(token=token).list_repo_tree(repo_id, recursive=True, revision=revision):
+        for file in api.list_repo_tree(repo_id, recursive=True, revision=revision):
             lfs = getattr(file, "lfs", None)
             if lfs is not None:
                 digests[file.path] = lfs.sha256

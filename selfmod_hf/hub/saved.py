@@ -14,14 +14,16 @@ from ..models import load_config, load_model
 from ..weights import weights_sha256
 from .agreement import data_of_folder, published_data, published_rlct
 from .download import fetch
+from .plain_model import kind_of_folder, load_plain_model, plain_reading
 from .records import RUN_FILE, stale_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from transformers import PreTrainedModel
+
     from ..complexity import LLCResult
     from ..data import TaskSpec, TensorData
-    from ..models import SelfModelingPreTrainedModel
 
 # files of a network on the Hub: itself, and its tokenizer if it reads texts (`*.model`: SentencePiece's)
 NETWORK_FILES = (
@@ -66,8 +68,24 @@ class SavedNetwork:
         return self.snapshot_folder / self.subfolder
 
     @cached_property
-    def loaded_network(self) -> SelfModelingPreTrainedModel:
+    def is_plain(self) -> bool:
+        """Return whether it is a task model of transformers, without a self-model."""
+        return kind_of_folder(self.network_folder) is not None
+
+    @property
+    def task_type(self) -> str:
+        """Return the Hub's name of the network's task."""
+        kind = kind_of_folder(self.network_folder)
+        if kind is not None:
+            return kind.pipeline_tag
+        config = load_config(str(self.snapshot_folder), subfolder=self.subfolder)
+        return "text-classification" if config.reads_text else "image-classification"
+
+    @cached_property
+    def loaded_network(self) -> PreTrainedModel:
         """Return the network, even if its training has diverged."""
+        if self.is_plain:
+            return load_plain_model(self.network_folder)
         return load_model(str(self.snapshot_folder), subfolder=self.subfolder, finite=False)
 
     @cached_property
@@ -118,7 +136,7 @@ class SavedNetwork:
 
     @property
     def results_folder(self) -> Path:
-        """Return the folder for an estimate. For a network of the Hub or of a sweep it is in runs/rlct."""
+        """Return the folder for an estimate. For a network of the Hub, of a sweep or of others it is in runs/rlct."""
         own = Path(self.model, self.subfolder)
         elsewhere = Path("runs/rlct")
         if (own / "row.json").is_file():  # a sweep's: its rlct.json belongs to the row
@@ -126,6 +144,8 @@ class SavedNetwork:
             return elsewhere / f"{own.parent.parent.name}--{own.name}"
         if self.is_on_hub:
             return elsewhere / self.model.replace("/", "--") / self.subfolder
+        if self.is_plain:
+            return elsewhere / own.resolve().name
         return own
 
     def reading(self, tokenizer_name: str | None = None) -> dict[str, Any]:
@@ -134,6 +154,8 @@ class SavedNetwork:
         Args:
             tokenizer_name: in place of the network's own.
         """
+        if self.is_plain:
+            return plain_reading(self.network_folder, tokenizer_name)
         config = load_config(str(self.snapshot_folder), subfolder=self.subfolder)
         if not config.reads_text:
             return {"preprocessing": network_preprocessing(self.network_folder, config)}

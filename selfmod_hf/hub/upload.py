@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -178,13 +179,35 @@ def commit(
     files = files_of(folder)
     for name in leave_out:
         files.pop(name, None)
-    target = repository.target
-    try:
-        operations: list[CommitOperationAdd | CommitOperationDelete] = []
-        for name, path in files.items():
-            operations.append(CommitOperationAdd(name, path))
+    operations: list[CommitOperationAdd | CommitOperationDelete] = []
+    for name, path in files.items():
+        operations.append(CommitOperationAdd(name, path))
+    with one_answer(repository):
         for name in outdated_files(repository, files):
             operations.append(CommitOperationDelete(name))
+        return send(repository, operations, message, description)
+
+
+def send(
+    repository: Repository,
+    operations: list[CommitOperationAdd | CommitOperationDelete],
+    message: str,
+    description: str | None = None,
+) -> CommitInfo:
+    """Make one commit of operations, complete or not at all.
+
+    Args:
+        repository: the target of the commit.
+        operations: files that are added or removed.
+        message: of the commit.
+        description: of the commit, below its message.
+
+    Raises:
+        InputError: the head of the repository has changed meanwhile.
+        ConnectionError: the connection broke off, and did not return while huggingface_hub tried again.
+    """
+    target = repository.target
+    with one_answer(repository):
         return repository.api.create_commit(
             repository.repo_id,
             operations,
@@ -195,6 +218,18 @@ def commit(
             create_pr=target.create_pr,
             parent_commit=repository.head,
         )
+
+
+@contextmanager
+def one_answer(repository: Repository) -> Iterator[None]:
+    """Turn a changed repository and a lost connection into errors that say what to do.
+
+    Raises:
+        InputError: the head of the repository has changed meanwhile.
+        ConnectionError: the connection broke off.
+    """
+    try:
+        yield
     except HfHubHTTPError as error:
         if error.response.status_code not in CONFLICT:
             raise

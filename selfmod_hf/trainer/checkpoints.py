@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils.constants import FSDP_MODEL_NAME
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -33,7 +34,7 @@ from ..files import entries_of, read_json
 from ..weights import state_digest, weights_sha256
 
 if TYPE_CHECKING:
-    from ..models import SelfModelingPreTrainedModel
+    from transformers import PreTrainedModel
 
 State = dict[str, torch.Tensor]  # weights by name
 
@@ -191,26 +192,48 @@ def _widest_type(weights: State) -> torch.dtype:
 # ---- the SHA-256 of weights ----
 
 
-def saved_sha256(model: SelfModelingPreTrainedModel) -> str | None:
+def saved_sha256(model: PreTrainedModel) -> str | None:
     """Return the SHA-256 of a network's weights in a file.
 
-    A network with the unchanged weights of a folder has the folder's SHA-256. Any other network has the SHA-256 of the
-    file of `save_pretrained`.
+    A network with the unchanged weights of a folder or of the Hub's cache has their SHA-256. Any other network has the
+    SHA-256 of the file of `save_pretrained`.
     """
-    source = None
-    if model.loaded_from:
-        source = Path(model.loaded_from["name"], model.loaded_from["subfolder"])
+    source = _source_of(model)
     if source is not None and source.is_dir():
         try:
-            stored = state_digest(read_weights(source))
+            stored = read_weights(source)
         except ValueError:  # the folder has no weights any more
-            stored = None
-        if stored == state_digest(model.state_dict()):
+            stored = {}
+        if stored and state_digest(stored) == state_digest(_same_names(model, stored)):
             return weights_sha256(source)
     with tempfile.TemporaryDirectory() as folder:
         with _without_bars():
             model.save_pretrained(folder)
         return weights_sha256(folder)
+
+
+def _source_of(model: PreTrainedModel) -> Path | None:
+    """Return the folder that a network was read from, or None."""
+    if getattr(model, "loaded_from", None):
+        return Path(model.loaded_from["name"], model.loaded_from["subfolder"])
+    name = model.name_or_path
+    if not name or Path(name).is_dir():
+        return Path(name) if name else None
+    try:
+        cached = try_to_load_from_cache(name, SAFE_WEIGHTS_NAME)
+    except ValueError:  # no id of a repository
+        return None
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def _same_names(model: PreTrainedModel, stored: State) -> State:
+    """Return a network's weights, without further names of the tied ones that no file holds."""
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    state = model.state_dict()
+    for name in tied:
+        if name not in stored:
+            state.pop(name, None)
+    return state
 
 
 @contextmanager

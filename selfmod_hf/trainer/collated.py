@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import default_data_collator, set_seed
+from transformers import PreTrainedModel, default_data_collator, set_seed
 
 from ..data import TaskData
 from ..errors import InputError
-from ..models import SelfModelingPreTrainedModel
 
 _LABELS = ("label", "label_ids", "labels")  # a collator of transformers turns each into labels
 _INPUTS = ("pixel_values", "input_ids", "attention_mask", "token_type_ids", "inputs_embeds")
@@ -29,7 +28,7 @@ class CollatedData:
 
     Attributes:
         inputs: name -> (N, ...), arguments of the network.
-        labels: (N,), int64.
+        labels: (N,), int64. Of a task model also (N, L), floating point, or (N, T), int64.
     """
 
     inputs: dict[str, Tensor]
@@ -48,7 +47,13 @@ def is_data_of_rows(data: Any) -> bool:
     return hasattr(data, "__len__") and hasattr(data, "__getitem__")
 
 
-def collate(data: Any, data_collator: Callable[[Any], Any] | None, model: SelfModelingPreTrainedModel) -> CollatedData:
+def collate(
+    data: Any,
+    data_collator: Callable[[Any], Any] | None,
+    model: PreTrainedModel,
+    *,
+    any_labels: bool = False,
+) -> CollatedData:
     """Return all rows of a data set as one batch.
 
     Rows are read once, with separate random numbers, so random transforms here change no training. All rows are
@@ -59,6 +64,7 @@ def collate(data: Any, data_collator: Callable[[Any], Any] | None, model: SelfMo
         data: `is_data_of_rows` is true for it.
         data_collator: makes a batch of a list of rows. None: transformers' `default_data_collator`.
         model: its arguments are kept.
+        any_labels: allow labels of any shape and type. False: integers (N,) alone.
 
     Raises:
         InputError: no row, a batch without labels or without the network's input, or texts one after another.
@@ -66,8 +72,7 @@ def collate(data: Any, data_collator: Callable[[Any], Any] | None, model: SelfMo
     if len(data) == 0:
         raise InputError("train_data", type(data).__name__, "has no row")
     collator = data_collator or default_data_collator
-    arguments = inspect.signature(model.forward).parameters
-    taken = [name for name in _INPUTS if name in arguments]
+    taken = input_names(model)
 
     def collate_rows(rows: Any) -> Any:
         return collator(_without_other_columns(rows, taken))
@@ -75,11 +80,7 @@ def collate(data: Any, data_collator: Callable[[Any], Any] | None, model: SelfMo
     loader = DataLoader(data, batch_size=len(data), collate_fn=collate_rows)
     with _own_random_numbers():
         batch = next(iter(loader))
-    labels = None
-    if isinstance(batch, Mapping):
-        labels = batch.get("labels")
-    if not isinstance(labels, Tensor) or labels.dim() != 1 or labels.is_floating_point():
-        raise InputError("data_collator", type(batch).__name__, "must give a dict with integer labels (N,)")
+    labels = _labels_of(batch, any_labels)
     if "offsets" in batch:
         raise InputError("data_collator", "offsets", "must give padded texts with an attention_mask")
     inputs = {}
@@ -89,7 +90,39 @@ def collate(data: Any, data_collator: Callable[[Any], Any] | None, model: SelfMo
             inputs[name] = value
     if model.main_input_name not in inputs and "inputs_embeds" not in inputs:
         raise InputError("data_collator", sorted(batch), f"must give {model.main_input_name}, which the model takes")
-    return CollatedData(inputs, labels.long())
+    return CollatedData(inputs, labels)
+
+
+def input_names(model: PreTrainedModel) -> list[str]:
+    """Return the names of a network's inputs, as far as they are known here.
+
+    Example:
+        >>> from transformers import ViTConfig, ViTForImageClassification
+        >>> input_names(ViTForImageClassification(ViTConfig(num_hidden_layers=1)))
+        ['pixel_values']
+    """
+    arguments = inspect.signature(model.forward).parameters
+    if model.main_input_name not in arguments:  # it hands all of them on
+        return list(_INPUTS)
+    return [name for name in _INPUTS if name in arguments]
+
+
+def _labels_of(batch: Any, any_labels: bool) -> Tensor:
+    """Return the labels of a batch.
+
+    Raises:
+        InputError: none, or unless `any_labels` is true labels other than integers (N,).
+    """
+    labels = None
+    if isinstance(batch, Mapping):
+        labels = batch.get("labels")
+    form = "labels" if any_labels else "integer labels (N,)"
+    if isinstance(labels, Tensor):
+        if not labels.is_floating_point() and (any_labels or labels.dim() == 1):
+            return labels.long()
+        if any_labels:
+            return labels
+    raise InputError("data_collator", type(batch).__name__, f"must give a dict with {form}")
 
 
 def _without_other_columns(rows: Any, taken: list[str]) -> Any:

@@ -1,4 +1,7 @@
-"""The RLCT of this package's networks on this package's data: `estimate_llc` with modules, inputs and targets made."""
+"""The RLCT of networks on a training set: `estimate_llc` with modules, inputs, targets and loss made.
+
+The networks are this package's own, or task models of transformers.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers import PreTrainedModel
 
 from ..complexity import LLCCalibration, LLCResult, calibrate_llc
 from ..complexity.calibration import SAMPLER as CALIBRATION_SAMPLER
@@ -19,51 +19,22 @@ from ..complexity.llc import check_members, one_group_each, sample
 from ..complexity.prepare import make_problem
 from ..complexity.settings import CalibrationOptions, LLCOptions, LLCSettings, shows_settings
 from ..data import ImageTensors, TensorData, TextTensors
-from ..data.tensors import on_device
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
 from ..models.losses_self_modeling import IGNORED_LABEL
+from .any_model import is_task_model, task_models_on_data
+from .attention import masked_attention
 from .checkpoints import saved_sha256
 from .collated import CollatedData, collate, is_data_of_rows
+from .on_data import OnInputs, OnPixels, OnTexts
 from .recipe_network import check_labels, check_one_class, check_tokens
+from .task_losses import NetworksOnData
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-Models = Sequence[SelfModelingPreTrainedModel]
+Models = Sequence[PreTrainedModel]
 Collator = Callable[[Any], Any]  # rows -> a batch
-
-
-class _OnPixels(nn.Module):
-    """Run the classification-only network on uint8 pixels: a minibatch is gathered as bytes, then normalized."""
-
-    def __init__(self, network: SelfModelingPreTrainedModel, data: ImageTensors) -> None:
-        super().__init__()
-        self.network = network
-        self.scale, self.shift = data.scale_and_shift()
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        scale = on_device(self.scale, pixels.device)
-        shift = on_device(self.shift, pixels.device)
-        values = pixels.mul(scale).sub(shift)  # (B, C, H, W)
-        # to the weights' type, because a run in bfloat16 has rounded them
-        dtype = next(self.network.parameters()).dtype
-        return self.network(pixel_values=values.to(dtype)).logits
-
-
-class _OnInputs(nn.Module):
-    """Run the classification-only network on its own arguments: padded tokens, or pixels of any kind."""
-
-    def __init__(self, network: SelfModelingPreTrainedModel) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
-        dtype = next(self.network.parameters()).dtype
-        for name, value in inputs.items():
-            if value.is_floating_point():
-                inputs[name] = value.to(dtype)
-        return self.network(**inputs).logits
 
 
 def _pruned(model: SelfModelingPreTrainedModel) -> SelfModelingPreTrainedModel:
@@ -75,85 +46,33 @@ def _pruned(model: SelfModelingPreTrainedModel) -> SelfModelingPreTrainedModel:
     config.output_attentions = False
     if isinstance(network.backbone, PreTrainedModel):
         if network.main_input_name == "input_ids":
-            network.backbone.set_attn_implementation(_attention_that_maps())
+            network.backbone.set_attn_implementation(masked_attention())
         else:
             # the fused attention has no gradient of a bias (Swin's), and none at all for several chains at once
             network.backbone.set_attn_implementation("eager")
     return network
 
 
-def _attention_that_maps() -> str:
-    """Return the name of a variant of transformers' scaled dot product attention. It always builds its mask.
-
-    The original first checks whether any token is padding. This decision cannot be made for all chains at once.
-    """
-
-    def mask(*args: Any, **settings: Any) -> torch.Tensor | None:
-        settings["allow_is_bidirectional_skip"] = False
-        return sdpa_mask(*args, **settings)
-
-    name = "selfmod_sdpa_with_mask"
-    AttentionInterface.register(name, sdpa_attention_forward)
-    AttentionMaskInterface.register(name, mask)
-    return name
-
-
-class _OnTexts(nn.Module):
-    """Run the classification-only network of an embedding bag on the numbers of texts, because their lengths differ."""
-
-    def __init__(self, network: SelfModelingPreTrainedModel, data: TextTensors) -> None:
-        super().__init__()
-        self.network = network
-        self.texts = _Texts(data)
-
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        input_ids, offsets = _Bags.apply(rows, self.texts)
-        return self.network(input_ids=input_ids, offsets=offsets).logits
-
-
-class _Texts:
-    """Hold the data behind `_Bags` by reference, so that stacked and copied networks share one."""
-
-    def __init__(self, data: TextTensors) -> None:
-        self.data = data
-
-    def __deepcopy__(self, memo: Any) -> _Texts:
-        return self
-
-
-class _Bags(torch.autograd.Function):
-    """Gather tokens (N,) and offsets (B + 1,) of the texts in rows (B,). Mapped over chains, all get the longest N."""
-
-    @staticmethod
-    def forward(rows: torch.Tensor, texts: _Texts) -> tuple[torch.Tensor, torch.Tensor]:
-        take = texts.data.take
-        if rows.dim() > 1:
-            take = texts.data.take_members
-        batch = take(rows)
-        return batch["input_ids"], batch["offsets"]
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.mark_non_differentiable(*output)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[None, None]:
-        return None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, rows: torch.Tensor, texts: _Texts) -> Any:
-        rows = rows.movedim(in_dims[0], 0)  # (chains, B)
-        return _Bags.apply(rows, texts), (0, 0)
-
-
-def _modules_and_data(models: Models, data: Any, device: Any) -> tuple[list[nn.Module], Any, torch.Tensor]:
-    """Return modules, inputs and targets for `estimate_llc`, of the samples with a label.
+def _networks_on_data(models: Any, data: Any, collator: Collator | None, device: Any) -> NetworksOnData:
+    """Return networks with their inputs, targets and loss, of the samples with a label.
 
     Args:
         models: networks of one architecture.
-        data: of `_checked_data`.
+        data: a training set of any kind.
+        collator: makes a batch of rows.
         device: of the computation. None: that of the networks.
+
+    Raises:
+        InputError: networks or data of another kind, size or number of classes.
     """
+    _check_kinds(models, data)
+    if is_task_model(models[0]):
+        return task_models_on_data(models, data, collator)
+    return _own_networks_on_data(models, _checked_data(models, data, collator), device)
+
+
+def _own_networks_on_data(models: Sequence[SelfModelingPreTrainedModel], data: Any, device: Any) -> NetworksOnData:
+    """Return the same for self-modeling networks and the data of `_checked_data`."""
     counted = data.labels.cpu() != IGNORED_LABEL
     rows = counted.nonzero().flatten()
     labels = data.labels[rows]
@@ -161,24 +80,24 @@ def _modules_and_data(models: Models, data: Any, device: Any) -> tuple[list[nn.M
     modules: list[nn.Module]
     inputs: Any
     if isinstance(data, ImageTensors):
-        modules = [_OnPixels(network, data) for network in networks]
+        modules = [OnPixels(network, data) for network in networks]
         inputs = data.pixels
         if len(rows) < len(data):
             inputs = inputs[rows]
     elif isinstance(data, CollatedData):
-        modules = [_OnInputs(network) for network in networks]
+        modules = [OnInputs(network) for network in networks]
         inputs = {name: value[rows] for name, value in data.inputs.items()}
     elif data.padded:
-        modules = [_OnInputs(network) for network in networks]
+        modules = [OnInputs(network) for network in networks]
         inputs = data.take(rows)
         del inputs["labels"]
     else:
         if device is None:
             device = models[0].device
         near = data.to(device)
-        modules = [_OnTexts(network, near) for network in networks]
+        modules = [OnTexts(network, near) for network in networks]
         inputs = rows
-    return modules, inputs, labels
+    return NetworksOnData(modules, inputs, labels)
 
 
 @shows_settings(LLCOptions)
@@ -191,13 +110,18 @@ def estimate_rlct(
     members: Sequence[int] | None = None,
     **settings: Unpack[LLCOptions],
 ) -> list[LLCResult]:
-    """Estimate the RLCT of each network, pruned, with cross-entropy on `train_data`, all chains of all stacked.
+    """Estimate the RLCT of each network on `train_data`, all chains of all stacked.
+
+    A self-modeling network is pruned first. The loss is the negative log likelihood in nats: cross-entropy, the sum of
+    the binary cross-entropies of several labels, half of the square error of scores, or the cross-entropy of a token.
+    For tokens, n of nβ = n / log n is the number of counted tokens.
 
     Args:
-        models: networks of one architecture at their trained weights. They are not changed.
+        models: networks of one architecture at their trained weights, or task models of transformers (for images,
+            texts or tokens, or causal language models). They are not changed.
         train_data: the training set. `ImageTensors` or `TextTensors`: `load_images(...).train`, images without
             augmentation. Or rows with a length, such as a `datasets.Dataset`. They are read into memory. Samples with
-            the label -100 are left out.
+            the label -100 are left out. Tokens with this label do not count.
         data_collator: makes a batch of rows, like the Trainer's. None: transformers' `default_data_collator`.
         members: numbers of the networks' noise, as for `estimate_llc_many`.
         settings: as for `estimate_llc` except the loss, for example from `llc_preset("paper", "mnist")`. Parameters
@@ -219,22 +143,21 @@ def estimate_rlct(
         >>> result.loss_trace.shape
         (2, 40)
     """
-    data = _checked_data(models, train_data, data_collator)
-    modules, inputs, targets = _modules_and_data(models, data, settings.get("device"))
-    chosen = LLCSettings(**settings)
+    found = _networks_on_data(models, train_data, data_collator, settings.get("device"))
+    chosen = LLCSettings(**found.settings(settings))
     check_members(members, len(models))
-    problem = make_problem(modules, inputs, targets, chosen)
+    problem = make_problem(found.modules, found.inputs, found.targets, chosen)
     groups = one_group_each(problem, chosen, members)
     results = sample(problem, groups, chosen)
     for k, model in enumerate(models):
-        sha256 = saved_sha256(model)
-        results[k] = replace(results[k], weights_sha256=sha256)
+        result = found.described(results[k], settings)
+        results[k] = replace(result, weights_sha256=saved_sha256(model))
     return results
 
 
 @shows_settings(CalibrationOptions, sampler=CALIBRATION_SAMPLER)
 def calibrate_rlct(
-    model: SelfModelingPreTrainedModel,
+    model: PreTrainedModel,
     train_data: Any,
     /,
     data_collator: Collator | None = None,
@@ -243,7 +166,7 @@ def calibrate_rlct(
     localizations: Sequence[float] | None = None,
     **settings: Unpack[CalibrationOptions],
 ) -> LLCCalibration:
-    """Calibrate the RLCT of one network, pruned, with cross-entropy on `train_data`, like `calibrate_llc`.
+    """Calibrate the RLCT of one network on `train_data`, like `calibrate_llc`. The loss is that of `estimate_rlct`.
 
     Args:
         model: a network at its trained weights. It is not changed.
@@ -266,27 +189,25 @@ def calibrate_rlct(
         >>> found.result.settings.step_size
         0.01
     """
-    data = _checked_data([model], train_data, data_collator)
-    modules, inputs, targets = _modules_and_data([model], data, settings.get("device"))
+    measured = _networks_on_data([model], train_data, data_collator, settings.get("device"))
     found = calibrate_llc(
-        modules[0],
-        inputs,
-        targets,
+        measured.modules[0],
+        measured.inputs,
+        measured.targets,
         step_sizes=step_sizes,
         localizations=localizations,
-        **settings,
+        **measured.settings(settings),
     )
-    result = replace(found.result, weights_sha256=saved_sha256(model))
-    return replace(found, result=result)
+    result = measured.described(found.result, settings)
+    return replace(found, result=replace(result, weights_sha256=saved_sha256(model)))
 
 
 def _checked_data(models: Any, data: Any, collator: Collator | None) -> Any:
-    """Return a training set as tensors, and check their kind, size and labels.
+    """Return a training set as tensors, and check their size and labels.
 
     Raises:
-        InputError: networks or data of another kind, size or number of classes.
+        InputError: data of another kind, size or number of classes than the networks'.
     """
-    _check_kinds(models, data)
     model = models[0]
     if is_data_of_rows(data) and not isinstance(data, TensorData):
         data = collate(data, collator, model)
@@ -309,17 +230,25 @@ def _checked_data(models: Any, data: Any, collator: Collator | None) -> Any:
 
 
 def _check_kinds(models: Any, data: Any) -> None:
-    """Raise an InputError unless these are self-modeling networks, and data of a usable kind."""
+    """Raise an InputError unless these are networks of one kind, and data of a usable kind."""
     several = isinstance(models, (Sequence, nn.ModuleList))
     check("models", type(models).__name__, several, "a list of networks, of one network too")
     check("models", models, len(models) > 0, "one network or more")
+    plain = is_task_model(models[0])
     for model in models:
-        config = getattr(model, "config", None)
-        ours = getattr(config, "model_type", None) == SelfModelingConfig.model_type
-        check("model", type(model).__name__, ours, "a self-modeling network; for others there is estimate_llc")
-    usable = isinstance(data, (ImageTensors, TextTensors, CollatedData)) or is_data_of_rows(data)
+        name = type(model).__name__
+        allowed = "a self-modeling network or a task model of transformers; for others there is estimate_llc"
+        check("model", name, plain or _is_ours(model), allowed)
+        check("model", name, plain == is_task_model(model), "of one kind with the others")
+    usable = isinstance(data, (TensorData, CollatedData)) or is_data_of_rows(data)
     allowed = "ImageTensors or TextTensors, such as load_images(...).train, or rows with a length and a data_collator"
     check("train_data", type(data).__name__, usable, allowed)
+
+
+def _is_ours(model: Any) -> bool:
+    """Return whether this is a self-modeling network."""
+    config = getattr(model, "config", None)
+    return getattr(config, "model_type", None) == SelfModelingConfig.model_type
 
 
 def _check_images(model: SelfModelingPreTrainedModel, data: ImageTensors) -> None:

@@ -38,7 +38,7 @@ FEW = {"num_draws": 2, "num_chains": 1}
         ([], "^models=\\[\\]: must be one network or more$"),
         (NETWORK, "^models='SelfModelingForImageClassification': must be a list of networks"),
         (None, "^models='NoneType': must be a list of networks"),
-        ([NETWORK, nn.Linear(16, 3)], "^model='Linear': must be a self-modeling network; .* estimate_llc$"),
+        ([NETWORK, nn.Linear(16, 3)], "^model='Linear': must be a self-modeling network or .* estimate_llc$"),
     ],
 )
 def test_what_is_no_list_of_networks_is_refused(models, message):
@@ -47,7 +47,7 @@ def test_what_is_no_list_of_networks_is_refused(models, message):
 
 
 def test_a_list_is_no_network_to_calibrate():
-    with pytest.raises(ValueError, match=r"^model='list': must be a self-modeling network"):
+    with pytest.raises(ValueError, match=r"^model='list': must be a self-modeling network or"):
         calibrate_rlct([NETWORK], IMAGES, **FEW)
 
 

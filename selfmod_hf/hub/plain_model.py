@@ -1,0 +1,199 @@
+"""Task models of transformers, with their own head and without a self-model: their kinds, and loading one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoConfig
+from transformers.models.auto import modeling_auto
+
+from ..data import backbone_preprocessing
+from ..data.tokenizing import load_tokenizer
+from ..errors import InputError
+from ..files import read_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from ..data import TaskData, TensorData
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PlainKind:
+    """Describe a kind of task model.
+
+    Attributes:
+        name: of the task.
+        pipeline_tag: the Hub's name of the task.
+        auto_class: class of transformers that loads such a model.
+        classes: transformers' table of its classes, model type -> name or names.
+        labels_are: "samples": one label, score or row of labels for each sample. "tokens": one for each token. "next
+            tokens": the tokens themselves, each predicted from those before it.
+    """
+
+    name: str
+    pipeline_tag: str
+    auto_class: str
+    classes: Mapping[str, Any]
+    labels_are: str
+
+    def class_names(self) -> set[str]:
+        """Return the names of the classes of such models."""
+        names: set[str] = set()
+        for found in self.classes.values():
+            names.update([found] if isinstance(found, str) else found)
+        return names
+
+
+PLAIN_KINDS = (
+    PlainKind(
+        "image-classification",
+        "image-classification",
+        "AutoModelForImageClassification",
+        modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+        "samples",
+    ),
+    PlainKind(
+        "text-classification",
+        "text-classification",
+        "AutoModelForSequenceClassification",
+        modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        "samples",
+    ),
+    PlainKind(
+        "token-classification",
+        "token-classification",
+        "AutoModelForTokenClassification",
+        modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+        "tokens",
+    ),
+    PlainKind(
+        "causal-lm",
+        "text-generation",
+        "AutoModelForCausalLM",
+        modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        "next tokens",
+    ),
+    PlainKind(
+        "masked-lm",
+        "fill-mask",
+        "AutoModelForMaskedLM",
+        modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        "tokens",
+    ),
+)
+
+
+def kind_of_class(*names: str) -> PlainKind | None:
+    """Return the kind of the task models of the first class with a kind, or None.
+
+    Example:
+        >>> kind_of_class("BertForTokenClassification").name
+        'token-classification'
+    """
+    for name in names:
+        for kind in PLAIN_KINDS:
+            if name in kind.class_names():
+                return kind
+    return None
+
+
+def kind_of_model(model: Any) -> PlainKind | None:
+    """Return the kind of a task model, by its class and those above it. None: it is no task model."""
+    names = [one.__name__ for one in type(model).__mro__]
+    return kind_of_class(*names)
+
+
+def kind_of_folder(folder: Path) -> PlainKind | None:
+    """Return the kind of the task model in a folder, or None if its config.json names no class of one."""
+    names = None
+    with suppress(InputError):  # the code that loads the model reports that it is broken
+        content = read_json(folder / "config.json")
+        names = content.get("architectures") if isinstance(content, dict) else None
+    if not isinstance(names, list):
+        return None
+    return kind_of_class(*filter(_is_text, names))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def load_plain_model(folder: Path) -> PreTrainedModel:
+    """Return the task model in a folder, in eval mode, with all its weights.
+
+    Raises:
+        InputError: it is no task model of transformers, needs code of its own, is quantized, or lacks weights.
+    """
+    kind = kind_of_folder(folder)
+    if kind is None:
+        known = ", ".join(one.name for one in PLAIN_KINDS)
+        raise InputError("model", str(folder), f"its config.json names no model of a known task; allowed are {known}")
+    content = read_json(folder / "config.json")
+    if content.get("quantization_config") is not None:
+        raise InputError("model", str(folder), "has quantized weights, which a chain cannot move")
+    auto_class = getattr(transformers, kind.auto_class)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        model, info = auto_class.from_pretrained(
+            folder, config=config, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        problem = " ".join(str(error).split())[:300]
+        raise InputError("model", str(folder), f"cannot be loaded ({problem})") from error
+    lacking = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+    if lacking:
+        problem = f"its files lack weights of the model, {lacking[0]} ({len(lacking)} in all)"
+        raise InputError("model", str(folder), problem)
+    return model.eval()
+
+
+def plain_reading(folder: Path, tokenizer_name: str | None = None) -> dict[str, Any]:
+    """Return arguments of `load_images` or `load_texts`, for samples prepared as for the task model in a folder.
+
+    Args:
+        folder: of the model.
+        tokenizer_name: in place of the model's own.
+    """
+    kind = kind_of_folder(folder)
+    if kind is not None and kind.name == "image-classification":
+        return {"preprocessing": backbone_preprocessing(str(folder))}
+    tokenizer = load_tokenizer(tokenizer_name or str(folder))
+    if tokenizer.pad_token is None:  # such as GPT-2's. The attention mask hides the padding
+        tokenizer.pad_token = tokenizer.eos_token
+    return {"tokenizer": tokenizer, "padded": True}
+
+
+def model_labels(data: TaskData[Any], config: Any) -> TensorData:
+    """Return the training set with the numbers that a model gives to the classes.
+
+    Classes are matched by their names, without regard to case. If the model does not know all of them, their numbers
+    are taken, and one line of the log says so.
+
+    Args:
+        data: its classes.
+        config: of the model.
+    """
+    train = data.train
+    names = {str(name).casefold(): number for number, name in config.id2label.items()}
+    numbers = [names.get(name.casefold()) for name in data.label_names]
+    unknown = [name for name, number in zip(data.label_names, numbers, strict=True) if number is None]
+    if unknown:
+        named_by_number = set(names) == {f"label_{number}" for number in config.id2label}
+        if not named_by_number:
+            logger.warning(f"the model has no class {unknown[0]!r}: classes are taken by their numbers")
+        return train
+    counted = train.labels >= 0
+    renumbered = train.labels.clone()
+    renumbered[counted] = torch.tensor(numbers)[train.labels[counted]]
+    return replace(train, labels=renumbered)

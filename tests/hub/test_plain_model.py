@@ -1,0 +1,137 @@
+"""`selfmod rlct` on task models of transformers, from a folder and from the Hub."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertForSequenceClassification, ViTConfig, ViTForImageClassification
+
+from selfmod_hf import LLCResult
+from selfmod_hf.cli import main
+from selfmod_hf.data import ImageTensors, TaskData, load_images, make_task
+from selfmod_hf.hub.plain_model import model_labels
+from selfmod_hf.weights import weights_sha256
+from tests.hub.test_publish_encoders import SMALL, bert_tokenizer
+
+VIT = SMALL | {"image_size": 8, "patch_size": 4, "num_channels": 1}
+DRAWS = ["--num_draws=4", "--num_chains=2", "--batch_size=8", "--max_train_samples=60", "--rlct_preset=theory"]
+
+
+@pytest.fixture
+def vit(tmp_path):
+    torch.manual_seed(0)
+    names = {number: f"{9 - number}" for number in range(10)}  # the digits in another order
+    config = ViTConfig(**VIT, id2label=names, label2id={name: number for number, name in names.items()})
+    model = ViTForImageClassification(config)
+    model.save_pretrained(tmp_path / "my-vit")
+    return model
+
+
+def test_a_task_model_in_a_folder(vit, tmp_path, monkeypatch, capsys):
+    """Its classes are matched by their names, and no file is written beside it."""
+    monkeypatch.chdir(tmp_path)
+    before = sorted(path.name for path in (tmp_path / "my-vit").iterdir())
+    flags = ["rlct", "--model=my-vit", "--task=digits", *DRAWS, "--quiet"]
+    assert main([*flags, "--parameters", "network.vit.layers.1.*"]) == 0
+    assert sorted(path.name for path in (tmp_path / "my-vit").iterdir()) == before
+    result = LLCResult.load(tmp_path / "runs/rlct/my-vit/rlct.json")
+    images, labels = load_images(make_task("digits"), max_train_samples=60).train.all()
+    with torch.no_grad():
+        expected = float(vit.eval()(pixel_values=images, labels=9 - labels).loss)
+    assert result.init_loss == pytest.approx(expected, rel=1e-5)
+    assert result.weights_sha256 == weights_sha256(tmp_path / "my-vit")
+    assert result.settings.parameters[0].startswith("network.vit.layers.1.")
+    assert main([*flags, "--heads", "vit.layers.0:1", "--output_dir=heads"]) == 0
+    result = LLCResult.load(tmp_path / "heads/rlct.json")
+    assert result.settings.num_parameters == 3 * (8 * 16 + 8) + 16 * 8
+    assert main([*flags, "--heads", "vit.layers.0:2"]) == 2
+    assert "--heads='vit.layers.0:2': vit.layers.0.attention has heads 0 to 1" in capsys.readouterr().err
+
+
+def test_classes_are_matched_by_name_or_taken_by_number(caplog):
+    train = ImageTensors(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, -100]))
+    data = TaskData(train, train, ["Cat", "dog"])
+    config = BertConfig(id2label={0: "dog", 1: "bird", 2: "cat"}, label2id={"dog": 0, "bird": 1, "cat": 2})
+    assert model_labels(data, config).labels.tolist() == [2, 0, -100]
+    assert not caplog.records
+    assert model_labels(data, BertConfig(num_labels=2)).labels.tolist() == [0, 1, -100]
+    assert not caplog.records
+    other = BertConfig(id2label={0: "dog", 1: "bird"}, label2id={"dog": 0, "bird": 1})
+    assert model_labels(data, other).labels.tolist() == [0, 1, -100]
+    assert "no class 'Cat': classes are taken by their numbers" in caplog.text
+
+
+def changed_config(folder, **fields):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+@pytest.mark.parametrize("kind", ["no data", "quantized", "lacks weights", "another base"])
+def test_unusable_task_models_are_one_line(vit, tmp_path, monkeypatch, capsys, kind):
+    monkeypatch.chdir(tmp_path)
+    folder, flags, message = tmp_path / "my-vit", ["--task=digits"], ""
+    if kind == "no data":
+        flags, message = [], "--task, --dataset_name=None: name the training data"
+    elif kind == "quantized":
+        changed_config(folder, quantization_config={"quant_method": "bitsandbytes"})
+        message = "has quantized weights"
+    elif kind == "lacks weights":
+        weights = load_file(folder / "model.safetensors")
+        del weights["classifier.weight"]
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        message = "its files lack weights of the model, classifier.weight (1 in all)"
+    else:
+        changed_config(folder, architectures=["ViTModel"])
+        message = "model_type='vit'; allowed is"
+    assert main(["rlct", f"--model={folder}", *flags, *DRAWS, "--quiet"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("selfmod: error")]
+    assert message in line
+
+
+LOAD = """
+import sys
+from selfmod_hf import load_results
+row = load_results("colleague/bert", revision="refs/pr/1").loc[0]
+assert row["weights_checked"] and row["rlct_num_samples"] == 60, row
+"""
+COMMAND = "import sys; from selfmod_hf.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def test_the_rlct_of_a_model_on_the_hub_is_a_pull_request(loopback_hub, tmp_path):
+    torch.manual_seed(0)
+    folder = tmp_path / "bert"
+    bert_tokenizer(folder)
+    model = BertForSequenceClassification(BertConfig(**SMALL, vocab_size=13, num_labels=2))
+    model.save_pretrained(folder)
+    colleague = loopback_hub.api(loopback_hub.colleague_token)
+    colleague.create_repo("colleague/bert")
+    colleague.upload_folder(repo_id="colleague/bert", folder_path=str(folder))
+
+    def run(code: str, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            env=loopback_hub.env(), cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    texts = ["--dataset_name=stanfordnlp/imdb", "--text_column=text", "--max_length=12"]
+    shown = run(COMMAND, "rlct", "--model=colleague/bert", *texts, *DRAWS, "--push_result", "--quiet")
+    assert shown.splitlines()[-1].endswith("/colleague/bert/discussions/1")
+    assert (tmp_path / "runs/rlct/colleague--bert/rlct.json").is_file()
+    files = colleague.list_repo_files("colleague/bert", revision="refs/pr/1")
+    assert {"rlct.json", "rlct.safetensors", "README.md"} <= set(files)
+    assert "rlct.json" not in colleague.list_repo_files("colleague/bert")
+    card = ModelCard.load(colleague.hf_hub_download("colleague/bert", "README.md", revision="refs/pr/1"))
+    (metric,) = card.data.eval_results
+    assert (metric.metric_type, metric.task_type, metric.dataset_type) == (
+        "rlct", "text-classification", "stanfordnlp/imdb",
+    )  # fmt: skip
+    assert metric.metric_value == LLCResult.load(tmp_path / "runs/rlct/colleague--bert/rlct.json").llc
+    run(LOAD)

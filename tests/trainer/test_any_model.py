@@ -1,0 +1,215 @@
+"""The RLCT of task models of transformers, without a self-model."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+from transformers import BertForSequenceClassification, BertModel
+
+from selfmod_hf import LLCResult, calibrate_rlct, estimate_llc, estimate_rlct
+from selfmod_hf.data import ImageTensors, TextTensors
+from selfmod_hf.errors import InputError
+from selfmod_hf.trainer.any_model import is_task_model
+from selfmod_hf.weights import weights_sha256
+from tests.trainer.tiny_models import MODELS, SIZES, tiny_model, tiny_rows
+
+FEW = {"num_draws": 4, "num_chains": 2, "batch_size": 5, "step_size": 1e-6}
+
+
+def batch_of(rows):
+    return {name: torch.stack([torch.as_tensor(row[name]) for row in rows]) for name in rows[0]}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_chains_at_once_are_chains_in_a_loop(name):
+    model, rows = tiny_model(name), tiny_rows(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    (at_once,) = estimate_rlct([model], rows, **FEW)
+    (in_a_loop,) = estimate_rlct([model], rows, **FEW, vectorize=False)
+    np.testing.assert_allclose(at_once.loss_trace, in_a_loop.loss_trace, rtol=1e-5)
+    np.testing.assert_allclose(at_once.llc_per_chain, in_a_loop.llc_per_chain, rtol=1e-2, atol=1e-4)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["bert-tokens", "bert-masked", "gpt2", "llama"])
+def test_the_loss_of_tokens_is_the_mean_over_all_counted_ones(name):
+    """By the logits of each text alone, without its padding."""
+    model, rows = tiny_model(name), tiny_rows(name)
+    total, count = 0.0, 0
+    for row in rows:
+        real = row["attention_mask"] == 1
+        with torch.no_grad():
+            logits = model(input_ids=row["input_ids"][real][None]).logits[0]
+        labels = row["labels"][real]
+        if name in ("gpt2", "llama"):
+            logits, labels = logits[:-1], labels[1:]
+        total += float(functional.cross_entropy(logits, labels, reduction="sum"))
+        count += int((labels != -100).sum())
+    (result,) = estimate_rlct([model], rows, **FEW)
+    assert result.init_loss == pytest.approx(total / count, rel=1e-5)
+    assert result.nbeta == pytest.approx(count / math.log(count))
+    assert result.settings.nbeta_rule == "n/log n, n = tokens"
+    assert result.settings.num_samples == len(rows)
+    assert result.loss == "cross-entropy of a token"
+
+
+def test_nbeta_of_a_minibatch_counts_its_tokens():
+    (result,) = estimate_rlct([tiny_model("gpt2")], tiny_rows("gpt2"), **FEW, nbeta="batch/log batch")
+    tokens = (8 * 8 + 4 * 4) * 5 / 12  # of 8 complete texts and 4 shorter ones, in 5 of 12
+    assert result.nbeta == pytest.approx(tokens / math.log(tokens))
+    assert result.settings.nbeta_rule == "batch/log batch, batch = tokens"
+    (given,) = estimate_rlct([tiny_model("gpt2")], tiny_rows("gpt2"), **FEW, nbeta=3.0)
+    assert (given.nbeta, given.settings.nbeta_rule) == (3.0, "given")
+
+
+def test_a_text_without_counted_tokens_is_left_out():
+    rows = tiny_rows("gpt2")
+    empty = rows[1] | {"labels": torch.full((9,), -100)}
+    (expected,) = estimate_rlct([tiny_model("gpt2")], rows, **FEW)
+    (result,) = estimate_rlct([tiny_model("gpt2")], [*rows, empty], **FEW)
+    np.testing.assert_array_equal(result.loss_trace, expected.loss_trace)
+
+
+def test_a_classifier_is_the_same_as_by_hand():
+    model, rows = tiny_model("bert"), tiny_rows("bert")
+
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = model
+
+        def forward(self, **inputs):
+            return self.network(**inputs).logits
+
+    batch = batch_of(rows)
+    labels = batch.pop("labels")
+    (result,) = estimate_rlct([model], rows, **FEW)
+    by_hand = estimate_llc(Logits(), batch, labels, **FEW, vectorize=False)
+    np.testing.assert_allclose(result.loss_trace, by_hand.loss_trace, rtol=1e-5)
+    assert result.settings.num_parameters == by_hand.settings.num_parameters
+    assert result.loss == "cross-entropy"
+    assert result.nbeta == pytest.approx(12 / math.log(12))
+
+
+def test_several_labels_have_the_sum_of_their_losses():
+    model, rows = tiny_model("bert", problem_type="multi_label_classification"), tiny_rows("bert")
+    for number, row in enumerate(rows):
+        row["labels"] = torch.tensor([1.0, number % 2, 0.0])
+    batch = batch_of(rows)
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        logits = model(**batch).logits
+    expected = functional.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / len(rows)
+    (result,) = estimate_rlct([model], rows, **FEW)
+    assert result.init_loss == pytest.approx(float(expected), rel=1e-5)
+    assert result.loss == "binary cross-entropy"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_scores_have_half_of_the_square_error(count):
+    model, rows = tiny_model("bert", num_labels=count, problem_type="regression"), tiny_rows("bert")
+    for number, row in enumerate(rows):
+        row["labels"] = torch.tensor([0.5 * number] * count).squeeze()
+    batch = batch_of(rows)
+    labels = batch.pop("labels").view(len(rows), count)
+    with torch.no_grad():
+        errors = (model(**batch).logits - labels).square().sum() / 2 / len(rows)
+    (result,) = estimate_rlct([model], rows, **FEW)
+    assert result.init_loss == pytest.approx(float(errors), rel=1e-5)
+    assert result.loss == "half of the square error"
+
+
+def test_images_and_texts_of_this_package_are_taken():
+    pixels = torch.randint(0, 256, (12, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    images = ImageTensors(pixels, torch.arange(12) % 3)
+    model = tiny_model("vit")
+    inputs, labels = images.all()
+    with torch.no_grad():
+        expected = float(model(pixel_values=inputs, labels=labels).loss)
+    (result,) = estimate_rlct([model], images, **FEW)
+    assert result.init_loss == pytest.approx(expected, rel=1e-5)
+    texts = TextTensors(torch.arange(3, 27), torch.arange(0, 25, 2), torch.arange(12) % 3)
+    with pytest.raises(InputError, match=r"^train_data.padded=False: task models take padded texts"):
+        estimate_rlct([tiny_model("bert")], texts, **FEW)
+
+
+def test_several_models_and_a_calibration():
+    first, second = tiny_model("gpt2"), tiny_model("gpt2")
+    with torch.no_grad():
+        second.transformer.wte.weight.mul_(1.1)
+    results = estimate_rlct([first, second], tiny_rows("gpt2"), **FEW)
+    assert results[0].init_loss != results[1].init_loss
+    found = calibrate_rlct(first, tiny_rows("gpt2"), step_sizes=[1e-6], localizations=[1.0], num_draws=40, batch_size=6)
+    assert found.result.settings.nbeta_rule == "n/log n, n = tokens"
+
+
+def test_a_result_keeps_its_loss_and_names_its_weights(tmp_path):
+    model = tiny_model("gpt2")  # its head is tied to the embeddings
+    model.save_pretrained(tmp_path / "model")
+    loaded = type(model).from_pretrained(tmp_path / "model")
+    (result,) = estimate_rlct([loaded], tiny_rows("gpt2"), **FEW)
+    assert result.weights_sha256 == weights_sha256(tmp_path / "model")
+    result.save(tmp_path / "rlct.json")
+    assert LLCResult.load(tmp_path / "rlct.json").loss == "cross-entropy of a token"
+    assert "loss                  cross-entropy of a token" in result.summary()
+
+
+class Smoothed(BertForSequenceClassification):
+    """A model with a loss of its own."""
+
+    def forward(self, labels=None, **inputs):
+        output = super().forward(**inputs)
+        output.logits = 10 * output.logits
+        if labels is not None:
+            output.loss = functional.cross_entropy(output.logits, labels, label_smoothing=0.5)
+        return output
+
+
+@pytest.mark.parametrize(
+    ("models", "rows", "message"),
+    [
+        ([Smoothed(tiny_model("bert").config)], tiny_rows("bert"), "^model='Smoothed': has a loss of its own"),
+        (
+            [BertModel(tiny_model("bert").config)],
+            tiny_rows("bert"),
+            "^model='BertModel': must be a self-modeling network",
+        ),
+        (
+            [tiny_model("bert"), BertModel(tiny_model("bert").config)],
+            tiny_rows("bert"),
+            "^model='BertModel': must be of one",
+        ),
+        ([tiny_model("bert")], tiny_rows("vit"), "must give input_ids"),
+        ([tiny_model("bert")], [{"input_ids": [3, 4], "labels": 3}], "^train_data.labels=3: the model has 3 classes"),
+        ([tiny_model("gpt2")], [{"input_ids": [3, 4], "labels": 3}], "allowed are integers of shape"),
+        ([tiny_model("gpt2")], [{"input_ids": [3, 4], "labels": [-100, -100]}], "no sample has a label"),
+        (
+            [tiny_model("bert")],
+            [{"input_ids": [3] * 41, "labels": 1}],
+            "^max_length=None: the longest text has 41 tokens",
+        ),
+        (
+            [tiny_model("bert", problem_type="multi_label_classification")],
+            [{"input_ids": [3, 4], "labels": [1.0, 0.0]}],
+            "the model has 3 outputs",
+        ),
+        (
+            [tiny_model("bert", problem_type="multi_label_classification")],
+            [{"input_ids": [3, 4], "labels": [1.0, 0.0, -100.0]}],
+            "lacks some of its labels",
+        ),
+    ],
+)
+def test_unusable_models_and_labels_are_named(models, rows, message):
+    with pytest.raises(InputError, match=message):
+        estimate_rlct(models, rows, **FEW)
+
+
+def test_a_task_model_is_known_by_its_class():
+    assert is_task_model(Smoothed(tiny_model("bert").config))
+    assert not is_task_model(torch.nn.Linear(2, 2))
+    assert SIZES["hidden_size"] == tiny_model("bert").config.hidden_size
