@@ -14,7 +14,7 @@ from ..complexity import LLCResult
 from ..complexity.settings import DTYPES, LLCSettings
 from ..data import TaskSpec, TensorData
 from ..errors import InputError
-from ..hub.plain_model import model_labels
+from ..hub.plain_model import model_labels, task_fields
 from ..hub.saved import SavedNetwork
 from ..trainer.head_groups import head_masks
 from ..trainer.saved_rlct import choose_settings, saved_checkpoints
@@ -185,7 +185,11 @@ class SavedData:
         if settings.augment:
             problem = "the RLCT is that of the training set as it is; allowed in training"
             raise InputError("augment", True, problem)
-        taken = saved.data_entries(settings.given())
+        given = settings.given()
+        taken = saved.data_entries(given)
+        if saved.is_plain:
+            of_model = task_fields(saved.network_folder)
+            taken |= {name: value for name, value in of_model.items() if name not in given}
         return cls(saved, replace(settings, **taken), taken)
 
     @property

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoConfig
 from transformers.models.auto import modeling_auto
 
 from ..data import backbone_preprocessing
+from ..data.tasks import SCORES, SEVERAL_CLASSES
 from ..data.tokenizing import load_tokenizer
 from ..errors import InputError
 from ..files import read_json
@@ -174,26 +176,66 @@ def plain_reading(folder: Path, tokenizer_name: str | None = None) -> dict[str, 
     return {"tokenizer": tokenizer, "padded": True}
 
 
+def task_fields(folder: Path) -> dict[str, Any]:
+    """Return the settings of the data that the task model in a folder decides: `task_type` and `problem_type`.
+
+    Raises:
+        InputError: a model of a task without a data set by its name.
+    """
+    kind = kind_of_folder(folder)
+    assert kind is not None
+    if kind.name == "masked-lm":
+        raise InputError("model", str(folder), "a masked language model; for it there is estimate_rlct in Python")
+    if kind.labels_are != "samples":
+        return {"task_type": kind.name}
+    problem = read_json(folder / "config.json").get("problem_type")
+    if problem in (SCORES, SEVERAL_CLASSES):
+        return {"problem_type": problem}
+    return {}
+
+
 def model_labels(data: TaskData[Any], config: Any) -> TensorData:
     """Return the training set with the numbers that a model gives to the classes.
 
-    Classes are matched by their names, without regard to case. If the model does not know all of them, their numbers
-    are taken, and one line of the log says so.
-
     Args:
-        data: its classes.
+        data: its classes. Scores and texts without classes stay as they are.
         config: of the model.
     """
     train = data.train
-    names = {str(name).casefold(): number for number, name in config.id2label.items()}
-    numbers = [names.get(name.casefold()) for name in data.label_names]
-    unknown = [name for name, number in zip(data.label_names, numbers, strict=True) if number is None]
-    if unknown:
-        named_by_number = set(names) == {f"label_{number}" for number in config.id2label}
-        if not named_by_number:
-            logger.warning(f"the model has no class {unknown[0]!r}: classes are taken by their numbers")
+    if train.problem_type == SCORES or not data.label_names:
         return train
-    counted = train.labels >= 0
-    renumbered = train.labels.clone()
-    renumbered[counted] = torch.tensor(numbers)[train.labels[counted]]
-    return replace(train, labels=renumbered)
+    numbers = _class_numbers(data.label_names, config)
+    if numbers is None:
+        return train
+    if getattr(train, "token_labels", None) is not None:
+        return replace(train, token_labels=_renumbered(train.token_labels, numbers))
+    if train.labels.dim() == 1:
+        return replace(train, labels=_renumbered(train.labels, numbers))
+    columns = train.labels.new_zeros(len(train), config.num_labels)  # of several classes, (N, L)
+    columns[:, numbers] = train.labels
+    return replace(train, labels=columns)
+
+
+def _class_numbers(names: list[str], config: Any) -> Tensor | None:
+    """Return a model's number of each class, by their names without regard to case.
+
+    None: the model does not know all of them, so their own numbers are taken. One line of the log says so, unless the
+    model has no names at all.
+    """
+    known = {str(name).casefold(): number for number, name in config.id2label.items()}
+    numbers = [known.get(name.casefold()) for name in names]
+    if None not in numbers:
+        return torch.tensor(numbers)
+    has_names = set(known) != {f"label_{number}" for number in config.id2label}
+    if has_names:
+        unknown = names[numbers.index(None)]
+        logger.warning(f"the model has no class {unknown!r}: classes are taken by their numbers")
+    return None
+
+
+def _renumbered(labels: Tensor, numbers: Tensor) -> Tensor:
+    """Return labels with other numbers. A missing one, below 0, stays."""
+    counted = labels >= 0
+    found = labels.clone()
+    found[counted] = numbers[labels[counted]]
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 
@@ -10,7 +11,17 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertForSequenceClassification, ViTConfig, ViTForImageClassification
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 from selfmod_hf import LLCResult
 from selfmod_hf.cli import main
@@ -65,6 +76,74 @@ def test_classes_are_matched_by_name_or_taken_by_number(caplog):
     other = BertConfig(id2label={0: "dog", 1: "bird"}, label2id={"dog": 0, "bird": 1})
     assert model_labels(data, other).labels.tolist() == [0, 1, -100]
     assert "no class 'Cat': classes are taken by their numbers" in caplog.text
+
+
+WORDS = ["the", "a", "film", "is", "good", "bad", "great", "dull"]
+
+
+def rows_of(folder, number_of_rows, **columns):
+    """Write a JSONL file of rows, by functions of their numbers."""
+    rows = [{name: value(number) for name, value in columns.items()} for number in range(number_of_rows)]
+    path = folder / "data.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return [f"--dataset_name={path}", "--test_fraction=0.2"]
+
+
+def test_a_language_model_on_blocks_of_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tokenizer = byte_tokenizer(tmp_path / "gpt2")
+    torch.manual_seed(0)
+    config = GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=len(tokenizer), n_positions=16)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    data = rows_of(tmp_path, 40, text=lambda number: " ".join(WORDS[number % 8 :]) + " and so on it goes.")
+    flags = ["rlct", "--model=gpt2", *data, "--text_column=text", *DRAWS, "--quiet"]
+    assert main([*flags, "--heads", "transformer.h.0:1"]) == 0
+    result = LLCResult.load(tmp_path / "runs/rlct/gpt2/rlct.json")
+    tokens = result.settings.num_samples * 15  # of blocks of 16 tokens, whose first is not predicted
+    assert result.nbeta == pytest.approx(tokens / math.log(tokens))
+    assert result.loss == "cross-entropy of a token"
+    assert result.init_loss == pytest.approx(math.log(len(tokenizer)), abs=0.3)
+
+
+def test_a_class_of_each_word_is_matched_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bert_tokenizer(tmp_path / "bert")
+    names = {0: "noun", 1: "other"}
+    torch.manual_seed(0)
+    config = BertConfig(**SMALL, vocab_size=13, id2label=names, label2id={"noun": 0, "other": 1})
+    model = BertForTokenClassification(config).eval()
+    model.classifier.bias.data = torch.tensor([9.0, 0.0])  # it says that each word is a noun
+    model.save_pretrained(tmp_path / "bert")
+    data = rows_of(
+        tmp_path,
+        40,
+        words=lambda number: WORDS[: 3 + number % 4],
+        tags=lambda number: ["Noun"] * (2 + number % 4) + ["Other"],
+    )
+    columns = ["--text_column=words", "--label_column=tags"]
+    assert main(["rlct", "--model=bert", *data, *columns, *DRAWS, "--quiet"]) == 0
+    result = LLCResult.load(tmp_path / "runs/rlct/bert/rlct.json")
+    assert result.settings.nbeta_rule == "n/log n, n = tokens"
+    assert 1.0 < result.init_loss < 4.0  # about 9 nats for each word that is no noun
+
+
+def test_several_classes_get_the_columns_of_the_model():
+    labels = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    train = ImageTensors(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), labels)
+    config = BertConfig(id2label={0: "dog", 1: "bird", 2: "cat"}, label2id={"dog": 0, "bird": 1, "cat": 2})
+    found = model_labels(TaskData(train, train, ["Cat", "dog"]), config)
+    assert found.labels.tolist() == [[0, 0, 1], [1, 0, 1]]
+
+
+def byte_tokenizer(folder):
+    """Write a tokenizer with a token for each byte of English, and an end of text."""
+    letters = sorted(set("abcdefghijklmnopqrstuvwxyz ."))
+    vocabulary = {"<|endoftext|>": 0, **{letter: number for number, letter in enumerate(letters, 1)}}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<|endoftext|>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>", model_max_length=16)
+    fast.save_pretrained(folder)
+    return fast
 
 
 def changed_config(folder, **fields):
