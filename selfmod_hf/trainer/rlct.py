@@ -20,7 +20,7 @@ from ..complexity.prepare import make_problem
 from ..complexity.settings import CalibrationOptions, LLCOptions, LLCSettings, shows_settings
 from ..data import ImageTensors, TensorData, TextTensors
 from ..errors import InputError
-from ..models import SelfModelingConfig, SelfModelingPreTrainedModel
+from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, WrappedTask
 from ..models.losses_self_modeling import IGNORED_LABEL
 from .any_model import is_task_model, task_models_on_data
 from .attention import masked_attention
@@ -65,10 +65,19 @@ def _networks_on_data(models: Any, data: Any, collator: Collator | None, device:
     Raises:
         InputError: networks or data of another kind, size or number of classes.
     """
+    if isinstance(models, (Sequence, nn.ModuleList)):
+        models = [_without_self_model(model) for model in models]
     _check_kinds(models, data)
     if is_task_model(models[0]):
         return task_models_on_data(models, data, collator)
     return _own_networks_on_data(models, _checked_data(models, data, collator), device)
+
+
+def _without_self_model(model: Any) -> Any:
+    """Return the task model in a network over one. Other networks are returned as they are."""
+    if isinstance(model, WrappedTask):
+        return model.prune()
+    return model
 
 
 def _own_networks_on_data(models: Sequence[SelfModelingPreTrainedModel], data: Any, device: Any) -> NetworksOnData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -10,7 +11,15 @@ import torch
 from torch.nn import functional
 from transformers import BertForSequenceClassification, BertModel
 
-from selfmod_hf import LLCResult, calibrate_rlct, estimate_llc, estimate_rlct
+from selfmod_hf import (
+    LLCResult,
+    SelfModelingForCausalLM,
+    SelfModelingForTokenClassification,
+    calibrate_rlct,
+    estimate_llc,
+    estimate_rlct,
+    head_masks,
+)
 from selfmod_hf.data import ImageTensors, TextTensors
 from selfmod_hf.errors import InputError
 from selfmod_hf.trainer.any_model import is_task_model
@@ -156,6 +165,19 @@ def test_a_result_keeps_its_loss_and_names_its_weights(tmp_path):
     result.save(tmp_path / "rlct.json")
     assert LLCResult.load(tmp_path / "rlct.json").loss == "cross-entropy of a token"
     assert "loss                  cross-entropy of a token" in result.summary()
+
+
+@pytest.mark.parametrize("name", ["bert-tokens", "gpt2"])
+def test_a_network_over_a_task_model_has_the_rlct_of_its_task_model(name):
+    own = {"bert-tokens": SelfModelingForTokenClassification, "gpt2": SelfModelingForCausalLM}[name]
+    layers = {"bert-tokens": "encoder.layer.1", "gpt2": "h.1"}[name]
+    model = tiny_model(name)
+    network = own.wrap(copy.deepcopy(model), target_layers=[layers], aux_weight=1.0)
+    (plain,) = estimate_rlct([model], tiny_rows(name), **FEW)
+    (pruned,) = estimate_rlct([network], tiny_rows(name), **FEW)
+    np.testing.assert_array_equal(pruned.loss_trace, plain.loss_trace)
+    assert pruned.settings == plain.settings
+    assert head_masks(network, ["*.1:1"]).keys() == head_masks(model, ["*.1:1"]).keys()
 
 
 class Smoothed(BertForSequenceClassification):
