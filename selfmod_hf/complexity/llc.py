@@ -192,29 +192,17 @@ def sample_from(
     Raises:
         ValueError: as of `sample`.
     """
-    chains = my_chains(settings.num_chains)
     fits = capacity(problem, settings)
     _check_batch_size(problem, settings)
     check_independent(problem, settings, fits.micro_batch_size)
-    fisher = None
-    if SAMPLERS[settings.sampler].needs_fisher:
-        fisher = fisher_diagonal(problem)
-    metrics = None
-    if SAMPLERS[settings.sampler].needs_metric:
-        keys = [(group.member, group.nbeta, group.localization) for group in groups]
-        metrics = measure_metrics(problem, keys, settings.seed)
-    if settings.corrects(problem.num_samples):
-        problem.anchor_gradients  # noqa: B018 - computed once, before the threads need it
-    rows = len(groups) * len(chains)
-    count = Counter(settings.progress, rows * settings.num_draws)
-    run = Run(problem, settings, groups, chains, count, fits.keeps_block_gradients, fisher, metrics, starts)
+    run = replace(_run(problem, groups, settings), keeps_block_gradients=fits.keeps_block_gradients, starts=starts)
     session = Session.of(run, fits)
     results = _results(run, session.draw(settings.num_draws))
     while True:
         num_draws = draws_for_target(results, settings)
         if num_draws is None:
             break
-        count.total = rows * num_draws
+        run.count.total = len(groups) * len(run.chains) * num_draws
         longer = replace(run, settings=replace(settings, num_draws=num_draws))
         results = _results(longer, session.draw(num_draws))
     session.close()
@@ -224,6 +212,22 @@ def sample_from(
             own = minima[groups[place].member]
             results[place] = replace(result, lowered_by=own.lowered, moved_by=own.distance)
     return results, session
+
+
+def _run(problem: Problem, groups: Sequence[Group], settings: LLCSettings) -> Run:
+    """Return a run of all groups from w*, with what its sampler needs to know about the networks."""
+    chains = my_chains(settings.num_chains)
+    fisher = None
+    if SAMPLERS[settings.sampler].needs_fisher:
+        fisher = fisher_diagonal(problem)
+    metrics = None
+    if SAMPLERS[settings.sampler].needs_metric:
+        keys = [(group.member, group.nbeta, group.localization) for group in groups]
+        metrics = measure_metrics(problem, keys, settings.seed)
+    if settings.corrects(problem.num_samples):
+        problem.anchor_gradients  # noqa: B018 - computed once, before the threads need it
+    count = Counter(settings.progress, len(groups) * len(chains) * settings.num_draws)
+    return Run(problem, settings, groups, chains, count, fisher=fisher, metrics=metrics)
 
 
 def _check_batch_size(problem: Problem, settings: LLCSettings) -> None:
