@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from ..data import TaskData, TaskSpec
 from ..errors import InputError
 from ..models import SelfModelingConfig, check_config
@@ -148,13 +150,15 @@ def _reason_alone(run: RunSettings, config: SelfModelingConfig, data: TaskData[A
         return None
     members = [Member(seed, aux_weight=0.0, target_source="own") for seed in (1, 2)]
     population = SelfModelingPopulation(config, members)
-    batch = data.train.batch([0, 0])
+    batch = data.train.take_members(torch.zeros(2, 2, dtype=torch.long))
     try:
         population(**batch)
     except InputError as error:
         if error.name != "backbone":
             raise
-        return "they draw random numbers while they train (dropout): one at a time"
+        if "random numbers" in error.problem:
+            return "they draw random numbers while they train (dropout): one at a time"
+        return "they decide by values of their inputs (attention looks for padding): one at a time"
     return None
 
 

@@ -40,6 +40,14 @@ _LENT = threading.RLock()
 # dimensions of a batch for all members: a batch for each member has one more
 _DIMENSIONS = {"pixel_values": 4, "attention_mask": 2, "offsets": 1}
 
+# a sign in torch's error -> why a network cannot be computed for all members at once
+_NOT_MAPPED = {
+    "randomness": "the network draws random numbers (dropout, stochastic depth), but not those a member draws alone; "
+    "allowed are networks that draw none while they train",
+    "data-dependent": "the network decides by values of its inputs (attention looks for padding), which differ between "
+    "members; allowed are networks that do not",
+}
+
 # Of the stacked network's configuration, which its forward reads. Its targets are the activations themselves, with
 # their gradient, because each member's targets are made of these.
 _PLAIN_OUTPUT = {
@@ -203,14 +211,15 @@ class SelfModelingPopulation(nn.Module):
         attention_mask: Tensor | None = None,
         offsets: Tensor | None = None,
         self_model_targets: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the plain model's output for every member.
 
         Args:
             pixel_values: (K, B, channels, height, width), a batch for each member, or (B, ...), one for all.
             labels: (K, B), or (B,).
-            input_ids, attention_mask, offsets: of texts, in place of pixel_values, like those of the plain model. They
-                have a leading dimension of K, or one batch serves all members.
+            input_ids, attention_mask, token_type_ids, offsets: of texts, in place of pixel_values, like those of the
+                plain model. They have a leading dimension of K, or one batch serves all members.
             self_model_targets: (K, B, n), for members with a `target_source` outside of their network. Those of other
                 members are not read.
             num_items_in_batch: number of labels in the complete batch of a step: (K,), or one number. If each member
@@ -223,6 +232,7 @@ class SelfModelingPopulation(nn.Module):
             "pixel_values": pixel_values,
             "input_ids": input_ids,
             "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
             "offsets": offsets,
         }
         batch = {}
@@ -291,13 +301,10 @@ class SelfModelingPopulation(nn.Module):
         try:
             return mapped(state, {}, given, None)
         except RuntimeError as error:
-            if "randomness" not in str(error):
-                raise
-            problem = (
-                "the network draws random numbers (dropout, stochastic depth), but not those a member draws alone; "
-                "allowed are networks that draw none while they train"
-            )
-            raise InputError("backbone", self.config.backbone, problem) from error
+            for sign, problem in _NOT_MAPPED.items():
+                if sign in str(error):
+                    raise InputError("backbone", self.config.backbone, problem) from error
+            raise
 
     # ---- files ----
 

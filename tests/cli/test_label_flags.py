@@ -10,9 +10,10 @@ import torch
 from datasets import Dataset, Features, Image, List, Value
 from transformers import BertTokenizer
 
-from selfmod_hf import RunSettings
+from selfmod_hf import RunSettings, SweepSettings
 from selfmod_hf.cli import main
 from selfmod_hf.complexity import LLCResult
+from selfmod_hf.experiments.prepared_sweep import PreparedSweep
 from selfmod_hf.hub.saved import SavedNetwork
 from selfmod_hf.models import load_model
 
@@ -81,9 +82,30 @@ def test_an_encoder_sees_which_text_is_which(pairs, tmp_path):
     saved = SavedNetwork(str(tmp_path / "run"))
     taken = saved.data_entries({"dataset_name": str(pairs)})
     assert taken["text_column"] == ["one", "two"]
+    measured = ["--num_draws=4", "--num_chains=2", "--batch_size=8", "--quiet"]
+    assert main(["rlct", f"--model={tmp_path / 'run'}", f"--dataset_name={pairs}", *measured]) == 0
+    found = LLCResult.load(tmp_path / "run" / "rlct.json")
+    with torch.no_grad():
+        every = data.train.batch(list(range(24)))
+        assert found.init_loss == pytest.approx(float(model.eval()(**every).classification_loss), rel=1e-4)
     changed = {**batch, "token_type_ids": torch.zeros_like(batch["token_type_ids"])}
     with torch.no_grad():
         assert not torch.equal(model.eval()(**batch).logits, model(**changed).logits)
+
+
+def test_encoders_of_a_study_train_one_at_a_time(pairs, tmp_path):
+    """With dropout, and without it, where attention looks into the mask. Neither can be done for all at once."""
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcd"]))
+    BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "words")
+    plain = {**ENCODER, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    fields = {"dataset_name": str(pairs), "text_column": ["one", "two"], "label_column": "label"}
+    fields["tokenizer_name"] = str(tmp_path / "words")
+    for encoder, reason in ((ENCODER, "random numbers"), (plain, "by values of their inputs")):
+        settings = SweepSettings.make(**fields, backbone_config=encoder, aux_weights=[0], seeds=[1, 2])
+        sweep = PreparedSweep.make(settings, tmp_path / "sweep")
+        [line] = sweep.reasons_for_singles()
+        assert reason in line
+        assert line.endswith("one at a time")
 
 
 def test_one_column_is_recorded_as_before(pairs):
