@@ -183,7 +183,11 @@ class SelfModelingTrainer(TermsTrainer):
             raise InputError("optim", name_of(self.args.optim), problem) from error
 
     def _make_optimizer(self, model: Any) -> torch.optim.Optimizer:
-        return super().create_optimizer(model)
+        optimizer = super().create_optimizer(model)
+        if is_sharded(self) and isinstance(optimizer, torch.optim.SGD):
+            for group in optimizer.param_groups:
+                group["fused"] = False  # torch (2.14) has no fused SGD for weights in parts
+        return optimizer
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """Return the names of the parameters that decay: those of `weight_decay_parameters`, or transformers' choice.
