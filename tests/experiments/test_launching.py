@@ -42,6 +42,7 @@ def test_two_processes_of_one_command_train_what_one_does(tmp_path, monkeypatch,
     assert arguments["per_device_train_batch_size"] == 32
 
 
+@pytest.mark.slow
 def test_an_error_of_a_process_is_its_own_and_so_is_the_exit_code(tmp_path):
     Path(tmp_path, "config.yaml").write_text(yaml.safe_dump({"accelerate_config": "ddp_cpu", "num_processes": 2}))
     flags = [*FLAGS, "--config", "config.yaml", "--target_layers", "hidden.none", "--aux_weight", "1"]

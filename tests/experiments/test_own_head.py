@@ -99,7 +99,11 @@ def folder(tmp_path_factory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("kind", RUNS)
+SLOW = ("scores", "several")
+KINDS = [pytest.param(kind, marks=pytest.mark.slow) if kind in SLOW else kind for kind in RUNS]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_labels_trains_from_the_command_line(folder, tmp_path, monkeypatch, kind):
     monkeypatch.chdir(folder)
     flags, class_name, figures = RUNS[kind]
