@@ -108,10 +108,11 @@ def check_one_class(data: TensorData) -> None:
         InputError: names the kind of task or of labels.
     """
     if data.problem_type is None:
-        problem = f"the network has one output for each sample; allowed are {IMAGES} and {TEXTS}"
+        problem = f"the network has one output for each sample; allowed are {IMAGES} and {TEXTS} (all with `head` own)"
         raise InputError("task_type", data.kind, problem)
     if data.problem_type != CLASSES:
         problem = f"the network's loss is the cross-entropy of one class for each sample; allowed is {CLASSES}"
+        problem += " (all with `head` own)"
         raise InputError("problem_type", data.problem_type, problem)
 
 
