@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..data import load_images, load_texts, make_task, network_preprocessing, resolve_task
 from ..data.tokenizing import load_tokenizer
 from ..errors import InputError
-from ..models import load_config, load_model
+from ..models import KINDS, load_config, load_model
 from ..weights import weights_sha256
 from .agreement import data_of_folder, published_data, published_rlct
 from .download import fetch
@@ -79,6 +79,8 @@ class SavedNetwork:
         if kind is not None:
             return kind.pipeline_tag
         config = load_config(str(self.snapshot_folder), subfolder=self.subfolder)
+        if config.task_type is not None:
+            return KINDS[config.task_type].pipeline_tag
         return "text-classification" if config.reads_text else "image-classification"
 
     @cached_property
@@ -163,7 +165,8 @@ class SavedNetwork:
             tokenizer = load_tokenizer(tokenizer_name)
         else:
             tokenizer = load_tokenizer(str(self.snapshot_folder), subfolder=self.subfolder)
-        return {"tokenizer": tokenizer, "padded": config.backbone == "transformers"}
+        is_padded = config.backbone == "transformers" or config.task_type is not None
+        return {"tokenizer": tokenizer, "padded": is_padded}
 
     def training_data(self) -> tuple[TaskSpec, TensorData]:
         """Return the network's task and its training set, as its files name them.

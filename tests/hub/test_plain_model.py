@@ -23,7 +23,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from selfmod_hf import LLCResult
+from selfmod_hf import LLCResult, SelfModelingForCausalLM
 from selfmod_hf.cli import main
 from selfmod_hf.data import ImageTensors, TaskData, load_images, make_task
 from selfmod_hf.hub.plain_model import model_labels
@@ -103,6 +103,23 @@ def test_a_language_model_on_blocks_of_text(tmp_path, monkeypatch):
     assert result.nbeta == pytest.approx(tokens / math.log(tokens))
     assert result.loss == "cross-entropy of a token"
     assert result.init_loss == pytest.approx(math.log(len(tokenizer)), abs=0.3)
+
+
+def test_a_trained_network_over_a_language_model(tmp_path, monkeypatch):
+    """Its files name the data, and the self-model is pruned."""
+    monkeypatch.chdir(tmp_path)
+    byte_tokenizer(tmp_path / "letters")
+    backbone = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2, "vocab_size": 29, "n_positions": 16}
+    data = rows_of(tmp_path, 40, text=lambda number: " ".join(WORDS[number % 8 :]) + " and so on it goes.")
+    network = [f"--backbone_config={json.dumps(backbone)}", "--head=own", "--target_layers=h.0", "--aux_weight=1"]
+    flags = [*data, "--text_column=text", "--task_type=causal-lm", "--tokenizer_name=letters", *network]
+    assert main(["train", *flags, "--num_train_epochs=1", "--output_dir=run", "--quiet"]) == 0
+    assert main(["rlct", "--model=run", data[0], *DRAWS, "--quiet"]) == 0
+    result = LLCResult.load(tmp_path / "run/rlct.json")
+    assert (result.settings.nbeta_rule, result.loss) == ("n/log n, n = tokens", "cross-entropy of a token")
+    assert result.weights_sha256 == weights_sha256(tmp_path / "run")
+    plain = SelfModelingForCausalLM.from_pretrained(tmp_path / "run").prune()
+    assert result.settings.num_parameters == plain.num_parameters()
 
 
 def test_a_class_of_each_word_is_matched_by_name(tmp_path, monkeypatch):
