@@ -97,9 +97,10 @@ def input_names(model: PreTrainedModel) -> list[str]:
     """Return the names of a network's inputs, as far as they are known here.
 
     Example:
-        >>> from transformers import ViTConfig, ViTForImageClassification
-        >>> input_names(ViTForImageClassification(ViTConfig(num_hidden_layers=1)))
-        ['pixel_values']
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> model = GPT2LMHeadModel(GPT2Config(n_embd=4, n_layer=1, n_head=1, vocab_size=9))
+        >>> input_names(model)
+        ['input_ids', 'attention_mask', 'token_type_ids', 'inputs_embeds']
     """
     arguments = inspect.signature(model.forward).parameters
     if model.main_input_name not in arguments:  # it hands all of them on

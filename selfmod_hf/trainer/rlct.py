@@ -144,6 +144,7 @@ def estimate_rlct(
             networks', or an unusable setting.
 
     Example:
+        >>> import torch
         >>> from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification
         >>> config = SelfModelingConfig(hidden_sizes=[4], image_size=8, num_labels=2)
         >>> network = SelfModelingForImageClassification(config)
@@ -190,6 +191,7 @@ def calibrate_rlct(
             an unusable setting.
 
     Example:
+        >>> import torch
         >>> from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification
         >>> config = SelfModelingConfig(hidden_sizes=[4], image_size=8, num_labels=2)
         >>> network = SelfModelingForImageClassification(config)
