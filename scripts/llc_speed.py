@@ -151,13 +151,13 @@ def installed_tools(inputs: Any, labels: Any) -> list[Tool]:
     import torch
 
     data = (inputs, labels)
-    half = {"dtype": torch.bfloat16}
+    half = partial(ours, *data, dtype=torch.bfloat16)
     found = [
         Tool("ours", partial(ours, *data, preset=NO_CHECKS)),
         Tool("ours, biases foretold", partial(ours, *data, control_variate=False)),
         Tool("ours, biases foretold, control variate", partial(ours, *data, control_variate=True)),
-        Tool("ours, bfloat16", partial(ours, *data, preset=NO_CHECKS, **half)),
-        Tool("ours, bfloat16, biases foretold, control variate", partial(ours, *data, control_variate=True, **half)),
+        Tool("ours, bfloat16", partial(half, preset=NO_CHECKS)),
+        Tool("ours, bfloat16, biases foretold, control variate", partial(half, control_variate=True)),
     ]
     number = installed("devinterp", "devinterp.slt.llc")
     if number is not None:
