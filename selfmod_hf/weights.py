@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER = "adapter/adapter_model.safetensors"  # of a network whose task model has an adapter
 KEY = "weights_sha256"  # in every file with a figure
 UNCHECKED = "not checked against the weights"
 CHUNK = 1 << 20
@@ -41,19 +42,20 @@ def weights_sha256(folder: str | Path) -> str | None:
         digests[name] = file_sha256(file)
     if not digests:
         return None
-    if WEIGHTS in digests:
+    if list(digests) == [WEIGHTS]:
         return digests[WEIGHTS]
     return combined_sha256(digests)
 
 
 def files_with_weights(folder: str | Path) -> list[str]:
-    """Return the names of the files with a folder's weights: one file, or the shards of an index.
+    """Return the names of the files with a folder's weights: one file, or the shards of an index, and an adapter.
 
     Raises:
         InputError: the index cannot be read.
     """
-    if Path(folder, WEIGHTS).is_file():
-        return [WEIGHTS]
+    present = [name for name in (ADAPTER, WEIGHTS) if Path(folder, name).is_file()]
+    if present:
+        return present
     index = Path(folder, INDEX)
     if not index.is_file():
         return []

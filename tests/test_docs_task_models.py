@@ -1,4 +1,4 @@
-"""The example of docs/task-models.md runs, with a small random model under the pretrained one's name."""
+"""The examples of docs/task-models.md run, with a small random model under the pretrained one's name."""
 
 import re
 import subprocess
@@ -26,13 +26,16 @@ def hub(tmp_path):
         yield running
 
 
-def test_the_example(hub, tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+@pytest.mark.slow
+def test_the_examples(hub, tmp_path):
+    whole, adapted = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     done = subprocess.run(
-        [sys.executable, "-c", code], env=hub.env(), cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", f"{whole}\n{adapted}"], env=hub.env(), cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    first, second = done.stdout.splitlines()[-2:]
+    first, second, third = done.stdout.splitlines()[-3:]
+    assert third == "GPT2LMHeadModel PeftModel True"
     assert re.fullmatch(r"language modeling \d\.\d+, self-modeling \d\.\d+", first)
     assert second.startswith("tensor(")
 

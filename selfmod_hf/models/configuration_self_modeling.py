@@ -94,6 +94,7 @@ class SelfModelingConfig(PreTrainedConfig):
         task_type: the kind of the task model, for example ``"token-classification"``. The class of the network sets it.
         feature_layer: the module of the task model whose output the self-model reads. Default: the task model without
             its head (`base_model`).
+        adapter: whether the task model has an adapter of peft. Its files hold the adapter, and name its base.
 
     Raises:
         ValueError: if a value has a wrong type or is outside its range. The message has the field's name, the value
@@ -143,6 +144,7 @@ class SelfModelingConfig(PreTrainedConfig):
     wrapped_config: dict[str, Any] | PreTrainedConfig | None = architecture_field(default=None)
     task_type: str | None = None
     feature_layer: str | None = None
+    adapter: bool = False
     # fields of PreTrainedConfig with further checks
     dtype: Any = dtype_field(default=None)
     id2label: dict[int, str] | dict[str, str] | None = label_names_field(default=None)
@@ -225,9 +227,11 @@ class SelfModelingConfig(PreTrainedConfig):
         return NETWORK_SOURCE + os.path.basename(os.path.abspath(name))
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
-        """Save like `PreTrainedConfig.save_pretrained`, without the path of another network's folder."""
+        """Save like `PreTrainedConfig.save_pretrained`, without the paths of folders."""
         published = copy.copy(self)
         published.target_source = self.published_source
+        if self.wrapped_config is not None:
+            published.wrapped_config = own_copy(self.wrapped_config, self.model_type)
         super(SelfModelingConfig, published).save_pretrained(save_directory, push_to_hub, **kwargs)
 
     # `strict` runs the methods named validate_* after __post_init__

@@ -7,13 +7,13 @@ the files beside it, by flat relative imports.
 import copy
 import importlib
 import os
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
+from .adapters_self_modeling import is_adapted, place_in
 from .backbones_self_modeling import check_memory, drop_rates, hidden_stack, timm_backbone
 from .configuration_self_modeling import SelfModelingConfig
 from .encoders_self_modeling import pretrained_encoder
@@ -27,11 +27,10 @@ from .targets_self_modeling import (
     hook_target_layers,
     layers_that_give,
     pooled,
+    warn_of_no_weight,
 )
 from .weights_self_modeling import check_weights, copy_buffers, use_own_names
 
-# arguments of `from_pretrained` for the place of a configuration
-_PLACE = ("revision", "subfolder", "token", "cache_dir", "local_files_only")
 # fields of a network without a self-model
 _TASK_ONLY = {"target_layers": [], "aux_weight": 0.0, "target_source": "own", "activation_penalty": 0.0}
 _NEW_HEAD = {"self_model_head.weight", "self_model_head.bias"}
@@ -229,10 +228,9 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         with torch.random.fork_rng():  # the weights drawn here are overwritten. The caller's generator stays unchanged
             pruned = type(self)(config)
         pruned = pruned.to(device=self.device)
-        kept = {}
-        for name, values in self.state_dict().items():
-            if not name.startswith("self_model_head."):
-                kept[name] = values.clone()
+        kept = {name: values.clone() for name, values in self.state_dict().items()}
+        for name in _NEW_HEAD:
+            kept.pop(name, None)
         own_names = pruned.state_dict().keys()
         strange = sorted(kept.keys() ^ own_names)
         if strange:
@@ -292,9 +290,11 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             OSError: the folder or repository holds no ``model.safetensors``.
             ValueError: weights are missing, left over, or of other shapes than in the configuration.
         """
+        if cls.wrapped_class is not None and is_adapted(cls.config_class, pretrained_model_name_or_path, kwargs):
+            return cls.wrapped_class.from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         with_info = kwargs.pop("output_loading_info", False)
         resized = kwargs.pop("ignore_mismatched_sizes", False)
-        place = {name: kwargs[name] for name in _PLACE if name in kwargs}
+        place = place_in(kwargs)
         kwargs |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
         model, info = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model.loaded_from = {
@@ -338,7 +338,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         package = importlib.import_module(self.pushed_by)
         arguments = {"save_directory": save_directory, "state_dict": state_dict, **kwargs}
         saving, pushing = package.split_arguments(arguments)
-        super().save_pretrained(is_main_process=is_main_process, **saving)
+        self.save_pretrained(is_main_process=is_main_process, **saving)
         if is_main_process:
             self.push_to_hub(**pushing)
 
@@ -378,8 +378,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             return cls.wrapped_class.from_backbone_pretrained(name, revision=revision, **config_fields)
         if head != "new":
             raise ValueError(f"head={head!r}: allowed are new, own")
-        if config_fields.get("target_layers") and "aux_weight" not in config_fields:
-            warnings.warn("aux_weight is 0: nothing trains the self-model of these target_layers", stacklevel=2)
+        warn_of_no_weight(config_fields)
         if name.startswith("timm/"):
             config = cls.config_class(backbone=name, **config_fields)
             model = cls(config)

@@ -6,7 +6,8 @@ the files beside it, by flat relative imports.
 
 import fnmatch
 import threading
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -248,6 +249,12 @@ def check_checkpointing(config: SelfModelingConfig, function: Any) -> None:
             "gradient_checkpointing_kwargs={'use_reentrant': True} with detach_targets=False: the gradient of the "
             "targets would be lost; allowed is use_reentrant=False"
         )
+
+
+def warn_of_no_weight(config_fields: Mapping[str, Any]) -> None:
+    """Warn of target layers that nothing trains."""
+    if config_fields.get("target_layers") and "aux_weight" not in config_fields:
+        warnings.warn("aux_weight is 0: nothing trains the self-model of these target_layers", stacklevel=3)
 
 
 def choose_targets(config: SelfModelingConfig, own: Tensor, given: Tensor | None, needed: bool) -> Tensor | None:

@@ -94,12 +94,7 @@ def check_wrapped(config: Any) -> None:
     if config.task_type is not None and config.task_type not in KINDS:
         raise ValueError(f"task_type={config.task_type!r}: allowed are {', '.join(KINDS)}")
     if config.wrapped_config is None:
-        for name in ("task_type", "feature_layer"):
-            value = getattr(config, name)
-            if value is not None:
-                raise ValueError(f"{name}={value!r}: allowed with a wrapped_config")
-        if config.target_pooling == "tokens":
-            raise ValueError("target_pooling='tokens': allowed with a wrapped_config; here allowed are mean, first")
+        _check_without(config)
         return
     for name, default in _OTHER_NETWORKS.items():
         value = getattr(config, name)
@@ -115,3 +110,13 @@ def check_wrapped(config: Any) -> None:
         )
     if config.target_pooling == "flatten" and config.reads_text:
         raise ValueError("target_pooling='flatten': texts differ in length; allowed are tokens, mean, first")
+
+
+def _check_without(config: Any) -> None:
+    """Raise a ValueError for fields of a task model if there is none."""
+    if config.target_pooling == "tokens":
+        raise ValueError("target_pooling='tokens': allowed with a wrapped_config; here allowed are mean, first")
+    for name, default in (("task_type", None), ("feature_layer", None), ("adapter", False)):
+        value = getattr(config, name)
+        if value != default:
+            raise ValueError(f"{name}={value!r}: allowed with a wrapped_config")

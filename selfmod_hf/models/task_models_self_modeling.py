@@ -6,7 +6,6 @@ the files beside it, by flat relative imports.
 
 import copy
 import inspect
-import warnings
 from typing import Any
 
 import torch
@@ -35,14 +34,17 @@ def new_task_model(config: Any, kind: TaskKind) -> Any:
     return auto_class.from_config(config, dtype=torch.get_default_dtype(), trust_remote_code=False)
 
 
-def pretrained_task_model(kind: TaskKind, name: str, revision: str, config: Any) -> Any:
-    """Return a task model with its own head, read from safetensors only. A missing head is drawn, with a warning.
+def pretrained_task_model(
+    kind: TaskKind, name: str, revision: str, config: Any, dtype: torch.dtype = torch.float32
+) -> tuple[Any, list[str]]:
+    """Return a task model with its own head, read from safetensors only, and the names of weights in no file.
 
     Args:
         kind: the kind of the task model.
         name: Hub id or folder.
         revision: branch, tag or commit of the repository.
         config: its configuration.
+        dtype: type of the weights.
 
     Raises:
         OSError: no such model, or one without safetensors.
@@ -58,7 +60,7 @@ def pretrained_task_model(kind: TaskKind, name: str, revision: str, config: Any)
         revision=revision,
         use_safetensors=True,
         trust_remote_code=False,
-        dtype=torch.float32,
+        dtype=dtype,
         output_loading_info=True,
         ignore_mismatched_sizes=True,
     )
@@ -70,9 +72,7 @@ def pretrained_task_model(kind: TaskKind, name: str, revision: str, config: Any)
             f"{name}: holds no weights of the right shape for {lacking[0]}, {len(lacking)} in all; allowed are models "
             "whose weights are complete but for the head"
         )
-    if drawn:
-        warnings.warn(f"{name}: has no weights for {', '.join(drawn)}; they are drawn", stacklevel=4)
-    return model
+    return model, drawn
 
 
 def plain_task_model(model: Any) -> Any:

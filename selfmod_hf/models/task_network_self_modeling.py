@@ -4,16 +4,33 @@ A copy of this file travels with every pushed model (``trust_remote_code``), so 
 the files beside it, by flat relative imports.
 """
 
+import copy
 import os
 import warnings
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
 from transformers import AutoConfig, GenerationConfig
 
+from .adapters_self_modeling import (
+    FOLDER,
+    add_adapter,
+    check_adapter,
+    has_adapter,
+    head_of,
+    is_adapted,
+    load_adapted,
+    load_head,
+    place_in,
+    read_adapter,
+    save_adapter,
+    without_adapter,
+)
+from .losses_self_modeling import Tensors
 from .pretrained_self_modeling import SelfModelingPreTrainedModel
-from .task_models_self_modeling import copy_of, last_layer_of, plain_task_model, pretrained_task_model
+from .targets_self_modeling import warn_of_no_weight
+from .task_models_self_modeling import last_layer_of, plain_task_model, pretrained_task_model
 from .tasks_self_modeling import TaskKind
 
 # fields of the configuration that belong to the task model
@@ -79,10 +96,17 @@ class TaskNetwork(SelfModelingPreTrainedModel):
 
     # ---- pruning, saving, loading ----
 
-    def prune(self) -> Any:
+    def prune(self, adapter: str | None = None) -> Any:
         """Return a copy of the task model. Its outputs are bit-identical to this network's.
 
         It is a model of transformers. `save_pretrained` writes files that plain transformers loads.
+
+        Args:
+            adapter: "merge" adds an adapter to the weights, which rounds the outputs. "keep" returns peft's wrapper.
+                Default: "merge" if there is an adapter.
+
+        Raises:
+            ValueError: another value of `adapter`, or one for a network without an adapter.
 
         Example:
             >>> from transformers import BertConfig
@@ -92,13 +116,68 @@ class TaskNetwork(SelfModelingPreTrainedModel):
             >>> type(SelfModelingForMaskedLM(config).prune()).__name__
             'BertForMaskedLM'
         """
-        return copy_of(self.task_model).train(self.training)
+        return without_adapter(self.task_model, adapter).train(self.training)
 
-    def save_pretrained(self, save_directory: Any, is_main_process: bool = True, **kwargs: Any) -> None:  # type: ignore[override]
-        """Save the network like `PreTrainedModel.save_pretrained`, with the task model's defaults of `generate`."""
-        super().save_pretrained(save_directory, is_main_process, **kwargs)
+    def save_pretrained(
+        self,
+        save_directory: Any,
+        is_main_process: bool = True,
+        state_dict: Tensors | None = None,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Save the network like `PreTrainedModel.save_pretrained`, with the task model's defaults of `generate`.
+
+        With an adapter, the files are those of the self-model's head, and of the adapter in the folder ``adapter``.
+        """
+        if push_to_hub or not has_adapter(self.task_model):
+            super().save_pretrained(save_directory, is_main_process, state_dict, push_to_hub, **kwargs)
+        else:
+            weights = head_of(state_dict or self.state_dict())
+            super().save_pretrained(save_directory, is_main_process, weights, **kwargs)
+            if is_main_process:
+                save_adapter(self.task_model, save_directory, state_dict)
         if is_main_process and self.generation_config is not None:
             self.generation_config.save_pretrained(save_directory)
+
+    def load_adapted_parts(self, folder: str) -> None:
+        """Read the adapter and the head of the self-model from a folder. The base stays as it is.
+
+        Raises:
+            ValueError: weights are missing, or left over.
+        """
+        read_adapter(self.task_model, os.path.join(folder, FOLDER))
+        if self.self_model_head is not None:
+            load_head(self, folder, {})
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a network like `PreTrainedModel.from_pretrained`. With an adapter, its base is loaded first.
+
+        Raises:
+            OSError: the weights or the adapter's base are missing.
+            ValueError: weights are missing, left over, or of other shapes than in the configuration.
+        """
+        name = pretrained_model_name_or_path
+        if not is_adapted(cls.config_class, name, kwargs):
+            return super().from_pretrained(name, *args, **kwargs)
+        place = place_in(kwargs)
+        config = kwargs.get("config") or cls.config_class.from_pretrained(name, **place)
+        dtype = kwargs.get("dtype")
+        if dtype in (None, "auto"):
+            dtype = config.dtype or torch.float32
+        task_model = load_adapted(cls.kind, config, name, place, dtype)
+        make: Any = cls
+        network = make(copy.deepcopy(config), task_model).to(dtype).eval()
+        if network.self_model_head is not None:
+            load_head(network, name, place)
+        network.loaded_from = {
+            "name": str(name),
+            "revision": kwargs.get("revision") or "main",
+            "subfolder": kwargs.get("subfolder") or "",
+        }
+        network.read_generation_config(name, place)
+        return network
 
     def read_generation_config(self, name: Any, place: dict[str, Any]) -> None:
         """Read the defaults of `generate` beside the network's weights, if there are any."""
@@ -115,7 +194,7 @@ class TaskNetwork(SelfModelingPreTrainedModel):
         """Return a network over a task model in memory. The model itself is taken, not a copy.
 
         Args:
-            task_model: a model of transformers.
+            task_model: a model of transformers, or peft's wrapper of one.
             config_fields: fields of `SelfModelingConfig`: target_layers, aux_weight, target_pooling, ...
 
         Raises:
@@ -130,13 +209,15 @@ class TaskNetwork(SelfModelingPreTrainedModel):
             ['transformer.h.0', 'transformer.h.1']
         """
         plain = plain_task_model(task_model)
+        if has_adapter(task_model):
+            check_adapter(task_model)
         expected = cls.kind.model_class(plain.config)
         if expected is not type(plain):
             allowed = expected.__name__ if expected is not None else "none of this model type"
             raise ValueError(
                 f"task_model: a {type(plain).__name__} is no model for {cls.kind.name}; allowed is {allowed}"
             )
-        _warn_of_no_weight(config_fields)
+        warn_of_no_weight(config_fields)
         config = cls.config_class(wrapped_config=plain.config, **config_fields)
         training = plain.training
         make: Any = cls  # the constructor of the subclasses takes the task model
@@ -144,7 +225,7 @@ class TaskNetwork(SelfModelingPreTrainedModel):
 
     @classmethod
     def from_backbone_pretrained(
-        cls, name: str, *, revision: str = "main", head: str = "own", **config_fields: Any
+        cls, name: str, *, revision: str = "main", head: str = "own", adapter: Any = None, **config_fields: Any
     ) -> Any:
         """Return a network over a pretrained task model, with its own head.
 
@@ -152,6 +233,7 @@ class TaskNetwork(SelfModelingPreTrainedModel):
             name: Hub id or folder of a model of transformers. Only safetensors are read.
             revision: branch, tag or commit of the model's repository.
             head: "own", the only one here.
+            adapter: configuration of peft, for example a `LoraConfig`. Its weights are trained in place of the model's.
             config_fields: fields of `SelfModelingConfig`: target_layers, aux_weight, num_labels, ...
 
         Raises:
@@ -165,7 +247,11 @@ class TaskNetwork(SelfModelingPreTrainedModel):
             if config_fields.get(field) is not None:
                 labels[field] = config_fields.pop(field)
         inner = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False, **labels)
-        task_model = pretrained_task_model(cls.kind, name, revision, inner)
+        task_model, drawn = pretrained_task_model(cls.kind, name, revision, inner)
+        if drawn:
+            warnings.warn(f"{name}: has no weights for {', '.join(drawn)}; they are drawn", stacklevel=2)
+        if adapter is not None:
+            task_model = add_adapter(task_model, adapter, drawn, revision)
         is_folder = os.path.isdir(name)
         if not is_folder:  # a folder of this machine means nothing elsewhere
             config_fields["base_model"] = name
@@ -173,9 +259,3 @@ class TaskNetwork(SelfModelingPreTrainedModel):
         if is_folder:
             network.pretrained_folder = name
         return network
-
-
-def _warn_of_no_weight(config_fields: Mapping[str, Any]) -> None:
-    """Warn of target layers that nothing trains."""
-    if config_fields.get("target_layers") and "aux_weight" not in config_fields:
-        warnings.warn("aux_weight is 0: nothing trains the self-model of these target_layers", stacklevel=3)

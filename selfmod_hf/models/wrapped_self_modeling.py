@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .adapters_self_modeling import has_adapter
 from .configuration_self_modeling import SelfModelingConfig
 from .counted_self_modeling import counted_labels, labels_in, of_samples, sample_losses, weighed
 from .losses_self_modeling import SelfModelingOutput, Tensors, activation_mean_squares
@@ -46,6 +47,9 @@ class WrappedTask(TaskNetwork):
             raise ValueError(f"task_type={config.task_type!r}: {type(self).__name__} is for {self.kind.name!r}")
         if task_model is None:
             task_model = new_task_model(config.wrapped_config, self.kind)
+        elif has_adapter(task_model):
+            config.adapter = True
+            task_model.all_tied_weights_keys = {}  # transformers would look for the base's names in peft's wrapper
         self.task_model = task_model
         plain = plain_task_model(task_model)
         config.wrapped_config = plain.config

@@ -346,6 +346,8 @@ class SelfModelingTrainer(TermsTrainer):
         plain = self.accelerator.unwrap_model(model, keep_torch_compile=False)
         if hasattr(plain, "get_base_model"):  # PEFT's wrapper
             load_adapters(plain, checkpoint)
+        elif getattr(plain.config, "adapter", False):
+            plain.load_adapted_parts(checkpoint)
         else:
             load_weights(plain, checkpoint)
         return True

@@ -136,6 +136,8 @@ def test_a_pretrained_task_model_keeps_its_head(tmp_path):
     inputs = batch("text-classification")
     assert torch.equal(model(**inputs).logits, pretrained(**inputs).logits)
     assert model.config.base_model is None
+    model.save_pretrained(tmp_path / "saved")
+    assert str(tmp_path) not in (tmp_path / "saved" / "config.json").read_text()
     assert model.pretrained_folder == tmp_path
     fresh = SelfModelingForSequenceClassification.from_backbone_pretrained(str(tmp_path), **fields)
     assert fresh.config.wrapped_config is None

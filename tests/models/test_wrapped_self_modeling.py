@@ -309,7 +309,12 @@ def test_a_model_without_such_a_head_is_rejected():
 
 
 def test_fields_of_task_models_need_one():
-    for fields in ({"task_type": "causal-lm"}, {"feature_layer": "h.0"}, {"target_pooling": "tokens"}):
+    for fields in (
+        {"task_type": "causal-lm"},
+        {"feature_layer": "h.0"},
+        {"target_pooling": "tokens"},
+        {"adapter": True},
+    ):
         with pytest.raises(ValueError, match="allowed with a wrapped_config"):
             SelfModelingConfig(**fields)
 

@@ -1,0 +1,205 @@
+"""Adapters inside of networks over task models: the files of the adapter are the plain task model's."""
+
+import copy
+import json
+
+import pytest
+import torch
+import transformers
+from peft import LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+
+import selfmod_hf
+from selfmod_hf import (
+    SelfModelingForCausalLM,
+    SelfModelingForTokenClassification,
+    SelfModelingTrainer,
+    SelfModelingTrainingArguments,
+)
+from selfmod_hf.models import KINDS, load_model
+from selfmod_hf.weights import files_with_weights, weights_sha256
+from tests.models.task_models import ARCHITECTURES, batch, plain
+
+LORA = {
+    "gpt2": {"target_modules": ["c_attn"], "fan_in_fan_out": True},
+    "llama": {"target_modules": ["q_proj", "v_proj"]},
+    "bert": {"target_modules": ["query", "value"]},
+    "vit": {"target_modules": ["q_proj", "v_proj"]},
+}
+CASES = [("causal-lm", "gpt2"), ("causal-lm", "llama"), ("token-classification", "bert"),
+         ("text-classification", "gpt2"), ("image-classification", "vit")]  # fmt: skip
+
+
+@pytest.fixture(params=CASES, ids="-".join)
+def case(request, tmp_path):
+    """Kind, folder of a pretrained model, and a network with an adapter that has moved."""
+    kind, name = request.param
+    base = tmp_path / "base"
+    plain(kind, name).save_pretrained(base)
+    fields = {"target_layers": [ARCHITECTURES[name][1]], "aux_weight": 1.0}
+    settings = LoraConfig(r=2, init_lora_weights=False, **LORA[name])
+    public = getattr(selfmod_hf, f"SelfModelingFor{KINDS[kind].head}")
+    return kind, base, public.from_backbone_pretrained(base, head="own", adapter=settings, **fields).eval()
+
+
+def logits(model, inputs):
+    with torch.no_grad():
+        return model.eval()(**inputs).logits
+
+
+def test_an_adapter_is_trained_saved_and_loaded(case, tmp_path):
+    kind, _, model = case
+    inputs = batch(kind)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert any("lora_" in name for name in trained)
+    assert all("lora_" in name or name.startswith("self_model_head") for name in trained)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(**inputs).loss.backward()
+    optimizer.step()
+    folder = tmp_path / "saved"
+    model.save_pretrained(folder)
+    assert set(load_file(folder / "model.safetensors")) == {"self_model_head.weight", "self_model_head.bias"}
+    config = (folder / "config.json").read_text()
+    assert json.loads(config)["adapter"] is True
+    assert str(tmp_path) not in config
+    auto_class = getattr(transformers, KINDS[kind].auto_class)
+    for loaded in (load_model(folder), auto_class.from_pretrained(folder)):
+        assert type(loaded) is type(model)
+        assert loaded.config.adapter
+        expected, found = model(**inputs), loaded(**inputs)
+        assert torch.equal(found.logits, expected.logits)
+        assert torch.equal(found.loss, expected.loss)
+        again = [name for name, parameter in loaded.named_parameters() if parameter.requires_grad]
+        assert again == trained
+
+
+def test_pruned_by_merging_or_with_the_adapter(case, tmp_path):
+    kind, base, model = case
+    inputs = batch(kind)
+    expected = logits(model, inputs)
+    kept = model.prune(adapter="keep")
+    assert torch.equal(logits(kept, inputs), expected)
+    kept.save_pretrained(tmp_path / "adapter")
+    auto_class = getattr(transformers, KINDS[kind].auto_class)
+    loaded = PeftModel.from_pretrained(auto_class.from_pretrained(base), tmp_path / "adapter")
+    assert torch.equal(logits(loaded, inputs), expected)
+    merged = model.prune(adapter="merge")
+    assert isinstance(merged, transformers.PreTrainedModel)
+    torch.testing.assert_close(logits(merged, inputs), expected, rtol=1e-4, atol=1e-5)
+    merged.save_pretrained(tmp_path / "merged")
+    plain_model = auto_class.from_pretrained(tmp_path / "merged", trust_remote_code=False)
+    assert torch.equal(logits(plain_model, inputs), logits(merged, inputs))
+    assert torch.equal(logits(model, inputs), expected)
+    with pytest.raises(ValueError, match="adapter='both': allowed are merge, keep"):
+        model.prune(adapter="both")
+
+
+def test_plain_peft_loads_the_adapter_beside_the_network(case, tmp_path):
+    kind, base, model = case
+    model.save_pretrained(tmp_path / "saved")
+    auto_class = getattr(transformers, KINDS[kind].auto_class)
+    loaded = PeftModel.from_pretrained(auto_class.from_pretrained(base), tmp_path / "saved" / "adapter")
+    assert torch.equal(logits(loaded, batch(kind)), logits(model, batch(kind)))
+
+
+def test_the_digest_has_both_files(tmp_path):
+    base = tmp_path / "base"
+    plain("causal-lm", "gpt2").save_pretrained(base)
+    settings = LoraConfig(r=2, init_lora_weights=False, **LORA["gpt2"])
+    model = SelfModelingForCausalLM.from_backbone_pretrained(
+        base, adapter=settings, target_layers=["h.*"], aux_weight=1.0
+    )
+    folder = tmp_path / "saved"
+    model.save_pretrained(folder)
+    assert files_with_weights(folder) == ["adapter/adapter_model.safetensors", "model.safetensors"]
+    before = weights_sha256(folder)
+    file = folder / "adapter" / "adapter_model.safetensors"
+    weights = load_file(file)
+    save_file({name: value + 1 for name, value in weights.items()}, file, metadata={"format": "pt"})
+    assert weights_sha256(folder) != before
+    lost = dict(list(weights.items())[1:])
+    save_file(lost, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="does not fit its base"):
+        load_model(folder)
+
+
+def test_a_drawn_head_is_trained_and_saved_with_the_adapter(tmp_path):
+    base = tmp_path / "base"
+    plain("masked-lm", "bert").save_pretrained(base)
+    settings = LoraConfig(r=2, **LORA["bert"])
+    with pytest.warns(UserWarning, match="classifier.weight"):
+        model = SelfModelingForTokenClassification.from_backbone_pretrained(
+            base, adapter=settings, target_layers=["encoder.layer.*"], aux_weight=1.0, num_labels=3
+        )
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert any("classifier.modules_to_save" in name for name in trained)
+    layer_name, layer = model.last_layer
+    assert layer_name.endswith("classifier.modules_to_save.default")
+    assert layer.weight.requires_grad
+    model.save_pretrained(tmp_path / "saved")
+    inputs = batch("token-classification")
+    assert torch.equal(logits(load_model(tmp_path / "saved"), inputs), logits(model, inputs))
+
+
+def test_a_resumed_training_is_the_uninterrupted_one(tmp_path):
+    base = tmp_path / "base"
+    plain("causal-lm", "gpt2").save_pretrained(base)
+    tokens = batch("causal-lm", rows=8)["input_ids"]
+    rows = [{"input_ids": row, "labels": row} for row in tokens]
+
+    def trainer():
+        torch.manual_seed(1)
+        settings = LoraConfig(r=2, **LORA["gpt2"])
+        fields = {"target_layers": ["h.*"], "aux_weight": 1.0}
+        model = SelfModelingForCausalLM.from_backbone_pretrained(base, adapter=settings, **fields)
+        args = SelfModelingTrainingArguments(
+            tmp_path / "run", num_train_epochs=2, per_device_train_batch_size=4, save_strategy="epoch"
+        )
+        return SelfModelingTrainer(model, args, train_dataset=rows)
+
+    complete, resumed = trainer(), trainer()
+    complete.train()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    expected = complete.model.state_dict()
+    found = resumed.model.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_baseline_with_an_adapter_is_saved_and_loaded(tmp_path):
+    plain("causal-lm", "gpt2").save_pretrained(tmp_path / "base")
+    settings = LoraConfig(r=2, init_lora_weights=False, **LORA["gpt2"])
+    model = SelfModelingForCausalLM.from_backbone_pretrained(tmp_path / "base", adapter=settings)
+    model.save_pretrained(tmp_path / "saved")
+    inputs = batch("causal-lm")
+    assert torch.equal(logits(load_model(tmp_path / "saved"), inputs), logits(model, inputs))
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(case):
+    kind, _, model = case
+    inputs = batch(kind)
+    found = []
+    for checkpointing in (False, True):
+        one = copy.deepcopy(model).train()
+        if checkpointing:
+            one.gradient_checkpointing_enable({"use_reentrant": False})
+        torch.manual_seed(0)
+        one(**inputs).loss.backward()
+        found.append({name: p.grad for name, p in one.named_parameters() if p.grad is not None})
+    without, with_it = found
+    assert without.keys() == with_it.keys()
+    assert all(torch.equal(without[name], with_it[name]) for name in without)
+
+
+def test_adapters_that_cannot_be_used_are_rejected(tmp_path):
+    new = get_peft_model(plain("causal-lm", "gpt2"), LoraConfig(r=2, **LORA["gpt2"]))
+    with pytest.raises(ValueError, match="the adapter's base was not loaded from a folder or the Hub"):
+        SelfModelingForCausalLM.wrap(new, target_layers=["h.*"], aux_weight=1.0)
+    plain("causal-lm", "gpt2").save_pretrained(tmp_path)
+    settings = PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM")
+    with pytest.raises(ValueError, match="PREFIX_TUNING adds tokens to each text"):
+        SelfModelingForCausalLM.from_backbone_pretrained(
+            tmp_path, adapter=settings, target_layers=["h.*"], aux_weight=1.0
+        )
+    model = SelfModelingForCausalLM.from_backbone_pretrained(tmp_path, target_layers=["h.*"], aux_weight=1.0)
+    with pytest.raises(ValueError, match="adapter='merge': the network has none; leave it out"):
+        model.prune(adapter="merge")
