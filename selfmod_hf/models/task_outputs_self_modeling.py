@@ -28,6 +28,7 @@ class TaskModelOutput(SelfModelingOutput):
         aux_loss: the task model's further loss, which its loss contains.
 
     Example:
+        >>> import torch
         >>> TaskModelOutput(aux_loss=torch.zeros(())).to_tuple()
         (tensor(0.),)
     """
