@@ -129,6 +129,17 @@ def test_padding_on_either_side_is_no_target(side):
             torch.testing.assert_close(found[term], expected[term], **CLOSE)
 
 
+def test_a_place_of_padding_that_predicts_the_first_token_is_no_target():
+    """transformers counts its label, so that it is in the divisor of both terms."""
+    model = network("causal-lm", "gpt2", target_pooling="tokens")
+    ids = torch.tensor([[0, 0, 5, 6, 7]])
+    mask = (ids != 0).long()
+    with torch.no_grad():
+        output = model(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100))
+    errors = (output.self_model_predictions - output.self_model_targets).square().mean(dim=-1)
+    torch.testing.assert_close(output.self_modeling_loss, errors[0, 2:4].sum() / 3)
+
+
 @settings(max_examples=12, deadline=None)
 @given(
     labels=st.lists(st.lists(st.sampled_from([-100, 0, 1, 2]), min_size=5, max_size=5), min_size=1, max_size=4),
