@@ -91,8 +91,8 @@ class ShapeMaker:
         Args:
             run: the common settings.
         """
-        check_study(run.network)
         data = self._load_data(run)
+        check_study(data)
         network = build_network(run.network, data)
         config = network.config
         memory = self._plan_memory(run, data, config)
@@ -144,6 +144,8 @@ def _reason_alone(run: RunSettings, config: SelfModelingConfig, data: TaskData[A
     """Return why networks cannot be stacked, or None."""
     if run.network.backbone_name is not None:
         return "a population has new weights, and the backbone is a pretrained one: one at a time"
+    if run.network.head == "own":
+        return "networks that keep their task model's own head train one at a time"
     if run.network.freeze:
         return "some of their parameters are frozen: one at a time"
     if config.backbone in NEVER_RANDOM:

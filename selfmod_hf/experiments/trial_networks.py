@@ -18,7 +18,7 @@ from ..trainer.population import SelfModelingPopulation
 from ..trainer.training_args import check_for_population
 from .data_settings import DataSettings
 from .network_settings import NetworkSettings, build_network
-from .own_head import check_study
+from .own_head import check_tuning
 from .run_settings import RunSettings
 from .setting import Values
 from .trial_parameters import MEMBER_PARAMETERS, OVERRULED_BY, as_run_fields, only_value, some_values
@@ -57,7 +57,7 @@ class TrialNetworks:
             ValueError: names a field with an unusable value, or one that is given twice.
         """
         given = self.base.given
-        check_study(self.base.network)
+        check_tuning(self.base.network)
         if "accuracy" not in given.get("metrics", ["accuracy"]):
             raise InputError("metrics", given["metrics"], "a tuning measures the accuracy; allowed with it")
         for name, distribution in self.space.items():

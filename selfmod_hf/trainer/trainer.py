@@ -136,9 +136,6 @@ class SelfModelingTrainer(TermsTrainer):
         if not isinstance(self.train_dataset, TensorData) and not is_data_of_rows(self.train_dataset):
             kind = type(self.train_dataset).__name__
             raise ValueError(f"rlct_every_n_epochs: allowed with a train_dataset that has a length, not with {kind}")
-        if is_wrapped(self.model):
-            problem = "allowed with a new head; a network that keeps its task model's own head has no RLCT yet"
-            raise InputError("rlct_every_n_epochs", self.args.rlct_every_n_epochs, problem)
         if is_sharded(self):
             raise ValueError(
                 "rlct_every_n_epochs: allowed without FSDP or DeepSpeed; estimate that of the checkpoints afterwards"

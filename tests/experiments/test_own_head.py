@@ -156,7 +156,6 @@ def test_images_and_their_sizes(tmp_path, monkeypatch):
             [*TEXTS, "--metrics=mse"],
             "--metrics='mse': allowed with these labels are accuracy, f1, matthews",
         ),
-        ([*TEXTS, "--rlct_every_n_epochs=1"], "--rlct_every_n_epochs=1: allowed with a new head"),
     ],
 )
 def test_settings_that_do_not_go_with_an_own_head_are_one_line(folder, tmp_path, monkeypatch, capsys, flags, message):
@@ -166,12 +165,29 @@ def test_settings_that_do_not_go_with_an_own_head_are_one_line(folder, tmp_path,
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"selfmod: error: {message}")
 
 
-@pytest.mark.parametrize("command", ["sweep", "tune"])
-def test_studies_need_a_new_head(folder, tmp_path, monkeypatch, capsys, command):
+def test_a_study_of_own_heads_trains_its_networks_one_at_a_time(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    flags = ["--dataset_name=pairs", "--text_column", "sentence1", "sentence2", *TEXTS, "--head=own"]
-    assert main([command, *flags, f"--output_dir={tmp_path}"]) == 2
-    assert "--head='own': a study estimates the RLCT of networks with a new head" in capsys.readouterr().err
+    flags = ["--dataset_name=pairs", "--text_column", "sentence1", "sentence2", *TEXTS, "--head=own", "--quiet"]
+    study = ["--aux_weights", "0", "1", "--seeds", "1", "--num_train_epochs=1", "--train_batch_size=8"]
+    sampling = ["--num_chains=2", "--num_draws=8"]
+    assert main(["sweep", *flags, *study, *sampling, f"--output_dir={tmp_path}"]) == 0
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert len(rows) == 2
+    assert all(math.isfinite(row["rlct"]) and 0 <= row["accuracy"] <= 1 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "message"),
+    [
+        ("tune", ["--dataset_name=several", *TEXTS], "--head='own': a tuning builds networks with a new head"),
+        ("sweep", ["--dataset_name=plain", *RUNS["plain"][0]], "--task_type='causal-lm': a study compares accuracies"),
+        ("sweep", ["--dataset_name=scores", *RUNS["scores"][0]], "--problem_type='regression': a study compares acc"),
+    ],
+)
+def test_studies_compare_accuracies(folder, tmp_path, monkeypatch, capsys, command, flags, message):
+    monkeypatch.chdir(folder)
+    assert main([command, *flags, "--head=own", f"--output_dir={tmp_path}"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"selfmod: error: {message}")
 
 
 def test_tokens_are_predicted_with_an_own_head_alone(folder, monkeypatch, capsys):
