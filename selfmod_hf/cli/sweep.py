@@ -4,8 +4,8 @@
     selfmod sweep --dataset_name me/photos --backbone timm/resnet18 --target_layers backbone.layer4 --aux_weights 0 1
     selfmod sweep --config controls.yaml                             # named arms
 
-It takes every flag of `selfmod train`. `selfmod_hf/experiments/folder.py` describes the results folder. The same
-command continues an interrupted sweep.
+It takes every flag of `selfmod train` but those of its processes, which `accelerate launch` or `--on` starts.
+`selfmod_hf/experiments/folder.py` describes the results folder. The same command continues an interrupted sweep.
 """
 
 from __future__ import annotations

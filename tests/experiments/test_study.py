@@ -367,7 +367,8 @@ def test_a_sweep_takes_every_flag_of_train():
         parser = make_parser("any", *command.flag_classes())
         return {action.dest for action in parser._actions}
 
-    assert flags(train) <= flags(sweep)
+    of_processes = {"accelerate_config", "num_processes"}  # those of a sweep come from `accelerate launch` or --on
+    assert flags(train) - of_processes <= flags(sweep)
 
 
 def test_a_network_of_the_users_own_has_two_weights_and_three_seeds():
