@@ -132,9 +132,7 @@ def test_deep_linear_networks():
     cases, pairs = deep_linear_cases(30), []
     for seed in (2, 16, 18, 21, 26):
         truth = deep_linear(*cases[seed], seed=seed)
-        found = calibrate_llc(
-            truth.model, truth.inputs, truth.targets, loss_fn=truth.loss_fn, num_draws=6000, batch_size=1024
-        )
+        found = calibrate_llc(truth.model, truth.inputs, truth.targets, loss_fn=truth.loss_fn, num_draws=2000)
         nbeta = len(truth.inputs) / math.log(len(truth.inputs))
         pairs.append((found.llc, truth.truth(nbeta)))  # at finite n the mean is below λ
     estimates, exact = np.array(pairs).T
