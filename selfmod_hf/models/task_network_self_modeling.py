@@ -1,4 +1,4 @@
-"""The parts of a network over a task model that are not its forward: its parts, pruning, saving and loading.
+"""A network over a task model, without its forward: its layers, pruning, saving and loading.
 
 A copy of this file travels with every pushed model (``trust_remote_code``), so it imports nothing of the package but
 the files beside it, by flat relative imports.

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from selfmod_hf.cli import main
 from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.launching import CONFIGS, LAYERS, Launcher, LaunchSettings, layer_classes
 from selfmod_hf.experiments.network_settings import NetworkSettings
+from tests.trainer.test_fsdp import SHARD_ON_CPU
 
 FLAGS = ["train", "--task", "digits", "--max_train_samples", "203", "--num_train_epochs", "2", "--quiet"]
 TWO = ["--accelerate_config", "ddp_cpu", "--num_processes", "2"]
@@ -104,22 +106,11 @@ def test_the_layers_that_are_sharded_one_by_one():
     assert layer_classes(NetworkSettings(backbone_name="timm/resnet10t")) == []
 
 
-# Accelerate never shards on a CPU, see tests/trainer/test_fsdp.py. Python imports this file when a process starts.
-SHARD_ON_CPU = """
+# Python imports this file when a process starts
+OF_A_LAUNCHER = f"""
 import os
 if "WORLD_SIZE" in os.environ:
-    from accelerate.state import AcceleratorState, PartialState
-    from accelerate.utils import DistributedType
-
-    original = AcceleratorState.__init__
-
-    def on_cpu_too(self, *args, fsdp_plugin=None, **kwargs):
-        original(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
-        if fsdp_plugin is not None:
-            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
-            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
-
-    AcceleratorState.__init__ = on_cpu_too
+{indent(SHARD_ON_CPU, "    ")}
 """
 
 
@@ -131,7 +122,7 @@ def test_two_sharded_processes_train_what_one_does(tmp_path, monkeypatch):
     limits = ["--max_train_samples", "64", "--max_test_samples", "20"]
     flags = [*FLAGS, *limits, "--backbone_config", vit, "--target_layers", "layers.*", "--aux_weight", "1"]
     assert main([*flags, "--output_dir", "one"]) == 0
-    Path("sitecustomize.py").write_text(SHARD_ON_CPU)
+    Path("sitecustomize.py").write_text(OF_A_LAUNCHER)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ENVIRONMENT['PYTHONPATH']}")
     content = yaml.safe_load((CONFIGS / "fsdp2.yaml").read_text())
     content["fsdp_config"][LAYERS] = ",".join(layer_classes(NetworkSettings(backbone_config=vit)))

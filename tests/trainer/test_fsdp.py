@@ -39,13 +39,9 @@ fsdp_config:
   fsdp_state_dict_type: FULL_STATE_DICT
   fsdp_cpu_ram_efficient_loading: false
 """
-CODE = """
-import os
-import sys
-import torch
+SHARD_ON_CPU = """
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
-from torch.distributed.fsdp import FSDPModule
 
 original = AcceleratorState.__init__
 
@@ -56,7 +52,13 @@ def on_cpu_too(self, *args, fsdp_plugin=None, **kwargs):
         PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
 AcceleratorState.__init__ = on_cpu_too
-
+"""
+CODE = f"""
+import os
+import sys
+import torch
+from torch.distributed.fsdp import FSDPModule
+{SHARD_ON_CPU}
 from tests.trainer import test_fsdp
 run = getattr(test_fsdp, sys.argv[1])(sys.argv[2])
 sharded = [name for name, module in run.model.named_modules() if isinstance(module, FSDPModule)]
