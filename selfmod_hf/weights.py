@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-ADAPTER = "adapter/adapter_model.safetensors"  # of a network whose task model has an adapter
+# of a network whose task model has an adapter
+ADAPTER, ADAPTER_SETTINGS = "adapter/adapter_model.safetensors", "adapter/adapter_config.json"
 KEY = "weights_sha256"  # in every file with a figure
 UNCHECKED = "not checked against the weights"
 CHUNK = 1 << 20
@@ -40,6 +41,16 @@ def weights_sha256(folder: str | Path) -> str | None:
         if not file.is_file():
             return None
         digests[name] = file_sha256(file)
+    return joint_sha256(digests)
+
+
+def joint_sha256(digests: Mapping[str, str]) -> str | None:
+    """Return the SHA-256 of a network's weights, from the names and the SHA-256 of their files. None: no files.
+
+    Example:
+        >>> joint_sha256({WEIGHTS: "ab12"})
+        'ab12'
+    """
     if not digests:
         return None
     if list(digests) == [WEIGHTS]:
@@ -67,6 +78,23 @@ def files_with_weights(folder: str | Path) -> list[str]:
         if isinstance(shard, str):
             names.add(Path(shard).name)
     return sorted(names)
+
+
+def within_network(name: str) -> tuple[str, str]:
+    """Return the folder of the network that a file belongs to, and the name of the file within it.
+
+    Args:
+        name: of a file in a repository.
+
+    Example:
+        >>> within_network("cells/a/model.safetensors"), within_network("adapter/adapter_config.json")
+        (('cells/a', 'model.safetensors'), ('', 'adapter/adapter_config.json'))
+    """
+    for file in (ADAPTER, ADAPTER_SETTINGS):
+        if f"/{name}".endswith(f"/{file}"):
+            return name.removesuffix(file).rstrip("/"), file
+    folder, _, file = name.rpartition("/")
+    return folder, file
 
 
 def is_shard(name: str) -> bool:

@@ -27,6 +27,7 @@ from ..models import (
 from ..trainer.freezing import freeze_parameters
 from ..trainer.recipe_network import check_forward, check_length, check_one_class, network_fields
 from .data_settings import DataSettings, load_data
+from .lora import check_lora
 from .own_head import build_own_head, check_own_head
 from .setting import setting
 
@@ -95,6 +96,15 @@ class NetworkSettings:
     freeze: list[str] | None = setting(
         "Parameters that keep their weights, by name with wildcards, such as backbone.embeddings*."
     )
+    lora_r: int | None = setting(
+        "Rank of LoRA adapters, with `head` own and a `backbone_name`: they are trained in place of the task model's "
+        "weights. Needs peft."
+    )
+    lora_alpha: int | None = setting("Scale of the adapters, times `lora_r`; default: 2 `lora_r`.")
+    lora_dropout: float = setting("Dropout of the adapters' inputs.", default=0.0)
+    lora_target_modules: list[str] | None = setting(
+        "Last parts of the names of the layers with an adapter, or all-linear; default: peft's of the architecture."
+    )
 
     @property
     def is_encoder(self) -> bool:
@@ -115,6 +125,7 @@ def load_network_data(spec: TaskSpec, settings: DataSettings, network: NetworkSe
     """
     _check_backbone(network)
     check_own_head(network)
+    check_lora(network)
     spec = resolve_task(spec)
     if spec.text_column is None:
         return load_data(spec, settings, preprocessing=_backbone_preprocessing(settings, network))

@@ -10,6 +10,7 @@ from ..data.tasks import BLOCKS, SCORES
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, check_config
 from ..models.tasks_self_modeling import KINDS, TaskKind
+from .lora import lora_config, target_modules_as_setting
 
 # settings of a network with a new head, and their defaults
 _OF_A_NEW_HEAD = {"backbone": None, "small_image_stem": False, "feature_pooling": "mean", "backbone_kwargs": "{}"}
@@ -68,7 +69,9 @@ def build_own_head(
     model_class = getattr(models, f"SelfModelingFor{kind.head}")
     own = {**fields, **_label_fields(kind, data)}
     if wrapped is None:
-        return model_class.from_backbone_pretrained(settings.backbone_name, head="own", **own)
+        own["adapter"] = lora_config(settings)
+        with target_modules_as_setting(settings):
+            return model_class.from_backbone_pretrained(settings.backbone_name, head="own", **own)
     own["wrapped_config"] = {**_sizes_of(data), **wrapped}
     config = SelfModelingConfig(task_type=kind.name, **own)
     check_config(config)

@@ -10,7 +10,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import filter_repo_objects, httpx
 
-from ..weights import INDEX, WEIGHTS, combined_sha256, is_shard, weights_sha256
+from ..weights import ADAPTER, INDEX, WEIGHTS, combined_sha256, is_shard, joint_sha256, weights_sha256, within_network
 
 CHUNK = 1 << 20
 SHA1_LENGTH, SHA256_LENGTH = 40, 64  # hexadecimal digits
@@ -91,13 +91,14 @@ def _by_folder(digests: Mapping[str, str]) -> dict[str, str]:
     """
     folders: dict[str, dict[str, str]] = {}
     for path, digest in digests.items():
-        folder, _, name = path.rpartition("/")
+        folder, name = within_network(path)
         folders.setdefault(folder, {})[name] = digest
     found = {}
     for folder, files in folders.items():
         shards = {name: digest for name, digest in files.items() if is_shard(name)}
-        if WEIGHTS in files:
-            found[folder] = files[WEIGHTS]
+        complete = joint_sha256({name: files[name] for name in (ADAPTER, WEIGHTS) if name in files})
+        if complete is not None:
+            found[folder] = complete
         elif shards:
             found[folder] = combined_sha256(shards)
     return found

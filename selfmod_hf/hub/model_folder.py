@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..files import entries_of, plain, read_json, write_figure, write_file
 from ..json_records import OF_KIND, NetworkRun, PreprocessingFields, TaskFields
 from ..models import load_config
-from ..weights import KEY, belongs, files_with_weights, weights_sha256
+from ..weights import ADAPTER_SETTINGS, KEY, belongs, files_with_weights, weights_sha256
 from .card import METRICS, CardFacts, merged_notes, model_card
 from .license import chosen_license, license_fields, license_in
 from .records import RESULT_FILES, RUN_FILE, STATE_FILE, recorded_weights
@@ -184,6 +184,8 @@ def _facts(folder: Path, repo_id: str, config: SelfModelingConfig, rlct: LLCResu
     evaluation, checked = _evaluation(results, state, own_log, weights)
     metrics = {name: evaluation[name] for name in METRICS if name in evaluation}
     width = _weight_width(folder)
+    if width is None:  # of a network with its task model's own head, measured with its evaluation
+        width = (run.results or {}).get("weight_width")
     if width is not None:
         metrics["weight_width"] = width
     task = run.task or UNNAMED
@@ -201,7 +203,7 @@ def _facts(folder: Path, repo_id: str, config: SelfModelingConfig, rlct: LLCResu
         train_split=train_split,
         epochs=epochs,
         metrics=metrics,
-        recipe=_recipe(config, arguments, run),
+        recipe=_adapter(folder, config) | _recipe(config, arguments, run),
         rlct=rlct,
         curves=(folder / "training.png").is_file() and not of_other_weights,
         trace=rlct is not None and (folder / "rlct.png").is_file(),
@@ -267,6 +269,20 @@ def _weight_width(folder: Path) -> float | None:
         except (OSError, SafetensorError):
             return None
     return None
+
+
+def _adapter(folder: Path, config: SelfModelingConfig) -> dict[str, Any]:
+    """Return the settings of a network's adapter, label to value."""
+    if not config.adapter:
+        return {}
+    settings = _json(folder / ADAPTER_SETTINGS)
+    text = str(settings.get("peft_type"))
+    if "lora_alpha" in settings:
+        text += f", rank {settings['r']}, alpha {settings['lora_alpha']}, dropout {settings['lora_dropout']}"
+    targets = settings.get("target_modules")
+    if isinstance(targets, list):
+        text += f", at {', '.join(sorted(targets))}"
+    return {"adapter": text, "adapted model": settings.get("base_model_name_or_path")}
 
 
 def _recipe(config: SelfModelingConfig, args: dict[str, Any], run: NetworkRun) -> dict[str, Any]:

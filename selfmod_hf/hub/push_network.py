@@ -21,7 +21,7 @@ from .companions import write_json
 from .download import fetch
 from .model_folder import write_model_card
 from .records import DERIVED_FILES, RECORDS, RUN_FILE, stale_files
-from .upload import Target, commit, open_repository, remote_card
+from .upload import Target, check_adapters, commit, files_of, open_repository, remote_card
 
 # of an image processor, of a tokenizer (`*.model`: SentencePiece's)
 PROCESSOR_FILES = (
@@ -88,6 +88,7 @@ def push_network(  # noqa: PLR0913 - the arguments of transformers' push_to_hub
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model.save_pretrained(folder, max_shard_size=max_shard_size)
+        check_adapters(files_of(folder).values())
         add_companions(model, folder)
         repository = open_repository(api, target, "model")
         own_tags = [*(model.model_tags or ()), *(tags or ())]

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import read_json
-from ..weights import INDEX, KEY, WEIGHTS, belongs, is_shard, weights_sha256
+from ..weights import ADAPTER, ADAPTER_SETTINGS, INDEX, KEY, WEIGHTS, belongs, is_shard, weights_sha256
 
 RUN_FILE = "run.json"  # `NetworkRun`: task, samples, batch size, versions, results of an evaluation
 STATE_FILE = "trainer_state.json"
@@ -125,12 +125,12 @@ def _next_previous(folder: Path) -> Path:
 
 
 def weight_files(folder: Path) -> list[str]:
-    """Return the names of all files of weights in a folder, and of their index, the outdated ones too."""
-    named = [name for name in (WEIGHTS, INDEX) if (folder / name).is_file()]
+    """Return the names of all files of weights in a folder, of their index and adapter, the outdated ones too."""
+    named = [name for name in (WEIGHTS, INDEX, ADAPTER, ADAPTER_SETTINGS) if (folder / name).is_file()]
     shards = [path.name for path in folder.glob("model-*.safetensors") if is_shard(path.name)]
     return named + sorted(shards)
 
 
 def is_of_weights(name: str) -> bool:
     """Return whether a file of this name holds a network's weights or describes them."""
-    return name in (WEIGHTS, INDEX, *RECORDS, *DERIVED_FILES) or is_shard(name)
+    return name in (WEIGHTS, INDEX, ADAPTER, ADAPTER_SETTINGS, *RECORDS, *DERIVED_FILES) or is_shard(name)

@@ -22,11 +22,12 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import filter_repo_objects, httpx
+from huggingface_hub.utils import HFValidationError, filter_repo_objects, httpx, validate_repo_id
 
 from ..errors import InputError
-from ..files import files_of_user
+from ..files import files_of_user, read_json
 from ..models.loading import load_model
+from ..weights import ADAPTER_SETTINGS, within_network
 from .license import check_license
 from .model_folder import facts_of, write_model_card
 from .records import is_of_weights, stale_files
@@ -150,6 +151,31 @@ def check_links(files: Iterable[Path], folder: Path) -> None:
             raise InputError("file", str(file), "is a link out of the folder; put the file itself there, or remove it")
 
 
+def check_adapters(files: Iterable[Path]) -> None:
+    """Reject an adapter of a base that lies on this machine, because nobody else could load it.
+
+    Raises:
+        InputError: names the file.
+    """
+    for file in files:
+        if not file.as_posix().endswith(f"/{ADAPTER_SETTINGS}"):
+            continue
+        if is_local_base(read_json(file).get("base_model_name_or_path")):
+            problem = "adapts a folder of this machine; allowed are bases of the Hub, and merged networks (`prune()`)"
+            raise InputError("file", str(file), problem)
+
+
+def is_local_base(name: str) -> bool:
+    """Return whether the base of an adapter is a folder, not a repository of the Hub."""
+    if Path(name).is_dir():
+        return True
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return True
+    return False
+
+
 # ---- the commit ----
 
 
@@ -258,7 +284,7 @@ def outdated_files(repository: Repository, files: Iterable[str]) -> list[str]:
     outdated = []
     revision = repository.head or repository.target.revision
     for name in repository.api.list_repo_files(repository.repo_id, repo_type="model", revision=revision):
-        folder, _, file = name.rpartition("/")
+        folder, file = within_network(name)
         if folder in networks and name not in new and is_of_weights(file):
             outdated.append(name)
     return outdated
@@ -282,6 +308,7 @@ def push_model(api: HfApi, folder: Path, target: Target) -> list[str]:
     """
     # all checks come before the first change on the Hub
     check_links(files_of(folder).values(), folder)
+    check_adapters(files_of(folder).values())
     with files_of_user("folder", folder):
         facts_of(folder, target.repo_id)
         load_model(folder, finite=False)  # a network that has diverged is a result too

@@ -7,6 +7,7 @@ A copy of this file travels with every pushed model (``trust_remote_code``), so 
 the files beside it, by flat relative imports.
 """
 
+import copy
 import importlib
 import os
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import transformers
 from safetensors.torch import load_file
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import cached_file
 
 from .losses_self_modeling import Tensors
@@ -77,14 +79,50 @@ def add_adapter(task_model: Any, settings: Any, drawn: list[str], revision: str)
         settings: peft's configuration, for example a `LoraConfig`.
         drawn: names of the weights that no file holds.
         revision: branch, tag or commit of the task model's repository.
+
+    Raises:
+        ValueError: target modules that the task model does not have, or that take no adapter.
     """
+    package = peft()
+    settings = copy.deepcopy(settings)
+    _check_targets(task_model, settings)
     if revision != "main":
         settings.revision = revision
     base = f"{task_model.base_model_prefix}."
     parts = {name.removeprefix(base).split(".")[0] for name in drawn}
     if parts:
         settings.modules_to_save = sorted(parts.union(settings.modules_to_save or []))
-    return peft().get_peft_model(task_model, settings)
+    try:
+        return package.get_peft_model(task_model, settings)
+    except ValueError as error:
+        text = " ".join(str(error).split())
+        if "target" not in text.lower():
+            raise
+        raise _no_target(task_model, settings.target_modules, text[:200]) from error
+
+
+def _check_targets(task_model: Any, settings: Any) -> None:
+    """Raise a ValueError for the first target module that is no module of the task model. peft ignores it."""
+    targets = getattr(settings, "target_modules", None)
+    if targets is None or isinstance(targets, str):  # a str is a regular expression, or "all-linear"
+        return
+    names = [name for name, _ in task_model.named_modules()]
+    for target in sorted(targets):
+        if not any(f".{name}".endswith(f".{target}") for name in names):
+            raise _no_target(task_model, target, "no module has this name")
+
+
+def _no_target(task_model: Any, target: Any, problem: str) -> ValueError:
+    """Return an error about target modules. It names the linear layers of the task model."""
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in task_model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D))
+    }
+    if isinstance(target, set):
+        target = sorted(target)
+    allowed = ", ".join(sorted(linear))
+    return ValueError(f"target_modules={target!r}: {problem}; linear layers of this model are {allowed}")
 
 
 def check_adapter(task_model: Any) -> None:
@@ -145,6 +183,9 @@ def save_adapter(task_model: Any, folder: Any, weights: Tensors | None) -> None:
     place = os.path.join(folder, FOLDER)
     # the embeddings are the base's. Asking would look the base up on the Hub
     task_model.save_pretrained(place, state_dict=own, save_embedding_layers=False)
+    card = os.path.join(place, "README.md")
+    if os.path.isfile(card):  # an empty form of peft. The network's own card is beside the folder
+        os.remove(card)
 
 
 def load_adapted(kind: TaskKind, config: Any, name: Any, place: dict[str, Any], dtype: Any) -> Any:
@@ -190,6 +231,10 @@ def read_adapter(task_model: Any, where: str) -> None:
     different = sorted(stored.keys() ^ own.keys())
     if different:
         raise ValueError(f"{where}: does not fit its base ({different[0]}, {len(different)} in all)")
+    for name, value in own.items():
+        if stored[name].shape != value.shape:
+            sizes = f"{tuple(stored[name].shape)} for {tuple(value.shape)}"
+            raise ValueError(f"{where}: has another size than the network's adapter ({name}, {sizes})")
     peft().set_peft_model_state_dict(task_model, stored)
 
 

@@ -251,8 +251,12 @@ class TaskNetwork(SelfModelingPreTrainedModel):
         if drawn:
             warnings.warn(f"{name}: has no weights for {', '.join(drawn)}; they are drawn", stacklevel=2)
         if adapter is not None:
-            task_model = add_adapter(task_model, adapter, drawn, revision)
+            # the commit itself, because the adapter does not fit later weights of a branch
+            commit = getattr(inner, "_commit_hash", None)
+            task_model = add_adapter(task_model, adapter, drawn, commit or revision)
         is_folder = os.path.isdir(name)
+        if is_folder and adapter is not None:  # the network is loaded from any working directory
+            task_model.peft_config["default"].base_model_name_or_path = os.path.abspath(name)
         if not is_folder:  # a folder of this machine means nothing elsewhere
             config_fields["base_model"] = name
         network = cls.wrap(task_model, **config_fields)

@@ -23,6 +23,7 @@ from ..hub.upload import (
     Repository,
     Target,
     address_of,
+    check_adapters,
     check_links,
     commit,
     open_repository,
@@ -31,6 +32,7 @@ from ..hub.upload import (
 )
 from ..json_records import SweepRun
 from ..models import load_config
+from ..weights import ADAPTER, ADAPTER_SETTINGS
 from .cards import dataset_card, run_of, sweep_card, task_of
 from .figures import draw_figures
 from .local_paths import hide_local_paths, local_paths
@@ -55,6 +57,7 @@ def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
     # all of this rejects before anything is made on the Hub
     files = [path / name for name in (*TABLES, REPORT)]
     check_links([*networks_of(folder).values(), *files], path)
+    check_adapters(networks_of(folder).values())
     check_weights(folder)
     with files_of_user("folder", path):
         results = read_results(folder)
@@ -144,6 +147,9 @@ def networks_of(folder: SweepFolder) -> dict[str, Path]:
             if not file.is_dir():
                 name = file.name if file.name in CODE else f"{cell.name}/{file.name}"
                 files[name] = file
+        for name in (ADAPTER, ADAPTER_SETTINGS):
+            if (cell / name).is_file():
+                files[f"{cell.name}/{name}"] = cell / name
     return selected(files)
 
 

@@ -8,9 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..hub.upload import is_local_base
+from .processes import is_sharded
 from .wrapped_networks import last_layer
 
 if TYPE_CHECKING:
+    from transformers import Trainer
+
     from .training_args import SelfModelingTrainingArguments
 
 
@@ -35,6 +39,40 @@ def check_with_adapter(args: SelfModelingTrainingArguments) -> None:
         raise InputError("rlct_every_n_epochs", args.rlct_every_n_epochs, problem)
     if args.push_to_hub:
         raise InputError("push_to_hub", True, problem)
+
+
+def check_base(model: Any, args: SelfModelingTrainingArguments) -> None:
+    """Reject a push of an adapter inside of a network if its base is a folder of this machine.
+
+    Raises:
+        InputError: nobody else could load the network.
+    """
+    settings = _inner_settings(model)
+    if settings is None or not args.push_to_hub:
+        return
+    if is_local_base(settings.base_model_name_or_path):
+        problem = "the adapter's base is a folder of this machine, which others cannot load; allowed is one of the Hub"
+        raise InputError("push_to_hub", True, problem)
+
+
+def check_not_sharded(trainer: Trainer) -> None:
+    """Reject sharded weights of a network with an adapter inside, because its adapter is not gathered.
+
+    Raises:
+        InputError: the training is sharded.
+    """
+    settings = _inner_settings(trainer.model)
+    if settings is not None and is_sharded(trainer):
+        problem = "was not tested with sharded weights; allowed without FSDP and DeepSpeed"
+        raise InputError("adapter", settings.peft_type.value, problem)
+
+
+def _inner_settings(model: Any) -> Any:
+    """Return peft's configuration of the adapter inside of a network, or None."""
+    if not getattr(getattr(model, "config", None), "adapter", False):
+        return None
+    (settings,) = model.task_model.peft_config.values()
+    return settings
 
 
 @torch.no_grad()

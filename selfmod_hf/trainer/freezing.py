@@ -10,6 +10,8 @@ from ..errors import InputError
 
 # modules around a task model, in the names of its parameters: the network's, and peft's
 _AROUND = ("task_model.", "base_model.model.")
+# parts of peft's names for the parameters of a layer with an adapter, and of a head that is trained beside it
+_WITHIN = (".base_layer.", ".original_module.", ".modules_to_save.default.")
 
 
 def freeze_parameters(model: Any, patterns: Sequence[str]) -> list[str]:
@@ -57,4 +59,6 @@ def _matches(name: str, pattern: str) -> bool:
     short = name
     for around in _AROUND:
         short = short.removeprefix(around)
+    for within in _WITHIN:
+        short = short.replace(within, ".")
     return fnmatchcase(short, pattern)

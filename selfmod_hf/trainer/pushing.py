@@ -16,7 +16,8 @@ from transformers.utils import PushInProgress
 
 from ..hub.model_folder import write_model_card
 from ..hub.records import stale_files
-from ..hub.upload import Repository, Target, check_links, commit, files_of, remote_card, selected
+from ..hub.upload import Repository, Target, check_adapters, check_links, commit, files_of, remote_card, selected
+from ..weights import ADAPTER, ADAPTER_SETTINGS
 from .saving import UNFINISHED, SavingTrainer
 
 
@@ -88,6 +89,7 @@ class PushingTrainer(SavingTrainer):
         """Return a call for sending the output folder."""
         folder = Path(self.args.output_dir)
         check_links(files_of(folder).values(), folder)
+        check_adapters(files_of(folder).values())
         revision = revision or self.args.hub_revision
         target = Target(str(self.hub_model_id), revision=revision)
         api = HfApi(token=token or self.args.hub_token)
@@ -106,10 +108,15 @@ class PushingTrainer(SavingTrainer):
         checkpoint = Path(checkpoint_folder)
         folder = Path(self.args.output_dir)
         files = {path.name: path for path in checkpoint.iterdir() if path.is_file()}
+        for name in (ADAPTER, ADAPTER_SETTINGS):
+            if (checkpoint / name).is_file():
+                files[name] = checkpoint / name
         with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as copies:
-            for file in selected(files).values():
-                if file.name != TRAINER_STATE_NAME:
-                    shutil.copy(file, copies)
+            for name, file in selected(files).items():
+                if name != TRAINER_STATE_NAME:
+                    copied = Path(copies, name)
+                    copied.parent.mkdir(exist_ok=True)
+                    shutil.copy(file, copied)
             self._take_over(Path(copies), folder, self.weights_token())
         self.create_model_card()
         message = f"Training in progress, step {self.state.global_step}"

@@ -11,13 +11,16 @@ from transformers.utils import CONFIG_NAME
 from ..errors import InputError
 from ..files import entries_of, read_json
 from ..models import SelfModelingConfig
+from ..weights import ADAPTER_SETTINGS
 from .population import MEMBERS_FILE, SelfModelingPopulation
 
 # fields of a configuration that change what is trained, but no shape of a weight
 _FIELDS = (
     "target_layers", "target_pooling", "feature_pooling", "target_normalization", "detach_targets", "aux_weight",
-    "classification_weight", "activation_penalty",
+    "classification_weight", "activation_penalty", "adapter",
 )  # fmt: skip
+# the same of an adapter inside of a network, and the commit of its base
+_OF_ADAPTERS = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "revision")
 
 
 def check_config(checkpoint: str | Path, config: SelfModelingConfig) -> None:
@@ -31,6 +34,29 @@ def check_config(checkpoint: str | Path, config: SelfModelingConfig) -> None:
     path = Path(checkpoint, CONFIG_NAME)
     if path.is_file():
         _compare(checkpoint, read_json(path), config)
+
+
+def check_adapter(checkpoint: str | Path, model: Any) -> None:
+    """Reject a checkpoint of an adapter with other settings, inside of a network over a task model.
+
+    Raises:
+        InputError: names the first setting that differs, and both values.
+    """
+    path = Path(checkpoint, ADAPTER_SETTINGS)
+    if not getattr(model.config, "adapter", False) or not path.is_file():
+        return
+    (settings,) = model.task_model.peft_config.values()
+    own = settings.to_dict()
+    stored = read_json(path)
+    for name in _OF_ADAPTERS:
+        _check_same(checkpoint, name, _in_order(stored.get(name)), _in_order(own.get(name)))
+
+
+def _in_order(value: Any) -> Any:
+    """Return a set or a list in its order by name, and an enumeration's value."""
+    if isinstance(value, (set, list)):
+        return sorted(value)
+    return getattr(value, "value", value)
 
 
 def check_population(checkpoint: str | Path, population: SelfModelingPopulation) -> None:
@@ -65,6 +91,10 @@ def _compare(checkpoint: str | Path, content: Mapping[str, Any], config: SelfMod
     for name in _FIELDS:
         pairs[name] = (getattr(stored, name), getattr(config, name))
     for name, (theirs, own) in pairs.items():
-        if theirs != own:
-            problem = f"was trained with {name}={theirs!r}; allowed is {own!r}, as in this training"
-            raise InputError("resume_from_checkpoint", str(checkpoint), problem)
+        _check_same(checkpoint, name, theirs, own)
+
+
+def _check_same(checkpoint: str | Path, name: str, theirs: Any, own: Any) -> None:
+    if theirs != own:
+        problem = f"was trained with {name}={theirs!r}; allowed is {own!r}, as in this training"
+        raise InputError("resume_from_checkpoint", str(checkpoint), problem)

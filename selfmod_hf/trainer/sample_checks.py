@@ -80,6 +80,20 @@ def check_checkpointing(trainer: TermsTrainer) -> None:
     if given.get("use_reentrant") and config.target_layers and not config.detach_targets:
         problem = "use_reentrant loses gradients without `detach_targets`; allowed is {'use_reentrant': False}"
         raise InputError("gradient_checkpointing_kwargs", given, problem)
+    if given.get("use_reentrant") and _has_frozen_inputs(model):
+        problem = "use_reentrant loses gradients behind frozen embeddings; allowed is {'use_reentrant': False}"
+        raise InputError("gradient_checkpointing_kwargs", given, problem)
+
+
+def _has_frozen_inputs(model: Any) -> bool:
+    """Return whether no gradient reaches the inputs of the first layer: an adapter's base, or frozen embeddings."""
+    if getattr(model.config, "adapter", False):
+        return True
+    try:
+        embeddings = model.backbone.get_input_embeddings()
+    except NotImplementedError:  # of some models of images
+        return False
+    return not any(parameter.requires_grad for parameter in embeddings.parameters())
 
 
 # ---- labels ----

@@ -21,6 +21,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from ..complexity import LLCResult
+from ..complexity.weight_width import weight_width_of
 from ..data import TaskSpec, TensorData
 from ..errors import InputError
 from ..files import read_json, write_file
@@ -30,9 +31,11 @@ from ..hub.license import base_license
 from ..hub.model_folder import run_facts
 from ..hub.records import RUN_FILE, former_files, move_aside, weight_files
 from ..weights import KEY, belongs, state_digest, weights_sha256
+from .adapters import classifier_weight
 from .checkpoints import State, complete_checkpoints
 from .processes import is_sharded, own_class
 from .training_args import SelfModelingTrainingArguments
+from .wrapped_networks import is_wrapped
 
 logger = logging.getLogger(__name__)
 
@@ -99,9 +102,21 @@ class SavingTrainer(Trainer):
             token = self.weights_token()
             if self._evaluations is None:
                 self._evaluations = {}
-            self._evaluations[token] = Measured(token, dict(metrics))
+            self._evaluations[token] = Measured(token, {**metrics, **self._own_width()})
             self._tell_model(token)
         return metrics
+
+    def _own_width(self) -> dict[str, float]:
+        """Return the weight width of a network that keeps its task model's own head, adapters included.
+
+        The card of any other network reads it from the file of the weights.
+        """
+        plain = self._plain_model()
+        if not is_wrapped(plain) or is_sharded(self):
+            return {}
+        with suppress(ValueError):  # weights that are not finite
+            return {"weight_width": weight_width_of(classifier_weight(plain)).sd}
+        return {}
 
     # ---- training into the folder of a former training ----
 
@@ -206,7 +221,7 @@ class SavingTrainer(Trainer):
         sha256 = weights_sha256(source)  # None: an adapter alone
         if sha256 is not None:
             self._remove_former(folder, former_files(folder, sha256))
-            new = {path.name for path in files}
+            new = {path.relative_to(source).as_posix() for path in files}
             outdated = set(weight_files(folder)) - new
         for path in sorted(files, key=_last_if_weights):
             target = folder / path.relative_to(source)

@@ -20,7 +20,7 @@ from ..data.batches import WholeBatches, whole_batch
 from ..errors import InputError
 from ..models import SelfModelingConfig
 from ..models.embedding_bag_self_modeling import MeanEmbeddingBag
-from .adapters import check_with_adapter, has_adapter
+from .adapters import check_base, check_not_sharded, check_with_adapter, has_adapter
 from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback
 from .checkpoints import check_not_pickled, is_complete, load_adapters, load_weights, newest_complete_checkpoint
 from .collated import is_data_of_rows
@@ -28,7 +28,7 @@ from .member_optimizer import decayed_names
 from .population import SelfModelingPopulation
 from .processes import forget_evaluation, is_sharded, may_leave_parameters_unused, share_batches, share_state
 from .recipe_network import check_preprocessing
-from .same_training import check_config
+from .same_training import check_adapter, check_config
 from .sample_checks import check_before_training, check_targets
 from .saving import default_processor
 from .task_metrics import OF_TOKENS, Metrics, chosen_metrics, label_form
@@ -100,6 +100,7 @@ class SelfModelingTrainer(TermsTrainer):
         _complete(model, args, kwargs)
         if has_adapter(model):
             check_with_adapter(args)
+        check_base(model, args)
         train_data = kwargs.get("train_dataset")
         eval_data = kwargs.get("eval_dataset")
         if kwargs.get("processing_class") is None:
@@ -114,6 +115,7 @@ class SelfModelingTrainer(TermsTrainer):
                 f"model={type(self.model).__name__}: allowed are self-modeling networks, such as "
                 "SelfModelingForImageClassification or, of a pretrained encoder, its from_backbone_pretrained(...)"
             )
+        check_not_sharded(self)
         check_preprocessing(self.model.config, self.train_dataset)
         self.task = task or getattr(train_data, "task", None) or getattr(eval_data, "task", None)
         self._tell_model("")  # nothing was measured yet
@@ -316,6 +318,7 @@ class SelfModelingTrainer(TermsTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         check_config(resume_from_checkpoint, self.model.config)
+        check_adapter(resume_from_checkpoint, self.model)
         try:
             check_not_pickled(resume_from_checkpoint)
             loaded = self._load_by_name(resume_from_checkpoint, model)
