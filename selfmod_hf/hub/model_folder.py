@@ -282,7 +282,7 @@ def _adapter(folder: Path, config: SelfModelingConfig) -> dict[str, Any]:
     targets = settings.get("target_modules")
     if isinstance(targets, list):
         text += f", at {', '.join(sorted(targets))}"
-    return {"adapter": text, "adapted model": settings.get("base_model_name_or_path")}
+    return {"adapter": text}
 
 
 def _recipe(config: SelfModelingConfig, args: dict[str, Any], run: NetworkRun) -> dict[str, Any]:

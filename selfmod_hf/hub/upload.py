@@ -160,7 +160,8 @@ def check_adapters(files: Iterable[Path]) -> None:
     for file in files:
         if not file.as_posix().endswith(f"/{ADAPTER_SETTINGS}"):
             continue
-        if is_local_base(read_json(file).get("base_model_name_or_path")):
+        base = read_json(file).get("base_model_name_or_path")
+        if not isinstance(base, str) or is_local_base(base):
             problem = "adapts a folder of this machine; allowed are bases of the Hub, and merged networks (`prune()`)"
             raise InputError("file", str(file), problem)
 
