@@ -19,6 +19,7 @@ COMMANDS = [[*TRAIN, *PUSH], ["rlct", *TEXTS, *SAMPLE, "--model", "me/adapted", 
 
 WITH_PACKAGE = """
 import torch
+from huggingface_hub import HfApi
 from selfmod_hf.hub.download import published_weights
 from selfmod_hf.models import load_model
 from selfmod_hf.weights import weights_sha256
@@ -27,7 +28,10 @@ assert all(torch.equal(value, here.state_dict()[name]) for name, value in model.
 assert published_weights("me/adapted") == {"": weights_sha256("run")}
 model.push_to_hub("me/again")
 assert published_weights("me/again") == published_weights("me/adapted")
-model.prune().push_to_hub("me/again")  # a plain model
+whole = type(model).wrap(model.prune(), target_layers=["encoder.layer.*"], aux_weight=1.0)
+whole.push_to_hub("me/again")  # the adapter leaves the repository
+assert not [name for name in HfApi().list_repo_files("me/again") if name.startswith("adapter/")]
+assert load_model("me/again").config.adapter is False
 """
 
 WITHOUT_PACKAGE = """
