@@ -109,7 +109,7 @@ def _check_targets(task_model: Any, settings: Any) -> None:
     names = [name for name, _ in task_model.named_modules()]
     for target in sorted(targets):
         if not any(f".{name}".endswith(f".{target}") for name in names):
-            raise _no_target(task_model, target, "no module has this name")
+            raise _no_target(task_model, settings.target_modules, f"no module is named {target!r}")
 
 
 def _no_target(task_model: Any, target: Any, problem: str) -> ValueError:

@@ -232,7 +232,7 @@ def test_the_rlct_is_that_of_the_merged_network(place, trained, tmp_path, monkey
         ),
         (
             ["--lora_r=2", "--lora_target_modules", "query", "valeu"],
-            "--lora_target_modules=['query', 'valeu']: no module has this name; linear layers of this model are classi",
+            "--lora_target_modules=['query', 'valeu']: no module is named 'valeu'; linear layers of this model are cla",
         ),
         (
             ["--lora_r=2", "--lora_target_modules=LayerNorm"],
