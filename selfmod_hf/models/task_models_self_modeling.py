@@ -6,10 +6,12 @@ the files beside it, by flat relative imports.
 
 import copy
 import inspect
+import os
 from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import resolve_revision
 from torch import nn
 
 from .targets_self_modeling import Capture
@@ -73,6 +75,21 @@ def pretrained_task_model(
             "whose weights are complete but for the head"
         )
     return model, drawn
+
+
+def commit_of(name: str, revision: str) -> str:
+    """Return the commit that a branch or a tag of a repository stands for. A folder has none.
+
+    Args:
+        name: Hub id or folder.
+        revision: branch, tag or commit, returned as it is where there is no commit.
+    """
+    if os.path.isdir(name):
+        return revision
+    try:
+        return str(resolve_revision(name, revision=revision).resolved)
+    except (OSError, ValueError):  # the loading itself reports what is wrong
+        return revision
 
 
 def plain_task_model(model: Any) -> Any:

@@ -30,7 +30,7 @@ from .adapters_self_modeling import (
 from .losses_self_modeling import Tensors
 from .pretrained_self_modeling import SelfModelingPreTrainedModel
 from .targets_self_modeling import warn_of_no_weight
-from .task_models_self_modeling import last_layer_of, plain_task_model, pretrained_task_model
+from .task_models_self_modeling import commit_of, last_layer_of, plain_task_model, pretrained_task_model
 from .tasks_self_modeling import TaskKind
 
 # fields of the configuration that belong to the task model
@@ -242,6 +242,8 @@ class TaskNetwork(SelfModelingPreTrainedModel):
         """
         if head != "own":
             raise ValueError(f"head={head!r}: {cls.__name__} keeps the task model's own head; allowed is own")
+        if adapter is not None:
+            revision = commit_of(name, revision)  # because the adapter does not fit later weights of a branch
         labels = {}
         for field in _LABEL_FIELDS:
             if config_fields.get(field) is not None:
@@ -251,9 +253,7 @@ class TaskNetwork(SelfModelingPreTrainedModel):
         if drawn:
             warnings.warn(f"{name}: has no weights for {', '.join(drawn)}; they are drawn", stacklevel=2)
         if adapter is not None:
-            # the commit itself, because the adapter does not fit later weights of a branch
-            commit = getattr(inner, "_commit_hash", None)
-            task_model = add_adapter(task_model, adapter, drawn, commit or revision)
+            task_model = add_adapter(task_model, adapter, drawn, revision)
         is_folder = os.path.isdir(name)
         if is_folder and adapter is not None:  # the network is loaded from any working directory
             task_model.peft_config["default"].base_model_name_or_path = os.path.abspath(name)

@@ -201,6 +201,7 @@ def test_width_and_card_are_those_of_the_adapted_network(place, tmp_path, monkey
     assert "pip install peft" in card
 
 
+@pytest.mark.slow
 def test_the_rlct_is_that_of_the_merged_network(place, trained, tmp_path, monkeypatch):
     monkeypatch.chdir(place)
     load_model(trained).prune().save_pretrained(tmp_path / "merged")
