@@ -1,11 +1,11 @@
-"""Task models of transformers, with their own head and without a self-model: their kinds, and loading one."""
+"""Task models of transformers with their own head and without a self-model: those with an RLCT, and loading one."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from ..data.tasks import SCORES, SEVERAL_CLASSES
 from ..data.tokenizing import load_tokenizer
 from ..errors import InputError
 from ..files import read_json
+from ..models.tasks_self_modeling import KINDS, TaskKind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,73 +31,25 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class PlainKind:
-    """Describe a kind of task model.
-
-    Attributes:
-        name: of the task.
-        pipeline_tag: the Hub's name of the task.
-        auto_class: class of transformers that loads such a model.
-        classes: transformers' table of its classes, model type -> name or names.
-        labels_are: "samples": one label, score or row of labels for each sample. "tokens": one for each token. "next
-            tokens": the tokens themselves, each predicted from those before it.
-    """
-
-    name: str
-    pipeline_tag: str
-    auto_class: str
-    classes: Mapping[str, Any]
-    labels_are: str
-
-    def class_names(self) -> set[str]:
-        """Return the names of the classes of such models."""
-        names: set[str] = set()
-        for found in self.classes.values():
-            names.update([found] if isinstance(found, str) else found)
-        return names
+# kind -> transformers' table of its classes, model type -> name or names
+_CLASSES: Mapping[str, Mapping[str, Any]] = {
+    "image-classification": modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    "text-classification": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    "token-classification": modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+    "causal-lm": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "masked-lm": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+}
 
 
-PLAIN_KINDS = (
-    PlainKind(
-        "image-classification",
-        "image-classification",
-        "AutoModelForImageClassification",
-        modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
-        "samples",
-    ),
-    PlainKind(
-        "text-classification",
-        "text-classification",
-        "AutoModelForSequenceClassification",
-        modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-        "samples",
-    ),
-    PlainKind(
-        "token-classification",
-        "token-classification",
-        "AutoModelForTokenClassification",
-        modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
-        "tokens",
-    ),
-    PlainKind(
-        "causal-lm",
-        "text-generation",
-        "AutoModelForCausalLM",
-        modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        "next tokens",
-    ),
-    PlainKind(
-        "masked-lm",
-        "fill-mask",
-        "AutoModelForMaskedLM",
-        modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-        "tokens",
-    ),
-)
+def _class_names(kind: str) -> set[str]:
+    """Return the names of the classes of such models."""
+    names: set[str] = set()
+    for found in _CLASSES[kind].values():
+        names.update([found] if isinstance(found, str) else found)
+    return names
 
 
-def kind_of_class(*names: str) -> PlainKind | None:
+def kind_of_class(*names: str) -> TaskKind | None:
     """Return the kind of the task models of the first class with a kind, or None.
 
     Example:
@@ -104,19 +57,19 @@ def kind_of_class(*names: str) -> PlainKind | None:
         'token-classification'
     """
     for name in names:
-        for kind in PLAIN_KINDS:
-            if name in kind.class_names():
-                return kind
+        for kind in _CLASSES:
+            if name in _class_names(kind):
+                return KINDS[kind]
     return None
 
 
-def kind_of_model(model: Any) -> PlainKind | None:
+def kind_of_model(model: Any) -> TaskKind | None:
     """Return the kind of a task model, by its class and those above it. None: it is no task model."""
     names = [one.__name__ for one in type(model).__mro__]
     return kind_of_class(*names)
 
 
-def kind_of_folder(folder: Path) -> PlainKind | None:
+def kind_of_folder(folder: Path) -> TaskKind | None:
     """Return the kind of the task model in a folder, or None if its config.json names no class of one."""
     names = None
     with suppress(InputError):  # the code that loads the model reports that it is broken
@@ -139,7 +92,7 @@ def load_plain_model(folder: Path) -> PreTrainedModel:
     """
     kind = kind_of_folder(folder)
     if kind is None:
-        known = ", ".join(one.name for one in PLAIN_KINDS)
+        known = ", ".join(_CLASSES)
         raise InputError("model", str(folder), f"its config.json names no model of a known task; allowed are {known}")
     content = read_json(folder / "config.json")
     if content.get("quantization_config") is not None:

@@ -15,8 +15,9 @@ from transformers import PreTrainedModel
 from ..complexity.sample_losses import IGNORED_LABEL
 from ..data import ImageTensors, TensorData, TextTensors
 from ..errors import InputError
-from ..hub.plain_model import PlainKind, kind_of_model
+from ..hub.plain_model import kind_of_model
 from ..models.positions_self_modeling import most_tokens
+from ..models.tasks_self_modeling import TaskKind
 from ..stacking import Batch, part_of
 from .attention import folded_attention, set_attention
 from .collated import collate, input_names
@@ -128,7 +129,7 @@ def _check_positions(model: PreTrainedModel, inputs: dict[str, Tensor]) -> None:
         raise InputError("max_length", None, f"the longest text has {longest} tokens; allowed are at most {most}")
 
 
-def _labelled(kind: PlainKind, labels: Tensor) -> Tensor:
+def _labelled(kind: TaskKind, labels: Tensor) -> Tensor:
     """Return whether a sample has a label, (n,)."""
     if kind.labels_are == "next tokens":
         labels = labels[:, 1:]
@@ -136,7 +137,7 @@ def _labelled(kind: PlainKind, labels: Tensor) -> Tensor:
     return counted.reshape(len(labels), -1).any(1)
 
 
-def _check_form(kind: PlainKind, config: Any, labels: Tensor) -> None:
+def _check_form(kind: TaskKind, config: Any, labels: Tensor) -> None:
     """Raise an InputError for labels of a wrong form."""
     shape, dimensions = "(samples,)", 1
     if kind.labels_are != "samples":
@@ -148,7 +149,7 @@ def _check_form(kind: PlainKind, config: Any, labels: Tensor) -> None:
         raise InputError("train_data.labels", found, f"allowed are integers of shape {shape}")
 
 
-def _check_range(kind: PlainKind, config: Any, labels: Tensor) -> None:
+def _check_range(kind: TaskKind, config: Any, labels: Tensor) -> None:
     """Raise an InputError for labels out of the model's classes or words."""
     of_samples = kind.labels_are == "samples"
     if of_samples and problem_type(config, labels) != "single_label_classification":

@@ -25,7 +25,7 @@ from ..complexity.sample_losses import (
 )
 from ..complexity.settings import LLCSettings
 from ..errors import InputError
-from ..hub.plain_model import PlainKind
+from ..models.tasks_self_modeling import TaskKind
 from ..stacking import LossFunction
 
 
@@ -113,7 +113,7 @@ class NetworksOnData:
         return replace(result, loss=self.loss.name)
 
 
-def task_loss(kind: PlainKind, config: Any, labels: Tensor) -> tuple[TaskLoss, Tensor]:
+def task_loss(kind: TaskKind, config: Any, labels: Tensor) -> tuple[TaskLoss, Tensor]:
     """Return the loss of a task model, and its targets.
 
     Args:
@@ -143,7 +143,7 @@ def task_loss(kind: PlainKind, config: Any, labels: Tensor) -> tuple[TaskLoss, T
     return TaskLoss("half of the square error", half_squared_error, 2 / count), rows.view(len(rows), count)
 
 
-def counted_tokens(kind: PlainKind, labels: Tensor) -> int:
+def counted_tokens(kind: TaskKind, labels: Tensor) -> int:
     """Return how many tokens of these labels (n, T) the loss counts."""
     loss = TokenCrossEntropy(shift=kind.labels_are == "next tokens", mean_count=1.0)
     counted = loss.predicted(labels) != IGNORED_LABEL
