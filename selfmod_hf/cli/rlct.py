@@ -65,6 +65,7 @@ def run(argv: Sequence[str]) -> None:
         from ..experiments.eval_task_settings import with_eval_task
         from ..experiments.processes_together import join_processes
         from ..experiments.rlct_settings import SavedData, saved_networks
+        from ..trainer.head_groups import with_heads
         from .progress import SamplingBar
 
         if args.checkpoints and args.calibrate:
@@ -80,7 +81,8 @@ def run(argv: Sequence[str]) -> None:
         keywords["data"] = found.spec.train_data
         for saved in networks:
             saved.load_files()
-        keywords = settings.with_heads(keywords, networks[0])
+        heads = keywords.pop("heads", None)
+        keywords = with_heads(keywords, networks[0].loaded_network, heads)
         data = found.load()
         rlct_run.note_fewer_samples(data, found.taken, print_note)
         output = Path(args.output_dir or args.checkpoints or networks[0].results_folder)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor, nn
 
-from ..stacking import Batch
+from ..stacking import Batch, readable_names
 from .biases import Biases
 from .curvature import fisher_diagonal
 from .distributed import my_chains
@@ -319,7 +319,8 @@ def _result(run: Run, traces: Traces, place: int, biases: Biases | None) -> LLCR
         localization=group.localization,
         member=group.stream,
         num_samples=problem.num_samples,
-        layout=problem.layout,
+        num_parameters=problem.layout.size,
+        names=readable_names(problem.stack, problem.layout.names),
         dtype=problem.compute_dtype or problem.stack_dtype,
     )
     correction = None

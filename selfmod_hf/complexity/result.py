@@ -165,7 +165,7 @@ class LLCResult:
         for entry in dataclasses.fields(self):
             if entry.name not in (*TRACES, *OPTIONAL_TRACES):
                 values[entry.name] = getattr(self, entry.name)
-        values["settings"] = dataclasses.asdict(self.settings)
+        values["settings"] = self.settings.to_dict()
         for name in _OPTIONAL:
             if values[name] is None:  # version 0.1.0 reads the file then
                 del values[name]
@@ -262,7 +262,7 @@ class LLCResult:
             "95 % interval": f"{low:.3f} to {high:.3f}",
         }
         if settings.parameters is not None:
-            rows["of"] = f"the parameters {settings.parameter_names} alone"
+            rows["of"] = f"{settings.part} alone"
         first = f"the first {settings.num_burnin_steps} left out"
         sampler = f"{settings.sampler}, step size {settings.step_size:g}, localization {settings.localization:g}"
         rows |= {

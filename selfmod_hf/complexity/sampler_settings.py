@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from ..stacking import ParameterLayout, readable_name
+from ..errors import InputError
+from ..stacking import CHOSEN_NUMBERS
 from .settings import DTYPES, LLCSettings
+
+_SHOWN = 3  # names of parameters in a text
 
 
 @dataclass(frozen=True)
 class SamplerSettings:
     """Hold all settings behind the numbers of a run. The network and the data are not among them.
 
-    `data` describes the inputs for people: id, configuration, split. None: not given.
+    `data` describes the inputs for people: id, configuration, split. None: not given. `heads` are the attention heads
+    (``module:numbers``) whose masks are the `parameters`. None: parameters were chosen otherwise, or all were sampled.
     """
 
     sampler: str
@@ -40,6 +45,7 @@ class SamplerSettings:
     control_variate: bool = False  # whether it was used
     minimize: bool = False
     data: str | None = None  # files from before it was kept have none
+    heads: tuple[str, ...] | None = None
 
     @classmethod
     def of(
@@ -47,7 +53,7 @@ class SamplerSettings:
         settings: LLCSettings,
         *,
         num_samples: int,
-        layout: ParameterLayout,
+        names: Sequence[str],
         dtype: torch.dtype,
         **used: Any,
     ) -> SamplerSettings:
@@ -56,7 +62,7 @@ class SamplerSettings:
         Args:
             settings: of the estimate.
             num_samples: n.
-            layout: of the sampled parameters.
+            names: of the sampled parameters, for people.
             dtype: type of the computation of losses.
             used: fields of the record with other values than in the settings.
         """
@@ -69,23 +75,35 @@ class SamplerSettings:
             "options": settings.options,
             "control_variate": settings.corrects(num_samples),
             "parameters": None,
-            "num_parameters": layout.size,
             "compute_dtype": str(dtype).removeprefix("torch."),
         }
         if isinstance(settings.nbeta, str):
             record["nbeta_rule"] = settings.nbeta
         if settings.parameters is not None:
-            record["parameters"] = tuple(map(readable_name, layout.names, layout.sizes))
+            record["parameters"] = tuple(names)
         for entry in dataclasses.fields(cls):
-            if entry.name not in record:
+            if entry.name not in record and hasattr(settings, entry.name):
                 record[entry.name] = getattr(settings, entry.name)
         return cls(**record)
 
-    def keywords(self, nbeta: float) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields by name, without `heads` if there are none."""
+        values = dataclasses.asdict(self)
+        if self.heads is None:  # files without heads stay as they were
+            del values["heads"]
+        return values
+
+    def keywords(self, nbeta: float, parameters: Any = None) -> dict[str, Any]:
         """Return keyword arguments of `estimate_llc_many` for a repetition of the estimate.
+
+        They are those of `estimate_rlct` if heads were sampled: `heads` are among them then.
 
         Args:
             nbeta: of the estimate, whatever rule it came from.
+            parameters: in place of the recorded names. They are needed after an estimate with masks.
+
+        Raises:
+            InputError: the estimate had masks, and no `parameters` are given.
         """
         preset = "as published"
         if self.preset:
@@ -101,14 +119,45 @@ class SamplerSettings:
             name = setting.name
             if name not in keywords and name != "data" and hasattr(self, name):
                 keywords[name] = getattr(self, name)
+        if parameters is not None:
+            keywords["parameters"] = parameters
+        elif self.heads is not None:
+            del keywords["parameters"]
+            keywords["heads"] = list(self.heads)
+        else:
+            self._check_without_masks()
         return keywords
+
+    def _check_without_masks(self) -> None:
+        """Raise an InputError if masks chose numbers of a parameter."""
+        for name in self.parameters or ():
+            if CHOSEN_NUMBERS in name:
+                problem = "the estimate had masks, of which only names are recorded; give `parameters` again"
+                raise InputError("parameters", name, problem)
 
     @property
     def parameter_names(self) -> str:
-        """Return the sampled parameters, if they are a part of the network. Of many only the first three are named."""
+        """Return the sampled part of the network, or an empty text. Equal texts have equal parts.
+
+        Heads are named as such. Of many parameters only the first three are named, and a digest stands for the others.
+        """
+        if self.heads is not None:
+            heads = ", ".join(self.heads)
+            return f"heads {heads}"
         names = self.parameters or ()
-        text = ", ".join(names[:3])
-        more = len(names) - 3
+        text = ", ".join(names[:_SHOWN])
+        more = len(names) - _SHOWN
         if more > 0:
-            text += f" and {more} more"
+            digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+            text += f" and {more} more ({digest[:6]})"
         return text
+
+    @property
+    def part(self) -> str:
+        """Return the same with its kind, for a sentence."""
+        names = self.parameter_names
+        if not names:
+            return ""
+        if self.heads is not None:
+            return f"the {names}"
+        return f"the parameters {names}"

@@ -16,7 +16,6 @@ from ..data import TaskSpec, TensorData
 from ..errors import InputError
 from ..hub.plain_model import model_labels, task_fields
 from ..hub.saved import SavedNetwork
-from ..trainer.head_groups import head_masks
 from ..trainer.saved_rlct import choose_settings, saved_checkpoints
 from .data_settings import DataSettings, load_data
 from .setting import Values, setting
@@ -66,7 +65,7 @@ class RLCTSettings:
     memory_gib: float = setting("Memory for the chains, in GiB; more chains than fit run in turn.", default=2.0)
 
     def given(self) -> dict[str, Any]:
-        """Return the given settings of the estimate, as keywords of `estimate_rlct`. See `with_heads`.
+        """Return the given settings of the estimate, as keywords of `estimate_rlct`.
 
         Raises:
             InputError: an unknown type of numbers, or heads and parameters together.
@@ -79,7 +78,7 @@ class RLCTSettings:
         if self.heads is not None:
             if self.parameters is not None:
                 raise InputError("heads", self.heads, "allowed without `parameters`")
-            found["parameters"] = self.heads
+            found["heads"] = self.heads
         if self.nbeta is not None:
             found["nbeta"] = _number_or_rule(self.nbeta)
         if self.dtype is not None:
@@ -111,16 +110,6 @@ class RLCTSettings:
             chosen["device"] = "cuda" if torch.cuda.is_available() else "cpu"
         chosen["resume_from"] = self.resume_from
         return chosen | {"memory_budget": int(self.memory_gib * 2**30), "progress": progress}
-
-    def with_heads(self, keywords: Values, saved: SavedNetwork) -> dict[str, Any]:
-        """Return keywords of `estimate_rlct` with the masks of the heads, which need the network itself.
-
-        Raises:
-            InputError: no such heads.
-        """
-        if self.heads is None:
-            return dict(keywords)
-        return {**keywords, "parameters": head_masks(saved.loaded_network, self.heads)}
 
 
 def saved_networks(model: str | None, revision: str | None, subfolder: str, run: str | None) -> list[SavedNetwork]:

@@ -38,6 +38,7 @@ SAME = (
     "parameters",
     "data",
 )
+_MAY_LACK = ("data", "loss")
 LEVEL = 2.0  # standard errors of the difference
 DOUBTFUL = (NOT_CONVERGED, BIASED, NOT_IDENTIFIED)  # statuses of numbers that no comparison can confirm
 COLUMNS = ("image_column", "text_column", "label_column")
@@ -274,17 +275,19 @@ def _random_numbers(estimate: LLCResult) -> tuple[int, int]:
 def _differences(ours: LLCResult, published: LLCResult) -> list[str]:
     """Return a text for each different setting, because it makes the two different quantities."""
     different = []
-    for name in ("nbeta", *SAME):
-        if name == "nbeta":
-            here, there = ours.nbeta, published.nbeta
-        else:
-            here = getattr(ours.settings, name)
-            there = getattr(published.settings, name)
-        if name == "data" and None in (here, there):  # an estimate on tensors, or an old file
+    for name in ("nbeta", "loss", *SAME):
+        here, there = _field(ours, name), _field(published, name)
+        if name in _MAY_LACK and None in (here, there):  # an estimate on tensors, or an old file
             continue
         if not _equal(here, there):
             different.append(f"{name} {_shown(here)} here, {_shown(there)} there")
     return different
+
+
+def _field(estimate: LLCResult, name: str) -> Any:
+    """Return a field of an estimate or of its settings."""
+    owner = estimate if hasattr(estimate, name) else estimate.settings
+    return getattr(owner, name)
 
 
 def _shown(value: Any) -> str:

@@ -120,7 +120,7 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
     rlct, rlct_part = None, ""
     if facts.rlct is not None:
         rlct = plain_text(rlct_lines(facts.rlct))
-        rlct_part = plain_text(facts.rlct.settings.parameter_names)
+        rlct_part = plain_text(facts.rlct.settings.part)
     dataset = plain_text(facts.dataset_title)
     if facts.dataset:
         dataset = f"`{plain_text(facts.dataset)}`"
@@ -300,6 +300,8 @@ def rlct_arguments(rlct: LLCResult) -> dict[str, Any]:
         "options": dict(settings.options),
         "parameters": list(settings.parameters or ()) or "all",
     }
+    if settings.heads is not None:
+        arguments["heads"] = list(settings.heads)
     if rlct.weights_sha256:
         arguments[KEY] = rlct.weights_sha256
     return arguments
@@ -310,7 +312,7 @@ def rlct_lines(rlct: LLCResult) -> dict[str, str]:
     settings = rlct.settings
     value = f"{rlct.llc:.2f} ± {rlct.standard_error:.2f} (standard error)"
     if settings.parameters:
-        value += f", of the parameters {settings.parameter_names} alone"
+        value += f", of {settings.part} alone"
     sampler = f"{settings.sampler}, step size {settings.step_size:g}, localization {settings.localization:g}"
     sampler += f", batch size {settings.batch_size}"
     for name, option in settings.options.items():

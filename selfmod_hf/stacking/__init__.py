@@ -18,11 +18,12 @@ from .chunks import chunk_ranges, copies_that_fit, even_size, saved_bytes_per_co
 from .gradients import LossFunction, losses_and_gradients, repeated
 from .layout import ParameterLayout
 from .mapping import ONE_BATCH, OWN_BATCHES, Batch, Mapped, Values, map_copies, part_of
-from .masks import mask_parameters, readable_name
+from .masks import CHOSEN_NUMBERS, mask_parameters, readable_names
 from .replay import Replay
 from .stack import ModuleStack, stack_in_place, stack_modules
 
 __all__ = [
+    "CHOSEN_NUMBERS",
     "ONE_BATCH",
     "OWN_BATCHES",
     "Batch",
@@ -39,7 +40,7 @@ __all__ = [
     "map_copies",
     "mask_parameters",
     "part_of",
-    "readable_name",
+    "readable_names",
     "repeated",
     "saved_bytes_per_copy",
     "stack_in_place",

@@ -6,7 +6,8 @@ the values that stay (`torch.nn.utils.parametrize`). All else works as without a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -14,6 +15,8 @@ from torch.nn.utils import parametrize
 from .stack import ModuleStack
 
 _SUFFIX = ".original"
+_DIGITS = 6  # of a mask's digest in its name
+CHOSEN_NUMBERS = "chosen numbers"  # in the name of a masked parameter for people
 
 
 class _Chosen(nn.Module):
@@ -76,14 +79,30 @@ def mask_parameters(stack: ModuleStack, masks: Mapping[str, Tensor]) -> tuple[Mo
     return ModuleStack(stack.skeleton, parameters, buffers), names
 
 
-def readable_name(name: str, size: int) -> str:
-    """Return the name of a parameter for people: that of a masked one with its number of chosen numbers.
+def readable_names(stack: ModuleStack, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of parameters for people. Equal names have equal masks.
+
+    The name of a masked parameter has the number of its chosen numbers, and a digest of their places.
+
+    Args:
+        stack: of `mask_parameters`, or one without masks.
+        names: of its parameters.
 
     Example:
-        >>> readable_name("attn.parametrizations.weight.original", 16), readable_name("fc.weight", 16)
-        ('attn.weight (16 chosen numbers)', 'fc.weight')
+        >>> import torch
+        >>> from selfmod_hf.stacking import stack_modules
+        >>> mask = torch.tensor([[True, False], [True, True]])
+        >>> masked, names = mask_parameters(stack_modules(nn.Linear(2, 2)), {"weight": mask})
+        >>> readable_names(masked, [names["weight"], "bias"])
+        ('weight (3 chosen numbers, c431e8)', 'bias')
     """
-    if not name.endswith(_SUFFIX) or "parametrizations." not in name:
-        return name
-    own = name.removesuffix(_SUFFIX).replace("parametrizations.", "", 1)
-    return f"{own} ({size} chosen numbers)"
+    found = []
+    for name in names:
+        places = stack.buffers.get(f"{name.removesuffix(_SUFFIX)}.0.index")  # (K, P)
+        if places is None:
+            found.append(name)
+            continue
+        own = name.removesuffix(_SUFFIX).replace("parametrizations.", "", 1)
+        digest = hashlib.sha256(places[0].cpu().numpy().tobytes()).hexdigest()
+        found.append(f"{own} ({places.shape[1]} {CHOSEN_NUMBERS}, {digest[:_DIGITS]})")
+    return tuple(found)

@@ -134,9 +134,10 @@ class RLCTCallback(TrainerCallback):
             return
         share_state(self.trainer)  # every process runs some of the chains
         model = self.trainer.accelerator.unwrap_model(kwargs["model"])
-        if not isinstance(self.data, (TensorData, CollatedData)):
+        # the rows for a task model are collated by `estimate_rlct`, because their labels have any shape
+        if not isinstance(self.data, (TensorData, CollatedData)) and not is_wrapped(model):
             self.data = collate(self.data, self.data_collator, model)
-        (result,) = estimate_rlct([model], self.data, device=args.device, **self.settings)
+        (result,) = estimate_rlct([model], self.data, self.data_collator, device=args.device, **self.settings)
         self.trainer.rlct_result = result
         logs: dict[str, Any] = dict(_figures(result))
         logs["rlct_status"] = result.status

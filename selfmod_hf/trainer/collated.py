@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, default_data_collator, set_seed
+from transformers.utils import find_labels
 
 from ..data import TaskData
 from ..errors import InputError
+from ..models.task_models_self_modeling import data_arguments
 
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _LABELS = ("label", "label_ids", "labels")  # a collator of transformers turns each into labels
-_INPUTS = ("pixel_values", "input_ids", "attention_mask", "token_type_ids", "inputs_embeds")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def collate(
     for name in taken:
         value = batch.get(name)
         if isinstance(value, Tensor):
+            _check_rows(name, value, len(data))
             inputs[name] = value
     if model.main_input_name not in inputs and "inputs_embeds" not in inputs:
         raise InputError("data_collator", sorted(batch), f"must give {model.main_input_name}, which the model takes")
@@ -94,18 +97,33 @@ def collate(
 
 
 def input_names(model: PreTrainedModel) -> list[str]:
-    """Return the names of a network's inputs, as far as they are known here.
+    """Return the names of a network's inputs: all arguments of its forward except labels and switches.
+
+    A class that hands all arguments on to the class above it has those of that class too.
 
     Example:
-        >>> from transformers import GPT2Config, GPT2LMHeadModel
-        >>> model = GPT2LMHeadModel(GPT2Config(n_embd=4, n_layer=1, n_head=1, vocab_size=9))
-        >>> input_names(model)
-        ['input_ids', 'attention_mask', 'token_type_ids', 'inputs_embeds']
+        >>> from transformers import BertConfig, BertForMaskedLM
+        >>> model = BertForMaskedLM(BertConfig(hidden_size=4, num_hidden_layers=1, num_attention_heads=1))
+        >>> input_names(model)[:4]
+        ['input_ids', 'attention_mask', 'token_type_ids', 'position_ids']
     """
-    arguments = inspect.signature(model.forward).parameters
-    if model.main_input_name not in arguments:  # it hands all of them on
-        return list(_INPUTS)
-    return [name for name in _INPUTS if name in arguments]
+    names: list[str] = []
+    labels = set(_LABELS)
+    for one in type(model).__mro__:
+        forward = vars(one).get("forward")
+        if forward is None or model.main_input_name in names:
+            continue
+        arguments = list(inspect.signature(forward).parameters.values())[1:]  # without self
+        labels.update(find_labels(one))
+        names += [argument.name for argument in arguments if argument.kind in _NAMED]
+    return [name for name in dict.fromkeys(data_arguments(names)) if name not in labels]
+
+
+def _check_rows(name: str, value: Tensor, count: int) -> None:
+    """Raise an InputError unless an input of the network has one entry for each row."""
+    if value.dim() == 0 or len(value) != count:
+        shape = tuple(value.shape)
+        raise InputError(f"data_collator[{name!r}]", shape, f"must have one entry for each of {count} rows")
 
 
 def _labels_of(batch: Any, any_labels: bool) -> Tensor:

@@ -8,7 +8,7 @@ if all heads of the group are.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,19 @@ class _Attention:
                 yield part.start + group * self.size
 
 
-def head_masks(model: PreTrainedModel, heads: Sequence[str]) -> dict[str, Tensor]:
+class HeadMasks(dict[str, Tensor]):
+    """Hold masks by the names of parameters, and the heads that they choose.
+
+    Attributes:
+        heads: ``module:numbers``, as given to `head_masks`.
+    """
+
+    def __init__(self, heads: Sequence[str]) -> None:
+        super().__init__()
+        self.heads = tuple(heads)
+
+
+def head_masks(model: PreTrainedModel, heads: Sequence[str]) -> HeadMasks:
     """Return masks of attention heads, name of a parameter -> bool, for `parameters` of `estimate_rlct`.
 
     Args:
@@ -105,7 +117,7 @@ def head_masks(model: PreTrainedModel, heads: Sequence[str]) -> dict[str, Tensor
         for attention in _matching(network, attentions, pattern, entry):
             _check_numbers(attention, numbers, entry)
             chosen.setdefault(attention.name, set()).update(numbers)
-    masks: dict[str, Tensor] = {}
+    masks = HeadMasks(heads)
     for attention in attentions:
         numbers = sorted(chosen.get(attention.name, ()))
         for part in attention.parts:
@@ -116,6 +128,32 @@ def head_masks(model: PreTrainedModel, heads: Sequence[str]) -> dict[str, Tensor
                     masks[name] = torch.zeros_like(values, dtype=torch.bool)
                 masks[name].narrow(part.dim, place, attention.size).fill_(True)
     return masks
+
+
+def with_heads(settings: Mapping[str, Any], model: PreTrainedModel, heads: Sequence[str] | None) -> dict[str, Any]:
+    """Return keywords of an estimate with the masks of heads as its parameters.
+
+    Args:
+        settings: of the estimate.
+        model: as for `head_masks`.
+        heads: as for `head_masks`. None: the parameters of the settings stay.
+
+    Raises:
+        InputError: heads and parameters together, or no such heads.
+    """
+    if heads is None:
+        return dict(settings)
+    if settings.get("parameters") is not None:
+        raise InputError("heads", list(heads), "allowed without `parameters`")
+    return {**settings, "parameters": head_masks(model, heads)}
+
+
+def heads_of(settings: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return the heads that the parameters of an estimate's settings choose, or None."""
+    parameters = settings.get("parameters")
+    if isinstance(parameters, HeadMasks):
+        return parameters.heads
+    return None
 
 
 def _pattern_and_numbers(entry: str) -> tuple[str, list[int]]:

@@ -5,7 +5,7 @@ The networks are this package's own, or task models of transformers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from .any_model import is_task_model, task_models_on_data
 from .attention import masked_attention
 from .checkpoints import saved_sha256
 from .collated import CollatedData, collate, is_data_of_rows
+from .head_groups import heads_of, with_heads
 from .on_data import OnInputs, OnPixels, OnTexts
 from .recipe_network import check_labels, check_one_class, check_tokens
 from .task_losses import NetworksOnData
@@ -117,6 +118,7 @@ def estimate_rlct(
     data_collator: Collator | None = None,
     *,
     members: Sequence[int] | None = None,
+    heads: Sequence[str] | None = None,
     **settings: Unpack[LLCOptions],
 ) -> list[LLCResult]:
     """Estimate the RLCT of each network on `train_data`, all chains of all stacked.
@@ -133,6 +135,7 @@ def estimate_rlct(
             the label -100 are left out. Tokens with this label do not count.
         data_collator: makes a batch of rows, like the Trainer's. None: transformers' `default_data_collator`.
         members: numbers of the networks' noise, as for `estimate_llc_many`.
+        heads: attention heads to sample, like ``"transformer.h.3:0,2"``, in place of `parameters`. See `head_masks`.
         settings: as for `estimate_llc` except the loss, for example from `llc_preset("paper", "mnist")`. Parameters
             have the pruned network's names, after `network.`.
 
@@ -154,19 +157,33 @@ def estimate_rlct(
         (2, 40)
     """
     found = _networks_on_data(models, train_data, data_collator, settings.get("device"))
-    chosen = LLCSettings(**found.settings(settings))
+    given = with_heads(settings, models[0], heads)
+    chosen = LLCSettings(**found.settings(given))
     check_members(members, len(models))
     problem = make_problem(found.modules, found.inputs, found.targets, chosen)
     groups = one_group_each(problem, chosen, members)
     results = sample(problem, groups, chosen)
     for k, model in enumerate(models):
-        result = found.described(results[k], settings)
-        results[k] = replace(result, weights_sha256=saved_sha256(model))
+        results[k] = _recorded(results[k], found, given, saved_sha256(model))
     return results
 
 
+def _recorded(result: LLCResult, networks: NetworksOnData, given: Mapping[str, Any], weights: str | None) -> LLCResult:
+    """Return a result with the names of its loss, of its rule of nβ and of its heads, and with its weights.
+
+    Args:
+        result: of these networks.
+        networks: with their data.
+        given: settings of the estimate.
+        weights: SHA-256 of the weights.
+    """
+    result = networks.described(result, given)
+    settings = replace(result.settings, heads=heads_of(given))
+    return replace(result, settings=settings, weights_sha256=weights)
+
+
 @shows_settings(CalibrationOptions, sampler=CALIBRATION_SAMPLER)
-def calibrate_rlct(
+def calibrate_rlct(  # noqa: PLR0913 - public
     model: PreTrainedModel,
     train_data: Any,
     /,
@@ -174,6 +191,7 @@ def calibrate_rlct(
     *,
     step_sizes: Sequence[float] | None = None,
     localizations: Sequence[float] | None = None,
+    heads: Sequence[str] | None = None,
     **settings: Unpack[CalibrationOptions],
 ) -> LLCCalibration:
     """Calibrate the RLCT of one network on `train_data`, like `calibrate_llc`. The loss is that of `estimate_rlct`.
@@ -184,6 +202,7 @@ def calibrate_rlct(
         data_collator: as for `estimate_rlct`.
         step_sizes: as for `calibrate_llc`.
         localizations: as for `calibrate_llc`.
+        heads: as for `estimate_rlct`.
         settings: as for `calibrate_llc` except the loss.
 
     Raises:
@@ -201,16 +220,19 @@ def calibrate_rlct(
         0.01
     """
     measured = _networks_on_data([model], train_data, data_collator, settings.get("device"))
+    given = with_heads(settings, model, heads)
     found = calibrate_llc(
         measured.modules[0],
         measured.inputs,
         measured.targets,
         step_sizes=step_sizes,
         localizations=localizations,
-        **measured.settings(settings),
+        **measured.settings(given),
     )
-    result = measured.described(found.result, settings)
-    return replace(found, result=replace(result, weights_sha256=saved_sha256(model)))
+    weights = saved_sha256(model)
+    result = _recorded(found.result, measured, given, weights)
+    results = [_recorded(cell, measured, given, weights) for cell in found.results]
+    return replace(found, result=result, results=results)
 
 
 def _checked_data(models: Any, data: Any, collator: Collator | None) -> Any:

@@ -76,7 +76,7 @@ def replicate_rlct(
     if published is None:
         raise InputError("model", saved.model, "has no rlct.json beside it on the Hub")
     if settings is None:
-        settings = choose_settings(published, None, "", {})
+        settings = _published_settings(published, changes.get("parameters"))
     chosen: dict[str, Any] = {**settings, **changes}
     if train_data is None:
         spec, train_data = saved.training_data()
@@ -118,13 +118,23 @@ def choose_settings(
         units = "in units of the Fisher information: the presets' are in the weights' own"
         raise InputError("sampler", "fisher_sgld", f"give `step_size` and `localization` too, {units}")
     if published is not None and preset is None and not given:
-        settings = published.settings.keywords(published.nbeta)
-        settings["seed"] = published.settings.seed + 1
-        return settings
+        return _published_settings(published)
     if preset is None:
         preset = "paper"
     settings = llc_preset(preset, task, **given)
     settings.setdefault("seed", 0)
+    return settings
+
+
+def _published_settings(published: LLCResult, parameters: Any = None) -> dict[str, Any]:
+    """Return keywords of `estimate_rlct`: those of a published estimate with the next seed.
+
+    Args:
+        published: the estimate.
+        parameters: in place of its own.
+    """
+    settings = published.settings.keywords(published.nbeta, parameters)
+    settings["seed"] = published.settings.seed + 1
     return settings
 
 

@@ -1,5 +1,6 @@
 """The whole card, from given facts."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -88,12 +89,16 @@ def test_the_whole_card_with_an_rlct_and_a_base_model():
 
 
 def test_of_a_part_the_card_says_so_beside_the_figure():
+    names = set()
     card = str(model_card(fine_tuned(parameters=("network.a.weight", "network.b.weight"))))
     assert "± 0.42 (standard error), of the parameters network.a.weight, network.b.weight alone |" in card
     assert "name: RLCT at nβ = 15.39 (sghmc), of network.a.weight, network.b.weight alone" in card
     assert "the parameters network.a.weight, network.b.weight alone, *not of the whole network*" in card
-    many = str(model_card(fine_tuned(parameters=tuple(f"network.{k}" for k in range(9)))))
-    assert "network.0, network.1, network.2 and 6 more alone" in many
+    for last in ("network.8", "network.9"):
+        many = fine_tuned(parameters=(*(f"network.{k}" for k in range(8)), last))
+        assert re.search(r"network.0, network.1, network.2 and 6 more \(\w{6}\) alone", str(model_card(many)))
+        names.add(many.rlct.settings.parameter_names)
+    assert len(names) == 2  # so that the metric of one never replaces that of the other
 
 
 def test_metadata_reads_back():

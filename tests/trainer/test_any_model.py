@@ -104,6 +104,31 @@ def test_a_classifier_is_the_same_as_by_hand():
     assert result.nbeta == pytest.approx(12 / math.log(12))
 
 
+def test_every_input_of_the_model_is_kept():
+    """Other positions than the usual ones, as a collator of left-padded texts gives them."""
+    model, rows = tiny_model("bert"), tiny_rows("bert")
+    for row in rows:
+        row |= {"position_ids": torch.arange(9).flip(0), "idx": torch.tensor(7)}
+    batch = batch_of(rows)
+    del batch["idx"]
+    with torch.no_grad():
+        expected = float(model(**batch).loss)
+        usual = float(model(**{**batch, "position_ids": None}).loss)
+    assert abs(usual - expected) > 1e-4
+    (result,) = estimate_rlct([model], rows, **FEW)
+    assert result.init_loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_input_without_a_batch_is_named():
+    def collator(rows):
+        return batch_of(rows) | {"position_ids": torch.arange(9)}
+
+    with pytest.raises(
+        InputError, match=r"^data_collator\['position_ids'\]=\(9,\): must have one entry for each of 12"
+    ):
+        estimate_rlct([tiny_model("bert")], tiny_rows("bert"), collator, **FEW)
+
+
 def test_several_labels_have_the_sum_of_their_losses():
     model, rows = tiny_model("bert", problem_type="multi_label_classification"), tiny_rows("bert")
     for number, row in enumerate(rows):

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
-from selfmod_hf import SelfModelingConfig, SelfModelingForSequenceClassification, estimate_rlct, head_masks
+from selfmod_hf import LLCResult, SelfModelingConfig, SelfModelingForSequenceClassification, estimate_rlct, head_masks
+from selfmod_hf.data import get_task
 from selfmod_hf.errors import InputError
+from selfmod_hf.hub.agreement import compare_with_published
+from selfmod_hf.hub.push_rlct import card_with_rlct
 from tests.trainer.tiny_models import tiny_model, tiny_rows
 
+FEW = {"num_draws": 4, "num_chains": 2, "batch_size": 5, "step_size": 1e-4, "localization": 1.0}
 # model -> the layer that mixes the heads, one block around it, its heads
 LAYERS = {
     "bert": ("bert.encoder.layer.1.attention.output.dense", "bert.encoder.layer.1", 2),
@@ -79,7 +87,49 @@ def test_the_rlct_of_heads_samples_their_numbers_alone():
     (result,) = estimate_rlct([model], tiny_rows("gpt2"), num_draws=4, num_chains=2, parameters=masks)
     of_one = 3 * 6 * 12 + 3 * 6 + 6 * 12  # query, key, value with biases, and the output's columns
     assert result.settings.num_parameters == 2 * of_one
-    assert "transformer.h.0.attn.c_attn.weight (216 chosen numbers)" in str(result.settings.parameters)
+    assert "transformer.h.0.attn.c_attn.weight (216 chosen numbers, " in str(result.settings.parameters)
+    assert result.settings.heads == ("transformer.h.0:1", "transformer.h.1:0")
+
+
+def test_estimates_of_two_heads_are_two_quantities_that_can_be_repeated(tmp_path):
+    """In rlct.json, in the comparison with a published one, and in the metrics of a card."""
+    model, rows, spec = tiny_model("gpt2"), tiny_rows("gpt2"), get_task("digits")
+    found = []
+    card = ""
+    for heads in (["transformer.h.0:0"], ["transformer.h.0:1"]):
+        (result,) = estimate_rlct([model], rows, heads=heads, **FEW)
+        found.append(replace(result, status="ok"))
+        card = card_with_rlct(card, "me/net", result, spec, "text-generation")
+    first, second = found
+    assert first.settings.num_parameters == second.settings.num_parameters
+    assert first.settings.parameters != second.settings.parameters
+    other_seed = replace(second, settings=replace(second.settings, seed=1))
+    assert "not comparable" in compare_with_published(other_seed, first).text
+    names = [metric.metric_name for metric in ModelCard(card).data.eval_results]
+    assert [name.partition(", of ")[2] for name in names] == [
+        "heads transformer.h.0:0 alone",
+        "heads transformer.h.0:1 alone",
+    ]
+    second.save(tmp_path / "rlct.json")
+    loaded = LLCResult.load(tmp_path / "rlct.json")
+    (again,) = estimate_rlct([model], rows, **loaded.settings.keywords(loaded.nbeta))
+    assert np.array_equal(again.loss_trace, second.loss_trace)
+    assert again.settings.parameters == second.settings.parameters
+    assert "of                    the heads transformer.h.0:1 alone" in again.summary()
+
+
+def test_an_estimate_with_other_masks_asks_for_them_again():
+    model, rows = tiny_model("gpt2"), tiny_rows("gpt2")
+    masks = dict(head_masks(model, ["transformer.h.0:0"]))  # of a caller's own
+    (result,) = estimate_rlct([model], rows, parameters=masks, **FEW)
+    with pytest.raises(
+        InputError, match=r"^parameters='.*c_attn.weight \(216 chosen numbers, .*give `parameters` again"
+    ):
+        result.settings.keywords(result.nbeta)
+    assert result.settings.keywords(result.nbeta, masks)["parameters"] is masks
+    assert result.settings.heads is None
+    with pytest.raises(InputError, match=r"^heads=\['transformer.h.0:0'\]: allowed without `parameters`"):
+        estimate_rlct([model], rows, parameters=masks, heads=["transformer.h.0:0"], **FEW)
 
 
 def test_heads_of_a_self_modeling_network_are_named_like_its_parameters():
