@@ -121,14 +121,39 @@ class NetworkKeys(Record):
     arm: str | None = None
 
 
-class NetworkRow(NetworkKeys):
+METRICS = ("accuracy", "f1", "matthews_correlation", "pearson", "spearmanr", "mse", "perplexity")
+
+
+class EvaluatedNetwork(NetworkKeys):
+    """Adds the metrics on the test split. A record has those of its task, by their names in `evaluate`.
+
+    Attributes:
+        metric: name of the metric that the study compares. Missing: the accuracy.
+        perplexity: of a language model, exp of the mean loss of a token.
+    """
+
+    metric: str | None = None
+    f1: Number | None = None
+    matthews_correlation: Number | None = None
+    pearson: Number | None = None
+    spearmanr: Number | None = None
+    mse: Number | None = None
+    perplexity: Number | None = None
+
+    def metrics(self) -> dict[str, float | None]:
+        """Return the metrics of the record by their names."""
+        values = self.to_dict()
+        return {name: values[name] for name in METRICS if name in values}
+
+
+class NetworkRow(EvaluatedNetwork):
     """Holds row.json: one network of a sweep and its results after training.
 
     A row has further fields: one for each measure of `SweepRun.measures`, a number or None.
 
     Attributes:
-        accuracy: share of the test split, 0..1.
-        weight_width: standard deviation of the final classification weights.
+        accuracy: share of the test split, 0..1. Missing: another metric is compared.
+        weight_width: standard deviation of the last layer's weights.
         rlct: of the pruned network. None: a chain diverged.
         rlct_standard_error: Monte Carlo standard error of `rlct`.
         rlct_status: one of `complexity.result.STATUSES`.
@@ -137,7 +162,7 @@ class NetworkRow(NetworkKeys):
         rlct_preset: name of the sampling settings.
         rlct_rhat: split R-hat of the kept draws.
         rlct_ess: effective sample size of the kept draws.
-        train_loss: cross-entropy over the training set at the trained weights, nats.
+        train_loss: mean loss over the training set at the trained weights, nats.
         num_epochs: epochs of training, fewer than planned if a stopping rule ended it.
         batch_size: samples of a training step.
         learning_rate: of the optimizer.
@@ -146,7 +171,7 @@ class NetworkRow(NetworkKeys):
             rule do not have this field.
     """
 
-    accuracy: Number | None
+    accuracy: Number | None = None
     weight_width: Number | None
     rlct: Number | None
     rlct_standard_error: Number | None
@@ -164,7 +189,7 @@ class NetworkRow(NetworkKeys):
     stopped_epoch: Number | None = None
 
 
-class CurvePoint(NetworkKeys):
+class CurvePoint(EvaluatedNetwork):
     """Holds an entry of curve.json: one network after one epoch.
 
     The RLCT is set only if RLCTs were estimated while training, and is None for epochs between estimates. The checksum
@@ -172,8 +197,8 @@ class CurvePoint(NetworkKeys):
 
     Attributes:
         epoch: epochs trained so far.
-        weight_width: standard deviation of the final classification weights.
-        accuracy: share of the test split, 0..1.
+        weight_width: standard deviation of the last layer's weights.
+        accuracy: as in `NetworkRow`.
         classification_loss: mean over the epoch's training steps, nats.
         self_modeling_loss: mean over the epoch's training steps, squared activations.
         loss: weighted sum of both losses.
@@ -185,7 +210,7 @@ class CurvePoint(NetworkKeys):
 
     epoch: int
     weight_width: Number | None
-    accuracy: Number | None
+    accuracy: Number | None = None
     classification_loss: Number | None
     self_modeling_loss: Number | None
     loss: Number | None
@@ -341,7 +366,10 @@ class SweepRun(Record):
         local_data: whether the data set was a local folder.
         train_samples: size of the training set.
         test_samples: size of the test set.
-        largest_class_share: share of the test split's most frequent class. Version 0.1.0 did not record it.
+        test_labels: number of the test split's labels, if each token has one.
+        metrics: names of the metrics on the test split. The first one is compared.
+        chance: the compared metric of a network with the same answer for each test sample (`experiments/chance.py`).
+        largest_class_share: share of the test split's most frequent class, as early versions recorded the chance.
         versions: package -> version.
         machine: system, device and number of cores.
         git_commit: of the package's checkout.
@@ -355,6 +383,9 @@ class SweepRun(Record):
     local_data: bool | None = None
     train_samples: int | None = None
     test_samples: int | None = None
+    test_labels: int | None = None
+    metrics: list[str] = ["accuracy"]
+    chance: Number | None = None
     largest_class_share: Number | None = None
     versions: dict[str, str] = {}
     machine: dict[str, Any] = {}

@@ -22,7 +22,7 @@ class ReportArguments:
         "Results folder of `selfmod sweep`, or the repository it was pushed to; may be given without the flag's name."
     )
     keep_chance: bool = setting(
-        "Count networks at chance level (no more accurate than guessing) in means, tests and trends, too.",
+        "Count networks at chance level (no better than guessing) in means, tests and trends, too.",
         default=False,
     )
     output_dir: str | None = setting("Folder of the report; default: FOLDER/report, or runs/hub/<repository>/report.")

@@ -21,6 +21,7 @@ NAMED = "arms"  # the axis of named arms
 STOP = "stop_at_train_loss"  # a number, or the name of another arm
 LONGEST_NAME = 200  # bytes, because a network's folder has the name of its arm
 USUAL_BASELINES: Values = {NAMED: "baseline", "aux_weight": 0.0}
+USUAL_TARGETS: Values = {"detach_targets": True, "target_source": "own", "target_normalization": "none"}
 FIRST = ("hidden_sizes", "aux_weight", "detach_targets")  # in names
 
 
@@ -71,7 +72,7 @@ def make_arms(
 ) -> list[Arm]:
     """Return the product of all axes as arms.
 
-    A baseline of weight 0 predicts nothing, so arms of weight 0 with detached and with attached targets are one arm.
+    A baseline of weight 0 predicts nothing, so arms of weight 0 with different kinds of targets are one arm.
 
     Args:
         axes: values of each setting.
@@ -170,8 +171,10 @@ class _Grid:
                 changes.setdefault(axis, value)
         predicts_nothing = changes.get("aux_weight") == 0
         # an arm that stops at the loss of another one has that arm's kind of targets
-        if predicts_nothing and "detach_targets" in chosen and STOP not in changes:
-            changes["detach_targets"] = True
+        if predicts_nothing and STOP not in changes:
+            for axis, value in USUAL_TARGETS.items():
+                if axis in chosen:
+                    changes[axis] = value
         return changes
 
 

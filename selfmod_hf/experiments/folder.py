@@ -22,7 +22,6 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,9 +35,12 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import InputError
 from ..files import read_json, to_json, write_file
-from ..json_records import CurvePoint, NetworkRow, NetworkRun, Record, SweepRun
+from ..json_records import CurvePoint, EvaluatedNetwork, NetworkKeys, NetworkRow, NetworkRun, Record, SweepRun
+from ..models import load_model
+from ..trainer.adapters import classifier_weight
 from ..weights import KEY, WEIGHTS, belongs, weights_sha256
 from .arms import Arm, Cell, arm_of_row, network_name
+from .chance import is_at_chance, level_of_chance
 from .record_tables import table_of
 
 if TYPE_CHECKING:
@@ -49,8 +51,9 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS_COLUMN = (KEY,)  # missing in folders of version 0.1.0
 CURVE_RLCT_COLUMNS = ("rlct", "rlct_standard_error", "rlct_status")  # only if RLCTs were estimated while training
-_NOT_IN_CURVES = {"rlct", "rlct_standard_error", "rlct_status", KEY}  # not in each file
-_NOT_IN_RESULTS = {"stopped_epoch", KEY}  # likewise
+_OF_TASK = set(EvaluatedNetwork.model_fields) - set(NetworkKeys.model_fields)  # metrics other than the accuracy
+_NOT_IN_CURVES = {"rlct", "rlct_standard_error", "rlct_status", KEY, *_OF_TASK}  # not in each file
+_NOT_IN_RESULTS = {"stopped_epoch", KEY, *_OF_TASK}  # likewise
 RESULT_COLUMNS = tuple(name for name in NetworkRow.model_fields if name not in _NOT_IN_RESULTS)
 CURVE_COLUMNS = tuple(name for name in CurvePoint.model_fields if name not in _NOT_IN_CURVES)
 KEYS = ["task", "arm", "seed"]  # of one network
@@ -136,7 +139,7 @@ class SweepFolder:
         own_rlct = replace(rlct, weights_sha256=sha256)
         own_rlct.save(folder / "rlct.json")
         if run is not None:
-            results = {"eval_accuracy": row.accuracy}
+            results = {f"eval_{name}": value for name, value in row.metrics().items()}
             own_run = run.with_fields(weights_sha256=sha256, epoch=row.num_epochs, results=results)
             write_file(folder / "run.json", to_json(own_run.to_dict()))
         points = [point.to_dict() for point in curve]
@@ -177,15 +180,19 @@ class SweepFolder:
         return found
 
     def final_weights(self, row: Mapping[str, Any]) -> np.ndarray:
-        """Return the final classification weights of a row's network, flattened."""
+        """Return the final weights of the last layer of a row's network, flattened."""
         name = network_name(row["arm"], row["seed"])
         path = self.cells / name / WEIGHTS
         try:
             with safe_open(path, "np") as file:
-                weights = file.get_tensor("classifier.weight")
-                return np.ravel(weights)
+                names = list(file.keys())
+                if "classifier.weight" in names:
+                    return np.ravel(file.get_tensor("classifier.weight"))
         except (OSError, SafetensorError) as error:
             raise InputError("file", str(path), f"classifier.weight cannot be read ({error})") from error
+        # a task model has other names, and a file has tied weights once
+        network = load_model(path.parent, finite=False)
+        return classifier_weight(network).float().numpy().ravel()
 
     # ---- populations at work ----
 
@@ -219,8 +226,8 @@ class SweepFolder:
     def rows(self) -> pd.DataFrame:
         """Return all finished cells, sorted.
 
-        The column `at_chance` is added. It marks networks no more accurate than guessing. They are left out of means,
-        tests and trends. With `keep_chance` none is marked.
+        The column `at_chance` is added. It marks networks no better than guessing. They are left out of means, tests
+        and trends. With `keep_chance` none is marked.
 
         Raises:
             InputError: no network is finished, or a row is broken.
@@ -234,7 +241,7 @@ class SweepFolder:
             return rows
         level = self.chance_level()
         if level is not None:
-            rows["at_chance"] = rows["accuracy"] <= level
+            rows["at_chance"] = is_at_chance(rows, level)
         return rows
 
     def curves(self) -> pd.DataFrame:
@@ -295,22 +302,23 @@ class SweepFolder:
         return table_of(records, order)
 
     def chance_level(self) -> float | None:
-        """Return the highest accuracy of a network no better than guessing, or None if it is unknown.
+        """Return the best metric of a network no better than guessing, or None if it is unknown.
 
-        It is p + 2 * sqrt(p * (1 - p) / n), two standard errors above p, for n test samples. p is the share of the most
-        frequent class in the test split. Folders of version 0.1.0 do not hold p. For them it is one over the number of
+        See `level_of_chance`. Folders of version 0.1.0 do not hold the chance. For them it is one over the number of
         classes.
         """
         run = self.read_run()
-        if run is None or run.test_samples is None or run.test_samples < 1:
+        if run is None:
             return None
-        share = run.largest_class_share
-        if share is None:
-            share = self._share_of_one_class()
-        if share is None or not 0 < share < 1:
+        chance = run.chance
+        if chance is None:
+            chance = run.largest_class_share
+        if chance is None and run.metrics[0] == "accuracy":
+            chance = self._share_of_one_class()
+        labels = run.test_labels or run.test_samples
+        if chance is None or not labels:
             return None
-        variance = share * (1 - share) / run.test_samples
-        return share + 2 * math.sqrt(variance)
+        return level_of_chance(run.metrics[0], chance, labels)
 
     def _share_of_one_class(self) -> float | None:
         """Return one over the number of classes, or None if no network names them."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..data import ImageTensors, TensorData, TextTensors
+from ..data import BlockTensors, ImageTensors, TensorData, TextTensors
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, check_config, model_class_of
 from ..stacking import copies_that_fit, saved_bytes_per_copy
 
@@ -70,8 +70,8 @@ def _sample_bytes(data: TensorData) -> int:
     """Return the bytes of one sample's input in float32."""
     if isinstance(data, ImageTensors):
         return 4 * data.pixels[0].numel()
-    assert isinstance(data, TextTensors)
-    return 4 * len(data.tokens) // len(data)
+    assert isinstance(data, (TextTensors, BlockTensors))
+    return 4 * data.tokens.numel() // len(data)
 
 
 @dataclass(frozen=True)

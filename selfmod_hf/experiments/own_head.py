@@ -6,7 +6,6 @@ from typing import Any
 
 from .. import models
 from ..data import ImageTensors, TaskData
-from ..data.tasks import BLOCKS, SCORES
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, check_config
 from ..models.tasks_self_modeling import KINDS, TaskKind
@@ -39,16 +38,6 @@ def check_tuning(settings: Any) -> None:
     """Raise an InputError for a tuning of task models with their own heads."""
     if settings.head == "own":
         raise InputError("head", settings.head, "a tuning builds networks with a new head; allowed in other commands")
-
-
-def check_study(data: TaskData[Any]) -> None:
-    """Raise an InputError for data of a study without an accuracy to compare."""
-    samples = data.train
-    problem = "a study compares accuracies; allowed with classes"
-    if samples.kind == BLOCKS:
-        raise InputError("task_type", samples.kind, problem)
-    if samples.problem_type == SCORES:
-        raise InputError("problem_type", samples.problem_type, problem)
 
 
 def build_own_head(

@@ -68,6 +68,7 @@ class PreparedSweep:
                 run = plan.shape_run(arm, arms.values())
                 shapes[key], networks[key] = maker.make(run)
             check_arm(networks[key], plan.run_of(arm))
+        _check_one_metric(plan, arms, shapes)
         return cls(
             plan,
             folder,
@@ -82,6 +83,11 @@ class PreparedSweep:
         """Return the data of the first arm's networks."""
         first = self.plan.cells[0]
         return self.shape_of(first).data
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Return the names of the metrics of the first arm's networks. The first one is compared."""
+        return self.shape_of(self.plan.cells[0]).metrics
 
     def shape_of(self, cell: Cell) -> Shape:
         """Return the shape of a network."""
@@ -217,6 +223,17 @@ class PreparedSweep:
             key = (self.plan.shape_of(arm), stop_arm(arm))
             found.setdefault(key, []).append(cell)
         return list(found.values())
+
+
+def _check_one_metric(plan: Plan, arms: Mapping[str, Arm], shapes: Mapping[str, Shape]) -> None:
+    """Raise an InputError if networks of two arms are judged by different metrics."""
+    found: dict[str, str] = {}
+    for name, arm in arms.items():
+        metric = shapes[plan.shape_of(arm)].metrics[0]
+        found.setdefault(metric, name)
+    if len(found) > 1:
+        texts = [f"{name} by its {metric}" for metric, name in found.items()]
+        raise InputError("arms", " and ".join(texts), "are judged by different metrics; allowed are arms of one task")
 
 
 def _no_loss(cell: Cell) -> str:

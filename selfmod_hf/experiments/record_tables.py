@@ -12,7 +12,7 @@ from .arms import arm_of_row
 
 # columns of texts, integers and truth values. All others are numbers, also those of nulls alone.
 _NOT_NUMBERS = {
-    "task", "arm", "rlct_status", "rlct_status_reason", "rlct_preset", KEY, "hidden_size", "seed", "epoch",
+    "task", "arm", "metric", "rlct_status", "rlct_status_reason", "rlct_preset", KEY, "hidden_size", "seed", "epoch",
     "num_epochs", "batch_size", "detach_targets",
 }  # fmt: skip
 

@@ -15,9 +15,9 @@ from ..trainer.member import Member
 from ..trainer.member_optimizer import decayed_names
 from ..trainer.outside_targets import OutsideTargets
 from ..trainer.population import SelfModelingPopulation
+from ..trainer.task_metrics import evaluated_names
 from .footprint import MemoryPlan, free_memory, measure_footprint
 from .network_settings import build_network
-from .own_head import check_study
 from .processes_together import from_main, join_processes
 from .run_settings import RunSettings
 from .sweep_settings import SweepSettings
@@ -43,6 +43,7 @@ class Shape:
         config: of their network. A member's own values replace its fields.
         memory: how many of them train at once.
         alone: why each of them must train alone. None: they can be stacked.
+        metrics: names of the metrics of their evaluation. The study compares the first one.
     """
 
     label: str
@@ -51,6 +52,7 @@ class Shape:
     config: SelfModelingConfig
     memory: MemoryPlan
     alone: str | None
+    metrics: tuple[str, ...] = ("accuracy",)
 
     @property
     def task(self) -> TaskSpec:
@@ -92,7 +94,6 @@ class ShapeMaker:
             run: the common settings.
         """
         data = self._load_data(run)
-        check_study(data)
         network = build_network(run.network, data)
         config = network.config
         memory = self._plan_memory(run, data, config)
@@ -103,6 +104,7 @@ class ShapeMaker:
             config,
             memory,
             alone=_reason_alone(run, config, data),
+            metrics=tuple(evaluated_names(network)),
         )
         return shape, network
 

@@ -19,10 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ..data.tasks import WORDS
 from ..files import plain, to_json, write_file
 from ..json_records import ArmRecord, NetworkRow, PopulationSeconds, RecordedSettings, Session, SweepRun
 from ..tokens import without_tokens
 from .arms import Cell
+from .chance import chance_of
 from .folder import SweepFolder
 from .further_measures import measure_missing
 from .plan import axis_columns, own_columns
@@ -48,7 +50,7 @@ def run_sweep(
     on: str | None = None,
     **settings: Any,
 ) -> SweepFolder:
-    """Train the networks of a study, and measure accuracy, weight width and RLCT of each.
+    """Train the networks of a study, and measure the metrics of its task, weight width and RLCT of each.
 
     A second call with the same arguments continues an interrupted first one. Other arms and seeds are added to the
     folder.
@@ -168,6 +170,8 @@ def _record(sweep: PreparedSweep, command: Sequence[str]) -> SweepRun:
     """Return the content of run.json with a new session."""
     name = sweep.plan.base.task.dataset_name
     test = sweep.data.test
+    metric = sweep.metrics[0]
+    classes = len(sweep.data.label_names)
     columns = axis_columns(sweep.arms.values())
     before = sweep.folder.read_run()
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -177,7 +181,9 @@ def _record(sweep: PreparedSweep, command: Sequence[str]) -> SweepRun:
         local_data=bool(name) and Path(str(name)).exists(),  # the folder may be deleted later
         train_samples=len(sweep.data.train),
         test_samples=len(test),
-        largest_class_share=float(test.labels.bincount().max() / len(test)),
+        test_labels=int(test.labels.sum()) if test.kind == WORDS else None,
+        metrics=list(sweep.metrics),
+        chance=chance_of(metric, test, classes),
         **surroundings(),
         arms=[ArmRecord.model_validate(vars(arm)) for arm in sweep.arms.values()],
         axes=list(columns.values()),

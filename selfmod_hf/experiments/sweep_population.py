@@ -60,7 +60,8 @@ def train_population(sweep: PreparedSweep, path: Path, cells: Sequence[Cell], sa
     trainer = make_trainer(sweep, path, cells)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(_Progress(say))
+    metric = sweep.shape_of(cells[0]).metrics[0]
+    trainer.add_callback(_Progress(say, metric))
     if sweep.plan.rlct_every_n_epochs:
         trainer.add_callback(_rlct_callback(sweep, trainer, cells))
     trainer.add_callback(_SeldomSlowSaves)
@@ -154,20 +155,22 @@ def _share_of_batch(run: RunSettings) -> int:
 
 
 class _Progress(TrainerCallback):
-    """Pass a line to `say` after each evaluation."""
+    """Pass a line with the main metric to `say` after each evaluation."""
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, say: Say, metric: str) -> None:
         self.say = say
+        self.metric = metric
         self.start = time.perf_counter()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         epoch = state.epoch
-        accuracy = math.nan
+        value = math.nan
         if metrics is not None:
-            accuracy = metrics.get("eval_accuracy", math.nan)
+            value = metrics.get(f"eval_{self.metric}", math.nan)
+        words = self.metric.replace("_", " ")
         parts = [
             f"  epoch {epoch:g}/{args.num_train_epochs:g}",
-            f"mean accuracy {accuracy:.4f}",
+            f"mean {words} {value:.4f}",
         ]
         logged: dict[str, Any] = {}
         for entry in state.log_history:
@@ -292,7 +295,8 @@ def _results(
         estimate: its RLCT.
     """
     keys = _keys(sweep, cell)
-    curve = _curve(keys, figures)
+    metrics = sweep.shape_of(cell).metrics
+    curve = _curve(keys, figures, metrics)
     last = curve[-1]
     row = _row(sweep, cell, keys, last, estimate)
     if _has_rule(sweep, cell):
@@ -304,15 +308,16 @@ def _results(
     return row, curve
 
 
-def _curve(keys: Values, figures: Mapping[int, Mapping[str, float]]) -> list[CurvePoint]:
-    """Return one network's figures after each epoch from its log."""
+def _curve(keys: Values, figures: Mapping[int, Mapping[str, float]], metrics: Sequence[str]) -> list[CurvePoint]:
+    """Return one network's figures after each epoch from its log, with these metrics."""
     curve = []
     for epoch, logged in sorted(figures.items()):
-        if "eval_accuracy" not in logged:
+        if f"eval_{metrics[0]}" not in logged:
             continue
         values = {**keys, "epoch": epoch}
         values["weight_width"] = logged["weight_width"]
-        values["accuracy"] = logged["eval_accuracy"]
+        for name in metrics:
+            values[name] = logged[f"eval_{name}"]
         for name in ("classification_loss", "self_modeling_loss", "loss"):
             values[name] = logged.get(name)  # a network without a self-model has no loss of it
         for name in CURVE_RLCT_COLUMNS:
@@ -337,7 +342,7 @@ def _keys(sweep: PreparedSweep, cell: Cell) -> dict[str, Any]:
     """Return the fields that distinguish a network from others."""
     run = sweep.plan.run_of(sweep.arms[cell.arm])
     sizes = sweep.shape_of(cell).config.hidden_sizes
-    return {
+    keys = {
         "task": sweep.plan.task,
         "hidden_size": sizes[-1] if sizes else None,
         "aux_weight": run.network.aux_weight,
@@ -345,6 +350,10 @@ def _keys(sweep: PreparedSweep, cell: Cell) -> dict[str, Any]:
         "detach_targets": run.network.detach_targets,
         "arm": cell.arm,
     }
+    metric = sweep.shape_of(cell).metrics[0]
+    if metric != "accuracy":
+        keys["metric"] = metric
+    return keys
 
 
 def _row(sweep: PreparedSweep, cell: Cell, keys: Values, last: CurvePoint, rlct: LLCResult) -> NetworkRow:
@@ -356,7 +365,7 @@ def _row(sweep: PreparedSweep, cell: Cell, keys: Values, last: CurvePoint, rlct:
     values = {
         **keys,
         **own_columns(own, arm, columns),
-        "accuracy": last.accuracy,
+        **last.metrics(),
         "weight_width": last.weight_width,
         "rlct": rlct.llc,
         "rlct_standard_error": rlct.standard_error,

@@ -41,8 +41,8 @@ DECIDED = {
     "eval_on_start": "a sweep evaluates after each epoch",
     "eval_delay": "a sweep evaluates after each epoch",
     "logging_first_step": "a sweep logs after each epoch",
-    "prediction_loss_only": "a sweep measures the accuracy",
-    "metrics": "a sweep measures the accuracy",
+    "prediction_loss_only": "a sweep measures the metrics of its task",
+    "metrics": "a sweep measures the metrics of its task",
     "report_to": "`selfmod sweep --report_to tensorboard` writes logs of a finished sweep",
 }
 OF_ALL_ARMS = ("rlct_preset", "rlct_every_n_epochs", "task")  # settings of the study, never of one arm

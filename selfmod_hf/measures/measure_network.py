@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from ..data import ImageTensors, TaskData
 from ..data.tensors import spread
 from ..errors import InputError
@@ -15,7 +17,7 @@ from ..models import SelfModelingPreTrainedModel
 from .hidden import dead_units, effective_rank, mean_square
 from .last_layer import prunable_share, unit_free_width
 from .modelability import UnitScores, modelability, unit_scores
-from .observed import Observed, as_matrix, has_finite_weights, observe
+from .observed import Observed, as_matrix, has_finite_weights, last_layer, observe
 from .own_measures import OwnMeasure, own_measures
 from .predictions import accuracy, calibration_error
 
@@ -159,7 +161,7 @@ def _groups(models: Sequence[Network]) -> Iterator[list[int]]:
     group: list[int] = []
     units = 0
     for k, model in enumerate(models):
-        own = model.classifier.in_features
+        own = last_layer(model).in_features
         if group and units + own > UNITS_AT_ONCE:
             yield group
             group, units = [], 0
@@ -212,8 +214,11 @@ class _Network:
         self.model = model
         self.other = other
         self.data = data
-        self.weight = model.classifier.weight.detach().float().cpu()  # (C, F)
-        self.bias = model.classifier.bias.detach().float().cpu()  # (C,)
+        layer = last_layer(model)
+        self.weight = layer.weight.detach().float().cpu()  # (C, F)
+        self.bias = torch.zeros(len(self.weight))  # (C,)
+        if layer.bias is not None:
+            self.bias = layer.bias.detach().float().cpu()
 
     @cached_property
     def test(self) -> Observed:
@@ -221,7 +226,7 @@ class _Network:
 
     @cached_property
     def labelled(self) -> Observed | None:
-        """The test samples with a label. None: there is none."""
+        """The test samples with a class. None: there is none."""
         found = self.test.labelled()
         if len(found.labels) == 0:
             return None
@@ -249,7 +254,7 @@ class _Network:
         return unit_free_width(self.weight, self.test.features)
 
     def prunable_share(self) -> float | None:
-        if self.labelled is None:
+        if self.labelled is None or self.test.are_means:
             return None
         return prunable_share(self.weight, self.bias, self.labelled.features, self.labelled.labels)
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ..experiments.arms import Arm
+from ..trainer.task_metrics import SMALLER_IS_BETTER
 from .equal_loss import SIMPLICITY
 from .findings import (
     EQUAL,
@@ -30,7 +31,6 @@ from .findings import (
 from .speakers import KEPT, Evidence, Findings, Speaker, choose_speakers
 from .statistics import NO_COMPLEXITY, count_not_ok, has_usable_rlct
 
-KEPT_TEXT = f"{100 * KEPT:.0f} %"
 MOST = 3  # arms that speak by name
 WORDS = {
     LOWER: "lower",
@@ -86,10 +86,10 @@ def _nothing_to_compare(evidence: Evidence) -> str:
     if len(names) > 1:
         return f"Nothing is compared: none of the {len(names)} arms has another baseline than itself."
     values = []
-    for measure, subject in SUBJECTS.items():
+    for measure in evidence.measures:
         mean = evidence.means.get((names[0], measure))
         if mean is not None and mean.count:
-            values.append(f"{subject} is {mean.mean:.3g}")
+            values.append(f"{SUBJECTS[measure]} is {mean.mean:.3g}")
     text = f"Nothing is compared, because {names[0]} is the only arm"
     return f"{text}: {listed(values)}." if values else f"{text}."
 
@@ -107,8 +107,8 @@ def _of_one(evidence: Evidence, speaker: Speaker) -> list[str]:
         sentences = [f"At {_weight(arm)}, compared with {baseline}, {clauses}."]
     else:
         sentences = [f"Compared with {baseline}, in {arm.name} {clauses}."]
-    if not speaker.keeps_accuracy:
-        sentences.insert(0, f"No self-model weight keeps {KEPT_TEXT} of the baseline's accuracy.")
+    if not speaker.keeps_metric:
+        sentences.insert(0, f"No self-model weight keeps {_kept_text(evidence.metric)}.")
     known, unknown = _remaining(evidence, arm)
     if known:
         cannot_tell = [f"for {SUBJECTS[measure]} the study cannot tell" for measure in unknown]
@@ -141,6 +141,14 @@ def _not_known(evidence: Evidence, speakers: Sequence[Speaker]) -> list[str]:
         return []
     subjects = [SUBJECTS[measure] for measure in measures]
     return [f"Whether differences of {listed(subjects)} remain at equal training loss, the study cannot tell."]
+
+
+def _kept_text(metric: str) -> str:
+    """Return what an arm that is good enough keeps of its baseline's metric."""
+    subject = SUBJECTS[metric]
+    if metric in SMALLER_IS_BETTER:
+        return f"{subject} below {100 / KEPT:.0f} % of the baseline's"
+    return f"{100 * KEPT:.0f} % of the baseline's {subject}"
 
 
 def _baseline_name(evidence: Evidence, arm: Arm) -> str:
@@ -184,7 +192,7 @@ def _remaining(evidence: Evidence, arm: Arm) -> tuple[list[str], list[str]]:
 def _of_many_panels(evidence: Evidence, speakers: Sequence[Speaker]) -> list[str]:
     """Return sentences that count the verdicts of more panels than can speak by name."""
     statements = []
-    for measure, subject in SUBJECTS.items():
+    for measure in evidence.measures:
         verdicts: Counter[str] = Counter()
         for speaker in speakers:
             finding = evidence.findings[speaker.arm.name].get(measure)
@@ -192,9 +200,9 @@ def _of_many_panels(evidence: Evidence, speakers: Sequence[Speaker]) -> list[str
                 verdicts[finding.verdict] += 1
         counts = [f"{WORDS[verdict]} in {count}" for verdict, count in verdicts.items()]
         if counts:
-            statements.append(f"{subject} is {listed(counts)}")
-    keeping = sum(speaker.keeps_accuracy for speaker in speakers)
-    rule = f"at the largest self-model weight that keeps {KEPT_TEXT} of the baseline's accuracy"
+            statements.append(f"{SUBJECTS[measure]} is {listed(counts)}")
+    keeping = sum(speaker.keeps_metric for speaker in speakers)
+    rule = f"at the largest self-model weight that keeps {_kept_text(evidence.metric)}"
     if keeping < len(speakers):
         rule += f" (in {len(speakers) - keeping} no weight does, and the smallest speaks)"
     sentences = [f"In {len(speakers)} panels, {rule}: {'; '.join(statements)}."]

@@ -16,12 +16,20 @@ from .statistics import ARM, axis_values
 NAMES = {
     "weight_width": "SD",
     "accuracy": "acc",
+    "f1": "F1",
+    "mse": "MSE",
+    "spearmanr": "Spearman",
+    "pearson": "Pearson",
+    "matthews_correlation": "Matthews",
     "rlct": "RLCT",
     "train_loss": "training loss",
 }
 FORMS = {
     "weight_width": ".4f",
     "accuracy": ".4f",
+    "f1": ".4f",
+    "pearson": ".4f",
+    "perplexity": ".2f",
     "rlct": ".2f",
     "train_loss": ".4f",
 }

@@ -14,11 +14,13 @@ from ..hub.card import CITATION, TAGS, UNKNOWN_DATA, between_markers, plain_text
 from ..hub.model_folder import is_data_set
 from ..json_records import SweepRun
 from ..models import load_config
+from ..models.tasks_self_modeling import KINDS
 from ..weights import KEY
 from .arm_columns import is_grid, targets_text
 from .column_meanings import column_meanings
+from .findings import SUBJECTS
 from .local_paths import without_local_paths
-from .statistics import ARM, LEVEL, MEASURES
+from .statistics import ARM, LEVEL, main_measures
 from .sweep_results import SweepResults
 from .sweep_tables import sweep_tables
 from .table import as_markdown
@@ -30,6 +32,7 @@ METRIC_NAMES = {
     "accuracy": "Accuracy",
     "weight_width": "Weight width",
     "train_loss": "Training loss",
+    "perplexity": "Perplexity",
 }
 ON_TRAIN_SPLIT = ("rlct", "train_loss")
 # the pipeline's tag, and the name of the models
@@ -78,9 +81,7 @@ def sweep_card(  # noqa: PLR0913 - the last three are options, by keyword only
     data = _data(run)
     if api is not None and data["id"] and not is_data_set(api, data["id"]):
         data["id"] = None
-    architectures = config.get("architectures") or ()
-    is_text = any("SequenceClassification" in name for name in architectures)
-    task_type, head = HEADS["text" if is_text else "image"]
+    task_type, head = _task_and_head(config)
     name = repo_id.split("/")[-1]
     tables = sweep_tables(results)
     shown = [tables[table] for table in CARD_TABLES if tables[table].rows]
@@ -93,12 +94,13 @@ def sweep_card(  # noqa: PLR0913 - the last three are options, by keyword only
         networks=len(results.rows),
         arms=_arms_text(results),
         dataset=_dataset_text(data),
+        metric=METRIC_NAMES.get(results.metric) or SUBJECTS[results.metric],
         split=data["test_split"],
         train_split=data["train_split"],
         model_class=f"SelfModelingFor{head}",
         auto_class=f"AutoModelFor{head}",
         example=plain_text(first.name),
-        is_text=is_text,
+        is_text=head != "ImageClassification",
         task_type=task_type,
         unchecked=_unchecked(results.rows),
         results=as_markdown(shown),
@@ -109,6 +111,16 @@ def sweep_card(  # noqa: PLR0913 - the last three are options, by keyword only
         notes=between_markers(notes),
         citation=CITATION,
     )
+
+
+def _task_and_head(config: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the Hub's name of a network's task, and the end of the names of its classes."""
+    if config.get("task_type") is not None:
+        kind = KINDS[config["task_type"]]
+        return kind.pipeline_tag, kind.head
+    architectures = config.get("architectures") or ()
+    is_text = any("SequenceClassification" in name for name in architectures)
+    return HEADS["text" if is_text else "image"]
 
 
 def _arms_text(results: SweepResults) -> str:
@@ -147,7 +159,7 @@ def _metadata(  # noqa: PLR0913 - the entries of the metadata
         tags=TAGS,
         base_model=base_model,
         datasets=[data["id"]] if data["id"] else None,
-        metrics=["accuracy"] if "accuracy" in measured else None,
+        metrics=[results.metric] if results.metric in measured else None,
         model_name=name,
         eval_results=evaluations or None,
     )
@@ -275,9 +287,9 @@ def _evaluations(results: SweepResults, data: dict[str, Any], task_type: str) ->
     evaluations = []
     for arm in results.arms.to_dict("records"):
         measure = arm["measure"]
-        if arm["count"] == 0 or measure not in MEASURES:
+        if arm["count"] == 0 or measure not in main_measures(results.rows):
             continue
-        name = METRIC_NAMES.get(measure)
+        name = METRIC_NAMES.get(measure) or SUBJECTS[measure]
         arguments = _arguments(arm)
         if measure == "rlct":
             nbeta = float(nbetas[arm["arm"]])

@@ -24,7 +24,6 @@ class DrawnMeasure:
     high: float | None = None
 
 
-MAIN = ("rlct", "weight_width", "accuracy", "train_loss")  # of every study
 PUBLISHED = ("weight_width", "rlct", "accuracy")  # those of the paper's figures
 FAR = 3  # interquartile ranges
 COMPLEXITY = ("rlct", "weight_width")  # shown against the training loss
@@ -32,6 +31,12 @@ _KNOWN = {
     "rlct": DrawnMeasure("RLCT"),
     "weight_width": DrawnMeasure("SD of the last layer's weights", 0),
     "accuracy": DrawnMeasure("test accuracy", 0, 1),
+    "f1": DrawnMeasure("test F1", 0, 1),
+    "matthews_correlation": DrawnMeasure("test Matthews correlation", -1, 1),
+    "pearson": DrawnMeasure("test Pearson correlation", -1, 1),
+    "spearmanr": DrawnMeasure("test Spearman correlation", -1, 1),
+    "mse": DrawnMeasure("test mean square error", 0),
+    "perplexity": DrawnMeasure("test perplexity", 1),
     "train_loss": DrawnMeasure("training loss, nats", 0),
     "activation_mean_square": DrawnMeasure("mean square of the activations", 0),
     "dead_units": DrawnMeasure("share of dead units", 0, 1),
@@ -44,6 +49,11 @@ _KNOWN = {
     "modelability_of_variance": DrawnMeasure("modelability of the variance, R²", high=1),
     "modelability_from_other": DrawnMeasure("modelability from another network, R²", high=1),
 }
+
+
+def main_of(metric: str) -> tuple[str, ...]:
+    """Return the measures of every study, with the metric that it compares."""
+    return "rlct", "weight_width", metric, "train_loss"
 
 
 def drawn_measure(name: str) -> DrawnMeasure:

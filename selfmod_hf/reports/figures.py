@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from pandas import DataFrame, concat
 
 from ..complexity.weight_width import histogram
+from ..experiments.chance import main_metric
 from ..experiments.folder import SweepFolder
 from ..files import write_figure
-from .drawn_measures import COMPLEXITY, MAIN
+from .drawn_measures import COMPLEXITY, main_of
 from .drawn_study import MEDIUM, Drawn, prepare, subplots, subplots_of, write_legend, write_title
 from .panels import (
     baseline_curve,
@@ -54,7 +55,7 @@ def sweep_figures(results: SweepResults) -> dict[str, Figure]:
         figures[name] = figure_2(of_kind)
     if len(kinds) == 2:
         figures["targets"] = targets_compared(drawn, kinds)
-    figures["arms"] = over_arms(drawn, MAIN)
+    figures["arms"] = over_arms(drawn, main_of(results.metric))
     figures["training_loss"] = over_loss(drawn)
     if not results.epochs.empty:  # all networks may be at chance level
         figures["epochs"] = over_epochs(drawn)
@@ -140,7 +141,8 @@ def over_epochs(drawn: Drawn) -> Figure:
 
 def followed(curves: DataFrame) -> list[str]:
     """Return the measures that a study has followed while training."""
-    return [measure for measure in MAIN if measure in curves]
+    main = main_of(main_metric(curves))
+    return [measure for measure in main if measure in curves]
 
 
 def weight_distributions(drawn: Drawn, rows: DataFrame, folder: SweepFolder) -> Figure:

@@ -7,12 +7,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..experiments.chance import CORRELATIONS, SHARES
 from .comparisons import NO_SPREAD
 from .equal_loss import STOPPED, UNKNOWN
 
 ALPHA = 0.05  # a difference whose p-value, corrected by Holm, is above it is "not told apart from 0"
 FAR = 0.1  # two training losses that differ by a larger share are not called equal
-SUBJECTS = {"rlct": "the RLCT", "weight_width": "the width", "accuracy": "accuracy"}
+SUBJECTS = {
+    "rlct": "the RLCT",
+    "weight_width": "the width",
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "pearson": "Pearson correlation",
+    "perplexity": "perplexity",
+}
 LOWER, HIGHER, UNCLEAR, UNTESTED, EQUAL, MISSING = "lower", "higher", "unclear", "untested", "equal", "missing"
 REMAINS, REVERSED = "remains", "reversed"
 
@@ -24,7 +32,7 @@ class Finding:
     Attributes:
         panel: of the arm.
         arm: name of the arm that is compared with its baseline.
-        measure: "rlct", "weight_width" or "accuracy".
+        measure: "rlct", "weight_width" or the metric that the study compares.
         verdict: LOWER or HIGHER: told apart from the baseline's, p <= ALPHA. UNCLEAR: not told apart. UNTESTED: too few
             seeds or no spread. EQUAL: untested, and no difference. MISSING: a mean is missing.
         difference: of the means. NaN: missing.
@@ -134,7 +142,9 @@ def _why_untested(test: Any) -> str:
 
 def _amount(measure: str, difference: float, percent: float) -> str:
     """Return the size of a difference."""
-    if measure == "accuracy":
+    if measure in CORRELATIONS:
+        return two_digits(difference)
+    if measure in SHARES:
         size = two_digits(100 * difference)
         return f"{size} {'point' if size == '1' else 'points'}"
     if math.isnan(percent):

@@ -20,7 +20,7 @@ from .. import __version__
 from ..files import to_json, write_file
 from ..json_records import SweepRun
 from .arm_columns import measure_name
-from .drawn_measures import COMPLEXITY, MAIN, drawn_measure
+from .drawn_measures import COMPLEXITY, drawn_measure, main_of
 from .drawn_study import Drawn, prepare
 from .figures import followed
 from .page_data import MOST_TRACE_POINTS, figure_data
@@ -38,9 +38,8 @@ SECTIONS = {
     "run": "How it was run",
     "all": "All networks",
 }
-# of the table of all networks: column -> header and format
+# of the table of all networks, beside the compared metric: column -> header and format
 COLUMNS = {
-    "accuracy": ("accuracy", ".4f"),
     "weight_width": ("SD", ".4f"),
     "train_loss": ("training loss", ".4f"),
     "rlct": ("RLCT", ".2f"),
@@ -69,9 +68,10 @@ def write_html_report(results: SweepResults, tables: Mapping[str, Table], path: 
     networks = rows.to_dict("records")
     of_run = {"settings": _settings_table(results.run), "sessions": _sessions_table(results.run)}
     of_networks = {
-        "warnings": _warnings_table(networks),
-        "networks": _networks_table(networks, results.further_measures),
+        "warnings": _warnings_table(networks, results.metric),
+        "networks": _networks_table(networks, results.metric, results.further_measures),
     }
+    main = main_of(results.metric)
     panels = drawn.layout.panels
     page = (
         environment()
@@ -85,10 +85,10 @@ def write_html_report(results: SweepResults, tables: Mapping[str, Table], path: 
             sections=SECTIONS,
             panels=panels,
             all_panels=len(panels) * len(drawn.layout.labels) <= SIDE_BY_SIDE,
-            at_a_glance=_titles(MAIN),
+            at_a_glance=_titles(main),
             against_loss=_titles(COMPLEXITY),
-            measures=_titles([*MAIN, *results.further_measures]),
-            first_choice=next(iter(results.further_measures), "accuracy"),
+            measures=_titles([*main, *results.further_measures]),
+            first_choice=next(iter(results.further_measures), results.metric),
             first_axis="" if results.further_measures else "train_loss",
             followed=_titles(followed(results.curves)),
             axis=drawn.layout.title,
@@ -172,7 +172,7 @@ def _trace_note(networks: list[dict[str, Any]]) -> str:
 # ---- tables of this form alone ----
 
 
-def _warnings_table(networks: list[dict[str, Any]]) -> Table:
+def _warnings_table(networks: list[dict[str, Any]], metric: str) -> Table:
     lines = []
     for network in networks:
         if network["rlct_status"] != "ok":
@@ -180,8 +180,9 @@ def _warnings_table(networks: list[dict[str, Any]]) -> Table:
             lines.append([network["name"], network["rlct_status"], value, network["rlct_status_reason"]])
     for network in networks:
         if network["at_chance"]:
-            why = "no more accurate than guessing the most frequent class"
-            lines.append([network["name"], "at chance", f"accuracy {network['accuracy']:.4f}", why])
+            value = f"{metric.replace('_', ' ')} {number_text(network[metric], '.4f')}"
+            why = "no better than the same answer for each sample"
+            lines.append([network["name"], "at chance", value, why])
     return Table(
         "RLCTs that are not ok, and networks at chance level",
         ["network", "status", "value", "why"],
@@ -190,23 +191,25 @@ def _warnings_table(networks: list[dict[str, Any]]) -> Table:
     )
 
 
-def _networks_table(networks: list[dict[str, Any]], measures: Sequence[str]) -> Table:
+def _networks_table(networks: list[dict[str, Any]], metric: str, measures: Sequence[str]) -> Table:
     """Return one line per network.
 
     Args:
         networks: rows of the study with the column `name`.
+        metric: that the study compares.
         measures: further measures.
     """
     lines = []
+    columns = {metric: (metric.replace("_", " "), ".4f"), **COLUMNS}
     for network in networks:
         line = [network["name"], network["rlct_status"]]
-        for name, (_, form) in COLUMNS.items():
+        for name, (_, form) in columns.items():
             line.append(number_text(network[name], form))
         for name in measures:
             line.append(number_text(network[name], ".4g"))
         lines.append(line)
     header = ["network", "status"]
-    header += [title for title, _ in COLUMNS.values()]
+    header += [title for title, _ in columns.values()]
     header += [measure_name(name) for name in measures]
     return Table("All networks", header, lines)
 

@@ -12,7 +12,7 @@ from pandas import DataFrame
 
 from ..complexity import LLCResult
 from ..complexity.weight_width import histogram
-from .drawn_measures import COMPLEXITY, MAIN, PUBLISHED, drawn_measure
+from .drawn_measures import COMPLEXITY, drawn_measure, main_of
 from .drawn_study import Drawn
 from .panels import baseline_curve
 
@@ -44,7 +44,8 @@ def figure_data(drawn: Drawn) -> dict[str, Any]:
     return {
         "axis": _axis(drawn),
         "measures": _measures(drawn),
-        "glance": MAIN,
+        "metric": results.metric,
+        "glance": main_of(results.metric),
         "against_loss": COMPLEXITY,
         "arms": _arms(drawn, names),
         "panels": _panels(drawn, numbers),
@@ -94,7 +95,7 @@ def _measures(drawn: Drawn) -> dict[str, Any]:
 
 def _names_of_measures(drawn: Drawn) -> list[str]:
     """Return the main measures and those of this study."""
-    return [*MAIN, *drawn.results.further_measures]
+    return [*main_of(drawn.results.metric), *drawn.results.further_measures]
 
 
 def _arms(drawn: Drawn, names: list[str]) -> list[dict[str, Any]]:
@@ -171,7 +172,7 @@ def _ways(drawn: Drawn, numbers: dict[str, int]) -> list[dict[str, Any]]:
     entries = []
     for arm in baselines:
         is_own = curves["arm"] == arm
-        curve = baseline_curve(curves[is_own], list(PUBLISHED))
+        curve = baseline_curve(curves[is_own], [*COMPLEXITY, drawn.results.metric])
         curve = _thinned(curve, len(baselines))
         entry: dict[str, Any] = {
             "arm": numbers[arm],

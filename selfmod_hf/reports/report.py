@@ -43,7 +43,7 @@ def report(folder: str | Path, output_dir: str | Path | None = None, *, keep_cha
         folder: results folder of a sweep, or the repository (``user/name``) that it was pushed to. A repository's
             files are linked into ``runs/hub/<repository>``.
         output_dir: the folder for the files. Default: ``report`` in the results folder.
-        keep_chance: whether networks at chance level, no more accurate than guessing, count in means, tests and
+        keep_chance: whether networks at chance level, no better than guessing, count in means, tests and
             trends.
 
     Returns:

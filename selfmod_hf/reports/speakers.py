@@ -1,8 +1,9 @@
 """Choose the arms that speak in a study's answer, by fixed rules.
 
-In a panel whose arms differ in the self-model's weight only, the arm of the largest weight that keeps 95 % of the
-baseline's accuracy speaks, with at least half of its RLCTs usable. In any other panel each arm speaks, except for arms
-that stop at the training loss of another one.
+In a panel whose arms differ in the self-model's weight only, the arm of the largest weight that keeps the baseline's
+metric speaks, with at least half of its RLCTs usable. An arm keeps it with at least 95 % of the baseline's. If smaller
+values are better, the baseline has at least 95 % of the arm's. In any other panel each arm speaks, except for arms that
+stop at the training loss of another one.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from typing import Any
 
 from pandas import DataFrame
 
-from ..experiments.arms import STOP, Arm
+from ..experiments.arms import STOP, USUAL_TARGETS, Arm
+from ..experiments.chance import main_metric
+from ..trainer.task_metrics import SMALLER_IS_BETTER
 from .comparisons import arms_by_panel
-from .findings import SUBJECTS, Finding, finding_of
+from .equal_loss import SIMPLICITY
+from .findings import Finding, finding_of
 from .statistics import NAN, is_trained
 
-KEPT = 0.95  # share of the baseline's accuracy
+KEPT = 0.95  # share of the baseline's metric
 
 
 Findings = dict[str, dict[str, Finding]]  # the statements about each arm, by measure
@@ -49,12 +53,27 @@ class Evidence:
     ok_rlct: Findings
     equal: ByArm
 
+    @property
+    def metric(self) -> str:
+        """Return the name of the metric that the study compares."""
+        return main_metric(self.rows)
 
-def findings_by_arm(tests: DataFrame) -> Findings:
-    """Return the statements about each arm of `compare_with_baseline` by measure, in the order of SUBJECTS."""
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Return the measures that an answer is about."""
+        return *SIMPLICITY, self.metric
+
+
+def findings_by_arm(tests: DataFrame, metric: str) -> Findings:
+    """Return the statements about each arm by measure: RLCT, width, metric.
+
+    Args:
+        tests: from `compare_with_baseline`.
+        metric: that the study compares.
+    """
     found: Findings = {}
     by_arm = rows_by_arm(tests)
-    for measure in SUBJECTS:
+    for measure in (*SIMPLICITY, metric):
         for (arm, tested), test in by_arm.items():
             if tested == measure:
                 found.setdefault(arm, {})[measure] = finding_of(test)
@@ -76,12 +95,12 @@ class Speaker:
     Attributes:
         arm: the arm.
         is_weight: whether it was chosen by its weight.
-        keeps_accuracy: whether it keeps the share KEPT of the baseline's accuracy. Only asked of weights.
+        keeps_metric: whether it keeps the share KEPT of the baseline's metric. Only asked of weights.
     """
 
     arm: Arm
     is_weight: bool
-    keeps_accuracy: bool = True
+    keeps_metric: bool = True
 
 
 def choose_speakers(evidence: Evidence) -> list[Speaker]:
@@ -115,9 +134,9 @@ def is_over_weights(arms: Sequence[Arm], study: Sequence[Arm]) -> bool:
         others.append(_without_weight(arm))
     # a baseline of weight 0 has no kind of targets
     baseline = by_name.get(arms[0].baseline, arms[0])
-    of_baseline = {**_without_weight(baseline), "detach_targets": others[0].get("detach_targets")}
-    of_first = {"detach_targets": None, **others[0]}
-    return all(other == others[0] for other in others) and of_first == of_baseline
+    targets = {name: others[0].get(name) for name in USUAL_TARGETS}
+    of_baseline = {**_without_weight(baseline), **targets}
+    return all(other == others[0] for other in others) and {**others[0], **targets} == of_baseline
 
 
 def _without_weight(arm: Arm) -> dict[str, object]:
@@ -126,22 +145,25 @@ def _without_weight(arm: Arm) -> dict[str, object]:
 
 def _largest_weight(evidence: Evidence, arms: Sequence[Arm]) -> Speaker:
     falling = sorted(arms, key=lambda arm: arm.changes["aux_weight"], reverse=True)
-    accurate = [arm for arm in falling if _keeps_accuracy(evidence, arm)]
-    usable = [arm for arm in accurate if _has_usable_rlcts(evidence, arm)]
-    for chosen in (usable, accurate):
+    good = [arm for arm in falling if _keeps_metric(evidence, arm)]
+    usable = [arm for arm in good if _has_usable_rlcts(evidence, arm)]
+    for chosen in (usable, good):
         if chosen:
             return Speaker(chosen[0], is_weight=True)
-    return Speaker(falling[-1], is_weight=True, keeps_accuracy=False)
+    return Speaker(falling[-1], is_weight=True, keeps_metric=False)
 
 
-def _keeps_accuracy(evidence: Evidence, arm: Arm) -> bool:
-    """Return whether an arm is accurate enough. All trained networks count here, those without a usable RLCT too."""
+def _keeps_metric(evidence: Evidence, arm: Arm) -> bool:
+    """Return whether an arm is good enough. All trained networks count here, those without a usable RLCT too."""
     rows = evidence.rows
-    accuracies = rows[is_trained(rows)].groupby("arm")["accuracy"].mean()
-    baseline = accuracies.get(arm.baseline, NAN)
+    means = rows[is_trained(rows)].groupby("arm")[evidence.metric].mean()
+    own = means.get(arm.name, NAN)
+    baseline = means.get(arm.baseline, NAN)
     if math.isnan(baseline):
         return True  # nothing is known of it
-    return bool(accuracies.get(arm.name, NAN) >= KEPT * baseline)
+    if evidence.metric in SMALLER_IS_BETTER:
+        return bool(baseline >= KEPT * own)
+    return bool(own >= KEPT * baseline)
 
 
 def _has_usable_rlcts(evidence: Evidence, arm: Arm) -> bool:

@@ -18,14 +18,26 @@ from pandas import DataFrame, Series
 from scipy import stats
 
 from ..complexity.result import DIVERGED, NOT_AT_MINIMUM, OK
+from ..experiments.chance import main_metric
 from ..experiments.folder import KEYS
 
-MEASURES = ("weight_width", "accuracy", "rlct", "train_loss")  # of each study; a study may have further ones
+MEASURES = ("weight_width", "accuracy", "rlct", "train_loss")  # of each study of classes
 ARM = ["hidden_size", "detach_targets", "aux_weight"]  # the axes of the paper's studies
 NO_COMPLEXITY = (NOT_AT_MINIMUM, DIVERGED)  # statuses of numbers that measure no complexity
 LEVEL = 0.95
 INTERVAL = ["mean", "low", "high"]
 NAN = float("nan")
+
+
+def main_measures(rows: DataFrame) -> tuple[str, ...]:
+    """Return the measures of each study, with the metric that this study compares. It may have further ones.
+
+    Example:
+        >>> main_measures(DataFrame({"metric": ["perplexity"], "perplexity": [20.0]}))
+        ('weight_width', 'perplexity', 'rlct', 'train_loss')
+    """
+    metric = main_metric(rows)
+    return "weight_width", metric, "rlct", "train_loss"
 
 
 # ---- networks that count ----
@@ -49,7 +61,7 @@ def usable(rows: DataFrame, measure: str) -> DataFrame:
     """Return the rows of the networks that count and have the measure. Those that count are the same for all measures.
 
     Networks at chance level do not count, and neither do networks with weights that are not finite. In an arm with
-    usable RLCTs only the networks with one count. An arm without any keeps its networks, so that its accuracy is known.
+    usable RLCTs only the networks with one count. An arm without any keeps its networks, so that its metric is known.
     Curves are those of the networks that count. Their rows with RLCTs are chosen likewise for each arm and epoch.
     """
     has_measure = rows[measure].notna()
@@ -78,7 +90,7 @@ def counts_without_rlct(rows: DataFrame) -> Series:
 
 
 def with_every_rlct(rows: DataFrame) -> DataFrame:
-    """Return the rows with each estimated RLCT marked as usable, whatever its status and its network's accuracy."""
+    """Return the rows with each estimated RLCT marked as usable, whatever its status and its network's metric."""
     is_estimated = rows["rlct"].notna()
     status = rows["rlct_status"].mask(is_estimated, OK)
     return rows.assign(rlct_status=status, at_chance=False)
@@ -196,7 +208,7 @@ def summarize_epochs(curves: DataFrame) -> DataFrame:
         curves: one row per network and epoch. A measure that was not followed while training has no column.
     """
     entries = []
-    for measure in measured(curves, MEASURES):
+    for measure in measured(curves, main_measures(curves)):
         for name, arm in usable(curves, measure).groupby("arm", sort=False):
             keys = axis_values(arm, ARM)
             for epoch, values in arm.groupby("epoch")[measure]:

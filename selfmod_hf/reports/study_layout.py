@@ -9,7 +9,7 @@ from typing import Any
 
 from pandas import DataFrame
 
-from ..experiments.arms import NAMED, Arm, name_of_values
+from ..experiments.arms import NAMED, USUAL_TARGETS, Arm, name_of_values
 from ..experiments.folder_names import text_of_value
 from ..experiments.setting import is_number
 
@@ -143,7 +143,7 @@ def _differences(first: Arm, second: Arm) -> set[str]:
     names = set(one) | set(other)
     weights = (one.get("aux_weight"), other.get("aux_weight"))
     if 0 in weights:
-        names.discard("detach_targets")
+        names -= USUAL_TARGETS.keys()
     return {name for name in names if one.get(name) != other.get(name)}
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 import pandas as pd
 
 from ..experiments.arms import Arm, Cell
+from ..experiments.chance import main_metric
 from ..experiments.folder import SweepFolder
 from ..experiments.recipes import describe_setting
 from ..json_records import SweepRun
@@ -18,7 +19,7 @@ from .published import compare_with_published
 from .speakers import Evidence, findings_by_arm, rows_by_arm
 from .statistics import (
     ARM,
-    MEASURES,
+    main_measures,
     mark_curves,
     measured,
     only_ok,
@@ -66,15 +67,21 @@ class SweepResults:
         return found
 
     @property
+    def metric(self) -> str:
+        """Return the name of the metric that is compared."""
+        return main_metric(self.rows)
+
+    @property
     def further_measures(self) -> list[str]:
-        """Return the measures of this study in addition to MEASURES."""
-        recorded = [] if self.run is None else self.run.measures
-        return [name for name in recorded if name in self.rows and name not in MEASURES]
+        """Return the measures of this study in addition to `main_measures`: its other metrics, then the others."""
+        recorded = [] if self.run is None else [*self.run.metrics, *self.run.measures]
+        main = main_measures(self.rows)
+        return [name for name in recorded if name in self.rows and name not in main]
 
     @property
     def measures(self) -> list[str]:
         """Return all measures, as columns of `rows`."""
-        return [*measured(self.rows, MEASURES), *self.further_measures]
+        return [*measured(self.rows, main_measures(self.rows)), *self.further_measures]
 
     @cached_property
     def cells(self) -> list[Cell]:
@@ -94,9 +101,9 @@ class SweepResults:
             self.study,
             self.rows,
             rows_by_arm(self.arms),
-            findings_by_arm(self.tests),
-            findings_by_arm(self.every_rlct),
-            findings_by_arm(self.ok_rlct),
+            findings_by_arm(self.tests, self.metric),
+            findings_by_arm(self.every_rlct, self.metric),
+            findings_by_arm(self.ok_rlct, self.metric),
             rows_by_arm(self.equal_loss),
         )
         return answer_of(evidence)

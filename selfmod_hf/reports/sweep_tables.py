@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ..complexity.result import OK
+from ..experiments.chance import main_metric
 from .arm_columns import ArmColumns, arm_columns, interval_text, measure_name, measure_text, number_text, short_columns
 from .comparison_tables import (
     equal_loss_table,
@@ -25,7 +26,6 @@ from .table import Table, as_text
 
 __all__ = ["number_text", "overview", "sweep_tables"]
 
-SHOWN = ("weight_width", "accuracy", "train_loss", "rlct")  # the measures beside each other
 MEANS = "mean over seeds and 95 % t interval"
 EACH_ARM = f"Each arm, over its networks with an RLCT: {MEANS}"
 KEPT = "an arm without any: over its other networks, RLCT only left out"
@@ -40,7 +40,7 @@ def sweep_tables(results: SweepResults) -> dict[str, Table]:
     short = short_columns(rows, results.study, results.axes)
     sets = [results.tests, results.ok_rlct, results.every_rlct]
     return {
-        "arms": arms_table(results.arms, full, caption_of_arms(rows)),
+        "arms": arms_table(results.arms, full, caption_of_arms(rows), results.metric),
         "arms_ok": arms_of_ok_table(results, full),
         "measures": measures_table(results.arms, results.further_measures, short),
         "not_ok": not_ok_table(rows, short),
@@ -60,7 +60,7 @@ def overview(results: SweepResults) -> str:
     full = arm_columns(rows, results.study, results.axes)
     short = short_columns(rows, results.study, results.axes)
     tables = [
-        arms_table(results.arms, full, caption_of_arms(rows)),
+        arms_table(results.arms, full, caption_of_arms(rows), results.metric),
         arms_of_ok_table(results, full),
         not_ok_table(rows, short),
         chance_table(rows, short),
@@ -71,7 +71,7 @@ def overview(results: SweepResults) -> str:
 # ---- means ----
 
 
-def arms_table(arms: pd.DataFrame, columns: ArmColumns, caption: str = EACH_ARM) -> Table:
+def arms_table(arms: pd.DataFrame, columns: ArmColumns, caption: str = EACH_ARM, metric: str = "accuracy") -> Table:
     """Return one line per arm: number of seeds, mean and 95 % interval of each measure, number of RLCTs left out.
 
     All figures of a line are over the same networks.
@@ -80,15 +80,16 @@ def arms_table(arms: pd.DataFrame, columns: ArmColumns, caption: str = EACH_ARM)
         arms: from `summarize_arms`.
         columns: of the arms.
         caption: names the networks.
+        metric: that the study compares.
     """
     means = rows_by_arm(arms)
     measures = set(arms["measure"])
-    shown = [measure for measure in SHOWN if measure in measures]
+    shown = [measure for measure in ("weight_width", metric, "train_loss", "rlct") if measure in measures]
     lines = []
     for name, cells in columns.cells.items():
         intervals = [_mean_text(means[name, measure]) for measure in shown]
-        accuracy = means[name, "accuracy"]
-        lines.append([*cells, f"{accuracy.count}", *intervals, f"{means[name, 'rlct'].left_out}"])
+        width = means[name, "weight_width"]
+        lines.append([*cells, f"{width.count}", *intervals, f"{means[name, 'rlct'].left_out}"])
     header = [*columns.header, "seeds", *_mean_headers(shown), "RLCT left out"]
     return Table(caption, header, lines)
 
@@ -111,7 +112,7 @@ def arms_of_ok_table(results: SweepResults, columns: ArmColumns) -> Table:
         return Table(ONLY_OK, [], [])
     names = set(usable(only_ok(rows), "rlct")["arm"])
     cells = {name: own for name, own in columns.cells.items() if name in names}
-    return arms_table(results.arms_of_ok, replace(columns, cells=cells), ONLY_OK)
+    return arms_table(results.arms_of_ok, replace(columns, cells=cells), ONLY_OK, results.metric)
 
 
 def measures_table(arms: pd.DataFrame, further: Sequence[str], columns: ArmColumns) -> Table:
@@ -171,15 +172,16 @@ def not_ok_table(rows: pd.DataFrame, columns: ArmColumns) -> Table:
 def chance_table(rows: pd.DataFrame, columns: ArmColumns) -> Table:
     """Return one line per arm with networks at chance level."""
     bad = rows[rows["at_chance"]]
+    metric = main_metric(rows)
     lines = []
     for name, group in bad.groupby("arm", sort=False):
-        values = ", ".join(number_text(value, ".3f") for value in group["accuracy"])
+        values = ", ".join(number_text(value, ".3f") for value in group[metric])
         lines.append([*columns.cells[str(name)], _seeds(group), values])
     caption = (
-        f"Warning: {len(bad)} of {len(rows)} networks are at chance level, no more accurate than guessing; they are "
+        f"Warning: {len(bad)} of {len(rows)} networks are at chance level, no better than guessing; they are "
         "left out of means, tests and trends (`keep_chance` counts them)"
     )
-    return Table(caption, [*columns.header, "seeds", "accuracy"], lines)
+    return Table(caption, [*columns.header, "seeds", metric.replace("_", " ")], lines)
 
 
 def _seeds(rows: pd.DataFrame) -> str:

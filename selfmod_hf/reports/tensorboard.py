@@ -15,12 +15,13 @@ import pandas as pd
 from torch.utils.tensorboard import SummaryWriter
 
 from ..experiments.folder import KEYS, SweepFolder
+from ..json_records import METRICS
 from ..trainer.trackers import TensorBoard
 from .sweep_results import SweepResults, read_results
 
 # a column of `curves` by the name under which the Trainer logs it
 TAGS = {
-    "accuracy": "eval/accuracy",
+    **{name: f"eval/{name}" for name in METRICS},
     "loss": "train/loss",
     "classification_loss": "train/classification_loss",
     "self_modeling_loss": "train/self_modeling_loss",
@@ -36,7 +37,7 @@ SETTINGS = ("task", "arm", "aux_weight", "detach_targets", "seed", "learning_rat
 def write_tensorboard(folder: SweepFolder, output: Path) -> None:
     """Write `output/<network>` for each finished network without one.
 
-    It holds losses, accuracy and weight width over epochs, the RLCT wherever it was estimated (at least at the end),
+    It holds losses, metrics and weight width over epochs, the RLCT wherever it was estimated (at least at the end),
     further measures and the histogram of the last layer's weights at the end, the arm and the hyperparameters. A
     network's folder appears complete or not at all.
 
@@ -75,7 +76,7 @@ def _write(
     steps_per_epoch: int,
 ) -> None:
     entries: list[dict[str, Any]] = curve.to_dict("records")
-    measures = results.further_measures
+    measures = [name for name in results.further_measures if name not in METRICS]
     for name in (*FINAL, *measures):
         entries[-1][name] = row[name]
     tags = dict(TAGS)

@@ -146,6 +146,13 @@ def default_names(form: str) -> list[str]:
     return allowed_names(form)
 
 
+def evaluated_names(model: Any) -> list[str]:
+    """Return the names of the metrics of a network's evaluation, unless it is asked for others."""
+    if not is_wrapped(model):
+        return ["accuracy"]
+    return default_names(label_form(model))
+
+
 def make_metrics(form: str, names: Sequence[str]) -> Metrics | None:
     """Return a function for `compute_metrics` of a Trainer.
 

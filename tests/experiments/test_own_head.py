@@ -18,7 +18,7 @@ from transformers import (
     set_seed,
 )
 
-from selfmod_hf import RunSettings
+from selfmod_hf import RunSettings, report
 from selfmod_hf.cli import main
 from selfmod_hf.models import load_model
 
@@ -165,29 +165,47 @@ def test_settings_that_do_not_go_with_an_own_head_are_one_line(folder, tmp_path,
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"selfmod: error: {message}")
 
 
-def test_a_study_of_own_heads_trains_its_networks_one_at_a_time(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(folder)
-    flags = ["--dataset_name=pairs", "--text_column", "sentence1", "sentence2", *TEXTS, "--head=own", "--quiet"]
-    study = ["--aux_weights", "0", "1", "--seeds", "1", "--num_train_epochs=1", "--train_batch_size=8"]
-    sampling = ["--num_chains=2", "--num_draws=8"]
-    assert main(["sweep", *flags, *study, *sampling, f"--output_dir={tmp_path}"]) == 0
-    rows = json.loads((tmp_path / "results.json").read_text())
-    assert len(rows) == 2
-    assert all(math.isfinite(row["rlct"]) and 0 <= row["accuracy"] <= 1 for row in rows)
+# kind of data -> the metrics of a study, the compared one first
+STUDIES = {
+    "plain": ["perplexity"],
+    "pairs": ["accuracy", "f1", "matthews_correlation"],
+    "words": ["accuracy", "f1"],
+    "several": ["f1", "accuracy"],
+    "scores": ["pearson", "spearmanr", "mse"],
+}
+SMALL = ["--num_train_epochs=1", "--train_batch_size=8", "--max_train_samples=24", "--max_test_samples=8"]
+SHORT = ["--num_chains=1", "--num_draws=4", "--measures", "modelability", "prunable_share", "--quiet"]
 
 
 @pytest.mark.parametrize(
-    ("command", "flags", "message"),
-    [
-        ("tune", ["--dataset_name=several", *TEXTS], "--head='own': a tuning builds networks with a new head"),
-        ("sweep", ["--dataset_name=plain", *RUNS["plain"][0]], "--task_type='causal-lm': a study compares accuracies"),
-        ("sweep", ["--dataset_name=scores", *RUNS["scores"][0]], "--problem_type='regression': a study compares acc"),
-    ],
+    ("kind", "weights"),
+    [("plain", ["1"]), *(pytest.param(kind, ["0", "1"], marks=pytest.mark.slow) for kind in STUDIES)],
 )
-def test_studies_compare_accuracies(folder, tmp_path, monkeypatch, capsys, command, flags, message):
+def test_a_study_compares_the_first_metric_of_its_labels(folder, tmp_path, monkeypatch, kind, weights):
     monkeypatch.chdir(folder)
-    assert main([command, *flags, "--head=own", f"--output_dir={tmp_path}"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith(f"selfmod: error: {message}")
+    study = ["--aux_weights", *weights, "--seeds", "1"]
+    if kind == "plain":
+        study += ["--grid", f"target_normalization={','.join(['none', 'rms'][-len(weights) :])}"]
+    flags = [f"--dataset_name={kind}", *RUNS[kind][0], "--head=own"]
+    assert main(["sweep", *flags, *study, *SMALL, *SHORT, f"--output_dir={tmp_path}"]) == 0
+    run = json.loads((tmp_path / "run.json").read_text())
+    rows = json.loads((tmp_path / "results.json").read_text())
+    metrics = STUDIES[kind]
+    assert run["metrics"] == metrics
+    assert {row.get("metric", "accuracy") for row in rows} == {metrics[0]}
+    measured = [*metrics, "rlct", "weight_width", "train_loss", "modelability"]
+    if kind == "scores":  # a network that gives equal scores has no correlation
+        measured = measured[2:]
+    assert [name for row in rows for name in measured if row[name] is None or not math.isfinite(row[name])] == []
+    if len(weights) == 1:
+        return
+    if kind == "plain":  # networks of weight 0 are one arm
+        names = ["aw0-target_normalization_none", "aw1-target_normalization_none", "aw1-target_normalization_rms"]
+        assert [row["arm"] for row in rows] == names
+    written = report(tmp_path, keep_chance=True)
+    assert set(measured) <= set(written.results.measures)
+    assert metrics[0] in written.results.answer.lower()
+    assert f'"metric":"{metrics[0]}"' in (tmp_path / "report" / "report.html").read_text()
 
 
 def test_tokens_are_predicted_with_an_own_head_alone(folder, monkeypatch, capsys):

@@ -97,7 +97,7 @@ def test_arms_read_back_with_what_decides_them(tmp_path):
 
 def test_metrics_that_no_network_has_stay_out_of_the_metadata(tmp_path):
     folder = given_sweep(tmp_path)
-    folder.write_run(folder.read_run().with_fields(test_samples=100, largest_class_share=0.98))
+    folder.write_run(folder.read_run().with_fields(test_samples=100, chance=0.98))
     data = sweep_card(read_results(folder), "me/mnist").data  # all four are at chance level
     assert (data.metrics, data.eval_results) == (None, None)
 

@@ -30,10 +30,10 @@ def sweep(small_sweep, tmp_path) -> Path:
 
 
 def test_the_level_is_two_standard_errors_above_the_most_frequent_class(sweep):
-    change(sweep / "run.json", test_samples=100, largest_class_share=0.5)
+    change(sweep / "run.json", test_samples=100, chance=0.5)
     assert SweepFolder(sweep).chance_level() == pytest.approx(0.6)
     run = json.loads((sweep / "run.json").read_text())
-    del run["largest_class_share"]  # as version 0.1.0 wrote it
+    del run["chance"], run["metrics"]  # as version 0.1.0 wrote it
     (sweep / "run.json").write_text(json.dumps(run))
     assert SweepFolder(sweep).chance_level() == pytest.approx(0.1 + 2 * 0.03)  # digits have ten classes
     for path in sweep.glob("cells/*/config.json"):
@@ -43,7 +43,7 @@ def test_the_level_is_two_standard_errors_above_the_most_frequent_class(sweep):
 
 def test_a_sweep_knows_its_largest_class(small_sweep):
     run = json.loads((small_sweep / "run.json").read_text())
-    assert run["largest_class_share"] == pytest.approx(0.1, abs=0.02)
+    assert run["chance"] == pytest.approx(0.1, abs=0.02)
 
 
 @pytest.mark.parametrize("keep", [False, True])

@@ -169,7 +169,7 @@ def test_a_study_without_a_finished_baseline_marks_none(tmp_path):
 def test_networks_at_chance_alone_are_drawn_without_means(tmp_path):
     folder = write_study(tmp_path, grid(aux_weight=[0.0, 10.0]), [1, 2])
     run = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(run | {"largest_class_share": 0.95}))
+    (folder / "run.json").write_text(json.dumps(run | {"chance": 0.95}))
     results = read(folder)
     assert results.rows["at_chance"].all()
     figures = sweep_figures(results)

@@ -176,7 +176,7 @@ def test_a_study_with_nothing_to_mean_is_drawn_all_the_same(browser, tmp_path):
     arms = [arm for arm in grid(aux_weight=[0.0, 1.0, 10.0]) if not arm.is_baseline]
     folder = write_study(tmp_path, arms, [1, 2], not_ok=["aw1-seed1"])
     run = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(run | {"largest_class_share": 0.95}))
+    (folder / "run.json").write_text(json.dumps(run | {"chance": 0.95}))
     nothing = dict.fromkeys(["weight_width", "rlct", "rlct_standard_error", "train_loss"])
     change_row(folder, "aw10-seed2", rlct_status="diverged", **nothing)
     open_report(browser, write_report(folder))

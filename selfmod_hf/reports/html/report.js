@@ -247,8 +247,12 @@ function listen(id) {
   });
 }
 
+function metricOf(n) {
+  return `${data.metric.replaceAll("_", " ")} ${shown(n[data.metric], 4)}`;
+}
+
 function describe(n) {
-  return escaped(`${n.name}`) + `<br>accuracy ${shown(n.accuracy, 4)}, SD ${shown(n.weight_width, 4)}, training loss ` +
+  return escaped(`${n.name}`) + `<br>${metricOf(n)}, SD ${shown(n.weight_width, 4)}, training loss ` +
     `${shown(n.train_loss, 4)}<br>RLCT ${shown(n.rlct, 2)} ± ${shown(n.rlct_standard_error, 2)} (${escaped(n.rlct_status)})` +
     `<br>nβ ${shown(n.nbeta, 2)}, ${escaped(n.rlct_preset)}`;
 }
@@ -265,7 +269,7 @@ function show(index) {
 function describeNetwork() {
   const n = data.networks[chosen];
   byId("network-choice").value = chosen;
-  byId("network-text").textContent = `${n.name}: accuracy ${shown(n.accuracy, 4)}, weight width ` +
+  byId("network-text").textContent = `${n.name}: ${metricOf(n)}, weight width ` +
     `${shown(n.weight_width, 4)}, training loss ${shown(n.train_loss, 4)}, RLCT ${shown(n.rlct, 2)} ± ` +
     `${shown(n.rlct_standard_error, 2)} at nβ ${shown(n.nbeta, 2)}, ${n.rlct_status}: ${n.rlct_status_reason}` +
     (n.trace ? "" : " (its trace was not kept)");
