@@ -50,13 +50,14 @@ class SilentProgressBar(ProgressCallback):
 
 
 class SamplingBar(tqdm):
-    """Show (steps done, all steps) of sampling, and the estimate so far."""
+    """Show (steps done, all steps) of sampling, and the estimate so far.
+
+    The caller closes it, because more steps may follow when all are done.
+    """
 
     def __call__(self, done: int, total: int) -> None:
         self.total = total
         self.update(done - self.n)
-        if done == total:
-            self.close()
 
     def estimate(self, mean: float) -> None:
         self.set_postfix_str(f"RLCT so far {mean:.4g}", refresh=False)

@@ -97,6 +97,7 @@ def run(argv: Sequence[str]) -> None:
         estimated = rlct_run.estimate_all(networks, data, keywords)
     else:
         estimated = rlct_run.estimate(networks[0], data, keywords)
+    bar.close()
     if is_main:
         print(estimated.write(output))
         with hub_in_one_line(f"--repo {repository}"):

@@ -40,6 +40,7 @@ from .pieces import Group
 from .plots import PathLike, plot_calibration
 from .prepare import check_finite, make_problem
 from .problem import Problem
+from .random_streams import some_samples
 from .result import BIASED, DIVERGED, NOT_AT_MINIMUM, NOT_CONVERGED, NOT_IDENTIFIED, OK, LLCResult
 from .samplers import SAMPLERS
 from .settings import CalibrationOptions, LLCSettings, shows_settings
@@ -79,6 +80,7 @@ class LLCCalibration:
             further than d/2. By chance `llc` itself may be above d/2.
         systematic_error: how far the cells or the laws of extrapolation disagree, nats.
         rounds: computations of cells, one after another.
+        note: what was left out, such as a trial that does not fit into the memory budget. "": nothing.
     """
 
     sampler: str
@@ -97,6 +99,7 @@ class LLCCalibration:
     interval: tuple[float, float] = (math.nan, math.nan)
     systematic_error: float = math.nan
     rounds: int = 1
+    note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields except the traces, ready for JSON."""
@@ -123,6 +126,8 @@ class LLCCalibration:
         low, high = self.interval
         lines.append(f"RLCT {self.llc:.3f} ± {self.standard_error:.3f}, between {low:.3f} and {high:.3f} (95 %)")
         lines.append(f"{self.status}: {self.status_reason}")
+        if self.note:
+            lines.append(self.note)
         return "\n".join(lines)
 
     def plot(self, path: PathLike | None = None) -> Any:
@@ -148,7 +153,9 @@ def calibrate_llc(
     """Estimate the LLC from cells of several step sizes and localizations, and say how far the estimate can be trusted.
 
     All cells x chains of a round are stacked. Chain c has the same minibatches and the same noise in all cells, so that
-    cells differ by their settings. All rounds together take at most 24 times `num_draws` draws per chain.
+    cells differ by their settings. The first rounds together take at most 24 times `num_draws` draws per chain.
+    One more takes up to 48 times `num_draws`, if their cells do not agree on one estimate and more draws may help. If
+    the cells of a round show that w* is no minimum, no round follows. `progress` counts the steps of all rounds.
 
     Args:
         model: as for `estimate_llc`.
@@ -159,8 +166,8 @@ def calibrate_llc(
         localizations: values of γ. None: 1, 4, 16 and 64, those that serve.
         settings: as for `estimate_llc`, except for the two chosen ones and `target_standard_error`. `num_draws` is
             that of one cell of one round on average. Without a sampler, "preconditioned" is tried first. Where it does
-            not serve, it is "sghmc". `resume_from` keeps the round that runs: a calibration that was killed repeats
-            the rounds before.
+            not serve, or its metric does not fit into `memory_budget`, it is "sghmc". `resume_from` keeps all rounds: a
+            calibration that was killed goes on at the last block of its last round.
 
     Raises:
         ValueError: an invalid argument, or "fisher_sgld" without step sizes or localizations. Their
@@ -187,22 +194,21 @@ def calibrate_llc(
     pulls = _grid("localizations", localizations, chosen.sampler)
     run = _start(model, inputs, targets, chosen, min(pulls or LOCALIZATIONS))
     if not steps and not pulls:
-        free = settings.get("sampler", TRIAL) == TRIAL
-        curvature = run_in_rounds(run, free)
+        run_in_rounds(run, any_sampler="sampler" not in settings)
     else:
-        curvature = _run_once(run, steps, pulls)
-    return _calibrated(run, curvature)
+        _run_once(run, steps, pulls)
+    run.close()
+    return _calibrated(run)
 
 
-def _run_once(run: CalibrationRun, steps: list[float], pulls: list[float]) -> float | None:
-    """Run one round of the user's grid. Return the curvature that step sizes were derived from, if they were."""
+def _run_once(run: CalibrationRun, steps: list[float], pulls: list[float]) -> None:
+    """Run one round of the user's grid."""
     pulls = pulls or list(LOCALIZATIONS)
-    curvature = None
+    run.announce(len(pulls) * len(steps or STEP_FRACTIONS))
     if not steps:
-        curvature = run.curvature(max(pulls))
-        steps = [fraction / curvature for fraction in STEP_FRACTIONS]
+        run.stiffest = run.curvature(max(pulls))
+        steps = [fraction / run.stiffest for fraction in STEP_FRACTIONS]
     run.add(Plan(run.settings.sampler, grid(steps, pulls), run.settings.num_draws))
-    return curvature
 
 
 def _start(
@@ -248,14 +254,14 @@ def _grid(name: str, values: Sequence[float] | None, sampler: str) -> list[float
 
 
 def _in_double(model: nn.Module, inputs: Batch, targets: Tensor, settings: LLCSettings) -> Problem:
-    """Return the problem of the first samples in float64."""
-    few = slice(0, SAMPLES)
+    """Return the problem of some samples in float64."""
+    few = some_samples(len(targets), SAMPLES, settings.seed)
     in_double = replace(settings, dtype=torch.float64)
     return make_problem([model], part_of(inputs, few), targets[few], in_double)
 
 
-def _calibrated(run: CalibrationRun, curvature: float | None) -> LLCCalibration:
-    """Return the calibration of all rounds. `curvature` is the one that step sizes were derived from."""
+def _calibrated(run: CalibrationRun) -> LLCCalibration:
+    """Return the calibration of all rounds."""
     fit = run.fit()
     shown = _shown(run.judged)
     result = shown.result
@@ -282,12 +288,13 @@ def _calibrated(run: CalibrationRun, curvature: float | None) -> LLCCalibration:
         table=[_row(each, each is shown) for each in run.judged],
         results=[each.result for each in run.judged],
         confirmed=status == OK,
-        curvature=curvature,
+        curvature=run.stiffest,
         status=status,
         status_reason=reason,
         interval=fit.interval,
         systematic_error=fit.systematic_error,
         rounds=run.rounds,
+        note=run.note,
     )
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from .cells import FLOOR, Cell
 from .diagnostics import Draws, standard_error
 from .extrapolation import CONFIDENCE, Fit
-from .result import DIVERGED, LLCResult
+from .result import DIVERGED, NOT_AT_MINIMUM, LLCResult
 from .samplers import SAMPLERS
 from .spectrum import Spectrum
 from .status import BIAS_ERRORS, MIN_ACCEPTANCE, MIN_TEMPERATURE, PULL_SHARE
@@ -242,10 +242,21 @@ def plan_measurement(judged: Sequence[Judged], num_draws: int, draws: float, bou
     return Plan(name, cells, int(each_cell * num_draws))
 
 
+def not_at_minimum(judged: Sequence[Judged]) -> bool:
+    """Return whether all cells at the two weakest localizations show that w* is no minimum.
+
+    Chains that have not reached their law do not show it, because their estimates are too small.
+    """
+    pulls = sorted({each.cell.localization for each in judged})
+    weakest = [each for each in judged if each.cell.localization in pulls[:2]]
+    arrived = all(each.trouble not in (SPIKES, RISES, COLD) for each in weakest)
+    return arrived and all(each.result.status == NOT_AT_MINIMUM for each in weakest)
+
+
 def asks_for_more(judged: Sequence[Judged], fit: Fit | None) -> bool:
     """Return whether more draws may settle an estimate: cells disagree, and chance or slow chains explain it."""
     if fit is None:
-        return True
+        return not all(each.trouble == DIVERGES for each in judged)
     if fit.identified:
         return False
     if any(each.trouble in _UNSETTLED for each in judged):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -18,15 +19,19 @@ from .calibration_rounds import (
     draws_of,
     judge_cell,
     momentum_of,
+    not_at_minimum,
     plan_measurement,
     tame,
 )
 from .curvature import largest_curvature
+from .distributed import my_chains
 from .extrapolation import REFERENCE, Fit, extrapolate
-from .llc import sample_from
+from .llc import Known, open_session, sample
+from .metric import Metrics, bytes_of_metric
 from .minimum import Minimum
 from .pieces import Group
 from .problem import Problem
+from .rounds_progress import RoundsProgress
 from .samplers import SAMPLERS
 from .settings import LLCSettings
 from .spectrum import Spectrum
@@ -55,6 +60,8 @@ class CalibrationRun:
         ends: where the chains of a localization ended in the last round in which they were not wild, (C, P).
         rounds: how many rounds ran.
         spent: draws of all cells, as a multiple of num_draws.
+        stiffest: the largest curvature of U that step sizes were derived from. None: they were not.
+        note: what was left out, for people.
     """
 
     problem: Problem
@@ -67,6 +74,39 @@ class CalibrationRun:
     ends: dict[float, Tensor] = field(default_factory=dict)
     rounds: int = 0
     spent: float = 0.0
+    stiffest: float | None = None
+    note: str = ""
+    _closings: list[Callable[[], None]] = field(default_factory=list)
+
+    @functools.cached_property
+    def _metrics(self) -> Metrics:
+        """Return the metrics of all rounds."""
+        return Metrics(self.problem, self.settings.seed)
+
+    @functools.cached_property
+    def _progress(self) -> RoundsProgress | None:
+        """Return the progress of all rounds as one computation."""
+        if self.settings.progress is None:
+            return None
+        return RoundsProgress(self.settings.progress)
+
+    @property
+    def newest(self) -> list[Judged]:
+        """Return the cells of the last round."""
+        return [each for each in self.judged if each.round == self.rounds]
+
+    def announce(self, share: float) -> None:
+        """Report that the rounds will take this many draws more, as a multiple of num_draws."""
+        if self._progress is not None:
+            chains = len(my_chains(self.settings.num_chains))
+            self._progress.expect(round(share * self.settings.num_draws) * chains)
+
+    def close(self) -> None:
+        """Remove the snapshots of all rounds, and report that no more draws will come."""
+        for close in self._closings:
+            close()
+        if self._progress is not None:
+            self._progress.end()
 
     @property
     def bound(self) -> float:
@@ -83,8 +123,12 @@ class CalibrationRun:
         settings = self._settings(plan)
         self.rounds += 1
         self.spent += len(groups) * share
+        if self._progress is not None:
+            self._progress.begin_round()
         starts = self._starts([pull for _, pull in plan.cells])
-        results, session = sample_from(self.problem, groups, settings, starts=starts, minima=self.minima)
+        session = open_session(self.problem, groups, settings, Known(self._metrics, self.minima, starts))
+        results = sample(session)
+        self._closings.append(session.closing())
         found = []
         for result in results:
             found.append(judge_cell(result, self.rounds, self.spectrum))
@@ -112,6 +156,7 @@ class CalibrationRun:
             step_size=plan.cells[0][0],
             num_draws=plan.num_draws,
             num_burnin_steps=burnin,
+            progress=self._progress,
         )
 
     def _starts(self, pulls: Sequence[float]) -> Tensor | None:
@@ -156,41 +201,60 @@ def grid(steps: Sequence[float], localizations: Sequence[float]) -> list[tuple[f
     return [(step, pull) for pull, step in itertools.product(localizations, steps)]
 
 
-def run_in_rounds(run: CalibrationRun, any_sampler: bool) -> float | None:
-    """Run a trial, a survey if it fails, a measurement, a correction if that fails, and a longer round if it asks.
-
-    Returns:
-        The largest curvature, if step sizes were derived from it.
+def run_in_rounds(run: CalibrationRun, any_sampler: bool) -> None:
+    """Run the rounds of a calibration. They end at once where the cells know that w* is no minimum.
 
     Args:
         run: a new one.
         any_sampler: whether the sampler may be another one than in the settings.
     """
+    run.announce(BUDGET)
+    for plan in _plans(run, any_sampler):
+        run.add(plan)
+        if not_at_minimum(run.newest):
+            break
+
+
+def _plans(run: CalibrationRun, any_sampler: bool) -> Iterator[Plan]:
+    """Yield a trial, a survey if it fails, a measurement, a correction if that fails, and a longer round if it asks.
+
+    Each round is planned from the cells of the one before.
+    """
     settings = run.settings
     half = max(2, settings.num_draws // 2)
     last: list[Judged] = []
-    curvature = None
-    if any_sampler and run.problem.vectorize:
-        cells = grid(STEPS_OF_TRIAL, LOCALIZATIONS[:-1])
-        last = run.add(Plan(TRIAL, cells, half))
+    if settings.sampler == TRIAL or (any_sampler and _trial_fits(run)):
+        yield Plan(TRIAL, grid(STEPS_OF_TRIAL, LOCALIZATIONS[:-1]), half)
+        last = run.newest
     serves = tame(last) and draws_of(last) >= MIN_DRAWS
     if not serves and settings.sampler != TRIAL:
-        curvature, cells = _survey(run)
-        survey = run.add(Plan(settings.sampler, cells, half))
-        if not tame(last) or draws_of(survey) > draws_of(last):
-            last = survey
+        yield Plan(settings.sampler, _cells_of_survey(run), half)
+        if not tame(last) or draws_of(run.newest) > draws_of(last):
+            last = run.newest
     for share in SHARES:
-        draws = share * (BUDGET - run.spent)
-        last = run.add(_measurement(run, last, draws))
+        yield _measurement(run, last, share * (BUDGET - run.spent))
+        last = run.newest
         if tame(last):
             break
     if asks_for_more(last, run.fit()):
-        run.add(_measurement(run, last, LONGER))
-    return curvature
+        run.announce(LONGER)
+        yield _measurement(run, last, LONGER)
 
 
-def _survey(run: CalibrationRun) -> tuple[float, list[tuple[float, float]]]:
-    """Return the largest curvature, and the cells of a survey. The step is in units of the curvature at each γ.
+def _trial_fits(run: CalibrationRun) -> bool:
+    """Return whether chains run together and the metric of a trial fits into memory. If it does not, note it."""
+    problem = run.problem
+    if not problem.vectorize:
+        return False
+    needed = bytes_of_metric(problem.layout.size)
+    if needed <= problem.memory_budget:
+        return True
+    run.note = f"no trial of {TRIAL!r}: its metric takes {needed} bytes, above memory_budget={problem.memory_budget}"
+    return False
+
+
+def _cells_of_survey(run: CalibrationRun) -> list[tuple[float, float]]:
+    """Return the cells of a survey. The step is in units of the curvature at each γ.
 
     A posterior is wider at a weaker localization, and steeper there where the loss is not quadratic.
     """
@@ -200,7 +264,8 @@ def _survey(run: CalibrationRun) -> tuple[float, list[tuple[float, float]]]:
         curvature = run.curvature(pull)
         largest = max(largest, curvature)
         cells += grid([fraction / curvature for fraction in STEP_FRACTIONS], [pull])
-    return largest, cells
+    run.stiffest = largest
+    return cells
 
 
 def _measurement(run: CalibrationRun, judged: list[Judged], draws: float) -> Plan:

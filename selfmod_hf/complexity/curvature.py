@@ -8,6 +8,7 @@ from torch import Tensor
 from ..stacking import chunk_ranges, copies_that_fit, losses_and_gradients, part_of
 from .modes import ordinary_tensors
 from .problem import Problem
+from .random_streams import some_samples
 
 _SAMPLES, _ITERATIONS, _DISTANCE = 2048, 12, 1e-2
 _DAMPING, _FLOOR = 0.1, 1e-6
@@ -34,22 +35,22 @@ def largest_curvature(
         nbeta: nβ.
         localization: γ.
         member: place of the network in the stack.
-        seed: of the start.
+        seed: of the start, and of the choice of 2,048 samples.
     """
     generator = torch.Generator().manual_seed(seed)
     anchor = problem.anchors[member : member + 1]  # (1, P)
     start = torch.randn(anchor.shape, generator=generator).to(anchor)
-    curvature = _power_iteration(problem, member, anchor, start)  # of L
+    few = some_samples(problem.num_samples, _SAMPLES, seed)
+    curvature = _power_iteration(problem, member, anchor, start, few)  # of L
     at_anchor = nbeta * curvature + localization
     near = anchor + start / at_anchor**0.5
-    curvature_nearby = _power_iteration(problem, member, near, start)
+    curvature_nearby = _power_iteration(problem, member, near, start, few)
     nearby = nbeta * curvature_nearby + localization
     return max(at_anchor, nearby)
 
 
-def _power_iteration(problem: Problem, member: int, point: Tensor, start: Tensor) -> float:
-    """Return the absolute value of the largest eigenvalue of a network's Hessian of the mean loss at `point` (1, P)."""
-    few = slice(0, _SAMPLES)
+def _power_iteration(problem: Problem, member: int, point: Tensor, start: Tensor, few: Tensor | slice) -> float:
+    """Return the absolute value of the largest eigenvalue of a network's Hessian at `point` (1, P), by few samples."""
     inputs = part_of(problem.inputs, few)
     targets = problem.targets[few]
     fixed = problem.fixed_of(member)

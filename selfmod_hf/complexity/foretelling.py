@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from .diagnostics import Draws
 from .minimum import Descent, count_active
 from .pieces import Group, Run
 from .samplers import SAMPLERS
-from .status import MIN_DRAWS
+from .status import FLOOR, LOWER_SHARE, MIN_DRAWS
 from .thermometer import ACTIVE, NOISE, PRODUCT, SQUARE, VIRIAL
 from .traces import Traces
 
@@ -55,7 +56,7 @@ def biases_of_run(run: Run, traces: Traces) -> list[Biases | None]:
         network = (group.member, group.nbeta)
         if network not in searched:
             active = count_active(run.problem, group.member)
-            searched[network] = _Near(_lowered(run, group, float(trace[:, run.settings.burnin :].mean())), active)
+            searched[network] = _Near(_lowered(run, traces, group), active)
         pulled = (*network, group.localization)
         if pulled not in curvatures:
             curvatures[pulled] = _curvature(run, group)
@@ -91,25 +92,46 @@ def llc_trace(run: Run, traces: Traces, place: int) -> Draws:
         return group.nbeta * (traces.losses[place] + traces.correction[place] - compared)
 
 
-def _lowered(run: Run, group: Group, llc: float) -> float:
+def _lowered(run: Run, traces: Traces, group: Group) -> float:
     """Return by how much an optimizer lowers nβ L near w*, with the weakest pull of this network's groups.
 
     The search takes a small part of the work of the chains at first. It goes on while it lowers nβ L by a part of the
-    estimate, because it is slow if curvatures differ a lot.
+    estimate, because it is slow if curvatures differ a lot. It ends when w* counts as no minimum.
     """
     settings = run.settings
-    same = [other for other in run.groups if other.member == group.member and other.nbeta == group.nbeta]
+    same = [place for place, other in enumerate(run.groups) if other.member == group.member]
+    same = [place for place in same if run.groups[place].nbeta == group.nbeta]
     steps = len(same) * settings.num_chains * settings.num_draws
     affordable = _SEARCH_SHARE * steps * run.batch_size / run.problem.num_samples
-    evaluations = min(_MOST_EVALUATIONS, max(_LEAST_EVALUATIONS, int(affordable)))
-    weakest = min(other.localization for other in same)
-    descent = Descent(run.problem, group.member, nbeta=group.nbeta, localization=weakest)
+    affordable = min(_MOST_EVALUATIONS, max(_LEAST_EVALUATIONS, affordable))
+    largest = _largest_estimate(run, traces, same)
+    decided = max(LOWER_SHARE * largest, FLOOR)
+    descent = _descent(run, group, min(run.groups[place].localization for place in same))
     lowered = 0.0
-    found = descent.lower(evaluations)
-    while found.lowered - lowered > _WORTH * abs(llc) and found.evaluations < _AT_ALL:
-        lowered = found.lowered
+    evaluations = 0
+    while True:
         found = descent.lower(_LEAST_EVALUATIONS)
-    return found.lowered
+        pays = found.lowered - lowered > _WORTH * largest or found.evaluations < affordable
+        stuck = found.evaluations == evaluations
+        if found.lowered > decided or stuck or not pays or found.evaluations >= _AT_ALL:
+            return found.lowered
+        lowered = found.lowered
+        evaluations = found.evaluations
+
+
+def _largest_estimate(run: Run, traces: Traces, places: Sequence[int]) -> float:
+    """Return the largest finite estimate of some groups, at least 0."""
+    estimates = [float(llc_trace(run, traces, place)[:, run.settings.burnin :].mean()) for place in places]
+    return max([0.0, *filter(math.isfinite, estimates)])
+
+
+def _descent(run: Run, group: Group, localization: float) -> Descent:
+    """Return a search from w* of a group's network. It begins with the sums of the control variate if there is one."""
+    problem = run.problem
+    known = None
+    if run.settings.corrects(problem.num_samples):
+        known = (problem.anchor_means[group.member], problem.anchor_gradients[group.member].double())
+    return Descent(problem, group.member, nbeta=group.nbeta, localization=localization, known=known)
 
 
 def _observed(run: Run, traces: Traces, place: int, trace: Draws, near: _Near) -> Observed:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,14 +22,14 @@ from .distributed import my_chains
 from .foretelling import biases_of_run, llc_trace
 from .independence import check_first_draws, check_independent
 from .input_checks import check, is_integer
-from .metric import measure_metrics
+from .metric import Metrics, fewer_directions
 from .minimum import Minimum, at_minima
 from .modes import ordinary_tensors
 from .pieces import Counter, Group, Run
 from .prepare import check_finite, make_problem
 from .problem import Problem, capacity
 from .result import NOT_CONVERGED, OK, LLCResult, summarize
-from .sampler_settings import SamplerSettings
+from .sampler_settings import AT_ANCHOR, EARLIER, SamplerSettings
 from .samplers import SAMPLERS
 from .session import Session
 from .settings import LLCOptions, LLCSettings, shows_settings
@@ -81,7 +81,8 @@ def estimate_llc(
     problem = make_problem([model], inputs, targets, chosen)
     groups = one_group_each(problem, chosen, [member])
     check_finite(problem)
-    return sample(problem, groups, chosen)[0]
+    with open_session(problem, groups, chosen) as session:
+        return sample(session)[0]
 
 
 @shows_settings(LLCOptions)
@@ -122,7 +123,8 @@ def estimate_llc_many(
     chosen = LLCSettings(**settings)
     check_members(members, len(models))
     problem = make_problem(models, inputs, targets, chosen)
-    return sample(problem, one_group_each(problem, chosen, members), chosen)
+    with open_session(problem, one_group_each(problem, chosen, members), chosen) as session:
+        return sample(session)
 
 
 def check_members(members: Sequence[int] | None, count: int) -> None:
@@ -133,6 +135,21 @@ def check_members(members: Sequence[int] | None, count: int) -> None:
     check("members", ids, len(ids) == count, f"one number per model, {count}")
     for number in ids:
         check("members", number, is_integer(number), "integers of at least 0")
+
+
+@dataclass(frozen=True)
+class Known:
+    """Hold what is known about a problem before chains run.
+
+    Attributes:
+        metrics: those measured so far. More are added.
+        minima: of the networks, if the problem is at them.
+        starts: (G, C, P), C the chains of this process. None: all begin at w*.
+    """
+
+    metrics: Metrics
+    minima: Sequence[Minimum] = ()
+    starts: Tensor | None = None
 
 
 def one_group_each(
@@ -152,11 +169,35 @@ def one_group_each(
 
 
 @ordinary_tensors()
-def sample(
-    problem: Problem,
-    groups: Sequence[Group],
-    settings: LLCSettings,
-) -> list[LLCResult]:
+def open_session(
+    problem: Problem, groups: Sequence[Group], settings: LLCSettings, known: Known | None = None
+) -> Session:
+    """Return a session of the chains of all groups, before their first draw. `with` closes it.
+
+    Args:
+        problem: networks, data and loss.
+        groups: networks and dynamics.
+        settings: of the estimates.
+        known: what earlier rounds have found. None: nothing, and `settings.minimize` moves w* first.
+
+    Raises:
+        ValueError: a sample's loss depends on the other samples of its batch, or on random numbers.
+    """
+    if known is None:
+        minima: Sequence[Minimum] = ()
+        if settings.minimize:
+            problem, minima = at_minima(problem, groups)
+        known = Known(Metrics(problem, settings.seed), minima)
+    fits = capacity(problem, settings)
+    _check_batch_size(problem, settings)
+    check_independent(problem, settings, fits.micro_batch_size)
+    run = _run(problem, groups, settings, known.metrics)
+    run = replace(run, keeps_block_gradients=fits.keeps_block_gradients, starts=known.starts)
+    return Session.of(run, fits, known.minima)
+
+
+@ordinary_tensors()
+def sample(session: Session) -> list[LLCResult]:
     """Run the chains of all groups, and return a result for each.
 
     Under torch.distributed each process runs its share of the chains, and all get all results.
@@ -164,57 +205,25 @@ def sample(
     Raises:
         ValueError: a sample's loss depends on the other samples of its batch, or on random numbers.
     """
-    minima: list[Minimum] = []
-    if settings.minimize:
-        problem, minima = at_minima(problem, groups)
-    results, _ = sample_from(problem, groups, settings, minima=minima)
-    return results
-
-
-@ordinary_tensors()
-def sample_from(
-    problem: Problem,
-    groups: Sequence[Group],
-    settings: LLCSettings,
-    *,
-    starts: Tensor | None = None,
-    minima: Sequence[Minimum] = (),
-) -> tuple[list[LLCResult], Session]:
-    """Run the chains of all groups from given positions. Return their results, and the session with their ends.
-
-    Args:
-        problem: networks, data and loss. `settings.minimize` has no effect on it here.
-        groups: networks and dynamics.
-        settings: of the estimates.
-        starts: (G, C, P), C the chains of this process. None: all begin at w*.
-        minima: of the networks, if the problem is at them.
-
-    Raises:
-        ValueError: as of `sample`.
-    """
-    fits = capacity(problem, settings)
-    _check_batch_size(problem, settings)
-    check_independent(problem, settings, fits.micro_batch_size)
-    run = replace(_run(problem, groups, settings), keeps_block_gradients=fits.keeps_block_gradients, starts=starts)
-    session = Session.of(run, fits)
+    run = session.run
+    settings = run.settings
     results = _results(run, session.draw(settings.num_draws))
     while True:
         num_draws = draws_for_target(results, settings)
         if num_draws is None:
             break
-        run.count.total = len(groups) * len(run.chains) * num_draws
+        run.count.total = len(run.groups) * len(run.chains) * num_draws
         longer = replace(run, settings=replace(settings, num_draws=num_draws))
         results = _results(longer, session.draw(num_draws))
-    session.close()
     for place, result in enumerate(results):
         results[place] = result = _by_target(result, settings.target_standard_error)
-        if minima:
-            own = minima[groups[place].member]
+        if session.minima:
+            own = session.minima[run.groups[place].member]
             results[place] = replace(result, lowered_by=own.lowered, moved_by=own.distance)
-    return results, session
+    return results
 
 
-def _run(problem: Problem, groups: Sequence[Group], settings: LLCSettings) -> Run:
+def _run(problem: Problem, groups: Sequence[Group], settings: LLCSettings, measured: Metrics) -> Run:
     """Return a run of all groups from w*, with what its sampler needs to know about the networks."""
     chains = my_chains(settings.num_chains)
     fisher = None
@@ -223,7 +232,7 @@ def _run(problem: Problem, groups: Sequence[Group], settings: LLCSettings) -> Ru
     metrics = None
     if SAMPLERS[settings.sampler].needs_metric:
         keys = [(group.member, group.nbeta, group.localization) for group in groups]
-        metrics = measure_metrics(problem, keys, settings.seed)
+        metrics = measured.of(keys)
     if settings.corrects(problem.num_samples):
         problem.anchor_gradients  # noqa: B018 - computed once, before the threads need it
     count = Counter(settings.progress, len(groups) * len(chains) * settings.num_draws)
@@ -313,6 +322,9 @@ def _result(run: Run, traces: Traces, place: int, biases: Biases | None) -> LLCR
         reason = "the loss at w* is not finite: the network itself has diverged"
     if diverged:
         llc = error = math.nan  # never averaged away
+    directions = None
+    if run.metrics is not None:
+        directions = fewer_directions(run.metrics[group.member, group.nbeta, group.localization])
     used = SamplerSettings.of(
         settings,
         step_size=group.step_size,
@@ -322,6 +334,8 @@ def _result(run: Run, traces: Traces, place: int, biases: Biases | None) -> LLCR
         num_parameters=problem.layout.size,
         names=readable_names(problem.stack, problem.layout.names),
         dtype=problem.compute_dtype or problem.stack_dtype,
+        start=AT_ANCHOR if run.starts is None else EARLIER,
+        directions=directions,
     )
     correction = None
     if settings.corrects(problem.num_samples):

@@ -11,7 +11,7 @@ one width, so nothing needs a second derivative. Negative curvatures count by th
 geometric mean of the old one and of what the round found, which is exact after one round for L = w⁴.
 
 Up to `MOST_DENSE` parameters F is a matrix. Above it F has the directions of largest curvature and one number for all
-others, the smallest of these curvatures.
+others, the smallest of these curvatures. There are at most `DIRECTIONS`, as many as the memory budget allows.
 
 In a curved valley no constant metric is right everywhere. So the step of a sampler counts in units of the largest
 curvature κ that the metric leaves at points of N(w*, G), of 4 κ - 3. κ is 1 for a quadratic loss, and tens or hundreds
@@ -20,6 +20,7 @@ in a valley.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -74,27 +75,86 @@ class Curvatures:
         if self.others is not None:
             precision = max(nbeta * self.others + localization, least)
             others = widths.new_full((1, 1), precision**-0.5)
-        return Metric(self.directions[None], widths[None], others)
+        return Metric(self._one_run, widths[None], others)
+
+    @functools.cached_property
+    def _one_run(self) -> Tensor:
+        """Return the directions as a metric has them, (1, P, k). All metrics of these curvatures share them."""
+        return self.directions[None]
 
 
-def measure_metrics(problem: Problem, keys: Iterable[Key], seed: int) -> dict[Key, Metric]:
-    """Return the metric of each network at each nβ and γ, for one row, scaled such that curvatures are at most 1.
+def bytes_of_metric(num_parameters: int, directions: int = DIRECTIONS) -> int:
+    """Return the bytes of the search for some directions, most of them for Lanczos vectors.
 
-    It depends on the network, the data, nβ, γ and the seed alone.
+    A metric that is a matrix is left out. It takes 0.3 GB at most.
+
+    Example:
+        >>> bytes_of_metric(22_000_000) / 1e9
+        33.968
     """
-    measured: dict[tuple[int, float], tuple[Curvatures, Curvatures]] = {}  # in double precision and in the chains'
-    metrics = {}
-    for member, nbeta, localization in sorted(set(keys)):
-        if (member, nbeta) not in measured:
-            curvatures = measure_curvatures(problem, member, nbeta, seed)
-            measured[member, nbeta] = (curvatures, curvatures.to(problem.anchors))
-        exact, rounded = measured[member, nbeta]
+    if num_parameters <= MOST_DENSE:
+        return 0
+    lanczos = max(2 * directions + 1, 20)  # vectors of scipy's
+    doubles = lanczos + 2 * directions + _STIFF_POINTS + 2 * _POINTS
+    return num_parameters * (8 * doubles + 4 * directions)
+
+
+def _directions_that_fit(problem: Problem) -> int:
+    """Return how many directions fit into the memory budget, at least one."""
+    fitting = DIRECTIONS
+    while fitting > 1 and bytes_of_metric(problem.layout.size, fitting) > problem.memory_budget:
+        fitting -= 1
+    return fitting
+
+
+def fewer_directions(metric: Metric) -> int | None:
+    """Return the number of directions of a metric, if the memory budget allowed fewer than usual."""
+    found = metric.directions.shape[2]
+    if metric.others is None or found >= DIRECTIONS:
+        return None
+    return found
+
+
+class Metrics:
+    """Measure the metrics of a problem's networks, each of them once.
+
+    Args:
+        problem: the problem.
+        seed: of samples and points.
+    """
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        self._problem = problem
+        self._seed = seed
+        # by place in the stack and nβ, in double precision and in the chains'
+        self._curvatures: dict[tuple[int, float], tuple[Curvatures, Curvatures]] = {}
+        self._metrics: dict[Key, Metric] = {}
+
+    def of(self, keys: Iterable[Key]) -> dict[Key, Metric]:
+        """Return the metric of each network at each nβ and γ, for one row, scaled such that curvatures are at most 1.
+
+        It depends on the network, the data, nβ, γ and the seed alone.
+        """
+        found = {}
+        for key in sorted(set(keys)):
+            if key not in self._metrics:
+                self._metrics[key] = self._measured(*key)
+            found[key] = self._metrics[key]
+        return found
+
+    def _measured(self, member: int, nbeta: float, localization: float) -> Metric:
+        """Return a metric that was not measured before."""
+        problem = self._problem
+        network = (member, nbeta)
+        if network not in self._curvatures:
+            curvatures = measure_curvatures(problem, member, nbeta, self._seed)
+            self._curvatures[network] = (curvatures, curvatures.to(problem.anchors))
+        exact, rounded = self._curvatures[network]
         metric = exact.metric(nbeta, localization)
-        cloud = _Clouds(problem, member, seed).cloud(metric, _STIFF_POINTS)
+        cloud = _Clouds(problem, member, self._seed).cloud(metric, _STIFF_POINTS)
         stiffest = max(1.0, cloud.largest_curvature(metric, nbeta, localization))
         unit = 4 * stiffest - 3  # chains find stiffer points than these, except in a quadratic loss
-        metrics[member, nbeta, localization] = rounded.metric(nbeta, localization).times(unit**-0.5)
-    return metrics
+        return rounded.metric(nbeta, localization).times(unit**-0.5)
 
 
 def measure_curvatures(problem: Problem, member: int, nbeta: float, seed: int) -> Curvatures:
@@ -131,6 +191,7 @@ def _matrix(clouds: _Clouds, nbeta: float) -> Curvatures:
 def _largest(clouds: _Clouds, nbeta: float, seed: int) -> Curvatures:
     """Return the largest curvatures, first at w*, then at points as far away as these allow."""
     size = clouds.size
+    directions = _directions_that_fit(clouds.problem)
     generator = np.random.default_rng(seed)
     start = generator.standard_normal(size)
     cloud = clouds.cloud(None, _POINTS)
@@ -142,7 +203,7 @@ def _largest(clouds: _Clouds, nbeta: float, seed: int) -> Curvatures:
             return cloud.differences(step)[0].numpy() / distance
 
         hessian = LinearOperator((size, size), matvec=product, dtype=np.float64)
-        values, vectors = eigsh(hessian, DIRECTIONS, which="LM", v0=start, tol=0.01)
+        values, vectors = eigsh(hessian, directions, which="LM", v0=start, tol=0.01)
         found = np.abs(values)
         smallest = float(found.min())
         curvatures = Curvatures(torch.from_numpy(vectors), torch.from_numpy(found), smallest)
@@ -212,11 +273,17 @@ class _Cloud:
         self._points = points
         self._indices = indices
 
+    @functools.cached_property
+    def _bases(self) -> list[Tensor]:
+        """Return g(w) at each point, (1, P)."""
+        pairs = zip(self._points, self._indices, strict=True)
+        return [self._gradients(point[None], index) for point, index in pairs]
+
     def differences(self, steps: Tensor) -> Tensor:
         """Return g(w + step) - g(w) for each step, (K, P), as a mean over the points."""
         total = torch.zeros_like(steps)
-        for point, index in zip(self._points, self._indices, strict=True):
-            total += self._at(point, steps, index)
+        for point, index, base in zip(self._points, self._indices, self._bases, strict=True):
+            total += self._from(base, point, steps, index)
         return total / len(self._points)
 
     def largest_curvature(self, metric: Metric, nbeta: float, localization: float) -> float:
@@ -228,12 +295,13 @@ class _Cloud:
         largest = 0.0
         generator = torch.Generator().manual_seed(0)
         for point in self._points:
+            base = self._gradients(point[None], index)
             direction = torch.randn(1, self._clouds.size, generator=generator, dtype=torch.float64)
             size = float(direction.norm())
             for _ in range(_ITERATIONS):
                 direction = direction / size
                 step = metric.to_weights(direction)  # one width
-                force = nbeta * self._at(point, step, index) + localization * step
+                force = nbeta * self._from(base, point, step, index) + localization * step
                 direction = metric.of_gradient(force)
                 size = float(direction.norm())
                 if not 0 < size < math.inf:
@@ -242,36 +310,34 @@ class _Cloud:
                 largest = max(largest, size)
         return largest
 
-    def _at(self, point: Tensor, steps: Tensor, index: Tensor) -> Tensor:
-        """Return g(point + step) - g(point) for each step, (K, P), over these samples, in double precision."""
+    def _from(self, base: Tensor, point: Tensor, steps: Tensor, index: Tensor) -> Tensor:
+        """Return g(point + step) - base for each step, (K, P), over these samples, in double precision."""
         problem = self._clouds.problem
-        like = problem.anchors
-        index = index.to(like.device)
-        inputs = part_of(problem.inputs, index)
-        targets = problem.targets[index]
-        base = self._gradients(point[None].to(like), inputs, targets)  # (1, P)
         bytes_of_samples = len(index) * problem.bytes_per_sample
         bytes_per_copy = 6 * base.nbytes + int(bytes_of_samples)
         at_once = copies_that_fit(bytes_per_copy, problem.memory_budget)
         differences = []
         for rows in chunk_ranges(len(steps), at_once):
-            positions = point + steps[rows.start : rows.stop]
-            found = self._gradients(positions.to(like), inputs, targets) - base
+            found = self._gradients(point + steps[rows.start : rows.stop], index) - base
             differences.append(found.double().cpu())
         return torch.cat(differences)
 
-    def _gradients(self, positions: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the gradients of the mean loss over all of these samples, (K, P)."""
+    def _gradients(self, positions: Tensor, index: Tensor) -> Tensor:
+        """Return the gradients of the mean loss over these samples, (K, P), in the chains' precision."""
         problem = self._clouds.problem
+        like = problem.anchors
+        index = index.to(like.device)
+        fit = copies_that_fit(int(problem.bytes_per_sample), problem.memory_budget)
         _, gradients = losses_and_gradients(
             problem.losses_of_one_batch,
             problem.layout,
-            positions,
+            positions.to(like),
             samples=[],
-            inputs=inputs,
-            targets=targets,
+            inputs=part_of(problem.inputs, index),
+            targets=problem.targets[index],
             own={},
             common=self._clouds.fixed,
             shared_batch=True,
+            micro_batch_size=min(fit, len(index)),
         )
         return gradients

@@ -84,10 +84,18 @@ class Descent:
         nbeta: nβ.
         localization: γ.
         start: w_0, (P,), float64. None: w*.
+        known: the mean loss at w_0 and its gradient (P,), float64. None: they are computed.
     """
 
-    def __init__(
-        self, problem: Problem, member: int, *, nbeta: float, localization: float, start: Tensor | None = None
+    def __init__(  # noqa: PLR0913 - the potential, and where it is known
+        self,
+        problem: Problem,
+        member: int,
+        *,
+        nbeta: float,
+        localization: float,
+        start: Tensor | None = None,
+        known: tuple[float, Tensor] | None = None,
     ) -> None:
         if start is None:
             start = problem.anchors[member].double()
@@ -95,7 +103,9 @@ class Descent:
         self._start = start
         self._nbeta = nbeta
         self._localization = localization
-        self._found = _Lowest(start)
+        self._found = _Lowest()
+        if known is not None:
+            self._note(start, *known)
         self._unit = _unit(start, self._energy_and_force)
         self._steps = torch.nn.Parameter(torch.zeros_like(start))  # (w - w_0) / unit
         self._optimizer = torch.optim.LBFGS([self._steps], history_size=_HISTORY, line_search_fn="strong_wolfe")
@@ -115,12 +125,21 @@ class Descent:
         return energy
 
     def _energy_and_force(self, position: Tensor) -> tuple[float, Tensor]:
-        """Return U and its gradient (P,)."""
-        loss, gradient = self._loss_and_gradient(position)
+        """Return U and its gradient (P,). A point that is known is not computed again."""
+        point = self._found.at(position)
+        if point is None:
+            self._found.evaluations += 1
+            point = self._note(position, *self._loss_and_gradient(position))
+        return point.energy, point.force
+
+    def _note(self, position: Tensor, loss: float, gradient: Tensor) -> _Point:
+        """Return a point with U and its gradient, and compare it with the lowest."""
         moved = position - self._start
         energy = self._nbeta * loss + self._localization / 2 * float(moved @ moved)
-        self._found.note(position, loss, energy)
-        return energy, self._nbeta * gradient + self._localization * moved
+        force = self._nbeta * gradient + self._localization * moved
+        point = _Point(position.clone(), loss, energy, force)
+        self._found.compare(point)
+        return point
 
 
 @ordinary_tensors()
@@ -228,31 +247,43 @@ def _without_pull(problem: Problem, member: int, nbeta: float, localization: flo
     return Minimum(position, lowered, float((position - first).norm()), evaluations)
 
 
-class _Lowest:
-    """Keep the point of the lowest energy of a search."""
+@dataclass(frozen=True)
+class _Point:
+    """Hold a point of a search, (P,), with the mean loss, U, and the gradient of U, (P,)."""
 
-    def __init__(self, anchor: Tensor) -> None:
-        self._anchor = anchor
-        self._position = anchor.clone()
-        self._energy = math.inf
-        self._loss = math.nan
-        self._first_loss = math.nan
+    position: Tensor
+    loss: float
+    energy: float
+    force: Tensor
+
+
+class _Lowest:
+    """Keep the first point of a search and the one of the lowest energy."""
+
+    def __init__(self) -> None:
+        self._first: _Point | None = None
+        self._lowest: _Point | None = None
         self.evaluations = 0
 
-    def note(self, position: Tensor, loss: float, energy: float) -> None:
+    def at(self, position: Tensor) -> _Point | None:
+        """Return the kept point at a position. None: none is there."""
+        for point in (self._first, self._lowest):
+            if point is not None and torch.equal(point.position, position):
+                return point
+        return None
+
+    def compare(self, point: _Point) -> None:
         """Compare a point with the lowest."""
-        if self.evaluations == 0:
-            self._first_loss = loss
-        self.evaluations += 1
-        if energy < self._energy:
-            self._position = position.clone()
-            self._energy = energy
-            self._loss = loss
+        if self._first is None:
+            self._first = point
+            self._lowest = point
+        elif self._lowest is None or point.energy < self._lowest.energy:
+            self._lowest = point
 
     def minimum(self, nbeta: float) -> Minimum:
         """Return the lowest point."""
-        moved = self._position - self._anchor
-        lowered = 0.0
-        if self.evaluations > 0:
-            lowered = max(0.0, nbeta * (self._first_loss - self._loss))
-        return Minimum(self._position, lowered, float(moved.norm()), self.evaluations)
+        assert self._first is not None
+        assert self._lowest is not None
+        moved = self._lowest.position - self._first.position
+        lowered = max(0.0, nbeta * (self._first.loss - self._lowest.loss))
+        return Minimum(self._lowest.position, lowered, float(moved.norm()), self.evaluations)

@@ -104,7 +104,7 @@ class Run:
         count: called with the number of chain steps done.
         keeps_block_gradients: see `Capacity`.
         fisher: (M, P), for samplers with `needs_fisher`, see `fisher_diagonal`.
-        metrics: by (member, nβ, γ), for samplers with `needs_metric`, see `measure_metrics`.
+        metrics: by (member, nβ, γ), for samplers with `needs_metric`, see `Metrics`.
         starts: (G, C, P), where the chains begin. None: at w*.
     """
 

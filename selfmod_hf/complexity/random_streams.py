@@ -18,6 +18,7 @@ from .chain_state import Stateful
 
 _MINIBATCHES, _NOISE, _PARTITION, _ORDER, _OTHERS = range(5)
 DECISIONS = 6  # of `Noise`, to accept or reject
+_CHOICE = 7
 PASSES_PER_PARTITION = 8
 
 
@@ -28,6 +29,15 @@ def _generator(device: torch.device, seed: int, *key: int) -> torch.Generator:
     word = int(words[0])
     generator = torch.Generator(device)
     return generator.manual_seed(word >> 1)
+
+
+def some_samples(num_samples: int, most: int, seed: int) -> Tensor | slice:
+    """Return the places of at most `most` samples, chosen at random because data may be sorted. Few are all taken."""
+    if num_samples <= most:
+        return slice(None)
+    generator = _generator(torch.device("cpu"), seed, _CHOICE)
+    order = torch.randperm(num_samples, generator=generator)
+    return order[:most]
 
 
 class MinibatchStream:

@@ -12,8 +12,11 @@ import torch
 
 from ..errors import InputError
 from ..stacking import CHOSEN_NUMBERS
+from .input_checks import check
 from .settings import DTYPES, LLCSettings
 
+AT_ANCHOR, EARLIER = "w*", "earlier rounds"  # where chains start
+_IF_UNUSUAL = ("heads", "start", "directions")  # left out of files otherwise, as in those of before they were
 _SHOWN = 3  # names of parameters in a text
 
 
@@ -23,6 +26,8 @@ class SamplerSettings:
 
     `data` describes the inputs for people: id, configuration, split. None: not given. `heads` are the attention heads
     (``module:numbers``) whose masks are the `parameters`. None: parameters were chosen otherwise, or all were sampled.
+    `start` says where the chains began: at w*, or where the earlier rounds of a calibration ended. `directions` is the
+    number of directions in the metric of a sampler, if the memory budget allowed fewer than usual.
     """
 
     sampler: str
@@ -46,6 +51,8 @@ class SamplerSettings:
     minimize: bool = False
     data: str | None = None  # files from before it was kept have none
     heads: tuple[str, ...] | None = None
+    start: str = AT_ANCHOR
+    directions: int | None = None
 
     @classmethod
     def of(
@@ -87,10 +94,11 @@ class SamplerSettings:
         return cls(**record)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields by name, without `heads` if there are none."""
+        """Return all fields by name, those of `_IF_UNUSUAL` only if they are unusual."""
         values = dataclasses.asdict(self)
-        if self.heads is None:  # files without heads stay as they were
-            del values["heads"]
+        for entry in dataclasses.fields(self):
+            if entry.name in _IF_UNUSUAL and values[entry.name] == entry.default:
+                del values[entry.name]
         return values
 
     def keywords(self, nbeta: float, parameters: Any = None) -> dict[str, Any]:
@@ -103,8 +111,11 @@ class SamplerSettings:
             parameters: in place of the recorded names. They are needed after an estimate with masks.
 
         Raises:
-            InputError: the estimate had masks, and no `parameters` are given.
+            InputError: the estimate had masks, and no `parameters` are given. Or the chains did not
+                start at w*, so that the settings do not give them again.
         """
+        allowed = f"{AT_ANCHOR!r} for a repetition: its chains continued those of a calibration, so calibrate again"
+        check("start", self.start, self.start == AT_ANCHOR, allowed)
         preset = "as published"
         if self.preset:
             preset += f" ({self.preset})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from .chain_state import State
 from .chains import run_piece
 from .distributed import gather_chains
+from .minimum import Minimum
 from .pieces import Piece, Run, cut, map_on_threads
 from .problem import Capacity
 from .snapshots import Snapshots
@@ -55,15 +57,17 @@ class Session:
         run: the run.
         workers: number of threads.
         snapshots: where the state of the chains is kept. None: nowhere.
+        minima: of the networks, if the problem is at them.
     """
 
     run: Run
     workers: int
     snapshots: Snapshots | None
+    minima: Sequence[Minimum] = ()
     _progress: list[_Progress] = field(default_factory=list)
 
     @classmethod
-    def of(cls, run: Run, capacity: Capacity) -> Session:
+    def of(cls, run: Run, capacity: Capacity, minima: Sequence[Minimum] = ()) -> Session:
         """Return the session of a run, with the draws that its snapshots hold.
 
         Raises:
@@ -71,7 +75,7 @@ class Session:
         """
         pieces, workers = cut(run, capacity)
         snapshots = Snapshots.of(run)
-        session = cls(run, workers, snapshots)
+        session = cls(run, workers, snapshots, minima)
         for piece in pieces:
             progress = _Progress(piece)
             if snapshots is not None:
@@ -125,10 +129,20 @@ class Session:
             places[piece.groups.start : piece.groups.stop, piece.chains.start : piece.chains.stop] = of_piece
         return places
 
-    def close(self) -> None:
-        """Remove the snapshots, because the estimate is complete."""
-        if self.snapshots is not None:
-            self.snapshots.remove([progress.path for progress in self._progress if progress.path is not None])
+    def __enter__(self) -> Session:
+        """Return the session. After an error its snapshots stay."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.closing()()
+
+    def closing(self) -> Callable[[], None]:
+        """Return a function that removes the snapshots, because the estimate is complete. It holds no chains."""
+        if self.snapshots is None:
+            return lambda: None
+        paths = [progress.path for progress in self._progress if progress.path is not None]
+        return functools.partial(self.snapshots.remove, paths)
 
     def _keep(self, progress: _Progress, traces: Traces, state: State) -> None:
         """Keep the next traces of a piece and the state after them, and write its snapshot."""

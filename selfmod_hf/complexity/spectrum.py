@@ -55,6 +55,7 @@ def find_spectrum(problem: Problem, nbeta: float) -> Spectrum:
     """
     anchor = problem.anchors[0]  # (P,)
     fixed = problem.fixed_of(0)
+    fit = copies_that_fit(int(problem.bytes_per_sample), problem.memory_budget)
 
     def gradients(positions: Tensor) -> Tensor:
         _, found = losses_and_gradients(
@@ -67,6 +68,7 @@ def find_spectrum(problem: Problem, nbeta: float) -> Spectrum:
             own={},
             common=fixed,
             shared_batch=True,
+            micro_batch_size=min(fit, problem.num_samples),
         )
         return found  # (K, P)
 

@@ -178,7 +178,7 @@ def _minimum(facts: Facts) -> Verdict | None:
             return NOT_AT_MINIMUM, reason
     floor = min(FLOOR, TREND_ERRORS * standard_error(facts.kept))
     if facts.estimates_lambda and lower > max(LOWER_SHARE * llc, floor):
-        reason = f"near w* nβ L is lower by {lower:.3g}, at an estimate of {llc:.3g}"
+        reason = f"near w* nβ L is lower by {lower:.3g} or more, at an estimate of {llc:.3g}"
         remedy = "start from the local minimum with minimize=True"
         if facts.minimized:
             remedy = "minimize=True did not reach the minimum, take a weaker localization or train the network on"

@@ -37,6 +37,7 @@ SAME = (
     "minimize",
     "parameters",
     "data",
+    "start",
 )
 _MAY_LACK = ("data", "loss")
 LEVEL = 2.0  # standard errors of the difference

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from ..complexity import LLCCalibration, LLCResult, calibrate_llc
 from ..complexity.calibration import SAMPLER as CALIBRATION_SAMPLER
 from ..complexity.input_checks import check
-from ..complexity.llc import check_members, one_group_each, sample
+from ..complexity.llc import check_members, one_group_each, open_session, sample
 from ..complexity.prepare import make_problem
 from ..complexity.settings import CalibrationOptions, LLCOptions, LLCSettings, shows_settings
 from ..data import ImageTensors, TensorData, TextTensors
@@ -162,7 +162,8 @@ def estimate_rlct(
     check_members(members, len(models))
     problem = make_problem(found.modules, found.inputs, found.targets, chosen)
     groups = one_group_each(problem, chosen, members)
-    results = sample(problem, groups, chosen)
+    with open_session(problem, groups, chosen) as session:
+        results = sample(session)
     for k, model in enumerate(models):
         results[k] = _recorded(results[k], found, given, saved_sha256(model))
     return results
@@ -230,9 +231,9 @@ def calibrate_rlct(  # noqa: PLR0913 - public
         **measured.settings(given),
     )
     weights = saved_sha256(model)
-    result = _recorded(found.result, measured, given, weights)
     results = [_recorded(cell, measured, given, weights) for cell in found.results]
-    return replace(found, result=result, results=results)
+    places = [place for place, cell in enumerate(found.results) if cell is found.result]
+    return replace(found, result=results[places[0]], results=results)
 
 
 def _checked_data(models: Any, data: Any, collator: Collator | None) -> Any:

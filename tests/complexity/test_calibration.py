@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from selfmod_hf.complexity import calibrate_llc
+from selfmod_hf.complexity import calibrate_llc, half_squared_error
 from selfmod_hf.complexity.calibration_rounds import BUDGET, LONGER
 from selfmod_hf.complexity.ground_truth import deep_linear, linear_regression, products_of_powers, softmax_regression
+from selfmod_hf.errors import InputError
 
 from .scenarios import DUMMY, Quadratic, given_loss
 
@@ -160,6 +161,10 @@ def test_the_chains_of_a_round_begin_where_those_before_ended():
         first = result.llc_trace()[:, 0]
         assert (first == 0).all() == (row["round"] == 1)
         assert result.settings.member == row["round"] - 1  # new noise in each round
+        assert result.settings.start == ("w*" if row["round"] == 1 else "earlier rounds")
+    assert found.results[0].settings.keywords(found.result.nbeta)["num_draws"] == 100
+    with pytest.raises(InputError, match=r"^start='earlier rounds': must be .* so calibrate again$"):
+        found.results[-1].settings.keywords(found.result.nbeta)
 
 
 def test_the_momentum_grows_with_the_time_that_a_direction_takes():
@@ -227,3 +232,52 @@ def test_an_estimate_above_half_of_the_parameters_by_three_errors_is_biased(powe
     assert found.llc == pytest.approx(6 / power, rel=0.05)
     assert found.status == status
     assert found.interval[1] <= 3.0
+
+
+@pytest.mark.parametrize("sampler", ["preconditioned", "sghmc"])
+def test_chains_in_a_loop_are_calibrated(sampler):
+    settings = {"vectorize": False, "num_draws": 40, "num_chains": 2, "nbeta": 100.0, "loss_fn": given_loss}
+    if sampler == "preconditioned":
+        settings["sampler"] = sampler
+    found = calibrate_llc(Quadratic([2.0, 0.5]), *DUMMY, **settings)
+    assert {row["sampler"] for row in found.table} == {sampler}
+
+
+def test_a_trial_that_does_not_fit_into_the_memory_budget_is_left_out(monkeypatch):
+    monkeypatch.setattr("selfmod_hf.complexity.metric.MOST_DENSE", 1)
+    few = {"loss_fn": given_loss, "nbeta": 100.0, "num_draws": 40, "num_chains": 2}
+    found = calibrate_llc(Quadratic([2.0, 0.5]), *DUMMY, memory_budget=3000, **few)
+    assert {row["sampler"] for row in found.table} == {"sghmc"}
+    note = "no trial of 'preconditioned': its metric takes 3088 bytes, above memory_budget=3000"
+    assert (found.note, found.summary().splitlines()[-1]) == (note, note)
+
+
+def test_no_round_follows_one_that_knows_that_w_is_no_minimum():
+    """Chains from .6 fall to the minimum at 1, below the loss at .6."""
+    found = calibrate_llc(Well(), *DUMMY, loss_fn=given_loss, nbeta=1000.0, num_draws=400)
+    assert found.status == "not_at_minimum"
+    assert found.rounds == 1
+
+
+def test_progress_counts_the_steps_of_all_rounds():
+    calls = []
+    found = calibration([2.0, 0.5, 0.0], num_draws=100, num_chains=2, progress=lambda *counts: calls.append(counts))
+    steps = 2 * sum(result.settings.num_draws for result in found.results)
+    assert calls[0] == (0, 2 * BUDGET * 100)  # before any work
+    assert calls[-1] == (steps, steps)
+    done = [each for each, _ in calls]
+    assert done == sorted(done)
+    assert all(each < total for each, total in calls[:-1])
+
+
+def test_curvatures_are_those_of_samples_at_random(monkeypatch):
+    """Data that are sorted: the first half of the samples does not see half of the inputs."""
+    monkeypatch.setattr("selfmod_hf.complexity.calibration.SAMPLES", 64)
+    inputs = torch.zeros(128, 4)
+    inputs[:64, :2] = 2 * torch.eye(2).repeat(32, 1)
+    inputs[64:, 2:] = 2 * torch.eye(2).repeat(32, 1)
+    model = nn.Linear(4, 1, bias=False)
+    settings = {"nbeta": 100.0, "num_draws": 1000, "num_chains": 8, "sampler": "sghmc", "loss_fn": half_squared_error}
+    grid = {"step_sizes": [5e-3, 1e-2], "localizations": [20.0, 40.0]}
+    found = calibrate_llc(model, inputs, model(inputs).detach(), **settings, **grid)
+    assert found.llc == pytest.approx(2.0, rel=0.06)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from selfmod_hf.complexity import estimate_llc, estimate_llc_many
-from selfmod_hf.complexity.metric import Curvatures, measure_curvatures, measure_metrics
+from selfmod_hf.complexity import LLCResult, estimate_llc, estimate_llc_many
+from selfmod_hf.complexity.metric import Curvatures, Metrics, bytes_of_metric, measure_curvatures
 from selfmod_hf.complexity.prepare import make_problem
 from selfmod_hf.complexity.problem import Problem
 from selfmod_hf.complexity.settings import LLCSettings
@@ -64,7 +64,7 @@ def test_f_of_a_quadratic_is_its_hessian_and_the_widths_are_the_posteriors():
     matrix = found.directions * found.values @ found.directions.T
     hessian = model.root @ model.root.T
     torch.testing.assert_close(matrix, hessian.double(), rtol=1e-4, atol=1e-3)
-    metric = measure_metrics(problem_of(model), [(0, NBETA, GAMMA)], seed=0)[0, NBETA, GAMMA]
+    metric = Metrics(problem_of(model), seed=0).of([(0, NBETA, GAMMA)])[0, NBETA, GAMMA]
     root = metric.directions[0] * metric.widths
     covariance = torch.linalg.inv(NBETA * hessian + GAMMA * torch.eye(5))
     torch.testing.assert_close(root @ root.T, covariance, rtol=1e-2, atol=1e-4)
@@ -88,6 +88,18 @@ def test_above_the_limit_the_stiffest_directions_and_one_number_for_the_others(m
     assert found.others == pytest.approx(1.0, rel=1e-2)
     result = estimate_llc(model, *DUMMY, sampler="preconditioned", step_size=0.1, **FEW)
     assert abs(result.llc - exact(curvatures)) < 3 * result.standard_error < 0.3
+    assert result.settings.directions is None
+
+
+def test_a_metric_has_as_many_directions_as_fit_into_the_memory_budget(monkeypatch, tmp_path):
+    monkeypatch.setattr("selfmod_hf.complexity.metric.MOST_DENSE", 10)
+    monkeypatch.setattr("selfmod_hf.complexity.metric.DIRECTIONS", 4)
+    model = Rotated([100.0, 10.0, *[0.5] * 10])
+    budget = bytes_of_metric(12, 2)
+    few = FEW | {"num_draws": 400}
+    result = estimate_llc(model, *DUMMY, sampler="preconditioned", step_size=0.1, memory_budget=budget, **few)
+    assert result.settings.directions == 2
+    assert LLCResult.load(result.save(tmp_path / "rlct.json")).settings == result.settings
 
 
 def test_a_root_and_its_transpose():

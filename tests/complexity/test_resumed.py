@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from selfmod_hf.complexity import LLCResult, estimate_llc, estimate_llc_many, half_squared_error
-from selfmod_hf.complexity.metric import measure_metrics
+from selfmod_hf.complexity import LLCResult, calibrate_llc, estimate_llc, estimate_llc_many, half_squared_error
+from selfmod_hf.complexity.metric import Metrics
 from selfmod_hf.complexity.pieces import Counter, Group, Run
 from selfmod_hf.complexity.prepare import make_problem
 from selfmod_hf.complexity.problem import capacity
@@ -84,6 +84,28 @@ def test_an_interrupted_estimate_goes_on_with_the_same_bits(tmp_path, sampler, c
     assert file.name.endswith("groups-0-1-chains-0-1.safetensors")
 
 
+def test_an_interrupted_calibration_goes_on_with_the_same_bits(tmp_path):
+    settings = {"loss_fn": given_loss, "sampler": "sghmc", "nbeta": 100.0, "num_draws": 60, "num_chains": 2}
+    model = Quadratic([1.0] * 2 + [1e-4] * 3)
+    expected = calibrate_llc(model, *DUMMY, resume_from=tmp_path / "whole", **settings)
+    assert expected.rounds > 1
+    draws = [2 * result.settings.num_draws for result in expected.results if result.settings.member == 0]
+    of_first_round = sum(draws)
+    folder = tmp_path / "state"
+    with pytest.raises(Stopped):
+        calibrate_llc(model, *DUMMY, resume_from=folder, progress=stop_at(3 * of_first_round // 2), **settings)
+    done = []
+    found = calibrate_llc(model, *DUMMY, resume_from=folder, progress=lambda now, _: done.append(now), **settings)
+    assert done[1] == of_first_round  # nothing of it ran again
+    assert done[2] > of_first_round + 2
+    assert len(found.results) == len(expected.results)
+    for one, other in zip(found.results, expected.results, strict=True):
+        np.testing.assert_array_equal(one.loss_trace, other.loss_trace)
+    assert (found.llc, found.interval, found.table) == (expected.llc, expected.interval, expected.table)
+    assert not folder.exists()
+    assert not (tmp_path / "whole").exists()
+
+
 @pytest.mark.slow
 def test_a_killed_estimate_goes_on_with_the_same_bits(tmp_path):
     folder = tmp_path / "state"
@@ -129,7 +151,7 @@ def test_two_parts_equal_one_run_in_several_pieces(control_variate):
 def test_two_parts_equal_one_run_of_mala():
     settings = LLCSettings(loss_fn=given_loss, sampler="mala", num_draws=40)
     problem = make_problem([Quadratic([1.0, 30.0])], *DUMMY, settings)
-    metrics = measure_metrics(problem, [(0, 200.0, 1.0)], seed=0)
+    metrics = Metrics(problem, seed=0).of([(0, 200.0, 1.0)])
     groups = [Group(0, 0, 0.1, 1.0, 200.0)]
     run = Run(problem, settings, groups, range(2), Counter(None, 0), metrics=metrics)
     check_two_parts(run, rows=1)

@@ -109,6 +109,13 @@ def test_corrected_estimates_are_not_compared_with_uncorrected_ones(estimate, na
     assert f"{name} True here, False there" in found.text
 
 
+def test_chains_that_continued_others_are_not_compared_with_those_from_w(estimate):
+    there = replace(estimate, settings=replace(estimate.settings, seed=3, start="earlier rounds"))
+    found = compare_with_published(estimate, LLCResult.from_dict(there.to_dict(), "rlct.json"))
+    assert found.agrees is None
+    assert "start w* here, earlier rounds there" in found.text
+
+
 def test_a_file_from_before_the_data_were_kept(small_model, tmp_path):
     shutil.copytree(small_model, tmp_path, dirs_exist_ok=True)
     old = json.loads((tmp_path / "rlct.json").read_text())

@@ -178,7 +178,9 @@ def test_several_models_and_a_calibration():
     results = estimate_rlct([first, second], tiny_rows("gpt2"), **FEW)
     assert results[0].init_loss != results[1].init_loss
     found = calibrate_rlct(first, tiny_rows("gpt2"), step_sizes=[1e-6], localizations=[1.0], num_draws=40, batch_size=6)
+    assert found.result is found.results[0]
     assert found.result.settings.nbeta_rule == "n/log n, n = tokens"
+    assert found.result.loss == "cross-entropy of a token"
 
 
 def test_a_result_keeps_its_loss_and_names_its_weights(tmp_path):
