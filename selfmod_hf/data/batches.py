@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..errors import InputError
 from .augmentation import mixed_generator
 from .images import ImageTensors
-from .tensors import IGNORED_LABEL, Batch, TensorData, unflattened
+from .tensors import Batch, TensorData, unflattened, unlabelled
 
 NORMALIZED_BYTES = 1 << 30  # up to this size the normalized images are kept
 
@@ -209,7 +209,7 @@ class AugmentedBatches(Dataset):
             labels = batch["labels"]
             missing = (indices < 0).to(labels.device)
             missing = missing.view(-1, *[1] * (labels.dim() - 1))  # (B,) or (B, 1)
-            batch["labels"] = labels.masked_fill(missing, IGNORED_LABEL)
+            batch["labels"] = torch.where(missing, unlabelled(labels), labels)
             return batch
         members = torch.arange(len(rows), device=maps.device)
         own_maps = maps[members.unsqueeze(1), rows]  # (K, B, 2, 3)

@@ -85,14 +85,14 @@ class TensorData(Dataset):
     def batch(self, indices: Tensor | Sequence[int]) -> Batch:
         """Return the batch of these samples, as the model's forward takes it, with `labels` (B,) or (B, ...).
 
-        A single index -1 means no sample. Its batch has one row with the labels -100, so that it enters no loss.
+        A single index -1 means no sample. Its batch has one row without labels, so that it enters no loss.
         """
         rows = torch.as_tensor(indices, device=self.labels.device)  # (B,)
         if int(indices[0]) >= 0:
             return self.take(rows)
         nobody = torch.zeros_like(rows)
         batch = self.take(nobody)
-        batch["labels"] = torch.full_like(batch["labels"], IGNORED_LABEL)
+        batch["labels"] = unlabelled(batch["labels"])
         return batch
 
     @abstractmethod
@@ -157,6 +157,22 @@ class TaskData(Generic[Data]):
             name = self.label_names[number]
             counts[name] = int(test[number])
         return counts
+
+
+def unlabelled(labels: Tensor, mark: int = IGNORED_LABEL) -> Tensor:
+    """Return labels of the same shape that enter no loss. They are NaN for scores, because -100 may be a score.
+
+    Args:
+        labels: of any shape.
+        mark: the label that leaves a sample out, if labels are integers.
+
+    Example:
+        >>> unlabelled(torch.tensor([1, 2])), unlabelled(torch.tensor([0.5]))
+        (tensor([-100, -100]), tensor([nan]))
+    """
+    if labels.is_floating_point():
+        return torch.full_like(labels, torch.nan)
+    return torch.full_like(labels, mark)
 
 
 def spread(total: int, count: int | None) -> list[int]:

@@ -22,7 +22,16 @@ from .rows import Rows
 from .splits import read_splits
 from .tasks import TEXTS, WORDS, TaskSpec
 from .tensors import IGNORED_LABEL, Batch, Device, TaskData, TensorData, checked_limits, moved
-from .tokenizing import as_it_is_saved, for_words, limit_of, load_tokenizer, token_labels, tokenize, words_tokenizer
+from .tokenizing import (
+    as_it_is_saved,
+    for_words,
+    limit_of,
+    load_tokenizer,
+    token_labels,
+    tokenize,
+    with_padding,
+    words_tokenizer,
+)
 
 
 @dataclass(frozen=True)
@@ -222,7 +231,9 @@ def load_texts(  # noqa: PLR0913 - public
     if spec.kind == WORDS:
         tokenizer = for_words(tokenizer)
     padded = padded or spec.kind == WORDS
-    _check_tokenizer(spec, tokenizer, padded)
+    if padded:
+        tokenizer = with_padding(tokenizer)
+    _check_tokenizer(spec, tokenizer)
     key = tokenizer_key(tokenizer)  # before the first call, because a call changes the tokenizer
     samples = []
     for part, own_labels in zip(parts, labels, strict=True):
@@ -279,10 +290,8 @@ def _tokenizer_of(spec: TaskSpec, tokenizer: Any, train: datasets.Dataset) -> An
     return tokenizer
 
 
-def _check_tokenizer(spec: TaskSpec, tokenizer: Any, padded: bool) -> None:
+def _check_tokenizer(spec: TaskSpec, tokenizer: Any) -> None:
     """Reject a tokenizer that cannot make these samples."""
-    if padded and tokenizer.pad_token_id is None:
-        raise InputError("tokenizer_name", tokenizer.name_or_path, "has no padding token; an encoder's has one")
     limit = limit_of(tokenizer)
     is_pair = len(spec.text_columns) == 2
     if limit is None or not (is_pair or spec.kind == WORDS):

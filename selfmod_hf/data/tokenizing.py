@@ -185,6 +185,24 @@ def as_it_is_saved(tokenizer: Any, max_length: int | None) -> Any:
     return tokenizer
 
 
+def with_padding(tokenizer: Any) -> Any:
+    """Return a tokenizer that pads. One without a padding token, such as GPT-2's, takes its end of text.
+
+    The attention mask distinguishes the two. A decoder that classifies texts reads the last other token.
+
+    Raises:
+        InputError: neither a padding token nor an end of text.
+    """
+    if tokenizer.pad_token_id is not None:
+        return tokenizer
+    if tokenizer.eos_token_id is None:
+        problem = "has no padding token and no end of text; an encoder's has a padding token"
+        raise InputError("tokenizer_name", tokenizer.name_or_path, problem)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
 def for_words(tokenizer: Any) -> Any:
     """Return a tokenizer for lists of words. One of byte pairs sees a space before each word, as within a text.
 

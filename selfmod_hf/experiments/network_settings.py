@@ -28,7 +28,7 @@ from ..trainer.freezing import freeze_parameters
 from ..trainer.recipe_network import check_forward, check_length, check_one_class, network_fields
 from .data_settings import DataSettings, load_data
 from .lora import check_lora
-from .own_head import build_own_head, check_own_head
+from .own_head import build_own_head, check_own_head, with_order_of_head
 from .setting import setting
 
 PLAIN_FIELDS = (
@@ -126,7 +126,13 @@ def load_network_data(spec: TaskSpec, settings: DataSettings, network: NetworkSe
     _check_backbone(network)
     check_own_head(network)
     check_lora(network)
-    spec = resolve_task(spec)
+    data = _load(resolve_task(spec), settings, network)
+    if network.head == "own" and network.backbone_name is not None:
+        return with_order_of_head(data, network.backbone_name)
+    return data
+
+
+def _load(spec: TaskSpec, settings: DataSettings, network: NetworkSettings) -> TaskData[Any]:
     if spec.text_column is None:
         return load_data(spec, settings, preprocessing=_backbone_preprocessing(settings, network))
     if network.backbone_config and not settings.tokenizer_name and spec.kind != BLOCKS:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
+
+from transformers import PreTrainedConfig
 
 from .. import models
 from ..data import ImageTensors, TaskData
+from ..data.class_order import has_own_names, in_order_of
+from ..data.tasks import SCORES, TEXTS, WORDS
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, check_config
 from ..models.tasks_self_modeling import KINDS, TaskKind
 from .lora import lora_config, target_modules_as_setting
 
+logger = logging.getLogger(__name__)
+
+_SHOWN = 5  # classes listed in a line of the log
 # settings of a network with a new head, and their defaults
 _OF_A_NEW_HEAD = {"backbone": None, "small_image_stem": False, "feature_pooling": "mean", "backbone_kwargs": "{}"}
 
@@ -58,6 +66,9 @@ def build_own_head(
     model_class = getattr(models, f"SelfModelingFor{kind.head}")
     own = {**fields, **_label_fields(kind, data)}
     if wrapped is None:
+        if kind.name == TEXTS:
+            # a decoder finds the last token of a text by the padding token of the data
+            own["pad_token_id"] = data.train.tokenizer.pad_token_id
         own["adapter"] = lora_config(settings)
         with target_modules_as_setting(settings):
             return model_class.from_backbone_pretrained(settings.backbone_name, head="own", **own)
@@ -80,10 +91,40 @@ def _label_fields(kind: TaskKind, data: TaskData[Any]) -> dict[str, Any]:
     return fields
 
 
+def with_order_of_head(data: TaskData[Any], name: str) -> TaskData[Any]:
+    """Return data with their classes in the order of a pretrained head, if it has just these classes.
+
+    A head with other names keeps its weights too, if it has as many classes. One line of the log says so.
+
+    Args:
+        data: of a task.
+        name: Hub id or folder of the pretrained task model.
+    """
+    fields, _ = PreTrainedConfig.get_config_dict(name)
+    known = {int(number): str(label) for number, label in (fields.get("id2label") or {}).items()}
+    names = data.label_names
+    if data.train.problem_type in (SCORES, None) and data.train.kind != WORDS:
+        return data
+    found = in_order_of(data, known)
+    if found is not None:
+        return found
+    theirs = list(known.values())
+    if len(theirs) == len(names) and has_own_names(theirs):
+        shown = f"{', '.join(names[:_SHOWN])} for {', '.join(theirs[:_SHOWN])}"
+        logger.warning(f"the pretrained head has classes of other names, which are taken by their numbers: {shown}")
+    return data
+
+
 def _sizes_of(data: TaskData[Any]) -> dict[str, Any]:
-    """Return the sizes of a task model with new weights that the data decide."""
+    """Return the sizes and the special tokens of a task model with new weights that the data decide."""
     if isinstance(data.train, ImageTensors):
-        _, channels, height, _ = data.train.pixels.shape
-        return {"image_size": height, "num_channels": channels}
+        _, channels, height, width = data.train.pixels.shape
+        size = height if height == width else [height, width]
+        return {"image_size": size, "num_channels": channels}
     tokenizer = data.train.tokenizer
-    return {"vocab_size": len(tokenizer)}
+    # the defaults of a configuration are tokens of another vocabulary
+    sizes = {"vocab_size": len(tokenizer), "bos_token_id": tokenizer.bos_token_id}
+    sizes["eos_token_id"] = tokenizer.eos_token_id
+    if tokenizer.pad_token_id is not None:
+        sizes["pad_token_id"] = tokenizer.pad_token_id
+    return sizes

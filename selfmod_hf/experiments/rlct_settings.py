@@ -190,6 +190,7 @@ class SavedData:
         """Load the training set, prepared as for the network's training."""
         reading = self.saved.reading(self.settings.tokenizer_name)
         data = load_data(self.spec, replace(self.settings, tokenizer_name=None), **reading)
-        if self.saved.is_plain:
-            return model_labels(data, self.saved.loaded_network.config)
+        config = self.saved.loaded_network.config
+        if self.saved.is_plain or config.wrapped_config is not None:  # a pretrained head may have an order of its own
+            return model_labels(data, config)
         return data.train

@@ -5,18 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import transformers
 from safetensors import SafetensorError
-from torch import Tensor
 from transformers import AutoConfig
 from transformers.models.auto import modeling_auto
 
 from ..data import backbone_preprocessing
+from ..data.class_order import class_numbers, has_own_names, renumbered
 from ..data.tasks import SCORES, SEVERAL_CLASSES
 from ..data.tokenizing import load_tokenizer
 from ..errors import InputError
@@ -29,6 +27,8 @@ if TYPE_CHECKING:
     from ..data import TaskData, TensorData
 
 logger = logging.getLogger(__name__)
+
+_SHOWN = 5  # classes listed in an error
 
 
 # kind -> transformers' table of its classes, model type -> name or names
@@ -150,45 +150,29 @@ def task_fields(folder: Path) -> dict[str, Any]:
 def model_labels(data: TaskData[Any], config: Any) -> TensorData:
     """Return the training set with the numbers that a model gives to the classes.
 
+    Classes without names are taken by their numbers, and so are those of a model without names. If the model knows
+    only some of the names, one line of the log says so.
+
     Args:
         data: its classes. Scores and texts without classes stay as they are.
         config: of the model.
+
+    Raises:
+        InputError: the model has names, and none of them is that of a class of the data.
     """
     train = data.train
-    if train.problem_type == SCORES or not data.label_names:
+    names = data.label_names
+    if train.problem_type == SCORES or not names:
         return train
-    numbers = _class_numbers(data.label_names, config)
-    if numbers is None:
+    numbers = class_numbers(names, config.id2label)
+    known = [number for number in numbers if number is not None]
+    if len(known) == len(names):
+        return renumbered(train, known, config.num_labels)
+    if not has_own_names(list(config.id2label.values())):
         return train
-    if getattr(train, "token_labels", None) is not None:
-        return replace(train, token_labels=_renumbered(train.token_labels, numbers))
-    if train.labels.dim() == 1:
-        return replace(train, labels=_renumbered(train.labels, numbers))
-    columns = train.labels.new_zeros(len(train), config.num_labels)  # of several classes, (N, L)
-    columns[:, numbers] = train.labels
-    return replace(train, labels=columns)
-
-
-def _class_numbers(names: list[str], config: Any) -> Tensor | None:
-    """Return a model's number of each class, by their names without regard to case.
-
-    None: the model does not know all of them, so their own numbers are taken. One line of the log says so, unless the
-    model has no names at all.
-    """
-    known = {str(name).casefold(): number for number, name in config.id2label.items()}
-    numbers = [known.get(name.casefold()) for name in names]
-    if None not in numbers:
-        return torch.tensor(numbers)
-    has_names = set(known) != {f"label_{number}" for number in config.id2label}
-    if has_names:
-        unknown = names[numbers.index(None)]
-        logger.warning(f"the model has no class {unknown!r}: classes are taken by their numbers")
-    return None
-
-
-def _renumbered(labels: Tensor, numbers: Tensor) -> Tensor:
-    """Return labels with other numbers. A missing one, below 0, stays."""
-    counted = labels >= 0
-    found = labels.clone()
-    found[counted] = numbers[labels[counted]]
-    return found
+    if not known and has_own_names(names):
+        few = ", ".join(list(config.id2label.values())[:_SHOWN])
+        raise InputError("label_column", names[0], f"is no class of the model, nor is another one; it knows {few}")
+    unknown = names[numbers.index(None)]
+    logger.warning(f"the model has no class {unknown!r}: classes are taken by their numbers")
+    return train

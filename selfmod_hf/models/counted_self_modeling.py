@@ -1,4 +1,4 @@
-"""The labels that count in a loss, and the loss of each sample.
+"""The labels that count in a loss.
 
 A term of a task model's loss is a sum over its counted labels, divided by their number. The self-modeling loss has the
 same divisor. So a sample weighs as many as its counted labels in every term.
@@ -16,7 +16,10 @@ from torch.nn import functional as F
 
 from .losses_self_modeling import Tensors, at_least_float32
 from .targets_self_modeling import pooled
-from .tasks_self_modeling import IGNORED_LABEL, TaskKind
+from .tasks_self_modeling import IGNORED_LABEL, NO_POSITION, TaskKind
+
+REGRESSION = "regression"
+NUMBERS = (REGRESSION, "multi_label_classification")  # problem types whose labels are floating-point numbers
 
 
 def labels_in(kind: TaskKind, batch: Mapping[str, Any]) -> Tensors | None:
@@ -29,28 +32,75 @@ def labels_in(kind: TaskKind, batch: Mapping[str, Any]) -> Tensors | None:
     return labels
 
 
-def counted_labels(kind: TaskKind, labels: Tensors, tokens: int) -> Tensor:
+def counted_labels(kind: TaskKind, labels: Tensors, tokens: int, problem_type: str | None = None) -> Tensor:
     """Return which labels enter the task model's loss, as booleans.
+
+    A label of -100 does not count. -100 may be a score, so NaN marks a missing one.
 
     Args:
         kind: the kind of the task model.
         labels: labels by their names.
-        tokens: number of tokens T of the padded texts. Positions beyond them do not count.
+        tokens: number of tokens T of the padded texts. An answer with a position outside of them does not count.
+        problem_type: that of a model with labels of samples.
 
     Returns:
         (B,), or (B, L) of several scores or classes a sample, or (B, T) of labels of tokens. For next tokens the
         place t stands for the label t + 1, so that the last place never counts.
     """
     if kind.labels_are == "spans":
-        return labels["start_positions"] < tokens
+        start, end = labels["start_positions"], labels["end_positions"]
+        return (start >= 0) & (start < tokens) & (end >= 0) & (end < tokens)
     given = labels["labels"]
-    if given.is_floating_point():
-        # any number may be a score. Only a batch of nothing else than -100 is an empty share
-        return (given != IGNORED_LABEL).any().expand(given.shape)
-    counted = given != IGNORED_LABEL
+    if problem_type == REGRESSION and given.is_floating_point():
+        return ~given.isnan()
+    counted = (given != IGNORED_LABEL) & ~given.isnan()
     if kind.labels_are == "next tokens":
         return F.pad(counted[:, 1:], (0, 1), value=False)
     return counted
+
+
+def harmless_labels(kind: TaskKind, labels: Tensors, counted: Tensor, problem_type: str | None) -> Tensors:
+    """Return the labels for the task model, with those that do not count changed so that its loss is a number.
+
+    Args:
+        kind: the kind of the task model.
+        labels: labels by their names.
+        counted: result of `counted_labels`.
+        problem_type: that of a model with labels of samples.
+    """
+    is_empty = ~counted.any()
+    found = {}
+    for name, values in labels.items():
+        if kind.labels_are == "spans":
+            values = values.masked_fill(~counted, NO_POSITION)
+        elif problem_type in NUMBERS:
+            values = values.masked_fill(~counted, 0)
+        # a mean over no label is NaN. One harmless label is counted instead, times zero
+        found[name] = values.masked_fill(is_empty, 0)
+    return found
+
+
+def loss_of_counted(problem_type: str | None, loss: Tensor, logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
+    """Return the mean loss over the counted labels. Task models know no missing score, and no missing mark of a class.
+
+    Args:
+        problem_type: one of NUMBERS. Other losses leave the label -100 out by themselves.
+        loss: the task model's.
+        logits: (B, L).
+        labels: result of `harmless_labels`, of as many numbers.
+        counted: result of `counted_labels`, of the labels' shape.
+    """
+    if problem_type not in NUMBERS:
+        return loss
+    logits = at_least_float32(logits)
+    labels = labels.to(logits.dtype).reshape(logits.shape)
+    if problem_type == REGRESSION:
+        values = (logits - labels).square()
+    else:
+        values = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    weights = counted.reshape(logits.shape).to(values.dtype)
+    mean = weighed_sum(values, weights) / weights.sum().clamp(min=1)
+    return torch.where(counted.all(), loss, mean.to(loss.dtype))  # the task model's own loss to the bit
 
 
 def weighed(kind: TaskKind, values: Tensor, counted: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -59,7 +109,7 @@ def weighed(kind: TaskKind, values: Tensor, counted: Tensor, mask: Tensor | None
     Args:
         kind: the kind of the task model.
         values: (rows,) or (rows, T). With choices the rows are all choices of all samples.
-        counted: result of `counted_labels`.
+        counted: result of `counted_labels`. Labels (B, L) of a sample with one value are added up.
         mask: (rows, T), zero for padding. None: no token is padding.
 
     Returns:
@@ -81,57 +131,3 @@ def weighed_sum(values: Tensor, weights: Tensor) -> Tensor:
     """Return the weighed sum of values. A value without weight may be anything, NaN too."""
     kept = torch.where(weights > 0, values, 0.0)
     return (kept * weights).sum()
-
-
-def of_samples(values: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
-    """Return one value a sample, (B,). Values of tokens are summed and divided by the counted labels.
-
-    Args:
-        values: (B,) or (B, T).
-        weights: of the same shape.
-        counts: (B,), the number of counted labels of each sample.
-    """
-    if values.dim() == 1:
-        return values
-    kept = torch.where(weights > 0, values, 0.0)
-    return (kept * weights).sum(dim=1) / counts.clamp(min=1)
-
-
-def sample_losses(kind: TaskKind, problem_type: str | None, output: Mapping[str, Tensor], labels: Tensors) -> Tensor:
-    """Return the task loss of each sample, (B,). Weighed by counted labels, their mean is the task model's loss.
-
-    Args:
-        kind: the kind of the task model.
-        problem_type: of a classifier, as transformers has it.
-        output: the output of a forward, with `logits` or `start_logits` and `end_logits`.
-        labels: labels by their names.
-    """
-    if kind.labels_are == "spans":
-        start = _cross_entropies(output["start_logits"], labels["start_positions"])
-        end = _cross_entropies(output["end_logits"], labels["end_positions"])
-        return (start + end) / 2
-    logits = at_least_float32(output["logits"])
-    given = labels["labels"]
-    if kind.labels_are == "next tokens":
-        logits, given = logits[:, :-1], given[:, 1:]
-    if kind.labels_are in ("tokens", "next tokens"):
-        losses = _cross_entropies(logits.transpose(1, 2), given)  # (B, T)
-        counted = given != IGNORED_LABEL
-        return of_samples(losses, counted, counted.sum(dim=1))
-    if problem_type == "multi_label_classification":
-        return F.binary_cross_entropy_with_logits(logits, given.to(logits.dtype), reduction="none").mean(dim=1)
-    if problem_type == "regression":
-        errors = logits - given.to(logits.dtype).view(logits.shape)
-        return errors.square().mean(dim=1)
-    return _cross_entropies(logits, given)
-
-
-def _cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy for each label, with zero for those that do not count.
-
-    Args:
-        logits: (B, C, ...).
-        labels: (B, ...). A position of C or more does not count.
-    """
-    kept = torch.where(labels < logits.shape[1], labels, IGNORED_LABEL)
-    return F.cross_entropy(at_least_float32(logits), kept, reduction="none", ignore_index=IGNORED_LABEL)

@@ -41,7 +41,6 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
 
     config: SelfModelingConfig
     config_class = SelfModelingConfig
-    supports_gradient_checkpointing = True
     # The forward takes `num_items_in_batch` and divides its sums by it. So the Trainer's accumulated and distributed
     # gradients equal those of one large batch, uneven last batches included.
     accepts_loss_kwargs = True
@@ -357,6 +356,21 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             return super().push_to_hub(repo_id, **kwargs)
         package = importlib.import_module(self.pushed_by)
         return package.push_network(self, repo_id, **kwargs)
+
+    @classmethod
+    def wrap(cls, task_model: Any, **config_fields: Any) -> Any:
+        """Return a network over a task model in memory, with its own head.
+
+        Args:
+            task_model: a model of transformers, or peft's wrapper of one.
+            config_fields: fields of `SelfModelingConfig`: target_layers, aux_weight, target_pooling, ...
+
+        Raises:
+            ValueError: a model of another kind, or one that transformers' Auto class would not make.
+        """
+        if cls.wrapped_class is None:
+            raise ValueError(f"task_model: {cls.__name__} has no networks over task models")
+        return cls.wrapped_class.wrap(task_model, **config_fields)
 
     @classmethod
     def from_backbone_pretrained(

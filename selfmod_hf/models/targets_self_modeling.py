@@ -100,13 +100,16 @@ def find_target_layers(network: nn.Module, patterns: Sequence[str]) -> list[str]
     return matching_layers(names, patterns)
 
 
-def matching_layers(names: Sequence[str], patterns: Sequence[str], base: str = "backbone") -> list[str]:
+def matching_layers(
+    names: Sequence[str], patterns: Sequence[str], base: str = "backbone", field: str = "target_layers"
+) -> list[str]:
     """Return the names that match the patterns.
 
     Args:
         names: names of modules.
-        patterns: `target_layers` of the configuration.
+        patterns: names with wildcards.
         base: first part of a name, which a pattern may leave out.
+        field: of the configuration, with the patterns.
 
     Raises:
         ValueError: a pattern without a module. The message lists all names.
@@ -115,7 +118,7 @@ def matching_layers(names: Sequence[str], patterns: Sequence[str], base: str = "
     for pattern in patterns:
         found = [name for name in names if matches(name, pattern, base)]
         if not found:
-            raise ValueError(f"target_layers: no module is named {pattern!r}; allowed are {', '.join(names)}")
+            raise ValueError(f"{field}: no module is named {pattern!r}; allowed are {', '.join(names)}")
         layers |= dict.fromkeys(found)
     return list(layers)
 

@@ -20,6 +20,7 @@ _OTHER_NETWORKS: dict[str, Any] = {
     "feature_pooling": "mean",
     "hidden_sizes": [],
 }
+_LABELS = ("id2label", "label2id", "problem_type")
 _SPECIAL_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 _SIZES = {"image_size": 224, "num_channels": 3}  # of convolutional networks, whose configuration has no image size
 
@@ -70,7 +71,7 @@ def give_labels(config: Any, num_labels: int | None, task_model: Any) -> dict[st
         task_model.num_labels = num_labels
     if config.problem_type is not None:
         task_model.problem_type = config.problem_type
-    for name in ("id2label", "label2id", "problem_type"):
+    for name in _LABELS:
         setattr(config, name, getattr(task_model, name))
     tokens = {}
     for name in _SPECIAL_TOKENS:
@@ -78,6 +79,48 @@ def give_labels(config: Any, num_labels: int | None, task_model: Any) -> dict[st
         if token is not None:
             tokens[name] = token
     return tokens
+
+
+def take_labels(config: Any, task_model: PreTrainedConfig) -> None:
+    """Give a task model in memory the labels and the problem type of a network's configuration.
+
+    Args:
+        config: the network's, with its own copy of the task model's configuration.
+        task_model: that of the model in memory, changed in place.
+
+    Raises:
+        ValueError: the model's head has another number of outputs.
+    """
+    given = config.wrapped_config
+    if given.num_labels != task_model.num_labels:
+        raise ValueError(
+            f"num_labels={given.num_labels}: allowed is {task_model.num_labels}, because the task model's head has so "
+            "many outputs"
+        )
+    task_model.id2label = given.id2label
+    task_model.label2id = given.label2id
+    if not given.label2id.keys() >= set(given.id2label.values()):  # the default names, of labels with other names
+        task_model.label2id = {name: number for number, name in given.id2label.items()}
+    task_model.problem_type = given.problem_type
+    for name in _LABELS:
+        setattr(config, name, getattr(task_model, name))
+
+
+def check_order(published: dict[str, Any], given: dict[str, Any] | None, name: str) -> None:
+    """Raise a ValueError for a pretrained head's own labels in another order, because its weights would keep theirs.
+
+    Args:
+        published: the configuration of the pretrained model, as in its file.
+        given: the user's names of the labels by their numbers. None: the model's own.
+        name: Hub id or folder of the pretrained model.
+    """
+    known = {int(number): str(label).casefold() for number, label in (published.get("id2label") or {}).items()}
+    wanted = {int(number): str(label).casefold() for number, label in (given or {}).items()}
+    if known != wanted and sorted(known.values()) == sorted(wanted.values()):
+        raise ValueError(
+            f"id2label={given!r}: the head of {name} has these labels in the order {published['id2label']}; allowed is "
+            "that order, with the labels of the data renumbered"
+        )
 
 
 def size_defaults(task_model: PreTrainedConfig) -> dict[str, Any]:

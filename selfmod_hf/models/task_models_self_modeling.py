@@ -30,8 +30,10 @@ def new_task_model(config: Any, kind: TaskKind) -> Any:
     Raises:
         ValueError: transformers has no such task model.
     """
-    if kind.model_class(config) is None:
+    model_class = kind.model_class(config)
+    if model_class is None:
         raise ValueError(f"wrapped_config: model_type={config.model_type!r} has no model for {kind.name}")
+    config.architectures = [model_class.__name__]  # the Auto class asks it where a type has several classes
     auto_class = getattr(transformers, kind.auto_class)
     return auto_class.from_config(config, dtype=torch.get_default_dtype(), trust_remote_code=False)
 
@@ -52,8 +54,10 @@ def pretrained_task_model(
         OSError: no such model, or one without safetensors.
         ValueError: weights below the head are missing or have other shapes.
     """
-    if kind.model_class(config) is None:
+    model_class = kind.model_class(config)
+    if model_class is None:
         raise ValueError(f"{name}: model_type={config.model_type!r} has no model for {kind.name}")
+    config.architectures = [model_class.__name__]  # the Auto class asks it where a type has several classes
     auto_class = getattr(transformers, kind.auto_class)
     # code of strangers is not run, and the user is not asked about it
     model, info = auto_class.from_pretrained(
@@ -126,6 +130,15 @@ def name_of_base(model: Any) -> str | None:
     if model.base_model is model:
         return None
     return str(model.base_model_prefix)
+
+
+def only_part_of_base(model: Any) -> str | None:
+    """Return the name of the only part of the task model's base, or None. OPT's head reads its decoder, for example."""
+    base = name_of_base(model)
+    parts = [] if base is None else [name for name, _ in model.base_model.named_children()]
+    if len(parts) != 1:
+        return None
+    return f"{base}.{parts[0]}"
 
 
 def last_layer_of(model: Any) -> tuple[str, nn.Module]:

@@ -30,15 +30,16 @@ from .adapters_self_modeling import (
 from .losses_self_modeling import Tensors
 from .pretrained_self_modeling import SelfModelingPreTrainedModel
 from .targets_self_modeling import warn_of_no_weight
+from .task_config_self_modeling import check_order
 from .task_models_self_modeling import commit_of, last_layer_of, plain_task_model, pretrained_task_model
 from .tasks_self_modeling import TaskKind
 
 # fields of the configuration that belong to the task model
-_LABEL_FIELDS = ("num_labels", "id2label", "label2id", "problem_type")
+_LABEL_FIELDS = ("num_labels", "id2label", "label2id", "problem_type", "pad_token_id")
 
 
 class TaskNetwork(SelfModelingPreTrainedModel):
-    """Hold a task model, and what it can do by itself."""
+    """Hold a task model. Prune, save and load it."""
 
     kind: ClassVar[TaskKind]
     task_model: Any
@@ -193,6 +194,8 @@ class TaskNetwork(SelfModelingPreTrainedModel):
     def wrap(cls, task_model: Any, **config_fields: Any) -> Any:
         """Return a network over a task model in memory. The model itself is taken, not a copy.
 
+        Its own configuration gets the given labels and problem type, and a missing padding token.
+
         Args:
             task_model: a model of transformers, or peft's wrapper of one.
             config_fields: fields of `SelfModelingConfig`: target_layers, aux_weight, target_pooling, ...
@@ -248,6 +251,8 @@ class TaskNetwork(SelfModelingPreTrainedModel):
         for field in _LABEL_FIELDS:
             if config_fields.get(field) is not None:
                 labels[field] = config_fields.pop(field)
+        published, _ = cls.config_class.get_config_dict(name, revision=revision)
+        check_order(published, labels.get("id2label"), name)
         inner = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False, **labels)
         task_model, drawn = pretrained_task_model(cls.kind, name, revision, inner)
         if drawn:

@@ -11,6 +11,11 @@ import transformers
 IGNORED_LABEL = -100  # transformers' convention: such a label enters no loss
 # transformers cuts positions to 0 ... T. This is beyond any T, and -100 would count as the first token
 NO_POSITION = 1_000_000
+# model types whose causal language models compare the output at a place with the label there, not with the next one
+_UNSHIFTED = (
+    "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "cpmant", "marian", "mbart", "musicgen",
+    "musicgen_melody", "mvp", "pegasus", "plbart", "trocr", "whisper", "xlm", "xlnet",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,14 @@ class TaskKind:
         if isinstance(found, (tuple, list)):
             return found[0]
         return found
+
+    def check_loss(self, config: Any) -> None:
+        """Raise a ValueError for a configuration of transformers whose task models have a loss of their own."""
+        if self.labels_are == "next tokens" and config.model_type in _UNSHIFTED:
+            raise ValueError(
+                f"wrapped_config: model_type={config.model_type!r} compares its outputs with the labels of the same "
+                f"places; allowed for {self.name} are models whose loss is that of the next token"
+            )
 
 
 _ALL = (

@@ -12,13 +12,21 @@ from torch import Tensor, nn
 
 from .adapters_self_modeling import has_adapter
 from .configuration_self_modeling import SelfModelingConfig
-from .counted_self_modeling import counted_labels, labels_in, of_samples, sample_losses, weighed
+from .counted_self_modeling import counted_labels, harmless_labels, labels_in, loss_of_counted
 from .losses_self_modeling import SelfModelingOutput, Tensors, activation_mean_squares
 from .pretrained_self_modeling import SelfModelingPreTrainedModel
 from .targets_self_modeling import CALL, called_layers, choose_targets, hook_target_layers, matching_layers, pooled
-from .task_models_self_modeling import data_arguments, forward_arguments, name_of_base, new_task_model, plain_task_model
+from .task_config_self_modeling import take_labels
+from .task_models_self_modeling import (
+    data_arguments,
+    forward_arguments,
+    name_of_base,
+    new_task_model,
+    only_part_of_base,
+    plain_task_model,
+)
 from .task_network_self_modeling import TaskNetwork
-from .task_outputs_self_modeling import PASSED_ON, Counted, Given, TaskModelOutput, further_terms, task_terms
+from .task_outputs_self_modeling import PASSED_ON, Counted, Given, TaskModelOutput, task_terms
 from .tasks_self_modeling import TaskKind
 
 # beginnings of patterns for modules of the task model, which mean nothing more
@@ -45,6 +53,7 @@ class WrappedTask(TaskNetwork):
             raise ValueError("wrapped_config=None: needed here, the configuration of a task model")
         if config.task_type not in (None, self.kind.name):
             raise ValueError(f"task_type={config.task_type!r}: {type(self).__name__} is for {self.kind.name!r}")
+        self.kind.check_loss(config.wrapped_config)
         if task_model is None:
             task_model = new_task_model(config.wrapped_config, self.kind)
         elif has_adapter(task_model):
@@ -52,13 +61,17 @@ class WrappedTask(TaskNetwork):
             task_model.all_tied_weights_keys = {}  # transformers would look for the base's names in peft's wrapper
         self.task_model = task_model
         plain = plain_task_model(task_model)
+        if self.kind.classes:
+            take_labels(config, plain.config)
         config.wrapped_config = plain.config
         config.task_type = self.kind.name
         _complete_labels(config, self.kind)
         self.main_input_name = plain.main_input_name
         names, takes_others = forward_arguments(plain)
         self._names = names
-        self._takes_items = takes_others or "num_items_in_batch" in names
+        # a class without the promise takes the argument by its **kwargs, and hands it to a part that does not know it
+        promises = getattr(plain, "accepts_loss_kwargs", True)
+        self._takes_items = "num_items_in_batch" in names or (takes_others and promises)
         self.target_layers: list[str] = []
         self.self_model_head: nn.Linear | None = None
         self.feature_layer = ""
@@ -79,7 +92,11 @@ class WrappedTask(TaskNetwork):
         labels = labels_in(self.kind, batch)
         if labels is None:
             raise ValueError(f"{', '.join(self.kind.label_names)}: missing in the batch")
-        return counted_labels(self.kind, labels, self._tokens_in(batch)).sum()
+        return self._counted(labels, batch).sum()
+
+    def _counted(self, labels: Tensors, batch: Mapping[str, Any]) -> Tensor:
+        """Return which labels of a batch count, as booleans."""
+        return counted_labels(self.kind, labels, self._tokens_in(batch), self.config.problem_type)
 
     def _tokens_in(self, batch: Mapping[str, Any]) -> int:
         """Return the number of tokens of the padded texts. Images have none."""
@@ -97,7 +114,10 @@ class WrappedTask(TaskNetwork):
         base = name_of_base(plain)
         wanted = self.config.feature_layer
         if wanted is not None:
-            return matching_layers(_names_of(plain), [_short(wanted)], base or "")[0]
+            found = matching_layers(_names_of(plain), [_short(wanted)], base or "", "feature_layer")
+            if len(found) > 1:
+                raise ValueError(f"feature_layer={wanted!r}: is {', '.join(found)}; allowed is one module")
+            return found[0]
         if base is None:
             raise ValueError(
                 f"feature_layer=None: {type(plain).__name__} has no base model; name the layer that its head reads"
@@ -105,7 +125,7 @@ class WrappedTask(TaskNetwork):
         return base
 
     def _add_self_model(self) -> None:
-        """Add the self-model's head. It comes last, so that a seed gives every arm the same task model."""
+        """Add the self-model's head last, because then a seed gives every arm the same task model."""
         plain = plain_task_model(self.task_model)
         self.feature_layer = self._feature_layer()
         base = name_of_base(plain) or ""
@@ -114,31 +134,51 @@ class WrappedTask(TaskNetwork):
         self.target_layers = found
         example = self._example()
         _, activations = self._probe(example)
+        part = only_part_of_base(plain)
+        if self.feature_layer not in activations and self.feature_layer == base and part is not None:
+            self.feature_layer = part
+            _, activations = self._probe(example)
         if self.feature_layer not in activations:
             raise ValueError(f"feature_layer={self.feature_layer!r}: was not called; name a layer that is")
+        tokens = example["input_ids"].shape[-1] if "input_ids" in example else None
+        self._check_features(activations[self.feature_layer], tokens)
         self.target_layers = called_layers(found, patterns, activations, base)
         for name in self.target_layers:
-            self._check_predictable(name, activations)
+            self._check_predictable(name, activations, tokens)
         self._check_training(example, activations)
         features, targets = self._aligned(activations, None)
-        self.self_model_head = nn.Linear(features.shape[-1], targets.shape[-1])
+        # with `from_pretrained` all weights are on the device "meta", but features are those of a copy
+        device = plain.device if plain.device.type == "meta" else features.device
+        self.self_model_head = nn.Linear(features.shape[-1], targets.shape[-1], device=device, dtype=features.dtype)
 
     def _example(self) -> Tensors:
         """Return inputs of two samples. Only their shapes matter."""
+        plain = plain_task_model(self.task_model)
         if self.main_input_name != "input_ids":
-            return {self.main_input_name: torch.zeros(2, *self.config.input_shape)}
+            images = torch.zeros(2, *self.config.input_shape, dtype=plain.dtype, device=plain.device)
+            return {self.main_input_name: images}
         shape = (2, 2, 3) if self.kind.labels_are == "choices" else (2, 3)
-        return {"input_ids": torch.zeros(shape, dtype=torch.long)}
+        return {"input_ids": torch.zeros(shape, dtype=torch.long, device=plain.device)}
 
-    def _check_predictable(self, name: str, activations: Tensors) -> None:
+    def _check_features(self, features: Tensor, tokens: int | None) -> None:
+        """Raise a ValueError for features of texts, (rows, T, n), that have no row for each of the `tokens`."""
+        if tokens is None or features.dim() != 3 or features.shape[1] == tokens:
+            return
+        raise ValueError(
+            f"feature_layer={self.feature_layer!r}: gives {tuple(features.shape)} for texts of {tokens} tokens; "
+            "allowed are layers that give (samples, tokens, n) or (samples, n)"
+        )
+
+    def _check_predictable(self, name: str, activations: Tensors, tokens: int | None) -> None:
         """Raise a ValueError for activations without one row of floats for each sample, or token."""
         features = activations[self.feature_layer]
         activation = activations[name]
-        token_wise = activation.dim() == 3 and activation.shape[:2] == features.shape[:2]
+        length = features.shape[1] if tokens is None else tokens
+        token_wise = activation.dim() == 3 and activation.shape[1] == length
         fits = activation.is_floating_point() and activation.dim() >= 2 and len(activation) == len(features)
         allowed = "(samples, ...)"
         if self.config.target_pooling == "tokens":
-            fits = fits and token_wise
+            fits = fits and token_wise and features.dim() == 3
             allowed = "(samples, tokens, n)"
         elif self.main_input_name == "input_ids":
             fits = fits and (token_wise or activation.dim() == 2)
@@ -184,13 +224,10 @@ class WrappedTask(TaskNetwork):
         inputs = self._inner_inputs(inputs)
         counted = None
         if given.labels is not None:
-            counted = counted_labels(self.kind, given.labels, self._tokens_in(inputs))
-            own_items = counted.sum()
-            for name, labels in given.labels.items():
-                # a mean over no label is NaN. One harmless label is counted instead, times zero
-                inputs[name] = labels.masked_fill(own_items == 0, 0)
+            counted = self._counted(given.labels, inputs)
+            inputs |= harmless_labels(self.kind, given.labels, counted, self.config.problem_type)
             if given.num_items_in_batch is not None and self._takes_items:
-                inputs["num_items_in_batch"] = own_items.clamp(min=1)
+                inputs["num_items_in_batch"] = counted.sum().clamp(min=1)
         output, activations = self._observe(**inputs)
         parts: dict[str, Any] = {name: value for name, value in output.items() if name in PASSED_ON}
         if self.self_model_head is not None:
@@ -203,35 +240,12 @@ class WrappedTask(TaskNetwork):
         terms: dict[str, Any] = {}
         if counted is not None:
             what = Counted(counted, mask, given.num_items_in_batch)
-            terms = task_terms(self.config, self.kind, output.loss, parts, what)
+            task_loss = output.loss
+            if self.kind.labels_are == "samples":
+                problem = self.config.problem_type
+                task_loss = loss_of_counted(problem, task_loss, output.logits, inputs["labels"], counted)
+            terms = task_terms(self.config, self.kind, task_loss, parts, what)
         return TaskModelOutput(**terms, **parts)
-
-    def sample_terms(self, output: Mapping[str, Any], batch: Mapping[str, Any]) -> tuple[Tensors, Tensor]:
-        """Return the terms of the loss for each sample, and the number of labels that each sample stands for.
-
-        The mean of a term, weighed by these numbers, is the term of the complete batch.
-
-        Args:
-            output: the output of a forward for this batch.
-            batch: inputs and labels.
-
-        Returns:
-            The terms by their names, each (B,), and the numbers, (B,).
-
-        Raises:
-            ValueError: a batch without labels.
-        """
-        labels = labels_in(self.kind, batch)
-        if labels is None:
-            raise ValueError(f"{', '.join(self.kind.label_names)}: missing in the batch")
-        counted = counted_labels(self.kind, labels, self._tokens_in(batch))
-        mask = self._token_mask(batch)
-        counts = counted.long() if counted.dim() == 1 else counted.sum(dim=1)
-        terms = {"classification_loss": sample_losses(self.kind, self.config.problem_type, output, labels)}
-        for name, _, values in further_terms(self.config, dict(output)):
-            values, weights = weighed(self.kind, values, counted, mask)
-            terms[name] = of_samples(values, weights, counts)
-        return terms, counts
 
     def _token_mask(self, inputs: Mapping[str, Any]) -> Tensor | None:
         """Return the mask of the tokens, (rows, T). None: no token is padding."""
@@ -317,6 +331,9 @@ def _complete_labels(config: Any, kind: TaskKind) -> None:
 
     Its losses write the problem type into the configuration. A decoder that classifies texts needs a padding token to
     find the last token of each.
+
+    Raises:
+        ValueError: a padding token outside of the vocabulary.
     """
     if kind.labels_are != "samples":
         return
@@ -324,6 +341,24 @@ def _complete_labels(config: Any, kind: TaskKind) -> None:
     if inner.problem_type is None:
         inner.problem_type = "regression" if inner.num_labels == 1 else "single_label_classification"
     config.problem_type = inner.problem_type
+    if kind.name == "text-classification":
+        _complete_padding(config, inner)
+
+
+def _complete_padding(config: Any, inner: Any) -> None:
+    """Set the padding token of a task model without one to its end of text.
+
+    Raises:
+        ValueError: the padding token is not in the vocabulary. Every place of a text would be taken for a token.
+    """
+    pad = getattr(inner, "pad_token_id", 0)
     end = getattr(inner, "eos_token_id", None)
-    if kind.name == "text-classification" and getattr(inner, "pad_token_id", 0) is None and end is not None:
-        inner.pad_token_id = end[0] if isinstance(end, (list, tuple)) else end
+    if pad is None and end is not None:
+        pad = end[0] if isinstance(end, (list, tuple)) else end
+        inner.pad_token_id = config.pad_token_id = pad
+    size = getattr(inner.get_text_config(), "vocab_size", None)
+    if pad is not None and size is not None and not 0 <= pad < size:
+        raise ValueError(
+            f"pad_token_id={pad}: allowed are 0 to {size - 1}, the tokens of the model, because it may find the last "
+            "token of a text by it (eos_token_id is its default)"
+        )

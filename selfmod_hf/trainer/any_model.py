@@ -14,14 +14,17 @@ from transformers import PreTrainedModel
 
 from ..complexity.sample_losses import IGNORED_LABEL
 from ..data import ImageTensors, TensorData, TextTensors
+from ..data.tasks import CLASSES, SEVERAL_CLASSES
 from ..errors import InputError
 from ..hub.plain_model import kind_of_model
+from ..models.counted_self_modeling import counted_labels
 from ..models.positions_self_modeling import most_tokens
 from ..models.tasks_self_modeling import TaskKind
 from ..stacking import Batch, part_of
 from .attention import folded_attention, set_attention
 from .collated import collate, input_names
 from .on_data import OnInputs, OnPixels
+from .recipe_network import check_marks
 from .task_losses import NetworksOnData, TaskLoss, problem_type, task_loss
 
 _TRIED = 4  # samples for the comparison with the model's own loss
@@ -59,7 +62,7 @@ def task_models_on_data(
     assert kind is not None
     inputs, labels = _inputs_and_labels(model, data, collator)
     _check_form(kind, model.config, labels)
-    rows = _labelled(kind, labels).nonzero().flatten()
+    rows = _labelled(kind, model.config, labels).nonzero().flatten()
     if not len(rows):
         raise InputError("train_data.labels", IGNORED_LABEL, "no sample has a label")
     if len(rows) < len(labels):
@@ -129,11 +132,9 @@ def _check_positions(model: PreTrainedModel, inputs: dict[str, Tensor]) -> None:
         raise InputError("max_length", None, f"the longest text has {longest} tokens; allowed are at most {most}")
 
 
-def _labelled(kind: TaskKind, labels: Tensor) -> Tensor:
+def _labelled(kind: TaskKind, config: Any, labels: Tensor) -> Tensor:
     """Return whether a sample has a label, (n,)."""
-    if kind.labels_are == "next tokens":
-        labels = labels[:, 1:]
-    counted = labels != IGNORED_LABEL
+    counted = counted_labels(kind, {"labels": labels}, 0, problem_type(config, labels))
     return counted.reshape(len(labels), -1).any(1)
 
 
@@ -151,9 +152,12 @@ def _check_form(kind: TaskKind, config: Any, labels: Tensor) -> None:
 
 def _check_range(kind: TaskKind, config: Any, labels: Tensor) -> None:
     """Raise an InputError for labels out of the model's classes or words."""
-    of_samples = kind.labels_are == "samples"
-    if of_samples and problem_type(config, labels) != "single_label_classification":
-        return
+    if kind.labels_are == "samples":
+        problem = problem_type(config, labels)
+        if problem == SEVERAL_CLASSES:
+            check_marks("train_data.labels", labels)
+        if problem != CLASSES:
+            return
     count = config.num_labels
     if kind.name in ("causal-lm", "masked-lm"):
         count = config.get_text_config().vocab_size

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
-from ..data.tensors import IGNORED_LABEL
+from ..data.tensors import IGNORED_LABEL, unlabelled
 from .population import SelfModelingPopulation
 from .wrapped_networks import is_wrapped
 
@@ -239,5 +239,5 @@ class _CollateShare:
         if empty:
             for name in self.label_names:
                 if name in batch:
-                    batch[name] = torch.full_like(batch[name], self.empty_label)
+                    batch[name] = unlabelled(batch[name], self.empty_label)
         return batch

@@ -189,3 +189,22 @@ def check_labels(field: str, labels: torch.Tensor, num_labels: int) -> None:
     for label in (smallest, largest):
         if not 0 <= label < num_labels:
             raise InputError(field, label, f"the model has {num_labels} classes")
+
+
+def check_marks(field: str, labels: torch.Tensor) -> None:
+    """Reject marks of several classes a sample outside of 0 to 1. NaN and -100 are missing ones.
+
+    Args:
+        field: of the labels, for the error.
+        labels: (N, number of classes).
+
+    Raises:
+        InputError: names the mark.
+
+    Example:
+        >>> check_marks("labels", torch.tensor([[0.0, 1.0], [-100.0, 1.0]]))
+    """
+    counted = labels[(labels != IGNORED_LABEL) & ~labels.isnan()]
+    wrong = counted[(counted < 0) | (counted > 1)]
+    if len(wrong):
+        raise InputError(field, float(wrong[0]), "allowed are 0 and 1, a mark for each class")

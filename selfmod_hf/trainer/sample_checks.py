@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data import BlockTensors, TensorData, TextTensors
-from ..data.tasks import CLASSES
+from ..data.tasks import CLASSES, SEVERAL_CLASSES, TEXTS
 from ..errors import InputError
 from ..models.positions_self_modeling import most_tokens
 from .processes import smallest_share
-from .recipe_network import check_labels, check_one_class, check_task, check_tokens
+from .recipe_network import check_labels, check_marks, check_one_class, check_task, check_tokens
 from .wrapped_networks import is_wrapped
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def check_before_training(trainer: TermsTrainer) -> None:
     with torch.random.fork_rng(devices=[]):  # a data set may draw numbers for its samples
         check_checkpointing(trainer)
         check_classes(trainer)
+        check_padding(trainer)
         check_texts(trainer)
         check_smallest_batch(trainer)
 
@@ -113,11 +114,31 @@ def check_classes(trainer: TermsTrainer) -> None:
         count = model.config.num_labels
         if data.problem_type == CLASSES:
             check_labels(f"{name}.labels", data.labels, count)
+        elif data.problem_type == SEVERAL_CLASSES:
+            check_marks(f"{name}.labels", data.labels)
         elif isinstance(data, TextTensors) and data.token_labels is not None:
             check_labels(f"{name}.token_labels", data.token_labels, count)
 
 
-# ---- lengths ----
+# ---- texts ----
+
+
+def check_padding(trainer: TermsTrainer) -> None:
+    """Reject a task model of texts with another padding token than the data's.
+
+    A decoder finds the last token of a text by it. With another one it would read padding, and every figure would
+    depend on the other texts of a batch.
+    """
+    model: Any = trainer.model
+    if not is_wrapped(model) or model.kind.name != TEXTS:
+        return
+    own = getattr(model.config.wrapped_config, "pad_token_id", None)
+    for data in _data_sets(trainer):
+        tokenizer = data.tokenizer if isinstance(data, TextTensors) else trainer.processing_class
+        given = getattr(tokenizer, "pad_token_id", None)
+        if own is not None and given not in (None, own):
+            problem = f"that of the task model; the tokenizer of the data pads with {given}; allowed are equal ones"
+            raise InputError("pad_token_id", own, problem)
 
 
 def check_texts(trainer: TermsTrainer) -> None:

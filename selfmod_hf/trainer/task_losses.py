@@ -25,6 +25,7 @@ from ..complexity.sample_losses import (
 )
 from ..complexity.settings import LLCSettings
 from ..errors import InputError
+from ..models.counted_self_modeling import counted_labels
 from ..models.tasks_self_modeling import TaskKind
 from ..stacking import LossFunction
 
@@ -136,8 +137,8 @@ def task_loss(kind: TaskKind, config: Any, labels: Tensor) -> tuple[TaskLoss, Te
     rows = labels.reshape(len(labels), -1).float()  # (n, L)
     if rows.shape[1] != count:
         raise InputError("train_data.labels", tuple(labels.shape), f"the model has {count} outputs for each sample")
-    if bool((rows == IGNORED_LABEL).any()):
-        raise InputError("train_data.labels", IGNORED_LABEL, "a sample lacks some of its labels; leave the sample out")
+    if not bool(counted_labels(kind, {"labels": rows}, 0, problem).all()):
+        raise InputError("train_data.labels", tuple(labels.shape), "a sample lacks some labels; leave the sample out")
     if problem == "multi_label_classification":
         return TaskLoss("binary cross-entropy", binary_cross_entropy, 1 / count), rows
     return TaskLoss("half of the square error", half_squared_error, 2 / count), rows.view(len(rows), count)

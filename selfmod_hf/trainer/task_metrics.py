@@ -199,10 +199,12 @@ def _counted(form: str, prediction: EvalPrediction) -> tuple[Array, Array]:
         predictions = predictions[0]
     labels = np.asarray(prediction.label_ids)
     if form == "labels":
-        return (predictions > 0).astype(int), labels.astype(int)
+        counted = ~(np.isnan(labels) | (labels == IGNORED_LABEL)).any(axis=-1)  # (N,)
+        return (predictions[counted] > 0).astype(int), labels[counted].astype(int)
     if form == "scores":
+        counted = ~np.isnan(labels)
         predictions = predictions.reshape(labels.shape).astype(np.float64)
-        return predictions.ravel(), labels.astype(np.float64).ravel()
+        return predictions[counted], labels[counted].astype(np.float64)
     if predictions.ndim > labels.ndim:
         predictions = predictions.argmax(axis=-1)
     if form == "next tokens":

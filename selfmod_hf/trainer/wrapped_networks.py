@@ -13,6 +13,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from ..data.tensors import unlabelled
+
 
 def is_wrapped(model: Any) -> bool:
     """Return whether a network keeps its task model's own head.
@@ -82,7 +84,7 @@ def first_rows(inputs: dict[str, Any], rows: int, names: list[str], empty_label:
     for name, values in inputs.items():
         part = values[: max(rows, 1)]
         if rows == 0 and name in names:
-            part = torch.full_like(part, empty_label)
+            part = unlabelled(part, empty_label)
         kept[name] = part
     return kept
 

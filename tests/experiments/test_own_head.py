@@ -18,7 +18,7 @@ from transformers import (
     set_seed,
 )
 
-from selfmod_hf import RunSettings, report
+from selfmod_hf import RunSettings, load_texts, report
 from selfmod_hf.cli import main
 from selfmod_hf.models import load_model
 
@@ -26,7 +26,7 @@ WORDS = list("abcdefgh")
 SPECIAL = ["[PAD]", "[UNK]", "[SEP]", "[CLS]"]
 SIZES = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 20}
 BERT = json.dumps({"model_type": "bert", **SIZES, "max_position_embeddings": 64})
-GPT2 = json.dumps({"model_type": "gpt2", "n_embd": 12, "n_layer": 2, "n_head": 2, "n_positions": 64, "eos_token_id": 0})
+GPT2 = json.dumps({"model_type": "gpt2", "n_embd": 12, "n_layer": 2, "n_head": 2, "n_positions": 64})
 VIT = json.dumps({"model_type": "vit", **SIZES, "patch_size": 4})
 COMMON = ["--head=own", "--aux_weight=1", "--num_train_epochs=1", "--train_batch_size=8", "--quiet"]
 TEXTS = [f"--backbone_config={BERT}", "--target_layers=encoder.layer.*", "--tokenizer_name=tokenizer"]
@@ -110,12 +110,57 @@ def test_every_kind_of_labels_trains_from_the_command_line(folder, tmp_path, mon
     assert main(["train", f"--dataset_name={kind}", *flags, *COMMON, f"--output_dir={tmp_path}"]) == 0
     results = json.loads((tmp_path / "eval_results.json").read_text())
     assert [name for name in figures if f"eval_{name}" not in results] == []
+    network = load_model(tmp_path)
     if kind == "plain":
         assert results["eval_perplexity"] == pytest.approx(math.exp(results["eval_classification_loss"]))
-    network = load_model(tmp_path)
+        task_model = network.prune()
+        special = [getattr(task_model.config, f"{name}_token_id") for name in ("bos", "eos", "pad")]
+        assert special == [0, 0, 0]
+        assert task_model.generation_config.eos_token_id in (0, [0])
     assert type(network).__name__ == class_name
     assert network.config.target_layers == ["h.*" if kind == "plain" else "encoder.layer.*"]
     assert network.self_model_head.out_features == 24
+
+
+@pytest.mark.parametrize("pad", ["[PAD]", None])
+def test_a_decoder_reads_the_same_token_of_a_text_in_every_batch(folder, tmp_path, monkeypatch, pad):
+    """Without a padding token of its own, such as GPT-2's, the tokenizer's end of text pads."""
+    monkeypatch.chdir(folder)
+    backend = PreTrainedTokenizerFast.from_pretrained("tokenizer").backend_tokenizer
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", eos_token="[SEP]", pad_token=pad)
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    flags = ["--dataset_name=pairs", "--text_column=sentence1", f"--tokenizer_name={tmp_path}/tokenizer", *LANGUAGE]
+    assert main(["train", *flags, *COMMON, f"--output_dir={tmp_path}/run"]) == 0
+    network = load_model(tmp_path / "run").eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "run")
+    assert tokenizer.pad_token == (pad or "[SEP]")
+    with torch.no_grad():
+        alone = network(**tokenizer(["a b c"], return_tensors="pt")).logits
+        beside = network(**tokenizer(["a b c", "a b c d e f"], return_tensors="pt", padding=True)).logits
+    torch.testing.assert_close(beside[:1], alone)
+
+
+def test_a_pretrained_head_reads_labels_in_its_own_order(folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(folder)
+    config = BertConfig(**SIZES, vocab_size=12, id2label={0: "Other", 1: "first"}, label2id={"Other": 0, "first": 1})
+    pretrained = BertForTokenClassification(config)
+    for name, model in (("own", pretrained), ("others", pretrained)):
+        model.config.id2label = {0: "Other", 1: "first"} if name == "own" else {0: "Person", 1: "Place"}
+        model.save_pretrained(tmp_path / name)
+        PreTrainedTokenizerFast.from_pretrained("tokenizer").save_pretrained(tmp_path / name)
+    given = {"dataset_name": "words", "task_type": "token-classification", "text_column": "words", "head": "own"}
+    settings = RunSettings.make(**given, backbone_name=str(tmp_path / "own"))
+    data = settings.load_data()
+    plain = load_texts(data.task, tokenizer=str(tmp_path / "own"))
+    assert (plain.label_names, data.label_names) == (["first", "other"], ["other", "first"])
+    for ours, theirs in ((data.train, plain.train), (data.test, plain.test)):
+        counted = theirs.token_labels >= 0
+        assert torch.equal(ours.token_labels[counted], 1 - theirs.token_labels[counted])
+    assert settings.build_network(data).config.id2label == {0: "other", 1: "first"}
+    assert not caplog.records
+    data = RunSettings.make(**given, backbone_name=str(tmp_path / "others")).load_data()
+    assert data.label_names == ["first", "other"]
+    assert "classes of other names, which are taken by their numbers: first, other for Person, Place" in caplog.text
 
 
 def test_a_pretrained_task_model_keeps_its_head(folder, tmp_path, monkeypatch):

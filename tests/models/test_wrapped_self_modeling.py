@@ -88,19 +88,6 @@ def test_a_sample_without_labels_changes_nothing_and_a_batch_of_them_is_zero(kin
 
 
 @pairs()
-def test_terms_of_samples_weighed_by_their_labels_are_the_terms_of_the_batch(kind, name):
-    model = network(kind, name, activation_penalty=0.5)
-    inputs = batch(kind)
-    with torch.no_grad():
-        output = model(**inputs)
-        terms, counts = model.sample_terms(output, inputs)
-    assert counts.sum() == model.count_items(inputs)
-    for term in (*TERMS[1:], "activation_loss"):
-        mean = (terms[term] * counts).sum() / counts.sum()
-        torch.testing.assert_close(mean, output[term], rtol=1e-5, atol=1e-7)
-
-
-@pairs()
 def test_inputs_and_the_last_layer_are_the_task_models(kind, name):
     model = network(kind, name)
     assert set(batch(kind)) <= set(model.input_names())
@@ -158,31 +145,6 @@ def test_only_counted_labels_weigh(labels, pooling):
     counted = errors[given_labels != -100]
     expected = counted.mean() if counted.numel() else torch.tensor(0.0)
     torch.testing.assert_close(output.self_modeling_loss, expected)
-
-
-@pytest.mark.parametrize(
-    ("problem", "labels"),
-    [
-        ("multi_label_classification", torch.tensor([[1.0, 0, 1], [0, 0, 1], [1, 1, 0]])),
-        ("regression", torch.tensor([[0.5, 1, 2], [0, -100, 1], [3, 1, 0]])),
-    ],
-)
-def test_scores_and_several_labels_a_sample(problem, labels):
-    """Labels are floats. -100 is a score like any other, except in an empty share."""
-    model = network("text-classification", "bert", inner={"problem_type": problem}, aux_weight=0.0)
-    inputs = batch("text-classification") | {"labels": labels}
-    expected = plain("text-classification", "bert", problem_type=problem).eval()(**inputs).loss
-    output = model(**inputs)
-    assert torch.equal(output.loss, expected)
-    items = model.count_items(inputs)
-    shares = [part(inputs, rows) for rows in (slice(0, 1), slice(1, 3))]
-    summed = sum(model(**share, num_items_in_batch=items).loss for share in shares)
-    torch.testing.assert_close(summed, expected)
-    terms, counts = model.sample_terms(output, inputs)
-    assert counts.tolist() == [3, 3, 3]
-    torch.testing.assert_close(terms["classification_loss"].mean(), expected)
-    empty = inputs | {"labels": torch.full_like(labels, -100)}
-    assert model(**empty).loss == 0
 
 
 def test_one_score_is_a_regression():
@@ -278,7 +240,11 @@ WRONG = {
     "task_type": ({"task_type": "speech"}, "task_type='speech': allowed are text-classification, .*masked-lm"),
     "other": ({"task_type": "causal-lm"}, "SelfModelingForMaskedLM is for 'masked-lm'"),
     "layer": ({"target_layers": ["h.*"]}, "no module is named 'h.\\*'; allowed are bert, bert.embeddings"),
-    "features": ({"feature_layer": "nowhere", "target_layers": ["encoder.layer.0"]}, "no module is named 'nowhere'"),
+    "features": (
+        {"feature_layer": "nowhere", "target_layers": ["encoder.layer.0"]},
+        "feature_layer: no module is named 'nowhere'",
+    ),
+    "several features": ({"feature_layer": "encoder.layer.*", "target_layers": ["pooler"]}, "is .*; allowed is one"),
     "pooling": ({"target_pooling": "flatten"}, "target_pooling='flatten': texts differ in length"),
     "weight": ({"aux_weight": 1.0}, "aux_weight=1.0 without target_layers"),
 }
