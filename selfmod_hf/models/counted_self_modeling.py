@@ -7,7 +7,7 @@ A copy of this file travels with every pushed model (``trust_remote_code``), so 
 the files beside it, by flat relative imports.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,10 +22,10 @@ REGRESSION = "regression"
 NUMBERS = (REGRESSION, "multi_label_classification")  # problem types whose labels are floating-point numbers
 
 
-def labels_in(kind: TaskKind, batch: Mapping[str, Any]) -> Tensors | None:
+def labels_in(batch: Mapping[str, Any], names: Sequence[str]) -> Tensors | None:
     """Return the labels in a batch by their names. None: at least one of them is missing."""
     labels = {}
-    for name in kind.label_names:
+    for name in names:
         if batch.get(name) is None:
             return None
         labels[name] = batch[name]

@@ -20,7 +20,24 @@ from .pretrained_self_modeling import SelfModelingPreTrainedModel
 from .targets_self_modeling import pooled
 
 
-class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
+class _Classifier(SelfModelingPreTrainedModel):
+    """Hold what the classes of images and of texts have in common."""
+
+    @classmethod
+    def wrap(cls, task_model: Any, **config_fields: Any) -> Any:
+        """Return a network over a task model in memory, with its own head. The model itself is taken, not a copy.
+
+        Args:
+            task_model: a model of transformers, or peft's wrapper of one.
+            config_fields: fields of `SelfModelingConfig`: target_layers, aux_weight, target_pooling, ...
+
+        Raises:
+            ValueError: a model of another kind, or one that transformers' Auto class would not make.
+        """
+        return cls.wrapped_class.wrap(task_model, **config_fields)
+
+
+class SelfModelingForImageClassification(_Classifier):
     """Classify images and predict activations of the network's own layers.
 
     Args:
@@ -127,7 +144,7 @@ class SelfModelingForImageClassification(SelfModelingPreTrainedModel):
         return self._returned(output, return_dict)
 
 
-class SelfModelingForSequenceClassification(SelfModelingPreTrainedModel):
+class SelfModelingForSequenceClassification(_Classifier):
     """Classify texts and predict activations of the network's own layers. Padding enters no target and no loss.
 
     Args:

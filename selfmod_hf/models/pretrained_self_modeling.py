@@ -20,12 +20,13 @@ from .encoders_self_modeling import pretrained_encoder
 from .losses_self_modeling import LossInputs, SelfModelingOutput, Tensors, activation_mean_squares, loss_terms
 from .targets_self_modeling import (
     CALL,
-    check_checkpointing,
+    LOST_GRADIENT,
     check_same_in_training,
     choose_targets,
     find_target_layers,
     hook_target_layers,
     layers_that_give,
+    loses_gradient,
     pooled,
     warn_of_no_weight,
 )
@@ -274,8 +275,9 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         self._initialized_by_constructors = True
 
     def _set_gradient_checkpointing(self, enable: bool = True, **kwargs: Any) -> None:
-        if enable and self.target_layers:
-            check_checkpointing(self.config, kwargs.get("gradient_checkpointing_func"))
+        arguments = getattr(kwargs.get("gradient_checkpointing_func"), "keywords", {})
+        if enable and loses_gradient(self.config, arguments):
+            raise ValueError(f"gradient_checkpointing_kwargs={arguments!r}: {LOST_GRADIENT}")
         super()._set_gradient_checkpointing(enable=enable, **kwargs)
 
     @classmethod
@@ -356,21 +358,6 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             return super().push_to_hub(repo_id, **kwargs)
         package = importlib.import_module(self.pushed_by)
         return package.push_network(self, repo_id, **kwargs)
-
-    @classmethod
-    def wrap(cls, task_model: Any, **config_fields: Any) -> Any:
-        """Return a network over a task model in memory, with its own head.
-
-        Args:
-            task_model: a model of transformers, or peft's wrapper of one.
-            config_fields: fields of `SelfModelingConfig`: target_layers, aux_weight, target_pooling, ...
-
-        Raises:
-            ValueError: a model of another kind, or one that transformers' Auto class would not make.
-        """
-        if cls.wrapped_class is None:
-            raise ValueError(f"task_model: {cls.__name__} has no networks over task models")
-        return cls.wrapped_class.wrap(task_model, **config_fields)
 
     @classmethod
     def from_backbone_pretrained(

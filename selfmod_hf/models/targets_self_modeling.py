@@ -19,6 +19,7 @@ from .losses_self_modeling import at_least_float32
 
 # The activations of this thread's current forward call. Several threads may call one network at once.
 CALL = threading.local()
+LOST_GRADIENT = "use_reentrant loses gradients without `detach_targets`; allowed is {'use_reentrant': False}"
 
 
 class Capture:
@@ -237,21 +238,16 @@ def check_same_in_training(
             )
 
 
-def check_checkpointing(config: SelfModelingConfig, function: Any) -> None:
-    """Raise a ValueError for reentrant gradient checkpointing with targets that are not detached.
+def loses_gradient(config: SelfModelingConfig, arguments: Mapping[str, Any]) -> bool:
+    """Return whether gradient checkpointing loses the gradient of the targets.
 
-    It runs a layer without its gradient first, and the target is taken there.
+    The reentrant form runs a layer without its gradient first, and the target is taken there. torch gives no error.
 
     Args:
         config: the network's.
-        function: the checkpointing function with its arguments, from transformers.
+        arguments: of the checkpointing function, for example ``{"use_reentrant": True}``.
     """
-    arguments = getattr(function, "keywords", {})
-    if arguments.get("use_reentrant") and not config.detach_targets:
-        raise ValueError(
-            "gradient_checkpointing_kwargs={'use_reentrant': True} with detach_targets=False: the gradient of the "
-            "targets would be lost; allowed is use_reentrant=False"
-        )
+    return bool(arguments.get("use_reentrant") and config.target_layers and not config.detach_targets)
 
 
 def warn_of_no_weight(config_fields: Mapping[str, Any]) -> None:

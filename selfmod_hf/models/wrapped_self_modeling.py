@@ -89,7 +89,7 @@ class WrappedTask(TaskNetwork):
         Raises:
             ValueError: a batch without labels.
         """
-        labels = labels_in(self.kind, batch)
+        labels = labels_in(batch, self.kind.label_names)
         if labels is None:
             raise ValueError(f"{', '.join(self.kind.label_names)}: missing in the batch")
         return self._counted(labels, batch).sum()

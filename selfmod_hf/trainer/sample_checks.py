@@ -13,6 +13,7 @@ from ..data import BlockTensors, TensorData, TextTensors
 from ..data.tasks import CLASSES, SEVERAL_CLASSES, TEXTS
 from ..errors import InputError
 from ..models.positions_self_modeling import most_tokens
+from ..models.targets_self_modeling import LOST_GRADIENT, loses_gradient
 from .processes import smallest_share
 from .recipe_network import check_labels, check_marks, check_one_class, check_task, check_tokens
 from .wrapped_networks import is_wrapped
@@ -58,8 +59,7 @@ def check_targets(trainer: TermsTrainer) -> None:
 def check_checkpointing(trainer: TermsTrainer) -> None:
     """Reject activations that cannot be recomputed in the backward pass, or would lose a gradient.
 
-    With `use_reentrant` a target within a recomputed layer gets no gradient from the self-model's loss, and torch says
-    nothing. transformers' default is another form, which gives the gradients of a training without recomputing.
+    transformers' default is a form that gives the gradients of a training without recomputing.
 
     Raises:
         InputError: names the argument.
@@ -77,10 +77,8 @@ def check_checkpointing(trainer: TermsTrainer) -> None:
         problem = "allowed with a transformers backbone whose layers can be recomputed"
         raise InputError("gradient_checkpointing", True, problem)
     given = args.gradient_checkpointing_kwargs or {}
-    config = model.config
-    if given.get("use_reentrant") and config.target_layers and not config.detach_targets:
-        problem = "use_reentrant loses gradients without `detach_targets`; allowed is {'use_reentrant': False}"
-        raise InputError("gradient_checkpointing_kwargs", given, problem)
+    if loses_gradient(model.config, given):
+        raise InputError("gradient_checkpointing_kwargs", given, LOST_GRADIENT)
     if given.get("use_reentrant") and _has_frozen_inputs(model):
         problem = "use_reentrant loses gradients behind frozen embeddings; allowed is {'use_reentrant': False}"
         raise InputError("gradient_checkpointing_kwargs", given, problem)

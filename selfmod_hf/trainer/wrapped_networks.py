@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ..data.tensors import unlabelled
+from ..models.counted_self_modeling import labels_in
 
 
 def is_wrapped(model: Any) -> bool:
@@ -47,12 +48,11 @@ def labels_of(inputs: Mapping[str, Any], names: list[str]) -> Any:
         >>> labels_of({"input_ids": torch.zeros(1, 2)}, ["labels"]) is None
         True
     """
-    found = tuple(inputs.get(name) for name in names)
-    if not found or any(labels is None for labels in found):
+    found = labels_in(inputs, names)
+    if not found:
         return None
-    if len(found) == 1:
-        return found[0]
-    return found
+    labels = tuple(found.values())
+    return labels[0] if len(labels) == 1 else labels
 
 
 def distinct_rows(accelerator: Accelerator, rows: int) -> int:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
-from transformers import AutoConfig
+from transformers import AutoConfig, GPT2Config
 
 from selfmod_hf import (
     SelfModelingConfig,
@@ -19,7 +19,7 @@ from selfmod_hf.data import EpochBatchSampler, ImageTensors, TextTensors
 from selfmod_hf.errors import InputError
 from selfmod_hf.trainer.population import Member, SelfModelingPopulation
 from selfmod_hf.trainer.processes import SharesOfBatches, smallest_share
-from selfmod_hf.trainer.recipe_network import check_length
+from selfmod_hf.trainer.recipe_network import check_length, check_marks
 from tests.models.test_encoders import Tokenizer
 
 RESNET = {
@@ -219,3 +219,24 @@ def test_texts_that_the_collator_cuts_are_trained(tmp_path):
     )  # fmt: skip
     run.train()
     assert run.state.global_step == 3
+
+
+@pytest.mark.parametrize("rows", ["tensors", "list"])
+def test_a_padding_token_other_than_the_datas_is_found_before_training(tmp_path, rows):
+    """A decoder reads the last token that is no padding token."""
+    gpt2 = GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=30, n_positions=16, eos_token_id=2, num_labels=2)
+    model = SelfModelingForSequenceClassification(SelfModelingConfig(wrapped_config=gpt2))
+    data = texts(2, 5)
+    assert data.tokenizer.pad_token_id == 0
+    given = {"train_dataset": data}
+    if rows == "list":
+        given = {"train_dataset": list(data), "processing_class": data.tokenizer}
+    run = SelfModelingTrainer(model=model, args=arguments(tmp_path), **given)
+    with pytest.raises(InputError, match=r"^pad_token_id=2: that of the task model; .* pads with 0"):
+        run.train()
+
+
+def test_marks_of_classes_are_between_zero_and_one():
+    check_marks("labels", torch.tensor([[0.0, 1.0], [torch.nan, -100.0], [0.5, 1.0]]))
+    with pytest.raises(InputError, match=r"^labels=7.0: allowed are 0 and 1, a mark for each class$"):
+        check_marks("labels", torch.tensor([[0.0, 7.0]]))
