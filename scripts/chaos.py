@@ -25,10 +25,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+from tests import warm  # noqa: E402
+from tests.loopback_hub import TOKEN, LoopbackHub, client_environment  # noqa: E402
+
 DIGITS = ["--max_train_samples", "400"]
 # what may differ between runs that are the same: times; and transformers' `train_loss`, a mean since the last resume
 APART = ("runtime", "per_second", "train_loss")
@@ -121,7 +127,7 @@ def disturb(name: str, faults: list[str], trials: int, randomness: random.Random
         reference = Path(folder) / "reference"
         reference.mkdir()
         if command.prepare is not None:
-            subprocess.run([*SELFMOD, *command.prepare], cwd=reference, check=True, **SILENT)
+            warm.run([*warm.SELFMOD, *command.prepare], cwd=reference, check=True)
         with place(command, reference) as first:
             first.fill()
             times = first.finish()
@@ -149,10 +155,6 @@ def disturb(name: str, faults: list[str], trials: int, randomness: random.Random
     return failures
 
 
-SELFMOD = [sys.executable, "-c", "import sys; from selfmod_hf.cli import main; sys.exit(main(sys.argv[1:]))"]
-SILENT: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-
-
 @dataclass(frozen=True)
 class Place:
     """A folder in which a command runs, and the environment it runs in."""
@@ -165,22 +167,26 @@ class Place:
     def out(self) -> Path:
         return self.where / "out"
 
-    def start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen([*SELFMOD, *self.command.flags], cwd=self.where, env=self.environment, **SILENT)
+    @property
+    def errors(self) -> Path:
+        return self.where / "errors"
+
+    def start(self) -> BaseProcess:
+        command = [*warm.SELFMOD, *self.command.flags]
+        return warm.start(command, self.environment, self.where, errors=self.errors)
 
     def finish(self) -> tuple[float, float]:
         """Run to the end, whatever an earlier run has left; returns after how many seconds something was written into
         `out` for the first time, and after how many it ended."""
         before, start, written = self.changed(), time.perf_counter(), None
         process = self.start()
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                errors = process.communicate(timeout=0.1)[1]
-                break
+        while process.is_alive():
+            process.join(0.1)
             if written is None and self.changed() != before:
                 written = time.perf_counter() - start
-        if process.returncode:
-            raise SystemExit(f"{self.command.flags} in {self.where} ended with {process.returncode}:\n{errors}")
+        if process.exitcode:
+            errors = self.errors.read_text()
+            raise SystemExit(f"{self.command.flags} in {self.where} ended with {process.exitcode}:\n{errors}")
         ended = time.perf_counter() - start
         return (ended if written is None else written), ended
 
@@ -211,10 +217,6 @@ def place(command: Command, where: Path) -> Iterator[Place]:
     if not command.on_hub:
         yield Place(command, where, environment)
         return
-    if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))
-    from tests.loopback_hub import TOKEN, LoopbackHub, client_environment
-
     temporary = where / "out" / ".temporary"
     with LoopbackHub(where / "hub") as hub:
         environment |= client_environment(str(temporary / "home")) | {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
@@ -237,15 +239,16 @@ def by_signal(number: signal.Signals) -> Fault:
             # one in four while there is nothing to lose yet, which time goes into imports
             early, moment = randomness.randrange(4) == 0, randomness.random()
             if not early:
-                while here.changed() == before and process.poll() is None:
+                while here.changed() == before and process.is_alive():
                     time.sleep(0.02)
-            try:
-                process.communicate(timeout=moment * (times[0] if early else times[1] - times[0]))
+            process.join(moment * (times[0] if early else times[1] - times[0]))
+            if not process.is_alive():
                 moments.append("after its end")
-            except subprocess.TimeoutExpired:
-                process.send_signal(number)
-                process.communicate()
-                moments.append(f"after {time.perf_counter() - start:.1f} s")
+                continue
+            assert process.pid is not None
+            os.kill(process.pid, number)
+            process.join()
+            moments.append(f"after {time.perf_counter() - start:.1f} s")
         here.finish()
         return "hit " + ", ".join(moments), True
 
@@ -259,10 +262,11 @@ def by_full_disk(here: Place, times: tuple[float, float], randomness: random.Ran
         used = shutil.disk_usage(here.out).used // 1024
         resize(here.out, f"{used + size}k")
         process = here.start()
-        errors = (process.communicate()[1] or "").strip()
+        process.join()
+        errors = here.errors.read_text().strip()
         last = errors.splitlines()[-1] if errors else ""
-        clear = process.returncode == 0 or (process.returncode == 2 and "the disk seems to be full" in last)
-        outcome = f"{size} KiB: {'' if clear else 'NO CLEAR ERROR, '}exit code {process.returncode}"
+        clear = process.exitcode == 0 or (process.exitcode == 2 and "the disk seems to be full" in last)
+        outcome = f"{size} KiB: {'' if clear else 'NO CLEAR ERROR, '}exit code {process.exitcode}"
         outcome += "" if clear else f", {last}"
         resize(here.out, "64m")
         here.finish()

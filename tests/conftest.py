@@ -58,7 +58,7 @@ def loopback_hub(tmp_path: Path, hub_seed: HubSeed) -> Iterator[LoopbackHub]:
 
     `HF_ENDPOINT` is read at import and so cannot change within this process. Hence: `loopback_hub.api()`, an
     HfApi with endpoint and token, where that is enough; for all else (`from_pretrained`, `load_dataset`, the
-    Trainer's pushes, scripts) a subprocess with `env=loopback_hub.env()`: a whole environment, empty cache.
+    Trainer's pushes, scripts) a process with `env=loopback_hub.env()`: a whole environment, empty cache; see `warm`.
     """
     with LoopbackHub(tmp_path / "hub", seeds=[hub_seed.path]) as hub:
         yield hub

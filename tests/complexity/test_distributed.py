@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from selfmod_hf.complexity import calibrate_llc, estimate_llc
+from tests import warm
 
 from .scenarios import DUMMY, Quadratic, given_loss
 
@@ -28,11 +27,17 @@ dist.destroy_process_group()
 """
 
 
+def run_both(code, arguments):
+    runs = [warm.start(["-c", code, rank, *arguments]) for rank in range(2)]
+    for run in runs:
+        run.join(300)
+        assert run.exitcode == 0
+
+
 @pytest.mark.parametrize("num_chains", [3, 1])
 def test_chains_split_over_two_processes(tmp_path, num_chains):
     arguments = [str(tmp_path / "meeting"), str(tmp_path), str(num_chains)]
-    runs = [subprocess.Popen([sys.executable, "-c", CODE, str(rank), *arguments]) for rank in range(2)]
-    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    run_both(CODE, arguments)
     alone = estimate_llc(
         Quadratic([1.0, 0.5] * 5000), *DUMMY, loss_fn=given_loss, step_size=1e-2, localization=1.0, nbeta=50.0,
         num_draws=50, num_chains=num_chains, probes=DUMMY,
@@ -64,8 +69,7 @@ def calibrated(folder):
 def test_a_calibration_in_two_processes(tmp_path):
     """Each keeps the ends and the snapshots of its own chains. Rounds are planned from those of all."""
     arguments = [str(tmp_path / "meeting"), str(tmp_path), str(tmp_path / "state")]
-    runs = [subprocess.Popen([sys.executable, "-c", CALIBRATION, str(rank), *arguments]) for rank in range(2)]
-    assert [run.wait(timeout=300) for run in runs] == [0, 0]
+    run_both(CALIBRATION, arguments)
     assert not (tmp_path / "state").exists()
     alone = calibrated(None).to_dict()
     assert alone["rounds"] > 1

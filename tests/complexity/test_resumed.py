@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +20,7 @@ from selfmod_hf.complexity.session import Session
 from selfmod_hf.complexity.settings import LLCSettings
 from selfmod_hf.complexity.snapshots import Snapshots
 from selfmod_hf.errors import InputError
+from tests import warm
 
 from .scenarios import DUMMY, Quadratic, digits, given_loss, trained_digits_net
 
@@ -109,13 +106,12 @@ def test_an_interrupted_calibration_goes_on_with_the_same_bits(tmp_path):
 @pytest.mark.slow
 def test_a_killed_estimate_goes_on_with_the_same_bits(tmp_path):
     folder = tmp_path / "state"
-    arguments = [sys.executable, "-c", CODE, str(folder)]
-    killed = subprocess.Popen(arguments, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    killed = warm.start(["-c", CODE, folder])
     while not any(folder.glob("*.safetensors")):
-        assert killed.poll() is None
+        assert killed.is_alive()
         time.sleep(0.05)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.kill()
+    killed.join()
     (file,) = folder.glob("*.safetensors")
     first = file.read_bytes()
     with pytest.raises(Stopped):  # goes on, and keeps the next block

@@ -1,10 +1,8 @@
 """The client that is patient while a Hub is busy: what it sends again, and what it does not."""
 
-import subprocess
-import sys
-
 import pytest
 
+from tests import warm
 from tests.loopback_hub import Trouble
 
 CREATE = """
@@ -24,9 +22,7 @@ def test_what_may_have_been_done_is_not_sent_again(loopback_hub, kind, sent):
     """After a 500 a POST may have had its effect. After a 503 it had none."""
     loopback_hub.api().create_repo("me/net")
     loopback_hub.faults = Trouble(kind, only="/branch/")
-    done = subprocess.run(
-        [sys.executable, "-c", CREATE], env=loopback_hub.env(), capture_output=True, text=True, check=True
-    )
+    done = warm.run(["-c", CREATE], loopback_hub.env(), check=True)
     posts = [status for method, path, status in loopback_hub.requests if method == "POST" and "/branch/" in path]
     assert len(posts) == sent
     assert done.stdout.split() == (["500"] if kind == "failing" else [])

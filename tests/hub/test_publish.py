@@ -1,12 +1,12 @@
 """Training from the Hub, pushing to it, and loading again: real clients, real processes, the loopback Hub."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
+
+from tests import warm
 
 SCRIPT = str(Path(__file__).resolve().parents[2] / "scripts" / "train.py")
 
@@ -25,7 +25,7 @@ def test_mnist_from_the_hub_to_the_hub(loopback_hub, tmp_path):
     flags = ["--task", "mnist", "--max_train_samples", "400", "--max_test_samples", "100", "--num_train_epochs", "2"]
     push = ["--push_to_hub", "--hub_model_id", "me/net", "--train_batch_size", "64"]
     env = loopback_hub.env()
-    subprocess.run([sys.executable, SCRIPT, *flags, *push], env=env, cwd=tmp_path, check=True)
+    warm.run([SCRIPT, *flags, *push], env, tmp_path, check=True)
 
     api = loopback_hub.api()
     files = set(api.list_repo_files("me/net"))
@@ -43,7 +43,7 @@ def test_mnist_from_the_hub_to_the_hub(loopback_hub, tmp_path):
         ("accuracy", "ylecun/mnist", "test"),
         ("weight_width", "ylecun/mnist", "test"),
     }
-    subprocess.run([sys.executable, "-c", WITHOUT_PACKAGE], env=env, cwd=tmp_path, check=True)
+    warm.run(["-c", WITHOUT_PACKAGE], env, tmp_path, check=True)
 
 
 NOT_THERE = """
@@ -56,10 +56,9 @@ for argv in (["rlct", "--model=me/none"], ["train", "--backbone_name=me/none"], 
 
 @pytest.mark.slow
 def test_what_is_not_on_the_hub_is_named_by_its_flag(loopback_hub, tmp_path):
-    run = [sys.executable, "-c", NOT_THERE]
     for url in (loopback_hub.url, "http://127.0.0.1:9"):
         env = {**loopback_hub.env(), "HF_ENDPOINT": url}
-        done = subprocess.run(run, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = warm.run(["-c", NOT_THERE], env, tmp_path)
         assert done.returncode == 0, done.stderr
         lines = [line for line in done.stderr.splitlines() if line.startswith("selfmod: error: ")]
         names = ["--model me/none: ", "--backbone_name me/none: ", "--folder"]
@@ -72,14 +71,8 @@ def test_what_is_not_on_the_hub_is_named_by_its_flag(loopback_hub, tmp_path):
 
 def test_a_token_that_the_hub_refuses(loopback_hub, tmp_path):
     env = {**loopback_hub.env(), "HF_TOKEN": "hf_stolen"}
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--push_to_hub", "--hub_model_id", "me/net", "--num_train_epochs", "1"],
-        env=env,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    flags = ["--push_to_hub", "--hub_model_id", "me/net", "--num_train_epochs", "1"]
+    done = warm.run([SCRIPT, *flags], env, tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "401" in done.stderr.splitlines()[-1]

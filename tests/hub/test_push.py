@@ -2,10 +2,9 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import threading
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
@@ -19,10 +18,10 @@ from selfmod_hf.hub.model_folder import write_model_card
 from selfmod_hf.hub.upload import Target, push_model, push_space
 from selfmod_hf.metrics import metric_path
 from selfmod_hf.reports.on_hub import push_sweep
+from tests import warm
 from tests.loopback_hub import LoopbackHub
 
 CELL = "h8-aw10-seed2"
-SELFMOD = "import sys; from selfmod_hf.cli import main; sys.exit(main(sys.argv[1:]))"
 
 READ_BACK = f"""
 import evaluate
@@ -48,9 +47,8 @@ assert model.config.aux_weight == 10
 """
 
 
-def selfmod(hub: LoopbackHub, *argv: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", SELFMOD, *map(str, argv)]
-    return subprocess.run(command, env=hub.env(), cwd=cwd, capture_output=True, text=True, check=False)
+def selfmod(hub: LoopbackHub, *argv: object, cwd: Path | None = None) -> CompletedProcess[str]:
+    return warm.run([*warm.SELFMOD, *argv], hub.env(), cwd)
 
 
 def uploads(hub: LoopbackHub) -> int:
@@ -80,7 +78,7 @@ def test_round_trip(loopback_hub, small_sweep, small_model):
         assert (root / "models/me/net" / file).read_bytes() == (small_model / file).read_bytes()
     assert (root / "spaces/me/rlct/rlct.py").read_bytes() == Path(metric_path("rlct"), "rlct.py").read_bytes()
     for program in (READ_BACK, WITHOUT_PACKAGE):
-        subprocess.run([sys.executable, "-c", program], env=loopback_hub.env(), check=True)
+        warm.run(["-c", program], loopback_hub.env(), check=True)
 
 
 def test_a_published_sweep_is_reported_on(loopback_hub, small_sweep, tmp_path):
@@ -131,7 +129,7 @@ from huggingface_hub import DatasetCard, ModelCard
 ModelCard.load(sys.argv[1]).validate(); ModelCard.load(sys.argv[2]).validate(); DatasetCard.load(sys.argv[3]).validate()
 """
     cards = [root / path / "README.md" for path in ("models/me/sweep", "models/me/net", "datasets/me/sweep")]
-    subprocess.run([sys.executable, "-c", program, *map(str, cards)], env=loopback_hub.env(), check=True)
+    warm.run(["-c", program, *cards], loopback_hub.env(), check=True)
     assert sum("validate-yaml" in path for _, path, status in loopback_hub.requests if status == 200) >= 3
 
     rlct = LLCResult.load(small_model / "rlct.json")
@@ -245,8 +243,7 @@ for folder in sys.argv[1:]:
 
 def refused(hub: LoopbackHub, messages: dict[Path, str]) -> None:
     """Each folder in one line, with exit code 2, and before anything is made on the Hub."""
-    command = [sys.executable, "-c", PUSH_EACH, *map(str, messages)]
-    done = subprocess.run(command, env=hub.env(), capture_output=True, text=True, check=False)
+    done = warm.run(["-c", PUSH_EACH, *messages], hub.env())
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("selfmod: error")]
@@ -295,7 +292,7 @@ from selfmod_hf.reports.on_hub import pull_sweep, push_sweep
 from selfmod_hf.hub.upload import Target
 push_sweep(HfApi(), pull_sweep("me/first", Path("here")).path, Target("me/second"))
 """
-    subprocess.run([sys.executable, "-c", program], env=loopback_hub.env(), cwd=tmp_path, check=True)
+    warm.run(["-c", program], loopback_hub.env(), tmp_path, check=True)
     first, second = (loopback_hub.root / "models/me" / name for name in ("first", "second"))
     for name in (f"{CELL}/model.safetensors", f"{CELL}/rlct.json", "modeling_self_modeling.py"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
@@ -375,16 +372,14 @@ def test_a_broken_off_upload_goes_on(small_sweep, hub_seed, tmp_path):
         return respond(request)
 
     hub = LoopbackHub(tmp_path / "hub", faults=die).start()
-    first = subprocess.Popen(
-        [sys.executable, "-c", SELFMOD, "push", str(small_sweep), "--repo", "me/sweep", "--quiet"],
-        env=hub.env(), stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    push = [*warm.SELFMOD, "push", small_sweep, "--repo", "me/sweep", "--quiet"]
+    first = warm.start(push, hub.env(), errors=tmp_path / "errors")
     assert enough.wait(120)
     hub.stop()
-    _, errors = first.communicate(timeout=120)
+    first.join(120)
     before = uploads(hub)
-    assert first.returncode == 2
-    assert "the same command goes on where this stopped" in errors.splitlines()[-1]
+    assert first.exitcode == 2
+    assert "the same command goes on where this stopped" in (tmp_path / "errors").read_text().splitlines()[-1]
     assert 3 <= before < all_files
     with LoopbackHub(tmp_path / "hub") as hub:
         assert not hub.api().file_exists("me/sweep", "README.md")  # nothing half-done is to be seen

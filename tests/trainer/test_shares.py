@@ -1,15 +1,13 @@
 """A population trained by two real processes (gloo) equals the one trained by one, however it is cut and resumed."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from selfmod_hf.trainer.shares import MemberShares
+from tests import warm
 
 from . import test_population as one
 
@@ -19,7 +17,6 @@ CASES = {
     "adam": (one.MEMBERS[:2], one.OPTIMIZERS["adam"]),
     "fewer members than processes": (one.MEMBERS[:1], one.OPTIMIZERS["sgd"]),
 }
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
 CODE = """
 import importlib, json, sys, torch
 module = importlib.import_module(f"tests.trainer.{sys.argv[2]}")
@@ -46,13 +43,9 @@ def train(case: str, folder: str, stop: int = 0, resume: bool = False) -> None:
         (Path(folder) / "log.json").write_text(json.dumps([*run.state.log_history, final]))
 
 
-def in_two_processes(jobs: list[tuple], script: Path, module: str = "test_shares") -> None:
+def in_two_processes(jobs: list[tuple], module: str = "test_shares") -> None:
     """Call the module's `train` with the arguments of each job, in two processes."""
-    script.write_text(CODE)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run(
-        [*command, json.dumps(jobs), module], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300
-    )
+    done = warm.run_two(["-c", CODE, json.dumps(jobs), module])
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -77,9 +70,7 @@ def runs(tmp_path_factory) -> Path:
     for case in CASES:
         train(case, f"{folder}/{case}-1")
     train("adam", f"{folder}/cut", stop=4)
-    in_two_processes(
-        [*((case, f"{folder}/{case}-2") for case in CASES), ("adam", f"{folder}/cut", 6, True)], folder / "script.py"
-    )
+    in_two_processes([*((case, f"{folder}/{case}-2") for case in CASES), ("adam", f"{folder}/cut", 6, True)])
     train("adam", f"{folder}/cut", resume=True)
     return folder
 

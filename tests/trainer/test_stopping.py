@@ -270,7 +270,7 @@ def test_two_processes_stop_as_one_does(tmp_path):
         jobs.append((str(tmp_path / f"two {members}"), members))
         jobs.append((str(tmp_path / f"cut {members}"), members, first))
         jobs.append((str(tmp_path / f"cut {members}"), members, second, True))
-    shares.in_two_processes(jobs, tmp_path / "script.py", "test_stopping")
+    shares.in_two_processes(jobs, "test_stopping")
     for members in (True, False):
         train(str(tmp_path / f"cut {members}"), members, resume=True)
         weights, log = shares.result(tmp_path / f"one {members}")

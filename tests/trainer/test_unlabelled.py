@@ -139,7 +139,7 @@ def runs(tmp_path_factory) -> Path:
     for case in TWO:
         train(case, f"{folder}/{case}-1")
     jobs = [(case, f"{folder}/{case}-2") for case in TWO]
-    in_two_processes(jobs, folder / "script.py", module="test_unlabelled")
+    in_two_processes(jobs, "test_unlabelled")
     return folder
 
 
