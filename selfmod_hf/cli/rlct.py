@@ -71,9 +71,9 @@ def run(argv: Sequence[str]) -> None:
         if args.checkpoints and args.calibrate:
             raise UsageError("--calibrate: takes one --model, not --checkpoints")
         check_output_dir(args.output_dir)
-        task, data_settings, settings = with_eval_task(data_settings, settings)
+        task, data_settings, settings = with_eval_task(data_settings, settings, calibrates=args.calibrate)
         networks = saved_networks(args.model, args.revision, args.subfolder, args.checkpoints)
-        repository = pushing.repository_of(networks[0], task, several=bool(args.checkpoints))
+        repository = pushing.repository_of(networks[0], task, several=bool(args.checkpoints), calibrates=args.calibrate)
         found = SavedData.find(networks[0], data_settings)
         published = None if args.calibrate else networks[0].published_rlct
         bar = SamplingBar(desc="Sampling", unit="step", disable=args.quiet or None)  # None: without a terminal
@@ -81,9 +81,10 @@ def run(argv: Sequence[str]) -> None:
         keywords["data"] = found.spec.train_data
         for saved in networks:
             saved.load_files()
+        pushing.check(repository, networks[0])
         heads = keywords.pop("heads", None)
         keywords = with_heads(keywords, networks[0].loaded_network, heads)
-        data = found.load()
+        data = found.load(task)
         rlct_run.note_fewer_samples(data, found.taken, print_note)
         output = Path(args.output_dir or args.checkpoints or networks[0].results_folder)
         output.mkdir(parents=True, exist_ok=True)
@@ -101,9 +102,11 @@ def run(argv: Sequence[str]) -> None:
     if is_main:
         print(estimated.write(output))
         with hub_in_one_line(f"--repo {repository}"):
-            address = pushing.push(estimated.result, repository, found.spec, networks[0], task)
-        if address is not None:
-            print(f"{'pushed to':22}{address}")
+            pushed = pushing.push(estimated.result, repository, found.spec, networks[0], task)
+        if pushed is not None:
+            print(f"{'pushed to':22}{pushed.address}")
+            for reason in filter(None, (pushed.without_card, pushed.without_entry)):
+                print_note(f"not pushed: {reason}")
 
 
 def _check_self_test(*given: Any) -> None:

@@ -14,6 +14,7 @@ from ..complexity import LLCResult
 from ..complexity.settings import DTYPES, LLCSettings
 from ..data import TaskSpec, TensorData
 from ..errors import InputError
+from ..hub.eval_results import EvalTask
 from ..hub.plain_model import model_labels, task_fields
 from ..hub.saved import SavedNetwork
 from ..trainer.saved_rlct import choose_settings, saved_checkpoints
@@ -186,10 +187,19 @@ class SavedData:
         """Return the task."""
         return self.settings.task_spec()
 
-    def load(self) -> TensorData:
-        """Load the training set, prepared as for the network's training."""
+    def load(self, task: EvalTask | None = None) -> TensorData:
+        """Load the training set, prepared as for the network's training.
+
+        Args:
+            task: of the benchmark, or None.
+
+        Raises:
+            InputError: data that cannot be read, or other data than the task's.
+        """
         reading = self.saved.reading(self.settings.tokenizer_name)
         data = load_data(self.spec, replace(self.settings, tokenizer_name=None), **reading)
+        if task is not None:
+            task.check_data(data.train)
         config = self.saved.loaded_network.config
         if self.saved.is_plain or config.wrapped_config is not None:  # a pretrained head may have an order of its own
             return model_labels(data, config)

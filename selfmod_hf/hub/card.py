@@ -23,7 +23,18 @@ if TYPE_CHECKING:
     from ..complexity import LLCResult
     from ..models import SelfModelingConfig
 
-METRICS = {"accuracy": "Accuracy", "weight_width": "Weight width (SD of the last layer's weights)"}
+WIDTH = "weight_width"
+# by the names of the modules of `evaluate`
+METRICS = {
+    "accuracy": "Accuracy",
+    "f1": "F1",
+    "matthews_correlation": "Matthews correlation",
+    "pearson": "Pearson correlation",
+    "spearmanr": "Spearman correlation",
+    "mse": "Mean square error",
+    "perplexity": "Perplexity",
+    WIDTH: "Weight width (SD of the last layer's weights)",
+}
 # what the self-model predicts, by `target_source`
 PREDICTED = {
     "own": "its own activations",
@@ -57,7 +68,7 @@ class CardFacts:
         dataset_title: name of the data for people.
         split: the split of the metrics.
         epochs: epochs trained. None: not recorded.
-        metrics: metric type (`accuracy`, `weight_width`) to value.
+        metrics: metric type, a key of `METRICS`, to value.
         recipe: setting of the training to value.
         train_split: the split of the training and of the RLCT.
         dataset_config: configuration of the data set, if it has several.
@@ -196,8 +207,7 @@ def _metadata(facts: CardFacts) -> ModelCardData:
     )
     if facts.dataset:
         data.datasets = [facts.dataset]
-    if "accuracy" in facts.metrics:
-        data.metrics = ["accuracy"]
+    data.metrics = [name for name in facts.metrics if name != WIDTH] or None
     return data
 
 

@@ -6,15 +6,17 @@ The Hub makes a table of a data set with an `eval.yaml`, which names tasks. A mo
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 import yaml
 from huggingface_hub import (
     CommitOperationAdd,
@@ -23,12 +25,15 @@ from huggingface_hub import (
     HfApi,
     eval_result_entries_to_yaml,
 )
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from ..complexity import LLCResult
 from ..complexity.result import OK
 from ..errors import InputError
 from .upload import Target, address_of, open_repository, send
+
+if TYPE_CHECKING:
+    from ..data import TensorData
 
 BENCHMARK = "selfmod/rlct"  # default id of the data set on the Hub
 FOLDER = "benchmark"
@@ -39,35 +44,70 @@ FILES = ("eval.yaml", "tasks.jsonl", "README.md")
 class EvalTask:
     """Describe a task of the benchmark.
 
+    A published task is not changed. A change is a task of another id.
+
     Attributes:
-        id: its name, with a version. A task never changes.
-        data: settings of the data, such as `task` or `dataset_name`.
-        rows: number of training samples.
-        settings: of the estimate, by the names of the command's flags.
+        id: its name, with a version.
+        data: settings of the data, such as `task`, `dataset_name` and the split.
+        data_name: the data as `SamplerSettings.data` names them.
+        class_counts: number of training samples of each class.
+        settings: all settings of the estimate. They have the names of the command's flags, and those of `LLCSettings`
+            where there is no flag.
     """
 
     id: str
     data: Mapping[str, Any]
-    rows: int
+    data_name: str
+    class_counts: Sequence[int]
     settings: Mapping[str, Any]
+
+    @property
+    def rows(self) -> int:
+        """Return the number of training samples."""
+        return sum(self.class_counts)
+
+    def check_data(self, data: TensorData) -> None:
+        """Raise an InputError unless a training set has the task's number of samples of each class.
+
+        Args:
+            data: with the labels of the data set, in its own order of classes.
+        """
+        labels = data.labels[data.labels >= 0]
+        found = torch.bincount(labels, minlength=len(self.class_counts)).tolist()
+        if found != list(self.class_counts):
+            problem = f"the data set has changed: {self.id} has {list(self.class_counts)} samples of its classes"
+            raise InputError("task", self.id, f"{problem}, here are {found}")
 
     def check_result(self, result: LLCResult) -> None:
         """Raise an InputError unless a result may be an entry of the table.
 
         Raises:
-            InputError: another status than "ok", or another number of samples.
+            InputError: another status than "ok", or another setting than the task's.
         """
         if result.status != OK:
             problem = f"only results of status ok are entries; this one is {result.status}: {result.status_reason}"
             raise InputError("push_eval_result", True, problem)
-        found = result.settings.num_samples
-        if found != self.rows:
-            raise InputError("push_eval_result", True, f"{self.id} has {self.rows} samples; here were {found}")
+        found = _settings_of(result)
+        for name, value in {**self.settings, "num_samples": self.rows, "data": self.data_name}.items():
+            if found[name] != value:
+                raise InputError("push_eval_result", True, f"{self.id} has {name} {value}; here it was {found[name]}")
 
     @property
     def path(self) -> str:
         """Return the name of the file of its result in a model's repository."""
         return f".eval_results/selfmod-{self.id}.yaml"
+
+
+def _settings_of(result: LLCResult) -> dict[str, Any]:
+    """Return the settings of a result by the names of a task's."""
+    record = result.settings
+    found = dataclasses.asdict(record)
+    found["rlct_preset"] = str(record.preset).partition(" ")[0]
+    found["nbeta"] = record.nbeta_rule
+    found["dtype"] = record.compute_dtype
+    found["sampler_options"] = dict(record.options)
+    found["loss"] = result.loss or "cross-entropy"
+    return found
 
 
 @cache
@@ -112,10 +152,7 @@ def eval_result_file(
     """
     task.check_result(result)
     api = api or HfApi()
-    try:
-        revision = api.dataset_info(benchmark).sha
-    except HfHubHTTPError as error:
-        raise InputError("benchmark", benchmark, f"no such data set on the Hub ({type(error).__name__})") from error
+    revision = check_benchmark(benchmark, api=api)
     version = import_module("selfmod_hf").__version__
     notes = f"± {result.standard_error:.3g} (standard error), {result.status}, {result.sampler}, selfmod_hf {version}"
     entry = EvalResultEntry(
@@ -129,6 +166,22 @@ def eval_result_file(
         notes=notes,
     )
     return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True)
+
+
+def check_benchmark(benchmark: str = BENCHMARK, *, api: HfApi | None = None) -> str | None:
+    """Return the newest commit of the benchmark's data set.
+
+    Args:
+        benchmark: id of the data set.
+        api: of the Hub.
+
+    Raises:
+        InputError: the data set is missing.
+    """
+    try:
+        return (api or HfApi()).dataset_info(benchmark).sha
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise InputError("benchmark", benchmark, f"no such data set on the Hub ({type(error).__name__})") from error
 
 
 def push_benchmark(repo_id: str = BENCHMARK, *, api: HfApi | None = None) -> str:

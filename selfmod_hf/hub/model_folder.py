@@ -236,14 +236,19 @@ def _evaluation(
         recorded = figures.get(KEY)
         if recorded:
             is_recorded = True
-        if "eval_accuracy" in figures and belongs(recorded, weights):
+        if _has_metric(figures) and belongs(recorded, weights):
             return _without_prefix(figures), True
     if is_recorded:
         return {}, True
     newest: dict[str, Any] = {}
     for entry in state.get("log_history", []):
         newest |= entry
-    return _without_prefix(newest), "eval_accuracy" not in newest
+    return _without_prefix(newest), not _has_metric(newest)
+
+
+def _has_metric(figures: dict[str, Any]) -> bool:
+    """Return whether figures are of an evaluation."""
+    return any(f"eval_{name}" in figures for name in METRICS)
 
 
 def _without_prefix(figures: dict[str, Any]) -> dict[str, Any]:

@@ -10,15 +10,17 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, EvalResult, HfApi, ModelCard, ModelCardData
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, EvalResult, HfApi
+from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError, RepositoryNotFoundError
 
 from ..complexity import LLCResult
 from ..data import TaskSpec
 from ..errors import InputError
 from ..weights import belongs
 from .card import UNKNOWN_DATA, finite, rlct_arguments, rlct_name
+from .card_metric import with_metric
 from .download import published_weights
 from .upload import Repository, Target, address_of, remote_card, send
 
@@ -32,10 +34,14 @@ class PushedRLCT:
     Attributes:
         address: of the commit or the pull request.
         is_pull_request: whether it is a pull request.
+        without_card: why the card has no metric, in one line. None: it has.
+        without_entry: why there is no entry of the benchmark's table. None: there is one, or none was asked for.
     """
 
     address: str
     is_pull_request: bool
+    without_card: str | None = None
+    without_entry: str | None = None
 
 
 def push_rlct(  # noqa: PLR0913 - public
@@ -50,6 +56,8 @@ def push_rlct(  # noqa: PLR0913 - public
 ) -> PushedRLCT:
     """Push a result with the metrics of the card, as one pull request.
 
+    All else of the card stays as it is. A card whose metadata cannot be read or kept is left out.
+
     Args:
         result: with its traces.
         repo_id: ``user/name`` of the network's repository.
@@ -60,20 +68,19 @@ def push_rlct(  # noqa: PLR0913 - public
         into_own: commit to the main branch of a repository of the user's own.
 
     Raises:
-        InputError: the repository is missing, or holds other weights than those of the result.
+        InputError: as for `check_repository`.
     """
     api = api or HfApi()
-    try:
-        head = api.model_info(repo_id).sha
-    except RepositoryNotFoundError as error:
-        raise InputError("repo", repo_id, "no such repository of a model on the Hub") from error
-    weights = published_weights(repo_id, revision=head, api=api).get("")
-    if belongs(result.weights_sha256, weights) is False:
-        raise InputError("repo", repo_id, "holds other weights than those of the estimate")
+    head = check_repository(repo_id, result.weights_sha256, api=api)
     creates_pr = not (into_own and owns(api, repo_id))
     repository = Repository(api, Target(repo_id, create_pr=creates_pr), repo_id, "model", head)
     texts = dict(more or {})
-    texts["README.md"] = card_with_rlct(remote_card(repository), repo_id, result, spec, task_type)
+    without_card = None
+    try:
+        card = remote_card(repository, as_it_is=True)
+        texts["README.md"] = card_with_rlct(card, repo_id, result, spec, task_type)
+    except InputError as error:
+        without_card = str(error)
     operations: list[CommitOperationAdd | CommitOperationDelete] = []
     for name, content in texts.items():
         operations.append(CommitOperationAdd(name, content.encode()))
@@ -82,12 +89,49 @@ def push_rlct(  # noqa: PLR0913 - public
         for name in _FILES:
             operations.append(CommitOperationAdd(name, Path(folder, name)))
         info = send(repository, operations, f"Add the RLCT: {result.llc:.4g} ± {result.standard_error:.2g}")
-    return PushedRLCT(address_of(info), info.pr_url is not None)
+    return PushedRLCT(address_of(info), info.pr_url is not None, without_card)
+
+
+def check_repository(repo_id: str, weights: str | None, *, api: HfApi | None = None) -> str | None:
+    """Return the newest commit of a network's repository, if a result can be pushed there.
+
+    Args:
+        repo_id: ``user/name`` of the repository.
+        weights: SHA-256 of the network's weights.
+        api: of the Hub.
+
+    Raises:
+        InputError: the repository is missing, or has not the network's weights, or there is no token of the Hub.
+    """
+    api = api or HfApi()
+    _user(api, repo_id)
+    try:
+        head = api.model_info(repo_id).sha
+    except RepositoryNotFoundError as error:
+        raise InputError("repo", repo_id, "no such repository of a model on the Hub") from error
+    except HFValidationError as error:
+        raise InputError("repo", repo_id, "allowed is user/name") from error
+    published = published_weights(repo_id, revision=head, api=api).get("")
+    if published is None:
+        raise InputError("repo", repo_id, "holds no weights (safetensors) to compare with those of the estimate")
+    if weights is None:
+        raise InputError("repo", repo_id, "its weights cannot be compared: the estimate names none")
+    if not belongs(weights, published):
+        raise InputError("repo", repo_id, "holds other weights than those of the estimate")
+    return head
+
+
+def _user(api: HfApi, repo_id: str) -> dict[str, Any]:
+    """Return the user of the Hub's token."""
+    try:
+        return dict(api.whoami())
+    except (LocalTokenNotFoundError, ValueError) as error:  # the second for `token=False`
+        raise InputError("repo", repo_id, "a push needs a token of the Hub (hf auth login, or HF_TOKEN)") from error
 
 
 def owns(api: HfApi, repo_id: str) -> bool:
     """Return whether a repository belongs to the user, or to one of the user's organizations."""
-    user = api.whoami()
+    user = _user(api, repo_id)
     names = {user["name"]}
     names.update(organization["name"] for organization in user.get("orgs", []))
     return repo_id.partition("/")[0] in names
@@ -102,6 +146,9 @@ def card_with_rlct(card: str, repo_id: str, result: LLCResult, spec: TaskSpec, t
         result: the estimate.
         spec: the data.
         task_type: the Hub's name of the network's task.
+
+    Raises:
+        InputError: metadata that cannot be read, or that cannot be kept.
     """
     dataset = UNKNOWN_DATA
     if spec.dataset_name is not None and not spec.is_local:
@@ -117,16 +164,4 @@ def card_with_rlct(card: str, repo_id: str, result: LLCResult, spec: TaskSpec, t
         metric_value=finite(result.llc),
         metric_args=rlct_arguments(result),
     )
-    name = repo_id.rpartition("/")[2]
-    if not card.strip():
-        data = ModelCardData(model_name=name, eval_results=[metric])
-        return f"---\n{data.to_yaml()}\n---\n\n# {name}\n"
-    found = ModelCard(card, ignore_metadata_errors=True)
-    others = []
-    for entry in found.data.eval_results or []:
-        same = (entry.metric_type, entry.metric_name) == (metric.metric_type, metric.metric_name)
-        if not same or entry.dataset_type != metric.dataset_type or entry.dataset_split != metric.dataset_split:
-            others.append(entry)
-    found.data.eval_results = [*others, metric]
-    found.data.model_name = getattr(found.data, "model_name", None) or name
-    return str(found)
+    return with_metric(card, repo_id.rpartition("/")[2], metric)

@@ -11,7 +11,7 @@ from ..data import load_images, load_texts, make_task, network_preprocessing, re
 from ..data.tokenizing import load_tokenizer
 from ..errors import InputError
 from ..models import KINDS, load_config, load_model
-from ..weights import ADAPTER_SETTINGS, weights_sha256
+from ..weights import ADAPTER, ADAPTER_SETTINGS, weights_sha256
 from .agreement import data_of_folder, published_data, published_rlct
 from .download import fetch
 from .plain_model import kind_of_folder, load_plain_model, plain_reading
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 # files of a network on the Hub: itself, and its tokenizer if it reads texts (`*.model`: SentencePiece's)
 NETWORK_FILES = (
-    "config.json", "*.safetensors*", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*",
-    "merges.txt", "*.model", "preprocessor_config.json", ADAPTER_SETTINGS,
+    "config.json", "model*.safetensors*", ADAPTER, ADAPTER_SETTINGS, "tokenizer*", "special_tokens_map.json",
+    "added_tokens.json", "vocab*", "merges.txt", "*.model", "preprocessor_config.json",
 )  # fmt: skip
 OF_A_SPLIT = {"train_split", "dataset_config", "test_fraction", "split_seed", "skip_missing"}
 

@@ -106,15 +106,28 @@ def open_repository(api: HfApi, target: Target, kind: str) -> Repository:
     return Repository(api, target, repo_id, kind, head)
 
 
-def remote_card(repository: Repository) -> str:
-    """Return the README.md of a repository, or an empty text."""
+def remote_card(repository: Repository, *, as_it_is: bool = False) -> str:
+    """Return the README.md of a repository, or an empty text.
+
+    Args:
+        repository: its head is read.
+        as_it_is: keep the ends of lines as they are. False: each is a line feed.
+
+    Raises:
+        InputError: a file that is not in UTF-8.
+    """
     try:
         path = repository.api.hf_hub_download(
             repository.repo_id, "README.md", repo_type=repository.kind, revision=repository.head
         )
     except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError):
         return ""
-    return Path(path).read_text(encoding="utf-8")
+    newline = "" if as_it_is else None
+    try:
+        with open(path, encoding="utf-8", newline=newline) as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise InputError("README.md", repository.repo_id, "is not in UTF-8") from error
 
 
 # ---- the files of a folder ----

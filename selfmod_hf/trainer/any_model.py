@@ -27,7 +27,7 @@ from .on_data import OnInputs, OnPixels
 from .recipe_network import check_marks
 from .task_losses import NetworksOnData, TaskLoss, problem_type, task_loss
 
-_TRIED = 4  # samples for the comparison with the model's own loss
+_TRIED = 4  # samples, spread over the data, for the comparison with the model's own loss
 _TOLERANCE = 1e-4  # relative, of a model in full precision
 _TOLERANCE_OF_HALF = 2e-2
 
@@ -70,13 +70,13 @@ def task_models_on_data(
         inputs = part_of(inputs, rows)
     _check_range(kind, model.config, labels)
     loss, targets = task_loss(kind, model.config, labels)
-    networks = [_prepared(one) for one in models]
+    networks = [_prepared(one, kind) for one in models]
     modules: list[OnInputs | OnPixels]
     if isinstance(data, ImageTensors):
         modules = [OnPixels(network, data) for network in networks]
     else:
         modules = [OnInputs(network) for network in networks]
-    few = slice(0, _TRIED)
+    few = torch.linspace(0, len(labels) - 1, min(_TRIED, len(labels))).long()  # of a sorted data set, too
     for module in modules:
         _check_loss(module, part_of(inputs, few), targets[few], loss)
     return NetworksOnData(modules, inputs, targets, loss)
@@ -170,10 +170,12 @@ def _check_range(kind: TaskKind, config: Any, labels: Tensor) -> None:
 # ---- the models ----
 
 
-def _prepared(model: PreTrainedModel) -> PreTrainedModel:
+def _prepared(model: PreTrainedModel, kind: TaskKind) -> PreTrainedModel:
     """Return a copy of a task model in eval mode, with attention for several chains at once."""
     network = copy.deepcopy(model).eval()
     config = network.config
+    if kind.name == "text-classification":
+        _set_padding(config)
     config.return_dict = True
     config.output_hidden_states = False
     config.output_attentions = False
@@ -182,22 +184,37 @@ def _prepared(model: PreTrainedModel) -> PreTrainedModel:
     return network
 
 
+def _set_padding(config: Any) -> None:
+    """Let a classifier without a token for padding take the token of the end, as texts are padded for it.
+
+    A classifier on a decoder looks for its last token. It takes no batch if it does not know which ones are padding.
+    """
+    end = getattr(config, "eos_token_id", None)
+    if getattr(config, "pad_token_id", 0) is None and end is not None:
+        config.pad_token_id = end[0] if isinstance(end, (list, tuple)) else end
+
+
 def _check_loss(module: OnInputs | OnPixels, inputs: Any, targets: Tensor, loss: TaskLoss) -> None:
     """Raise an InputError unless the model's own loss of these samples is the task's usual one.
 
     A model that cannot have the folded attention gets the eager one.
     """
+    name = type(module.network).__name__
     try:
         theirs, ours = _both_losses(module, inputs, targets, loss)
     except ValueError:
         set_attention(module.network, "eager")
-        theirs, ours = _both_losses(module, inputs, targets, loss)
+        try:
+            theirs, ours = _both_losses(module, inputs, targets, loss)
+        except ValueError as error:  # not by the attention
+            problem = " ".join(str(error).split())
+            raise InputError("model", name, f"cannot compute the loss of these samples ({problem})") from error
     tolerance = _TOLERANCE
     if next(module.network.parameters()).itemsize < 4:
         tolerance = _TOLERANCE_OF_HALF
     if math.isfinite(theirs) and not math.isclose(theirs, ours, rel_tol=tolerance, abs_tol=_TOLERANCE):
         problem = f"has a loss of its own, {theirs:.6g}, where {loss.name} is {ours:.6g}"
-        raise InputError("model", type(module.network).__name__, f"{problem}; for others there is estimate_llc")
+        raise InputError("model", name, f"{problem}; for others there is estimate_llc")
 
 
 def _both_losses(module: OnInputs | OnPixels, inputs: Any, targets: Tensor, loss: TaskLoss) -> tuple[float, float]:

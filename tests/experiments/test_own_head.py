@@ -8,6 +8,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import (
@@ -20,6 +21,7 @@ from transformers import (
 
 from selfmod_hf import RunSettings, load_texts, report
 from selfmod_hf.cli import main
+from selfmod_hf.hub.model_folder import write_model_card
 from selfmod_hf.models import load_model
 
 WORDS = list("abcdefgh")
@@ -111,6 +113,10 @@ def test_every_kind_of_labels_trains_from_the_command_line(folder, tmp_path, mon
     results = json.loads((tmp_path / "eval_results.json").read_text())
     assert [name for name in figures if f"eval_{name}" not in results] == []
     network = load_model(tmp_path)
+    write_model_card(tmp_path, "me/net")
+    entries = ModelCard.load(tmp_path / "README.md").data.eval_results
+    card = {entry.metric_type: entry.metric_value for entry in entries}
+    assert {name: card[name] for name in figures} == {name: results[f"eval_{name}"] for name in figures}
     if kind == "plain":
         assert results["eval_perplexity"] == pytest.approx(math.exp(results["eval_classification_loss"]))
         task_model = network.prune()

@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -27,6 +28,7 @@ from selfmod_hf import LLCResult, SelfModelingForCausalLM
 from selfmod_hf.cli import main
 from selfmod_hf.data import ImageTensors, TaskData, load_images, make_task
 from selfmod_hf.hub.plain_model import model_labels
+from selfmod_hf.hub.saved import NETWORK_FILES
 from selfmod_hf.weights import weights_sha256
 from tests.hub.test_publish_encoders import SMALL, bert_tokenizer
 
@@ -168,7 +170,7 @@ def changed_config(folder, **fields):
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
-@pytest.mark.parametrize("kind", ["no data", "quantized", "lacks weights", "another base"])
+@pytest.mark.parametrize("kind", ["no data", "quantized", "lacks weights", "another base", "bad value"])
 def test_unusable_task_models_are_one_line(vit, tmp_path, monkeypatch, capsys, kind):
     monkeypatch.chdir(tmp_path)
     folder, flags, message = tmp_path / "my-vit", ["--task=digits"], ""
@@ -182,12 +184,24 @@ def test_unusable_task_models_are_one_line(vit, tmp_path, monkeypatch, capsys, k
         del weights["classifier.weight"]
         save_file(weights, folder / "model.safetensors", {"format": "pt"})
         message = "its files lack weights of the model, classifier.weight (1 in all)"
+    elif kind == "bad value":
+        changed_config(folder, num_attention_heads=0)
+        message = "cannot be loaded ("
     else:
         changed_config(folder, architectures=["ViTModel"])
         message = "model_type='vit'; allowed is"
     assert main(["rlct", f"--model={folder}", *flags, *DRAWS, "--quiet"]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("selfmod: error")]
     assert message in line
+
+
+def test_a_download_leaves_out_weights_of_other_forms():
+    wanted = [
+        "config.json", "model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json",
+        "adapter/adapter_model.safetensors", "adapter/adapter_config.json", "tokenizer.json",
+    ]  # fmt: skip
+    others = ["original/consolidated.safetensors", "onnx/model.safetensors", "onnx/model.onnx", "training.png"]
+    assert list(filter_repo_objects([*wanted, *others], allow_patterns=list(NETWORK_FILES))) == wanted
 
 
 LOAD = """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ from selfmod_hf.trainer.any_model import is_task_model
 from selfmod_hf.weights import weights_sha256
 from tests.trainer.tiny_models import MODELS, SIZES, tiny_model, tiny_rows
 
-FEW = {"num_draws": 4, "num_chains": 2, "batch_size": 5, "step_size": 1e-6}
+FEW = {"num_draws": 4, "num_chains": 2, "batch_size": 5, "step_size": 1e-4}
 
 
 def batch_of(rows):
@@ -41,6 +43,7 @@ def test_chains_at_once_are_chains_in_a_loop(name):
     (in_a_loop,) = estimate_rlct([model], rows, **FEW, vectorize=False)
     np.testing.assert_allclose(at_once.loss_trace, in_a_loop.loss_trace, rtol=1e-5)
     np.testing.assert_allclose(at_once.llc_per_chain, in_a_loop.llc_per_chain, rtol=1e-2, atol=1e-4)
+    assert np.ptp(at_once.loss_trace - at_once.baseline_trace) > 1e-3  # the chains move
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
@@ -129,6 +132,19 @@ def test_an_input_without_a_batch_is_named():
         estimate_rlct([tiny_model("bert")], tiny_rows("bert"), collator, **FEW)
 
 
+def test_a_classifier_without_a_token_for_padding_takes_that_of_the_end():
+    model, rows = tiny_model("gpt2-classes", pad_token_id=None, eos_token_id=0), tiny_rows("gpt2-classes")
+    batch = batch_of(rows)
+    with torch.no_grad():
+        expected = float(tiny_model("gpt2-classes")(**batch).loss)  # its padding is 0
+    (result,) = estimate_rlct([model], rows, **FEW)
+    assert result.init_loss == pytest.approx(expected, rel=1e-5)
+    assert model.config.pad_token_id is None
+    without = tiny_model("gpt2-classes", pad_token_id=None, eos_token_id=None)
+    with pytest.raises(InputError, match=r"^model='GPT2ForSequenceClassification': cannot compute the loss of these"):
+        estimate_rlct([without], rows, **FEW)
+
+
 def test_several_labels_have_the_sum_of_their_losses():
     model, rows = tiny_model("bert", problem_type="multi_label_classification"), tiny_rows("bert")
     for number, row in enumerate(rows):
@@ -177,10 +193,13 @@ def test_several_models_and_a_calibration():
         second.transformer.wte.weight.mul_(1.1)
     results = estimate_rlct([first, second], tiny_rows("gpt2"), **FEW)
     assert results[0].init_loss != results[1].init_loss
-    found = calibrate_rlct(first, tiny_rows("gpt2"), step_sizes=[1e-6], localizations=[1.0], num_draws=40, batch_size=6)
-    assert found.result is found.results[0]
-    assert found.result.settings.nbeta_rule == "n/log n, n = tokens"
-    assert found.result.loss == "cross-entropy of a token"
+    found = calibrate_rlct(first, tiny_rows("gpt2"), step_sizes=[1e-4], localizations=[1.0], num_draws=40, batch_size=6)
+    (cell,) = found.results
+    assert found.result is cell
+    assert cell.settings.nbeta_rule == found.result.settings.nbeta_rule == "n/log n, n = tokens"
+    assert (cell.loss, cell.weights_sha256) == ("cross-entropy of a token", results[0].weights_sha256)
+    (alone,) = estimate_rlct([second], tiny_rows("gpt2"), **FEW, members=[1])
+    np.testing.assert_allclose(results[1].loss_trace, alone.loss_trace, rtol=1e-5)
 
 
 def test_a_result_keeps_its_loss_and_names_its_weights(tmp_path):
@@ -205,6 +224,33 @@ def test_a_network_over_a_task_model_has_the_rlct_of_its_task_model(name):
     np.testing.assert_array_equal(pruned.loss_trace, plain.loss_trace)
     assert pruned.settings == plain.settings
     assert head_masks(network, ["*.1:1"]).keys() == head_masks(model, ["*.1:1"]).keys()
+
+
+TWO_PROCESSES = """
+import sys
+import torch.distributed as dist
+from selfmod_hf import estimate_rlct
+from tests.trainer.tiny_models import tiny_model, tiny_rows
+dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=int(sys.argv[1]), world_size=2)
+settings = dict(num_draws=20, num_chains=3, batch_size=5, step_size=1e-4, heads=["transformer.h.0:1"])
+(result,) = estimate_rlct([tiny_model("gpt2")], tiny_rows("gpt2"), **settings)
+result.save(sys.argv[3] + "/" + sys.argv[1] + ".json")
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_numbers_of_one(tmp_path):
+    arguments = [str(tmp_path / "meeting"), str(tmp_path)]
+    runs = [subprocess.Popen([sys.executable, "-c", TWO_PROCESSES, str(rank), *arguments]) for rank in range(2)]
+    assert [run.wait() for run in runs] == [0, 0]
+    settings = {**FEW, "num_draws": 20, "num_chains": 3}
+    (alone,) = estimate_rlct([tiny_model("gpt2")], tiny_rows("gpt2"), **settings, heads=["transformer.h.0:1"])
+    for rank in range(2):
+        found = LLCResult.load(tmp_path / f"{rank}.json")
+        np.testing.assert_allclose(found.loss_trace, alone.loss_trace, rtol=1e-5)
+        assert found.settings == alone.settings
+        assert found.weights_sha256 == alone.weights_sha256
 
 
 class Smoothed(BertForSequenceClassification):
