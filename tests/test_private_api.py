@@ -47,6 +47,7 @@ USED = {
     f"{TRAINER}pop_callback": "self callback",
     f"{TRAINER}_set_signature_columns_if_needed": "self",
     "accelerate.commands.launch:launch_command_parser": "",
+    "accelerate.commands.config.config_args:ClusterConfig.process_config": "config_dict",
     "accelerate.commands.launch:launch_command": "args",
     "accelerate.utils:patch_environment": "",
     "torch.distributed.elastic.multiprocessing.errors:ChildFailedError.get_first_failure": "self",

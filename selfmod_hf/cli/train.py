@@ -118,7 +118,8 @@ def _note_baseline(settings: RunSettings, model: SelfModelingPreTrainedModel) ->
         print_note("--aux_weight is 0: nothing trains the self-model of --target_layers")
     if model.self_model_head is None and "aux_weight" not in settings.given:
         kind = "baseline"
-        if model.config.backbone == "mlp" and not model.config.hidden_sizes:
+        is_linear = model.config.backbone == "mlp" and not model.config.hidden_sizes
+        if is_linear and settings.network.head == "new":
             kind = "linear baseline"
         print_note(f"trains a {kind} that does not model itself, because --target_layers is not given")
 

@@ -5,9 +5,9 @@ The first process checks the settings and starts the others. It trains nothing i
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,16 +17,17 @@ from typing import Any
 
 import torch
 import yaml
+from accelerate.commands.config.config_args import ClusterConfig
 from accelerate.commands.launch import launch_command, launch_command_parser
 from accelerate.utils import patch_environment
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from transformers import AutoConfig, AutoModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..errors import InputError
 from ..files import read_yaml
-from .network_settings import NetworkSettings
+from .network_settings import NetworkSettings, json_object
 from .run_settings import RunSettings, share_of_batch
 from .setting import setting
 
@@ -64,21 +65,41 @@ class LaunchSettings:
                 raise InputError("num_processes", self.num_processes, "allowed with an `accelerate_config`")
             return None
         content = read_yaml("accelerate_config", _file_of(self.accelerate_config))
+        self._check_content(content)
         count = self._count(content)
+        if count > 1 and content["distributed_type"] in ("NO", False):  # YAML reads a plain NO as False
+            problem = f"has distributed_type NO, which starts one process, not {count}"
+            raise InputError("accelerate_config", self.accelerate_config, problem)
         if run.train_batch_size is not None:
             share_of_batch(run.train_batch_size, count)
         if content.get("distributed_type") == "FSDP":
             self._add_layers(content, run.network)
         return Launcher(content, count)
 
+    def _check_content(self, content: dict[str, Any]) -> None:
+        """Raise an InputError for content that Accelerate would reject in a process."""
+        try:
+            settings = ClusterConfig.process_config(dict(content))
+            unknown = sorted(settings.keys() - ClusterConfig.__dataclass_fields__.keys())
+            if unknown:
+                raise ValueError(f"unknown keys {', '.join(unknown)}")
+            ClusterConfig(**settings)
+        except (KeyError, TypeError, ValueError) as error:
+            problem = f"is no file of `accelerate config`: {error}"
+            raise InputError("accelerate_config", self.accelerate_config, problem) from error
+
     def _count(self, content: dict[str, Any]) -> int:
-        count = self.num_processes
-        if count is None:
-            count = content.get("num_processes")
-        if count is None:
-            count = torch.accelerator.device_count()
+        """Return the number of processes: the given one, that of the file, or one for each accelerator."""
+        for count in (self.num_processes, content.get("num_processes")):
+            if count is None:
+                continue
+            if type(count) is not int or count < 1:
+                raise InputError("num_processes", count, "allowed are integers of at least 1")
+            return count
+        count = torch.accelerator.device_count()
         if count < 1:
-            raise InputError("num_processes", self.num_processes, "allowed are integers of at least 1")
+            problem = "needs `num_processes`, because this machine has no accelerator to count"
+            raise InputError("accelerate_config", self.accelerate_config, problem)
         return count
 
     def _add_layers(self, content: dict[str, Any], network: NetworkSettings) -> None:
@@ -86,7 +107,11 @@ class LaunchSettings:
         if not torch.accelerator.is_available():
             problem = "shards weights over accelerators, and this machine has none; allowed are ddp, ddp_cpu"
             raise InputError("accelerate_config", self.accelerate_config, problem)
-        sharding = content.setdefault("fsdp_config", {})
+        sharding = content.get("fsdp_config") or {}
+        if not isinstance(sharding, dict):
+            problem = f"fsdp_config={sharding!r}: allowed is a mapping"
+            raise InputError("accelerate_config", self.accelerate_config, problem)
+        content["fsdp_config"] = sharding
         if LAYERS in sharding:
             return
         names = layer_classes(network)
@@ -125,6 +150,8 @@ class Launcher:
             except ChildFailedError as error:
                 _, failure = error.get_first_failure()
                 return _code_of(failure.exitcode)
+            except subprocess.CalledProcessError as error:  # of a single process
+                return _code_of(error.returncode)
             except SignalException as error:
                 return 128 + error.sigval
         return 0
@@ -150,16 +177,18 @@ def layer_classes(network: NetworkSettings) -> list[str]:
 
     An encoder's own list of modules that are not split may name its embeddings too, which Accelerate then shards twice.
 
+    Raises:
+        InputError: a configuration of no encoder.
+
     Example:
         >>> layer_classes(NetworkSettings(backbone_config='{"model_type": "bert"}'))
         ['BertLayer']
     """
     name = network.backbone_name
     if network.backbone_config:
-        given = json.loads(network.backbone_config)
-        config = AutoConfig.for_model(**given)
+        config = _config_of(network.backbone_config)
     elif name and not name.startswith("timm/"):
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     else:
         return []
     with torch.device("meta"):
@@ -169,6 +198,16 @@ def layer_classes(network: NetworkSettings) -> list[str]:
         if isinstance(module, GradientCheckpointingLayer):
             found.add(type(module).__name__)
     return sorted(found)
+
+
+def _config_of(text: str) -> Any:
+    """Return the configuration of an encoder from JSON."""
+    given = json_object("backbone_config", text)
+    model_type = given.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        problem = f"model_type={model_type!r}: allowed are model types of transformers"
+        raise InputError("backbone_config", text, problem)
+    return AutoConfig.for_model(**given)
 
 
 def _file_of(name: str) -> Path:
@@ -182,7 +221,7 @@ def _file_of(name: str) -> Path:
 
 
 def _code_of(exitcode: int) -> int:
-    """Return the code of a process as a shell has it, after a signal too."""
+    """Return the exit code of a process, 128 + the number of the signal that ended it."""
     if exitcode < 0:
         return 128 - exitcode
     return exitcode

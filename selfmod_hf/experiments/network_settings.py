@@ -190,7 +190,7 @@ def _own_head(settings: NetworkSettings, data: TaskData[Any]) -> SelfModelingPre
     fields["target_layers"] = settings.target_layers or ()
     wrapped = None
     if settings.backbone_config is not None:
-        wrapped = _json_object("backbone_config", settings.backbone_config)
+        wrapped = json_object("backbone_config", settings.backbone_config)
     return build_own_head(settings, data, fields, wrapped)
 
 
@@ -219,7 +219,7 @@ def _config_fields(settings: NetworkSettings, data: TaskData[Any]) -> dict[str, 
     given: dict[str, Any] = {}
     for name in PLAIN_FIELDS:
         given[name] = getattr(settings, name)
-    given["backbone_kwargs"] = _json_object("backbone_kwargs", settings.backbone_kwargs)
+    given["backbone_kwargs"] = json_object("backbone_kwargs", settings.backbone_kwargs)
     given["hidden_sizes"] = settings.hidden_sizes or ()
     given["target_layers"] = settings.target_layers or ()
     if settings.backbone is not None:
@@ -227,12 +227,17 @@ def _config_fields(settings: NetworkSettings, data: TaskData[Any]) -> dict[str, 
     if not isinstance(data.train, TextTensors):
         given["small_image_stem"] = settings.small_image_stem
     if settings.backbone_config is not None:
-        given["backbone_config"] = _json_object("backbone_config", settings.backbone_config)
+        given["backbone_config"] = json_object("backbone_config", settings.backbone_config)
         given.setdefault("backbone", "transformers")
     return network_fields(data, given)
 
 
-def _json_object(name: str, text: str) -> dict[str, Any]:
+def json_object(name: str, text: str) -> dict[str, Any]:
+    """Return the JSON object in the value of a field.
+
+    Raises:
+        InputError: no JSON object.
+    """
     try:
         value = json.loads(text)
     except json.JSONDecodeError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,7 @@ from ..tokens import without_tokens
 from ..trainer import SelfModelingTrainer, SelfModelingTrainingArguments
 from ..trainer.recipe_network import NETWORK_FIELDS
 from ..trainer.task_metrics import NAMES as METRICS
+from ..trainer.task_metrics import evaluated_names
 from .data_settings import DataSettings
 from .folder_names import NAMED_IF_CHANGED, default_folder
 from .network_settings import JSON_FIELDS, NetworkSettings, build_network, load_network_data
@@ -35,7 +36,7 @@ TRAINING_DEFAULTS: Values = {
     "per_device_eval_batch_size": 1000,
 }
 ENCODER_EVAL_BATCH = 64  # an encoder keeps the activations of each layer's tokens
-FIGURES = ("loss", "accuracy", "classification_loss", "self_modeling_loss")  # of an evaluation
+FIGURES = ("loss", "classification_loss", "self_modeling_loss")  # of an evaluation, beside its metrics
 PRECISIONS = ("no", "bf16", "fp16")
 NO_RESULT = ("disable_tqdm", "hub_token", "output_dir")  # settings that do not change what is computed
 
@@ -99,7 +100,9 @@ class RunSettings:
             named = SimpleNamespace(**vars(data), **vars(network), seed=seed)
             changed = {name: given[name] for name in NAMED_IF_CHANGED if _is_changed(name, task, given)}
             values["output_dir"] = default_folder(named, changed)
-        _check_best(values.get("metric_for_best_model"), values.get("metrics"), network.head)
+        # the labels decide which metrics a task model has, so `make_trainer` checks again
+        usual = list(METRICS) if network.head == "own" else ["accuracy"]
+        _check_best(values.get("metric_for_best_model"), values.get("metrics") or usual)
         return cls(given, task, data, network, _pick(SelfModelingTrainingArguments, values))
 
     def replace(self, **changes: Any) -> RunSettings:
@@ -170,8 +173,9 @@ class RunSettings:
             model: from `build_network`, or a `SelfModelingPopulation`.
 
         Raises:
-            InputError: a missing tracker.
+            InputError: a missing tracker, or a `metric_for_best_model` of other labels.
         """
+        _check_best(self.training.metric_for_best_model, self.training.metrics or evaluated_names(model))
         try:
             return SelfModelingTrainer(
                 model=model,
@@ -185,14 +189,14 @@ class RunSettings:
             raise InputError("report_to", self.training.report_to, str(error)) from error
 
 
-def _check_best(metric: str | None, metrics: list[str] | None, head: str) -> None:
-    """Raise an InputError if no evaluation has this figure."""
-    figures = list(FIGURES)
-    if metrics is not None:
-        figures.remove("accuracy")
-        figures += metrics
-    elif head == "own":
-        figures += [name for name in METRICS if name not in figures]  # the labels decide which of them
+def _check_best(metric: str | None, metrics: Sequence[str]) -> None:
+    """Raise an InputError if no evaluation has this figure.
+
+    Args:
+        metric: of the best model, by its name with or without `eval_`.
+        metrics: names of the metrics of an evaluation.
+    """
+    figures = [*FIGURES, *metrics]
     if metric is not None and metric.removeprefix("eval_") not in figures:
         raise InputError("metric_for_best_model", metric, f"allowed are {', '.join(figures)}")
 

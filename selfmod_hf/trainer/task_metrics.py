@@ -8,6 +8,7 @@
 | scores | **pearson**, **spearmanr**, **mse** |
 | tokens | **accuracy**, **f1** (the mean over classes). Both are of single tokens, not of entities like seqeval's |
 | next tokens, masked tokens | **perplexity**, accuracy |
+| choices | **accuracy** |
 
 Networks that keep their task model's own head have f1 and matthews_correlation by default too, with two classes.
 """
@@ -55,7 +56,8 @@ def _f1(predictions: Array, labels: Array) -> float:
 
 
 def _f1_of_sets(predictions: Array, labels: Array) -> float:
-    return float(f1_score(labels, predictions, average="micro", zero_division=0.0))
+    # scikit-learn's micro average takes a single column as one of two classes
+    return float(f1_score(labels.ravel(), predictions.ravel(), average="binary", zero_division=0.0))
 
 
 def _matthews(predictions: Array, labels: Array) -> float:
@@ -91,6 +93,7 @@ BY_FORM: Mapping[str, Mapping[str, Metric]] = {
     "tokens": {"accuracy": _accuracy, "f1": _f1},
     "next tokens": {"accuracy": _accuracy},
     "masked tokens": {"accuracy": _accuracy},
+    "choices": {"accuracy": _accuracy},
     "spans": {},
 }
 NAMES = sorted({name for metrics in BY_FORM.values() for name in metrics} | {PERPLEXITY})
@@ -218,7 +221,7 @@ def chosen_metrics(model: Any, names: Sequence[str] | None, given: Metrics | Non
     """Return what computes the metrics of an evaluation.
 
     Args:
-        model: the network. None: a search builds one for each trial.
+        model: the network.
         names: of metrics. None: the default ones.
         given: a `compute_metrics`. A function of the user's own goes before the default names.
 
@@ -231,9 +234,7 @@ def chosen_metrics(model: Any, names: Sequence[str] | None, given: Metrics | Non
         return given
     if names is None and not is_wrapped(model):
         return given
-    form = "classes"
-    if model is not None:
-        form = label_form(model)
+    form = label_form(model)
     if names is None:
         names = default_names(form)
     return make_metrics(form, names)

@@ -59,7 +59,8 @@ class SelfModelingTrainer(TermsTrainer):
         model: a self-modeling network, or a population of them.
         args: None: `SelfModelingTrainingArguments()`.
         compute_metrics: from logits and labels, as for transformers. Default: those of `metrics` in `args`, else
-            accuracy over the samples with a label.
+            accuracy over the samples with a label, and for task models with their own head the metrics of their labels.
+            With the default, predictions of tokens are the most probable classes, because all logits need much memory.
         task: the task of the data, for the model card. None: the task of `train_dataset`.
         kwargs: further arguments of `transformers.Trainer`.
 
@@ -78,6 +79,7 @@ class SelfModelingTrainer(TermsTrainer):
     """
 
     args: SelfModelingTrainingArguments
+    preprocess_logits_for_metrics: Any
     for_populations: type[SelfModelingTrainer]  # `PopulationTrainer`, set in its own file
 
     def __new__(cls, model: Any = None, *args: Any, **kwargs: Any) -> SelfModelingTrainer:
@@ -97,7 +99,6 @@ class SelfModelingTrainer(TermsTrainer):
     ) -> None:
         _check_given(args, kwargs)
         args = copy.copy(args or SelfModelingTrainingArguments())
-        _complete(model, args, kwargs)
         if has_adapter(model):
             check_with_adapter(args)
         check_base(model, args)
@@ -105,10 +106,7 @@ class SelfModelingTrainer(TermsTrainer):
         eval_data = kwargs.get("eval_dataset")
         if kwargs.get("processing_class") is None:
             kwargs["processing_class"] = default_processor(train_data, eval_data)
-        metrics = chosen_metrics(model, args.metrics, compute_metrics)
-        if metrics is not None:
-            metrics = self._for_networks(metrics)
-        super().__init__(model=model, args=args, compute_metrics=metrics, **kwargs)
+        super().__init__(model=model, args=args, compute_metrics=compute_metrics, **kwargs)
         config = getattr(self.model, "config", None)
         if getattr(config, "model_type", None) != SelfModelingConfig.model_type:
             raise ValueError(
@@ -116,6 +114,7 @@ class SelfModelingTrainer(TermsTrainer):
                 "SelfModelingForImageClassification or, of a pretrained encoder, its from_backbone_pretrained(...)"
             )
         check_not_sharded(self)
+        self._follow_labels(compute_metrics)  # of the network, which `model_init` may have built
         check_preprocessing(self.model.config, self.train_dataset)
         self.task = task or getattr(train_data, "task", None) or getattr(eval_data, "task", None)
         self._tell_model("")  # nothing was measured yet
@@ -128,6 +127,22 @@ class SelfModelingTrainer(TermsTrainer):
         if self.args.rlct_every_n_epochs:
             self.add_callback(self._rlct_callback())
         self._num_parameters: int | None = None
+
+    def _follow_labels(self, compute_metrics: Metrics | None) -> None:
+        """Choose what follows from the labels of the network: their names, the metrics, and the kept predictions."""
+        args = self.args
+        if args.ddp_find_unused_parameters is None:
+            args.ddp_find_unused_parameters = may_leave_parameters_unused(self.model, args)
+        metrics = chosen_metrics(self.model, args.metrics, compute_metrics)
+        self.compute_metrics = None if metrics is None else self._for_networks(metrics)
+        if not is_wrapped(self.model):
+            return
+        if args.label_names is None:
+            args.label_names = list(self.model.kind.label_names)
+        self.label_names = args.label_names
+        has_default = compute_metrics is accuracy and self.preprocess_logits_for_metrics is None
+        if has_default and label_form(self.model) in OF_TOKENS:
+            self.preprocess_logits_for_metrics = largest_logits
 
     def _for_networks(self, compute_metrics: Metrics) -> Metrics:
         """Return a `compute_metrics` from the one for a single network. A population's computes each member's."""
@@ -351,18 +366,6 @@ class SelfModelingTrainer(TermsTrainer):
         else:
             load_weights(plain, checkpoint)
         return True
-
-
-def _complete(model: Any, args: SelfModelingTrainingArguments, kwargs: dict[str, Any]) -> None:
-    """Fill in arguments that depend on the network."""
-    if args.ddp_find_unused_parameters is None:
-        args.ddp_find_unused_parameters = may_leave_parameters_unused(model, args)
-    if not is_wrapped(model):
-        return
-    if args.label_names is None:
-        args.label_names = list(model.kind.label_names)
-    if label_form(model) in OF_TOKENS:
-        kwargs.setdefault("preprocess_logits_for_metrics", largest_logits)
 
 
 def _check_given(args: Any, kwargs: dict[str, Any]) -> None:

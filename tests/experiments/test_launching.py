@@ -87,6 +87,47 @@ def test_a_file_of_accelerate_config_decides_what_is_not_given(tmp_path):
     assert LaunchSettings(str(tmp_path / "own.yaml"), 2).launcher(run).count == 2
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"speed": 3}, "accelerate_config='own.yaml': is no file of `accelerate config`: unknown keys speed"),
+        ({"distributed_type": "MANY"}, "accelerate_config='own.yaml': is no file of `accelerate config`: 'MANY'"),
+        (
+            {"distributed_type": "NO", "num_processes": 2},
+            "accelerate_config='own.yaml': has distributed_type NO, which",
+        ),
+        ({"num_processes": "two"}, "num_processes='two': allowed are integers of at least 1"),
+        ({"num_processes": 0}, "num_processes=0: allowed are integers of at least 1"),
+    ],
+)
+def test_unusable_files_are_rejected_before_any_process_starts(tmp_path, monkeypatch, changes, message):
+    monkeypatch.chdir(tmp_path)
+    content = {**yaml.safe_load((CONFIGS / "ddp_cpu.yaml").read_text()), **changes}
+    Path("own.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError) as caught:
+        LaunchSettings("own.yaml").launcher(RunSettings.make(task="digits"))
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("text", ["{bert", "{}", '{"model_type": "bret"}'])
+def test_the_layers_of_no_encoder_name_the_field(text):
+    with pytest.raises(InputError, match=r"^backbone_config="):
+        layer_classes(NetworkSettings(backbone_config=text))
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="has an accelerator")
+def test_without_an_accelerator_the_number_is_needed():
+    with pytest.raises(InputError, match=r"^accelerate_config='ddp_cpu': needs `num_processes`, because this machine"):
+        LaunchSettings("ddp_cpu").launcher(RunSettings.make(task="digits"))
+
+
+@pytest.mark.slow
+def test_a_single_process_gives_its_exit_code(tmp_path, capfd):
+    content = {**yaml.safe_load((CONFIGS / "ddp_cpu.yaml").read_text()), "distributed_type": "NO"}
+    assert Launcher(content, 1).run([*FLAGS, "--learning_rate", "-1", "--output_dir", str(tmp_path)]) == 2
+    assert "Traceback" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["ddp", "ddp_cpu", "fsdp2"])
 def test_accelerate_reads_the_files_of_the_package(name):
     config = load_config_from_file(str(CONFIGS / f"{name}.yaml"))

@@ -204,6 +204,10 @@ def test_images_and_their_sizes(tmp_path, monkeypatch):
         ([*TEXTS, "--hidden_sizes=8"], "--hidden_sizes=[8]: allowed without --head own, because the task model has"),
         ([*TEXTS, "--feature_pooling=first"], "--feature_pooling='first': allowed without --head own"),
         (
+            [*TEXTS, "--load_best_model_at_end", "--metric_for_best_model=pearson"],
+            "--metric_for_best_model='pearson': allowed are loss, classification_loss, self_modeling_loss, acc",
+        ),
+        (
             [*TEXTS, "--metrics=mse"],
             "--metrics='mse': allowed with these labels are accuracy, f1, matthews",
         ),

@@ -58,7 +58,7 @@ def test_a_changed_field_changes_what_follows_from_it():
         ({"max_train_samples": float("inf")}, "max_train_samples=inf: allowed are integers or None"),
         ({"bf16": 1}, "bf16=1: allowed are True and False"),
         ({"dataset_name": 3}, "dataset_name=3: allowed are texts or None"),
-        ({"metric_for_best_model": "f1"}, "metric_for_best_model='f1': allowed are loss, accuracy"),
+        ({"metric_for_best_model": "f1"}, "metric_for_best_model='f1': allowed are loss, classification_loss"),
     ],
 )
 def test_a_field_that_cannot_be_used_is_named(fields, message):

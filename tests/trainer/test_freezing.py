@@ -12,7 +12,7 @@ from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.prepared_sweep import PreparedSweep
 from selfmod_hf.trainer import freeze_parameters
 from tests.models import test_encoders
-from tests.trainer import test_gradient_checkpointing, test_processes
+from tests.trainer import test_gradient_checkpointing, test_processes, test_wrapped_training
 
 DIGITS = ["--task", "digits", "--max_train_samples", "100", "--num_train_epochs", "1", "--quiet"]
 
@@ -76,6 +76,24 @@ def test_a_pattern_freezes_nothing_if_another_one_is_wrong():
     with pytest.raises(InputError, match=r"^freeze='none'"):
         freeze_parameters(model, ["*", "none"])
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern", "frozen"),
+    [
+        ("tokens", "backbone.embeddings.word*", "task_model.bert.embeddings.word_embeddings.weight"),
+        ("tokens", "embeddings.word*", None),
+        ("next tokens", "lm_head*", "task_model.transformer.wte.weight"),  # one parameter of two names
+    ],
+)
+def test_names_of_task_models(kind, pattern, frozen):
+    model = test_wrapped_training.network(kind)
+    if frozen is None:
+        with pytest.raises(InputError, match=r"matches no parameter"):
+            freeze_parameters(model, [pattern])
+        return
+    assert freeze_parameters(model, [pattern]) == [frozen]
+    assert not model.get_parameter(frozen).requires_grad
 
 
 def test_runs_with_other_frozen_parameters_have_other_folders():

@@ -50,6 +50,16 @@ def test_several_labels_per_sample():
     assert found["accuracy"] == pytest.approx(((chosen > 0) == truth.bool()).all(1).double().mean().item())
 
 
+def test_one_label_per_sample_has_the_f1_of_its_marks():
+    given = EvalPrediction(predictions=np.array([[1.0], [-1.0], [-1.0], [1.0]]), label_ids=np.eye(4)[:, :1])
+    assert make_metrics("labels", ["f1"])(given)["f1"] == pytest.approx(2 / 3)
+
+
+def test_four_choices_have_an_accuracy():
+    given = EvalPrediction(predictions=np.eye(4), label_ids=np.array([0, 1, 2, 0]))
+    assert make_metrics("choices", default_names("choices"))(given) == {"accuracy": 0.75}
+
+
 def test_scores():
     labels = GENERATOR.normal(size=50)
     predictions = labels[:, None] + GENERATOR.normal(size=(50, 1))

@@ -68,7 +68,7 @@ NAMES = {
     "scores": {"pearson", "spearmanr", "mse"},
     "tokens": {"accuracy", "f1"},
     "spans": set(),
-    "choices": {"accuracy", "f1", "matthews_correlation"},
+    "choices": {"accuracy"},
     "next tokens": {"perplexity"},
     "masked tokens": {"perplexity"},
 }
@@ -255,6 +255,31 @@ def test_an_evaluation_gives_the_means_over_counted_labels_and_the_metrics_of_th
     assert found["eval_loss"] == pytest.approx(whole.loss.item(), rel=1e-5)
     known = set.union(*NAMES.values())
     assert {name for name in known if f"eval_{name}" in found} == NAMES[kind]
+
+
+@pytest.mark.parametrize("kind", ["next tokens", "several labels"])
+def test_a_network_of_model_init_has_the_metrics_of_its_labels(tmp_path, kind):
+    data = {"train_dataset": rows(kind, 10), "eval_dataset": rows(kind, 7)}
+    expected = trainer(kind, tmp_path).evaluate()
+    args = arguments(tmp_path, per_device_eval_batch_size=3)
+    found = SelfModelingTrainer(model_init=lambda: network(kind), args=args, **data).evaluate()
+    names = [f"eval_{name}" for name in NAMES[kind]]
+    assert [found[name] for name in names] == [pytest.approx(expected[name]) for name in names]
+
+
+def test_metrics_of_the_users_own_get_the_logits_of_tokens(tmp_path):
+    def shape(prediction) -> dict:
+        return {"classes": prediction.predictions.shape[-1], "dimensions": prediction.predictions.ndim}
+
+    data = {"eval_dataset": rows("tokens", 7)}
+    found = SelfModelingTrainer(network("tokens"), arguments(tmp_path), compute_metrics=shape, **data).evaluate()
+    assert (found["eval_classes"], found["eval_dimensions"]) == (3, 3)
+
+
+def test_an_rlct_is_logged_while_training_on_rows_of_tokens(tmp_path):
+    run = trainer("next tokens", tmp_path, num_train_epochs=1, max_steps=-1, rlct_every_n_epochs=1)
+    run.train()
+    assert any(math.isfinite(entry["rlct"]) for entry in run.state.log_history if "rlct" in entry)
 
 
 def test_perplexity_and_accuracy_of_a_language_model(tmp_path):
