@@ -71,5 +71,5 @@ def _print_result(result: TuningResult) -> None:
     counts = [f"{count} {state}" for state, count in result.counts.items() if count]
     print(result.table)
     print(f"{', '.join(counts)}; {result.path}: pareto.json, pareto.txt, pareto.png")
-    print(f"best, lowest RLCT within {result.keep_accuracy:g} of the best accuracy: trial {best.number}")
+    print(f"best, lowest RLCT within {result.keep_accuracy:g} of the best {result.metric}: trial {best.number}")
     print(result.settings(best).command())

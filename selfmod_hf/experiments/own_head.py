@@ -42,12 +42,6 @@ def check_own_head(settings: Any) -> None:
             raise InputError(field, value, problem)
 
 
-def check_tuning(settings: Any) -> None:
-    """Raise an InputError for a tuning of task models with their own heads."""
-    if settings.head == "own":
-        raise InputError("head", settings.head, "a tuning builds networks with a new head; allowed in other commands")
-
-
 def build_own_head(
     settings: Any, data: TaskData[Any], fields: dict[str, Any], wrapped: dict[str, Any] | None
 ) -> SelfModelingPreTrainedModel:

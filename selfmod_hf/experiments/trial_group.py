@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..trainer.member import Member
+from ..trainer.task_metrics import SMALLER_IS_BETTER
 from .setting import Values
 from .trial_parameters import MEMBER_PARAMETERS
 
-ACCURACIES = ("half_way", "accuracy")  # test accuracy after half of the epochs, and at the end
+TIMES = ("half_way", "final")  # the metric after half of the epochs, and at the end
 
 
 @dataclass(frozen=True)
@@ -34,26 +35,46 @@ class Measured:
     """Hold the measures of one trial after its training.
 
     Attributes:
-        half_way: test accuracy after half of the epochs.
-        accuracy: test accuracy at the end.
+        half_way: the metric on the test split after half of the epochs.
+        final: the same at the end.
         weight_width: of the last layer.
         model: the network, for its RLCT.
     """
 
     half_way: float
-    accuracy: float
+    final: float
     weight_width: float
     model: Any
 
 
-def explain_hopeless(measured: Measured, least: Mapping[str, float]) -> str | None:
-    """Return why a trial is hopeless, or None."""
-    for name in ACCURACIES:
-        accuracy = getattr(measured, name)
-        limit = least[name]
-        if math.isnan(accuracy) or accuracy < limit:
-            return f"{name} {accuracy:.3f} is below {limit:.3f}"
+def explain_hopeless(measured: Measured, limits: Mapping[str, float], metric: str) -> str | None:
+    """Return why a trial is hopeless, or None.
+
+    Args:
+        measured: of the trial.
+        limits: the worst hopeful metric at each of TIMES.
+        metric: its name.
+    """
+    for time in TIMES:
+        value = getattr(measured, time)
+        limit = limits[time]
+        if math.isnan(value) or is_worse(metric, value, limit):
+            name = metric if time == "final" else time
+            side = "above" if metric in SMALLER_IS_BETTER else "below"
+            return f"{name} {value:.3f} is {side} {limit:.3f}"
     return None
+
+
+def is_worse(metric: str, value: float, other: float) -> bool:
+    """Return whether a value of a metric is worse than another one.
+
+    Example:
+        >>> is_worse("accuracy", 0.5, 0.6), is_worse("perplexity", 5.0, 6.0)
+        (True, False)
+    """
+    if metric in SMALLER_IS_BETTER:
+        return value > other
+    return value < other
 
 
 def common_parameters(trials: Mapping[int, Values]) -> dict[str, Any]:

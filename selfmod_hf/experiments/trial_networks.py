@@ -15,10 +15,10 @@ from ..data import TaskData
 from ..errors import InputError
 from ..trainer.member import Member
 from ..trainer.population import SelfModelingPopulation
+from ..trainer.task_metrics import evaluated_names
 from ..trainer.training_args import check_for_population
 from .data_settings import DataSettings
 from .network_settings import NetworkSettings, build_network
-from .own_head import check_tuning
 from .run_settings import RunSettings
 from .setting import Values
 from .trial_parameters import MEMBER_PARAMETERS, OVERRULED_BY, as_run_fields, only_value, some_values
@@ -48,18 +48,16 @@ class TrialNetworks:
         self._data: OrderedDict[str, TaskData[Any]] = OrderedDict()
         self._stackable: dict[str, bool] = {}
 
-    def check(self) -> TaskData[Any]:
-        """Reject a space before any training, and return the data of one shape.
+    def check(self) -> tuple[TaskData[Any], str]:
+        """Reject a space before any training, and return the data of one shape, and the name of the metric.
 
         Each choice and each end of a range is tried. Shapes are built, at most `MOST_SHAPES`.
 
         Raises:
-            ValueError: names a field with an unusable value, or one that is given twice.
+            ValueError: names a field with an unusable value, or one that is given twice. Or shapes are judged by
+                different metrics, or without the one that a tuning needs.
         """
         given = self.base.given
-        check_tuning(self.base.network)
-        if "accuracy" not in given.get("metrics", ["accuracy"]):
-            raise InputError("metrics", given["metrics"], "a tuning measures the accuracy; allowed with it")
         for name, distribution in self.space.items():
             if name in given:
                 raise InputError(name, given[name], "is searched by `space`; give it in one place")
@@ -68,11 +66,18 @@ class TrialNetworks:
                     raise InputError("space", name, f"counts for nothing with `{other}`; give one of them")
             for value in some_values(distribution):
                 self._check_value(name, value)
+        metrics: dict[str, None] = {}
         for shape in islice(self._shapes(), MOST_SHAPES):
             data = self.data(shape)
-            network = self.run(shape).network
-            build_network(network, data)  # raises an error for a shape that does not exist
-        return data
+            settings = self.run(shape).network
+            network = build_network(settings, data)  # raises an error for a shape that does not exist
+            metrics.setdefault(evaluated_names(network)[0])
+        if len(metrics) > 1:
+            raise InputError("space", list(self.space), f"trials have different metrics: {', '.join(metrics)}")
+        [metric] = metrics
+        if metric not in given.get("metrics", [metric]):
+            raise InputError("metrics", given["metrics"], f"a tuning measures the {metric}; allowed with it")
+        return data, metric
 
     def _check_value(self, name: str, value: Any) -> None:
         try:
@@ -112,8 +117,8 @@ class TrialNetworks:
     def can_stack(self, common: Values) -> bool:
         """Return whether trials with these parameters can train as one population.
 
-        A pretrained backbone cannot, because a population draws its initial weights. Neither can frozen parameters, or
-        a network or an optimizer in which members influence each other.
+        A pretrained backbone cannot, because a population draws its initial weights. Neither can task models with their
+        own heads, frozen parameters, or a network or an optimizer in which members influence each other.
         """
         key = json.dumps(common)
         if key not in self._stackable:
@@ -123,7 +128,7 @@ class TrialNetworks:
     def _try_to_stack(self, common: Values) -> bool:
         run = self.run(common)
         run = run.replace(target_source=None)  # other targets come from the Trainer
-        if run.network.backbone_name is not None or run.network.freeze:
+        if run.network.backbone_name is not None or run.network.freeze or run.network.head == "own":
             return False
         parameters = {name: only_value(self.space[name]) for name in MEMBER_PARAMETERS if name in self.space}
         own: dict[str, Any] = {"aux_weight": 1.0}

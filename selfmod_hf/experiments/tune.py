@@ -1,7 +1,11 @@
-"""Tuning with Optuna: accuracy up, RLCT and weight width down. Trials of one shape train as one population."""
+"""Tuning with Optuna: accuracy up, RLCT and weight width down. Trials of one shape train as one population.
+
+Task models with their own heads have the first metric of their labels in place of the accuracy.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,10 +21,11 @@ from ..data import TensorData
 from ..errors import InputError
 from ..trainer import SelfModelingTrainer, estimate_rlct
 from ..trainer.checkpoints import newest_complete_checkpoint
+from .chance import chance_of
 from .folder_names import check_output_dir
 from .run_settings import RunSettings
 from .setting import Say, Values, check_names
-from .trial_group import Group, Measured
+from .trial_group import Group, Measured, is_worse
 from .trial_networks import TrialNetworks
 from .tune_settings import DEFAULT_SPACE, TuneSettings
 from .tuning_result import TuningResult
@@ -105,7 +110,7 @@ class Tuner:
         check_output_dir(output_dir)
         space = parse_space(settings.space)
         self.networks = TrialNetworks(base, space)
-        self.data = self.networks.check()
+        self.data, self.metric = self.networks.check()
         self.sampling = self._sampling()
         folder = Path(output_dir or f"runs/tune-{base.task.name.replace('/', '--')}")
         shared = _shared_database(settings.storage, folder)
@@ -120,11 +125,20 @@ class Tuner:
             stack=settings.stack,
             can_stack=self.networks.can_stack,
             give_up_below=settings.give_up_below,
-            chance=1 / len(self.data.label_names),
+            chance=self._chance(),
+            metric=self.metric,
             member={"aux_weight": network.aux_weight, "detach_targets": network.detach_targets},
             seed=base.training.seed,
             shared=shared,
         )
+
+    def _chance(self) -> float:
+        """Return the metric of guessing."""
+        classes = len(self.data.label_names)
+        if self.base.network.head == "new":
+            return 1 / classes
+        chance = chance_of(self.metric, self.data.test, classes)
+        return math.nan if chance is None else chance
 
     def _sampling(self) -> dict[str, Any]:
         """Return the settings of each RLCT."""
@@ -168,7 +182,7 @@ class Tuner:
             if round(state.epoch or 0) >= half:
                 trainer.args.num_train_epochs = half  # killed after the training, which is not to go on
         trainer.train(resume_from_checkpoint=checkpoint)
-        return _measured(trainer, half)
+        return _measured(trainer, half, f"eval_{self.metric}")
 
     def _trainer(self, folder: Path, group: Group) -> SelfModelingTrainer:
         data = self.networks.data(group.shared)
@@ -208,12 +222,14 @@ class _GiveUp(TrainerCallback):
         epoch = round(state.epoch)
         if epoch != _half(args.num_train_epochs):
             return
-        accuracies = []
+        values = []
+        figure = f"eval_{self.tuning.metric}"
         for network in self.trainer.networks():
-            last = max(_evaluated(network.figures))  # earlier if a stopping rule ended its training
-            accuracies.append(network.figures[last]["eval_accuracy"])
-        least = self.tuning.threshold("half_way", accuracies)
-        hopeful = [accuracy for accuracy in accuracies if accuracy >= least]  # no NaN
+            last = max(_evaluated(network.figures, figure))  # earlier if a stopping rule ended its training
+            values.append(network.figures[last][figure])
+        limit = self.tuning.threshold("half_way", values)
+        finite = [value for value in values if not math.isnan(value)]
+        hopeful = [value for value in finite if not is_worse(self.tuning.metric, value, limit)]
         if not hopeful:
             Path(args.output_dir, GAVE_UP).touch()
             control.should_training_stop = True
@@ -223,25 +239,31 @@ def _half(epochs: float) -> int:
     return max(1, round(epochs / 2))
 
 
-def _evaluated(figures: Mapping[int, Values]) -> list[int]:
-    """Return the epochs after which a network was evaluated."""
-    return [epoch for epoch in figures if "eval_accuracy" in figures[epoch]]
+def _evaluated(figures: Mapping[int, Values], figure: str) -> list[int]:
+    """Return the epochs after which a network was evaluated, those with this figure."""
+    return [epoch for epoch in figures if figure in figures[epoch]]
 
 
-def _measured(trainer: SelfModelingTrainer, half: int) -> list[Measured]:
-    """Return the measures of each trial of a group. `half` is the epoch half-way."""
+def _measured(trainer: SelfModelingTrainer, half: int, figure: str) -> list[Measured]:
+    """Return the measures of each trial of a group.
+
+    Args:
+        trainer: of the group.
+        half: the epoch half-way.
+        figure: name of the metric in the log.
+    """
     found = []
     for network in trainer.networks():
         figures = network.figures
-        evaluated = _evaluated(figures)
+        evaluated = _evaluated(figures, figure)
         last = figures[max(evaluated)]
         at_half = last
         if half in evaluated:
             at_half = figures[half]
         found.append(
             Measured(
-                half_way=at_half["eval_accuracy"],
-                accuracy=last["eval_accuracy"],
+                half_way=at_half[figure],
+                final=last[figure],
                 weight_width=last["weight_width"],
                 model=network.model(),
             )

@@ -25,7 +25,8 @@ class TuneSettings:
         stack: trials of equal shape and data in one population. 1: one at a time.
         give_up_below: a trial is pruned if its accuracy, half-way or at the end, is below this share of the way from
             chance to the best. 0: no trial is.
-        keep_accuracy: the best trial has the lowest RLCT within this of the best accuracy.
+        keep_accuracy: the best trial has the lowest RLCT within this of the best accuracy. With `head` own it is that
+            of the first metric of the labels, for perplexity as a share of the best one.
         num_chains: chains of each RLCT. None: the preset's.
         num_draws: draws of each chain. None: the preset's.
         storage: URL of a PostgreSQL or MySQL database with the trials of all workers. None: a journal in the folder.

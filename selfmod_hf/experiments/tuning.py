@@ -34,11 +34,12 @@ from optuna.trial import Trial, TrialState, create_trial
 from ..errors import InputError
 from ..files import plain
 from ..trainer.member import Member
+from ..trainer.task_metrics import SMALLER_IS_BETTER
 from .journal import SharedFolder
 from .setting import Values
-from .trial_group import ACCURACIES, Group, Measured, common_parameters, explain_hopeless
+from .trial_group import TIMES, Group, Measured, common_parameters, explain_hopeless
 from .trial_parameters import MEMBER_PARAMETERS, as_run_fields, only_value
-from .tuning_result import OBJECTIVES, TuningResult, count_states
+from .tuning_result import TuningResult, count_states, objectives
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -63,9 +64,10 @@ class Tuning:
         settings: all other settings of the numbers. They are fixed for a tuning.
         stack: number of trials in one training.
         can_stack: returns whether trials with these common parameters can train together. None: all can.
-        give_up_below: a trial is pruned without an RLCT if its accuracy, half-way or at the end, is below this share
+        give_up_below: a trial is pruned without an RLCT if its metric, half-way or at the end, is not beyond this share
             of the way from chance to the best so far. 0: no trial is.
-        chance: accuracy of guessing.
+        chance: the metric of guessing. NaN: it is unknown, and no trial is pruned by its metric.
+        metric: name of the first objective.
         member: fields of `Member` of all trials, in place of those that the space lacks.
         seed: of the sampler. Trial N trains with seed N.
         shared: holds the trials and locks of all workers. None: the folder does.
@@ -83,6 +85,7 @@ class Tuning:
         stack: int,
         give_up_below: float,
         chance: float,
+        metric: str = "accuracy",
         can_stack: Callable[[Values], bool] | None = None,
         member: Values | None = None,
         seed: int = 0,
@@ -95,6 +98,7 @@ class Tuning:
         self.seed = seed
         self.give_up_below = give_up_below
         self.chance = chance
+        self.metric = metric
         self.can_stack = can_stack
         self.member = {"aux_weight": 0.0, **(member or {})}
         self.shared = SharedFolder(folder) if shared is None else shared
@@ -102,7 +106,7 @@ class Tuning:
             self.study = optuna.create_study(
                 study_name=self.shared.study_name,
                 storage=self.shared.storage,
-                directions=list(OBJECTIVES.values()),
+                directions=list(objectives(metric).values()),
                 load_if_exists=True,
             )
             ranges = {name: repr(entry) for name, entry in space.items()}
@@ -281,26 +285,29 @@ class Tuning:
 
     def _problems(self, measured: Sequence[Measured]) -> list[str | None]:
         """Return why each trial is hopeless, or None."""
-        least = {}
-        for name in ACCURACIES:
+        limits = {}
+        for name in TIMES:
             values = [getattr(entry, name) for entry in measured]
-            least[name] = self.threshold(name, values)
-        return [explain_hopeless(entry, least) for entry in measured]
+            limits[name] = self.threshold(name, values)
+        return [explain_hopeless(entry, limits, self.metric) for entry in measured]
 
-    def threshold(self, name: str, values: Sequence[float]) -> float:
-        """Return the least accuracy of a hopeful trial, by the best of the finished trials and `values`.
+    def threshold(self, time: str, values: Sequence[float]) -> float:
+        """Return the worst metric of a hopeful trial, by the best of the finished trials and `values`.
 
         Args:
-            name: "half_way" or "accuracy".
+            time: "half_way" or "final".
             values: of the trials in question.
         """
-        if self.give_up_below == 0:
-            return -math.inf
+        is_smaller_better = self.metric in SMALLER_IS_BETTER
+        if self.give_up_below == 0 or math.isnan(self.chance):
+            return math.inf if is_smaller_better else -math.inf
+        name = self.metric if time == "final" else time
         known = []
         for trial in self._trials(TrialState.COMPLETE):
             known.append(trial.user_attrs[name])
         known += filter(math.isfinite, values)
-        best = max(known, default=self.chance)
+        choose = min if is_smaller_better else max
+        best = choose(known, default=self.chance)
         way = best - self.chance
         return self.chance + self.give_up_below * way
 
@@ -308,7 +315,7 @@ class Tuning:
         """Record the measures of a trial. With a reason `hopeless` it is pruned."""
         facts: dict[str, Any] = {
             "half_way": measured.half_way,
-            "accuracy": measured.accuracy,
+            self.metric: measured.final,
             "weight_width": measured.weight_width,
             "pruned": hopeless,
         }
@@ -324,7 +331,7 @@ class Tuning:
         values = None
         if hopeless is None and rlct is not None:
             state = TrialState.COMPLETE
-            values = [measured.accuracy, rlct.llc, measured.weight_width]
+            values = [measured.final, rlct.llc, measured.weight_width]
         try:
             for name, value in plain(facts).items():
                 trial.set_user_attr(name, value)
@@ -346,8 +353,9 @@ class Tuning:
             keep_accuracy: see `TuningResult`.
         """
         trials = self._trials()
-        front = sorted(self.study.best_trials, key=lambda trial: trial.values[0], reverse=True)
-        return TuningResult(self.folder, base, trials, front, keep_accuracy)
+        is_smaller_better = self.metric in SMALLER_IS_BETTER
+        front = sorted(self.study.best_trials, key=lambda trial: trial.values[0], reverse=not is_smaller_better)
+        return TuningResult(self.folder, base, trials, front, keep_accuracy, self.metric)
 
     def write_results(self, result: TuningResult) -> None:
         """Write the files of a result. Workers write one after the other."""

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import to_json, write_figure, write_file
+from ..trainer.task_metrics import SMALLER_IS_BETTER
 from .setting import Values
+from .trial_group import is_worse
 from .trial_parameters import as_run_fields
 
 if TYPE_CHECKING:
@@ -17,24 +19,36 @@ if TYPE_CHECKING:
 
     from .run_settings import RunSettings
 
-OBJECTIVES: dict[str, Any] = {"accuracy": "maximize", "rlct": "minimize", "weight_width": "minimize"}
 STATES = ("complete", "pruned", "running", "fail")
 NOTED = ("rlct_standard_error", "rlct_status", "nbeta", "rlct_preset")  # of a trial, in pareto.json
+
+
+def objectives(metric: str) -> dict[str, Any]:
+    """Return what a tuning searches, and in which direction.
+
+    Example:
+        >>> objectives("accuracy")
+        {'accuracy': 'maximize', 'rlct': 'minimize', 'weight_width': 'minimize'}
+    """
+    direction = "minimize" if metric in SMALLER_IS_BETTER else "maximize"
+    return {metric: direction, "rlct": "minimize", "weight_width": "minimize"}
 
 
 @dataclass(frozen=True)
 class TuningResult:
     """The trials of a tuning.
 
-    A trial is an `optuna.trial.FrozenTrial` with `number`, `params`, `values` (test accuracy, RLCT, weight width) and
+    A trial is an `optuna.trial.FrozenTrial` with `number`, `params`, `values` (test metric, RLCT, weight width) and
     `user_attrs` (all measures, and the reason for pruning).
 
     Attributes:
         path: the folder.
         base: settings of all trials.
         trials: all trials, by their numbers.
-        front: the complete trials that are not beaten in every objective, the most accurate first.
-        keep_accuracy: the best trial has the lowest RLCT within this of the best accuracy.
+        front: the complete trials that are not beaten in every objective, the best metric first.
+        keep_accuracy: the best trial has the lowest RLCT within this of the best metric. If smaller values are better,
+            within this share of the best one.
+        metric: its name.
     """
 
     path: Path
@@ -42,6 +56,7 @@ class TuningResult:
     trials: Sequence[FrozenTrial]
     front: Sequence[FrozenTrial]
     keep_accuracy: float
+    metric: str = "accuracy"
 
     @property
     def counts(self) -> dict[str, int]:
@@ -50,18 +65,29 @@ class TuningResult:
 
     @property
     def best(self) -> FrozenTrial | None:
-        """Return the trial of the lowest RLCT among the accurate ones. None: no trial is complete.
+        """Return the trial of the lowest RLCT among the good ones. None: no trial is complete.
 
-        RLCTs without convergence count only if all accurate trials lack it.
+        RLCTs without convergence count only if all good trials lack it.
         """
         complete = self._complete
         if not complete:
             return None
-        highest = max(trial.values[0] for trial in complete)
-        least = highest - self.keep_accuracy
-        accurate = [trial for trial in complete if trial.values[0] >= least]
-        converged = [trial for trial in accurate if trial.user_attrs["rlct_status"] == "ok"]
-        return min(converged or accurate, key=_by_simplicity)
+        limit = self._worst_good([trial.values[0] for trial in complete])
+        good = [trial for trial in complete if not is_worse(self.metric, trial.values[0], limit)]
+        converged = [trial for trial in good if trial.user_attrs["rlct_status"] == "ok"]
+        return min(converged or good, key=self._by_simplicity)
+
+    def _worst_good(self, values: Sequence[float]) -> float:
+        """Return the worst metric that is near enough to the best of some."""
+        if self.metric in SMALLER_IS_BETTER:
+            return min(values) * (1 + self.keep_accuracy)
+        return max(values) - self.keep_accuracy
+
+    def _by_simplicity(self, trial: FrozenTrial) -> tuple[float, float, float]:
+        metric, rlct, width = trial.values
+        if self.metric in SMALLER_IS_BETTER:
+            return rlct, metric, width
+        return rlct, -metric, width
 
     @property
     def _complete(self) -> list[FrozenTrial]:
@@ -82,10 +108,10 @@ class TuningResult:
         for trial in self.front:
             names += trial.params
         names = sorted(set(names))
-        lines = [["trial", "accuracy", "RLCT", "weight width", *names]]
+        lines = [["trial", self.metric, "RLCT", "weight width", *names]]
         for trial in self.front:
-            accuracy, _, width = trial.values
-            line = [str(trial.number), f"{accuracy:.4f}", _rlct_text(trial), f"{width:.4f}"]
+            metric, _, width = trial.values
+            line = [str(trial.number), f"{metric:.4f}", _rlct_text(trial), f"{width:.4f}"]
             for name in names:
                 value = trial.params.get(name)
                 if isinstance(value, float):
@@ -119,7 +145,7 @@ class TuningResult:
     def _front_entry(self, trial: FrozenTrial) -> dict[str, Any]:
         """Return a trial's entry of pareto.json."""
         entry: dict[str, Any] = {"trial": trial.number}
-        entry |= zip(OBJECTIVES, trial.values, strict=True)
+        entry |= zip(objectives(self.metric), trial.values, strict=True)
         entry["parameters"] = in_order(trial.params)
         measures = trial.user_attrs
         for name in NOTED:
@@ -129,7 +155,7 @@ class TuningResult:
         return entry
 
     def _plot(self, path: Path) -> None:
-        """Draw accuracy against RLCT, and accuracy against weight width."""
+        """Draw the metric against RLCT, and against weight width."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(10, 4), layout="constrained")
@@ -139,23 +165,23 @@ class TuningResult:
         write_figure(figure, path, dpi=120)
 
     def _plot_against(self, axis: Any, label: str, column: int) -> None:
-        """Draw accuracy against one of the other objectives."""
+        """Draw the metric against one of the other objectives."""
         others = [trial for trial in self._complete if trial not in self.front]
         _plot_trials(axis, others, column, label="other trials", color="0.6")
         _plot_trials(axis, self.front, column, label="Pareto front", color="tab:red")
         for trial in self.front:
-            accuracy = trial.values[0]
+            metric = trial.values[0]
             measure = trial.values[column]
-            axis.annotate(f" {trial.number}", (measure, accuracy), fontsize=7)
-        axis.set(xlabel=label, ylabel="test accuracy", title=f"accuracy against {label}")
+            axis.annotate(f" {trial.number}", (measure, metric), fontsize=7)
+        axis.set(xlabel=label, ylabel=f"test {self.metric}", title=f"{self.metric} against {label}")
         axis.legend(fontsize="small")
 
 
 def _plot_trials(axis: Any, trials: Sequence[FrozenTrial], column: int, **style: Any) -> None:
     """Draw a point for each trial."""
     measures = [trial.values[column] for trial in trials]
-    accuracies = [trial.values[0] for trial in trials]
-    axis.plot(measures, accuracies, "o", **style)
+    metrics = [trial.values[0] for trial in trials]
+    axis.plot(measures, metrics, "o", **style)
 
 
 def in_order(values: Values) -> dict[str, Any]:
@@ -167,11 +193,6 @@ def count_states(trials: Sequence[FrozenTrial]) -> dict[str, int]:
     """Return how many trials are in each state."""
     states = [trial.state.name.lower() for trial in trials]
     return {state: states.count(state) for state in STATES}
-
-
-def _by_simplicity(trial: FrozenTrial) -> tuple[float, float, float]:
-    accuracy, rlct, width = trial.values
-    return rlct, -accuracy, width
 
 
 def _rlct_text(trial: FrozenTrial) -> str:

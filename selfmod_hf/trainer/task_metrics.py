@@ -9,6 +9,7 @@
 | tokens | **accuracy**, **f1** (the mean over classes). Both are of single tokens, not of entities like seqeval's |
 | next tokens, masked tokens | **perplexity**, accuracy |
 | choices | **accuracy** |
+| spans | **exact_match**, **f1** (the mean over samples). Both are of tokens, not of texts like squad's |
 
 Networks that keep their task model's own head have f1 and matthews_correlation by default too, with two classes.
 """
@@ -84,6 +85,20 @@ def _mean_square_error(predictions: Array, labels: Array) -> float:
     return float(np.square(predictions - labels).mean())
 
 
+def _exact_match(predictions: Array, labels: Array) -> float:
+    return float((predictions == labels).all(axis=-1).mean())
+
+
+def _f1_of_spans(predictions: Array, labels: Array) -> float:
+    """Return the mean over samples of the F1 of tokens in two spans, each (N, 2): the first and the last token."""
+    starts = np.maximum(predictions[:, 0], labels[:, 0])
+    ends = np.minimum(predictions[:, 1], labels[:, 1])
+    common = np.maximum(ends - starts + 1, 0)
+    own = np.maximum(predictions[:, 1] - predictions[:, 0] + 1, 0)
+    true = labels[:, 1] - labels[:, 0] + 1
+    return float((2 * common / (own + true)).mean())
+
+
 # form of the labels -> metrics by their names
 BY_FORM: Mapping[str, Mapping[str, Metric]] = {
     "two classes": {"accuracy": _accuracy, "f1": _f1_of_two, "matthews_correlation": _matthews},
@@ -94,7 +109,7 @@ BY_FORM: Mapping[str, Mapping[str, Metric]] = {
     "next tokens": {"accuracy": _accuracy},
     "masked tokens": {"accuracy": _accuracy},
     "choices": {"accuracy": _accuracy},
-    "spans": {},
+    "spans": {"exact_match": _exact_match, "f1": _f1_of_spans},
 }
 NAMES = sorted({name for metrics in BY_FORM.values() for name in metrics} | {PERPLEXITY})
 
@@ -198,6 +213,8 @@ def make_metrics(form: str, names: Sequence[str]) -> Metrics | None:
 def _counted(form: str, prediction: EvalPrediction) -> tuple[Array, Array]:
     """Return predictions and labels in equal shapes, without samples or tokens that have no label."""
     predictions = prediction.predictions
+    if form == "spans":
+        return _counted_spans(predictions, prediction.label_ids)
     if isinstance(predictions, tuple):
         predictions = predictions[0]
     labels = np.asarray(prediction.label_ids)
@@ -215,6 +232,21 @@ def _counted(form: str, prediction: EvalPrediction) -> tuple[Array, Array]:
         labels = labels[:, 1:]
     counted = labels != IGNORED_LABEL
     return predictions[counted], labels[counted]
+
+
+def _counted_spans(logits: Any, labels: Any) -> tuple[Array, Array]:
+    """Return the most probable and the true spans, each (N, 2), of the samples whose answer is in their text.
+
+    Args:
+        logits: (N, T) of the first token, the same of the last one, and further outputs.
+        labels: (N,) of the first token, and of the last one.
+    """
+    first, last = logits[:2]
+    predicted = np.stack([first.argmax(axis=-1), last.argmax(axis=-1)], axis=1)
+    true = np.stack(labels, axis=1)
+    within = (true >= 0) & (true < first.shape[1])
+    counted = within.all(axis=1) & (true[:, 0] <= true[:, 1])
+    return predicted[counted], true[counted]
 
 
 def chosen_metrics(model: Any, names: Sequence[str] | None, given: Metrics | None) -> Metrics | None:

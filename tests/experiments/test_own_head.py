@@ -223,7 +223,6 @@ def test_settings_that_do_not_go_with_an_own_head_are_one_line(folder, tmp_path,
 # kind of data -> the metrics of a study, the compared one first
 STUDIES = {
     "plain": ["perplexity"],
-    "pairs": ["accuracy", "f1", "matthews_correlation"],
     "words": ["accuracy", "f1"],
     "several": ["f1", "accuracy"],
     "scores": ["pearson", "spearmanr", "mse"],
@@ -232,9 +231,11 @@ SMALL = ["--num_train_epochs=1", "--train_batch_size=8", "--max_train_samples=24
 SHORT = ["--num_chains=1", "--num_draws=4", "--measures", "modelability", "prunable_share", "--quiet"]
 
 
+LONG = [("plain", ["0", "1"]), ("words", ["1"]), ("several", ["1"]), ("scores", ["1"])]
+
+
 @pytest.mark.parametrize(
-    ("kind", "weights"),
-    [("plain", ["1"]), *(pytest.param(kind, ["0", "1"], marks=pytest.mark.slow) for kind in STUDIES)],
+    ("kind", "weights"), [("plain", ["1"]), *(pytest.param(*study, marks=pytest.mark.slow) for study in LONG)]
 )
 def test_a_study_compares_the_first_metric_of_its_labels(folder, tmp_path, monkeypatch, kind, weights):
     monkeypatch.chdir(folder)
@@ -254,13 +255,24 @@ def test_a_study_compares_the_first_metric_of_its_labels(folder, tmp_path, monke
     assert [name for row in rows for name in measured if row[name] is None or not math.isfinite(row[name])] == []
     if len(weights) == 1:
         return
-    if kind == "plain":  # networks of weight 0 are one arm
-        names = ["aw0-target_normalization_none", "aw1-target_normalization_none", "aw1-target_normalization_rms"]
-        assert [row["arm"] for row in rows] == names
+    names = ["aw0-target_normalization_none", "aw1-target_normalization_none", "aw1-target_normalization_rms"]
+    assert [row["arm"] for row in rows] == names  # networks of weight 0 are one arm
     written = report(tmp_path, keep_chance=True)
     assert set(measured) <= set(written.results.measures)
     assert metrics[0] in written.results.answer.lower()
     assert f'"metric":"{metrics[0]}"' in (tmp_path / "report" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_tuning_of_language_models_finds_the_lowest_perplexity(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    flags = ["--dataset_name=plain", *RUNS["plain"][0], "--head=own", *SMALL, "--learning_rate=1e-2", "--quiet"]
+    search = ["--trials=2", "--space", "aux_weight=0,1", "--num_chains=1", "--num_draws=4", "--give_up_below=0"]
+    assert main(["tune", *flags, *search, f"--output_dir={tmp_path}"]) == 0
+    trials = json.loads((tmp_path / "trials.json").read_text())
+    assert [trial["perplexity"] > 1 for trial in trials] == [True, True]
+    front = json.loads((tmp_path / "pareto.json").read_text())["front"]
+    assert front == sorted(front, key=lambda entry: entry["perplexity"])
 
 
 def test_tokens_are_predicted_with_an_own_head_alone(folder, monkeypatch, capsys):

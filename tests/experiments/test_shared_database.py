@@ -149,7 +149,7 @@ def test_a_group_whose_worker_loses_its_connection_goes_to_another(server, tmp_p
 def measured():
     from selfmod_hf.experiments.trial_group import Measured
 
-    return Measured(half_way=0.5, accuracy=0.5, weight_width=0.1, model=None)
+    return Measured(half_way=0.5, final=0.5, weight_width=0.1, model=None)
 
 
 @needs_server

@@ -309,12 +309,13 @@ def test_trials_of_one_population_train_at_their_own_learning_rates(study, tmp_p
         assert entry["weight_width"] == pytest.approx(widths[-1], rel=1e-5)
 
 
-def told(folder: Path, outcomes: list[tuple[float, float, float, str]], give_up_below: float = 0.0) -> Tuning:
-    """A study whose trials came out so: accuracy, RLCT, weight width, status of the RLCT."""
+def told(folder: Path, outcomes: list[tuple[float, float, float, str]], **settings) -> Tuning:
+    """A study whose trials came out so: accuracy (or another metric), RLCT, weight width, status of the RLCT."""
     net = torch.nn.Linear(2, 2)
     some = estimate_llc(net, torch.randn(8, 2), torch.arange(8) % 2, num_draws=4, num_chains=1)
     space = parse_space({"aux_weight": "0:9"})
-    tuning = Tuning(folder, space, {}, stack=len(outcomes), give_up_below=give_up_below, chance=0.1)
+    chosen = {"give_up_below": 0.0, "chance": 0.1, **settings}
+    tuning = Tuning(folder, space, {}, stack=len(outcomes), **chosen)
 
     def estimate(models, seeds):
         return [dataclasses.replace(some, llc=rlct, status=status) for _, rlct, _, status in models]
@@ -337,6 +338,16 @@ def test_the_best_trial_is_the_simplest_of_the_accurate(tmp_path):
         found = result(tuning, keep_accuracy).best
         assert found is not None
         assert found.number == best
+
+
+def test_the_best_trial_of_language_models_has_a_low_perplexity(tmp_path):
+    outcomes = [(40.0, 30.0, 0.3, "ok"), (41.0, 20.0, 0.2, "ok"), (60.0, 10.0, 0.1, "ok"), (90.0, 1.0, 0.1, "ok")]
+    tuning = told(tmp_path, outcomes, metric="perplexity", chance=100.0, give_up_below=0.5)
+    assert [trial.number for trial in result(tuning, 0).front] == [0, 1, 2]
+    assert "half_way 90.000 is above 70.000" in result(tuning, 0).trials[3].user_attrs["pruned"]
+    for keep_accuracy, best in ((0.0, 0), (0.03, 1), (0.5, 2)):
+        assert result(tuning, keep_accuracy).best.number == best
+    assert "perplexity" in result(tuning, 0).table
 
 
 def test_an_rlct_that_has_not_converged_is_not_simpler_than_another(tmp_path):

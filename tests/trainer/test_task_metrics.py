@@ -60,6 +60,14 @@ def test_four_choices_have_an_accuracy():
     assert make_metrics("choices", default_names("choices"))(given) == {"accuracy": 0.75}
 
 
+def test_spans_without_answers_outside_of_their_text():
+    first, last = np.eye(6)[[1, 2, 4, 0]], np.eye(6)[[2, 4, 3, 0]]  # the third ends before it begins
+    labels = (np.array([1, 3, 4, 0]), np.array([2, 5, 4, 1_000_000]))
+    found = make_metrics("spans", default_names("spans"))(EvalPrediction(predictions=(first, last), label_ids=labels))
+    # of the second 2 tokens are common, 3 are predicted and 3 true
+    assert found == {"exact_match": pytest.approx(1 / 3), "f1": pytest.approx((1 + 2 / 3 + 0) / 3)}
+
+
 def test_scores():
     labels = GENERATOR.normal(size=50)
     predictions = labels[:, None] + GENERATOR.normal(size=(50, 1))
@@ -97,8 +105,12 @@ def test_the_next_token_is_predicted_one_place_before():
 @pytest.mark.parametrize("form", BY_FORM)
 def test_nothing_is_computed_without_labels(form):
     names = default_names(form)
-    if form in ("next tokens", "masked tokens", "spans"):
+    if form in ("next tokens", "masked tokens"):
         assert make_metrics(form, names) is None
+        return
+    if form == "spans":
+        given = EvalPrediction(predictions=(np.zeros((0, 5)),) * 2, label_ids=(np.zeros(0),) * 2)
+        assert make_metrics(form, names)(given) == {}
         return
     shape = {"labels": (0, 3), "tokens": (0, 5)}.get(form, (0,))
     given = EvalPrediction(predictions=np.zeros((*shape, 2))[..., 0], label_ids=np.zeros(shape))
@@ -108,5 +120,5 @@ def test_nothing_is_computed_without_labels(form):
 def test_names_of_other_labels_and_unknown_names_are_rejected():
     with pytest.raises(InputError, match=r"^metrics='mse': allowed with these labels are accuracy, f1, matthews_corr"):
         make_metrics("classes", ["accuracy", "mse"])
-    with pytest.raises(InputError, match=r"^metrics='bleu': allowed are accuracy, f1, matthews_correlation, mse, pear"):
+    with pytest.raises(InputError, match=r"^metrics='bleu': allowed are accuracy, exact_match, f1, matthews_correlat"):
         check_names(["f1", "bleu"])

@@ -67,7 +67,7 @@ NAMES = {
     "several labels": {"f1", "accuracy"},
     "scores": {"pearson", "spearmanr", "mse"},
     "tokens": {"accuracy", "f1"},
-    "spans": set(),
+    "spans": {"exact_match", "f1"},
     "choices": {"accuracy"},
     "next tokens": {"perplexity"},
     "masked tokens": {"perplexity"},
