@@ -82,9 +82,11 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 def calibrate(args: argparse.Namespace, data: Any) -> Row:
     """Return sampler, step size and localization for the first network of the first arm, and the search's report."""
     from selfmod_hf import calibrate_rlct
+    from selfmod_hf.cli.progress import SamplingBar
 
     started = time.time()
-    found = calibrate_rlct(networks(args, args.arms[0])[0], data, **settings(args))
+    with SamplingBar(desc="Calibration", unit="step") as bar:
+        found = calibrate_rlct(networks(args, args.arms[0])[0], data, **settings(args), progress=bar)
     return {
         "sampler": found.sampler,
         "step_size": found.step_size,

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from ..files import plain, write_file
 from ..stacking import Batch, part_of
-from .calibration_rounds import DIVERGES, Judged, Plan
+from .calibration_rounds import BUDGET, DIVERGES, Judged, Plan
 from .calibration_run import LOCALIZATIONS, STEP_FRACTIONS, STEPS_OF_TRIAL, TRIAL, CalibrationRun, grid, run_in_rounds
 from .extrapolation import CONFIDENCE, Fit, below
 from .input_checks import check, positive
@@ -42,6 +42,7 @@ from .prepare import check_finite, make_problem
 from .problem import Problem
 from .random_streams import some_samples
 from .result import BIASED, DIVERGED, NOT_AT_MINIMUM, NOT_CONVERGED, NOT_IDENTIFIED, OK, LLCResult
+from .rounds_progress import RoundsProgress
 from .samplers import SAMPLERS
 from .settings import CalibrationOptions, LLCSettings, shows_settings
 from .spectrum import MOST_PARAMETERS, SAMPLES, find_spectrum
@@ -192,28 +193,47 @@ def calibrate_llc(
         chosen = replace(chosen, preset=f"calibrated from {chosen.preset}")
     steps = _grid("step_sizes", step_sizes, chosen.sampler)
     pulls = _grid("localizations", localizations, chosen.sampler)
-    run = _start(model, inputs, targets, chosen, min(pulls or LOCALIZATIONS))
-    if not steps and not pulls:
+    asked = _Asked(steps, pulls)
+    run = _start(model, inputs, targets, chosen, asked)
+    if asked.nothing:
         run_in_rounds(run, any_sampler="sampler" not in settings)
     else:
-        _run_once(run, steps, pulls)
+        _run_once(run, asked)
     run.close()
     return _calibrated(run)
 
 
-def _run_once(run: CalibrationRun, steps: list[float], pulls: list[float]) -> None:
+@dataclass(frozen=True)
+class _Asked:
+    """Hold the step sizes and localizations of the user. Empty ones are chosen."""
+
+    steps: list[float]
+    pulls: list[float]
+
+    @property
+    def nothing(self) -> bool:
+        """Return whether both are chosen, in rounds."""
+        return not self.steps and not self.pulls
+
+    @property
+    def draws(self) -> float:
+        """Return the draws of all cells, or the most of the first rounds, as a multiple of num_draws."""
+        if self.nothing:
+            return BUDGET
+        return len(self.pulls or LOCALIZATIONS) * len(self.steps or STEP_FRACTIONS)
+
+
+def _run_once(run: CalibrationRun, asked: _Asked) -> None:
     """Run one round of the user's grid."""
-    pulls = pulls or list(LOCALIZATIONS)
-    run.announce(len(pulls) * len(steps or STEP_FRACTIONS))
+    pulls = asked.pulls or list(LOCALIZATIONS)
+    steps = asked.steps
     if not steps:
         run.stiffest = run.curvature(max(pulls))
         steps = [fraction / run.stiffest for fraction in STEP_FRACTIONS]
     run.add(Plan(run.settings.sampler, grid(steps, pulls), run.settings.num_draws))
 
 
-def _start(
-    model: nn.Module, inputs: Batch, targets: Tensor, settings: LLCSettings, weakest_pull: float
-) -> CalibrationRun:
+def _start(model: nn.Module, inputs: Batch, targets: Tensor, settings: LLCSettings, asked: _Asked) -> CalibrationRun:
     """Return a calibration that has not run, with the curvatures at w* of a network of few parameters.
 
     With `minimize`, w* is the local minimum for the chains and for the curvatures.
@@ -221,9 +241,11 @@ def _start(
     problem = make_problem([model], inputs, targets, settings)
     nbeta = settings.inverse_temperature(problem.num_samples)
     check_finite(problem)
+    progress = RoundsProgress(settings)
+    progress.expect(asked.draws)  # before the work that has no steps
     minima: list[Minimum] = []
     if settings.minimize:
-        weakest = Group(0, 0, settings.step_size, weakest_pull, nbeta)
+        weakest = Group(0, 0, settings.step_size, min(asked.pulls or LOCALIZATIONS), nbeta)
         problem, minima = at_minima(problem, [weakest])
     spectrum = None
     if problem.layout.size <= MOST_PARAMETERS and problem.device.type != "mps":  # which has no float64
@@ -231,7 +253,7 @@ def _start(
         if minima:
             in_double = moved_to(in_double, minima)
         spectrum = find_spectrum(in_double, nbeta)
-    return CalibrationRun(problem, settings, nbeta, spectrum, minima)
+    return CalibrationRun(problem, settings, nbeta, spectrum, progress, minima)
 
 
 def _grid(name: str, values: Sequence[float] | None, sampler: str) -> list[float]:

@@ -24,7 +24,6 @@ from .calibration_rounds import (
     tame,
 )
 from .curvature import largest_curvature
-from .distributed import my_chains
 from .extrapolation import REFERENCE, Fit, extrapolate
 from .llc import Known, open_session, sample
 from .metric import Metrics, bytes_of_metric
@@ -54,6 +53,7 @@ class CalibrationRun:
         settings: of all cells, except for sampler, step size, localization and number of draws.
         nbeta: nβ.
         spectrum: of the curvatures at w*, for networks of few parameters.
+        progress: of all rounds.
         minima: the local minimum that w* is, if `settings.minimize`.
         bounds: d/2 of the parameters with a gradient, as each cell counted them.
         judged: the cells of all rounds.
@@ -68,6 +68,7 @@ class CalibrationRun:
     settings: LLCSettings
     nbeta: float
     spectrum: Spectrum | None
+    progress: RoundsProgress
     minima: Sequence[Minimum] = ()
     bounds: list[float] = field(default_factory=list)
     judged: list[Judged] = field(default_factory=list)
@@ -83,30 +84,16 @@ class CalibrationRun:
         """Return the metrics of all rounds."""
         return Metrics(self.problem, self.settings.seed)
 
-    @functools.cached_property
-    def _progress(self) -> RoundsProgress | None:
-        """Return the progress of all rounds as one computation."""
-        if self.settings.progress is None:
-            return None
-        return RoundsProgress(self.settings.progress)
-
     @property
     def newest(self) -> list[Judged]:
         """Return the cells of the last round."""
         return [each for each in self.judged if each.round == self.rounds]
 
-    def announce(self, share: float) -> None:
-        """Report that the rounds will take this many draws more, as a multiple of num_draws."""
-        if self._progress is not None:
-            chains = len(my_chains(self.settings.num_chains))
-            self._progress.expect(round(share * self.settings.num_draws) * chains)
-
     def close(self) -> None:
         """Remove the snapshots of all rounds, and report that no more draws will come."""
         for close in self._closings:
             close()
-        if self._progress is not None:
-            self._progress.end()
+        self.progress.end()
 
     @property
     def bound(self) -> float:
@@ -123,8 +110,6 @@ class CalibrationRun:
         settings = self._settings(plan)
         self.rounds += 1
         self.spent += len(groups) * share
-        if self._progress is not None:
-            self._progress.begin_round()
         starts = self._starts([pull for _, pull in plan.cells])
         session = open_session(self.problem, groups, settings, Known(self._metrics, self.minima, starts))
         results = sample(session)
@@ -156,7 +141,7 @@ class CalibrationRun:
             step_size=plan.cells[0][0],
             num_draws=plan.num_draws,
             num_burnin_steps=burnin,
-            progress=self._progress,
+            progress=self.progress.of_round(),
         )
 
     def _starts(self, pulls: Sequence[float]) -> Tensor | None:
@@ -208,7 +193,6 @@ def run_in_rounds(run: CalibrationRun, any_sampler: bool) -> None:
         run: a new one.
         any_sampler: whether the sampler may be another one than in the settings.
     """
-    run.announce(BUDGET)
     for plan in _plans(run, any_sampler):
         run.add(plan)
         if not_at_minimum(run.newest):
@@ -237,7 +221,7 @@ def _plans(run: CalibrationRun, any_sampler: bool) -> Iterator[Plan]:
         if tame(last):
             break
     if asks_for_more(last, run.fit()):
-        run.announce(LONGER)
+        run.progress.expect(LONGER)
         yield _measurement(run, last, LONGER)
 
 

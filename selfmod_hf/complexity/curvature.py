@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -41,16 +43,6 @@ def largest_curvature(
     anchor = problem.anchors[member : member + 1]  # (1, P)
     start = torch.randn(anchor.shape, generator=generator).to(anchor)
     few = some_samples(problem.num_samples, _SAMPLES, seed)
-    curvature = _power_iteration(problem, member, anchor, start, few)  # of L
-    at_anchor = nbeta * curvature + localization
-    near = anchor + start / at_anchor**0.5
-    curvature_nearby = _power_iteration(problem, member, near, start, few)
-    nearby = nbeta * curvature_nearby + localization
-    return max(at_anchor, nearby)
-
-
-def _power_iteration(problem: Problem, member: int, point: Tensor, start: Tensor, few: Tensor | slice) -> float:
-    """Return the absolute value of the largest eigenvalue of a network's Hessian at `point` (1, P), by few samples."""
     inputs = part_of(problem.inputs, few)
     targets = problem.targets[few]
     fixed = problem.fixed_of(member)
@@ -71,6 +63,15 @@ def _power_iteration(problem: Problem, member: int, point: Tensor, start: Tensor
         )
         return gradients  # (1, P)
 
+    curvature = _power_iteration(gradient, anchor, start)  # of L
+    at_anchor = nbeta * curvature + localization
+    near = anchor + start / at_anchor**0.5
+    nearby = nbeta * _power_iteration(gradient, near, start) + localization
+    return max(at_anchor, nearby)
+
+
+def _power_iteration(gradient: Callable[[Tensor], Tensor], point: Tensor, start: Tensor) -> float:
+    """Return the absolute value of the largest eigenvalue of the derivative of a gradient at `point` (1, P)."""
     base = gradient(point)
     direction = start / start.norm()
     value = 0.0

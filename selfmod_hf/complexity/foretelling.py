@@ -49,14 +49,16 @@ def biases_of_run(run: Run, traces: Traces) -> list[Biases | None]:
         return found
     curvatures: dict[tuple[int, float, float], float] = {}  # by member, nβ and γ
     searched: dict[tuple[int, float], _Near] = {}  # by member and nβ
+    of_groups = [llc_trace(run, traces, place) for place in range(len(run.groups))]
+    estimates = [_finite_estimate(trace, run.settings.burnin) for trace in of_groups]
     for place, group in enumerate(run.groups):
-        trace = llc_trace(run, traces, place)
+        trace = of_groups[place]
         if not np.isfinite(trace).all():
             continue
         network = (group.member, group.nbeta)
         if network not in searched:
             active = count_active(run.problem, group.member)
-            searched[network] = _Near(_lowered(run, traces, group), active)
+            searched[network] = _Near(_lowered(run, group, estimates), active)
         pulled = (*network, group.localization)
         if pulled not in curvatures:
             curvatures[pulled] = _curvature(run, group)
@@ -92,11 +94,23 @@ def llc_trace(run: Run, traces: Traces, place: int) -> Draws:
         return group.nbeta * (traces.losses[place] + traces.correction[place] - compared)
 
 
-def _lowered(run: Run, traces: Traces, group: Group) -> float:
+def _finite_estimate(trace: Draws, burnin: int) -> float:
+    """Return the estimate of draws (C, T), or 0 if it is not finite."""
+    if not np.isfinite(trace).all():
+        return 0.0
+    return float(trace[:, burnin:].mean())
+
+
+def _lowered(run: Run, group: Group, estimates: Sequence[float]) -> float:
     """Return by how much an optimizer lowers nβ L near w*, with the weakest pull of this network's groups.
 
     The search takes a small part of the work of the chains at first. It goes on while it lowers nβ L by a part of the
     estimate, because it is slow if curvatures differ a lot. It ends when w* counts as no minimum.
+
+    Args:
+        run: the run.
+        group: one of the network's.
+        estimates: of all groups.
     """
     settings = run.settings
     same = [place for place, other in enumerate(run.groups) if other.member == group.member]
@@ -104,7 +118,7 @@ def _lowered(run: Run, traces: Traces, group: Group) -> float:
     steps = len(same) * settings.num_chains * settings.num_draws
     affordable = _SEARCH_SHARE * steps * run.batch_size / run.problem.num_samples
     affordable = min(_MOST_EVALUATIONS, max(_LEAST_EVALUATIONS, affordable))
-    largest = _largest_estimate(run, traces, same)
+    largest = max(0.0, *[estimates[place] for place in same])
     decided = max(LOWER_SHARE * largest, FLOOR)
     descent = _descent(run, group, min(run.groups[place].localization for place in same))
     lowered = 0.0
@@ -117,12 +131,6 @@ def _lowered(run: Run, traces: Traces, group: Group) -> float:
             return found.lowered
         lowered = found.lowered
         evaluations = found.evaluations
-
-
-def _largest_estimate(run: Run, traces: Traces, places: Sequence[int]) -> float:
-    """Return the largest finite estimate of some groups, at least 0."""
-    estimates = [float(llc_trace(run, traces, place)[:, run.settings.burnin :].mean()) for place in places]
-    return max([0.0, *filter(math.isfinite, estimates)])
 
 
 def _descent(run: Run, group: Group, localization: float) -> Descent:

@@ -236,7 +236,7 @@ def test_an_estimate_above_half_of_the_parameters_by_three_errors_is_biased(powe
 
 @pytest.mark.parametrize("sampler", ["preconditioned", "sghmc"])
 def test_chains_in_a_loop_are_calibrated(sampler):
-    settings = {"vectorize": False, "num_draws": 40, "num_chains": 2, "nbeta": 100.0, "loss_fn": given_loss}
+    settings = {"vectorize": False, "num_draws": 10, "num_chains": 2, "nbeta": 100.0, "loss_fn": given_loss}
     if sampler == "preconditioned":
         settings["sampler"] = sampler
     found = calibrate_llc(Quadratic([2.0, 0.5]), *DUMMY, **settings)

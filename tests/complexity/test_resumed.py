@@ -82,7 +82,7 @@ def test_an_interrupted_estimate_goes_on_with_the_same_bits(tmp_path, sampler, c
 
 
 def test_an_interrupted_calibration_goes_on_with_the_same_bits(tmp_path):
-    settings = {"loss_fn": given_loss, "sampler": "sghmc", "nbeta": 100.0, "num_draws": 60, "num_chains": 2}
+    settings = {"loss_fn": given_loss, "sampler": "sghmc", "nbeta": 100.0, "num_draws": 40, "num_chains": 2}
     model = Quadratic([1.0] * 2 + [1e-4] * 3)
     expected = calibrate_llc(model, *DUMMY, resume_from=tmp_path / "whole", **settings)
     assert expected.rounds > 1
