@@ -81,6 +81,7 @@ def test_every_command_and_the_example(hub, tmp_path):
     task = json.loads((tmp_path / "runs/mrpc/run.json").read_text())["task"]
     assert (task["text_column"], task["test_split"]) == (["sentence1", "sentence2"], "validation")
 
-    (example,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
+    example, images_in_a_file = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
+    python("-c", images_in_a_file)
     printed = python("-c", example.replace("4000", "48").replace("1000", "24"))
     assert "eval_self_modeling_loss" in printed

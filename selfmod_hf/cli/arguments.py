@@ -9,6 +9,7 @@ import re
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..experiments.setting import as_flags, check_finite, did_you_mean
@@ -194,11 +195,13 @@ def quieten(quiet: bool) -> None:
 
     With `--quiet`, or if standard error is no terminal, hide all progress bars.
     """
-    import datasets
     import transformers
+
+    from ..data.lazy_datasets import datasets
 
     transformers.utils.logging.disable_progress_bar()
     if quiet:
         transformers.utils.logging.set_verbosity_error()
     if quiet or not sys.stderr.isatty():
-        datasets.disable_progress_bars()
+        with suppress(ModuleNotFoundError):
+            datasets.disable_progress_bars()

@@ -3,6 +3,7 @@
 from .augmentation import RandomAffine
 from .batches import EpochBatchSampler, TensorDataLoader, epoch_order
 from .blocks import BlockTensors, load_blocks
+from .image_files import ImageFile
 from .images import ImageTensors, load_images
 from .preprocessing import ImagePreprocessing, backbone_preprocessing, network_preprocessing
 from .splits import resolve_task
@@ -15,6 +16,7 @@ __all__ = [
     "TASKS",
     "BlockTensors",
     "EpochBatchSampler",
+    "ImageFile",
     "ImagePreprocessing",
     "ImageTensors",
     "RandomAffine",

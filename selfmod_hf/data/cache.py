@@ -19,11 +19,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import datasets
 import PIL
 import pyarrow as pa
-from datasets.fingerprint import Hasher, generate_random_fingerprint
 from PIL import features as pillow_features
+
+from .lazy_datasets import datasets
 
 CHUNK = 1 << 20
 
@@ -141,9 +141,9 @@ def tokenizer_key(tokenizer: Any) -> str:
     _forget_history(state)
     sources = _own_sources(type(tokenizer))
     try:
-        return Hasher.hash([state, tokenizer.get_vocab(), *sources])
+        return datasets.fingerprint.Hasher.hash([state, tokenizer.get_vocab(), *sources])
     except Exception:  # of any kind, from an attribute that cannot be pickled
-        return generate_random_fingerprint()
+        return datasets.fingerprint.generate_random_fingerprint()
 
 
 def _forget_history(tokenizer: Any) -> None:

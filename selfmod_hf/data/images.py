@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import torch
@@ -21,7 +20,9 @@ from ..errors import InputError
 from ..models.image_processing_self_modeling import SelfModelingImageProcessor, num_channels_of
 from .augmentation import RandomAffine, warp
 from .cache import cached_table
+from .image_files import is_image_file, read_image_file
 from .label_kinds import label_kind
+from .lazy_datasets import datasets
 from .preprocessing import ImagePreprocessing, PerChannel
 from .reading import first_line
 from .rows import Rows
@@ -141,7 +142,7 @@ def load_images(
     max_train_samples: int | None = None,
     max_test_samples: int | None = None,
 ) -> TaskData[ImageTensors]:
-    """Read a task's images: from scikit-learn (`digits`), from the Hub, or from a local folder in Hub layout.
+    """Read a task's images: from scikit-learn (`digits`), from the Hub, from a local folder in Hub layout, or a file.
 
     Images are read as RGB if any image of either split has colours, else as grey. Their pixels must be of 8 bits and
     opaque.
@@ -179,6 +180,8 @@ def load_images(
     )
     if spec.dataset_name is None:
         data = _digits(wanted, max_train_samples, max_test_samples)
+    elif is_image_file(spec.dataset_name):
+        data = _from_file(spec, wanted, **limits)
     else:
         spec, *parts = read_splits(spec, texts=False, **limits)
         data = _from_datasets(spec, parts, wanted)
@@ -223,6 +226,14 @@ def _digits(wanted: ImagePreprocessing, max_train: int | None, max_test: int | N
         ImageTensors(pixels[test], classes[test]),
         names,
     )
+
+
+def _from_file(spec: TaskSpec, wanted: ImagePreprocessing, **limits: int | None) -> TaskData[ImageTensors]:
+    """Read a file of images. Grey ones can be read as RGB."""
+    found = read_image_file(spec, wanted.image_size, wanted.num_channels, **limits)
+    train = ImageTensors(found.train_pixels, found.train_labels)
+    test = ImageTensors(found.test_pixels, found.test_labels)
+    return TaskData(train, test, list(found.label_names))
 
 
 def _from_datasets(spec: TaskSpec, parts: Sequence[Rows], wanted: ImagePreprocessing) -> TaskData[ImageTensors]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import torch
-from datasets import ClassLabel
 from torch import Tensor
 
 from ..errors import InputError
@@ -23,6 +21,7 @@ from .labels import (
     read_classes,
     wrong_labels,
 )
+from .lazy_datasets import datasets
 from .rows import Lists, Rows
 from .tasks import CLASSES, SCORES, SEVERAL_CLASSES, WORDS, TaskSpec
 from .tensors import IGNORED_LABEL
@@ -320,7 +319,7 @@ def check_label_type(spec: TaskSpec, feature: Any) -> None:
 
 def has_classes(feature: Any) -> bool:
     """Return whether the values of a type can name classes."""
-    return isinstance(feature, ClassLabel) or is_text(feature) or is_number(feature)
+    return isinstance(feature, datasets.ClassLabel) or is_text(feature) or is_number(feature)
 
 
 def entry_type(feature: Any) -> Any:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import ClassLabel, Value
 from torch import Tensor
 
 from ..errors import InputError
 from ..models.fields_self_modeling import MOST_CLASSES
+from .lazy_datasets import datasets
 from .rows import Rows
 
 SHOWN = 8  # labels listed in an error
@@ -62,7 +62,7 @@ def read_classes(column: str, train: Rows, feature: Any = None, values: set[Any]
     """
     if feature is None:
         feature = train.data.features[column]
-    if isinstance(feature, ClassLabel):
+    if isinstance(feature, datasets.ClassLabel):
         return Classes(list(feature.names))
     if values is None:
         values = set(train.data.unique(column))
@@ -148,12 +148,12 @@ def listed(labels: list[Any]) -> str:
 
 def is_text(feature: Any) -> bool:
     """Return whether a column holds strings."""
-    return isinstance(feature, Value) and "string" in feature.dtype
+    return isinstance(feature, datasets.Value) and "string" in feature.dtype
 
 
 def is_number(feature: Any) -> bool:
     """Return whether a column holds integers, truth values or floats."""
-    if not isinstance(feature, Value):
+    if not isinstance(feature, datasets.Value):
         return False
     return feature.dtype.startswith(("int", "uint", "bool", "float"))
 

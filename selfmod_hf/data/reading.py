@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow as pa
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from ..errors import InputError
+from .lazy_datasets import datasets
 from .tasks import TaskSpec
 
 EMPTY = "the split is empty; at least one sample is needed"

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, Image
 
 from ..errors import InputError
+from .image_files import is_image_file
 from .label_kinds import check_label_type, entry_type, has_classes, with_problem_type
 from .labels import is_number, is_text
+from .lazy_datasets import datasets
 from .reading import check_column, load_split
 from .rows import Rows
 from .tasks import BLOCKS, CLASSES, IMAGES, SCORES, SEVERAL_CLASSES, WORDS, TaskSpec
@@ -115,6 +116,8 @@ def resolve_task(spec: TaskSpec) -> TaskSpec:
     labels = spec.label_column or spec.kind == BLOCKS
     if spec.dataset_name is None or (content and test and labels):
         return spec
+    if is_image_file(spec.dataset_name):
+        return spec
     train = load_split(spec, "train_split", spec.train_split)
     texts = spec.kind != IMAGES
     if content is None and spec.task_type is None:
@@ -129,7 +132,7 @@ def resolve_task(spec: TaskSpec) -> TaskSpec:
 # ---- columns and splits without a name ----
 
 
-def _resolved(spec: TaskSpec, train: Dataset, texts: bool) -> TaskSpec:
+def _resolved(spec: TaskSpec, train: datasets.Dataset, texts: bool) -> TaskSpec:
     """Return the task with names for its unnamed columns and test split."""
     if texts and spec.text_column is None:
         spec = replace(spec, text_column=_text_column(spec, train))
@@ -143,7 +146,7 @@ def _resolved(spec: TaskSpec, train: Dataset, texts: bool) -> TaskSpec:
     return spec
 
 
-def _text_column(spec: TaskSpec, data: Dataset) -> str:
+def _text_column(spec: TaskSpec, data: datasets.Dataset) -> str:
     if spec.kind != WORDS:
         found = _text_columns(data, spec.label_column)
         return _only(data, "text_column", "strings", found, ("text",))
@@ -153,15 +156,15 @@ def _text_column(spec: TaskSpec, data: Dataset) -> str:
     return _only(data, "text_column", "lists of words", found, USUAL_WORDS)
 
 
-def _image_columns(data: Dataset) -> list[str]:
+def _image_columns(data: datasets.Dataset) -> list[str]:
     columns = []
     for name, feature in data.features.items():
-        if isinstance(feature, Image):
+        if isinstance(feature, datasets.Image):
             columns.append(name)
     return columns
 
 
-def _text_columns(data: Dataset, label_column: str | None) -> list[str]:
+def _text_columns(data: datasets.Dataset, label_column: str | None) -> list[str]:
     columns = []
     for name, feature in data.features.items():
         if is_text(feature):
@@ -172,7 +175,7 @@ def _text_columns(data: Dataset, label_column: str | None) -> list[str]:
     return columns
 
 
-def _list_columns(data: Dataset, is_usable: Callable[[Any], bool]) -> list[str]:
+def _list_columns(data: datasets.Dataset, is_usable: Callable[[Any], bool]) -> list[str]:
     """Return the columns of lists with entries of a usable type."""
     columns = []
     for name, feature in data.features.items():
@@ -186,7 +189,7 @@ def _names_classes(entry: Any) -> bool:
     return has_classes(entry) and "float" not in entry.dtype
 
 
-def _label_column(spec: TaskSpec, data: Dataset) -> str:
+def _label_column(spec: TaskSpec, data: datasets.Dataset) -> str:
     """Return the column `label`, else the only one of a type for the labels of the task.
 
     For classes this is ClassLabel, else integers, else lists.
@@ -197,7 +200,7 @@ def _label_column(spec: TaskSpec, data: Dataset) -> str:
     integers = []
     fractions = []
     for name, feature in data.features.items():
-        if isinstance(feature, ClassLabel):
+        if isinstance(feature, datasets.ClassLabel):
             class_labels.append(name)
         elif is_number(feature) and "float" in feature.dtype:
             fractions.append(name)
@@ -213,7 +216,7 @@ def _label_column(spec: TaskSpec, data: Dataset) -> str:
     return _only(data, "label_column", "class labels", class_labels or integers or lists, ("label",))
 
 
-def _only(data: Dataset, field: str, kind: str, found: list[str], usual: Sequence[str]) -> str:
+def _only(data: datasets.Dataset, field: str, kind: str, found: list[str], usual: Sequence[str]) -> str:
     """Return the first column of a usual name among those found, else the only one."""
     for name in usual:
         if name in found:
@@ -227,7 +230,7 @@ def _only(data: Dataset, field: str, kind: str, found: list[str], usual: Sequenc
     raise InputError(field, None, problem)
 
 
-def _described(data: Dataset) -> str:
+def _described(data: datasets.Dataset) -> str:
     columns = []
     for name, feature in data.features.items():
         kind = getattr(feature, "dtype", type(feature).__name__)
@@ -235,7 +238,7 @@ def _described(data: Dataset) -> str:
     return ", ".join(columns)
 
 
-def _test_split(spec: TaskSpec, train: Dataset) -> str:
+def _test_split(spec: TaskSpec, train: datasets.Dataset) -> str:
     splits = train.info.splits
     if splits is None:
         return TEST_SPLITS[0]

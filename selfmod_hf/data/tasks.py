@@ -26,7 +26,8 @@ class TaskSpec:
 
     Attributes:
         name: name of the task.
-        dataset_name: Hub id, local folder in Hub layout, or a single CSV, TSV, JSON, JSONL or parquet file. None is
+        dataset_name: Hub id, local folder in Hub layout, or a single CSV, TSV, JSON, JSONL, parquet or
+            safetensors file (see `ImageFile`). None is
             scikit-learn's digits, available without the Hub.
         dataset_config: configuration of the data set, if it has several.
         image_column: column of images. None: `image`, else the only one of its type.

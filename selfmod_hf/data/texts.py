@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import datasets
 import torch
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from ..errors import InputError
 from .cache import tokenizer_key
 from .label_kinds import LabelKind, entry_type, label_kind, word_classes
 from .labels import is_text
+from .lazy_datasets import datasets
 from .rows import Rows
 from .splits import read_splits
 from .tasks import TEXTS, WORDS, TaskSpec

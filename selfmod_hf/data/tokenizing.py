@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import torch
@@ -17,12 +16,12 @@ from transformers import AutoTokenizer
 
 from ..errors import InputError
 from .cache import cached_table, content_digest, entry_path, is_sealed, seal
+from .lazy_datasets import datasets
 from .reading import first_line
 from .rows import Rows
 from .tokenizer import as_pretrained, basic_english_tokenizer
 
 NO_LIMIT = 1_000_000  # transformers' mark for a tokenizer without a limit is larger
-OF_A_LIST = datasets.List(datasets.Value("int32"))
 
 
 @dataclass(frozen=True)
@@ -98,11 +97,12 @@ def token_table(part: Rows, encode: Callable[..., dict[str, Any]], *, key: Any, 
         key: everything that decides the result in addition to the rows and the names of the columns.
         names: of the columns.
     """
+    numbers = datasets.List(datasets.Value("int32"))
     return cached_table(
         part.data,
         encode,
         key=("tokens", tuple(names), key),
-        features=datasets.Features(dict.fromkeys(names, OF_A_LIST)),
+        features=datasets.Features(dict.fromkeys(names, numbers)),
         desc="Tokenizing",
     )
 

@@ -40,7 +40,7 @@ class DataSettings:
     )
     dataset_name: str | None = setting(
         "Any other data set, of images or texts: Hub id, local folder in Hub layout, or a single CSV, TSV, JSON, JSONL "
-        "or parquet file. Without `task` no recipe comes with it."
+        "or parquet file, or a safetensors file of images. Without `task` no recipe comes with it."
     )
     dataset_config: str | None = setting("Configuration of the data set, if it has several.")
     image_column: str | None = setting("Column of images; default: image, else the only one of that type.")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "selfmod_hf")
+from .. import __version__
+
+PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy")
 
 
 def surroundings() -> dict[str, Any]:
@@ -21,7 +24,9 @@ def surroundings() -> dict[str, Any]:
         device = torch.cuda.get_device_name()
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
-        versions[name] = version(name)
+        with suppress(PackageNotFoundError):  # a checkout that is not installed, or a machine without datasets
+            versions[name] = version(name)
+    versions["selfmod_hf"] = own_version()
     return {
         "versions": versions,
         "machine": {"system": platform.platform(), "device": device, "cores": os.cpu_count()},
@@ -31,7 +36,7 @@ def surroundings() -> dict[str, Any]:
 
 def own_version() -> str:
     """Return the version of this package."""
-    return version("selfmod_hf")
+    return __version__
 
 
 def _git_commit() -> str | None:

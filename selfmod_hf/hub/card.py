@@ -42,7 +42,20 @@ PREDICTED = {
     "random": "a fixed random projection of its input, in place of its activations",
 }
 TAGS = ["self-modeling", "selfmod_hf", "arxiv:2407.10188"]
+# the journal's version first, then the preprint. The authors of both are those of the preprint, which we have read
 CITATION = """\
+@article{premakumar2026unexpected,
+  title   = {Unexpected benefits of self-modelling in neural systems},
+  author  = {Premakumar, Vickram N. and Vaiana, Michael and Pop, Florin and Rosenblatt, Judd and
+             de Lucena, Diogo Schwerz and Ziman, Kirsten and Graziano, Michael S. A.},
+  journal = {Philosophical Transactions of the Royal Society A},
+  volume  = {384},
+  number  = {2320},
+  pages   = {20240531},
+  year    = {2026},
+  doi     = {10.1098/rsta.2024.0531}
+}
+
 @article{premakumar2024unexpected,
   title   = {Unexpected Benefits of Self-Modeling in Neural Systems},
   author  = {Premakumar, Vickram N. and Vaiana, Michael and Pop, Florin and Rosenblatt, Judd and

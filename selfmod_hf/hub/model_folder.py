@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 
+from .. import __version__
 from ..complexity import LLCResult
 from ..complexity.weight_width import weight_width_of
 from ..data import ImageTensors, TaskSpec
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from ..models import SelfModelingConfig
 
-PACKAGES = ("torch", "transformers", "selfmod_hf")
+PACKAGES = ("torch", "transformers")
 UNNAMED = TaskFields(name="an unnamed data set", dataset_name=None)
 # title of a panel -> entry of the log -> label
 CURVES = {
@@ -61,7 +62,7 @@ def run_facts(task: TaskSpec | None, train_data: Any, test_data: Any, batch_size
         test_samples=_size_of(test_data),
         batch_size=batch_size,
         preprocessing=preprocessing,
-        versions={name: version(name) for name in PACKAGES},
+        versions={name: version(name) for name in PACKAGES} | {"selfmod_hf": __version__},
     )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import datasets
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data import BlockTensors, TensorData, TextTensors
+from ..data.lazy_datasets import is_dataset
 from ..data.tasks import CLASSES, SEVERAL_CLASSES, TEXTS
 from ..errors import InputError
 from ..models.positions_self_modeling import most_tokens
@@ -170,7 +170,7 @@ def _data_sets(trainer: TermsTrainer) -> list[Any]:
 
 def _holds_texts(data: Any) -> bool:
     """Return whether these are samples in memory, or a `datasets.Dataset`, with tokens."""
-    if isinstance(data, datasets.Dataset):
+    if is_dataset(data):
         return "input_ids" in data.column_names
     if not isinstance(data, list):
         return False
@@ -199,7 +199,7 @@ def _collated(trainer: TermsTrainer, data: Any, row: int) -> dict[str, Any]:
     if isinstance(data, TensorData):
         return data.take(torch.tensor([row]))
     collate = trainer.data_collator
-    if isinstance(data, datasets.Dataset):
+    if is_dataset(data):
         data = trainer._remove_unused_columns(data, description="training")
     else:
         collate = trainer._get_collator_with_removed_columns(collate, description="training")

@@ -241,7 +241,7 @@ def test_each_source_that_reads_data_is_in_the_keys(tmp_path, name):
 
     def digest() -> str:
         """That of the copy, read as it is now."""
-        spec = importlib.util.spec_from_file_location("copied_cache", package / "data" / "cache.py")
+        spec = importlib.util.spec_from_file_location("selfmod_hf.data.copied_cache", package / "data" / "cache.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module.code_version()

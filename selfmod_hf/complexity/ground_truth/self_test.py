@@ -97,12 +97,13 @@ def verdict(rows: Sequence[SelfTest]) -> tuple[bool, str]:
     return False, f"UNDECIDED: {text}: take more draws"
 
 
-def self_test(num_draws: int | None = None, seed: int = 0) -> Iterator[SelfTest]:
+def self_test(num_draws: int | None = None, seed: int = 0, device: str | None = None) -> Iterator[SelfTest]:
     """Yield an estimate of each of nine models, one after another.
 
     Args:
         num_draws: of each chain. None: 2,000.
         seed: of all random numbers.
+        device: of the computation. None: the CPU.
     """
     if num_draws is None:
         num_draws = NUM_DRAWS
@@ -125,5 +126,6 @@ def self_test(num_draws: int | None = None, seed: int = 0) -> Iterator[SelfTest]
             loss_fn=case.loss_fn,
             num_draws=num_draws,
             seed=seed,
+            device=device,
         )
         yield SelfTest(case, found)

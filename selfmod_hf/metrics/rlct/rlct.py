@@ -57,7 +57,11 @@ class RLCT(evaluate.Measurement):
             citation=_CITATION,
             inputs_description=_KWARGS_DESCRIPTION,
             features=datasets.Features({"predictions": losses, "references": losses}),
-            reference_urls=["https://arxiv.org/abs/2308.12108", "https://arxiv.org/abs/2407.10188"],
+            reference_urls=[
+                "https://arxiv.org/abs/2308.12108",
+                "https://doi.org/10.1098/rsta.2024.0531",
+                "https://arxiv.org/abs/2407.10188",
+            ],
         )
 
     def _compute(self, predictions, references, nbeta, num_burnin_steps=None, num_parameters=None):

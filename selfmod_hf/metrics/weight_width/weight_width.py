@@ -23,6 +23,18 @@ Examples:
 """
 
 _CITATION = """\
+@article{premakumar2026unexpected,
+  title={Unexpected benefits of self-modelling in neural systems},
+  author={Premakumar, Vickram N. and Vaiana, Michael and Pop, Florin and Rosenblatt, Judd and de Lucena, Diogo Schwerz
+    and Ziman, Kirsten and Graziano, Michael S. A.},
+  journal={Philosophical Transactions of the Royal Society A},
+  volume={384},
+  number={2320},
+  pages={20240531},
+  year={2026},
+  doi={10.1098/rsta.2024.0531}
+}
+
 @article{premakumar2024unexpected,
   title={Unexpected Benefits of Self-Modeling in Neural Systems},
   author={Premakumar, Vickram N. and Vaiana, Michael and Pop, Florin and Rosenblatt, Judd and de Lucena, Diogo Schwerz
@@ -43,7 +55,7 @@ class WeightWidth(evaluate.Measurement):
             citation=_CITATION,
             inputs_description=_KWARGS_DESCRIPTION,
             features=datasets.Features({"data": datasets.Value("float64")}),
-            reference_urls=["https://arxiv.org/abs/2407.10188"],
+            reference_urls=["https://doi.org/10.1098/rsta.2024.0531", "https://arxiv.org/abs/2407.10188"],
         )
 
     def _compute(self, data, bins=100):
