@@ -154,8 +154,8 @@ def _read(name: str) -> ImageFile:
     try:
         with safe_open(name, framework="pt") as file:
             names = (file.metadata() or {}).get(CLASS_NAMES, "[]")
-            tensors = [file.get_tensor(tensor) for tensor in NAMES]
-            found = ImageFile(*tensors, label_names=json.loads(names))
+            train_pixels, train_labels, test_pixels, test_labels = map(file.get_tensor, NAMES)
+            found = ImageFile(train_pixels, train_labels, test_pixels, test_labels, json.loads(names))
     except (OSError, SafetensorError, ValueError) as error:
         problem = f"cannot be read as a file of images with the tensors {', '.join(NAMES)} ({error})"
         raise InputError("dataset_name", name, problem) from error
