@@ -10,16 +10,19 @@ the files beside it, by flat relative imports.
 import copy
 import importlib
 import os
+import warnings
 from typing import Any
 
+import torch
 import transformers
 from safetensors.torch import load_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import cached_file
 
+from .loading_arguments_self_modeling import place_in, same_user
 from .losses_self_modeling import Tensors
-from .task_models_self_modeling import copy_of, pretrained_task_model
+from .task_models_self_modeling import copy_of, is_quantized, plain_task_model, pretrained_task_model
 from .tasks_self_modeling import TaskKind
 
 # the folder of the adapter. Beside our config.json transformers would read its files as a model of another type
@@ -27,8 +30,6 @@ FOLDER = "adapter"
 HEAD = "self_model_head."
 WEIGHTS = "model.safetensors"
 _FILES = ("adapter_config.json", "adapter_model.safetensors")
-# arguments of `from_pretrained` for the place of a network
-_PLACE = ("revision", "subfolder", "token", "cache_dir", "local_files_only")
 
 
 def peft() -> Any:
@@ -49,11 +50,6 @@ def has_adapter(task_model: Any) -> bool:
     return not isinstance(task_model, transformers.PreTrainedModel)
 
 
-def place_in(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return those arguments of `from_pretrained` that say where a network is."""
-    return {name: arguments[name] for name in _PLACE if name in arguments}
-
-
 def is_adapted(config_class: Any, name: Any, arguments: dict[str, Any]) -> bool:
     """Return whether a network's folder or repository holds an adapter.
 
@@ -71,13 +67,14 @@ def is_adapted(config_class: Any, name: Any, arguments: dict[str, Any]) -> bool:
     return bool(fields.get("adapter"))
 
 
-def add_adapter(task_model: Any, settings: Any, drawn: list[str], revision: str) -> Any:
+def add_adapter(task_model: Any, settings: Any, drawn: list[str], name: str, revision: str) -> Any:
     """Return peft's wrapper of a task model. Drawn parts of the head are trained and saved with the adapter.
 
     Args:
         task_model: a task model of transformers.
         settings: peft's configuration, for example a `LoraConfig`.
         drawn: names of the weights that no file holds.
+        name: the task model's Hub id or folder.
         revision: branch, tag or commit of the task model's repository.
 
     Raises:
@@ -88,17 +85,21 @@ def add_adapter(task_model: Any, settings: Any, drawn: list[str], revision: str)
     _check_targets(task_model, settings)
     if revision != "main":
         settings.revision = revision
-    base = f"{task_model.base_model_prefix}."
-    parts = {name.removeprefix(base).split(".")[0] for name in drawn}
+    parts = {_part_of_head(task_model, weight) for weight in drawn}
     if parts:
         settings.modules_to_save = sorted(parts.union(settings.modules_to_save or []))
     try:
-        return package.get_peft_model(task_model, settings)
+        adapted = package.get_peft_model(task_model, settings)
     except ValueError as error:
         text = " ".join(str(error).split())
         if "target" not in text.lower():
             raise
         raise _no_target(task_model, settings.target_modules, text[:200]) from error
+    if os.path.isdir(name):  # the network is loaded from any working directory
+        name = os.path.abspath(name)
+    settings.base_model_name_or_path = name
+    check_adapter(adapted)
+    return adapted
 
 
 def _check_targets(task_model: Any, settings: Any) -> None:
@@ -125,8 +126,12 @@ def _no_target(task_model: Any, target: Any, problem: str) -> ValueError:
     return ValueError(f"target_modules={target!r}: {problem}; linear layers of this model are {allowed}")
 
 
-def check_adapter(task_model: Any) -> None:
-    """Raise a ValueError for an adapter that cannot be saved beside the head of a self-model."""
+def check_adapter(task_model: Any) -> Any:
+    """Return the settings of a task model's adapter. They are peft's configuration.
+
+    Raises:
+        ValueError: the adapter cannot be saved beside the head of a self-model.
+    """
     names = list(task_model.peft_config)
     if len(names) > 1:
         raise ValueError(f"task_model: has the adapters {', '.join(names)}; allowed is one")
@@ -140,6 +145,7 @@ def check_adapter(task_model: Any) -> None:
             "task_model: the adapter's base was not loaded from a folder or the Hub, so that it could not be loaded "
             "again; allowed are pretrained models"
         )
+    return settings
 
 
 def without_adapter(task_model: Any, adapter: str | None) -> Any:
@@ -150,7 +156,7 @@ def without_adapter(task_model: Any, adapter: str | None) -> Any:
         adapter: "merge" adds the adapter to the weights. "keep" returns peft's wrapper. None means "merge".
 
     Raises:
-        ValueError: another value, or a value for a task model without an adapter.
+        ValueError: another value, a value for a task model without an adapter, or a merge into quantized weights.
     """
     copied = copy_of(task_model)
     if not has_adapter(task_model):
@@ -158,6 +164,8 @@ def without_adapter(task_model: Any, adapter: str | None) -> Any:
             raise ValueError(f"adapter={adapter!r}: the network has none; leave it out")
         return copied
     if adapter in (None, "merge"):
+        if is_quantized(copied.get_base_model()):
+            raise ValueError("adapter='merge': quantized weights would round the adapter away; allowed is keep")
         return copied.merge_and_unload()
     if adapter != "keep":
         raise ValueError(f"adapter={adapter!r}: allowed are merge, keep")
@@ -186,9 +194,14 @@ def save_adapter(task_model: Any, folder: Any, weights: Tensors | None) -> None:
     card = os.path.join(place, "README.md")
     if os.path.isfile(card):  # an empty form of peft. The network's own card is beside the folder
         os.remove(card)
+    (settings,) = task_model.peft_config.values()
+    base = settings.base_model_name_or_path
+    if os.path.isdir(base):
+        # one text for all checkpoints, so that Python shows it once
+        warnings.warn(f"adapter_config.json names the base by its folder, {base}; others cannot load it", stacklevel=3)
 
 
-def load_adapted(kind: TaskKind, config: Any, name: Any, place: dict[str, Any], dtype: Any) -> Any:
+def load_adapted(kind: TaskKind, config: Any, name: Any, place: dict[str, Any], options: dict[str, Any]) -> Any:
     """Return a pretrained task model with the adapter in a network's folder or repository.
 
     Args:
@@ -196,21 +209,70 @@ def load_adapted(kind: TaskKind, config: Any, name: Any, place: dict[str, Any], 
         config: the network's configuration.
         name: the network's folder or repository.
         place: further arguments for its place, such as `revision`.
-        dtype: type of the base's weights.
+        options: further arguments of `from_pretrained` for the base's weights, such as `dtype`.
 
     Raises:
         OSError: no adapter, or no base.
-        ValueError: weights of the adapter are missing, or left over.
+        ValueError: weights of the adapter or of a head are missing, or weights are left over.
     """
     package = peft()
     where = adapter_folder(name, place)
     settings = package.PeftConfig.from_pretrained(where)
+    options = {**same_user(place), "revision": settings.revision or "main", **options}
     base_name = settings.base_model_name_or_path
-    base, _ = pretrained_task_model(kind, base_name, settings.revision or "main", config.wrapped_config, dtype)
+    base_config = copy.deepcopy(config.wrapped_config)
+    _quantize_again(base_config, base_name, options)
+    base, drawn = pretrained_task_model(kind, base_name, base_config, options)
     settings.inference_mode = False
-    adapted = package.get_peft_model(base, settings)
+    stored = stored_adapter(where)
+    # peft keeps adapters of a base in half precision in float32, unless the user wants another type
+    in_float32 = any(value.dtype == torch.float32 for value in stored.values())
+    adapted = package.get_peft_model(base, settings, autocast_adapter_dtype=in_float32)
+    check_drawn(adapted, drawn)
     read_adapter(adapted, where)
     return adapted
+
+
+def _quantize_again(config: Any, name: str, options: dict[str, Any]) -> None:
+    """Move the quantization out of a configuration, into arguments of `from_pretrained`.
+
+    In the configuration it says that the files themselves hold quantized weights.
+
+    Args:
+        config: of a task model, changed in place.
+        name: the task model's Hub id or folder.
+        options: the arguments, changed in place.
+    """
+    quantization = getattr(config, "quantization_config", None)
+    if quantization is None:
+        return
+    stored, _ = config.get_config_dict(name, **place_in(options))
+    if stored.get("quantization_config") is None:
+        del config.quantization_config
+        options.setdefault("quantization_config", quantization)
+
+
+def check_drawn(task_model: Any, drawn: list[str]) -> None:
+    """Raise a ValueError for drawn weights that the adapter does not save. Each loading would draw others.
+
+    Args:
+        task_model: peft's wrapper.
+        drawn: names of the task model's weights that no file of the base holds.
+    """
+    saved = peft().get_peft_model_state_dict(task_model, save_embedding_layers=False)
+    lost = [name for name in drawn if f"base_model.model.{name}" not in saved]
+    if lost:
+        settings = next(iter(task_model.peft_config.values()))
+        part = _part_of_head(plain_task_model(task_model), lost[0])
+        raise ValueError(
+            f"task_model: {settings.base_model_name_or_path} has no weights for {', '.join(lost)}, and the adapter "
+            f"does not save them; allowed is an adapter with modules_to_save=[{part!r}]"
+        )
+
+
+def _part_of_head(task_model: Any, name: str) -> str:
+    """Return the first part of a weight's name, without the name of the task model's base."""
+    return name.removeprefix(f"{task_model.base_model_prefix}.").split(".")[0]
 
 
 def read_adapter(task_model: Any, where: str) -> None:
@@ -223,10 +285,7 @@ def read_adapter(task_model: Any, where: str) -> None:
     Raises:
         ValueError: the file is missing, or holds weights of another adapter.
     """
-    path = os.path.join(where, _FILES[1])
-    if not os.path.isfile(path):
-        raise ValueError(f"{path}: missing")
-    stored = load_file(path)
+    stored = stored_adapter(where)
     own = peft().get_peft_model_state_dict(task_model, save_embedding_layers=False)
     different = sorted(stored.keys() ^ own.keys())
     if different:
@@ -238,6 +297,18 @@ def read_adapter(task_model: Any, where: str) -> None:
     peft().set_peft_model_state_dict(task_model, stored)
 
 
+def stored_adapter(where: str) -> Tensors:
+    """Return the weights in an adapter's folder.
+
+    Raises:
+        ValueError: the file is missing.
+    """
+    path = os.path.join(where, _FILES[1])
+    if not os.path.isfile(path):
+        raise ValueError(f"{path}: missing")
+    return load_file(path)
+
+
 def adapter_folder(name: Any, place: dict[str, Any]) -> str:
     """Return the local folder with the adapter's files. They are downloaded if the network is on the Hub."""
     options = dict(place)
@@ -247,15 +318,35 @@ def adapter_folder(name: Any, place: dict[str, Any]) -> str:
     return os.path.dirname(str(path))
 
 
-def load_head(network: nn.Module, name: Any, place: dict[str, Any]) -> None:
-    """Read the head of the self-model.
+def read_head(network: nn.Module, name: Any, place: dict[str, Any], *, of_baseline: bool) -> dict[str, Any]:
+    """Read the fitting weights of the self-model's head.
+
+    Args:
+        network: changed in place.
+        name: the network's folder or repository.
+        place: further arguments for its place, such as `revision`.
+        of_baseline: a baseline was saved. It has an adapter alone, and no file with a head.
+
+    Returns:
+        The names of the other weights, as `from_pretrained` returns them with `output_loading_info`.
 
     Raises:
-        ValueError: the file holds other weights.
+        OSError: the file is missing.
     """
-    path = cached_file(name, WEIGHTS, **place)
-    stored = load_file(path)
+    stored = {}
+    if not of_baseline:
+        stored = load_file(str(cached_file(name, WEIGHTS, **place)))
     own = head_of(network.state_dict())
-    if stored.keys() != own.keys():
-        raise ValueError(f"{path}: allowed are {', '.join(own)}")
-    network.load_state_dict(stored, strict=False)
+    fitting, others = {}, []
+    for key in stored.keys() & own.keys():
+        if stored[key].shape == own[key].shape:
+            fitting[key] = stored[key]
+        else:
+            others.append((key, tuple(stored[key].shape), tuple(own[key].shape)))
+    network.load_state_dict(fitting, strict=False)
+    return {
+        "missing_keys": own.keys() - stored.keys(),
+        "unexpected_keys": stored.keys() - own.keys(),
+        "mismatched_keys": set(others),
+        "error_msgs": [],
+    }

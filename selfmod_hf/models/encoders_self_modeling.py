@@ -35,13 +35,13 @@ def transformers_backbone(config: SelfModelingConfig) -> nn.Module:
     return AutoModel.from_config(encoder, dtype=dtype, trust_remote_code=False, **_without_pooler(encoder))
 
 
-def pretrained_encoder(name: str, revision: str, encoder: Any) -> nn.Module:
+def pretrained_encoder(name: str, encoder: Any, place: dict[str, Any]) -> nn.Module:
     """Return a pretrained encoder of transformers, read from safetensors only.
 
     Args:
         name: Hub id or folder.
-        revision: branch, tag or commit of the repository.
         encoder: its configuration.
+        place: further arguments of `from_pretrained` for its place, such as `revision`.
 
     Raises:
         OSError: no such encoder, or one without safetensors.
@@ -50,12 +50,12 @@ def pretrained_encoder(name: str, revision: str, encoder: Any) -> nn.Module:
     # code of strangers is not run, and the user is not asked about it
     pretrained, info = AutoModel.from_pretrained(
         name,
-        revision=revision,
         use_safetensors=True,
         trust_remote_code=False,
         dtype=torch.float32,
         output_loading_info=True,
         ignore_mismatched_sizes=True,
+        **place,
         **_without_pooler(encoder),
     )
     check_backbone_weights(info, name)

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
-from .adapters_self_modeling import is_adapted, place_in
+from .adapters_self_modeling import is_adapted
 from .backbones_self_modeling import check_memory, drop_rates, hidden_stack, timm_backbone
 from .configuration_self_modeling import SelfModelingConfig
 from .encoders_self_modeling import pretrained_encoder
+from .loading_arguments_self_modeling import place_in, taken_from
 from .losses_self_modeling import LossInputs, SelfModelingOutput, Tensors, activation_mean_squares, loss_terms
 from .targets_self_modeling import (
     CALL,
@@ -30,11 +31,10 @@ from .targets_self_modeling import (
     pooled,
     warn_of_no_weight,
 )
-from .weights_self_modeling import check_weights, copy_buffers, use_own_names
+from .weights_self_modeling import NEW_HEAD, check_loaded, copy_buffers, use_own_names
 
 # fields of a network without a self-model
 _TASK_ONLY = {"target_layers": [], "aux_weight": 0.0, "target_source": "own", "activation_penalty": 0.0}
-_NEW_HEAD = {"self_model_head.weight", "self_model_head.bias"}
 
 
 class SelfModelingPreTrainedModel(PreTrainedModel):
@@ -229,7 +229,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             pruned = type(self)(config)
         pruned = pruned.to(device=self.device)
         kept = {name: values.clone() for name, values in self.state_dict().items()}
-        for name in _NEW_HEAD:
+        for name in NEW_HEAD:
             kept.pop(name, None)
         own_names = pruned.state_dict().keys()
         strange = sorted(kept.keys() ^ own_names)
@@ -306,12 +306,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         model.read_generation_config(pretrained_model_name_or_path, place)
         if with_info:
             return model, info
-        if info["missing_keys"] == _NEW_HEAD and pretrained_model_name_or_path is not None:
-            stored, _ = cls.config_class.get_config_dict(pretrained_model_name_or_path, **place)
-            if not stored.get("target_layers"):
-                info["missing_keys"] = set()
-        file = os.path.join(str(pretrained_model_name_or_path), place.get("subfolder", ""), "model.safetensors")
-        check_weights(info, file, ignore_mismatched_sizes=resized)
+        check_loaded(cls.config_class, pretrained_model_name_or_path, place, info, ignore_mismatched_sizes=resized)
         return model
 
     def read_generation_config(self, name: Any, place: dict[str, Any]) -> None:
@@ -369,16 +364,20 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             name: Hub id or folder of a transformers encoder (only safetensors are read), or ``"timm/<name>"``.
             revision: branch, tag or commit of the encoder's repository.
             head: "new", or "own" for a task model of transformers that keeps its own head and loss.
-            config_fields: fields of `SelfModelingConfig`: target_layers, aux_weight, hidden_sizes, num_labels, ...
+            config_fields: fields of `SelfModelingConfig`: target_layers, aux_weight, hidden_sizes, num_labels, ... Also
+                arguments of `from_pretrained` for the encoder's place, such as `token`.
 
         Raises:
             OSError: no such encoder, or one without safetensors.
-            ValueError: an encoder with incomplete weights, or another `head`.
+            ValueError: an encoder with incomplete weights, another `head`, or an argument without an effect here.
         """
         if head == "own" and cls.wrapped_class is not None:
             return cls.wrapped_class.from_backbone_pretrained(name, revision=revision, **config_fields)
         if head != "new":
             raise ValueError(f"head={head!r}: allowed are new, own")
+        place = taken_from(config_fields)
+        for argument in place.keys() - place_in(place).keys():
+            raise ValueError(f"{argument}: allowed with head='own'; the encoder of a new head is loaded in float32")
         warn_of_no_weight(config_fields)
         if name.startswith("timm/"):
             config = cls.config_class(backbone=name, **config_fields)
@@ -387,13 +386,14 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
             weights: dict[str, Any] = getattr(pretrained, "pretrained_cfg", {})
             model.config.base_model = weights.get("hf_hub_id")  # with the tag of the weights
         else:
-            encoder = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+            place["revision"] = revision
+            encoder = AutoConfig.from_pretrained(name, trust_remote_code=False, **place)
             base_model = None if os.path.isdir(name) else name  # a folder of this machine means nothing elsewhere
             config = cls.config_class(backbone_config=encoder, base_model=base_model, **config_fields)
             with torch.device("meta"):
                 cls(config)  # rejects a too large network before memory is taken
             model = cls(config)
-            pretrained = pretrained_encoder(name, revision, encoder)
+            pretrained = pretrained_encoder(name, encoder, place)
         model.backbone.load_state_dict(pretrained.state_dict())
         if os.path.isdir(name):
             model.pretrained_folder = name

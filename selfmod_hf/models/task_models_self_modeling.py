@@ -38,17 +38,14 @@ def new_task_model(config: Any, kind: TaskKind) -> Any:
     return auto_class.from_config(config, dtype=torch.get_default_dtype(), trust_remote_code=False)
 
 
-def pretrained_task_model(
-    kind: TaskKind, name: str, revision: str, config: Any, dtype: torch.dtype = torch.float32
-) -> tuple[Any, list[str]]:
+def pretrained_task_model(kind: TaskKind, name: str, config: Any, options: dict[str, Any]) -> tuple[Any, list[str]]:
     """Return a task model with its own head, read from safetensors only, and the names of weights in no file.
 
     Args:
         kind: the kind of the task model.
         name: Hub id or folder.
-        revision: branch, tag or commit of the repository.
         config: its configuration.
-        dtype: type of the weights.
+        options: further arguments of `from_pretrained`, such as `revision` and `dtype` (default: float32).
 
     Raises:
         OSError: no such model, or one without safetensors.
@@ -63,12 +60,11 @@ def pretrained_task_model(
     model, info = auto_class.from_pretrained(
         name,
         config=config,
-        revision=revision,
         use_safetensors=True,
         trust_remote_code=False,
-        dtype=dtype,
         output_loading_info=True,
         ignore_mismatched_sizes=True,
+        **{"dtype": torch.float32, **options},
     )
     drawn = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
     base = f"{model.base_model_prefix}."
@@ -81,17 +77,19 @@ def pretrained_task_model(
     return model, drawn
 
 
-def commit_of(name: str, revision: str) -> str:
+def commit_of(name: str, place: dict[str, Any]) -> str:
     """Return the commit that a branch or a tag of a repository stands for. A folder has none.
 
     Args:
         name: Hub id or folder.
-        revision: branch, tag or commit, returned as it is where there is no commit.
+        place: arguments of `from_pretrained` for its place, with a `revision`. It is returned if there is no commit.
     """
+    revision = str(place["revision"])
     if os.path.isdir(name):
         return revision
+    known = {option: place[option] for option in ("token", "cache_dir", "local_files_only") if option in place}
     try:
-        return str(resolve_revision(name, revision=revision).resolved)
+        return str(resolve_revision(name, revision=revision, **known).resolved)
     except (OSError, ValueError):  # the loading itself reports what is wrong
         return revision
 
@@ -101,6 +99,32 @@ def plain_task_model(model: Any) -> Any:
     if isinstance(model, transformers.PreTrainedModel):
         return model
     return model.get_base_model()
+
+
+def is_quantized(model: Any) -> bool:
+    """Return whether a task model of transformers was loaded with quantized weights."""
+    return getattr(model, "hf_quantizer", None) is not None
+
+
+def drawn_weights(kind: TaskKind, model: Any, name: str, revision: str) -> list[str]:
+    """Return the names of a pretrained task model's weights that no file of its repository holds.
+
+    Its files are compared without reading any weight. An unknown repository gives no name.
+
+    Args:
+        kind: the kind of the task model.
+        model: the task model.
+        name: Hub id or folder that it was loaded from.
+        revision: branch, tag or commit of the repository.
+    """
+    config = copy.deepcopy(model.config)
+    if is_quantized(model):
+        return []
+    try:
+        _, drawn = pretrained_task_model(kind, name, config, {"revision": revision, "device_map": "meta"})
+    except OSError:  # only the loading of the saved network needs the repository
+        return []
+    return drawn
 
 
 def copy_of(task_model: Any) -> Any:

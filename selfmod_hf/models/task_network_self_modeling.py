@@ -17,22 +17,31 @@ from .adapters_self_modeling import (
     FOLDER,
     add_adapter,
     check_adapter,
+    check_drawn,
     has_adapter,
     head_of,
     is_adapted,
     load_adapted,
-    load_head,
-    place_in,
     read_adapter,
+    read_head,
     save_adapter,
     without_adapter,
 )
+from .loading_arguments_self_modeling import place_in, taken_from
 from .losses_self_modeling import Tensors
 from .pretrained_self_modeling import SelfModelingPreTrainedModel
 from .targets_self_modeling import warn_of_no_weight
 from .task_config_self_modeling import check_order
-from .task_models_self_modeling import commit_of, last_layer_of, plain_task_model, pretrained_task_model
+from .task_models_self_modeling import (
+    commit_of,
+    drawn_weights,
+    is_quantized,
+    last_layer_of,
+    plain_task_model,
+    pretrained_task_model,
+)
 from .tasks_self_modeling import TaskKind
+from .weights_self_modeling import check_loaded
 
 # fields of the configuration that belong to the task model
 _LABEL_FIELDS = ("num_labels", "id2label", "label2id", "problem_type", "pad_token_id")
@@ -68,6 +77,24 @@ class TaskNetwork(SelfModelingPreTrainedModel):
     def get_output_embeddings(self) -> nn.Module | None:
         """Return the task model's output embeddings, or None."""
         return plain_task_model(self.task_model).get_output_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Set the task model's input embeddings."""
+        plain_task_model(self.task_model).set_input_embeddings(value)
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        """Set the task model's output embeddings."""
+        plain_task_model(self.task_model).set_output_embeddings(value)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """Resize the task model's embeddings like `PreTrainedModel.resize_token_embeddings`.
+
+        Raises:
+            ValueError: the task model has an adapter, whose files hold no embeddings.
+        """
+        if has_adapter(self.task_model):
+            raise ValueError("adapter: its files hold no embeddings; allowed is a base with embeddings of this size")
+        return self.task_model.resize_token_embeddings(*args, **kwargs)
 
     def set_attn_implementation(self, *args: Any, **kwargs: Any) -> None:
         """Set the attention of the task model like `PreTrainedModel.set_attn_implementation`."""
@@ -148,8 +175,8 @@ class TaskNetwork(SelfModelingPreTrainedModel):
             ValueError: weights are missing, or left over.
         """
         read_adapter(self.task_model, os.path.join(folder, FOLDER))
-        if self.self_model_head is not None:
-            load_head(self, folder, {})
+        info = read_head(self, folder, {}, of_baseline=self.self_model_head is None)
+        check_loaded(self.config_class, None, {"subfolder": folder}, info)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -162,23 +189,49 @@ class TaskNetwork(SelfModelingPreTrainedModel):
         name = pretrained_model_name_or_path
         if not is_adapted(cls.config_class, name, kwargs):
             return super().from_pretrained(name, *args, **kwargs)
-        place = place_in(kwargs)
-        config = kwargs.get("config") or cls.config_class.from_pretrained(name, **place)
-        dtype = kwargs.get("dtype")
-        if dtype in (None, "auto"):
-            dtype = config.dtype or torch.float32
-        task_model = load_adapted(cls.kind, config, name, place, dtype)
+        with_info = kwargs.pop("output_loading_info", False)
+        options = taken_from(kwargs)
+        place = place_in(options)
+        config = kwargs.pop("config", None)
+        if not isinstance(config, cls.config_class):
+            config, kwargs = cls.config_class.from_pretrained(
+                config or name, **place, **kwargs, return_unused_kwargs=True
+            )
+        if kwargs:
+            raise ValueError(f"{min(kwargs)}: is no field of the configuration, and no argument for a network's place")
+        network, info = cls._from_adapted(name, config, place, options)
+        if with_info:
+            return network, info
+        check_loaded(cls.config_class, name, place, info)
+        return network
+
+    @classmethod
+    def _from_adapted(
+        cls, name: Any, config: Any, place: dict[str, Any], options: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return a network with an adapter, and the names of weights of its head that do not fit.
+
+        Args:
+            name: its folder or repository.
+            config: its configuration.
+            place: further arguments of `from_pretrained` for its place.
+            options: those, and the arguments for the weights.
+        """
+        weights = {option: value for option, value in options.items() if option not in place}
+        if weights.get("dtype") in (None, "auto"):
+            weights["dtype"] = config.dtype or torch.float32
+        task_model = load_adapted(cls.kind, config, name, place, weights)
         make: Any = cls
-        network = make(copy.deepcopy(config), task_model).to(dtype).eval()
-        if network.self_model_head is not None:
-            load_head(network, name, place)
+        network = make(copy.deepcopy(config), task_model).eval()
+        stored, _ = cls.config_class.get_config_dict(name, **place)
+        info = read_head(network, name, place, of_baseline=not stored.get("target_layers"))
         network.loaded_from = {
             "name": str(name),
-            "revision": kwargs.get("revision") or "main",
-            "subfolder": kwargs.get("subfolder") or "",
+            "revision": place.get("revision") or "main",
+            "subfolder": place.get("subfolder") or "",
         }
         network.read_generation_config(name, place)
-        return network
+        return network, info
 
     def read_generation_config(self, name: Any, place: dict[str, Any]) -> None:
         """Read the defaults of `generate` beside the network's weights, if there are any."""
@@ -201,7 +254,8 @@ class TaskNetwork(SelfModelingPreTrainedModel):
             config_fields: fields of `SelfModelingConfig`: target_layers, aux_weight, target_pooling, ...
 
         Raises:
-            ValueError: a model of another kind, or one that transformers' Auto class would not make.
+            ValueError: a model of another kind, or one that transformers' Auto class would not make. An adapter that
+                does not save drawn weights of its base.
 
         Example:
             >>> from transformers import GPT2Config, GPT2LMHeadModel
@@ -211,15 +265,29 @@ class TaskNetwork(SelfModelingPreTrainedModel):
             >>> network.target_layers
             ['transformer.h.0', 'transformer.h.1']
         """
+        for argument in taken_from(config_fields):
+            raise ValueError(f"{argument}: allowed where the task model is loaded, with from_backbone_pretrained")
+        if not has_adapter(task_model):
+            return cls._around(task_model, config_fields)
+        settings = check_adapter(task_model)
+        network = cls._around(task_model, config_fields)
         plain = plain_task_model(task_model)
-        if has_adapter(task_model):
-            check_adapter(task_model)
+        base = settings.base_model_name_or_path
+        check_drawn(task_model, drawn_weights(cls.kind, plain, base, settings.revision or "main"))
+        return network
+
+    @classmethod
+    def _around(cls, task_model: Any, config_fields: dict[str, Any]) -> Any:
+        """Return a network over a task model in memory, with fields of its configuration."""
+        plain = plain_task_model(task_model)
         expected = cls.kind.model_class(plain.config)
         if expected is not type(plain):
             allowed = expected.__name__ if expected is not None else "none of this model type"
             raise ValueError(
                 f"task_model: a {type(plain).__name__} is no model for {cls.kind.name}; allowed is {allowed}"
             )
+        if is_quantized(plain) and not has_adapter(task_model):
+            raise ValueError("task_model: quantized weights are not trained; allowed with an adapter of peft")
         warn_of_no_weight(config_fields)
         config = cls.config_class(wrapped_config=plain.config, **config_fields)
         training = plain.training
@@ -237,34 +305,36 @@ class TaskNetwork(SelfModelingPreTrainedModel):
             revision: branch, tag or commit of the model's repository.
             head: "own", the only one here.
             adapter: configuration of peft, for example a `LoraConfig`. Its weights are trained in place of the model's.
-            config_fields: fields of `SelfModelingConfig`: target_layers, aux_weight, num_labels, ...
+            config_fields: fields of `SelfModelingConfig`: target_layers, aux_weight, num_labels, ... Also arguments of
+                `from_pretrained` for the task model: `dtype` (default: float32), `attn_implementation`, `token`, ...
 
         Raises:
             OSError: no such model, or one without safetensors.
-            ValueError: a model with incomplete weights below its head, or another `head`.
+            ValueError: a model with incomplete weights below its head, another `head`, or an unsupported argument.
         """
         if head != "own":
             raise ValueError(f"head={head!r}: {cls.__name__} keeps the task model's own head; allowed is own")
+        options = {**taken_from(config_fields), "revision": revision}
         if adapter is not None:
-            revision = commit_of(name, revision)  # because the adapter does not fit later weights of a branch
+            if options.get("subfolder"):
+                raise ValueError("subfolder: allowed without an adapter, whose files name a repository alone")
+            options["revision"] = commit_of(name, options)  # because the adapter does not fit later weights of a branch
         labels = {}
         for field in _LABEL_FIELDS:
             if config_fields.get(field) is not None:
                 labels[field] = config_fields.pop(field)
-        published, _ = cls.config_class.get_config_dict(name, revision=revision)
+        published, _ = cls.config_class.get_config_dict(name, **place_in(options))
         check_order(published, labels.get("id2label"), name)
-        inner = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False, **labels)
-        task_model, drawn = pretrained_task_model(cls.kind, name, revision, inner)
+        inner = AutoConfig.from_pretrained(name, trust_remote_code=False, **place_in(options), **labels)
+        task_model, drawn = pretrained_task_model(cls.kind, name, inner, options)
         if drawn:
             warnings.warn(f"{name}: has no weights for {', '.join(drawn)}; they are drawn", stacklevel=2)
-        if adapter is not None:
-            task_model = add_adapter(task_model, adapter, drawn, revision)
         is_folder = os.path.isdir(name)
-        if is_folder and adapter is not None:  # the network is loaded from any working directory
-            task_model.peft_config["default"].base_model_name_or_path = os.path.abspath(name)
+        if adapter is not None:
+            task_model = add_adapter(task_model, adapter, drawn, str(name), options["revision"])
         if not is_folder:  # a folder of this machine means nothing elsewhere
             config_fields["base_model"] = name
-        network = cls.wrap(task_model, **config_fields)
+        network = cls._around(task_model, config_fields)
         if is_folder:
             network.pretrained_folder = name
         return network

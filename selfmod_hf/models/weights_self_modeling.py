@@ -3,6 +3,7 @@
 A copy of this file travels with every pushed model, like the model's own.
 """
 
+import os
 from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 from torch import nn
 
 from .losses_self_modeling import Tensors
+
+NEW_HEAD = {"self_model_head.weight", "self_model_head.bias"}
 
 
 def use_own_names(model: Any, state_dict: Tensors, prefix: str, *_: Any) -> None:
@@ -79,6 +82,34 @@ def check_weights(info: Mapping[str, Any], where: str | Path, *, ignore_mismatch
         if names:
             first = min(map(str, names))
             raise ValueError(f"{where}: does not fit config.json ({problem}: {first}, {len(names)} in all)")
+
+
+def check_loaded(
+    config_class: Any,
+    name: Any,
+    place: dict[str, Any],
+    info: Mapping[str, Any],
+    *,
+    ignore_mismatched_sizes: bool = False,
+) -> None:
+    """Raise an error unless a network has all its weights. Only the new head of a stored baseline may be drawn.
+
+    Args:
+        config_class: class of the network's configuration.
+        name: the network's folder or repository. None: the weights were in memory.
+        place: further arguments for its place, such as `revision`.
+        info: names of weights, as `from_pretrained` returns them with `output_loading_info`.
+        ignore_mismatched_sizes: accept other shapes.
+
+    Raises:
+        ValueError: the first wrong name, and the number of wrong names.
+    """
+    if info["missing_keys"] == NEW_HEAD and name is not None:
+        stored, _ = config_class.get_config_dict(name, **place)
+        if not stored.get("target_layers"):
+            info = {**info, "missing_keys": set()}
+    file = os.path.join(str(name), place.get("subfolder") or "", "model.safetensors")
+    check_weights(info, file, ignore_mismatched_sizes=ignore_mismatched_sizes)
 
 
 def check_backbone_weights(info: Mapping[str, Any], name: str) -> None:

@@ -8,6 +8,10 @@ import torch
 import transformers
 from peft import LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+from transformers.quantizers import HfQuantizer
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 import selfmod_hf
 from selfmod_hf import (
@@ -203,3 +207,142 @@ def test_adapters_that_cannot_be_used_are_rejected(tmp_path):
     model = SelfModelingForCausalLM.from_backbone_pretrained(tmp_path, target_layers=["h.*"], aux_weight=1.0)
     with pytest.raises(ValueError, match="adapter='merge': the network has none; leave it out"):
         model.prune(adapter="merge")
+
+
+# ---------------------------------------------------------------------------------- arguments of from_pretrained
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The folder of a language model with an adapter, beside its base. They are only read."""
+    place = tmp_path_factory.mktemp("adapted")
+    plain("causal-lm", "gpt2").save_pretrained(place / "base")
+    settings = LoraConfig(r=2, init_lora_weights=False, **LORA["gpt2"])
+    network = SelfModelingForCausalLM.from_backbone_pretrained(
+        place / "base", adapter=settings, target_layers=["h.*"], aux_weight=1.0
+    )
+    assert settings.base_model_name_or_path is None  # the user's settings stay as they are
+    with pytest.warns(UserWarning, match="adapter_config.json names the base by its folder"):
+        network.save_pretrained(place / "network")
+    return place
+
+
+@pytest.mark.parametrize("loader", [SelfModelingForCausalLM, AutoModelForCausalLM])
+def test_fields_and_attention_are_those_asked_for(saved, loader):
+    folder = saved / "network"
+    model = loader.from_pretrained(folder, aux_weight=5.0, attn_implementation="eager")
+    assert model.config.aux_weight == 5.0
+    assert model.task_model.config._attn_implementation == "eager"
+    inputs = batch("causal-lm")
+    terms = model(**inputs)
+    assert torch.equal(terms.loss, terms.classification_loss + 5 * terms.self_modeling_loss)
+
+
+def test_a_base_in_half_precision_keeps_its_type(saved, tmp_path):
+    settings = LoraConfig(r=2, init_lora_weights=False, **LORA["gpt2"])
+    half = SelfModelingForCausalLM.from_backbone_pretrained(saved / "base", adapter=settings, dtype=torch.bfloat16)
+    half.save_pretrained(tmp_path)
+    inputs = batch("causal-lm")
+    loaded = load_model(tmp_path)
+    assert torch.equal(logits(loaded, inputs), logits(half, inputs))
+    types = {name: value.dtype for name, value in half.state_dict().items()}
+    assert {name: value.dtype for name, value in loaded.state_dict().items()} == types
+    assert set(types.values()) == {torch.bfloat16, torch.float32}  # the adapter, as peft has it
+
+
+def test_names_of_other_weights_are_returned_or_an_error(saved):
+    folder = saved / "network"
+    _, info = SelfModelingForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(info.values())
+    fields = {"target_layers": [], "aux_weight": 0.0}
+    _, info = SelfModelingForCausalLM.from_pretrained(folder, output_loading_info=True, **fields)
+    assert info["unexpected_keys"] == {"self_model_head.weight", "self_model_head.bias"}
+    with pytest.raises(ValueError, match="unexpected: self_model_head.bias, 2 in all"):
+        SelfModelingForCausalLM.from_pretrained(folder, **fields)
+    _, info = SelfModelingForCausalLM.from_pretrained(folder, output_loading_info=True, target_layers=["h.0"])
+    assert {name for name, *_ in info["mismatched_keys"]} == {"self_model_head.weight", "self_model_head.bias"}
+    for name in ("state_dict", "no_such_field"):
+        with pytest.raises(ValueError, match=name):
+            SelfModelingForCausalLM.from_pretrained(folder, **{name: {}})
+
+
+# ---------------------------------------------------------------------------------- weights that would be lost
+
+
+def test_a_drawn_head_that_no_file_would_hold_is_rejected(tmp_path):
+    plain("masked-lm", "bert").save_pretrained(tmp_path / "base")
+    fields = {"target_layers": ["encoder.layer.*"], "aux_weight": 1.0}
+
+    def adapted(**settings):
+        base = AutoModelForTokenClassification.from_pretrained(tmp_path / "base", num_labels=3)
+        return get_peft_model(base, LoraConfig(r=2, **LORA["bert"], **settings))
+
+    message = "has no weights for classifier.bias, classifier.weight, and the adapter does not save them"
+    with pytest.raises(ValueError, match=message):
+        SelfModelingForTokenClassification.wrap(adapted(), **fields)
+    network = SelfModelingForTokenClassification.wrap(adapted(modules_to_save=["classifier"]), **fields)
+    network.save_pretrained(tmp_path / "saved")
+    inputs = batch("token-classification")
+    assert torch.equal(logits(load_model(tmp_path / "saved"), inputs), logits(network, inputs))
+    # the base loses its head after the network was saved
+    complete = AutoModelForTokenClassification.from_pretrained(tmp_path / "base", num_labels=3)
+    complete.save_pretrained(tmp_path / "complete")
+    settings = LoraConfig(r=2, **LORA["bert"])
+    network = SelfModelingForTokenClassification.from_backbone_pretrained(
+        tmp_path / "complete", adapter=settings, **fields
+    )
+    network.save_pretrained(tmp_path / "saved")
+    plain("masked-lm", "bert").save_pretrained(tmp_path / "complete")
+    with pytest.raises(ValueError, match=message):
+        load_model(tmp_path / "saved")
+
+
+def test_embeddings_of_an_adapted_network_keep_their_size(saved):
+    with pytest.raises(ValueError, match="adapter: its files hold no embeddings"):
+        load_model(saved / "network").resize_token_embeddings(40)
+
+
+# ---------------------------------------------------------------------------------- quantized bases
+
+
+@register_quantization_config("to_sixteenths")
+class Sixteenths(QuantizationConfigMixin):
+    """Weights in steps of 1/16. Real quantizers need packages that are not installed with this one."""
+
+    def __init__(self, **_):
+        self.quant_method = "to_sixteenths"
+
+
+@register_quantizer("to_sixteenths")
+class SixteenthsQuantizer(HfQuantizer):
+    """Rounds weights after they are loaded."""
+
+    def _process_model_after_weight_loading(self, model, **_):
+        for name, parameter in model.named_parameters():
+            if name.endswith("c_attn.weight"):
+                parameter.data = (parameter.data * 16).round() / 16
+
+    def is_serializable(self):
+        return False
+
+    @property
+    def is_trainable(self):
+        return True
+
+
+def test_a_quantized_base_is_quantized_again_and_not_merged(saved, tmp_path):
+    settings = LoraConfig(r=2, init_lora_weights=False, **LORA["gpt2"])
+    place = saved / "base"
+    fields = {"target_layers": ["h.*"], "aux_weight": 1.0, "quantization_config": Sixteenths()}
+    with pytest.raises(ValueError, match="quantized weights are not trained; allowed with an adapter"):
+        SelfModelingForCausalLM.from_backbone_pretrained(place, **fields)
+    model = SelfModelingForCausalLM.from_backbone_pretrained(place, adapter=settings, **fields)
+    attention = model.backbone.h[0].attn.c_attn.base_layer.weight
+    assert torch.equal(attention * 16, (attention * 16).round())
+    model.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path)
+    inputs = batch("causal-lm")
+    assert torch.equal(logits(loaded, inputs), logits(model, inputs))
+    assert torch.equal(logits(loaded.prune(adapter="keep"), inputs), logits(model, inputs))
+    with pytest.raises(ValueError, match="adapter='merge': quantized weights would round the adapter away"):
+        loaded.prune()

@@ -147,6 +147,52 @@ def test_a_pretrained_task_model_keeps_its_head(tmp_path):
         SelfModelingForCausalLM.from_backbone_pretrained(tmp_path, head="new")
 
 
+@pytest.mark.parametrize("head", ["own", "new"])
+def test_arguments_of_from_pretrained_are_no_fields(head, tmp_path):
+    """A token in a configuration would be pushed with it."""
+    plain("text-classification", "bert").save_pretrained(tmp_path / "base")
+    make = SelfModelingForSequenceClassification.from_backbone_pretrained
+    model = make(str(tmp_path / "base"), head=head, token="hf_secret", cache_dir=str(tmp_path), local_files_only=True)
+    model.save_pretrained(tmp_path / "saved")
+    config = (tmp_path / "saved" / "config.json").read_text()
+    for name in ("hf_secret", 'token"', "cache_dir", "local_files_only"):
+        assert name not in config
+    with pytest.raises(ValueError, match="use_kernels: not supported"):
+        make(str(tmp_path / "base"), head=head, use_kernels=True)
+    with pytest.raises(ValueError, match="Unrecognized model"):  # the subfolder is looked into
+        make(str(tmp_path / "base"), head=head, subfolder="nowhere")
+
+
+def test_type_and_attention_of_a_task_model_are_chosen_where_it_is_loaded(tmp_path):
+    plain("text-classification", "bert").save_pretrained(tmp_path / "base")
+    make = SelfModelingForSequenceClassification.from_backbone_pretrained
+    chosen = {"dtype": torch.bfloat16, "attn_implementation": "eager"}
+    model = make(tmp_path / "base", head="own", **chosen)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert model.task_model.config._attn_implementation == "eager"
+    inputs = batch("text-classification")
+    model.save_pretrained(tmp_path / "saved")
+    assert torch.equal(outputs(load_model(tmp_path / "saved"), inputs)["logits"], outputs(model, inputs)["logits"])
+    with pytest.raises(ValueError, match="dtype: allowed with head='own'"):
+        make(str(tmp_path / "base"), dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="token: allowed where the task model is loaded"):
+        SelfModelingForCausalLM.wrap(plain("causal-lm", "gpt2"), token="hf_secret")
+
+
+@pytest.mark.parametrize(("kind", "name"), [("causal-lm", "gpt2"), ("token-classification", "bert")])
+def test_embeddings_are_resized_with_the_task_model(kind, name, tmp_path):
+    model = network(kind, name)
+    words = model.config.wrapped_config.vocab_size + 5
+    model.resize_token_embeddings(words, mean_resizing=False)
+    assert model.get_input_embeddings().num_embeddings == words
+    inputs = batch(kind)
+    inputs["input_ids"][0, 0] = words - 1
+    model.save_pretrained(tmp_path)
+    for other in (load_model(tmp_path), model.prune()):
+        assert other.get_input_embeddings().num_embeddings == words
+        assert torch.equal(outputs(other, inputs)["logits"], outputs(model, inputs)["logits"])
+
+
 def test_a_head_that_is_missing_or_has_another_size_is_drawn_with_a_warning(tmp_path):
     plain("masked-lm", "bert").save_pretrained(tmp_path)
     with pytest.warns(UserWarning, match=r"has no weights for .*classifier.weight.*; they are drawn"):
