@@ -74,6 +74,9 @@ class NetworkSettings:
         "own features.",
         default="mean",
     )
+    feature_layer: str | None = setting(
+        "With `head` own, the module whose output the self-model reads; default: the task model without its head."
+    )
     aux_weight: float = setting(
         "Weight of the self-modeling loss; 0 is the baseline, a plain classifier; default: the task's; of a data set "
         "of your own 1, with a backbone of your own 0.",
@@ -188,6 +191,7 @@ def build_network(settings: NetworkSettings, data: TaskData[Any]) -> SelfModelin
 def _own_head(settings: NetworkSettings, data: TaskData[Any]) -> SelfModelingPreTrainedModel:
     fields = {name: getattr(settings, name) for name in PLAIN_FIELDS}
     fields["target_layers"] = settings.target_layers or ()
+    fields["feature_layer"] = settings.feature_layer
     wrapped = None
     if settings.backbone_config is not None:
         wrapped = json_object("backbone_config", settings.backbone_config)

@@ -28,6 +28,8 @@ def check_own_head(settings: Any) -> None:
     if settings.head == "new":
         if settings.target_pooling == "tokens":
             raise InputError("target_pooling", "tokens", "allowed with `head` own")
+        if settings.feature_layer is not None:
+            raise InputError("feature_layer", settings.feature_layer, "allowed with `head` own")
         return
     name = settings.backbone_name or ""
     if not settings.is_encoder or name.startswith("timm/"):

@@ -190,7 +190,9 @@ def test_a_pretrained_task_model_keeps_its_head(folder, tmp_path, monkeypatch):
 def test_images_and_their_sizes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flags = ["--task=digits", "--max_train_samples=60", "--max_test_samples=20", f"--backbone_config={VIT}"]
-    assert main(["train", *flags, "--target_layers=layers.0", *COMMON, "--output_dir=run"]) == 0
+    layers = ["--target_layers=layers.0", "--feature_layer=layers.1"]
+    assert main(["train", *flags, *layers, *COMMON, "--output_dir=run"]) == 0
+    assert load_model("run").feature_layer == "vit.layers.1"
     load_model("run").prune().save_pretrained("plain")
     plain = AutoModelForImageClassification.from_pretrained("plain")
     assert (plain.config.image_size, plain.config.num_labels) == (8, 10)
@@ -275,7 +277,9 @@ def test_a_tuning_of_language_models_finds_the_lowest_perplexity(folder, tmp_pat
     assert front == sorted(front, key=lambda entry: entry["perplexity"])
 
 
-def test_tokens_are_predicted_with_an_own_head_alone(folder, monkeypatch, capsys):
+@pytest.mark.parametrize("flag", ["--target_pooling=tokens", "--feature_layer=encoder.layer.0"])
+def test_settings_of_an_own_head_alone(folder, monkeypatch, capsys, flag):
     monkeypatch.chdir(folder)
-    assert main(["train", "--dataset_name=several", *TEXTS, "--target_pooling=tokens", "--quiet"]) == 2
-    assert "--target_pooling='tokens': allowed with --head own" in capsys.readouterr().err
+    assert main(["train", "--dataset_name=several", *TEXTS, flag, "--quiet"]) == 2
+    name, _, value = flag.partition("=")
+    assert f"{name}={value!r}: allowed with --head own" in capsys.readouterr().err

@@ -257,7 +257,7 @@ def test_names_of_other_weights_are_returned_or_an_error(saved):
     fields = {"target_layers": [], "aux_weight": 0.0}
     _, info = SelfModelingForCausalLM.from_pretrained(folder, output_loading_info=True, **fields)
     assert info["unexpected_keys"] == {"self_model_head.weight", "self_model_head.bias"}
-    with pytest.raises(ValueError, match="unexpected: self_model_head.bias, 2 in all"):
+    with pytest.raises(ValueError, match=r"unexpected: self_model_head\.bias, 2 in all"):
         SelfModelingForCausalLM.from_pretrained(folder, **fields)
     _, info = SelfModelingForCausalLM.from_pretrained(folder, output_loading_info=True, target_layers=["h.0"])
     assert {name for name, *_ in info["mismatched_keys"]} == {"self_model_head.weight", "self_model_head.bias"}
