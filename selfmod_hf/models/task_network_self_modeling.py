@@ -319,10 +319,7 @@ class TaskNetwork(SelfModelingPreTrainedModel):
             if options.get("subfolder"):
                 raise ValueError("subfolder: allowed without an adapter, whose files name a repository alone")
             options["revision"] = commit_of(name, options)  # because the adapter does not fit later weights of a branch
-        labels = {}
-        for field in _LABEL_FIELDS:
-            if config_fields.get(field) is not None:
-                labels[field] = config_fields.pop(field)
+        labels = _labels_from(config_fields)
         published, _ = cls.config_class.get_config_dict(name, **place_in(options))
         check_order(published, labels.get("id2label"), name)
         inner = AutoConfig.from_pretrained(name, trust_remote_code=False, **place_in(options), **labels)
@@ -338,3 +335,14 @@ class TaskNetwork(SelfModelingPreTrainedModel):
         if is_folder:
             network.pretrained_folder = name
         return network
+
+
+def _labels_from(fields: dict[str, Any]) -> dict[str, Any]:
+    """Take the fields of labels out of those of a network's configuration, and return them."""
+    labels = {}
+    for field in _LABEL_FIELDS:
+        if fields.get(field) is not None:
+            labels[field] = fields.pop(field)
+    if "id2label" in labels:  # the numbers of the repository's own labels would stay
+        labels.setdefault("label2id", {label: int(number) for number, label in labels["id2label"].items()})
+    return labels

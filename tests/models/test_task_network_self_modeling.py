@@ -200,6 +200,7 @@ def test_a_head_that_is_missing_or_has_another_size_is_drawn_with_a_warning(tmp_
             tmp_path, head="own", id2label={0: "no", 1: "yes", 2: "perhaps"}
         )
     assert model.config.id2label == model.config.wrapped_config.id2label == {0: "no", 1: "yes", 2: "perhaps"}
+    assert model.config.label2id == model.config.wrapped_config.label2id == {"no": 0, "yes": 1, "perhaps": 2}
     assert model.task_model.classifier.out_features == 3
 
 
