@@ -5,7 +5,7 @@ The networks are this package's own, or task models of transformers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from ..data import ImageTensors, TensorData, TextTensors
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, WrappedTask
 from ..models.losses_self_modeling import IGNORED_LABEL
+from ..models.task_models_self_modeling import plain_task_model
 from .any_model import is_task_model, task_models_on_data
 from .attention import masked_attention
 from .checkpoints import saved_sha256
@@ -54,31 +55,39 @@ def _pruned(model: SelfModelingPreTrainedModel) -> SelfModelingPreTrainedModel:
     return network
 
 
-def _networks_on_data(models: Any, data: Any, collator: Collator | None, device: Any) -> NetworksOnData:
+def _networks_on_data(models: Any, data: Any, collator: Collator | None, settings: Mapping[str, Any]) -> NetworksOnData:
     """Return networks with their inputs, targets and loss, of the samples with a label.
 
     Args:
         models: networks of one architecture.
         data: a training set of any kind.
         collator: makes a batch of rows.
-        device: of the computation. None: that of the networks.
+        settings: of the estimate.
 
     Raises:
         InputError: networks or data of another kind, size or number of classes.
     """
     if isinstance(models, (Sequence, nn.ModuleList)):
-        models = [_without_self_model(model) for model in models]
+        names = settings.get("parameters") or ()
+        models = [_without_self_model(model, names) for model in models]
     _check_kinds(models, data)
     if is_task_model(models[0]):
         return task_models_on_data(models, data, collator)
-    return _own_networks_on_data(models, _checked_data(models, data, collator), device)
+    return _own_networks_on_data(models, _checked_data(models, data, collator), settings.get("device"))
 
 
-def _without_self_model(model: Any) -> Any:
-    """Return the task model in a network over one. Other networks are returned as they are."""
-    if isinstance(model, WrappedTask):
-        return model.prune()
-    return model
+def _without_self_model(model: Any, names: Iterable[str]) -> Any:
+    """Return the task model in a network over one. Other networks are returned as they are.
+
+    Args:
+        model: a network.
+        names: patterns of the sampled parameters. An adapter is merged unless one of them names its weights.
+    """
+    if not isinstance(model, WrappedTask):
+        return model
+    if model.config.adapter and any("lora_" in name for name in names):
+        return plain_task_model(model.prune(adapter="keep"))
+    return model.prune()
 
 
 def _own_networks_on_data(models: Sequence[SelfModelingPreTrainedModel], data: Any, device: Any) -> NetworksOnData:
@@ -137,7 +146,8 @@ def estimate_rlct(
         members: numbers of the networks' noise, as for `estimate_llc_many`.
         heads: attention heads to sample, like ``"transformer.h.3:0,2"``, in place of `parameters`. See `head_masks`.
         settings: as for `estimate_llc` except the loss, for example from `llc_preset("paper", "mnist")`. Parameters
-            have the pruned network's names, after `network.`.
+            have the pruned network's names, after `network.`. An adapter is merged first. With
+            `parameters=["network.*lora_*"]` it is kept, and its weights are sampled.
 
     Returns:
         One result per network, in the same order. Each names its weights by `weights_sha256`.
@@ -156,7 +166,7 @@ def estimate_rlct(
         >>> result.loss_trace.shape
         (2, 40)
     """
-    found = _networks_on_data(models, train_data, data_collator, settings.get("device"))
+    found = _networks_on_data(models, train_data, data_collator, settings)
     given = with_heads(settings, models[0], heads)
     chosen = LLCSettings(**found.settings(given))
     check_members(members, len(models))
@@ -220,7 +230,7 @@ def calibrate_rlct(  # noqa: PLR0913 - public
         >>> found.result.settings.step_size
         0.01
     """
-    measured = _networks_on_data([model], train_data, data_collator, settings.get("device"))
+    measured = _networks_on_data([model], train_data, data_collator, settings)
     given = with_heads(settings, model, heads)
     found = calibrate_llc(
         measured.modules[0],

@@ -40,6 +40,18 @@ sys.modules["selfmod_hf"] = None  # importing it now fails
 from transformers import pipeline
 classify = pipeline("text-classification", model="me/adapted", trust_remote_code=True)
 assert classify("film")[0]["label"] in ("neg", "pos")
+# plain peft on the plain base, without any code of the network
+import torch
+from peft import PeftConfig, PeftModel
+from transformers import AutoModelForSequenceClassification
+settings = PeftConfig.from_pretrained("me/adapted", subfolder="adapter")
+base = AutoModelForSequenceClassification.from_pretrained(
+    settings.base_model_name_or_path, revision=settings.revision, trust_remote_code=False
+)
+plain = PeftModel.from_pretrained(base, "me/adapted", subfolder="adapter").eval()
+tokens = classify.tokenizer(["the film is good", "bad"], padding=True, return_tensors="pt")
+with torch.no_grad():
+    assert torch.equal(plain(**tokens).logits, classify.model.eval()(**tokens).logits)
 """
 
 
