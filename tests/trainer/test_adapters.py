@@ -118,24 +118,20 @@ def test_what_needs_a_complete_network_is_rejected_before_training(tmp_path):
         estimate_rlct([adapted("lora")], images(41), num_draws=4)
 
 
-def test_the_rlct_is_that_of_the_merged_weights_or_of_the_adapter_itself(tmp_path):
-    """B of a new adapter is zero. So the loss depends on the merged weights and on B, and not on A."""
+def test_the_matrices_of_an_adapter_are_sampled_if_parameters_name_them(tmp_path):
+    """B of a new adapter is zero. So the loss depends on B, and not on A."""
     plain("causal-lm", "gpt2").save_pretrained(tmp_path)
     settings = LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True)
     model = SelfModelingForCausalLM.from_backbone_pretrained(
         tmp_path, adapter=settings, target_layers=["h.*"], aux_weight=1.0
     )
-    rows = [{"input_ids": tokens, "labels": tokens} for tokens in batch("causal-lm", rows=8)["input_ids"]]
-    sampling = {"num_chains": 2, "num_draws": 6, "batch_size": 4, "step_size": 1e-4, "seed": 1}
-
-    def estimated(of, *parameters):
-        [result] = estimate_rlct([of], rows, parameters=list(parameters) or None, **sampling)
-        return result
-
-    merged = estimated(model)
-    assert merged.llc == estimated(model.prune()).llc
-    of_a, of_b = (estimated(model, f"network.*lora_{part}*") for part in "AB")
-    assert all("lora_A" in name for name in of_a.settings.parameters)
-    assert of_a.llc == 0
-    assert of_b.llc not in (0, merged.llc)
-    assert of_a.init_loss == of_b.init_loss == pytest.approx(merged.init_loss)
+    rows = [{"input_ids": tokens, "labels": tokens} for tokens in batch("causal-lm", rows=4)["input_ids"]]
+    found = {}
+    for part in "AB":
+        sampling = {"num_chains": 2, "num_draws": 4, "batch_size": 4, "step_size": 1e-2, "seed": 1}
+        [result] = estimate_rlct([model], rows, parameters=[f"network.*lora_{part}*"], **sampling)
+        assert len(result.settings.parameters) == 2
+        assert all(f"lora_{part}" in name for name in result.settings.parameters)
+        found[part] = result.loss_trace - result.init_loss
+    assert abs(found["A"]).max() < 1e-6  # rounding
+    assert abs(found["B"]).max() > 1e-4
