@@ -1,15 +1,18 @@
 """The RLCT of a sweep's networks at theory settings, nβ = n / log n: does it fall with the self-model weight there too?
 
-`python scripts/theory_rlct.py runs/sweep-mnist --mnist FOLDER`. One network of the first arm is calibrated. All
-networks are then estimated at its step size and localization, with the same random numbers, from their local minimum.
-A second estimate at half the step size shows what the step size adds. Each finished arm is a line of a JSON Lines file.
-A run that was stopped goes on behind the last line.
+`python scripts/theory_rlct.py runs/sweep-mnist --mnist FOLDER`. Each network is estimated from its local minimum at
+two step sizes, with the same random numbers. What minibatches and the step add grows in proportion to the step size, so
+a line through both gives the value at step size 0. Each finished arm is a line of a JSON Lines file. A run that was
+stopped goes on behind the last line.
+
+The settings are given: calibrating one network of 50,890 parameters takes longer than all of these estimates.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from pathlib import Path
@@ -27,7 +30,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="*", default=["h64-aw0", "h64-aw1", "h64-aw5", "h64-aw10"])
     parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3, 4])
     parser.add_argument("--mnist", default=None, help="MNIST in Hub layout; default: from the Hub")
-    parser.add_argument("--num_draws", type=int, default=4000)
+    parser.add_argument("--sampler", default="sghmc")
+    parser.add_argument("--step_sizes", nargs="*", type=float, default=[4e-6, 2e-6])
+    parser.add_argument("--localization", type=float, default=100.0)
+    parser.add_argument("--num_draws", type=int, default=1000)
     parser.add_argument("--batch_size", type=int, default=1024)
     parser.add_argument("--file", type=Path, default=Path("runs/theory/estimates.jsonl"))
     return parser.parse_args()
@@ -44,27 +50,23 @@ def main() -> None:
         task = TaskSpec(name="mnist", dataset_name=args.mnist)
     data = load_images(task).train
     rows = read_rows(args.file)
-    if not rows:
-        rows.append(calibrate(args, data))
-        append_row(args.file, rows[0])
-    cell, *rows = rows
-    print(cell["summary"], flush=True)
-    done = {(row["arm"], row["step_size"]) for row in rows}
-    for step_size in (cell["step_size"], cell["step_size"] / 2):
-        for arm in args.arms:
-            if (arm, step_size) in done:
-                continue
-            row = measure(args, arm, data, cell | {"step_size": step_size})
-            append_row(args.file, row)
-            rows.append(row)
+    done = {row["arm"] for row in rows}
+    for arm in args.arms:
+        if arm in done:
+            continue
+        own = measure(args, arm, data)
+        append_rows(args.file, own)
+        rows += own
+        for row in own:
             print(line_of(row), flush=True)
     print_table(rows)
 
 
-def append_row(file: Path, row: Row) -> None:
-    """Append a row to a JSON Lines file."""
+def append_rows(file: Path, rows: list[Row]) -> None:
+    """Append rows to a JSON Lines file in one write."""
+    lines = [json.dumps(row) + "\n" for row in rows]
     with file.open("a", encoding="utf-8") as out:
-        out.write(json.dumps(row) + "\n")
+        out.write("".join(lines))
 
 
 def networks(args: argparse.Namespace, arm: str) -> list[Any]:
@@ -74,45 +76,56 @@ def networks(args: argparse.Namespace, arm: str) -> list[Any]:
     return [load_model(args.sweep / "cells" / f"{arm}-seed{seed}") for seed in args.seeds]
 
 
-def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings that the calibration does not choose."""
-    return {"nbeta": "n/log n", "num_draws": args.num_draws, "batch_size": args.batch_size, "minimize": True}
+def measure(args: argparse.Namespace, arm: str, data: Any) -> list[Row]:
+    """Estimate the networks of an arm at all step sizes together, and return a row for each step size.
 
-
-def calibrate(args: argparse.Namespace, data: Any) -> Row:
-    """Return sampler, step size and localization for the first network of the first arm, and the search's report."""
-    from selfmod_hf import calibrate_rlct
-    from selfmod_hf.cli.progress import SamplingBar
+    Each network is brought to its local minimum once, which takes as long as its chains. `estimate_rlct` would do so
+    for each step size.
+    """
+    from selfmod_hf.complexity.llc import sample
+    from selfmod_hf.complexity.pieces import Group
+    from selfmod_hf.complexity.prepare import make_problem
+    from selfmod_hf.complexity.settings import LLCSettings
+    from selfmod_hf.trainer.rlct import _networks_on_data
 
     started = time.time()
-    with SamplingBar(desc="Calibration", unit="step") as bar:
-        found = calibrate_rlct(networks(args, args.arms[0])[0], data, **settings(args), progress=bar)
-    return {
-        "sampler": found.sampler,
-        "step_size": found.step_size,
-        "localization": found.localization,
-        "summary": found.summary(),
-        "seconds": time.time() - started,
+    found = _networks_on_data(networks(args, arm), data, None, None)
+    own = {
+        "nbeta": "n/log n",
+        "sampler": args.sampler,
+        "num_draws": args.num_draws,
+        "batch_size": args.batch_size,
+        "minimize": True,
     }
+    settings = LLCSettings(**found.settings(own))
+    problem = make_problem(found.modules, found.inputs, found.targets, settings)
+    nbeta = settings.inverse_temperature(problem.num_samples)
+    groups = []
+    for step_size in args.step_sizes:
+        for place in range(len(args.seeds)):
+            groups.append(Group(place, place, step_size, args.localization, nbeta))
+    results = sample(problem, groups, settings)
+    seconds = time.time() - started
+    rows = []
+    for index, step_size in enumerate(args.step_sizes):
+        first = index * len(args.seeds)
+        rows.append(row_of(arm, step_size, results[first : first + len(args.seeds)], seconds))
+    return rows
 
 
-def measure(args: argparse.Namespace, arm: str, data: Any, cell: Row) -> Row:
-    """Estimate the networks of an arm together."""
-    from selfmod_hf import estimate_rlct
-
-    started = time.time()
-    chosen = {name: cell[name] for name in ("sampler", "step_size", "localization")}
-    results = estimate_rlct(networks(args, arm), data, **settings(args), **chosen)
+def row_of(arm: str, step_size: float, results: list[Any], seconds: float) -> Row:
+    """Return the row of an arm at a step size."""
     return {
         "arm": arm,
-        **chosen,
+        "step_size": step_size,
         "llc": [result.llc for result in results],
         "standard_error": [result.standard_error for result in results],
         "interval": [result.interval for result in results],
         "status": [result.status for result in results],
         "reason": [result.status_reason for result in results],
+        "lowered_by": [result.lowered_by for result in results],
         "summary": [result.summary() for result in results],
-        "seconds": time.time() - started,
+        "seconds": seconds,
     }
 
 
@@ -126,10 +139,27 @@ def line_of(row: Row) -> str:
 
 
 def print_table(rows: list[Row]) -> None:
-    """Print a line for each arm and step size."""
+    """Print a line for each arm and step size, then the values at step size 0."""
     print("| arm | step size | mean | one network each | seconds |\n|---|---|---|---|---|")
     for row in rows:
         print(line_of(row))
+    print("\n| arm | mean at step size 0 | one network each |\n|---|---|---|")
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        own = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["step_size"])
+        if len(own) == 2:
+            print(extrapolated_line(arm, *own))
+
+
+def extrapolated_line(arm: str, short: Row, long: Row) -> str:
+    """Return the line of an arm at step size 0, from its rows at a short and at a long step."""
+    share = short["step_size"] / (long["step_size"] - short["step_size"])
+    values, parts = [], []
+    for index, low in enumerate(short["llc"]):
+        value = low + share * (low - long["llc"][index])
+        error = math.hypot((1 + share) * short["standard_error"][index], share * long["standard_error"][index])
+        values.append(value)
+        parts.append(f"{value:.1f} ± {error:.1f}")
+    return f"| {arm} | {statistics.fmean(values):.1f} | {', '.join(parts)} |"
 
 
 if __name__ == "__main__":
