@@ -82,7 +82,7 @@ def measure(args: argparse.Namespace, arm: str, data: Any) -> list[Row]:
     Each network is brought to its local minimum once, which takes as long as its chains. `estimate_rlct` would do so
     for each step size.
     """
-    from selfmod_hf.complexity.llc import sample
+    from selfmod_hf.complexity.llc import open_session, sample
     from selfmod_hf.complexity.pieces import Group
     from selfmod_hf.complexity.prepare import make_problem
     from selfmod_hf.complexity.settings import LLCSettings
@@ -104,7 +104,8 @@ def measure(args: argparse.Namespace, arm: str, data: Any) -> list[Row]:
     for step_size in args.step_sizes:
         for place in range(len(args.seeds)):
             groups.append(Group(place, place, step_size, args.localization, nbeta))
-    results = sample(problem, groups, settings)
+    with open_session(problem, groups, settings) as session:
+        results = sample(session)
     seconds = time.time() - started
     rows = []
     for index, step_size in enumerate(args.step_sizes):

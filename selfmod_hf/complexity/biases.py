@@ -35,7 +35,7 @@ class Biases:
 
     Attributes:
         heating: what the noise of minibatches adds.
-        heating_error: standard error of `heating`.
+        heating_error: how far `heating` may be off: its standard error, and the next order in the step size.
         shuffling: what is added because a draw is measured on a minibatch that did not push it in the same epoch.
         discretization: what a step size above zero adds.
         localization: how much the pull to w* takes away. The estimate is too low by this.
@@ -168,7 +168,10 @@ def foretell(observed: Observed, curvature: float) -> Biases:
     steps = max(1, observed.num_samples // observed.batch_size)  # of an epoch
     decay = math.exp(-observed.step_size * curvature * friction / 2)
     heating = observed.step_size * gradient_noise * friction / 8 * shuffled_share(decay, steps)
-    heating_error = heating * _relative_error(observed.noises)
+    next_order = 0.0
+    if not math.isnan(curvature):
+        next_order = observed.step_size * curvature  # the heating is the first order of a series in ε a
+    heating_error = heating * math.hypot(_relative_error(observed.noises), next_order)
     discretization = 0.0
     if observed.discretized:
         discretization = observed.step_size * nbeta * hessian_trace / 8

@@ -121,7 +121,10 @@ class LLCResult:
         quantile = float(stdtrit(degrees, 0.975))
         half = quantile * self.standard_error
         if self.biases is not None:
-            return self.llc - half - self.biases.of_the_step, self.llc + half + self.biases.taken_away
+            below = self.biases.of_the_step
+            if not math.isnan(self.biases.heating_error):
+                below += self.biases.heating_error
+            return self.llc - half - below, self.llc + half + self.biases.taken_away
         half += self.systematic_error or 0.0
         return self.llc - half, self.llc + half
 
