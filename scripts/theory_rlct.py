@@ -89,14 +89,14 @@ def measure(args: argparse.Namespace, arm: str, data: Any) -> list[Row]:
     from selfmod_hf.trainer.rlct import _networks_on_data
 
     started = time.time()
-    found = _networks_on_data(networks(args, arm), data, None, None)
-    own = {
+    own: dict[str, Any] = {
         "nbeta": "n/log n",
         "sampler": args.sampler,
         "num_draws": args.num_draws,
         "batch_size": args.batch_size,
         "minimize": True,
     }
+    found = _networks_on_data(networks(args, arm), data, None, own)
     settings = LLCSettings(**found.settings(own))
     problem = make_problem(found.modules, found.inputs, found.targets, settings)
     nbeta = settings.inverse_temperature(problem.num_samples)
