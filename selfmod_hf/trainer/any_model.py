@@ -139,7 +139,7 @@ def _labelled(kind: TaskKind, config: Any, labels: Tensor) -> Tensor:
 
 
 def _check_form(kind: TaskKind, config: Any, labels: Tensor) -> None:
-    """Raise an InputError for labels of a wrong form."""
+    """Raise an InputError unless labels of tokens are integers (n, T), and those of one class integers (n,)."""
     shape, dimensions = "(samples,)", 1
     if kind.labels_are != "samples":
         shape, dimensions = "(samples, tokens)", 2
