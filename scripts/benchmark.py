@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import encoder_overhead
 import ground_truth_table
 import llc_speed
 import status_table
@@ -405,6 +406,11 @@ def benchmark_cifar10(args: argparse.Namespace) -> None:
     )
 
 
+def benchmark_encoder(args: argparse.Namespace) -> None:
+    """Seconds a step of a BERT-base-shaped classifier with a self-model, and in transformers' own Trainer."""
+    encoder_overhead.run(args, print_table)
+
+
 def cifar10_network() -> Any:
     from transformers import set_seed
 
@@ -628,6 +634,9 @@ def main() -> None:
     cifar10.add_argument("--steps", type=int, default=4)
     cifar10.add_argument("--repeats", type=int, default=3)
     cifar10.set_defaults(run=benchmark_cifar10)
+    encoder = commands.add_parser("encoder", help=benchmark_encoder.__doc__)
+    encoder_overhead.add_arguments(encoder)
+    encoder.set_defaults(run=benchmark_encoder)
     report = commands.add_parser("report", help=benchmark_report.__doc__)
     report.add_argument("--networks", type=int, default=1000)
     report.add_argument("--arms", type=int, default=20)
