@@ -1,4 +1,4 @@
-"""The kinds of task models: transformers' Auto class, labels and metrics of each.
+"""The kinds of task models: transformers' Auto class, and the labels of each.
 
 A copy of this file travels with every pushed model (``trust_remote_code``), so it imports nothing of the package.
 """
@@ -30,7 +30,6 @@ class TaskKind:
         labels_are: one label for each of the "samples" or "tokens", the "next tokens", the right one of the "choices",
             or the positions of "spans".
         empty_label: the label that leaves a sample out.
-        metrics: metrics that are computed by default.
 
     Example:
         >>> KINDS["causal-lm"].auto_class
@@ -43,7 +42,6 @@ class TaskKind:
     label_names: tuple[str, ...] = ("labels",)
     labels_are: Literal["samples", "tokens", "next tokens", "choices", "spans"] = "samples"
     empty_label: int = IGNORED_LABEL
-    metrics: tuple[str, ...] = ("accuracy",)
 
     @property
     def head(self) -> str:
@@ -79,7 +77,6 @@ _ALL = (
         "AutoModelForTokenClassification",
         "token-classification",
         labels_are="tokens",
-        metrics=("accuracy", "f1"),
     ),
     TaskKind(
         "question-answering",
@@ -88,7 +85,6 @@ _ALL = (
         label_names=("start_positions", "end_positions"),
         labels_are="spans",
         empty_label=NO_POSITION,
-        metrics=(),
     ),
     TaskKind("multiple-choice", "AutoModelForMultipleChoice", "multiple-choice", labels_are="choices"),
     TaskKind(
@@ -96,8 +92,7 @@ _ALL = (
         "AutoModelForCausalLM",
         "text-generation",
         labels_are="next tokens",
-        metrics=("perplexity",),
     ),
-    TaskKind("masked-lm", "AutoModelForMaskedLM", "fill-mask", labels_are="tokens", metrics=("perplexity",)),
+    TaskKind("masked-lm", "AutoModelForMaskedLM", "fill-mask", labels_are="tokens"),
 )
 KINDS = {kind.name: kind for kind in _ALL}

@@ -138,7 +138,8 @@ def task_loss(kind: TaskKind, config: Any, labels: Tensor) -> tuple[TaskLoss, Te
     if rows.shape[1] != count:
         raise InputError("train_data.labels", tuple(labels.shape), f"the model has {count} outputs for each sample")
     if not bool(counted_labels(kind, {"labels": rows}, 0, problem).all()):
-        raise InputError("train_data.labels", tuple(labels.shape), "a sample lacks some labels; leave the sample out")
+        problem = "a sample lacks some of its labels; leave the sample out"
+        raise InputError("train_data.labels", tuple(labels.shape), problem)
     if problem == "multi_label_classification":
         return TaskLoss("binary cross-entropy", binary_cross_entropy, 1 / count), rows
     return TaskLoss("half of the square error", half_squared_error, 2 / count), rows.view(len(rows), count)

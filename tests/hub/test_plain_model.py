@@ -27,6 +27,7 @@ from transformers import (
 from selfmod_hf import LLCResult, SelfModelingForCausalLM
 from selfmod_hf.cli import main
 from selfmod_hf.data import ImageTensors, TaskData, load_images, make_task
+from selfmod_hf.errors import InputError
 from selfmod_hf.hub.plain_model import model_labels
 from selfmod_hf.hub.saved import NETWORK_FILES
 from selfmod_hf.weights import weights_sha256
@@ -78,6 +79,11 @@ def test_classes_are_matched_by_name_or_taken_by_number(caplog):
     other = BertConfig(id2label={0: "dog", 1: "bird"}, label2id={"dog": 0, "bird": 1})
     assert model_labels(data, other).labels.tolist() == [0, 1, -100]
     assert "no class 'Cat': classes are taken by their numbers" in caplog.text
+    nothing_in_common = BertConfig(id2label={0: "car", 1: "bird"}, label2id={"car": 0, "bird": 1})
+    numbered = TaskData(train, train, ["0", "1"])
+    assert model_labels(numbered, nothing_in_common).labels.tolist() == [0, 1, -100]
+    with pytest.raises(InputError, match=r"label_column='Cat': is no class of the model, .* it knows car, bird"):
+        model_labels(data, nothing_in_common)
 
 
 WORDS = ["the", "a", "film", "is", "good", "bad", "great", "dull"]

@@ -164,11 +164,13 @@ def test_scores_have_half_of_the_square_error(count):
     model, rows = tiny_model("bert", num_labels=count, problem_type="regression"), tiny_rows("bert")
     for number, row in enumerate(rows):
         row["labels"] = torch.tensor([0.5 * number] * count).squeeze()
+    rows[1]["labels"] = torch.full_like(rows[1]["labels"], -100)  # a score like any other
     batch = batch_of(rows)
     labels = batch.pop("labels").view(len(rows), count)
     with torch.no_grad():
         errors = (model(**batch).logits - labels).square().sum() / 2 / len(rows)
-    (result,) = estimate_rlct([model], rows, **FEW)
+    missing = {**rows[0], "labels": torch.full_like(rows[0]["labels"], torch.nan)}
+    (result,) = estimate_rlct([model], [*rows, missing], **FEW)
     assert result.init_loss == pytest.approx(float(errors), rel=1e-5)
     assert result.loss == "half of the square error"
 
@@ -296,6 +298,11 @@ class Smoothed(BertForSequenceClassification):
             [tiny_model("bert", problem_type="multi_label_classification")],
             [{"input_ids": [3, 4], "labels": [1.0, 0.0, -100.0]}],
             "lacks some of its labels",
+        ),
+        (
+            [tiny_model("bert", problem_type="multi_label_classification")],
+            [{"input_ids": [3, 4], "labels": [1.0, 0.0, 7.0]}],
+            "^train_data.labels=7.0: allowed are 0 and 1, a mark for each class",
         ),
     ],
 )

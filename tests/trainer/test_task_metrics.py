@@ -68,6 +68,14 @@ def test_spans_without_answers_outside_of_their_text():
     assert found == {"exact_match": pytest.approx(1 / 3), "f1": pytest.approx((1 + 2 / 3 + 0) / 3)}
 
 
+def test_scores_and_sets_without_those_that_are_missing():
+    nan = np.nan
+    labels = np.array([1.0, -100.0, nan])
+    assert metrics_of("scores", np.array([[1.0], [-98.0], [5.0]]), labels)["mse"] == 2.0
+    sets = np.array([[1.0, 0.0], [-100.0, -100.0], [nan, nan]])
+    assert metrics_of("labels", np.array([[1.0, -1.0], [1.0, 1.0], [1.0, 1.0]]), sets) == {"f1": 1.0, "accuracy": 1.0}
+
+
 def test_scores():
     labels = GENERATOR.normal(size=50)
     predictions = labels[:, None] + GENERATOR.normal(size=(50, 1))
