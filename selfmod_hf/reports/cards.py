@@ -368,8 +368,11 @@ def _recipe(run: SweepRun, config: dict[str, Any]) -> dict[str, Any]:
     network = {name: value for name, value in settings.network.items() if name not in config}
     layers = ", ".join(config["target_layers"])
     versions = ", ".join(f"{name} {number}" for name, number in run.versions.items())
+    backbone = config["backbone"]
+    if config.get("wrapped_config"):
+        backbone = config["wrapped_config"]["model_type"]
     return {
-        "backbone": config["backbone"],
+        "backbone": backbone,
         "target layers": layers or "none",
         **_spaced(data),
         **_spaced(network),

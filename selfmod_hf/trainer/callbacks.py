@@ -136,7 +136,7 @@ class RLCTCallback(TrainerCallback):
         model = self.trainer.accelerator.unwrap_model(kwargs["model"])
         # the rows for a task model are collated by `estimate_rlct`, because their labels have any shape
         if not isinstance(self.data, (TensorData, CollatedData)) and not is_wrapped(model):
-            self.data = collate(self.data, self.data_collator, model, any_labels=is_wrapped(model))
+            self.data = collate(self.data, self.data_collator, model)
         (result,) = estimate_rlct([model], self.data, self.data_collator, device=args.device, **self.settings)
         self.trainer.rlct_result = result
         logs: dict[str, Any] = dict(_figures(result))

@@ -31,6 +31,7 @@ BERT = json.dumps({"model_type": "bert", **SIZES, "max_position_embeddings": 64}
 GPT2 = json.dumps({"model_type": "gpt2", "n_embd": 12, "n_layer": 2, "n_head": 2, "n_positions": 64})
 VIT = json.dumps({"model_type": "vit", **SIZES, "patch_size": 4})
 COMMON = ["--head=own", "--aux_weight=1", "--num_train_epochs=1", "--train_batch_size=8", "--quiet"]
+SMALL = ["--num_train_epochs=1", "--train_batch_size=8", "--max_train_samples=24", "--max_test_samples=8"]
 TEXTS = [f"--backbone_config={BERT}", "--target_layers=encoder.layer.*", "--tokenizer_name=tokenizer"]
 LANGUAGE = [f"--backbone_config={GPT2}", "--target_layers=h.*"]
 # data -> flags, class of the network, figures
@@ -198,6 +199,13 @@ def test_images_and_their_sizes(tmp_path, monkeypatch):
     assert (plain.config.image_size, plain.config.num_labels) == (8, 10)
 
 
+def test_a_task_model_without_targets_is_no_linear_baseline(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    flags = ["--dataset_name=pairs", "--text_column", "sentence1", "sentence2", TEXTS[0], TEXTS[2], "--head=own"]
+    assert main(["train", *flags, *SMALL, f"--output_dir={tmp_path}"]) == 0
+    assert "trains a baseline that does not model itself" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -229,7 +237,6 @@ STUDIES = {
     "several": ["f1", "accuracy"],
     "scores": ["pearson", "spearmanr", "mse"],
 }
-SMALL = ["--num_train_epochs=1", "--train_batch_size=8", "--max_train_samples=24", "--max_test_samples=8"]
 SHORT = ["--num_chains=1", "--num_draws=4", "--measures", "modelability", "prunable_share", "--quiet"]
 
 
