@@ -109,7 +109,8 @@ def _batch_size(model: SelfModelingPreTrainedModel, data: TensorData) -> int:
     """Return the samples of one forward."""
     if data.problem_type is None:
         return TOKENS_BATCH
-    if model.config.backbone in SMALL_BACKBONES:
+    has_own_head = getattr(model, "kind", None) is not None
+    if model.config.backbone in SMALL_BACKBONES and not has_own_head:
         return BATCH
     return LARGE_BATCH
 

@@ -72,11 +72,14 @@ def _names_of(name: str, backbone: str | None) -> list[str]:
         name: of the parameter.
         backbone: of `_name_of_backbone`.
     """
-    short = name
+    plain = name
+    for within in _WITHIN:
+        plain = plain.replace(within, ".")
+    short = plain
     for around in _AROUND:
         short = short.removeprefix(around)
     names = [name, short]
-    if backbone is not None and name.startswith(f"{backbone}."):
-        within = name.removeprefix(f"{backbone}.")
-        names.append(f"{_BACKBONE}{within}")
+    if backbone is not None and plain.startswith(f"{backbone}."):
+        of_backbone = plain.removeprefix(f"{backbone}.")
+        names.append(f"{_BACKBONE}{of_backbone}")
     return names

@@ -169,7 +169,7 @@ def test_all_linear_layers_of_a_language_model(place, monkeypatch, recwarn):
 
 
 def test_frozen_parameters_of_an_adapter_keep_their_weights(place):
-    frozen = ["bert.encoder.layer.0.attention.self.query.*", "bert.encoder.layer.1.*.weight", "bert.embeddings*"]
+    frozen = ["bert.encoder.layer.0.attention.self.query.*", "bert.encoder.layer.1.*.weight", "backbone.embeddings*"]
     model = network(place, lora_r=2, freeze=frozen)
     trained = [name for name, value in model.named_parameters() if value.requires_grad]
     short = "task_model.base_model.model.bert.encoder.layer.0.attention.self.value.lora_{}.default.weight"
