@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.distributed as dist
 
@@ -20,6 +21,16 @@ def my_chains(num_chains: int) -> Sequence[int]:
     """Return the numbers of this process's chains: every world-size-th."""
     rank, world = _world()
     return range(rank, num_chains, world)
+
+
+def of_first_process(value: Any) -> Any:
+    """Return the first process's value, in every process. All of them must call it."""
+    _, world = _world()
+    if world == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def gather_chains(traces: Traces, num_chains: int) -> Traces:

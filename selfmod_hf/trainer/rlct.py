@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from ..complexity import LLCCalibration, LLCResult, calibrate_llc
 from ..complexity.calibration import SAMPLER as CALIBRATION_SAMPLER
+from ..complexity.distributed import of_first_process
 from ..complexity.input_checks import check
 from ..complexity.llc import check_members, one_group_each, open_session, sample
 from ..complexity.prepare import make_problem
@@ -175,8 +176,15 @@ def estimate_rlct(
     with open_session(problem, groups, chosen) as session:
         results = sample(session)
     for k, model in enumerate(models):
-        results[k] = _recorded(results[k], found, given, saved_sha256(model))
+        results[k] = _recorded(results[k], found, given, _weights_of(model))
     return results
+
+
+def _weights_of(model: PreTrainedModel) -> str | None:
+    """Return the SHA-256 of a network's weights, in every process."""
+    # transformers writes weights in the first process alone
+    digest: str | None = of_first_process(saved_sha256(model))
+    return digest
 
 
 def _recorded(result: LLCResult, networks: NetworksOnData, given: Mapping[str, Any], weights: str | None) -> LLCResult:
@@ -240,7 +248,7 @@ def calibrate_rlct(  # noqa: PLR0913 - public
         localizations=localizations,
         **measured.settings(given),
     )
-    weights = saved_sha256(model)
+    weights = _weights_of(model)
     results = [_recorded(cell, measured, given, weights) for cell in found.results]
     places = [place for place, cell in enumerate(found.results) if cell is found.result]
     return replace(found, result=results[places[0]], results=results)
