@@ -25,6 +25,7 @@ from transformers import (
 
 from selfmod_hf import SelfModelingConfig, SelfModelingTrainer, models
 from selfmod_hf.trainer.adapters import classifier_weight
+from selfmod_hf.trainer.callbacks import RLCTCallback
 from tests.trainer.test_gradient_checkpointing import arguments
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -277,7 +278,8 @@ def test_metrics_of_the_users_own_get_the_logits_of_tokens(tmp_path):
 
 
 def test_an_rlct_is_logged_while_training_on_rows_of_tokens(tmp_path):
-    run = trainer("next tokens", tmp_path, num_train_epochs=1, max_steps=-1, rlct_every_n_epochs=1)
+    run = trainer("next tokens", tmp_path, num_train_epochs=1, max_steps=-1)
+    run.add_callback(RLCTCallback(run, run.train_dataset, 1, {"num_draws": 2, "num_chains": 1, "step_size": 1e-6}))
     run.train()
     assert any(math.isfinite(entry["rlct"]) for entry in run.state.log_history if "rlct" in entry)
 
