@@ -215,7 +215,7 @@ def populations(args: argparse.Namespace) -> list[Way]:
     spec = make_task("mnist", {"dataset_name": str(args.folder / "data" / "mnist.safetensors")})
     data = load_images(spec, max_train_samples=64 if args.tiny else None).train
     found: list[Way] = []
-    for batch_size in BATCH_SIZES:
+    for batch_size in (64,) if args.tiny else BATCH_SIZES:
         for count in (2,) if args.tiny else MEMBERS:
             for kind in KINDS:
                 name = f"population of {count}, batch {batch_size}, {kind}: a network-epoch"

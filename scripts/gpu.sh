@@ -55,7 +55,7 @@ small=(--hidden_sizes 64 --aux_weights 0 10 --seeds 1 2 --num_train_epochs 2 --n
 cifar=(--seeds 1 --num_train_epochs 20 --max_test_samples 2000)
 limits=()
 if [ "${TINY:-0}" = 1 ]; then
-  figure=(--hidden_sizes 8 16 --aux_weights 0 10 --seeds 1 --num_draws 6 --num_train_epochs 1 --max_train_samples 64)
+  figure=(--hidden_sizes 8 --aux_weights 0 10 --seeds 1 --num_draws 6 --num_train_epochs 1 --max_train_samples 64)
   small=(--hidden_sizes 8 --aux_weights 0 10 --seeds 1 --num_train_epochs 1 --num_draws 6 --max_train_samples 64)
   limits=(--tiny)
 fi

@@ -15,6 +15,10 @@ from selfmod_hf import TaskSpec, load_images
 from selfmod_hf.data import ImageFile
 from tests.conftest import generate_seed
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+import gpu
+
 ROOT = Path(__file__).resolve().parents[2]
 HIDE = """from tests.without_packages import hide
 
@@ -59,21 +63,19 @@ def test_all_parts_without_a_gpu(files, tmp_path):
     printed = run_script(files, out, tmp_path)
     assert {path.name for path in (out / "done").iterdir()} == PARTS, printed
     table = pd.read_parquet(out / "tables" / "figure2" / "results.parquet")
-    assert len(table) == 4
+    assert len(table) == 2
     assert "| h8-aw0-seed1 | 0 | 0.0000 |" in printed  # the same device twice
     measured = [json.loads(line) for line in (out / "benchmark.jsonl").read_text().splitlines()]
     assert all(row["value"] > 0 for row in measured)
     assert "== " not in run_script(files, out, tmp_path)  # nothing runs twice
 
 
-@pytest.mark.slow
 def test_packed_files(tmp_path):
     data = generate_seed(tmp_path / "seed") / "datasets"
-    names = [f"--mnist={data}/ylecun/mnist", f"--cifar10={data}/uoft-cs/cifar10", "--cifar10_samples=30"]
-    command = [sys.executable, ROOT / "scripts" / "gpu.py", "pack", tmp_path / "files", *names]
-    subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    gpu.pack_images("mnist", str(data / "ylecun" / "mnist"), tmp_path)
+    gpu.pack_images("cifar10", str(data / "uoft-cs" / "cifar10"), tmp_path, train=30, test=20)
     for task, shape in (("mnist", (400, 1, 28, 28)), ("cifar10", (30, 3, 32, 32))):
         plain = tmp_path / f"{task}.safetensors"
-        plain.write_bytes(gzip.decompress((tmp_path / "files" / f"{task}.safetensors.gz").read_bytes()))
+        plain.write_bytes(gzip.decompress((tmp_path / f"{task}.safetensors.gz").read_bytes()))
         read = load_images(TaskSpec(name=task, dataset_name=str(plain)))
         assert tuple(read.train.pixels.shape) == shape
