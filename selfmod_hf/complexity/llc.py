@@ -322,21 +322,6 @@ def _result(run: Run, traces: Traces, place: int, biases: Biases | None) -> LLCR
         reason = "the loss at w* is not finite: the network itself has diverged"
     if diverged:
         llc = error = math.nan  # never averaged away
-    directions = None
-    if run.metrics is not None:
-        directions = fewer_directions(run.metrics[group.member, group.nbeta, group.localization])
-    used = SamplerSettings.of(
-        settings,
-        step_size=group.step_size,
-        localization=group.localization,
-        member=group.stream,
-        num_samples=problem.num_samples,
-        num_parameters=problem.layout.size,
-        names=readable_names(problem.stack, problem.layout.names),
-        dtype=problem.compute_dtype or problem.stack_dtype,
-        start=AT_ANCHOR if run.starts is None else EARLIER,
-        directions=directions,
-    )
     correction = None
     if settings.corrects(problem.num_samples):
         correction = traces.correction[place]
@@ -348,7 +333,7 @@ def _result(run: Run, traces: Traces, place: int, biases: Biases | None) -> LLCR
         baseline_trace=traces.baseline[place],
         init_loss=init_loss,
         nbeta=group.nbeta,
-        settings=used,
+        settings=_settings_of(run, group),
         rhat=rhat,
         ess=ess,
         acceptance_rate=acceptance,
@@ -361,4 +346,24 @@ def _result(run: Run, traces: Traces, place: int, biases: Biases | None) -> LLCR
         systematic_error=biases.systematic if biases is not None else None,
         probe_losses=traces.probe_losses[place] if problem.num_probes else None,
         correction_trace=correction,
+    )
+
+
+def _settings_of(run: Run, group: Group) -> SamplerSettings:
+    """Return the record of the settings behind the estimate of a group."""
+    problem = run.problem
+    directions = None
+    if run.metrics is not None:
+        directions = fewer_directions(run.metrics[group.member, group.nbeta, group.localization])
+    return SamplerSettings.of(
+        run.settings,
+        step_size=group.step_size,
+        localization=group.localization,
+        member=group.stream,
+        num_samples=problem.num_samples,
+        num_parameters=problem.layout.size,
+        names=readable_names(problem.stack, problem.layout.names),
+        dtype=problem.compute_dtype or problem.stack_dtype,
+        start=AT_ANCHOR if run.starts is None else EARLIER,
+        directions=directions,
     )
