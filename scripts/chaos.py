@@ -101,13 +101,13 @@ COMMANDS = {
 }  # fmt: skip
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("commands", nargs="*", default=list(COMMANDS), metavar="|".join(COMMANDS))
     parser.add_argument("--faults", nargs="+", choices=list(FAULTS), default=list(FAULTS))
     parser.add_argument("--trials", type=int, default=20, help="of each command, spread over the faults")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     for name in args.commands:
         if name not in COMMANDS:
             parser.error(f"{name}: allowed are {', '.join(COMMANDS)}")

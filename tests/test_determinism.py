@@ -8,11 +8,14 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+
+from tests import warm
 
 ROOT = Path(__file__).parents[1]
 DATA = ["--max_train_samples=700"]
@@ -28,20 +31,29 @@ COMMANDS = {
     "sweep": ("sweep.py", SWEEP),
     "rlct": ("estimate_rlct.py", RLCT),
 }
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1"]
 ACCELERATE += ["--mixed_precision=no", "--dynamo_backend=no"]
-# threads, launcher, further flags
+
+
+def in_a_new_interpreter(
+    arguments: list, threads: int = 1, launcher: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, *launcher, *arguments], env=environment, capture_output=True, text=True)
+
+
+in_two_threads = partial(in_a_new_interpreter, threads=2)
+# how it is started, further flags
 WAYS = {
-    "plain": (1, [], []),
-    "again": (1, [], []),
-    "two threads": (2, [], []),
-    "two threads again": (2, [], []),
-    "two processes": (1, TORCHRUN, []),
-    "two processes again": (1, TORCHRUN, []),
-    "two processes, accelerate": (1, ACCELERATE, []),
-    "in pieces": (1, [], ["--memory_gib=0.002"]),
-    "two at a time": (1, [], ["--members_per_population=2"]),
+    "plain": (warm.run, []),
+    "again": (in_a_new_interpreter, []),
+    "two threads": (in_two_threads, []),
+    "two threads again": (in_two_threads, []),
+    "two processes": (warm.run_two, []),
+    "two processes again": (warm.run_two, []),
+    "two processes, accelerate": (partial(in_a_new_interpreter, launcher=ACCELERATE), []),
+    "in pieces": (warm.run, ["--memory_gib=0.002"]),
+    "two at a time": (warm.run, ["--members_per_population=2"]),
 }
 # what is compared -> the largest relative distance allowed; 0: the same bits
 ALLOWED = {
@@ -69,13 +81,9 @@ def run_all(folder: Path) -> None:
     """`COMMAND-WAY/` of everything that is compared."""
     for name, way in dict.fromkeys((command, way) for command, *ways in ALLOWED for way in ways):
         script, flags = COMMANDS[name]
-        threads, launcher, more = WAYS[way]
+        start, more = WAYS[way]
         flags = [flag.replace("MODEL", str(folder / "train-plain")) for flag in flags]
-        command = [sys.executable, *launcher, ROOT / "scripts" / script, *flags, *more]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [*command, f"--output_dir={folder / f'{name}-{way}'}"], env=environment, capture_output=True, text=True
-        )
+        done = start([ROOT / "scripts" / script, *flags, *more, f"--output_dir={folder / f'{name}-{way}'}"])
         assert done.returncode == 0, done.stderr[-3000:]
 
 

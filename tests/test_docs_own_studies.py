@@ -4,12 +4,11 @@ import csv
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.experiments.test_study import write_images
 from tests.hub.test_publish_encoders import bert_tokenizer
 from tests.loopback_hub import LoopbackHub
@@ -49,9 +48,7 @@ def write_reviews(path: Path) -> None:
 @pytest.mark.slow
 def test_four_studies(hub, tmp_path):
     def python(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments], env=hub.env(), cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        done = warm.run(arguments, hub.env(), tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -1,14 +1,13 @@
 """The examples of docs/task-models.md run, with a small random model under the pretrained one's name."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from transformers import AutoModelForCausalLM, GPT2Config, set_seed
 
 from selfmod_hf.models import KINDS
+from tests import warm
 from tests.hub.test_publish_encoders import bert_tokenizer
 from tests.loopback_hub import LoopbackHub
 
@@ -29,10 +28,7 @@ def hub(tmp_path):
 @pytest.mark.slow
 def test_the_examples(hub, tmp_path):
     whole, adapted = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    done = subprocess.run(
-        [sys.executable, "-c", f"{whole}\n{adapted}"], env=hub.env(), cwd=tmp_path, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    done = warm.run(["-c", f"{whole}\n{adapted}"], hub.env(), tmp_path)
     assert done.returncode == 0, done.stderr
     first, second, third = done.stdout.splitlines()[-3:]
     assert third == "GPT2LMHeadModel PeftModel True"

@@ -2,14 +2,13 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from datasets import ClassLabel, Features, Value
 from safetensors import safe_open
 
+from tests import warm
 from tests.conftest import write_repo
 from tests.hub.test_publish_encoders import bert_tokenizer
 from tests.loopback_hub import LoopbackHub
@@ -61,9 +60,7 @@ def write_pairs(repo: Path) -> None:
 @pytest.mark.slow
 def test_every_command_and_the_example(hub, tmp_path):
     def python(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments], env=hub.env(), cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        done = warm.run(arguments, hub.env(), tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -2,14 +2,13 @@
 
 import doctest
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import warm
+
 ROOT = Path(__file__).resolve().parents[1]
-SELFMOD = "import sys; from selfmod_hf.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 def run_transcript(page: str, folder: Path, env: dict[str, str]) -> int:
@@ -17,29 +16,33 @@ def run_transcript(page: str, folder: Path, env: dict[str, str]) -> int:
     (block,) = re.findall(r"```console\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     steps = re.findall(r"^\$ selfmod (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
     for command, expected in steps:
-        flags = [sys.executable, "-c", SELFMOD, *command.split()]
-        done = subprocess.run(flags, env=env, cwd=folder, capture_output=True, text=True, check=False)
+        done = warm.run([*warm.SELFMOD, *command.split()], env, folder)
         assert done.returncode == 0, done.stderr
         assert doctest.OutputChecker().check_output(f"{expected}...", done.stdout, doctest.ELLIPSIS), done.stdout
     return len(steps)
 
 
-@pytest.mark.slow
-def test_the_commands_of_the_readme(loopback_hub, tmp_path):
-    assert run_transcript("README.md", tmp_path, loopback_hub.env()) == 4
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Where both transcripts run: the sweep of the second one has been finished by the first."""
+    return tmp_path_factory.mktemp("transcripts")
 
 
 @pytest.mark.slow
-def test_from_nothing_to_a_published_report(loopback_hub, tmp_path):
-    assert run_transcript("docs/publishing.md", tmp_path, loopback_hub.env()) == 3
+def test_the_commands_of_the_readme(loopback_hub, folder):
+    assert run_transcript("README.md", folder, loopback_hub.env()) == 4
+
+
+@pytest.mark.slow
+def test_from_nothing_to_a_published_report(loopback_hub, folder):
+    assert run_transcript("docs/publishing.md", folder, loopback_hub.env()) == 3
     assert loopback_hub.api().file_exists("me/digits", "report.html", repo_type="dataset")
 
 
 def test_the_snippet_of_the_readme(loopback_hub, tmp_path):
     text = (ROOT / "README.md").read_text()
     snippet, shown = re.findall(r"```python\n(.*?)```\n\n((?:    [^\n]*\n)+)", text, re.DOTALL)[0]
-    env = loopback_hub.env()
-    done = subprocess.run([sys.executable, "-c", snippet], env=env, cwd=tmp_path, capture_output=True, text=True)
+    done = warm.run(["-c", snippet], loopback_hub.env(), tmp_path)
     assert done.returncode == 0, done.stderr
     printed = [line for line in done.stdout.splitlines() if line.startswith(("accuracy", "RLCT"))]
     expected = [line.strip() for line in shown.splitlines()]

@@ -14,6 +14,7 @@ import runpy
 import socket
 import sys
 import tempfile
+import traceback
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -119,6 +120,9 @@ def _main(arguments: list[str], environment: dict[str, str], cwd: str, files: tu
     np.random.seed()  # noqa: NPY002 the forks would share its state
     try:
         _execute(*arguments)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
     finally:
         atexit._run_exitfuncs()  # forks leave them out
 

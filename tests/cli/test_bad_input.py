@@ -326,7 +326,7 @@ def plausible() -> list[tuple[str, list[str]]]:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(flag=st.sampled_from(plausible()), data=st.data())
 def test_a_plausible_value_runs_or_is_refused(place, capsys, flag, data):
     """Nothing else is wrong, so that the command runs to its end where the value can be used."""

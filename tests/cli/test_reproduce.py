@@ -1,11 +1,6 @@
 """The whole study: one folder, an index, and a second start that goes on."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +12,7 @@ from selfmod_hf.experiments.recipes import departures, describe_setting
 from selfmod_hf.experiments.reproduce_settings import REPRODUCTIONS, ReproduceSettings, TaskParts
 from selfmod_hf.experiments.reproduction_folder import ReproductionFolder
 from selfmod_hf.experiments.sweep_settings import SweepSettings
+from tests import warm
 
 SMALL = TaskParts(
     quick={
@@ -177,17 +173,17 @@ def test_a_study_cut_in_any_part_goes_on(finished, small, tmp_path, monkeypatch,
 
 @pytest.mark.slow
 def test_a_killed_study_ends_the_same(finished, tmp_path):
-    command = [sys.executable, "-c", START, f"--output_dir={tmp_path}"]
+    command = ["-c", START, f"--output_dir={tmp_path}"]
     kills = 0
-    for seconds in (6, 8, 10, 7, 9):  # alone it takes about 15
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        time.sleep(seconds)
-        if process.poll() is not None:
+    for seconds in (2, 3, 4, 3, 4):  # alone it takes about 9
+        process = warm.start(command)
+        process.join(seconds)
+        if not process.is_alive():
             break
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         kills += 1
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    warm.run(command, check=True)
     assert kills > 0
     for name in ("digits/sweep/results.json", "digits/sweep/curves.parquet"):
         assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()

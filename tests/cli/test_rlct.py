@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from selfmod_hf.hub.model_folder import write_model_card
 from selfmod_hf.hub.results import load_results
 from selfmod_hf.hub.saved import SavedNetwork
 from selfmod_hf.models import SelfModelingForImageClassification
+from tests import warm
 
 SCRIPT = str(Path(__file__).resolve().parents[2] / "scripts" / "estimate_rlct.py")
 QUICK = ["--task", "digits", "--num_draws", "60", "--quiet"]
@@ -64,12 +63,13 @@ def test_a_killed_command_goes_on_with_the_same_bits(run_folder, tmp_path):
     state = tmp_path / "state"
     flags = ["--model", str(run_folder), *QUICK[:2], "--num_draws=4000", "--quiet"]
     resumed = [*flags, f"--resume_from={state}", f"--output_dir={tmp_path / 'resumed'}"]
-    command = subprocess.Popen([sys.executable, SCRIPT, *resumed])
+    command = warm.start([SCRIPT, *resumed])
     while not list(state.glob("*.safetensors")):
-        assert command.poll() is None
+        assert command.is_alive()
         time.sleep(0.02)
     command.kill()
-    assert command.wait() == -9
+    command.join()
+    assert command.exitcode == -9
     assert not (tmp_path / "resumed" / "rlct.json").exists()
     assert main(["rlct", *resumed]) == 0
     assert not state.exists()
@@ -106,9 +106,8 @@ def test_the_rlct_of_a_part_is_told_apart(run_folder, tmp_path, capsys):
 
 def test_two_processes_give_the_numbers_of_one(run_folder, tmp_path):
     flags = ["--model", str(run_folder), *QUICK, "--output_dir"]
-    two = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", SCRIPT]
-    for name, start in (("one", [sys.executable, SCRIPT]), ("two", two)):
-        done = subprocess.run([*start, *flags, str(tmp_path / name)], capture_output=True, text=True, check=False)
+    for name, start in (("one", warm.run), ("two", warm.run_two)):
+        done = start([SCRIPT, *flags, tmp_path / name])
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("RLCT  ") == 1
     one, two = (LLCResult.load(tmp_path / name / "rlct.json") for name in ("one", "two"))
@@ -307,12 +306,8 @@ def test_the_papers_collapsed_network_is_not_at_a_minimum(loopback_hub, hub_seed
     """MNIST, h = 64, AW 50: it never learns its task (ten epochs show as much as fifty)."""
     if not hub_seed.real:
         pytest.skip("the real MNIST is not beside this checkout")
-    run = "import sys; from selfmod_hf.cli import main; sys.exit(main(sys.argv[1:]))"
     flags = ["--recipe=mnist", "--hidden_sizes=64", "--aux_weights=50", "--seeds=1", "--num_train_epochs=10", "--quiet"]
-    done = subprocess.run(
-        [sys.executable, "-c", run, "sweep", *flags, f"--output_dir={tmp_path}"], env=loopback_hub.env(),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = warm.run([*warm.SELFMOD, "sweep", *flags, f"--output_dir={tmp_path}"], loopback_hub.env())
     assert done.returncode == 0, done.stderr
     (row,) = json.loads((tmp_path / "results.json").read_text())
     assert row["accuracy"] < 0.2

@@ -14,6 +14,7 @@ from selfmod_hf.cli import COMMANDS, main
 from selfmod_hf.cli.arguments import typed_values
 from selfmod_hf.cli.train import parser, run_settings
 from selfmod_hf.models import SelfModelingForImageClassification
+from tests import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = str(ROOT / "scripts" / "train.py")
@@ -42,7 +43,7 @@ def test_digits_reach_95_percent_with_self_modeling_on(tmp_path, monkeypatch, ca
 
 
 def test_the_script_is_the_command(tmp_path):
-    done = run(sys.executable, SCRIPT, "--task", "digits", *SHORT, "--quiet", cwd=tmp_path)
+    done = warm.run([SCRIPT, "--task", "digits", *SHORT, "--quiet"], cwd=tmp_path, check=True)
     assert [line.split("  ")[0] for line in done.stdout.splitlines()] == [
         "accuracy",
         "classification loss",
@@ -55,7 +56,7 @@ def test_the_script_is_the_command(tmp_path):
 def test_two_processes_train_what_one_does(tmp_path):
     """A batch of 64 over two processes; 1,437 images leave a last batch of 29."""
     flags = ["--task", "digits", *SHORT, "--seed", "3"]
-    run(sys.executable, SCRIPT, *flags, "--output_dir", "one", cwd=tmp_path)
+    warm.run([SCRIPT, *flags, "--output_dir", "one"], cwd=tmp_path, check=True)
     two = launch("--multi_gpu", "--num_processes", "2", "--num_machines", "1")  # gloo where there is no GPU
     done = run(*two, *flags, "--output_dir", "two", cwd=tmp_path)
     assert done.stdout.count("accuracy  ") == 1  # one process prints
@@ -210,9 +211,7 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_no_network_and_no_cache_says_what_to_do(tmp_path):
     env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--task", "mnist"], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = warm.run([SCRIPT, "--task", "mnist"], env, tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "use --task digits" in done.stderr.splitlines()[-1]

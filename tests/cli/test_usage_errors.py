@@ -3,8 +3,6 @@
 import ast
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from selfmod_hf.cli import main
 from selfmod_hf.cli.usage_errors import with_flags
 from selfmod_hf.complexity.samplers import SAMPLERS
 from selfmod_hf.experiments import reproduce_settings
+from tests import warm
 
 LIMITS = ["--max_train_samples=100", "--max_test_samples=50", "--num_train_epochs=2", "--quiet"]
 SMALL = {
@@ -77,8 +76,8 @@ def test_the_exit_code_of_a_bug_is_1(tmp_path):
         "import sys\nimport transformers.trainer\nfrom tests.cli.test_usage_errors import UsersBug\n"
         "from selfmod_hf.cli import entry\ntransformers.trainer.DEFAULT_CALLBACKS.append(UsersBug)\nentry()"
     )
-    command = [sys.executable, "-c", program, "train", *SMALL["train"], f"--output_dir={tmp_path}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    command = ["-c", program, "train", *SMALL["train"], f"--output_dir={tmp_path}"]
+    done = warm.run(command, cwd=Path(__file__).parents[2])
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "ValueError: shapes (3,) and (4,) are not aligned"
     assert "test_usage_errors.py" in done.stderr  # where it happened

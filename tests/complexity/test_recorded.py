@@ -34,7 +34,7 @@ def mlp():
 
 
 def resnet():
-    return image_network(backbone="timm/resnet10t", hidden_sizes=[4], image_size=32, num_channels=3), images(3, 32)
+    return image_network(backbone="timm/test_resnet", hidden_sizes=[4], image_size=32, num_channels=3), images(3, 32)
 
 
 def vit():

@@ -2,8 +2,6 @@
 
 import itertools
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -12,6 +10,7 @@ from hypothesis import strategies as st
 
 from selfmod_hf.data import TaskSpec, TextTensors, basic_english_tokenizer, load_texts
 from selfmod_hf.errors import InputError
+from tests import warm
 
 REVIEWS = [
     'It\'s "fine" (mostly).<br /><br />Not GREAT, not bad; why? Because: reasons!',
@@ -217,8 +216,6 @@ print(len(data.train), len(data.test), len(data.train.tokenizer))
 
 @pytest.mark.slow
 def test_the_vocabulary_of_imdb_is_the_papers(loopback_hub, hub_seed, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", IMDB], env=loopback_hub.env(), cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = warm.run(["-c", IMDB], loopback_hub.env(), tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == (["25000", "25000", "100683"] if hub_seed.real else ["200", "50", "20"])

@@ -129,7 +129,7 @@ def test_every_kind_of_labels_trains_from_the_command_line(folder, tmp_path, mon
     assert network.self_model_head.out_features == 24
 
 
-@pytest.mark.parametrize("pad", ["[PAD]", pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pad", ["[PAD]", None])
 def test_a_decoder_reads_the_same_token_of_a_text_in_every_batch(folder, tmp_path, monkeypatch, pad):
     """Without a padding token of its own, such as GPT-2's, the tokenizer's end of text pads."""
     monkeypatch.chdir(folder)

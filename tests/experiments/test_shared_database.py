@@ -1,14 +1,12 @@
 """Tunings with a database: workers without a common folder share trials, and no password is shown."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import optuna
@@ -20,6 +18,7 @@ from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.shared_database import SharedDatabase, shown
 from selfmod_hf.experiments.space import parse_space
 from selfmod_hf.experiments.tuning import Tuning
+from tests import warm
 from tests.postgres import PASSWORD, QUOTED, missing, postgres_server
 
 SMALL = {"max_train_samples": 200, "num_train_epochs": 2}
@@ -156,26 +155,25 @@ def measured():
 @pytest.mark.slow
 def test_three_workers_in_folders_of_their_own_one_of_them_killed(server, tmp_path):
     """Every trial is complete, and was recorded once. The killed worker's trials have the numbers of their commands."""
-    program = "import sys; from selfmod_hf.cli import main; sys.exit(main(sys.argv[1:]))"
     flags = ["tune", "--task=digits", "--max_train_samples=300", "--num_train_epochs=30", "--num_draws=6", "--stack=2"]
     flags += ["--num_chains=1", "--give_up_below=0", "--trials=10", "--quiet", "--space", "aux_weight=0:5"]
 
-    def worker(place: str) -> subprocess.Popen:
+    def worker(place: str) -> BaseProcess:
         folder = tmp_path / place / "three"
         argv = [*flags, f"--output_dir={folder}", f"--storage={server}"]
-        with (tmp_path / f"{place}.log").open("w") as log:
-            return subprocess.Popen([sys.executable, "-c", program, *argv], env=os.environ, stdout=log, stderr=log)
+        return warm.start([*warm.SELFMOD, *argv], output=tmp_path / f"{place}.out", errors=tmp_path / f"{place}.log")
 
     workers = {place: worker(place) for place in ("one", "two", "three")}
     end = time.monotonic() + 240
     while not list(tmp_path.glob("two/three/groups/*/*/training/checkpoint-*")):
         assert time.monotonic() < end
         time.sleep(0.02)
-    workers["two"].send_signal(signal.SIGKILL)
-    workers["two"].wait()
+    workers["two"].kill()
+    workers["two"].join()
     (cut,) = tmp_path.glob("two/three/groups/*/*")
     for place in ("one", "three"):
-        assert workers[place].wait(300) == 0, (tmp_path / f"{place}.log").read_text()
+        workers[place].join(300)
+        assert workers[place].exitcode == 0, (tmp_path / f"{place}.log").read_text()
     trials = study_of(server, "three").trials
     assert [trial.number for trial in trials] == list(range(10))
     assert {trial.state.name for trial in trials} == {"COMPLETE"}

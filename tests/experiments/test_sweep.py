@@ -4,8 +4,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from selfmod_hf.errors import InputError
 from selfmod_hf.experiments import footprint as memory
 from selfmod_hf.experiments import sweep_population
 from selfmod_hf.experiments.folder import CURVE_COLUMNS, RESULT_COLUMNS, WEIGHTS_COLUMN, SweepFolder
+from tests import warm
 
 SMALL = [
     "--recipe=digits", "--hidden_sizes=8", "--aux_weights", "0", "10", "--seeds", "1", "2", "--num_train_epochs=2",
@@ -130,11 +129,7 @@ def test_finished_cells_are_not_done_again(finished, monkeypatch):
     ],
 )
 def test_two_processes_give_the_results_of_one(finished, tmp_path, flags, said):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*command, str(SCRIPT), *SMALL[:-1], f"--output_dir={tmp_path}", *flags],
-        capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+    done = warm.run_two([SCRIPT, *SMALL[:-1], f"--output_dir={tmp_path}", *flags])
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count(said) == 1
     for name in ("results.parquet", "curves.parquet"):
@@ -187,21 +182,21 @@ def test_a_sweep_cut_anywhere_ends_the_same(in_two_groups, tmp_path, monkeypatch
 def test_a_sweep_killed_ten_times_ends_the_same(finished, tmp_path):
     """Killed at random moments between the start of its work and its end, started again each time; where it comes to
     its end before ten kills, it is compared and begun anew."""
-    command = [sys.executable, str(SCRIPT), *SMALL]
     generator = torch.Generator().manual_seed(0)
     folder, kills, ended = tmp_path / "sweep", 0, False
     while kills < 10 or not ended:
         sessions = number_of_sessions(folder)
-        process = subprocess.Popen([*command, f"--output_dir={folder}"], stdout=subprocess.DEVNULL)
+        process = warm.start([SCRIPT, *SMALL, f"--output_dir={folder}"])
         if kills < 10:
-            while process.poll() is None and number_of_sessions(folder) == sessions:  # still importing
+            while process.is_alive() and number_of_sessions(folder) == sessions:  # still importing
                 time.sleep(0.01)
             time.sleep(torch.rand((), generator=generator).item())  # the work alone takes about a second
             process.kill()
-        ended = process.wait() != -signal.SIGKILL
+        process.join()
+        ended = process.exitcode != -signal.SIGKILL
         kills += not ended
         if ended:
-            assert process.returncode == 0
+            assert process.exitcode == 0
             assert tables(folder) == tables(finished)
             shutil.rmtree(folder)
 

@@ -2,11 +2,7 @@
 
 import dataclasses
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -26,6 +22,7 @@ from selfmod_hf.experiments.space import parse_space
 from selfmod_hf.experiments.trial_group import Group, Measured
 from selfmod_hf.experiments.tuning import Tuning
 from selfmod_hf.experiments.tuning_result import TuningResult
+from tests import warm
 
 SMALL = [
     "--task=digits", "--max_train_samples=300", "--num_draws=40", "--num_train_epochs=4", "--stack=2", "--quiet",
@@ -406,19 +403,17 @@ def test_what_cannot_be_used_is_refused_in_one_line(tmp_path, capsys, flags, mes
 
 @pytest.mark.slow
 def test_two_workers_one_of_them_killed(tmp_path):
-    program = "import sys; from selfmod_hf.cli import main; sys.exit(main(sys.argv[1:]))"
     flags = ["tune", *SMALL, "--num_train_epochs=30", "--trials=10", f"--output_dir={tmp_path}"]
 
-    def worker() -> subprocess.Popen:
-        return subprocess.Popen([sys.executable, "-c", program, *flags], env=os.environ)
-
-    steady, killed = worker(), worker()
+    steady, killed = (warm.start([*warm.SELFMOD, *flags]) for _ in range(2))
     end = time.monotonic() + 200
     while len(list(tmp_path.glob("groups/*/training/checkpoint-*"))) < 3:
         assert time.monotonic() < end
         time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    restarted = worker()
-    assert (steady.wait(300), restarted.wait(300)) == (0, 0)
+    killed.kill()
+    killed.join()
+    restarted = warm.start([*warm.SELFMOD, *flags])
+    for worker in (steady, restarted):
+        worker.join(300)
+        assert worker.exitcode == 0
     finished_once(tmp_path, 10)

@@ -2,12 +2,11 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from transformers import AutoConfig, AutoModel
 
+from tests import warm
 from tests.hub.test_publish_encoders import BERT, bert_tokenizer
 from tests.loopback_hub import LoopbackHub
 
@@ -56,7 +55,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _run(env: dict[str, str], folder: Path) -> str:
-    done = subprocess.run([sys.executable, "-c", RUN], env=env, cwd=folder, capture_output=True, text=True, check=False)
+    done = warm.run(["-c", RUN], env, folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -31,6 +29,7 @@ from selfmod_hf.errors import InputError
 from selfmod_hf.hub.plain_model import model_labels
 from selfmod_hf.hub.saved import NETWORK_FILES
 from selfmod_hf.weights import weights_sha256
+from tests import warm
 from tests.hub.test_publish_encoders import SMALL, bert_tokenizer
 
 VIT = SMALL | {"image_size": 8, "patch_size": 4, "num_channels": 1}
@@ -216,7 +215,6 @@ from selfmod_hf import load_results
 row = load_results("colleague/bert", revision="refs/pr/1").loc[0]
 assert row["weights_checked"] and row["rlct_num_samples"] == 60, row
 """
-COMMAND = "import sys; from selfmod_hf.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 def test_the_rlct_of_a_model_on_the_hub_is_a_pull_request(loopback_hub, tmp_path):
@@ -229,16 +227,13 @@ def test_the_rlct_of_a_model_on_the_hub_is_a_pull_request(loopback_hub, tmp_path
     colleague.create_repo("colleague/bert")
     colleague.upload_folder(repo_id="colleague/bert", folder_path=str(folder))
 
-    def run(code: str, *arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments],
-            env=loopback_hub.env(), cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+    def run(*arguments: str) -> str:
+        done = warm.run(arguments, loopback_hub.env(), tmp_path)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     texts = ["--dataset_name=stanfordnlp/imdb", "--text_column=text", "--max_length=12"]
-    shown = run(COMMAND, "rlct", "--model=colleague/bert", *texts, *DRAWS, "--push_result", "--quiet")
+    shown = run(*warm.SELFMOD, "rlct", "--model=colleague/bert", *texts, *DRAWS, "--push_result", "--quiet")
     assert shown.splitlines()[-1].endswith("/colleague/bert/discussions/1")
     assert (tmp_path / "runs/rlct/colleague--bert/rlct.json").is_file()
     files = colleague.list_repo_files("colleague/bert", revision="refs/pr/1")
@@ -250,4 +245,4 @@ def test_the_rlct_of_a_model_on_the_hub_is_a_pull_request(loopback_hub, tmp_path
         "rlct", "text-classification", "stanfordnlp/imdb",
     )  # fmt: skip
     assert metric.metric_value == LLCResult.load(tmp_path / "runs/rlct/colleague--bert/rlct.json").llc
-    run(LOAD)
+    run("-c", LOAD)

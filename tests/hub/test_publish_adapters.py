@@ -1,13 +1,12 @@
 """An adapter of a pretrained task model: trained, pushed while it trains, measured and loaded from the Hub."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from huggingface_hub import ModelCard
 from transformers import BertConfig, BertForSequenceClassification, set_seed
 
+from tests import warm
 from tests.hub.test_publish_encoders import FEW, RUN, SAMPLE, SMALL, bert_tokenizer
 from tests.loopback_hub import LoopbackHub
 
@@ -66,10 +65,7 @@ def test_an_adapter_is_pushed_measured_and_loaded(hub_seed, tmp_path):
         environment = hub.env()
 
         def python(*arguments: str) -> None:
-            done = subprocess.run(
-                [sys.executable, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True,
-                check=False,
-            )  # fmt: skip
+            done = warm.run(arguments, environment, tmp_path)
             assert done.returncode == 0, done.stdout + done.stderr
 
         python("-c", RUN, json.dumps(COMMANDS))

@@ -1,8 +1,6 @@
 """A tiny random BERT and a tiny ViT: trained, pushed, their RLCT measured from the Hub, loaded without the package."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import timm
@@ -10,6 +8,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, BertTokenizer
 
+from tests import warm
 from tests.loopback_hub import LoopbackHub
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
@@ -59,10 +58,7 @@ def bert_tokenizer(folder: Path) -> None:
 
 def test_train_push_measure_and_load(loopback_hub, tmp_path):
     def python(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments], env=loopback_hub.env(), cwd=tmp_path, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
+        done = warm.run(arguments, loopback_hub.env(), tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -96,8 +92,7 @@ def test_a_card_names_the_pretrained_backbone(hub_seed, tmp_path):
     for command in commands:
         command += ["--target_layers", "layer4" if "timm/test_resnet" in command else "layers.1"]
     with LoopbackHub(tmp_path / "hub", seeds=[hub_seed.path, tmp_path / "seed"]) as hub:
-        run = [sys.executable, "-c", RUN, json.dumps(commands)]
-        done = subprocess.run(run, env=hub.env(), cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = warm.run(["-c", RUN, json.dumps(commands)], hub.env(), tmp_path)
         assert done.returncode == 0, done.stderr
         cards = {name: ModelCard.load(hub.root / "models/me" / name / "README.md") for name in names}
         for path in (hub.root / "models/me/local").glob("*.json"):

@@ -1,12 +1,11 @@
 """A text classifier from the Hub to the Hub, its tokenizer with it; read without the package; its RLCT by command."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
+from tests import warm
 from tests.loopback_hub import Trouble, no_faults
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,10 +27,7 @@ assert abs(classify("dull. " * 30)[0]["score"] - answers[1]["score"]) < 1e-6  # 
 def test_imdb_from_the_hub_to_the_hub(loopback_hub, tmp_path):
     def selfmod(*flags: str) -> str:
         script = str(ROOT / "scripts" / ("train.py" if flags[0] == "train" else "estimate_rlct.py"))
-        done = subprocess.run(
-            [sys.executable, script, *flags[1:]], env=loopback_hub.env(), cwd=tmp_path, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
+        done = warm.run([script, *flags[1:]], loopback_hub.env(), tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -44,12 +40,12 @@ def test_imdb_from_the_hub_to_the_hub(loopback_hub, tmp_path):
     card = ModelCard.load(api.hf_hub_download("me/reviews", "README.md", cache_dir=tmp_path / "cache"))
     assert (card.data.pipeline_tag, card.data.datasets) == ("text-classification", ["stanfordnlp/imdb"])
     assert "SelfModelingForSequenceClassification.from_pretrained" in card.text
-    subprocess.run([sys.executable, "-c", WITHOUT_PACKAGE], env=loopback_hub.env(), cwd=tmp_path, check=True)
+    warm.run(["-c", WITHOUT_PACKAGE], loopback_hub.env(), tmp_path, check=True)
 
-    estimate = [sys.executable, str(ROOT / "scripts" / "estimate_rlct.py"), "--model", "me/reviews", *few]
+    estimate = [str(ROOT / "scripts" / "estimate_rlct.py"), "--model", "me/reviews", *few]
     fresh = loopback_hub.env() | {"HF_HUB_CACHE": str(tmp_path / "fresh")}  # the tokenizer is not there yet
     loopback_hub.faults = Trouble("corrupt", only="tokenizer_config.json", times=None)
-    done = subprocess.run(estimate, env=fresh, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = warm.run(estimate, fresh, tmp_path)
     assert done.returncode == 2
     assert "tokenizer_config.json arrived with another content than announced" in done.stderr.splitlines()[-1]
     loopback_hub.faults = no_faults

@@ -1,8 +1,6 @@
 """Every way to push a network: what arrives is complete, loads with and without the package, and has our card."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from selfmod_hf.weights import weights_sha256
+from tests import warm
 from tests.hub.test_publish_encoders import BERT, VIT, bert_tokenizer
 from tests.loopback_hub import LoopbackHub
 
@@ -142,8 +141,7 @@ class Pushed:
 
     def run(self, program: str, *arguments: str, home: str = "home") -> None:
         env = self.hub.env() | {"HF_HOME": str(self.folder / home), "HF_HUB_CACHE": str(self.folder / home / "hub")}
-        command = [sys.executable, "-c", program, *arguments]
-        done = subprocess.run(command, env=env, cwd=self.folder, capture_output=True, text=True, check=False)
+        done = warm.run(["-c", program, *arguments], env, self.folder)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def repo(self, route: str) -> Path:

@@ -1,7 +1,5 @@
 """Encoders of transformers, of texts and of images, as backbones."""
 
-import subprocess
-import sys
 from functools import cache
 
 import pytest
@@ -33,6 +31,7 @@ from selfmod_hf import (
 )
 from selfmod_hf.complexity import estimate_llc
 from selfmod_hf.data import ImageTensors, TextTensors
+from tests import warm
 
 SIZES = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 20}
 TEXT = {"vocab_size": 30, "max_position_embeddings": 40}
@@ -49,7 +48,7 @@ LAYERS = {
     "modernbert": ["layers.*", "layers.0.mlp", "final_norm"],
     "vit": ["layers.*", "layers.0.mlp", "embeddings"],
     "embedding_bag": ["backbone", "hidden.linear1"],
-    "timm/resnet10t": ["layer4", "layer1.0.act1", "hidden.linear1"],
+    "timm/test_resnet": ["layer4", "layer1.0.act1", "hidden.linear1"],
     "mlp": ["hidden.linear1"],
 }
 READS_TEXT = ("bert", "distilbert", "modernbert", "embedding_bag")
@@ -279,7 +278,7 @@ def test_loads_where_the_package_is_not_installed(tmp_path):
     torch.save(inputs, tmp_path / "inputs")
     torch.save(model(**inputs).loss.detach(), tmp_path / "loss")
     files = [str(tmp_path / name) for name in ("model", "inputs", "loss")]
-    subprocess.run([sys.executable, "-c", WITHOUT_PACKAGE, *files], cwd=tmp_path, check=True)
+    warm.run(["-c", WITHOUT_PACKAGE, *files], cwd=tmp_path, check=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -407,7 +406,7 @@ PARTS = {
     "distilbert": [["network.backbone.transformer.*"], ["*.transformer.layer.1.*"]],
     "modernbert": [["network.backbone.layers.*", "*.final_norm.*"], ["*.backbone.layers.1.*"]],
     "vit": [["network.backbone.layers.*", "network.classifier.*"], ["*.backbone.layers.1.*"]],
-    "timm/resnet10t": [["network.backbone.layer*"], ["*.layer4.*"]],
+    "timm/test_resnet": [["network.backbone.layer*"], ["*.layer4.*"]],
 }
 
 
@@ -425,7 +424,7 @@ def test_the_rlct_of_stacked_chains_is_that_of_chains_in_a_loop(name):
         expected = in_a_loop(model, data, parameters, sampling)
         torch.testing.assert_close(torch.tensor(found.loss_trace), torch.tensor(expected.loss_trace), rtol=1e-4, atol=0)
         sizes.append(found.settings.num_parameters)
-    blocks = {"bert": "encoder.layer.1", "distilbert": "transformer.layer.1", "timm/resnet10t": "layer4"}
+    blocks = {"bert": "encoder.layer.1", "distilbert": "transformer.layer.1", "timm/test_resnet": "layer4"}
     block = model.backbone.get_submodule(blocks.get(name, "layers.1"))
     assert sizes[0] == sum(p.numel() for p in model.prune().parameters()) > sizes[1] > sizes[2]
     assert sizes[2] == sum(p.numel() for p in block.parameters())

@@ -3,8 +3,6 @@
 import copy
 import itertools
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from transformers import AutoConfig, AutoModelForImageClassification
 
 from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification
 from selfmod_hf.data import get_task
+from tests import warm
 
 
 def mlp(**fields) -> SelfModelingForImageClassification:
@@ -222,7 +221,7 @@ def test_loads_where_the_package_is_not_installed(tmp_path):
     torch.save(inputs, tmp_path / "inputs")
     torch.save(model.eval()(**inputs).loss.detach(), tmp_path / "loss")
     arguments = [str(tmp_path / name) for name in ("model", "inputs", "loss")]
-    subprocess.run([sys.executable, "-c", WITHOUT_PACKAGE, *arguments], check=True, cwd=tmp_path)
+    warm.run(["-c", WITHOUT_PACKAGE, *arguments], cwd=tmp_path, check=True)
 
 
 class Malicious:

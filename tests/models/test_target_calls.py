@@ -27,7 +27,7 @@ def decoder(layer: str, **settings) -> SelfModelingForSequenceClassification:
     return SelfModelingForSequenceClassification(config)
 
 
-@pytest.mark.parametrize("name", ["mlp", "bert", "embedding_bag", "timm/resnet10t"])
+@pytest.mark.parametrize("name", ["mlp", "bert", "embedding_bag", "timm/test_resnet"])
 def test_threads_get_their_own_activations(name):
     model = test_encoders.network(name, target_layers=[test_encoders.LAYERS[name][-1], "hidden.relu1"])
     inputs = [test_encoders.batch(name, [length, 3, 2]) for length in (4, 5, 6)]

@@ -1,8 +1,6 @@
 """Networks over task models are saved, loaded, pushed and pruned."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -11,6 +9,7 @@ from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from selfmod_hf import SelfModelingForCausalLM, SelfModelingForSequenceClassification
 from selfmod_hf.models import KINDS, load_model
+from tests import warm
 from tests.models.task_models import PAIRS, batch, network, plain
 
 
@@ -240,9 +239,7 @@ print("loss", float(model(**inputs).loss), float(plain(**inputs).loss))
 @pytest.mark.slow
 def test_pushed_and_loaded_with_and_without_the_package(loopback_hub):
     def python(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments], env=loopback_hub.env(), capture_output=True, text=True, check=False
-        )
+        done = warm.run(arguments, loopback_hub.env())
         assert done.returncode == 0, done.stdout + done.stderr
         return next(line for line in done.stdout.splitlines() if line.startswith("loss"))
 

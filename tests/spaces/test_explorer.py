@@ -29,6 +29,7 @@ from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.folder import SweepFolder
 from selfmod_hf.hub.upload import Target
 from selfmod_hf.reports.on_hub import push_sweep
+from tests import warm
 from tests.browser import open_page, requested, wait_for
 from tests.hub.test_records import get_other_weights
 from tests.reports.folders import controls, grid, write_study
@@ -226,10 +227,9 @@ assert len(answer.classes) == 10 and len(answer.predicted) == 8
 
 def test_a_published_sweep_and_a_published_space(loopback_hub, small_sweep):
     push_sweep(loopback_hub.api(), small_sweep, Target("me/sweep"))
-    subprocess.run([sys.executable, "-c", FROM_THE_HUB], env=loopback_hub.env(), check=True)
-    program = "import sys; from selfmod_hf.cli import main; sys.exit(main(sys.argv[1:]))"
-    push = [sys.executable, "-c", program, "push", str(SPACE), "--repo", "me/explorer", "--quiet"]
-    subprocess.run(push, env=loopback_hub.env(), check=True)
+    warm.run(["-c", FROM_THE_HUB], loopback_hub.env(), check=True)
+    push = [*warm.SELFMOD, "push", SPACE, "--repo", "me/explorer", "--quiet"]
+    warm.run(push, loopback_hub.env(), check=True)
     files = set(loopback_hub.api().list_repo_files("me/explorer", repo_type="space"))
     assert {"README.md", "app.py", "explore.py", "requirements.txt"} <= files
     assert not any(name.endswith(".pyc") for name in files)
@@ -393,7 +393,6 @@ def test_a_picture_is_uploaded_in_a_browser(browser, page, of_colours, explore, 
 def test_the_app_refuses_what_publishes_nothing(tmp_path):
     pytest.importorskip("gradio", reason="needs gradio (pip install 'selfmod_hf[space]')")
     for flags, message in ((["--repo", str(tmp_path)], "holds neither"), ([], "name a repository")):
-        command = [sys.executable, str(SPACE / "app.py"), *flags]
-        done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
+        done = warm.run([SPACE / "app.py", *flags])
         assert done.returncode == 2
         assert message in done.stderr.splitlines()[-1]

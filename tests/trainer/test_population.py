@@ -246,7 +246,7 @@ def test_the_head_of_a_baseline_stays_as_it_was_drawn(tmp_path):
 
 @pytest.mark.slow
 def test_batch_statistics_are_each_members_own(tmp_path):
-    fields = {"backbone": "timm/resnet10t", "image_size": 32, "num_labels": 3, "target_layers": ["layer4"]}
+    fields = {"backbone": "timm/test_resnet", "image_size": 32, "num_labels": 3, "target_layers": ["layer4"]}
 
     class Bigger(Doubles):
         def batch(self, indices):

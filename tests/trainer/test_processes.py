@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -15,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from selfmod_hf import SelfModelingTrainer, SelfModelingTrainingArguments
+from tests import warm
 from tests.models import test_encoders
 from tests.trainer import test_member_numbers, test_population, test_terms_trainer, test_trainer
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
 CODE = """
 import json, sys, torch
 from tests.trainer.test_processes import run
@@ -83,7 +81,7 @@ def trainer(kind: str, folder: str) -> SelfModelingTrainer:
                 module.p = 0.0  # processes draw their own
         data = {"train_dataset": texts(17), "eval_dataset": texts(7), "data_collator": padded}
     elif kind == "batch statistics":
-        model = test_trainer.network(backbone="timm/resnet10t", image_size=64)
+        model = test_trainer.network(backbone="timm/test_resnet", image_size=64)
     elif kind.startswith("population"):
         members = test_population.MEMBERS
         if kind.endswith("own numbers"):
@@ -137,12 +135,7 @@ def folder_of(tmp_path_factory) -> Callable[[str, str], Path]:
         jobs = [(kind, order, f"{folder}/{kind} {order}") for kind, order in (SLOW if slow else QUICK)]
         for *_, name in jobs:
             Path(name).mkdir()
-        (folder / "script.py").write_text(CODE)
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-        done = subprocess.run(
-            [*command, str(folder / "script.py"), json.dumps(jobs)], env=ENVIRONMENT, capture_output=True, text=True,
-            check=False, timeout=500,
-        )  # fmt: skip
+        done = warm.run_two(["-c", CODE, json.dumps(jobs)])
         assert done.returncode == 0, done.stderr[-3000:]
         return folder
 

@@ -23,7 +23,7 @@ from selfmod_hf.trainer.recipe_network import check_length, check_marks
 from tests.models.test_encoders import Tokenizer
 
 RESNET = {
-    "backbone": "timm/resnet10t", "image_size": 32, "num_labels": 3, "target_layers": ["hidden.relu1"],
+    "backbone": "timm/test_resnet", "image_size": 32, "num_labels": 3, "target_layers": ["hidden.relu1"],
     "hidden_sizes": [4],
 }  # fmt: skip
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -15,6 +12,7 @@ from selfmod_hf.errors import InputError
 from selfmod_hf.hub.saved import SavedNetwork
 from selfmod_hf.hub.upload import Target, push_model
 from selfmod_hf.trainer.saved_rlct import saved_checkpoints
+from tests import warm
 
 REPLICATE = """
 import sys
@@ -24,21 +22,17 @@ found.result.save(sys.argv[1] + "/python/rlct.json")
 print(found.text)
 print(replicate_rlct("me/net", seed=0).text)
 """
-COMMAND = "import sys; from selfmod_hf.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 @pytest.mark.slow
 def test_a_published_rlct_is_replicated_as_by_the_command(loopback_hub, small_model, tmp_path):
     push_model(loopback_hub.api(), small_model, Target("me/net"))
 
-    def run(code: str, *arguments: str) -> list[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], env=loopback_hub.env(), capture_output=True, text=True, check=True
-        )
-        return done.stdout.splitlines()
+    def run(*arguments: str) -> list[str]:
+        return warm.run(arguments, loopback_hub.env(), check=True).stdout.splitlines()
 
-    verdict, of_the_same_seed = run(REPLICATE, str(tmp_path))
-    command = run(COMMAND, "rlct", "--model=me/net", "--device=cpu", f"--output_dir={tmp_path}", "--quiet")
+    verdict, of_the_same_seed = run("-c", REPLICATE, str(tmp_path))
+    command = run(*warm.SELFMOD, "rlct", "--model=me/net", "--device=cpu", f"--output_dir={tmp_path}", "--quiet")
     assert command[-1] == f"{'published':22}{verdict}"
     assert of_the_same_seed.startswith("same seed: repeats the figure")
     found, by_command = (LLCResult.load(folder / "rlct.json") for folder in (tmp_path / "python", tmp_path))

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from selfmod_hf.cli import main
 from selfmod_hf.trainer import SelfModelingTrainer, SelfModelingTrainingArguments
 from selfmod_hf.trainer.population import Member, SelfModelingPopulation
 from selfmod_hf.trainer.recipe_network import recipe_config
+from tests import warm
 
 SMALL = [
     "train", "--task=digits", "--hidden_sizes=8", "--aux_weight=3", "--seed=5", "--max_train_samples=200",
@@ -93,8 +92,7 @@ print(json.dumps(found, default=str))
 
 def python(program: str, *argv: str, cwd: Path, **environment: str) -> str:
     env = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}
-    command = [sys.executable, "-c", program, *argv]
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    done = warm.run(["-c", program, *argv], env, cwd)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

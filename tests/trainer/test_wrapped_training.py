@@ -3,8 +3,6 @@
 import json
 import math
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -26,9 +24,9 @@ from transformers import (
 from selfmod_hf import SelfModelingConfig, SelfModelingTrainer, models
 from selfmod_hf.trainer.adapters import classifier_weight
 from selfmod_hf.trainer.callbacks import RLCTCallback
+from tests import warm
 from tests.trainer.test_gradient_checkpointing import arguments
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
 CODE = """
 import sys, torch
 from tests.trainer.test_wrapped_training import run
@@ -334,12 +332,7 @@ def two_processes(tmp_path_factory) -> Callable[[str], Path]:
     def launched(quick: bool) -> Path:
         folder = tmp_path_factory.mktemp("two")
         kinds = [kind for kind in KINDS if (kind in QUICK) is quick]
-        (folder / "script.py").write_text(CODE)
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-        done = subprocess.run(
-            [*command, str(folder / "script.py"), str(folder), *kinds], env=ENVIRONMENT, capture_output=True,
-            text=True, check=False, timeout=500,
-        )  # fmt: skip
+        done = warm.run_two(["-c", CODE, folder, *kinds])
         assert done.returncode == 0, done.stderr[-3000:]
         return folder
 
