@@ -50,6 +50,8 @@ class Biases:
         bound: d / 2 over the parameters with a gradient. No λ exceeds it.
         unspread: how much directions that have not spread yet take away, if `temperature` is below 1 by more than 2 of
             its errors. The estimate is too low by this.
+        dispersion: covariance of nβ L at one draw and at the next, over its mean. About 1 if the pull is weak, and
+            smaller if it is strong. A large one shows chains that are thrown far away from time to time.
     """
 
     heating: MaybeNaN
@@ -65,6 +67,7 @@ class Biases:
     noise_trace: MaybeNaN
     bound: MaybeNaN
     unspread: MaybeNaN = math.nan
+    dispersion: MaybeNaN = math.nan
 
     @property
     def of_the_step(self) -> float:
@@ -206,6 +209,7 @@ def foretell(observed: Observed, curvature: float) -> Biases:
         noise_trace=noise_trace,
         bound=bound,
         unspread=_unspread(float(observed.llc.mean()), temperature, temperature_error),
+        dispersion=_dispersion(observed.llc),
     )
 
 
@@ -298,6 +302,18 @@ def _sensitivity(llc: Draws) -> tuple[float, float]:
     """
     squares = (llc - llc.mean()) ** 2
     return float(llc.mean() - squares.mean()), standard_error(squares)
+
+
+def _dispersion(llc: Draws) -> float:
+    """Return the covariance of nβ L at one draw and at the next, over its mean, or NaN if the mean is not positive.
+
+    The noise of minibatches is independent from one draw to the next, so it does not count.
+    """
+    mean = float(llc.mean())
+    if not mean > 0:
+        return math.nan
+    moved = llc - mean
+    return float(np.mean(moved[:, 1:] * moved[:, :-1])) / mean
 
 
 def _relative(error: float, value: float) -> float:

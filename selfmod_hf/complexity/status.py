@@ -30,6 +30,7 @@ PULL_SHARE = 0.5  # of the estimate: if the pull takes away more, it explains th
 BIAS_ERRORS = 2.0  # a bias counts as far as it exceeds this many of its standard errors
 MIN_TEMPERATURE = 0.8  # below it, how much is missing is not known
 MIN_ACCEPTANCE = 0.1
+MAX_DISPERSION = 5.0  # it is about 1 in equilibrium
 _FAR = 4.0  # λ <= d/2: SGLD shows eight times that within an eighth of its stability limit
 
 Verdict = tuple[str, str]  # status, reason
@@ -130,7 +131,7 @@ def judge(facts: Facts) -> Verdict:
         return DIVERGED, f"chains {named} left the region: take a smaller step size"
     rules: list[Callable[[Facts], Verdict | None]] = [_bound, _length, _minimum, _plateau, _outlier, _agreement]
     if facts.estimates_lambda:
-        rules += [_temperature, _acceptance, _bias]
+        rules += [_temperature, _acceptance, _dispersion, _bias]
     for rule in rules:
         verdict = rule(facts)
         if verdict is not None:
@@ -260,6 +261,14 @@ def _acceptance(facts: Facts) -> Verdict | None:
     if acceptance is None or acceptance >= MIN_ACCEPTANCE:
         return None
     return BIASED, f"acceptance {acceptance:.2f} is below {MIN_ACCEPTANCE}: take a smaller step size"
+
+
+def _dispersion(facts: Facts) -> Verdict | None:
+    """Reject chains that are thrown far away from time to time, as by a step that is too long."""
+    if facts.biases is None or not facts.biases.dispersion > MAX_DISPERSION:
+        return None
+    times = facts.biases.dispersion
+    return BIASED, f"nβ L varies {times:.3g} times as much as it should at its mean: take a smaller step size"
 
 
 def _bias(facts: Facts) -> Verdict | None:

@@ -11,7 +11,10 @@ from torch import nn
 
 from selfmod_hf.complexity import LLCResult, calibrate_llc, estimate_llc, estimate_llc_many, half_squared_error
 from selfmod_hf.complexity.biases import shuffled_lag, shuffled_share
+from selfmod_hf.complexity.curvature import largest_curvature
 from selfmod_hf.complexity.ground_truth import cases
+from selfmod_hf.complexity.prepare import make_problem
+from selfmod_hf.complexity.settings import LLCSettings
 
 from .scenarios import DUMMY, Quadratic, digits, given_loss, trained_digits_net
 
@@ -144,6 +147,23 @@ def test_a_pull_that_explains_the_value_of_a_singular_model_is_named():
         assert result.llc < 0.1 * truth.truth(nbeta)
         assert result.status == "biased"
         assert "the pull to w*" in result.status_reason
+
+
+def test_a_step_that_throws_chains_far_away_is_named():
+    """A deep linear network at a step of 1/a: the mean of a few far draws, in place of an RLCT of 9, once was "ok"."""
+    case = next(case for case in cases(half=0, count=66) if case.key == "deep linear, ill conditioned 2")
+    truth = case.build()
+    nbeta = len(truth.inputs) / math.log(len(truth.inputs))
+    settings = LLCSettings(loss_fn=truth.loss_fn)
+    problem = make_problem([truth.model], truth.inputs, truth.targets, settings)
+    curvature = largest_curvature(problem, nbeta=nbeta, localization=1e-3 * nbeta)
+    data = (truth.inputs, truth.targets)
+    settings = {"loss_fn": truth.loss_fn, "sampler": "sghmc", "localization": 1e-3 * nbeta, "num_draws": 1000}
+    for result in estimate_llc_many([truth.model] * 4, *data, step_size=1 / curvature, **settings):
+        assert result.biases.dispersion > 10
+        assert result.status != "ok"
+    (short,) = estimate_llc_many([truth.model], *data, step_size=0.04 / curvature, **settings)
+    assert short.biases.dispersion == pytest.approx(1, abs=0.3)
 
 
 def test_equilibrium_has_a_temperature_of_one_and_a_start_is_colder():
