@@ -264,9 +264,10 @@ def shuffled_lag(decay: float, steps: int) -> float:
 def _localization(observed: Observed, hessian_trace: float, curvature: float) -> tuple[float, float]:
     """Return the localization bias and its standard error.
 
-    The covariance γ (nβ/2) Cov(L, |δ|²) counts if it exceeds two of its jackknife errors over chains. It is noisy if
-    many directions are flat. Two other values are less noisy. They are at most the bias on quadratics, because stiff
-    directions count more in them: llc · 2 γ llc / (nβ tr H), and llc γ/a with the largest a.
+    The covariance γ (nβ/2) Cov(L, |δ|²) counts if it exceeds two of its errors. It is noisy if many directions are
+    flat, and a few chains know the error of their means badly, so the error is the larger of two. Two other values are
+    less noisy. They are at most the bias on quadratics, because stiff directions count more in them:
+    llc · 2 γ llc / (nβ tr H), and llc γ/a with the largest a.
     """
     scale = observed.localization / 2
     llc = float(observed.llc.mean())
@@ -279,17 +280,28 @@ def _localization(observed: Observed, hessian_trace: float, curvature: float) ->
         least = observed.localization / curvature * llc
         least_error = 0.0
     covariance = scale * _covariance(observed.llc, observed.squares)
+    error = max(_jackknife_error(observed, scale), _products_error(observed, scale))
+    if covariance > max(2 * error, least):
+        return min(covariance, llc), error
+    return least, least_error
+
+
+def _jackknife_error(observed: Observed, scale: float) -> float:
+    """Return the standard error of the covariance from leaving out each chain in turn, or infinity for one chain."""
     left_out = []
     for chain in range(len(observed.llc)):
         others = np.arange(len(observed.llc)) != chain
         if others.any():
             left_out.append(scale * _covariance(observed.llc[others], observed.squares[others]))
-    error = math.inf
-    if left_out:
-        error = math.sqrt((len(left_out) - 1) * np.var(left_out))
-    if covariance > max(2 * error, least):
-        return min(covariance, llc), error
-    return least, least_error
+    if not left_out:
+        return math.inf
+    return math.sqrt((len(left_out) - 1) * np.var(left_out))
+
+
+def _products_error(observed: Observed, scale: float) -> float:
+    """Return the standard error of the covariance from its draws."""
+    products = (observed.llc - observed.llc.mean()) * (observed.squares - observed.squares.mean())
+    return scale * standard_error(products)
 
 
 def _sensitivity(llc: Draws) -> tuple[float, float]:

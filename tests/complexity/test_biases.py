@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.signal import lfilter
 from torch import nn
 
 from selfmod_hf.complexity import LLCResult, calibrate_llc, estimate_llc, estimate_llc_many, half_squared_error
-from selfmod_hf.complexity.biases import shuffled_lag, shuffled_share
+from selfmod_hf.complexity.biases import Observed, foretell, shuffled_lag, shuffled_share
 from selfmod_hf.complexity.curvature import largest_curvature
 from selfmod_hf.complexity.ground_truth import cases
 from selfmod_hf.complexity.prepare import make_problem
@@ -147,6 +148,52 @@ def test_a_pull_that_explains_the_value_of_a_singular_model_is_named():
         assert result.llc < 0.1 * truth.truth(nbeta)
         assert result.status == "biased"
         assert "the pull to w*" in result.status_reason
+
+
+def test_flat_directions_make_no_localization_by_chance():
+    """Draws of nβ L and of |δ|² that have nothing to do with each other. |δ|² varies much if many directions are flat.
+
+    At two standard errors 2.3 % are expected to count. With errors of four chain means alone 6 % did.
+    """
+    generator = np.random.default_rng(0)
+    shape = (4, 1000)
+    counted = 0
+    for _ in range(300):
+        llc = 28 + 6 * correlated(generator.standard_normal(shape), 0.97)
+        squares = 1000 + 40 * correlated(generator.standard_normal(shape), 0.995)
+        counted += foretell(observed(llc, squares), curvature=math.nan).localization > 0
+    assert counted <= 12  # 4 %
+
+
+def correlated(noise: np.ndarray, correlation: float) -> np.ndarray:
+    """Return draws (C, T) of variance 1, each correlated with the one before."""
+    start = noise[:, :1] * correlation / math.sqrt(1 - correlation**2)
+    draws, _ = lfilter([1], [1, -correlation], noise, zi=start)
+    return draws * math.sqrt(1 - correlation**2)
+
+
+def observed(llc: np.ndarray, squares: np.ndarray) -> Observed:
+    """Return what an estimate observed, without any curvature and noise."""
+    nothing = np.zeros((4, 25))
+    return Observed(
+        llc=llc,
+        squares=squares,
+        virials=nothing,
+        noises=nothing,
+        products=nothing,
+        active=1000,
+        isotropic=True,
+        num_parameters=1000,
+        nbeta=1.0,
+        localization=2.0,
+        step_size=1e-3,
+        momentum=0.0,
+        discretized=False,
+        batch_size=10,
+        num_samples=100,
+        corrected=False,
+        lower=0.0,
+    )
 
 
 def test_a_step_that_throws_chains_far_away_is_named():
