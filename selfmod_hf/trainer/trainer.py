@@ -102,6 +102,8 @@ class SelfModelingTrainer(TermsTrainer):
         if has_adapter(model):
             check_with_adapter(args)
         check_base(model, args)
+        if args.ddp_find_unused_parameters is None:
+            args.ddp_find_unused_parameters = may_leave_parameters_unused(model, args)  # transformers reads it at once
         train_data = kwargs.get("train_dataset")
         eval_data = kwargs.get("eval_dataset")
         if kwargs.get("processing_class") is None:
@@ -131,8 +133,6 @@ class SelfModelingTrainer(TermsTrainer):
     def _follow_labels(self, compute_metrics: Metrics | None) -> None:
         """Choose what follows from the labels of the network: their names, the metrics, and the kept predictions."""
         args = self.args
-        if args.ddp_find_unused_parameters is None:
-            args.ddp_find_unused_parameters = may_leave_parameters_unused(self.model, args)
         metrics = chosen_metrics(self.model, args.metrics, compute_metrics)
         self.compute_metrics = None if metrics is None else self._for_networks(metrics)
         if not is_wrapped(self.model):
