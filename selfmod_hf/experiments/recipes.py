@@ -49,7 +49,7 @@ GRIDS: Mapping[str, Grid] = {
         (0, 5, 20, 50),
         (1, 2, 3, 4, 5),
         "ours: small enough for a first look; no experiment of the paper",
-        num_draws=4000,
+        num_draws=6000,
     ),
 }
 
