@@ -134,7 +134,10 @@ def is_over_weights(arms: Sequence[Arm], study: Sequence[Arm]) -> bool:
         others.append(_without_weight(arm))
     # a baseline of weight 0 has no kind of targets
     baseline = by_name.get(arms[0].baseline, arms[0])
-    targets = {name: others[0].get(name) for name in USUAL_TARGETS}
+    targets = {"detach_targets": others[0].get("detach_targets")}
+    for name in USUAL_TARGETS:
+        if name in arms[0].panel:
+            targets[name] = others[0].get(name)
     of_baseline = {**_without_weight(baseline), **targets}
     return all(other == others[0] for other in others) and {**others[0], **targets} == of_baseline
 
