@@ -45,11 +45,13 @@ part() {
   timeout --kill-after=20 "$left" "$@" 2>&1 | tee -a "$OUT/log.txt" || code=$?
   [ "$code" -ne 0 ] || touch "$OUT/done/$name"
   [ "$code" -eq 0 ] || echo "$name ended with exit code $code" | tee -a "$OUT/log.txt"
+  case $code in 0 | 124 | 137) ;; *) failed=1 ;; esac  # a part that was cut by the clock has not failed
   tables
 }
 
 sweep() { echo "$PYTHON" -m selfmod_hf sweep --quiet --dataset_name "$OUT/data/$1.safetensors" --recipe "$1"; }
 
+failed=0
 figure=(--members_per_population 60)
 small=(--hidden_sizes 64 --aux_weights 0 10 --seeds 1 2 --num_train_epochs 2 --num_draws 400)
 cifar=(--seeds 1 --num_train_epochs 20 --max_test_samples 2000)
@@ -71,3 +73,4 @@ if [ -e "$OUT/data/cifar10.safetensors" ]; then
 fi
 tables
 echo "finished: $(ls "$OUT/done" | tr '\n' ' ')" | tee -a "$OUT/log.txt"
+exit "$failed"

@@ -192,9 +192,10 @@ def foretell(observed: Observed, curvature: float) -> Biases:
         bound = observed.active / 2
     localization, localization_error = _localization(observed, hessian_trace, curvature)
     sensitivity, sensitivity_error = _sensitivity(observed.llc)
-    if sensitivity - 2 * sensitivity_error > localization - 2 * localization_error:
-        localization = sensitivity
-        localization_error = sensitivity_error
+    surely = sensitivity - 2 * sensitivity_error
+    if surely > localization - 2 * localization_error:
+        localization = max(localization, sensitivity)  # the interval has room for the larger one
+        localization_error = (localization - surely) / 2
     return Biases(
         heating=heating,
         heating_error=heating_error,
@@ -319,7 +320,7 @@ def _sensitivity(llc: Draws) -> tuple[float, float]:
 def _dispersion(llc: Draws) -> float:
     """Return the covariance of nβ L at one draw and at the next, over its mean, or NaN if the mean is not positive.
 
-    The noise of minibatches is independent from one draw to the next, so it does not count.
+    The noise of minibatches is nearly independent from one draw to the next, so it hardly counts.
     """
     mean = float(llc.mean())
     if not mean > 0:

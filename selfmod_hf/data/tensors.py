@@ -52,12 +52,12 @@ class TensorData(Dataset):
         return SCORES if self.labels.dim() == 1 else SEVERAL_CLASSES
 
     def class_counts(self, classes: int) -> Tensor | None:
-        """Count the samples of each class, (classes,). None: the labels name no classes."""
+        """Count the samples of each class, (classes,), without missing labels. None: the labels name no classes."""
         problem_type = self.problem_type
         if problem_type == CLASSES:
-            return torch.bincount(self.labels, minlength=classes)
+            return torch.bincount(self.labels[self.labels >= 0], minlength=classes)
         if problem_type == SEVERAL_CLASSES:
-            return self.labels.sum(dim=0).long()
+            return (self.labels > 0.5).sum(dim=0)  # NaN and -100 are missing
         return None
 
     def __len__(self) -> int:

@@ -111,7 +111,9 @@ class ShapeMaker:
     def _load_data(self, run: RunSettings) -> TaskData[Any]:
         """Return the data of networks with some common settings."""
         network = run.network
-        key = repr((run.data, network.backbone_name, network.backbone_config))
+        key = repr(
+            (run.data, network.backbone_name, network.backbone_config, network.head)
+        )  # a head orders the classes
         if key not in self._loaded:
             with join_processes().main_process_first():
                 self._loaded[key] = run.load_data()

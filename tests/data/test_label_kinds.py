@@ -240,3 +240,10 @@ def test_words_are_strings(tmp_path):
     spec = write(tmp_path, List(INT), [[0, 1], [1, 0]], [[0, 1]], missing, task_type="token-classification")
     with pytest.raises(InputError, match=r"text_column='text': row 0 of split 'train' has a list with a missing entry"):
         load_texts(spec)
+
+
+def test_missing_labels_are_of_no_class():
+    pixels = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
+    assert ImageTensors(pixels, torch.tensor([1, -100, 1])).class_counts(3).tolist() == [0, 2, 0]
+    marks = torch.tensor([[1.0, 0.0], [-100.0, -100.0], [torch.nan, 1.0]])
+    assert ImageTensors(pixels, marks).class_counts(2).tolist() == [1, 1]
