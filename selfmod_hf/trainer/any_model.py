@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from ..complexity.sample_losses import IGNORED_LABEL
 from ..data import ImageTensors, TensorData, TextTensors
-from ..data.tasks import CLASSES, SEVERAL_CLASSES
+from ..data.tasks import CLASSES, SEVERAL_CLASSES, TEXTS
 from ..errors import InputError
 from ..hub.plain_model import kind_of_model
 from ..models.counted_self_modeling import counted_labels
@@ -71,6 +71,8 @@ def task_models_on_data(
     _check_range(kind, model.config, labels)
     loss, targets = task_loss(kind, model.config, labels)
     networks = [_prepared(one, kind) for one in models]
+    if kind.name == TEXTS and isinstance(inputs, dict):
+        _check_padding(networks[0].config, inputs)
     modules: list[OnInputs | OnPixels]
     if isinstance(data, ImageTensors):
         modules = [OnPixels(network, data) for network in networks]
@@ -174,7 +176,7 @@ def _prepared(model: PreTrainedModel, kind: TaskKind) -> PreTrainedModel:
     """Return a copy of a task model in eval mode, with attention for several chains at once."""
     network = copy.deepcopy(model).eval()
     config = network.config
-    if kind.name == "text-classification":
+    if kind.name == TEXTS:
         _set_padding(config)
     config.return_dict = True
     config.output_hidden_states = False
@@ -192,6 +194,23 @@ def _set_padding(config: Any) -> None:
     end = getattr(config, "eos_token_id", None)
     if getattr(config, "pad_token_id", 0) is None and end is not None:
         config.pad_token_id = end[0] if isinstance(end, (list, tuple)) else end
+
+
+def _check_padding(config: Any, inputs: dict[str, Tensor]) -> None:
+    """Raise an InputError if texts are padded with another token than the model's.
+
+    A decoder finds the last token of a text by it. With another one it would read padding, and the RLCT would depend on
+    the longest text.
+    """
+    own = getattr(config, "pad_token_id", None)
+    mask = inputs.get("attention_mask")
+    if own is None or mask is None or "input_ids" not in inputs:
+        return
+    padding = inputs["input_ids"][mask == 0]
+    wrong = padding[padding != own]
+    if len(wrong):
+        problem = f"that of the task model; the data are padded with {int(wrong[0])}; allowed are equal ones"
+        raise InputError("pad_token_id", own, problem)
 
 
 def _check_loss(module: OnInputs | OnPixels, inputs: Any, targets: Tensor, loss: TaskLoss) -> None:

@@ -145,6 +145,15 @@ def test_a_classifier_without_a_token_for_padding_takes_that_of_the_end():
         estimate_rlct([without], rows, **FEW)
 
 
+@pytest.mark.parametrize("changes", [{}, {"pad_token_id": None, "eos_token_id": 0}])
+def test_another_token_for_padding_than_the_models_is_rejected(changes):
+    rows = tiny_rows("gpt2-classes")
+    for row in rows:
+        row["input_ids"] = row["input_ids"].masked_fill(row["attention_mask"] == 0, 11)
+    with pytest.raises(InputError, match=r"^pad_token_id=0: .* the data are padded with 11; allowed are equal ones"):
+        estimate_rlct([tiny_model("gpt2-classes", **changes)], rows, **FEW)
+
+
 def test_several_labels_have_the_sum_of_their_losses():
     model, rows = tiny_model("bert", problem_type="multi_label_classification"), tiny_rows("bert")
     for number, row in enumerate(rows):
