@@ -1,135 +1,29 @@
 """The tests of docs/preregistration.md: `python scripts/planned_tests.py runs/preregistered-h64`.
 
-It prints one line for each contrast of the questions a to e, g and h, and with `--theory FILE` of question f. Whatever
-an arm lacks is left out. Numbers are differences of means, paired by seed. The rules are those of the plan.
+It prints one line for each contrast of the questions a to e, g and h, and with `--theory FILE` of question f. Missing
+arms are left out. Numbers are differences of means, paired by seed. The rules are those of the plan.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy import stats
+from planned_rules import VARIANTS, Contrast, Row, Values, interpolated, judge, margin_of, mark, share_text
+from planned_theory import judged_theory, read_theory
 
-from selfmod_hf.reports.comparisons import Comparison, compare, holm
-from selfmod_hf.reports.statistics import only_ok, values_by_arm, with_every_rlct
+from selfmod_hf.errors import InputError
+from selfmod_hf.experiments.chance import is_at_chance, level_of_chance, main_metric
+from selfmod_hf.files import read_json
+from selfmod_hf.reports.statistics import values_by_arm
 
-LEVEL = 0.05
-MARGIN = 0.03  # of "the same", as a share of the baseline's mean
 ACCURACY_MARGIN = 0.005
-RESAMPLES = 10_000
 FAMILIES = ("decay-last", "decay-all", "penalty")
 READERS = ("modelability", "modelability_of_variance", "modelability_from_other")
-VARIANTS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
-    "every RLCT": with_every_rlct,
-    "ok RLCTs": only_ok,
-}
 HEADER = "| question | measure | contrast | seeds | difference [95 %] | p, Holm | verdict | share [95 %] |"
-Values = dict[str, pd.Series]  # of each arm, by seed
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """Two series that are compared, seed by seed.
-
-    Attributes:
-        question: its letter. Contrasts of one question and measure are corrected together.
-        measure: its column.
-        name: of the contrast.
-        own: values by seed.
-        other: values by seed.
-        margin: of "the same".
-        share: of a fall that remains or is explained: (numerator, denominator) by seed. None: no share.
-    """
-
-    question: str
-    measure: str
-    name: str
-    own: pd.Series
-    other: pd.Series
-    margin: float
-    share: tuple[pd.Series, pd.Series] | None = None
-
-    def difference(self) -> pd.Series:
-        """Return the differences of the seeds that both have."""
-        return (self.own - self.other).dropna()
-
-
-# ---- tests ----
-
-
-def same_p(difference: pd.Series, margin: float) -> float:
-    """Return the p-value of two one-sided t-tests: the mean is within the margin."""
-    if len(difference) < 2:
-        return float("nan")
-    above = stats.ttest_1samp(difference, -margin, alternative="greater").pvalue
-    below = stats.ttest_1samp(difference, margin, alternative="less").pvalue
-    return float(max(above, below))
-
-
-def verdict(test: Comparison, p_holm: float, p_same: float) -> str:
-    """Return lower, higher, the same, or not told apart."""
-    if p_holm <= LEVEL:
-        return "lower" if test.difference < 0 else "higher"
-    if p_same <= LEVEL:
-        return "the same"
-    return "not told apart"
-
-
-def judge(contrasts: Sequence[Contrast]) -> list[Row]:
-    """Return a row for each contrast. The p-values of one question and measure are corrected together."""
-    rows: list[Row] = []
-    families = dict.fromkeys((one.question, one.measure) for one in contrasts)
-    for family in families:
-        members = [one for one in contrasts if (one.question, one.measure) == family]
-        tests = [compare(one.own, one.other, are_paired=True) for one in members]
-        corrected = holm([test.p for test in tests])
-        same = holm([same_p(one.difference(), one.margin) for one in members])
-        for one, test, p_holm, p_same in zip(members, tests, corrected, same, strict=True):
-            row = {"question": one.question, "measure": one.measure, "contrast": one.name, "seeds": test.pairs}
-            numbers = {"difference": test.difference, "low": test.low, "high": test.high, "p_holm": p_holm}
-            rows.append({**row, **numbers, "verdict": verdict(test, p_holm, p_same), "share": one.share})
-    return rows
-
-
-def share_text(parts: tuple[pd.Series, pd.Series]) -> str:
-    """Return the ratio of two means with its bootstrap interval over the seeds. Empty: fewer than two seeds."""
-    both = pd.concat(parts, axis=1).dropna().to_numpy()
-    if len(both) < 2:
-        return ""
-    chosen = np.random.default_rng(0).integers(len(both), size=(RESAMPLES, len(both)))
-    means = both[chosen].mean(axis=1)  # (resamples, 2)
-    low, high = np.percentile(means[:, 0] / means[:, 1], [2.5, 97.5])
-    numerator, denominator = both.mean(axis=0)
-    return f"{numerator / denominator:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def interpolated(doses: Sequence[str], at: dict[str, float], value: float, measured: Values) -> tuple[pd.Series, str]:
-    """Return a measure by seed at a value between two neighbouring doses, and where it was taken.
-
-    Args:
-        doses: names of arms, the weakest first.
-        at: mean of the compared column of each arm.
-        value: the mean to be met.
-        measured: of the doses, by seed.
-    """
-    for weaker, stronger in pairwise(doses):
-        low, high = sorted((at[weaker], at[stronger]))
-        if low <= value <= high and low < high:
-            weight = (value - at[weaker]) / (at[stronger] - at[weaker])
-            mixed = (1 - weight) * measured[weaker] + weight * measured[stronger]
-            return mixed, f"{weaker} to {stronger}"
-    nearest = min(doses, key=lambda dose: abs(at[dose] - value))
-    return measured[nearest], f"{nearest}, outside"
 
 
 # ---- the questions ----
@@ -160,7 +54,7 @@ class Study:
         """Return the margin of "the same"."""
         if measure == "accuracy":
             return ACCURACY_MARGIN
-        return MARGIN * abs(float(self.values(measure)["baseline"].mean()))
+        return margin_of(self.values(measure))
 
     def against(self, question: str, measure: str, other: str) -> list[Contrast]:
         """Return each self-model minus another arm. `{}` in its name stands for the self-model's."""
@@ -171,7 +65,7 @@ class Study:
             if own not in values or name not in values:
                 continue
             share = None
-            if name.startswith("as-"):
+            if name.startswith("as-") and "baseline" in values:
                 share = (values[own] - values[name], values[own] - values["baseline"])
             margin = self.margin(measure)
             found.append(Contrast(question, measure, f"{own} - {name}", values[own], values[name], margin, share))
@@ -180,6 +74,8 @@ class Study:
     def owners(self) -> list[Contrast]:
         """Return question c: the fall at equal training loss of the own activations, minus that of other targets."""
         values = self.values("rlct")
+        if not self.own:
+            return []
         strongest = self.own[-1]
         weight = strongest.removeprefix("own")
         margin = self.margin("rlct")
@@ -208,21 +104,31 @@ class Study:
             doses = self.doses(family)
             if len(doses) > 1:
                 for at in ("weight_width", "accuracy"):
-                    found += self._at_equal("d", at, doses)
+                    found += self._at_equal("d", at, family, doses)
         return found
 
-    def _at_equal(self, question: str, at: str, doses: Sequence[str]) -> list[Contrast]:
+    def _at_equal(self, question: str, at: str, control: str, doses: Sequence[str]) -> list[Contrast]:
+        """Return each self-model minus a control. Arms without a usable RLCT are left out."""
         rlct = self.values("rlct")
         values = self.values(at)
+        measured = [name for name in doses if name in rlct and name in values]
+        missing = [name for name in doses if name not in measured]
+        if not measured:
+            return []
         found = []
         for own in self.own:
-            means = {name: float(values[name].mean()) for name in (own, *doses)}
-            other, where = interpolated(doses, means, means[own], rlct)
+            if own not in rlct or own not in values:
+                continue
+            means = {name: float(values[name].mean()) for name in (own, *measured)}
+            other, place = interpolated(measured, means, means[own], rlct)
+            if missing:
+                place += f", without {', '.join(missing)}"
             explained = None
-            if question == "h":
+            if question == "h" and "baseline" in rlct:
                 explained = (rlct["baseline"] - other, rlct["baseline"] - rlct[own])
-            name = f"{own} - ({where}) at equal {at}"
-            found.append(Contrast(question, "rlct", name, rlct[own], other.dropna(), self.margin("rlct"), explained))
+            name = f"{own} - {control} at equal {at}"
+            margin = self.margin("rlct")
+            found.append(Contrast(question, "rlct", name, rlct[own], other.dropna(), margin, explained, place))
         return found
 
     def with_live_units(self) -> Study:
@@ -238,10 +144,10 @@ class Study:
         units = [name for name in self.names if name.startswith("units-")]
         if units and "dead_units" in self.table:
             largest_first = sorted(units, key=lambda name: -int(name.removeprefix("units-")))
-            found += self.with_live_units()._at_equal("h", "live_units", ["baseline", *largest_first])
+            found += self.with_live_units()._at_equal("h", "live_units", "units", ["baseline", *largest_first])
         rlct = self.values("rlct")
         for name in rlct:
-            if name.startswith("own-rms"):
+            if name.startswith("own-rms") and "baseline" in rlct:
                 margin = self.margin("rlct")
                 found.append(Contrast("h", "rlct", f"{name} - baseline", rlct[name], rlct["baseline"], margin))
         return found
@@ -262,49 +168,34 @@ class Study:
         return found + self.fewer_units()
 
 
-def theory_contrasts(file: Path, seeds: Sequence[int]) -> list[Contrast]:
-    """Return question f at both step sizes, from the file of scripts/theory_rlct.py."""
-    _, *rows = [json.loads(line) for line in file.read_text().splitlines()]
-    found = []
-    for step_size in sorted({row["step_size"] for row in rows}, reverse=True):
-        values = {row["arm"]: pd.Series(row["llc"], index=seeds) for row in rows if row["step_size"] == step_size}
-        pairs = [(own, "baseline") for own in ("own-1", "own-5", "own-10")]
-        for other in ("as-own-10", "other-a-10", "shuffled-10", "decay-last-3e-3", "units-32"):
-            pairs.append(("own-10", other))
-        margin = MARGIN * float(values["baseline"].mean())
-        for own, other in pairs:
-            if own in values and other in values:
-                measure = f"rlct, theory, step size {step_size:.3g}"
-                found.append(Contrast("f", measure, f"{own} - {other}", values[own], values[other], margin))
-    return found
-
-
 # ---- the table ----
 
 
 def read_table(folder: Path) -> pd.DataFrame:
-    """Return a study's networks, with the mark of those at chance level."""
+    """Return a study's networks, with the mark of those at chance level.
+
+    Raises:
+        InputError: run.json does not tell the chance level, so that rule 1 of the plan cannot be applied.
+    """
     table = pd.read_parquet(folder / "results.parquet")
-    run = json.loads((folder / "run.json").read_text())
-    share, count = run.get("largest_class_share"), run.get("test_samples")
-    if not share or not count:
-        print("run.json has no share of the largest class: networks at chance level are not left out\n")
-        return table.assign(at_chance=False)
-    level = share + 2 * (share * (1 - share) / count) ** 0.5  # as in `SweepFolder.chance_level`
-    return table.assign(at_chance=table["accuracy"] <= level)
+    run = read_json(folder / "run.json")  # published tables have a part of it, which `SweepRun` would reject
+    chance = run.get("chance")
+    if chance is None:
+        chance = run.get("largest_class_share")  # as early versions recorded it
+    labels = run.get("test_labels") or run.get("test_samples")
+    level = None
+    if chance is not None and labels:
+        level = level_of_chance(main_metric(table), chance, labels)
+    if level is None:
+        raise InputError("folder", str(folder), "run.json does not tell the chance level")
+    return table.assign(at_chance=is_at_chance(table, level))
 
 
 def judged(table: pd.DataFrame) -> list[Row]:
     """Return the rows of `judge`. A verdict is marked if it changes with the networks that count."""
     rows = judge(Study(table).contrasts())
     for name, change in VARIANTS.items():
-        others = {}
-        for row in judge(Study(change(table)).contrasts()):
-            others[row["question"], row["measure"], row["contrast"]] = row["verdict"]
-        for row in rows:
-            other = others.get((row["question"], row["measure"], row["contrast"]))
-            if other is not None and other != str(row["verdict"]).partition(" (")[0]:
-                row["verdict"] = f"{row['verdict']} (not robust, with {name}: {other})"
+        mark(rows, name, judge(Study(change(table)).contrasts()))
     return rows
 
 
@@ -312,7 +203,10 @@ def line_of(row: Row) -> str:
     """Return a row of the printed table."""
     interval = f"{row['difference']:+.4g} [{row['low']:+.4g}, {row['high']:+.4g}]"
     share = "" if row["share"] is None else share_text(row["share"])
-    cells = [row["question"], row["measure"], row["contrast"], row["seeds"], interval, f"{row['p_holm']:.2g}"]
+    contrast = row["contrast"]
+    if row["place"]:
+        contrast += f" ({row['place']})"
+    cells = [row["question"], row["measure"], contrast, row["seeds"], interval, f"{row['p_holm']:.2g}"]
     return "| " + " | ".join(map(str, [*cells, row["verdict"], share])) + " |"
 
 
@@ -323,9 +217,10 @@ def main() -> None:
     parser.add_argument("--theory", type=Path, help="estimates of scripts/theory_rlct.py")
     parser.add_argument("--theory_seeds", type=int, nargs="+", default=[11, 12, 13, 14, 15])
     args = parser.parse_args()
-    rows = judged(read_table(args.folder))
+    table = read_table(args.folder)
+    rows = judged(table)
     if args.theory is not None:
-        rows += judge(theory_contrasts(args.theory, args.theory_seeds))
+        rows += judged_theory(read_theory(args.theory, args.theory_seeds, table))
     print(HEADER)
     print("|" + "---|" * (HEADER.count("|") - 1))
     for row in rows:
