@@ -15,7 +15,7 @@ from ..complexity.settings import DTYPES, LLCSettings
 from ..data import TaskSpec, TensorData
 from ..errors import InputError
 from ..hub.eval_results import EvalTask
-from ..hub.plain_model import model_labels, task_fields
+from ..hub.plain_model import task_fields
 from ..hub.saved import SavedNetwork
 from ..trainer.saved_rlct import choose_settings, saved_checkpoints
 from .data_settings import DataSettings, load_data
@@ -200,7 +200,4 @@ class SavedData:
         data = load_data(self.spec, replace(self.settings, tokenizer_name=None), **reading)
         if task is not None:
             task.check_data(data.train)
-        config = self.saved.loaded_network.config
-        if self.saved.is_plain or config.wrapped_config is not None:  # a pretrained head may have an order of its own
-            return model_labels(data, config)
-        return data.train
+        return self.saved.with_own_labels(data)

@@ -7,23 +7,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data import load_images, load_texts, make_task, network_preprocessing, resolve_task
+from ..data import load_blocks, load_images, load_texts, make_task, network_preprocessing, resolve_task
+from ..data.tasks import BLOCKS
 from ..data.tokenizing import load_tokenizer
 from ..errors import InputError
 from ..models import KINDS, load_config, load_model
 from ..weights import ADAPTER, ADAPTER_SETTINGS, weights_sha256
 from .agreement import data_of_folder, published_data, published_rlct
 from .download import fetch
-from .plain_model import kind_of_folder, load_plain_model, plain_reading
+from .plain_model import kind_of_folder, load_plain_model, model_labels, plain_reading, task_fields
 from .records import RUN_FILE, stale_files
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from transformers import PreTrainedModel
 
     from ..complexity import LLCResult
-    from ..data import TaskSpec, TensorData
+    from ..data import TaskData, TaskSpec, TensorData
 
 # files of a network on the Hub: itself, and its tokenizer if it reads texts (`*.model`: SentencePiece's)
 NETWORK_FILES = (
@@ -175,9 +176,32 @@ class SavedNetwork:
             ValueError: no file names the data, or they cannot be read.
         """
         entries = self.data_entries()
+        if self.is_plain:
+            entries |= task_fields(self.network_folder)
         arguments = self.reading()
         for name in ("max_train_samples", "max_test_samples"):
             arguments[name] = entries.pop(name, None)
         spec = resolve_task(make_task(entries.pop("task", None), entries))
-        load = load_images if spec.text_column is None else load_texts
-        return spec, load(spec, **arguments).train
+        load: Callable[..., TaskData[Any]] = load_texts
+        if spec.kind == BLOCKS:
+            load = load_blocks
+            arguments.pop("padded", None)
+        elif spec.text_column is None:
+            load = load_images
+        return spec, self.with_own_labels(load(spec, **arguments))
+
+    def with_own_labels(self, data: TaskData[Any]) -> TensorData:
+        """Return the training set with the numbers that the network gives to the classes.
+
+        A pretrained head may have an order of its own.
+
+        Args:
+            data: in the order of the data's own classes.
+
+        Raises:
+            InputError: the network has names of classes, and none of them is that of a class of the data.
+        """
+        config: Any = self.loaded_network.config
+        if self.is_plain or config.wrapped_config is not None:
+            return model_labels(data, config)
+        return data.train

@@ -21,7 +21,9 @@ from transformers import (
 
 from selfmod_hf import RunSettings, load_texts, report
 from selfmod_hf.cli import main
+from selfmod_hf.data import BlockTensors
 from selfmod_hf.hub.model_folder import write_model_card
+from selfmod_hf.hub.saved import SavedNetwork
 from selfmod_hf.models import load_model
 
 WORDS = list("abcdefgh")
@@ -102,6 +104,20 @@ def folder(tmp_path_factory) -> Path:
     return place
 
 
+class OfWords(SavedNetwork):
+    """A network whose files name data of this folder, as those of a published one name data of the Hub."""
+
+    def data_entries(self, given=None):
+        return {"dataset_name": "words", "task_type": "token-classification", "text_column": "words"}
+
+
+class OfBlocks(SavedNetwork):
+    """The same of a language model."""
+
+    def data_entries(self, given=None):
+        return {"dataset_name": "plain", "task_type": "causal-lm", "block_size": 16}
+
+
 SLOW = ("scores", "several")
 KINDS = [pytest.param(kind, marks=pytest.mark.slow) if kind in SLOW else kind for kind in RUNS]
 
@@ -124,6 +140,8 @@ def test_every_kind_of_labels_trains_from_the_command_line(folder, tmp_path, mon
         special = [getattr(task_model.config, f"{name}_token_id") for name in ("bos", "eos", "pad")]
         assert special == [0, 0, 0]
         assert task_model.generation_config.eos_token_id in (0, [0])
+        _, replicated = OfBlocks(str(tmp_path)).training_data()
+        assert isinstance(replicated, BlockTensors)
     assert type(network).__name__ == class_name
     assert network.config.target_layers == ["h.*" if kind == "plain" else "encoder.layer.*"]
     assert network.self_model_head.out_features == 24
@@ -165,6 +183,11 @@ def test_a_pretrained_head_reads_labels_in_its_own_order(folder, tmp_path, monke
         assert torch.equal(ours.token_labels[counted], 1 - theirs.token_labels[counted])
     assert settings.build_network(data).config.id2label == {0: "other", 1: "first"}
     assert not caplog.records
+    flags = ["--dataset_name=words", "--task_type=token-classification", "--text_column=words"]
+    flags += [f"--backbone_name={tmp_path / 'own'}", "--target_layers=encoder.layer.0", "--target_pooling=tokens"]
+    assert main(["train", *COMMON, *flags, f"--output_dir={tmp_path / 'run'}"]) == 0
+    _, replicated = OfWords(str(tmp_path / "run")).training_data()  # what `replicate_rlct` measures
+    assert torch.equal(replicated.token_labels, data.train.token_labels)
     data = RunSettings.make(**given, backbone_name=str(tmp_path / "others")).load_data()
     assert data.label_names == ["first", "other"]
     assert "classes of other names, which are taken by their numbers: first, other for Person, Place" in caplog.text
