@@ -35,11 +35,8 @@ def with_metric(card: str, name: str, metric: EvalResult) -> str:
 
     Example:
         >>> metric = EvalResult("image-classification", "me/data", "data", "rlct", 7.5, metric_name="RLCT")
-        >>> print(with_metric("---\nlicense: mit  # ours\n---\n# My network\n", "net", metric)[:40])
-        ---
-        license: mit  # ours
-        model-index:
-        - n
+        >>> with_metric("---\nlicense: mit  # ours\n---\n# My network\n", "net", metric).splitlines()[1:3]
+        ['license: mit  # ours', 'model-index:']
     """
     (index,) = eval_results_to_model_index(name, [metric])
     (entry,) = index["results"]
