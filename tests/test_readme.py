@@ -29,6 +29,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # the study of digits takes 4 minutes of a core, and others run beside it
 def test_the_commands_of_the_readme(loopback_hub, folder):
     assert run_transcript("README.md", folder, loopback_hub.env()) == 4
 
