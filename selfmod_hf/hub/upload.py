@@ -22,10 +22,11 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import HFValidationError, filter_repo_objects, httpx, validate_repo_id
+from huggingface_hub.utils import filter_repo_objects, httpx
 
 from ..errors import InputError
 from ..files import files_of_user, read_json
+from ..models.configuration_self_modeling import is_folder
 from ..models.loading import load_model
 from ..weights import ADAPTER_SETTINGS, within_network
 from .license import check_license
@@ -174,20 +175,9 @@ def check_adapters(files: Iterable[Path]) -> None:
         if not file.as_posix().endswith(f"/{ADAPTER_SETTINGS}"):
             continue
         base = read_json(file).get("base_model_name_or_path")
-        if not isinstance(base, str) or is_local_base(base):
+        if not isinstance(base, str) or is_folder(base):
             problem = "adapts a folder of this machine; allowed are bases of the Hub, and merged networks (`prune()`)"
             raise InputError("file", str(file), problem)
-
-
-def is_local_base(name: str) -> bool:
-    """Return whether the base of an adapter is a folder, not a repository of the Hub."""
-    if Path(name).is_dir():
-        return True
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return True
-    return False
 
 
 # ---- the commit ----

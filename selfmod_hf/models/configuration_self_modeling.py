@@ -222,7 +222,7 @@ class SelfModelingConfig(PreTrainedConfig):
     def published_source(self) -> str:
         """Return `target_source` with the last name alone of a folder. Its path means nothing elsewhere."""
         name = self.target_source.removeprefix(NETWORK_SOURCE)
-        if name == self.target_source or not _is_folder(name):
+        if name == self.target_source or not is_folder(name):
             return self.target_source
         return NETWORK_SOURCE + os.path.basename(os.path.abspath(name))
 
@@ -291,8 +291,8 @@ class SelfModelingConfig(PreTrainedConfig):
             )
 
 
-def _is_folder(name: str) -> bool:
-    """Return whether a network's name is that of a folder, here or on another machine, and no Hub id."""
+def is_folder(name: str) -> bool:
+    """Return whether the name of a model is that of a folder, here or on another machine, and not a Hub id."""
     if os.path.isdir(name):
         return True
     try:

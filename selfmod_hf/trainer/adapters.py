@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..hub.upload import is_local_base
+from ..models.configuration_self_modeling import is_folder
 from .processes import is_sharded
 from .wrapped_networks import last_layer
 
@@ -50,7 +50,7 @@ def check_base(model: Any, args: SelfModelingTrainingArguments) -> None:
     settings = _inner_settings(model)
     if settings is None or not args.push_to_hub:
         return
-    if is_local_base(settings.base_model_name_or_path):
+    if is_folder(settings.base_model_name_or_path):
         problem = "the adapter's base is a folder of this machine, which others cannot load; allowed is one of the Hub"
         raise InputError("push_to_hub", True, problem)
 
