@@ -137,21 +137,36 @@ def train(args: argparse.Namespace, data: Any, way: str, aux_weight: float, seed
 
 
 class LastBlock(nn.Module):
-    """Compute the logits of a BERT classifier from the input of its last block."""
+    """Compute the logits of a BERT classifier from the input of its last block.
+
+    The classifier reads the first token alone. So queries, and all that follows the attention, are computed for that
+    token, which is a sixth of the block's work.
+    """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.block = model.bert.encoder.layer[-1]
         self.pooler = model.bert.pooler
         self.classifier = model.classifier
+        self.heads = model.config.num_attention_heads
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return the logits (B, K) of hidden (B, T, F) and mask (B, T), 1 for a token and 0 for padding."""
-        added = (1 - mask[:, None, None, :].to(hidden.dtype)) * torch.finfo(hidden.dtype).min
-        found = self.block(hidden, added)
-        if isinstance(found, tuple):
-            found = found[0]
+        attention = self.block.attention
+        first = hidden[:, :1]  # (B, 1, F)
+        query = self.by_head(attention.self.query(first))  # (B, H, 1, F/H)
+        key = self.by_head(attention.self.key(hidden))  # (B, H, T, F/H)
+        value = self.by_head(attention.self.value(hidden))
+        scores = query @ key.transpose(-1, -2) / key.shape[-1] ** 0.5  # (B, H, 1, T)
+        scores = scores + (1 - mask[:, None, None, :].to(hidden.dtype)) * torch.finfo(hidden.dtype).min
+        read = scores.softmax(-1) @ value  # (B, H, 1, F/H)
+        attended = attention.output(read.transpose(1, 2).flatten(2), first)
+        found = self.block.output(self.block.intermediate(attended), attended)  # (B, 1, F)
         return self.classifier(self.pooler(found))
+
+    def by_head(self, features: Tensor) -> Tensor:
+        """Return (B, H, T, F/H) of features (B, T, F)."""
+        return features.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 @torch.no_grad()
