@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .biases import Biases, Observed, foretell
-from .curvature import largest_curvature
+from .curvature import EVALUATIONS, largest_curvature
 from .diagnostics import Draws
 from .minimum import Descent, count_active
 from .pieces import Group, Run
@@ -21,6 +21,8 @@ from .traces import Traces
 _SEARCH_SHARE = 0.06  # of the work of the chains, for the search of each network
 _LEAST_EVALUATIONS, _MOST_EVALUATIONS = 6, 30
 _AT_ALL = 60  # evaluations, while the search still pays
+_CURVATURE_SHARE = 0.1  # of the work of the chains, for the largest curvature of each network
+_FEWEST_SAMPLES, _MOST_SAMPLES = 256, 2048  # of a largest curvature
 _WORTH = 0.01  # of the estimate: a search pays if 6 evaluations lower nβ L by more
 
 
@@ -76,12 +78,20 @@ def _curvature(run: Run, group: Group) -> float:
         return 1.0  # by the choice of the metric
     if sampler.scale is not None:
         return math.nan
+    affordable = int(_CURVATURE_SHARE * _samples_of_chains(run, group) / EVALUATIONS)
     return largest_curvature(
         run.problem,
         nbeta=group.nbeta,
         localization=group.localization,
         member=group.member,
+        samples=min(_MOST_SAMPLES, max(_FEWEST_SAMPLES, affordable)),
     )
+
+
+def _samples_of_chains(run: Run, group: Group) -> int:
+    """Return the number of samples whose gradients the chains of a group's network took, over all its groups."""
+    same = [other for other in run.groups if (other.member, other.nbeta) == (group.member, group.nbeta)]
+    return len(same) * run.settings.num_chains * run.settings.num_draws * run.batch_size
 
 
 def llc_trace(run: Run, traces: Traces, place: int) -> Draws:
@@ -112,11 +122,9 @@ def _lowered(run: Run, group: Group, estimates: Sequence[float]) -> float:
         group: one of the network's.
         estimates: of all groups.
     """
-    settings = run.settings
     same = [place for place, other in enumerate(run.groups) if other.member == group.member]
     same = [place for place in same if run.groups[place].nbeta == group.nbeta]
-    steps = len(same) * settings.num_chains * settings.num_draws
-    affordable = _SEARCH_SHARE * steps * run.batch_size / run.problem.num_samples
+    affordable = _SEARCH_SHARE * _samples_of_chains(run, group) / run.problem.num_samples
     affordable = min(_MOST_EVALUATIONS, max(_LEAST_EVALUATIONS, affordable))
     largest = max(0.0, *[estimates[place] for place in same])
     decided = max(LOWER_SHARE * largest, FLOOR)
