@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ from ..hub.records import stale_files
 from ..hub.upload import Repository, Target, check_adapters, check_links, commit, files_of, remote_card, selected
 from ..weights import ADAPTER, ADAPTER_SETTINGS
 from .saving import UNFINISHED, SavingTrainer
+
+
+logger = logging.getLogger(__name__)
 
 
 class PushingTrainer(SavingTrainer):
@@ -120,12 +124,13 @@ class PushingTrainer(SavingTrainer):
             self._take_over(Path(copies), folder, self.weights_token())
         self.create_model_card()
         message = f"Training in progress, step {self.state.global_step}"
-        jobs = [HfApi().run_as_future(self._commit(message))]
+        api = HfApi(token=self.args.hub_token)  # one for both, because each sends its commits one after another
+        jobs = [api.run_as_future(self._commit(message))]
         if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             name = checkpoint.name
             if strategy == HubStrategy.CHECKPOINT:
                 name = "last-checkpoint"
-            job = HfApi(token=self.args.hub_token).upload_folder(
+            job = api.upload_folder(
                 repo_id=str(self.hub_model_id),
                 folder_path=checkpoint,
                 path_in_repo=name,
@@ -135,3 +140,17 @@ class PushingTrainer(SavingTrainer):
             )
             jobs.append(job)
         self.push_in_progress = PushInProgress(jobs)
+
+    def _finish_current_push(self) -> None:
+        """Wait for the push in progress, and log what failed of it.
+
+        transformers loses the error of such a push. Training goes on, because the next push sends all files.
+        """
+        super()._finish_current_push()
+        if getattr(self, "push_in_progress", None) is None:
+            return
+        for job in self.push_in_progress.jobs:
+            error = job.exception()
+            if error is not None:
+                logger.warning(f"{self.hub_model_id}: a push while training failed: {error}")
+        self.push_in_progress = None

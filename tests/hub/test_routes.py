@@ -143,6 +143,7 @@ class Pushed:
         env = self.hub.env() | {"HF_HOME": str(self.folder / home), "HF_HUB_CACHE": str(self.folder / home / "hub")}
         done = warm.run(["-c", program, *arguments], env, self.folder)
         assert done.returncode == 0, done.stdout + done.stderr
+        assert "a push while training failed" not in done.stderr, done.stderr
 
     def repo(self, route: str) -> Path:
         return self.hub.root / "models" / "me" / route
