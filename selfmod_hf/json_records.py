@@ -376,7 +376,7 @@ class SweepRun(Record):
         arms: of the study, in their order. Version 0.1.0 did not record them.
         axes: the settings in which arms differ. Each is a column of the tables.
         measures: names of the further measures. Each is a column of the results.
-        sessions: the calls of `selfmod sweep` on the folder.
+        sessions: the calls of `selfmod sweep` on the folder. Tables that were kept alone have none.
     """
 
     settings: RecordedSettings
@@ -393,4 +393,4 @@ class SweepRun(Record):
     arms: list[ArmRecord] = []
     axes: list[str] = []
     measures: list[str] = []
-    sessions: list[Session]
+    sessions: list[Session] = []

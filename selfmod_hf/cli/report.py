@@ -19,13 +19,18 @@ class ReportArguments:
     """Flags of the command."""
 
     folder: str | None = setting(
-        "Results folder of `selfmod sweep`, or the repository it was pushed to; may be given without the flag's name."
+        "Results folder of `selfmod sweep`, its tables alone (see `tables_dir`), or the repository it was pushed to; "
+        "may be given without the flag's name."
     )
     keep_chance: bool = setting(
         "Count networks at chance level (no better than guessing) in means, tests and trends, too.",
         default=False,
     )
     output_dir: str | None = setting("Folder of the report; default: FOLDER/report, or runs/hub/<repository>/report.")
+    tables_dir: str | None = setting(
+        "Also write the tables alone to this folder: results.parquet, curves.parquet and run.json, without networks and "
+        "local paths. `selfmod report` reads such a folder; default: not written."
+    )
 
 
 def flag_classes() -> tuple[type, ...]:
@@ -43,9 +48,13 @@ def run(argv: Sequence[str]) -> None:
     if args.folder is None:
         raise UsageError("folder=None: name the results folder of a sweep")
     check_output_dir(args.output_dir)
+    check_output_dir(args.tables_dir, "tables_dir")
+    from ..reports.export import KEPT
     from ..reports.report import report
 
     with hub_in_one_line(f"--folder {args.folder}"):
-        found = report(args.folder, args.output_dir, keep_chance=args.keep_chance)
+        found = report(args.folder, args.output_dir, keep_chance=args.keep_chance, tables_dir=args.tables_dir)
     print(found.text)
     print(f"\n{found.path}: report.html, report.txt, {', '.join(file.name for file in found.figures)}")
+    if args.tables_dir is not None:
+        print(f"{args.tables_dir}: {', '.join(KEPT)}")

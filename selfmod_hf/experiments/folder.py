@@ -81,6 +81,8 @@ class SweepFolder:
         keep_chance: whether networks at chance level count in means, tests and trends like all others.
     """
 
+    has_networks = True  # False: the folder has tables alone (`KeptTables`)
+
     def __init__(self, path: str | Path, keep_chance: bool = False) -> None:
         self.path = Path(path)
         self.keep_chance = keep_chance
@@ -232,10 +234,7 @@ class SweepFolder:
         Raises:
             InputError: no network is finished, or a row is broken.
         """
-        records = []
-        for cell in self.networks():
-            records.append(NetworkRow.read(cell / "row.json"))
-        rows = self._table(records, ORDER)
+        rows = self._table(self.row_records(), ORDER)
         rows["at_chance"] = False
         if self.keep_chance:
             return rows
@@ -250,10 +249,18 @@ class SweepFolder:
         Raises:
             InputError: no network is finished, or a curve is broken.
         """
+        return self._table(self.curve_records(), [*ORDER, "epoch"])
+
+    def row_records(self) -> list[NetworkRow]:
+        """Return the row of each finished network."""
+        return [NetworkRow.read(cell / "row.json") for cell in self.networks()]
+
+    def curve_records(self) -> list[CurvePoint]:
+        """Return the points of all finished networks."""
         records: list[CurvePoint] = []
         for cell in self.networks():
             records += CurvePoint.read_list(cell / "curve.json")
-        return self._table(records, [*ORDER, "epoch"])
+        return records
 
     def arms(self) -> list[Arm]:
         """Return the arms of the finished networks, in the order of the study.

@@ -105,11 +105,12 @@ def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
-def check_output_dir(folder: str | Path | None) -> None:
+def check_output_dir(folder: str | Path | None, field: str = "output_dir") -> None:
     """Check whether a folder can be made and written to.
 
     Args:
         folder: the folder. None, a default, is accepted.
+        field: the setting, for errors.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -117,14 +118,14 @@ def check_output_dir(folder: str | Path | None) -> None:
     if folder is None:
         return
     if "\0" in str(folder):
-        raise InputError("output_dir", str(folder), "allowed are names without a null character")
+        raise InputError(field, str(folder), "allowed are names without a null character")
     try:
         place = Path(folder)
         while not place.exists():
             place = place.parent
         if not place.is_dir():
-            raise InputError("output_dir", str(folder), f"cannot be written to ({place} is no folder)")
+            raise InputError(field, str(folder), f"cannot be written to ({place} is no folder)")
         with tempfile.TemporaryFile(dir=place):  # because permissions say too much for root, or over a network
             pass
     except OSError as error:
-        raise InputError("output_dir", str(folder), f"cannot be written to ({error.strerror})") from error
+        raise InputError(field, str(folder), f"cannot be written to ({error.strerror})") from error

@@ -63,7 +63,7 @@ def sweep_figures(results: SweepResults) -> dict[str, Figure]:
         figures["measures"] = over_arms(drawn, results.further_measures)
     at_chance = results.rows["at_chance"]
     learned = results.rows[~at_chance]
-    if not learned.empty:
+    if results.folder.has_networks and not learned.empty:
         figures["weights"] = weight_distributions(drawn, learned, results.folder)
     return figures
 

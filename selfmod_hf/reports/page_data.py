@@ -225,8 +225,7 @@ def _networks(drawn: Drawn, numbers: dict[str, int]) -> list[dict[str, Any]]:
             network[measure] = shortened(value, digits=6)
         network["name"] = cell.name
         network["arm"] = numbers[row["arm"]]
-        weights = folder.final_weights(row)
-        network["histogram"] = _histogram(weights)
+        network["histogram"] = _histogram(folder.final_weights(row)) if folder.has_networks else None
         path = folder.cells / cell.name / "rlct.json"
         network["trace"] = _trace(path, len(rows))
         networks.append(network)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..experiments.folder import SweepFolder
+from ..experiments.kept_tables import open_study
 from ..files import files_of_user, write_file
+from .export import export_tables
 from .figures import draw_figures
 from .html_report import write_html_report
 from .on_hub import pull_sweep
@@ -36,15 +37,24 @@ class Report:
     figures: list[Path]
 
 
-def report(folder: str | Path, output_dir: str | Path | None = None, *, keep_chance: bool = False) -> Report:
+def report(
+    folder: str | Path,
+    output_dir: str | Path | None = None,
+    *,
+    keep_chance: bool = False,
+    tables_dir: str | Path | None = None,
+) -> Report:
     """Report on a sweep: draw the figures, write the tables (report.txt) and the page (report.html).
 
     Args:
-        folder: results folder of a sweep, or the repository (``user/name``) that it was pushed to. A repository's
-            files are linked into ``runs/hub/<repository>``.
+        folder: results folder of a sweep, or its tables alone (results.parquet, curves.parquet, run.json), or the
+            repository (``user/name``) that it was pushed to. A repository's files are linked into
+            ``runs/hub/<repository>``.
         output_dir: the folder for the files. Default: ``report`` in the results folder.
         keep_chance: whether networks at chance level, no better than guessing, count in means, tests and
             trends.
+        tables_dir: the folder for the tables alone, without networks and without paths of this machine. Default: they
+            are not written.
 
     Returns:
         The files, tables and statistics. Each statistic is a data frame.
@@ -61,10 +71,12 @@ def report(folder: str | Path, output_dir: str | Path | None = None, *, keep_cha
     if not str(folder):
         raise InputError("folder", folder, "name the results folder of a sweep")
     here = Path(folder)
-    sweep = SweepFolder(here) if here.is_dir() else pull_sweep(str(folder), Path("runs/hub") / here)
+    sweep = open_study(here) if here.is_dir() else pull_sweep(str(folder), Path("runs/hub") / here)
     sweep.keep_chance = keep_chance
     with files_of_user("folder", sweep.path):
         results = read_results(sweep)
+    if tables_dir is not None:
+        export_tables(sweep, Path(tables_dir))
     output = Path(output_dir or sweep.path / "report")
     tables = sweep_tables(results)
     text = f"{results.answer}\n\n{as_text(list(tables.values()))}\n\nHow it was run\n\n{results.setting}"

@@ -259,6 +259,8 @@ function describe(n) {
 
 // ---- one network ----
 
+const NOT_KEPT = { text: "not kept", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 };
+
 function show(index) {
   chosen = (index + data.networks.length) % data.networks.length;
   describeNetwork();
@@ -285,7 +287,7 @@ function drawTrace() {
   }));
   if (trace) shapes.push({ type: "rect", yref: "paper", x0: 0, x1: trace.burnin, y0: 0, y1: 1, line: { width: 0 },
     fillcolor: style("--line"), opacity: 0.4 });
-  else annotations.push({ text: "not kept", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 });
+  else annotations.push(NOT_KEPT);
   if (trace && rlct !== null) shapes.push({ type: "line", x0: trace.burnin, x1: trace.draws, y0: rlct, y1: rlct,
     line: { dash: "dash", color: style("--text") } });
   draw("trace", chains, layout("draw", "nβ (L(w) - L(w*))", { shapes, annotations, showlegend: chains.length <= 8,
@@ -293,7 +295,12 @@ function drawTrace() {
 }
 
 function drawWeights() {
-  const n = data.networks[chosen], { counts, low, high } = n.histogram, step = (high - low) / counts.length;
+  const n = data.networks[chosen];
+  if (!n.histogram) {
+    draw("weights", [], layout("weight", "weights", { annotations: [NOT_KEPT] }));
+    return;
+  }
+  const { counts, low, high } = n.histogram, step = (high - low) / counts.length;
   draw("weights", [{ type: "bar", x: counts.map((_, i) => low + (i + 0.5) * step), y: counts, width: step,
     marker: { color: color(data.arms[n.arm].position) }, hovertemplate: "%{x:.3f}: %{y} weights<extra></extra>" }],
     layout("weight", "weights"));
