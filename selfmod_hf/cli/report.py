@@ -28,7 +28,7 @@ class ReportArguments:
     )
     output_dir: str | None = setting("Folder of the report; default: FOLDER/report, or runs/hub/<repository>/report.")
     tables_dir: str | None = setting(
-        "Also write the tables alone to this folder: results.parquet, curves.parquet and run.json, without networks and "
+        "Also write the tables alone to this folder: results.parquet, curves.parquet, run.json, without networks and "
         "local paths. `selfmod report` reads such a folder; default: not written."
     )
 
