@@ -121,7 +121,7 @@ class NetworkKeys(Record):
     arm: str | None = None
 
 
-METRICS = ("accuracy", "f1", "matthews_correlation", "pearson", "spearmanr", "mse", "perplexity")
+METRICS = ("accuracy", "exact_match", "f1", "matthews_correlation", "pearson", "spearmanr", "mse", "perplexity")
 
 
 class EvaluatedNetwork(NetworkKeys):
@@ -129,10 +129,12 @@ class EvaluatedNetwork(NetworkKeys):
 
     Attributes:
         metric: name of the metric that the study compares. Missing: the accuracy.
+        exact_match: of answers to questions, the share that is right to the token.
         perplexity: of a language model, exp of the mean loss of a token.
     """
 
     metric: str | None = None
+    exact_match: Number | None = None
     f1: Number | None = None
     matthews_correlation: Number | None = None
     pearson: Number | None = None

@@ -37,8 +37,8 @@ from ..errors import InputError
 from ..files import read_json, to_json, write_file
 from ..json_records import CurvePoint, EvaluatedNetwork, NetworkKeys, NetworkRow, NetworkRun, Record, SweepRun
 from ..models import load_model
-from ..trainer.adapters import classifier_weight
-from ..weights import KEY, WEIGHTS, belongs, weights_sha256
+from ..models.classifier_weights import classifier_weight
+from ..weights import ADAPTER, KEY, WEIGHTS, belongs, weights_sha256
 from .arms import Arm, Cell, arm_of_row, network_name
 from .chance import is_at_chance, level_of_chance
 from .record_tables import table_of
@@ -183,17 +183,18 @@ class SweepFolder:
 
     def final_weights(self, row: Mapping[str, Any]) -> np.ndarray:
         """Return the final weights of the last layer of a row's network, flattened."""
-        name = network_name(row["arm"], row["seed"])
-        path = self.cells / name / WEIGHTS
-        try:
-            with safe_open(path, "np") as file:
-                names = list(file.keys())
-                if "classifier.weight" in names:
-                    return np.ravel(file.get_tensor("classifier.weight"))
-        except (OSError, SafetensorError) as error:
-            raise InputError("file", str(path), f"classifier.weight cannot be read ({error})") from error
-        # a task model has other names, and a file has tied weights once
-        network = load_model(path.parent, finite=False)
+        cell = self.cells / network_name(row["arm"], row["seed"])
+        path = cell / WEIGHTS
+        if not (cell / ADAPTER).is_file():
+            try:
+                with safe_open(path, "np") as file:
+                    names = list(file.keys())
+                    if "classifier.weight" in names:
+                        return np.ravel(file.get_tensor("classifier.weight"))
+            except (OSError, SafetensorError) as error:
+                raise InputError("file", str(path), f"classifier.weight cannot be read ({error})") from error
+        # a task model has other names, a file has tied weights once, and an adapter changes them
+        network = load_model(cell, finite=False)
         return classifier_weight(network).float().numpy().ravel()
 
     # ---- populations at work ----

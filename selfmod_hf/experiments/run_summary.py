@@ -12,6 +12,7 @@ from ..trainer.wrapped_networks import is_wrapped
 # titles of evaluated figures, in the order of the table
 TITLES = {
     "eval_accuracy": "accuracy",
+    "eval_exact_match": "exact match",
     "eval_f1": "F1",
     "eval_matthews_correlation": "Matthews correlation",
     "eval_pearson": "Pearson correlation",

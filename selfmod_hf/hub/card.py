@@ -27,6 +27,7 @@ WIDTH = "weight_width"
 # by the names of the modules of `evaluate`
 METRICS = {
     "accuracy": "Accuracy",
+    "exact_match": "Exact match",
     "f1": "F1",
     "matthews_correlation": "Matthews correlation",
     "pearson": "Pearson correlation",

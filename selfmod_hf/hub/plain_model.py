@@ -122,10 +122,7 @@ def plain_reading(folder: Path, tokenizer_name: str | None = None) -> dict[str, 
     kind = kind_of_folder(folder)
     if kind is not None and kind.name == "image-classification":
         return {"preprocessing": backbone_preprocessing(str(folder))}
-    tokenizer = load_tokenizer(tokenizer_name or str(folder))
-    if tokenizer.pad_token is None:  # such as GPT-2's. The attention mask hides the padding
-        tokenizer.pad_token = tokenizer.eos_token
-    return {"tokenizer": tokenizer, "padded": True}
+    return {"tokenizer": load_tokenizer(tokenizer_name or str(folder)), "padded": True}
 
 
 def task_fields(folder: Path) -> dict[str, Any]:

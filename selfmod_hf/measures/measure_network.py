@@ -7,17 +7,16 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-import torch
-
 from ..data import ImageTensors, TaskData
 from ..data.tensors import spread
 from ..errors import InputError
 from ..json_records import NetworkRow
 from ..models import SelfModelingPreTrainedModel
+from ..models.classifier_weights import classifier_bias, classifier_weight, last_layer
 from .hidden import dead_units, effective_rank, mean_square
 from .last_layer import prunable_share, unit_free_width
 from .modelability import UnitScores, modelability, unit_scores
-from .observed import Observed, as_matrix, has_finite_weights, last_layer, observe
+from .observed import Observed, as_matrix, has_finite_weights, observe
 from .own_measures import OwnMeasure, own_measures
 from .predictions import accuracy, calibration_error
 
@@ -161,7 +160,8 @@ def _groups(models: Sequence[Network]) -> Iterator[list[int]]:
     group: list[int] = []
     units = 0
     for k, model in enumerate(models):
-        own = last_layer(model).in_features
+        _, layer = last_layer(model)
+        own = layer.in_features
         if group and units + own > UNITS_AT_ONCE:
             yield group
             group, units = [], 0
@@ -214,11 +214,8 @@ class _Network:
         self.model = model
         self.other = other
         self.data = data
-        layer = last_layer(model)
-        self.weight = layer.weight.detach().float().cpu()  # (C, F)
-        self.bias = torch.zeros(len(self.weight))  # (C,)
-        if layer.bias is not None:
-            self.bias = layer.bias.detach().float().cpu()
+        self.weight = classifier_weight(model).float().cpu()  # (C, F)
+        self.bias = classifier_bias(model).float().cpu()  # (C,)
 
     @cached_property
     def test(self) -> Observed:

@@ -15,6 +15,7 @@ from ..data import BlockTensors, TensorData, TextTensors
 from ..data.tasks import CLASSES
 from ..data.tensors import IGNORED_LABEL, Batch
 from ..models import SelfModelingPreTrainedModel
+from ..models.classifier_weights import last_layer
 
 SMALL_BACKBONES = ("mlp", "embedding_bag")
 BATCH = 500  # samples in one forward of a small backbone
@@ -49,14 +50,6 @@ class Observed:
         return Observed(self.features[rows], self.logits[rows], self.labels[rows], self.are_means)
 
 
-def last_layer(model: SelfModelingPreTrainedModel) -> Any:
-    """Return the last layer of a network: its classifier, or that of a task model with its own head."""
-    if getattr(model, "kind", None) is None:
-        return model.classifier
-    _, layer = model.last_layer
-    return layer
-
-
 @torch.no_grad()
 def observe(
     model: SelfModelingPreTrainedModel, data: TensorData, rows: Sequence[int] | None = None, noise: float = 0.0
@@ -70,7 +63,8 @@ def observe(
         noise: standard deviation of normal noise on each pixel, in the network's units. It is the same in each call.
     """
     read: list[Tensor] = []  # inputs of the last layer, (B, F) or (B, T, F)
-    handle = last_layer(model).register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].float().cpu()))
+    _, layer = last_layer(model)
+    handle = layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].float().cpu()))
     if rows is None:
         rows = range(len(data))
     batch_size = _batch_size(model, data)

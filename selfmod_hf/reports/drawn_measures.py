@@ -31,6 +31,7 @@ _KNOWN = {
     "rlct": DrawnMeasure("RLCT"),
     "weight_width": DrawnMeasure("SD of the last layer's weights", 0),
     "accuracy": DrawnMeasure("test accuracy", 0, 1),
+    "exact_match": DrawnMeasure("test exact match", 0, 1),
     "f1": DrawnMeasure("test F1", 0, 1),
     "matthews_correlation": DrawnMeasure("test Matthews correlation", -1, 1),
     "pearson": DrawnMeasure("test Pearson correlation", -1, 1),

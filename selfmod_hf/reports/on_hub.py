@@ -32,7 +32,7 @@ from ..hub.upload import (
 )
 from ..json_records import SweepRun
 from ..models import load_config
-from ..weights import ADAPTER, ADAPTER_SETTINGS
+from ..weights import ADAPTER, ADAPTER_SETTINGS, WEIGHTS, files_with_weights
 from .cards import dataset_card, run_of, sweep_card, task_of
 from .figures import draw_figures
 from .local_paths import hide_local_paths, local_paths
@@ -161,7 +161,9 @@ def check_weights(folder: SweepFolder) -> None:
     """
     for row in sorted(folder.cells.glob("*/row.json")):
         cell = row.parent
-        for path in sorted({cell / "model.safetensors", *cell.glob("*.safetensors")}):
+        expected = files_with_weights(cell) or [WEIGHTS]
+        paths = {cell / name for name in expected}
+        for path in sorted(paths.union(cell.glob("*.safetensors"))):
             check_readable(path)
 
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
 from ..errors import InputError
 from ..models.configuration_self_modeling import is_folder
 from .processes import is_sharded
-from .wrapped_networks import last_layer
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -22,35 +18,32 @@ def has_adapter(model: Any) -> bool:
     """Return whether peft wraps the network, or has put adapters into it.
 
     Example:
+        >>> from torch import nn
         >>> has_adapter(nn.Linear(2, 1))
         False
     """
     return hasattr(model, "peft_config")
 
 
-def check_with_adapter(args: SelfModelingTrainingArguments) -> None:
-    """Reject arguments that need a complete network, before an adapter is trained.
+def check_adapter_arguments(model: Any, args: SelfModelingTrainingArguments) -> None:
+    """Reject arguments that do not go with the adapter of a network, before it is trained.
+
+    Args:
+        model: a network. None: `model_init` makes it later.
+        args: of the training.
 
     Raises:
-        InputError: the RLCT is to be estimated while training, or the network is to be pushed.
+        InputError: peft wraps the network, and the RLCT is to be estimated while training, or it is to be pushed. Or
+            the base of an adapter inside of it is a folder of this machine, so that nobody else could load it.
     """
-    problem = "allowed without an adapter; afterwards use the network that merge_and_unload() returns"
-    if args.rlct_every_n_epochs:
-        raise InputError("rlct_every_n_epochs", args.rlct_every_n_epochs, problem)
-    if args.push_to_hub:
-        raise InputError("push_to_hub", True, problem)
-
-
-def check_base(model: Any, args: SelfModelingTrainingArguments) -> None:
-    """Reject a push of an adapter inside of a network if its base is a folder of this machine.
-
-    Raises:
-        InputError: nobody else could load the network.
-    """
+    if has_adapter(model):
+        problem = "allowed without an adapter; afterwards use the network that merge_and_unload() returns"
+        if args.rlct_every_n_epochs:
+            raise InputError("rlct_every_n_epochs", args.rlct_every_n_epochs, problem)
+        if args.push_to_hub:
+            raise InputError("push_to_hub", True, problem)
     settings = _inner_settings(model)
-    if settings is None or not args.push_to_hub:
-        return
-    if is_folder(settings.base_model_name_or_path):
+    if settings is not None and args.push_to_hub and is_folder(settings.base_model_name_or_path):
         problem = "the adapter's base is a folder of this machine, which others cannot load; allowed is one of the Hub"
         raise InputError("push_to_hub", True, problem)
 
@@ -73,25 +66,3 @@ def _inner_settings(model: Any) -> Any:
         return None
     (settings,) = model.task_model.peft_config.values()
     return settings
-
-
-@torch.no_grad()
-def classifier_weight(model: Any) -> Tensor:
-    """Return the weights of the last layer in effect, adapters included, (num_labels, F).
-
-    Args:
-        model: a self-modeling network, or peft's wrapper of one.
-    """
-    layer: Any
-    _, layer = last_layer(model)
-    if isinstance(layer, nn.Linear):
-        return layer.weight.detach()
-    # The parts of the layer compute x W^T + b together, so W is its response to each unit vector, without b.
-    example = next(layer.parameters())
-    basis = torch.eye(layer.in_features, dtype=example.dtype, device=example.device)
-    training = layer.training
-    layer.eval()  # an adapter may drop inputs while it trains
-    bias = layer(torch.zeros_like(basis[:1]))
-    weight = (layer(basis) - bias).T
-    layer.train(training)
-    return weight

@@ -15,13 +15,14 @@ from transformers import TrainerCallback
 from ..complexity import weight_width
 from ..complexity.weight_width import weight_width_of
 from ..data import TensorData
+from ..models.classifier_weights import classifier_weight, last_layer
 from ..stacking import chunk_ranges
-from .adapters import classifier_weight, has_adapter
+from .adapters import has_adapter
 from .collated import CollatedData, collate
 from .member_figures import join_figures
 from .processes import is_sharded, share_state
 from .rlct import estimate_rlct
-from .wrapped_networks import is_wrapped, last_layer
+from .wrapped_networks import is_wrapped
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments

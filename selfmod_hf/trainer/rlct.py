@@ -70,6 +70,8 @@ def _networks_on_data(models: Any, data: Any, collator: Collator | None, setting
     """
     if isinstance(models, (Sequence, nn.ModuleList)):
         names = settings.get("parameters") or ()
+        if isinstance(names, str):  # one pattern
+            names = [names]
         models = [_without_self_model(model, names) for model in models]
     _check_kinds(models, data)
     if is_task_model(models[0]):

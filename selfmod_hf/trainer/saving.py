@@ -30,8 +30,8 @@ from ..hub.companions import Companions, Measured
 from ..hub.license import base_license
 from ..hub.model_folder import run_facts
 from ..hub.records import RUN_FILE, former_files, move_aside, weight_files
+from ..models.classifier_weights import classifier_weight
 from ..weights import KEY, belongs, state_digest, weights_sha256
-from .adapters import classifier_weight
 from .checkpoints import State, complete_checkpoints
 from .processes import is_sharded, own_class
 from .training_args import SelfModelingTrainingArguments

@@ -18,11 +18,10 @@ from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
 from ..data import TensorData
+from ..models.classifier_weights import classifier_weight, last_layer
 from ..models.configuration_self_modeling import CONTROLS
-from .adapters import classifier_weight
 from .population import SelfModelingPopulation
 from .training_args import name_of
-from .wrapped_networks import last_layer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,7 +20,7 @@ from ..data.batches import WholeBatches, whole_batch
 from ..errors import InputError
 from ..models import SelfModelingConfig
 from ..models.embedding_bag_self_modeling import MeanEmbeddingBag
-from .adapters import check_base, check_not_sharded, check_with_adapter, has_adapter
+from .adapters import check_adapter_arguments, check_not_sharded
 from .callbacks import FlushTinyMoments, RLCTCallback, WeightWidthCallback
 from .checkpoints import check_not_pickled, is_complete, load_adapters, load_weights, newest_complete_checkpoint
 from .collated import is_data_of_rows
@@ -99,9 +99,7 @@ class SelfModelingTrainer(TermsTrainer):
     ) -> None:
         _check_given(args, kwargs)
         args = copy.copy(args or SelfModelingTrainingArguments())
-        if has_adapter(model):
-            check_with_adapter(args)
-        check_base(model, args)
+        check_adapter_arguments(model, args)
         if args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = may_leave_parameters_unused(model, args)  # transformers reads it at once
         train_data = kwargs.get("train_dataset")
@@ -129,6 +127,11 @@ class SelfModelingTrainer(TermsTrainer):
         if self.args.rlct_every_n_epochs:
             self.add_callback(self._rlct_callback())
         self._num_parameters: int | None = None
+
+    def call_model_init(self, trial: Any = None) -> torch.nn.Module:
+        model = super().call_model_init(trial)
+        check_adapter_arguments(model, self.args)  # before a repository is made
+        return model
 
     def _follow_labels(self, compute_metrics: Metrics | None) -> None:
         """Choose what follows from the labels of the network: their names, the metrics, and the kept predictions."""

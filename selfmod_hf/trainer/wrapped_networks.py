@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.tensors import unlabelled
 from ..models.counted_self_modeling import labels_in
@@ -25,20 +25,6 @@ def is_wrapped(model: Any) -> bool:
         False
     """
     return getattr(model, "kind", None) is not None
-
-
-def last_layer(model: Any) -> tuple[str, nn.Module]:
-    """Return the name of the last layer of the task's part of a network, and the layer.
-
-    Args:
-        model: a self-modeling network, or peft's wrapper of one.
-    """
-    network = model
-    if hasattr(model, "get_base_model"):
-        network = model.get_base_model()
-    if is_wrapped(network):
-        return network.last_layer
-    return "classifier", network.classifier
 
 
 def labels_of(inputs: Mapping[str, Any], names: list[str]) -> Any:

@@ -19,11 +19,14 @@ from transformers import (
     set_seed,
 )
 
-from selfmod_hf import RunSettings
+from selfmod_hf import RunSettings, report
 from selfmod_hf.cli import main
+from selfmod_hf.errors import InputError
+from selfmod_hf.experiments.folder import SweepFolder
 from selfmod_hf.hub.model_folder import write_model_card
 from selfmod_hf.models import load_model
-from selfmod_hf.trainer.adapters import classifier_weight
+from selfmod_hf.models.classifier_weights import classifier_weight
+from selfmod_hf.reports.on_hub import check_weights
 from selfmod_hf.weights import weights_sha256
 from tests.experiments.test_own_head import SIZES, SPECIAL, WORDS, folder  # noqa: F401 - a fixture
 
@@ -199,6 +202,25 @@ def test_width_and_card_are_those_of_the_adapted_network(place, tmp_path, monkey
     assert f"| Weight width (SD of the last layer's weights) | {width:.4f} |" in card
     assert "| adapter | LORA, rank 2, alpha 4, dropout 0.0, at classifier, query |" in card
     assert "pip install peft" in card
+
+
+def test_a_study_of_adapters_alone_is_reported_and_pushed(place, tmp_path, monkeypatch):
+    """Without target layers the files of a network are its configuration and its adapter."""
+    monkeypatch.chdir(place)
+    few = ["--max_train_samples=16", "--max_test_samples=8", "--num_train_epochs=1", "--num_draws=4", "--quiet"]
+    base = ["--head=own", "--backbone_name=model", "--aux_weights=0", "--seeds=1"]
+    study = tmp_path / "study"
+    assert main(["sweep", *PAIRS[:4], "--target_layers", *base, *LORA, *few, f"--output_dir={study}"]) == 0
+    cell = study / "cells" / "aw0-seed1"
+    assert not (cell / "model.safetensors").exists()
+    report(study)
+    row = json.loads((cell / "row.json").read_text())
+    assert SweepFolder(study).final_weights(row).std() == pytest.approx(row["weight_width"])
+    check_weights(SweepFolder(study))
+    adapter = cell / "adapter" / "adapter_model.safetensors"
+    adapter.write_bytes(adapter.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"adapter_model\.safetensors'?: is missing or cannot be read"):
+        check_weights(SweepFolder(study))
 
 
 @pytest.mark.slow

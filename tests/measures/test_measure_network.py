@@ -7,7 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import BertConfig
+from peft import LoraConfig
+from transformers import BertConfig, BertForSequenceClassification
 
 from selfmod_hf import (
     Member,
@@ -232,6 +233,23 @@ def test_any_network_is_measured(make):
     undefined = {name for name, value in found.items() if value is None}
     assert undefined == ({"accuracy_under_noise"} if make is encoder else set())
     assert 0.95 < found["modelability_from_other"] <= 1.0
+
+
+@pytest.mark.parametrize("bias", ["none", "all"])
+def test_the_last_layer_s_adapter_is_measured(tmp_path, bias):
+    torch.manual_seed(0)
+    bert = encoder()[0].config.backbone_config
+    BertForSequenceClassification(bert).save_pretrained(tmp_path)
+    lora = LoraConfig(r=2, target_modules=["classifier"], init_lora_weights=False, bias=bias)
+    adapted = SelfModelingForSequenceClassification.from_backbone_pretrained(str(tmp_path), head="own", adapter=lora)
+    if bias == "all":
+        with torch.no_grad():
+            adapted.last_layer[1].base_layer.bias += torch.tensor([3.0, -3.0])
+    merged = type(adapted).wrap(adapted.prune(adapter="merge"))
+    names = ["unit_free_width", "prunable_share", "calibration_error"]
+    found = measure_network(adapted.train(), texts(padded=True), names)
+    assert found == pytest.approx(measure_network(merged, texts(padded=True), names), rel=1e-4)
+    assert adapted.training
 
 
 def test_samples_without_a_label_are_left_out_of_what_needs_labels(digits):

@@ -13,7 +13,7 @@ from selfmod_hf import (
     weight_width,
 )
 from selfmod_hf.errors import InputError
-from selfmod_hf.trainer.adapters import classifier_weight
+from selfmod_hf.models.classifier_weights import classifier_weight
 from tests.models import test_encoders
 from tests.models.task_models import batch, plain
 from tests.trainer.test_trainer import images, network
@@ -118,6 +118,20 @@ def test_what_needs_a_complete_network_is_rejected_before_training(tmp_path):
         estimate_rlct([adapted("lora")], images(41), num_draws=4)
 
 
+@pytest.mark.parametrize("place", ["around", "inside"])
+def test_a_network_of_model_init_is_checked_before_a_repository_is_made(tmp_path, place):
+    def build():
+        if place == "around":
+            return adapted("lora")
+        settings = LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True)
+        return SelfModelingForCausalLM.from_backbone_pretrained(tmp_path / "base", adapter=settings)
+
+    plain("causal-lm", "gpt2").save_pretrained(tmp_path / "base")
+    args = SelfModelingTrainingArguments(str(tmp_path / "run"), push_to_hub=True, hub_token="hf_none", use_cpu=True)
+    with pytest.raises(InputError, match=r"^push_to_hub=True: (allowed without an adapter|the adapter's base is)"):
+        SelfModelingTrainer(model_init=build, args=args, train_dataset=images(4))
+
+
 def test_the_matrices_of_an_adapter_are_sampled_if_parameters_name_them(tmp_path):
     """B of a new adapter is zero. So the loss depends on B, and not on A."""
     plain("causal-lm", "gpt2").save_pretrained(tmp_path)
@@ -129,7 +143,10 @@ def test_the_matrices_of_an_adapter_are_sampled_if_parameters_name_them(tmp_path
     found = {}
     for part in "AB":
         sampling = {"num_chains": 2, "num_draws": 4, "batch_size": 4, "step_size": 1e-2, "seed": 1}
-        [result] = estimate_rlct([model], rows, parameters=[f"network.*lora_{part}*"], **sampling)
+        pattern = f"network.*lora_{part}*"
+        [result] = estimate_rlct([model], rows, parameters=[pattern], **sampling)
+        [of_text] = estimate_rlct([model], rows, parameters=pattern, **sampling)
+        assert of_text.llc == result.llc
         assert len(result.settings.parameters) == 2
         assert all(f"lora_{part}" in name for name in result.settings.parameters)
         found[part] = result.loss_trace - result.init_loss

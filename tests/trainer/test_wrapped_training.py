@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from selfmod_hf import SelfModelingConfig, SelfModelingTrainer, models
-from selfmod_hf.trainer.adapters import classifier_weight
+from selfmod_hf.models.classifier_weights import classifier_weight
 from selfmod_hf.trainer.callbacks import RLCTCallback
 from tests import warm
 from tests.trainer.test_gradient_checkpointing import arguments
@@ -264,6 +264,14 @@ def test_a_network_of_model_init_has_the_metrics_of_its_labels(tmp_path, kind):
     found = SelfModelingTrainer(model_init=lambda: network(kind), args=args, **data).evaluate()
     names = [f"eval_{name}" for name in NAMES[kind]]
     assert [found[name] for name in names] == [pytest.approx(expected[name]) for name in names]
+
+
+def test_the_card_of_an_answering_network_has_its_metrics(tmp_path):
+    run = trainer("spans", tmp_path)
+    found = run.evaluate()
+    run.save_model()
+    run.create_model_card()
+    assert f"| Exact match | {found['eval_exact_match']:.4f} |" in (tmp_path / "README.md").read_text()
 
 
 def test_metrics_of_the_users_own_get_the_logits_of_tokens(tmp_path):
