@@ -9,8 +9,21 @@ from typing import Any
 
 from ..errors import InputError
 from .kind import kind_of
+from .rlct_settings import RLCTSettings
 from .run_settings import GROUPS, checked_fields
-from .setting import Values, did_you_mean, is_number
+from .setting import Values, check_types, did_you_mean, is_number
+
+# num_chains and num_draws are flags of a sweep
+OF_RLCTS = (
+    "sampler",
+    "step_size",
+    "localization",
+    "nbeta",
+    "num_burnin_steps",
+    "batch_size",
+    "control_variate",
+    "minimize",
+)
 
 
 def parse_grid(entries: Sequence[str]) -> dict[str, list[Any]]:
@@ -78,6 +91,27 @@ def parse_arms(text: str | None) -> dict[str, dict[str, Any]]:
             raise InputError("arms", value, "allowed are the settings in which an arm differs, by name")
         found[name] = {field: _value(field, value) for field, value in changes.items()}
     return found
+
+
+def parse_rlct_settings(text: str | None) -> dict[str, Any]:
+    """Return settings of an RLCT from a JSON object. None has no setting.
+
+    Raises:
+        InputError: no JSON object, no such setting, or a value of another type.
+
+    Example:
+        >>> parse_rlct_settings('{"batch_size": 32}')
+        {'batch_size': 32}
+    """
+    if text is None:
+        return {}
+    found = _json("rlct_settings", text, dict)
+    for name in found:
+        if name not in OF_RLCTS:
+            raise InputError("rlct_settings", name, f"allowed are {', '.join(OF_RLCTS)}{did_you_mean(name, OF_RLCTS)}")
+    given = RLCTSettings(**found)
+    check_types(given)
+    return given.given()
 
 
 def _json(name: str, text: str, kind: type) -> Any:

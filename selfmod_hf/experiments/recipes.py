@@ -105,9 +105,15 @@ def _recipe_settings(task: str) -> dict[str, Any]:
     }
 
 
-def recipe_sampling(task: str, preset: str) -> dict[str, Any]:
-    """Return the arguments of `estimate_llc` for a task: those of a preset, and the number of draws of its grid."""
-    sampling = llc_preset(preset, task)
+def recipe_sampling(task: str, preset: str, changes: Values | None = None) -> dict[str, Any]:
+    """Return the arguments of `estimate_llc` for a task: those of a preset, and the number of draws of its grid.
+
+    Args:
+        task: its name.
+        preset: its name.
+        changes: settings in place of the preset's.
+    """
+    sampling = llc_preset(preset, task, **changes or {})
     grid = GRIDS.get(task)
     if grid is not None and grid.num_draws is not None and preset != "theory":
         sampling["num_draws"] = grid.num_draws

@@ -12,7 +12,7 @@ from ..complexity.settings import LLCSettings
 from ..errors import InputError
 from ..measures import FROM_OTHER, MEASURES
 from .arms import Arm, make_arms
-from .grid import as_entries, as_text, parse_arms, parse_grid
+from .grid import as_entries, as_text, parse_arms, parse_grid, parse_rlct_settings
 from .plan import Plan
 from .recipes import GRIDS, recipe_sampling
 from .run_settings import GROUPS, RunSettings, default_of
@@ -82,6 +82,10 @@ class StudySettings:
     rlct_preset: str = setting("Settings of the RLCT: paper, paper-text or theory.", "paper")
     num_chains: int | None = setting("Chains of each RLCT.")
     num_draws: int | None = setting("Draws of each chain; the first half is left out.")
+    rlct_settings: str | None = setting(
+        "Further settings of each RLCT in place of the preset's: a JSON object, or in a `config` file a mapping, such "
+        "as {'batch_size': 32}. Names are flags of `selfmod rlct`."
+    )
     rlct_every_n_epochs: int = setting(
         "Estimate RLCTs while networks train, too, after every n-th epoch; 0: never.", default=0
     )
@@ -149,7 +153,8 @@ class SweepSettings(StudySettings):
         return type(self)(**{**own, "functions": functions}, measures=names or None, base=base)
 
     def __post_init__(self) -> None:
-        as_texts = {"seeds": _seeds, "hidden_sizes": _joined, "detach_targets": _lower, "grid": _entries, "arms": _text}
+        as_texts = {"seeds": _seeds, "hidden_sizes": _joined, "detach_targets": _lower, "grid": _entries}
+        as_texts |= {"arms": _text, "rlct_settings": _text}
         for name, convert in as_texts.items():
             object.__setattr__(self, name, convert(getattr(self, name)))
         check_types(self)
@@ -288,7 +293,7 @@ class SweepSettings(StudySettings):
 
     def _sampling(self, base: RunSettings) -> dict[str, Any]:
         """Return keywords of `estimate_llc`."""
-        sampling = recipe_sampling(base.task.name, self.rlct_preset)
+        sampling = recipe_sampling(base.task.name, self.rlct_preset, parse_rlct_settings(self.rlct_settings))
         for name in ("num_chains", "num_draws"):
             if getattr(self, name) is not None:
                 sampling[name] = getattr(self, name)

@@ -21,7 +21,6 @@ from ..hub.upload import Repository, Target, check_adapters, check_links, commit
 from ..weights import ADAPTER, ADAPTER_SETTINGS
 from .saving import UNFINISHED, SavingTrainer
 
-
 logger = logging.getLogger(__name__)
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from selfmod_hf.errors import InputError
-from selfmod_hf.experiments.grid import parse_arms, parse_grid, value_of_text
+from selfmod_hf.experiments.grid import parse_arms, parse_grid, parse_rlct_settings, value_of_text
 
 
 def test_a_grid_of_texts_and_the_same_as_json():
@@ -69,3 +69,17 @@ def test_grids_that_cannot_be(entries, message):
 def test_arms_that_cannot_be(text, message):
     with pytest.raises(InputError, match=message):
         parse_arms(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("8", "rlct_settings='8': allowed is a JSON object"),
+        ('{"batchsize": 8}', "rlct_settings='batchsize': allowed are sampler, .* did you mean batch_size"),
+        ('{"num_draws": 8}', "rlct_settings='num_draws': allowed are sampler"),  # a flag of its own
+        ('{"batch_size": "8"}', "batch_size='8': allowed are integers"),
+    ],
+)
+def test_settings_of_rlcts_that_cannot_be(text, message):
+    with pytest.raises(InputError, match=message):
+        parse_rlct_settings(text)

@@ -1,6 +1,7 @@
 """The sweep: resumable at any point, the same numbers however it is cut."""
 
 import json
+import math
 import re
 import shutil
 import signal
@@ -206,6 +207,17 @@ def number_of_sessions(folder: Path) -> int:
     return len(json.loads(run.read_text())["sessions"]) if run.is_file() else 0
 
 
+def test_further_settings_replace_the_preset_s(tmp_path):
+    given = {"batch_size": 16, "sampler": "sghmc", "step_size": 2e-5}
+    settings = {"hidden_sizes": [8], "aux_weights": [0], "seeds": [1], "num_train_epochs": 1, "num_draws": 4}
+    folder = run_sweep("digits", rlct_preset="theory", rlct_settings=given, **settings, output_dir=tmp_path / "sweep")
+    (file,) = folder.path.glob("cells/*/rlct.json")
+    used = json.loads(file.read_text())["settings"]
+    assert {name: used[name] for name in given} == given
+    assert used["preset"] == "theory with batch_size, sampler, step_size"
+    assert (used["num_draws"], used["nbeta"]) == (4, pytest.approx(1437 / math.log(1437)))
+
+
 def test_two_sweeps_on_one_folder_refuse_each_other(tmp_path, capsys):
     with SweepFolder(tmp_path).locked():
         assert main(["sweep", *SMALL, f"--output_dir={tmp_path}"]) == 2
@@ -245,6 +257,7 @@ def test_the_paper_grid_has_240_networks_and_a_baseline_is_trained_once():
         (["--num_draws=1"], "num_draws=1"),
         (["--detach_targets=maybe"], "allowed are true, false, both"),
         (["--rlct_preset=best"], "preset='best'"),
+        (['--rlct_settings={"batch_size": 0}'], "batch_size=0"),
         (["--what=1"], "no such flag"),
     ],
 )
