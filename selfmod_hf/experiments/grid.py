@@ -100,15 +100,18 @@ def parse_rlct_settings(text: str | None) -> dict[str, Any]:
         InputError: no JSON object, no such setting, or a value of another type.
 
     Example:
-        >>> parse_rlct_settings('{"batch_size": 32}')
-        {'batch_size': 32}
+        >>> parse_rlct_settings('{"batch_size": 32, "step_size": "1e-5"}')
+        {'step_size': 1e-05, 'batch_size': 32}
     """
     if text is None:
         return {}
-    found = _json("rlct_settings", text, dict)
-    for name in found:
+    found = {}
+    for name, value in _json("rlct_settings", text, dict).items():
         if name not in OF_RLCTS:
             raise InputError("rlct_settings", name, f"allowed are {', '.join(OF_RLCTS)}{did_you_mean(name, OF_RLCTS)}")
+        if isinstance(value, str):  # YAML takes 1e-5 for a text
+            value = _read(RLCTSettings, name, value)
+        found[name] = value
     given = RLCTSettings(**found)
     check_types(given)
     return given.given()
@@ -150,7 +153,12 @@ def value_of_text(name: str, text: str) -> Any:
         >>> value_of_text("hidden_sizes", "128-64"), value_of_text("augment", "true"), value_of_text("seed", "3")
         ([128, 64], True, 3)
     """
-    kind = kind_of(_owner(name), name)
+    return _read(_owner(name), name, text)
+
+
+def _read(owner: type, name: str, text: str) -> Any:
+    """Return a value of a dataclass's field from its text."""
+    kind = kind_of(owner, name)
     try:
         if kind.is_list:
             return kind.read_list(text)

@@ -71,13 +71,19 @@ def test_arms_that_cannot_be(text, message):
         parse_arms(text)
 
 
+def test_settings_of_rlcts_read_numbers_that_yaml_takes_for_texts():
+    found = parse_rlct_settings('{"step_size": "1e-5", "nbeta": "n/log n", "batch_size": "8"}')
+    assert found == {"step_size": 1e-5, "nbeta": "n/log n", "batch_size": 8}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("8", "rlct_settings='8': allowed is a JSON object"),
         ('{"batchsize": 8}', "rlct_settings='batchsize': allowed are sampler, .* did you mean batch_size"),
         ('{"num_draws": 8}', "rlct_settings='num_draws': allowed are sampler"),  # a flag of its own
-        ('{"batch_size": "8"}', "batch_size='8': allowed are integers"),
+        ('{"batch_size": "many"}', "batch_size='many': allowed are integers"),
+        ('{"batch_size": 8.5}', "batch_size=8.5: allowed are integers"),
     ],
 )
 def test_settings_of_rlcts_that_cannot_be(text, message):
