@@ -28,6 +28,9 @@ def read_theory(file: Path, seeds: Sequence[int], networks: pd.DataFrame) -> pd.
     for row in read_rows(file):
         if len(row["llc"]) != len(seeds):
             raise InputError("theory_seeds", list(seeds), f"{file} has {len(row['llc'])} networks of {row['arm']}")
+        own = row.get("seeds", list(seeds))  # rows of an earlier version do not name them
+        if own != list(seeds):
+            raise InputError("theory_seeds", list(seeds), f"{file} has the seeds {own} of {row['arm']}")
         for seed, llc, status in zip(seeds, row["llc"], row["status"], strict=True):
             keys = {"arm": row["arm"], "seed": seed, "step_size": row["step_size"]}
             estimates.append({**keys, "rlct": llc, "rlct_status": status})
@@ -35,7 +38,9 @@ def read_theory(file: Path, seeds: Sequence[int], networks: pd.DataFrame) -> pd.
     steps = table["step_size"].unique()
     of_arm = table.groupby("arm")["step_size"].nunique()
     if len(steps) != 2 or (of_arm != 2).any():
-        raise InputError("theory", str(file), f"each arm must have the same two step sizes, found {sorted(steps)}")
+        raise InputError(
+            "theory", str(file), f"each arm must have the same two step sizes, found {sorted(steps.tolist())}"
+        )
     marked = table.merge(networks[["arm", "seed", "at_chance", "weight_width"]], on=["arm", "seed"])
     if len(marked) != len(table):
         raise InputError("theory", str(file), "has networks that are not in the study, or has some twice")

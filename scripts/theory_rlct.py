@@ -3,7 +3,8 @@
 `python scripts/theory_rlct.py runs/sweep-mnist --mnist FOLDER`. Each network is estimated from its local minimum at
 two step sizes, with the same random numbers. What minibatches and the step add grows in proportion to the step size, so
 a line through both gives the value at step size 0. Each finished arm is a line of a JSON Lines file. A run that was
-stopped goes on behind the last line.
+stopped goes on behind the last line. Each line names its settings and the seeds of its networks. Lines of an earlier
+version do not, so they are only printed.
 
 The settings are given: calibrating one network of 50,890 parameters takes longer than all of these estimates.
 """
@@ -26,7 +27,7 @@ Row = dict[str, Any]
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sweep", type=Path, help="folder of results, of `selfmod sweep --recipe mnist`")
+    parser.add_argument("sweep", type=Path, nargs="?", help="folder of results, of `selfmod sweep --recipe mnist`")
     parser.add_argument("--arms", nargs="*", default=["h64-aw0", "h64-aw1", "h64-aw5", "h64-aw10"])
     parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3, 4])
     parser.add_argument("--mnist", default=None, help="MNIST in Hub layout; default: from the Hub")
@@ -36,7 +37,44 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num_draws", type=int, default=1000)
     parser.add_argument("--batch_size", type=int, default=1024)
     parser.add_argument("--file", type=Path, default=Path("runs/theory/estimates.jsonl"))
-    return parser.parse_args()
+    parser.add_argument("--only_print", action="store_true", help="the table of what the file holds")
+    args = parser.parse_args()
+    if args.sweep is None and not args.only_print:
+        parser.error("sweep: name its folder, or give --only_print")
+    rows = read_rows(args.file)
+    problem = None if args.only_print else problem_of(rows, about(args))
+    if problem is not None:
+        parser.error(f"--file {args.file}: {problem}; allowed is another file, or --only_print")
+    return args
+
+
+def about(args: argparse.Namespace) -> Row:
+    """Return what the lines of a run have in common: the seeds of the networks, and the settings of their RLCTs."""
+    settings = {
+        "nbeta": "n/log n",
+        "sampler": args.sampler,
+        "localization": args.localization,
+        "num_draws": args.num_draws,
+        "batch_size": args.batch_size,
+        "minimize": True,
+    }
+    return {"seeds": args.seeds, "step_sizes": args.step_sizes, "settings": settings}
+
+
+def problem_of(rows: list[Row], own: Row) -> str | None:
+    """Return why a run cannot go on behind these rows. None: it can.
+
+    Args:
+        rows: of the file.
+        own: of `about`.
+    """
+    for row in rows:
+        for name, value in own.items():
+            if name not in row:
+                return f"its row of {row['arm']} is of an earlier version, without {name}"
+            if row[name] != value:
+                return f"its row of {row['arm']} has {name} {row[name]}, here they are {value}"
+    return None
 
 
 def main() -> None:
@@ -44,6 +82,9 @@ def main() -> None:
     from selfmod_hf import TaskSpec, get_task, load_images
 
     args = parse()
+    if args.only_print:
+        print_table(read_rows(args.file))
+        return
     args.file.parent.mkdir(parents=True, exist_ok=True)
     task = get_task("mnist")
     if args.mnist is not None:
@@ -86,17 +127,13 @@ def measure(args: argparse.Namespace, arm: str, data: Any) -> list[Row]:
     from selfmod_hf.complexity.pieces import Group
     from selfmod_hf.complexity.prepare import make_problem
     from selfmod_hf.complexity.settings import LLCSettings
-    from selfmod_hf.trainer.rlct import _networks_on_data
+    from selfmod_hf.trainer.rlct import networks_on_data
 
     started = time.time()
-    own: dict[str, Any] = {
-        "nbeta": "n/log n",
-        "sampler": args.sampler,
-        "num_draws": args.num_draws,
-        "batch_size": args.batch_size,
-        "minimize": True,
-    }
-    found = _networks_on_data(networks(args, arm), data, None, own)
+    common = about(args)
+    own: dict[str, Any] = dict(common["settings"])
+    del own["localization"]  # each group has its own
+    found = networks_on_data(networks(args, arm), data, None, own)
     settings = LLCSettings(**found.settings(own))
     problem = make_problem(found.modules, found.inputs, found.targets, settings)
     nbeta = settings.inverse_temperature(problem.num_samples)
@@ -110,13 +147,14 @@ def measure(args: argparse.Namespace, arm: str, data: Any) -> list[Row]:
     rows = []
     for index, step_size in enumerate(args.step_sizes):
         first = index * len(args.seeds)
-        rows.append(row_of(arm, step_size, results[first : first + len(args.seeds)], seconds))
+        rows.append(row_of(arm, step_size, results[first : first + len(args.seeds)], seconds, common))
     return rows
 
 
-def row_of(arm: str, step_size: float, results: list[Any], seconds: float) -> Row:
-    """Return the row of an arm at a step size."""
+def row_of(arm: str, step_size: float, results: list[Any], seconds: float, common: Row) -> Row:
+    """Return the row of an arm at a step size. `common` is that of `about`."""
     return {
+        **common,
         "arm": arm,
         "step_size": step_size,
         "llc": [result.llc for result in results],

@@ -14,7 +14,7 @@ from .diagnostics import Draws
 from .minimum import Descent, count_active
 from .pieces import Group, Run
 from .samplers import SAMPLERS
-from .status import FLOOR, LOWER_SHARE, MIN_DRAWS
+from .status import FLOOR, LOWER_SHARE, MIN_DRAWS, diverged_chains
 from .thermometer import ACTIVE, NOISE, PRODUCT, SQUARE, VIRIAL
 from .traces import Traces
 
@@ -52,7 +52,7 @@ def biases_of_run(run: Run, traces: Traces) -> list[Biases | None]:
     curvatures: dict[tuple[int, float, float], float] = {}  # by member, nβ and γ
     searched: dict[tuple[int, float], _Near] = {}  # by member and nβ
     of_groups = [llc_trace(run, traces, place) for place in range(len(run.groups))]
-    estimates = [_finite_estimate(trace, run.settings.burnin) for trace in of_groups]
+    estimates = [_possible_estimate(run, trace) for trace in of_groups]
     for place, group in enumerate(run.groups):
         trace = of_groups[place]
         if not np.isfinite(trace).all():
@@ -104,11 +104,16 @@ def llc_trace(run: Run, traces: Traces, place: int) -> Draws:
         return group.nbeta * (traces.losses[place] + traces.correction[place] - compared)
 
 
-def _finite_estimate(trace: Draws, burnin: int) -> float:
-    """Return the estimate of draws (C, T), or 0 if it is not finite."""
-    if not np.isfinite(trace).all():
+def _possible_estimate(run: Run, trace: Draws) -> float:
+    """Return the estimate of draws (C, T), at most d/2, or 0 if a chain has diverged.
+
+    The other cells of a calibration are searched by it, too.
+    """
+    size = run.problem.layout.size
+    burnin = run.settings.burnin
+    if diverged_chains(trace, size, burnin):
         return 0.0
-    return float(trace[:, burnin:].mean())
+    return min(float(trace[:, burnin:].mean()), size / 2)
 
 
 def _lowered(run: Run, group: Group, estimates: Sequence[float]) -> float:
@@ -120,7 +125,7 @@ def _lowered(run: Run, group: Group, estimates: Sequence[float]) -> float:
     Args:
         run: the run.
         group: one of the network's.
-        estimates: of all groups.
+        estimates: of all groups, those of `_possible_estimate`.
     """
     same = [place for place, other in enumerate(run.groups) if other.member == group.member]
     same = [place for place in same if run.groups[place].nbeta == group.nbeta]

@@ -18,8 +18,7 @@ from .modes import ordinary_tensors
 from .pieces import Group
 from .problem import MOST_AT_ANCHOR, Problem
 
-EVALUATIONS = 30  # gradients on all data, at most, to see how much lower the loss is
-TO_THE_MINIMUM = 500  # the same, if w* itself is moved
+TO_THE_MINIMUM = 500  # gradients on all data, at most, if w* itself is moved
 _GAIN = 0.05  # nats: a search that lowers nβ L by less is the last
 _HISTORY = 10
 _BESIDE = 1e-2  # distance of each parameter from w*, where those with a gradient are counted
@@ -43,38 +42,6 @@ class Minimum:
     evaluations: int
 
 
-@ordinary_tensors()
-def lower_locally(
-    problem: Problem,
-    member: int,
-    *,
-    nbeta: float,
-    localization: float,
-    evaluations: int = EVALUATIONS,
-) -> Minimum:
-    """Return the lowest point that L-BFGS finds near w* of one network.
-
-    Args:
-        problem: networks, data and loss.
-        member: place of the network in the stack.
-        nbeta: nβ.
-        localization: γ.
-        evaluations: gradients on all data, at most. L-BFGS may take some more for its last line search.
-
-    Example:
-        >>> from selfmod_hf.complexity import half_squared_error
-        >>> from selfmod_hf.complexity.prepare import make_problem
-        >>> from selfmod_hf.complexity.settings import LLCSettings
-        >>> model, x = torch.nn.Linear(1, 1, bias=False), torch.ones(10, 1)
-        >>> problem = make_problem([model], x, x, LLCSettings(loss_fn=half_squared_error))
-        >>> minimum = lower_locally(problem, 0, nbeta=100.0, localization=0.0)
-        >>> round(float(minimum.position), 3)
-        1.0
-    """
-    descent = Descent(problem, member, nbeta=nbeta, localization=localization)
-    return descent.lower(evaluations)
-
-
 class Descent:
     """Lower U = nβ L + (γ/2) |w - w_0|² of one network from w_0 on, as long as the caller wants.
 
@@ -85,6 +52,16 @@ class Descent:
         localization: γ.
         start: w_0, (P,), float64. None: w*.
         known: the mean loss at w_0 and its gradient (P,), float64. None: they are computed.
+
+    Example:
+        >>> from selfmod_hf.complexity import half_squared_error
+        >>> from selfmod_hf.complexity.prepare import make_problem
+        >>> from selfmod_hf.complexity.settings import LLCSettings
+        >>> model, x = torch.nn.Linear(1, 1, bias=False), torch.ones(10, 1)
+        >>> problem = make_problem([model], x, x, LLCSettings(loss_fn=half_squared_error))
+        >>> minimum = Descent(problem, 0, nbeta=100.0, localization=0.0).lower(30)
+        >>> round(float(minimum.position), 3)
+        1.0
     """
 
     def __init__(  # noqa: PLR0913 - the potential, and where it is known

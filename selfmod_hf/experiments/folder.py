@@ -184,15 +184,14 @@ class SweepFolder:
     def final_weights(self, row: Mapping[str, Any]) -> np.ndarray:
         """Return the final weights of the last layer of a row's network, flattened."""
         cell = self.cells / network_name(row["arm"], row["seed"])
-        path = cell / WEIGHTS
         if not (cell / ADAPTER).is_file():
             try:
-                with safe_open(path, "np") as file:
+                with safe_open(cell / WEIGHTS, "np") as file:
                     names = list(file.keys())
                     if "classifier.weight" in names:
                         return np.ravel(file.get_tensor("classifier.weight"))
             except (OSError, SafetensorError) as error:
-                raise InputError("file", str(path), f"classifier.weight cannot be read ({error})") from error
+                raise InputError("file", str(cell / WEIGHTS), f"classifier.weight cannot be read ({error})") from error
         # a task model has other names, a file has tied weights once, and an adapter changes them
         network = load_model(cell, finite=False)
         return classifier_weight(network).float().numpy().ravel()

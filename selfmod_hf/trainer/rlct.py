@@ -56,7 +56,7 @@ def _pruned(model: SelfModelingPreTrainedModel) -> SelfModelingPreTrainedModel:
     return network
 
 
-def _networks_on_data(models: Any, data: Any, collator: Collator | None, settings: Mapping[str, Any]) -> NetworksOnData:
+def networks_on_data(models: Any, data: Any, collator: Collator | None, settings: Mapping[str, Any]) -> NetworksOnData:
     """Return networks with their inputs, targets and loss, of the samples with a label.
 
     Args:
@@ -169,7 +169,7 @@ def estimate_rlct(
         >>> result.loss_trace.shape
         (2, 40)
     """
-    found = _networks_on_data(models, train_data, data_collator, settings)
+    found = networks_on_data(models, train_data, data_collator, settings)
     given = with_heads(settings, models[0], heads)
     chosen = LLCSettings(**found.settings(given))
     check_members(members, len(models))
@@ -240,7 +240,7 @@ def calibrate_rlct(  # noqa: PLR0913 - public
         >>> found.result.settings.step_size
         0.01
     """
-    measured = _networks_on_data([model], train_data, data_collator, settings)
+    measured = networks_on_data([model], train_data, data_collator, settings)
     given = with_heads(settings, model, heads)
     found = calibrate_llc(
         measured.modules[0],

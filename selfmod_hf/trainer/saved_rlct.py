@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..complexity import LLCCalibration, LLCResult, llc_preset
+from ..complexity.sampler_settings import AT_ANCHOR
 from ..errors import InputError
 from ..files import write_file
 from ..hub.agreement import compare_with_published
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ..complexity.settings import LLCOptions
+
+logger = logging.getLogger(__name__)
 
 Settings = Mapping[str, Any]  # of an estimate, by name
 
@@ -106,7 +110,8 @@ def choose_settings(
 
     Args:
         published: a published estimate. Its settings are used if neither a preset nor a setting is given, with the next
-            seed. The same seed would only repeat the figure.
+            seed. The same seed would only repeat the figure. One from a later round of a calibration is not repeated,
+            because its chains did not start at w*. A line of the log says so.
         preset: its name. None: "paper".
         task: its values of the preset.
         given: the user's settings.
@@ -118,7 +123,12 @@ def choose_settings(
         units = "in units of the Fisher information: the presets' are in the weights' own"
         raise InputError("sampler", "fisher_sgld", f"give `step_size` and `localization` too, {units}")
     if published is not None and preset is None and not given:
-        return _published_settings(published)
+        if published.settings.start == AT_ANCHOR:
+            return _published_settings(published)
+        logger.warning(
+            "the published RLCT is from a calibration, which only another calibration repeats: the settings are those "
+            "of the preset paper"
+        )
     if preset is None:
         preset = "paper"
     settings = llc_preset(preset, task, **given)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from selfmod_hf.complexity import LLCResult, estimate_llc, half_squared_error
-from selfmod_hf.complexity.minimum import lower_locally
+from selfmod_hf.complexity import LLCResult, calibrate_llc, estimate_llc, half_squared_error
+from selfmod_hf.complexity.minimum import Descent
 from selfmod_hf.complexity.prepare import make_problem
 from selfmod_hf.complexity.settings import LLCSettings
 
@@ -27,7 +27,7 @@ def test_the_minimum_of_a_quadratic_is_found(gamma):
     solution = model.weight.detach().double().clone()
     model.weight.data += 0.1
     problem = make_problem([model], inputs, targets, LLCSettings(loss_fn=half_squared_error))
-    found = lower_locally(problem, 0, nbeta=NBETA, localization=gamma, evaluations=100)
+    found = Descent(problem, 0, nbeta=NBETA, localization=gamma).lower(100)
     hessian = NBETA * inputs.double().T @ inputs.double() / len(inputs)
     pulled = hessian + gamma * torch.eye(20, dtype=torch.float64)
     moved = torch.linalg.solve(pulled, hessian @ torch.full((20,), -0.1, dtype=torch.float64))
@@ -42,7 +42,7 @@ def test_the_minimum_of_a_quadratic_is_found(gamma):
 def test_a_minimum_is_not_lowered():
     model, inputs, targets, _ = regression()
     problem = make_problem([model], inputs, targets, LLCSettings(loss_fn=half_squared_error))
-    found = lower_locally(problem, 0, nbeta=NBETA, localization=1.0)
+    found = Descent(problem, 0, nbeta=NBETA, localization=1.0).lower(30)
     assert found.lowered < 1e-3
     assert found.evaluations < 30
 
@@ -128,15 +128,20 @@ def test_minimize_reaches_the_minimum_against_the_pull():
     assert result.biases.not_at_minimum < 0.1
 
 
-def test_the_search_goes_on_while_the_loss_falls():
-    """5 of 20 directions are a thousand times flatter than the others, and w* is away from the minimum in them."""
+def _away_in_flat_directions(steep: int) -> tuple[nn.Linear, torch.Tensor, torch.Tensor]:
+    """5 directions are a thousand times flatter than the others, and w* is away from the minimum in them."""
     generator = torch.Generator().manual_seed(0)
-    scales = torch.tensor([1.0] * 15 + [0.03] * 5)
-    inputs = scales * torch.randn(4000, 20, generator=generator, dtype=torch.float64)
+    scales = torch.tensor([1.0] * steep + [0.03] * 5)
+    inputs = scales * torch.randn(4000, steep + 5, generator=generator, dtype=torch.float64)
     targets = inputs.sum(1, keepdim=True) + torch.randn(4000, 1, generator=generator, dtype=torch.float64)
-    model = nn.Linear(20, 1, bias=False).double()
+    model = nn.Linear(steep + 5, 1, bias=False).double()
     model.weight.data = torch.linalg.lstsq(inputs, targets).solution.T.contiguous()
-    model.weight.data[0, 15:] += torch.tensor([2.0, -2.0, 2.0, -2.0, 2.0])
+    model.weight.data[0, steep:] += torch.tensor([2.0, -2.0, 2.0, -2.0, 2.0])
+    return model, inputs, targets
+
+
+def test_the_search_goes_on_while_the_loss_falls():
+    model, inputs, targets = _away_in_flat_directions(15)
     result = estimate_llc(
         model, inputs, targets, loss_fn=half_squared_error, step_size=1e-4, localization=0.01, num_draws=200,
         batch_size=64,
@@ -147,6 +152,22 @@ def test_the_search_goes_on_while_the_loss_falls():
     assert above > 3
     assert result.status == "not_at_minimum"
     assert result.biases.not_at_minimum > 0.1 * result.llc  # the search ends there
+
+
+@pytest.mark.parametrize("wild", [0.009, 0.1])
+def test_a_wild_cell_does_not_end_the_search_of_the_others(wild):
+    """Its chains are at 1e30 or at infinity. Its size decided how long a search pays."""
+    model, inputs, targets = _away_in_flat_directions(35)
+    found = []
+    for step_sizes in ([1e-4], [1e-4, wild]):
+        calibration = calibrate_llc(
+            model, inputs, targets, loss_fn=half_squared_error, step_sizes=step_sizes, localizations=[0.01],
+            num_draws=200, batch_size=64, sampler="sgld",
+        )  # fmt: skip
+        found.append(calibration.results[0])
+    alone, beside = found
+    assert alone.status == beside.status == "not_at_minimum"
+    assert beside.biases.not_at_minimum == pytest.approx(alone.biases.not_at_minimum)
 
 
 def test_a_good_network_stays_ok():

@@ -188,7 +188,7 @@ def theory(folder: Path, table: pd.DataFrame, slopes: dict[str, float], status: 
                 results.append(result(llc))
             if arm == "own-10" and step_size == LONG and status != "ok":
                 results[-1] = result(llc + 1000, status)
-            rows.append(row_of(arm, step_size, results, 1.0))
+            rows.append(row_of(arm, step_size, results, 1.0, {"seeds": [11, 12, 13, 14, 15]}))
         append_rows(file, rows)
     return planned_theory.read_theory(file, range(11, 16), table)
 
@@ -231,11 +231,16 @@ def test_a_theory_file_of_other_seeds_or_steps_is_rejected(tmp_path, table):
     file = tmp_path / "estimates.jsonl"
     with pytest.raises(InputError, match="theory_seeds"):
         planned_theory.read_theory(file, range(11, 15), table)
-    with pytest.raises(InputError, match="not in the study"):
+    with pytest.raises(InputError, match=r"^theory_seeds=.* has the seeds \[11, 12, 13, 14, 15\] of baseline"):
         planned_theory.read_theory(file, range(1, 6), table)
-    append_rows(file, [row_of("own-10", SHORT, 5 * [result(1.0)], 1.0)])
+    append_rows(file, [row_of("own-10", SHORT, 5 * [result(1.0)], 1.0, {})])
     with pytest.raises(InputError, match="two step sizes"):
         planned_theory.read_theory(file, range(11, 16), table)
+    file.unlink()
+    earlier = [row_of("baseline", step_size, 5 * [result(1.0)], 1.0, {}) for step_size in (SHORT, LONG)]
+    append_rows(file, earlier)  # of an earlier version, which did not name seeds
+    with pytest.raises(InputError, match="not in the study"):
+        planned_theory.read_theory(file, range(1, 6), table)
 
 
 def test_exploratory_study():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from selfmod_hf import LLCResult, estimate_checkpoints, load_images, replicate_r
 from selfmod_hf.cli import main
 from selfmod_hf.data import make_task
 from selfmod_hf.errors import InputError
+from selfmod_hf.experiments.rlct_settings import RLCTSettings
 from selfmod_hf.hub.saved import SavedNetwork
 from selfmod_hf.hub.upload import Target, push_model
 from selfmod_hf.trainer.saved_rlct import saved_checkpoints
@@ -51,6 +54,17 @@ def test_a_network_that_was_not_published_cannot_be_replicated(small_model):
 def test_a_place_beside_a_saved_network_is_rejected(small_model, field, value):
     with pytest.raises(InputError, match=f"^{field}='{value}': allowed if `model` is an id"):
         replicate_rlct(SavedNetwork(str(small_model)), **{field: value})
+
+
+def test_a_published_calibration_does_not_block_an_estimate(small_model, caplog):
+    published = LLCResult.load(small_model / "rlct.json")
+    repeated = RLCTSettings().keywords(published, "digits", None)
+    assert repeated["preset"].startswith("as published")
+    assert not caplog.records
+    calibrated = replace(published, settings=replace(published.settings, start="earlier rounds"))
+    found = RLCTSettings().keywords(calibrated, "digits", None)
+    assert found == RLCTSettings(rlct_preset="paper").keywords(None, "digits", None)
+    assert "is from a calibration, which only another calibration repeats" in caplog.text
 
 
 def test_checkpoints_have_the_same_noise_and_name_their_weights(tmp_path):
