@@ -25,7 +25,7 @@ def acceptance_probability(  # noqa: PLR0913 - both ends of a step
         (|f|² - |b|²) / (2 ε) = (f + b).(f - b) / (2 ε)
         f + b = ε/2 (U'(w) + U'(w'))        f - b = 2 s - ε/2 (U'(w') - U'(w))
 
-    With a metric all of this holds in u, where s.U' is the same number.
+    With a preconditioner all of this holds in u, where s.U' is the same number.
 
     Args:
         dynamics: of the step.
@@ -42,9 +42,9 @@ def acceptance_probability(  # noqa: PLR0913 - both ends of a step
         change.sub_(total)  # U'(w') - U'(w)
         total.mul_(2).add_(change)  # U'(w) + U'(w')
         along = _dot(moved, total)  # (R, 1)
-        if dynamics.metric is not None:
-            change = dynamics.metric.of_gradient(change)
-            total = dynamics.metric.of_gradient(total)
+        if dynamics.preconditioner is not None:
+            change = dynamics.preconditioner.of_gradient(change)
+            total = dynamics.preconditioner.of_gradient(total)
         quarter = dynamics.step_size / 4
         difference = along - quarter * _dot(change, total)
         proposals = difference / 2

@@ -26,9 +26,9 @@ from .calibration_rounds import (
 from .curvature import largest_curvature
 from .extrapolation import REFERENCE, Fit, extrapolate
 from .llc import Known, open_session, sample
-from .metric import Metrics, bytes_of_metric
 from .minimum import Minimum
 from .pieces import Group
+from .preconditioner import Preconditioners, bytes_of_preconditioner
 from .problem import Problem
 from .rounds_progress import RoundsProgress
 from .samplers import SAMPLERS
@@ -80,9 +80,9 @@ class CalibrationRun:
     _closings: list[Callable[[], None]] = field(default_factory=list)
 
     @functools.cached_property
-    def _metrics(self) -> Metrics:
-        """Return the metrics of all rounds."""
-        return Metrics(self.problem, self.settings.seed)
+    def _preconditioners(self) -> Preconditioners:
+        """Return the preconditioners of all rounds."""
+        return Preconditioners(self.problem, self.settings.seed)
 
     @property
     def newest(self) -> list[Judged]:
@@ -111,7 +111,7 @@ class CalibrationRun:
         self.rounds += 1
         self.spent += len(groups) * share
         starts = self._starts([pull for _, pull in plan.cells])
-        session = open_session(self.problem, groups, settings, Known(self._metrics, self.minima, starts))
+        session = open_session(self.problem, groups, settings, Known(self._preconditioners, self.minima, starts))
         results = sample(session)
         self._closings.append(session.closing())
         found = []
@@ -226,14 +226,19 @@ def _plans(run: CalibrationRun, any_sampler: bool) -> Iterator[Plan]:
 
 
 def _trial_fits(run: CalibrationRun) -> bool:
-    """Return whether chains run together and the metric of a trial fits into memory. If it does not, note it."""
+    """Return whether chains run together and the preconditioner of a trial fits into memory.
+
+    If it does not fit, that is noted.
+    """
     problem = run.problem
     if not problem.vectorize:
         return False
-    needed = bytes_of_metric(problem.layout.size)
+    needed = bytes_of_preconditioner(problem.layout.size)
     if needed <= problem.memory_budget:
         return True
-    run.note = f"no trial of {TRIAL!r}: its metric takes {needed} bytes, above memory_budget={problem.memory_budget}"
+    run.note = (
+        f"no trial of {TRIAL!r}: its preconditioner takes {needed} bytes, above memory_budget={problem.memory_budget}"
+    )
     return False
 
 

@@ -15,7 +15,7 @@ from .control_variate import ControlVariate
 from .draw_record import DrawRecord, ProbeStep
 from .pieces import Group, Piece, Run
 from .random_streams import DECISIONS, Minibatches, Noise, PartitionedMinibatches
-from .samplers import SAMPLERS, Dynamics, Metric, join_metrics, mala
+from .samplers import SAMPLERS, Dynamics, Preconditioner, join_preconditioners, mala
 from .thermometer import Thermometer, num_columns
 from .traces import Traces
 
@@ -103,11 +103,11 @@ class _Block:
         fisher = None
         if run.fisher is not None:
             fisher = self._of_rows(run.fisher[self.member_ids])  # (R, P)
-        metric = None
-        if run.metrics is not None:
-            of_groups = [run.metrics[group.member, group.nbeta, group.localization] for group in groups]
-            metric = join_metrics(of_groups, self.num_chains)
-        self.dynamics = _dynamics(groups, self.num_chains, anchor, fisher, metric)
+        preconditioner = None
+        if run.preconditioners is not None:
+            of_groups = [run.preconditioners[group.member, group.nbeta, group.localization] for group in groups]
+            preconditioner = join_preconditioners(of_groups, self.num_chains)
+        self.dynamics = _dynamics(groups, self.num_chains, anchor, fisher, preconditioner)
         self.sampler = SAMPLERS[settings.sampler]
         self.options = settings.options
         start = self._of_rows(self.anchor)
@@ -370,7 +370,7 @@ def _dynamics(
     chains: int,
     anchor: Tensor,
     fisher: Tensor | None,
-    metric: Metric | None,
+    preconditioner: Preconditioner | None,
 ) -> Dynamics:
     """Return the constants of all rows. A constant is a number if all groups share it, because that is faster."""
     constants: dict[str, float | Tensor] = {}
@@ -384,4 +384,4 @@ def _dynamics(
         of_rows = of_groups.repeat_interleave(chains)
         column = of_rows[:, None]  # (R, 1)
         constants[name] = column.to(anchor)
-    return Dynamics(anchor, fisher=fisher, metric=metric, **constants)
+    return Dynamics(anchor, fisher=fisher, preconditioner=preconditioner, **constants)

@@ -74,8 +74,8 @@ def _curvature(run: Run, group: Group) -> float:
     sampler = SAMPLERS[run.settings.sampler]
     if run.batch_size == run.problem.num_samples:  # nothing heats
         return math.nan
-    if sampler.needs_metric:
-        return 1.0  # by the choice of the metric
+    if sampler.needs_preconditioner:
+        return 1.0  # by the choice of the preconditioner
     if sampler.scale is not None:
         return math.nan
     affordable = int(_CURVATURE_SHARE * _samples_of_chains(run, group) / EVALUATIONS)

@@ -22,10 +22,10 @@ from .distributed import my_chains
 from .foretelling import biases_of_run, llc_trace
 from .independence import check_first_draws, check_independent
 from .input_checks import check, is_integer
-from .metric import Metrics, fewer_directions
 from .minimum import Minimum, at_minima
 from .modes import ordinary_tensors
 from .pieces import Counter, Group, Run
+from .preconditioner import Preconditioners, fewer_directions
 from .prepare import check_finite, make_problem
 from .problem import Problem, capacity
 from .result import NOT_CONVERGED, OK, LLCResult, summarize
@@ -142,12 +142,12 @@ class Known:
     """Hold what is known about a problem before chains run.
 
     Attributes:
-        metrics: those measured so far. More are added.
+        preconditioners: those measured so far. More are added.
         minima: of the networks, if the problem is at them.
         starts: (G, C, P), C the chains of this process. None: all begin at w*.
     """
 
-    metrics: Metrics
+    preconditioners: Preconditioners
     minima: Sequence[Minimum] = ()
     starts: Tensor | None = None
 
@@ -187,11 +187,11 @@ def open_session(
         minima: Sequence[Minimum] = ()
         if settings.minimize:
             problem, minima = at_minima(problem, groups)
-        known = Known(Metrics(problem, settings.seed), minima)
+        known = Known(Preconditioners(problem, settings.seed), minima)
     fits = capacity(problem, settings)
     _check_batch_size(problem, settings)
     check_independent(problem, settings, fits.micro_batch_size)
-    run = _run(problem, groups, settings, known.metrics)
+    run = _run(problem, groups, settings, known.preconditioners)
     run = replace(run, keeps_block_gradients=fits.keeps_block_gradients, starts=known.starts)
     return Session.of(run, fits, known.minima)
 
@@ -223,20 +223,20 @@ def sample(session: Session) -> list[LLCResult]:
     return results
 
 
-def _run(problem: Problem, groups: Sequence[Group], settings: LLCSettings, measured: Metrics) -> Run:
+def _run(problem: Problem, groups: Sequence[Group], settings: LLCSettings, measured: Preconditioners) -> Run:
     """Return a run of all groups from w*, with what its sampler needs to know about the networks."""
     chains = my_chains(settings.num_chains)
     fisher = None
     if SAMPLERS[settings.sampler].needs_fisher:
         fisher = fisher_diagonal(problem)
-    metrics = None
-    if SAMPLERS[settings.sampler].needs_metric:
+    preconditioners = None
+    if SAMPLERS[settings.sampler].needs_preconditioner:
         keys = [(group.member, group.nbeta, group.localization) for group in groups]
-        metrics = measured.of(keys)
+        preconditioners = measured.of(keys)
     if settings.corrects(problem.num_samples):
         problem.anchor_gradients  # noqa: B018 - computed once, before the threads need it
     count = Counter(settings.progress, len(groups) * len(chains) * settings.num_draws)
-    return Run(problem, settings, groups, chains, count, fisher=fisher, metrics=metrics)
+    return Run(problem, settings, groups, chains, count, fisher=fisher, preconditioners=preconditioners)
 
 
 def _check_batch_size(problem: Problem, settings: LLCSettings) -> None:
@@ -353,8 +353,8 @@ def _settings_of(run: Run, group: Group) -> SamplerSettings:
     """Return the record of the settings behind the estimate of a group."""
     problem = run.problem
     directions = None
-    if run.metrics is not None:
-        directions = fewer_directions(run.metrics[group.member, group.nbeta, group.localization])
+    if run.preconditioners is not None:
+        directions = fewer_directions(run.preconditioners[group.member, group.nbeta, group.localization])
     return SamplerSettings.of(
         run.settings,
         step_size=group.step_size,

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from ..stacking import Replay, chunk_ranges, even_size, losses_and_gradients
-from .metric import Key
+from .preconditioner import Key
 from .probe_losses import replay_of_probes
 from .problem import Capacity, Problem
-from .samplers import Metric
+from .samplers import Preconditioner
 from .settings import LLCSettings
 
 _SMALL = 8192  # parameters: below this, threads only wait for each other
@@ -104,7 +104,7 @@ class Run:
         count: called with the number of chain steps done.
         keeps_block_gradients: see `Capacity`.
         fisher: (M, P), for samplers with `needs_fisher`, see `fisher_diagonal`.
-        metrics: by (member, nβ, γ), for samplers with `needs_metric`, see `Metrics`.
+        preconditioners: by (member, nβ, γ), for samplers with `needs_preconditioner`, see `Preconditioners`.
         starts: (G, C, P), where the chains begin. None: at w*.
     """
 
@@ -115,7 +115,7 @@ class Run:
     count: Counter
     keeps_block_gradients: bool = False
     fisher: Tensor | None = None
-    metrics: Mapping[Key, Metric] | None = None
+    preconditioners: Mapping[Key, Preconditioner] | None = None
     starts: Tensor | None = None
 
     @property

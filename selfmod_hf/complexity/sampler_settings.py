@@ -27,7 +27,7 @@ class SamplerSettings:
     `data` describes the inputs for people: id, configuration, split. None: not given. `heads` are the attention heads
     (``module:numbers``) whose masks are the `parameters`. None: parameters were chosen otherwise, or all were sampled.
     `start` says where the chains began: at w*, or where the earlier rounds of a calibration ended. `directions` is the
-    number of directions in the metric of a sampler, if the memory budget allowed fewer than usual.
+    number of directions in the preconditioner of a sampler, if the memory budget allowed fewer than usual.
     """
 
     sampler: str

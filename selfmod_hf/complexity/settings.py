@@ -159,7 +159,7 @@ class LLCSettings:
         self._require("loss_fn", callable(self.loss_fn), "a function (outputs, targets) -> one loss per sample")
         self._require("sampler", self.sampler in SAMPLERS, f"one of {', '.join(SAMPLERS)}")
         self._require("step_size", positive(self.step_size), "a positive number")
-        self._check_metric()
+        self._check_preconditioner()
         self._require("localization", positive(self.localization, zero=True), "zero or positive")
         self._check_counts()
         known = self.dtype is None or self.dtype in DTYPES.values()
@@ -223,13 +223,13 @@ class LLCSettings:
         most = machine_memory() // 4  # float32
         check("num_chains x num_draws x probes", losses, losses <= most, f"at most {most}")
 
-    def _check_metric(self) -> None:
-        """Raise a ValueError for a step size or a type that a sampler with a metric does not take."""
+    def _check_preconditioner(self) -> None:
+        """Raise a ValueError for a step size or a type that a sampler with a preconditioner does not take."""
         sampler = SAMPLERS[self.sampler]
-        if not sampler.needs_metric:
+        if not sampler.needs_preconditioner:
             return
         least, most = sampler.least_step, sampler.most_step
-        allowed = f"from {least:g} to {most:g} with sampler={self.sampler!r}, in units of its metric"
+        allowed = f"from {least:g} to {most:g} with sampler={self.sampler!r}, in units of its preconditioner"
         self._require("step_size", least <= self.step_size <= most, allowed)
         allowed = f"None, float32 or float64 with sampler={self.sampler!r}"
         self._require("dtype", self.dtype is not torch.bfloat16, allowed)

@@ -244,11 +244,11 @@ def test_chains_in_a_loop_are_calibrated(sampler):
 
 
 def test_a_trial_that_does_not_fit_into_the_memory_budget_is_left_out(monkeypatch):
-    monkeypatch.setattr("selfmod_hf.complexity.metric.MOST_DENSE", 1)
+    monkeypatch.setattr("selfmod_hf.complexity.preconditioner.MOST_DENSE", 1)
     few = {"loss_fn": given_loss, "nbeta": 100.0, "num_draws": 40, "num_chains": 2}
     found = calibrate_llc(Quadratic([2.0, 0.5]), *DUMMY, memory_budget=3000, **few)
     assert {row["sampler"] for row in found.table} == {"sghmc"}
-    note = "no trial of 'preconditioned': its metric takes 3088 bytes, above memory_budget=3000"
+    note = "no trial of 'preconditioned': its preconditioner takes 3088 bytes, above memory_budget=3000"
     assert (found.note, found.summary().splitlines()[-1]) == (note, note)
 
 

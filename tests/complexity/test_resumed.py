@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from selfmod_hf.complexity import LLCResult, calibrate_llc, estimate_llc, estimate_llc_many, half_squared_error
-from selfmod_hf.complexity.metric import Metrics
 from selfmod_hf.complexity.pieces import Counter, Group, Run
+from selfmod_hf.complexity.preconditioner import Preconditioners
 from selfmod_hf.complexity.prepare import make_problem
 from selfmod_hf.complexity.problem import capacity
 from selfmod_hf.complexity.session import Session
@@ -147,9 +147,9 @@ def test_two_parts_equal_one_run_in_several_pieces(control_variate):
 def test_two_parts_equal_one_run_of_mala():
     settings = LLCSettings(loss_fn=given_loss, sampler="mala", num_draws=40)
     problem = make_problem([Quadratic([1.0, 30.0])], *DUMMY, settings)
-    metrics = Metrics(problem, seed=0).of([(0, 200.0, 1.0)])
+    preconditioners = Preconditioners(problem, seed=0).of([(0, 200.0, 1.0)])
     groups = [Group(0, 0, 0.1, 1.0, 200.0)]
-    run = Run(problem, settings, groups, range(2), Counter(None, 0), metrics=metrics)
+    run = Run(problem, settings, groups, range(2), Counter(None, 0), preconditioners=preconditioners)
     check_two_parts(run, rows=1)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from selfmod_hf.complexity.samplers import SAMPLERS, Dynamics, Metric
+from selfmod_hf.complexity.samplers import SAMPLERS, Dynamics, Preconditioner
 
 STEP, PULL, NBETA = 0.03, 7.0, 20.0
 ANCHOR = [0.5, -1.0, 2.0]
@@ -17,7 +17,7 @@ FISHER = [0.3, 2.0, 5.0]
 GRADIENTS = [[0.4, -0.2, 0.0], [-0.5, 0.3, 0.9], [0.05, 1.5, -0.7]]  # of steps 1, 2, 3
 NOISE = [[0.3, -1.2, 0.8], [-0.6, 0.1, 1.7], [2.0, -0.4, 0.5]]
 
-# a root of a metric: the directions are a rotation by 0.3 in the plane of weights 0 and 1, then one of 1 and 2
+# a root of a preconditioner: the directions are a rotation by 0.3 in the plane of weights 0 and 1, then one of 1 and 2
 WIDTHS = [0.5, 2.0, 1.3]
 ANGLE = 0.3
 
@@ -55,8 +55,12 @@ def rmsprop_sgld(i: int, decay: float, damping: float) -> Path:
         seen = [GRADIENTS[s][i] ** 2 for s in range(t + 1)]
         weights = [decay ** (t - s) for s in range(t + 1)]
         mean_square = sum(a * b for a, b in zip(weights, seen, strict=True)) / sum(weights)
-        metric = 1 / (damping + math.sqrt(mean_square))
-        w = w - STEP / 2 * metric * force(w, ANCHOR[i], GRADIENTS[t][i]) + math.sqrt(STEP * metric) * NOISE[t][i]
+        preconditioner = 1 / (damping + math.sqrt(mean_square))
+        w = (
+            w
+            - STEP / 2 * preconditioner * force(w, ANCHOR[i], GRADIENTS[t][i])
+            + math.sqrt(STEP * preconditioner) * NOISE[t][i]
+        )
         path.append(w)
     return path
 
@@ -79,10 +83,10 @@ def directions() -> list[list[float]]:
     return [[c, -s * c, s * s], [s, c * c, -c * s], [0.0, s, c]]
 
 
-def metric(rows: int) -> Metric:
+def preconditioner(rows: int) -> Preconditioner:
     """V diag(s) for each row."""
     matrix = torch.tensor([directions()], dtype=torch.float64)
-    return Metric(matrix, torch.tensor([WIDTHS] * rows, dtype=torch.float64))
+    return Preconditioner(matrix, torch.tensor([WIDTHS] * rows, dtype=torch.float64))
 
 
 def preconditioned(i: int, momentum: float) -> Path:
@@ -138,7 +142,7 @@ def test_three_steps(name, reference, options, one_constant_per_chain):
         return torch.full((2, 1), value, dtype=torch.float64) if one_constant_per_chain else value
 
     constants = [constant(value) for value in (STEP, PULL, NBETA)]
-    dynamics = Dynamics(row(ANCHOR), *constants, row(FISHER), metric(2))
+    dynamics = Dynamics(row(ANCHOR), *constants, row(FISHER), preconditioner(2))
     sampler = SAMPLERS[name]
     state = sampler.init(row(START), **options)
     expected = [reference(i, **options) for i in range(3)]
@@ -153,7 +157,7 @@ def test_the_defaults_are_those_of_the_table(name):
     def row(values: list[float]) -> torch.Tensor:
         return torch.tensor([values], dtype=torch.float64)
 
-    sampler, dynamics = SAMPLERS[name], Dynamics(row(ANCHOR), STEP, PULL, NBETA, row(FISHER), metric(1))
+    sampler, dynamics = SAMPLERS[name], Dynamics(row(ANCHOR), STEP, PULL, NBETA, row(FISHER), preconditioner(1))
     plain, given = sampler.init(row(START)), sampler.init(row(START), **sampler.options)
     for g, xi in zip(GRADIENTS, NOISE, strict=True):
         plain = sampler.update(plain, row(g), row(xi), dynamics)
@@ -167,6 +171,8 @@ def test_an_update_leaves_its_arguments_as_they_were():
             torch.tensor([values], dtype=torch.float64) for values in (START, GRADIENTS[0], NOISE[0], ANCHOR, FISHER)
         ]
         start, gradient, noise, anchor, fisher = (tensor.clone() for tensor in tensors)
-        sampler.update(sampler.init(start), gradient, noise, Dynamics(anchor, STEP, PULL, NBETA, fisher, metric(1)))
+        sampler.update(
+            sampler.init(start), gradient, noise, Dynamics(anchor, STEP, PULL, NBETA, fisher, preconditioner(1))
+        )
         for found, before in zip((start, gradient, noise, anchor, fisher), tensors, strict=True):
             assert torch.equal(found, before), name

@@ -11,7 +11,7 @@ function of its arguments alone.
 from __future__ import annotations
 
 from . import fisher_sgld, mala, preconditioned, rmsprop_sgld, sghmc, sgld
-from .base import Dynamics, Metric, Sampler, add_scaled_, join_metrics
+from .base import Dynamics, Preconditioner, Sampler, add_scaled_, join_preconditioners
 
 SAMPLERS: dict[str, Sampler] = {
     "sgld": sgld.SAMPLER,
@@ -25,11 +25,11 @@ SAMPLERS: dict[str, Sampler] = {
 __all__ = [
     "SAMPLERS",
     "Dynamics",
-    "Metric",
+    "Preconditioner",
     "Sampler",
     "add_scaled_",
     "fisher_sgld",
-    "join_metrics",
+    "join_preconditioners",
     "mala",
     "preconditioned",
     "rmsprop_sgld",

@@ -23,7 +23,7 @@ class Dynamics:
         localization: γ.
         nbeta: nβ.
         fisher: F, (R, P), for samplers with `needs_fisher`.
-        metric: A, for samplers with `needs_metric`.
+        preconditioner: A, for samplers with `needs_preconditioner`.
     """
 
     anchor: Tensor
@@ -31,7 +31,7 @@ class Dynamics:
     localization: Constant
     nbeta: Constant
     fisher: Tensor | None = None
-    metric: Metric | None = None
+    preconditioner: Preconditioner | None = None
 
     def potential_gradient(self, position: Tensor, gradient: Tensor) -> Tensor:
         """Return ∇U = nβ g + γ (w - w*), a new tensor (R, P).
@@ -46,8 +46,8 @@ class Dynamics:
 
 
 @dataclass(frozen=True)
-class Metric:
-    """Hold a root A of the metric G = A Aᵀ of R rows, with w = w* + A u.
+class Preconditioner:
+    """Hold a root A of the preconditioner G = A Aᵀ of R rows, with w = w* + A u.
 
     A = V diag(s) with as many directions as parameters, else A = r + V diag(s - r) Vᵀ. Rows are cut into K runs of
     equal length with a V each.
@@ -74,12 +74,12 @@ class Metric:
             return self._by_run(gradient, self.directions).mul_(self.widths)
         return self._apply(gradient, self.others)
 
-    def times(self, factor: float) -> Metric:
-        """Return the metric with all widths times a factor."""
+    def times(self, factor: float) -> Preconditioner:
+        """Return the preconditioner with all widths times a factor."""
         others = self.others
         if others is not None:
             others = others * factor
-        return Metric(self.directions, self.widths * factor, others)
+        return Preconditioner(self.directions, self.widths * factor, others)
 
     def _apply(self, rows: Tensor, others: Tensor) -> Tensor:
         """Return the symmetric root times each row, (R, P)."""
@@ -95,30 +95,30 @@ class Metric:
         return torch.bmm(runs, matrices).flatten(0, 1)
 
 
-def join_metrics(metrics: Sequence[Metric], rows: int) -> Metric:
-    """Return the metric of all groups, `rows` rows each. Neighbours with the same directions share them."""
+def join_preconditioners(preconditioners: Sequence[Preconditioner], rows: int) -> Preconditioner:
+    """Return the preconditioner of all groups, `rows` rows each. Neighbours with the same directions share them."""
     runs: list[Tensor] = []
     lengths: list[int] = []
-    for metric in metrics:
-        if runs and metric.directions is runs[-1]:
+    for preconditioner in preconditioners:
+        if runs and preconditioner.directions is runs[-1]:
             lengths[-1] += 1
             continue
-        runs.append(metric.directions)
+        runs.append(preconditioner.directions)
         lengths.append(1)
     if len(set(lengths)) > 1:
-        runs = [metric.directions for metric in metrics]
-    widths = torch.cat([metric.widths for metric in metrics])  # (G, k)
+        runs = [preconditioner.directions for preconditioner in preconditioners]
+    widths = torch.cat([preconditioner.widths for preconditioner in preconditioners])  # (G, k)
     others = None
-    if metrics[0].others is not None:
-        of_groups = [metric.others for metric in metrics if metric.others is not None]
+    if preconditioners[0].others is not None:
+        of_groups = [preconditioner.others for preconditioner in preconditioners if preconditioner.others is not None]
         others = torch.cat(of_groups).repeat_interleave(rows, dim=0)
-    return Metric(torch.cat(runs), widths.repeat_interleave(rows, dim=0), others)
+    return Preconditioner(torch.cat(runs), widths.repeat_interleave(rows, dim=0), others)
 
 
-def scale_by_metric(gradient: Tensor, _state: Any, dynamics: Dynamics, **_options: float) -> Tensor:
-    """Return the gradient by u, (R, P): the `scale` of samplers with a metric."""
-    assert dynamics.metric is not None
-    return dynamics.metric.of_gradient(gradient)
+def scale_by_preconditioner(gradient: Tensor, _state: Any, dynamics: Dynamics, **_options: float) -> Tensor:
+    """Return the gradient by u, (R, P): the `scale` of samplers with a preconditioner."""
+    assert dynamics.preconditioner is not None
+    return dynamics.preconditioner.of_gradient(gradient)
 
 
 def add_scaled_(total: Tensor, tensor: Tensor, scale: Constant) -> Tensor:
@@ -140,9 +140,9 @@ class Sampler:
         defaults: settings of an estimate in place of a preset's, which do not fit this sampler.
         ranges: of each of these, a test of a number, and the allowed numbers in words.
         needs_fisher: whether `dynamics.fisher` is required.
-        needs_metric: whether `dynamics.metric` is required.
-        least_step: smallest step size, for samplers with a step in units of the metric. Another sampler's default would
-            be far too small.
+        needs_preconditioner: whether `dynamics.preconditioner` is required.
+        least_step: smallest step size, for samplers with a step in units of the preconditioner. Another sampler's
+            default would be far too small.
         most_step: largest step size.
         needs_raw_gradient: whether the update also takes `raw`, the gradient without a control variate.
         scale: (gradient, state, dynamics, **options) -> the gradient by coordinates in which the noise of a step
@@ -157,7 +157,7 @@ class Sampler:
     defaults: dict[str, float] = field(default_factory=dict)
     ranges: dict[str, tuple[Callable[[float], bool], str]] = field(default_factory=dict)
     needs_fisher: bool = False
-    needs_metric: bool = False
+    needs_preconditioner: bool = False
     least_step: float = 0.0
     most_step: float = math.inf
     needs_raw_gradient: bool = False

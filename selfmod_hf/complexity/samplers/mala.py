@@ -14,7 +14,7 @@ L = (w1 w2)², and their estimates are a tenth too low while R-hat is 1.01.
 During the burn-in each chain adapts its own ε, so that 57 % of the steps are accepted, the best share in many
 dimensions (Roberts, Rosenthal 1998). Afterwards it is constant.
 
-    A: dynamics.metric    ε: dynamics.step_size times exp(state.log_factor)    accepted: the share aimed at
+    A: dynamics.preconditioner    ε: dynamics.step_size times exp(state.log_factor)    accepted: the share aimed at
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .base import Dynamics, Sampler, scale_by_metric
+from .base import Dynamics, Sampler, scale_by_preconditioner
 
 SPREAD = 8.0  # logarithm of the longest over the shortest step of a chain
 
@@ -66,13 +66,13 @@ def update(
     accepted: float = 0.57,
 ) -> MALAState:
     """Return the state at the proposals w' of all chains. `dynamics` has the chains' own step sizes."""
-    metric = dynamics.metric
-    assert metric is not None
+    preconditioner = dynamics.preconditioner
+    assert preconditioner is not None
     step = dynamics.step_size
     force = dynamics.potential_gradient(state.position, gradient)
-    moved = metric.of_gradient(force).mul_(-step / 2)  # in u
+    moved = preconditioner.of_gradient(force).mul_(-step / 2)  # in u
     moved += noise * step**0.5
-    position = metric.to_weights(moved).add_(state.position)
+    position = preconditioner.to_weights(moved).add_(state.position)
     return MALAState(position, state.log_factor, state.steps + 1)
 
 
@@ -104,10 +104,10 @@ def decide(
 SAMPLER = Sampler(
     init,
     update,
-    scale=scale_by_metric,
+    scale=scale_by_preconditioner,
     options={"accepted": 0.57},
     defaults={"step_size": 0.1, "batch_size": sys.maxsize},  # all samples
     ranges={"accepted": (lambda value: 0 < value < 1, "above 0 and below 1")},
-    needs_metric=True,
+    needs_preconditioner=True,
     decides=True,
 )

@@ -56,12 +56,12 @@ def update(  # noqa: PLR0913 - the form of all samplers, and their options
     steps = state.steps + 1
     square = state.square * decay
     square.addcmul_(raw, raw, value=1 - decay)  # v
-    metric = square / (1 - decay**steps)  # v̂
-    metric.sqrt_().add_(damping).reciprocal_()  # G
-    metric.mul_(dynamics.step_size)  # ε G
+    preconditioner = square / (1 - decay**steps)  # v̂
+    preconditioner.sqrt_().add_(damping).reciprocal_()  # G
+    preconditioner.mul_(dynamics.step_size)  # ε G
     force = dynamics.potential_gradient(state.position, gradient)
-    moved = torch.addcmul(state.position, force, metric, value=-0.5)
-    moved.addcmul_(noise, metric.sqrt_())
+    moved = torch.addcmul(state.position, force, preconditioner, value=-0.5)
+    moved.addcmul_(noise, preconditioner.sqrt_())
     return RMSPropSGLDState(moved, square, steps)
 
 

@@ -1,4 +1,4 @@
-"""The metric of a network, and the sampler that takes it: right where a plain chain has not arrived."""
+"""The preconditioner of a network, and the sampler that takes it: right where a plain chain has not arrived."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from selfmod_hf.complexity import LLCResult, estimate_llc, estimate_llc_many
-from selfmod_hf.complexity.metric import Curvatures, Metrics, bytes_of_metric, measure_curvatures
+from selfmod_hf.complexity.preconditioner import (
+    Curvatures,
+    Preconditioners,
+    bytes_of_preconditioner,
+    measure_curvatures,
+)
 from selfmod_hf.complexity.prepare import make_problem
 from selfmod_hf.complexity.problem import Problem
 from selfmod_hf.complexity.settings import LLCSettings
@@ -64,8 +69,8 @@ def test_f_of_a_quadratic_is_its_hessian_and_the_widths_are_the_posteriors():
     matrix = found.directions * found.values @ found.directions.T
     hessian = model.root @ model.root.T
     torch.testing.assert_close(matrix, hessian.double(), rtol=1e-4, atol=1e-3)
-    metric = Metrics(problem_of(model), seed=0).of([(0, NBETA, GAMMA)])[0, NBETA, GAMMA]
-    root = metric.directions[0] * metric.widths
+    preconditioner = Preconditioners(problem_of(model), seed=0).of([(0, NBETA, GAMMA)])[0, NBETA, GAMMA]
+    root = preconditioner.directions[0] * preconditioner.widths
     covariance = torch.linalg.inv(NBETA * hessian + GAMMA * torch.eye(5))
     torch.testing.assert_close(root @ root.T, covariance, rtol=1e-2, atol=1e-4)
 
@@ -73,14 +78,14 @@ def test_f_of_a_quadratic_is_its_hessian_and_the_widths_are_the_posteriors():
 def test_a_direction_whose_curvature_grows_has_its_own_width():
     """Under exp(-nβ w⁴) the nearest normal distribution has 1/s² = nβ E[12 w²] = 12 nβ s²."""
     found = measure_curvatures(problem_of(Powers([1, 2])), 0, NBETA, seed=0)
-    widths, _ = found.metric(NBETA, 1e-4 * NBETA).widths[0].sort()
+    widths, _ = found.preconditioner(NBETA, 1e-4 * NBETA).widths[0].sort()
     assert float(widths[0]) == pytest.approx((2 * NBETA) ** -0.5, rel=0.01)
     assert float(widths[1]) == pytest.approx((12 * NBETA) ** -0.25, rel=0.4)  # of few points
 
 
 def test_above_the_limit_the_stiffest_directions_and_one_number_for_the_others(monkeypatch):
-    monkeypatch.setattr("selfmod_hf.complexity.metric.MOST_DENSE", 10)
-    monkeypatch.setattr("selfmod_hf.complexity.metric.DIRECTIONS", 4)
+    monkeypatch.setattr("selfmod_hf.complexity.preconditioner.MOST_DENSE", 10)
+    monkeypatch.setattr("selfmod_hf.complexity.preconditioner.DIRECTIONS", 4)
     curvatures = [100.0, 10.0, 3.0, 1.0, *[0.5] * 8]
     model = Rotated(curvatures)
     found = measure_curvatures(problem_of(model), 0, NBETA, seed=0)
@@ -91,11 +96,11 @@ def test_above_the_limit_the_stiffest_directions_and_one_number_for_the_others(m
     assert result.settings.directions is None
 
 
-def test_a_metric_has_as_many_directions_as_fit_into_the_memory_budget(monkeypatch, tmp_path):
-    monkeypatch.setattr("selfmod_hf.complexity.metric.MOST_DENSE", 10)
-    monkeypatch.setattr("selfmod_hf.complexity.metric.DIRECTIONS", 4)
+def test_a_preconditioner_has_as_many_directions_as_fit_into_the_memory_budget(monkeypatch, tmp_path):
+    monkeypatch.setattr("selfmod_hf.complexity.preconditioner.MOST_DENSE", 10)
+    monkeypatch.setattr("selfmod_hf.complexity.preconditioner.DIRECTIONS", 4)
     model = Rotated([100.0, 10.0, *[0.5] * 10])
-    budget = bytes_of_metric(12, 2)
+    budget = bytes_of_preconditioner(12, 2)
     few = FEW | {"num_draws": 400}
     result = estimate_llc(model, *DUMMY, sampler="preconditioned", step_size=0.1, memory_budget=budget, **few)
     assert result.settings.directions == 2
@@ -108,12 +113,12 @@ def test_a_root_and_its_transpose():
     directions, _ = torch.linalg.qr(torch.randn(6, 6, generator=generator, dtype=torch.float64))
     values = torch.tensor([9.0, 4.0, 1.0, 1.0, 1.0, 1.0], dtype=torch.float64)
     rows = torch.randn(2, 6, generator=generator, dtype=torch.float64)
-    complete = Curvatures(directions, values).metric(1.0, 0.5)
-    few = Curvatures(directions[:, :2], values[:2], others=1.0).metric(1.0, 0.5)
-    for metric in (complete, few):
-        forward = metric.to_weights(rows) @ rows.T
-        torch.testing.assert_close(forward, rows @ metric.of_gradient(rows).T)
-        root = metric.to_weights(torch.eye(6, dtype=torch.float64)).T
+    complete = Curvatures(directions, values).preconditioner(1.0, 0.5)
+    few = Curvatures(directions[:, :2], values[:2], others=1.0).preconditioner(1.0, 0.5)
+    for preconditioner in (complete, few):
+        forward = preconditioner.to_weights(rows) @ rows.T
+        torch.testing.assert_close(forward, rows @ preconditioner.of_gradient(rows).T)
+        root = preconditioner.to_weights(torch.eye(6, dtype=torch.float64)).T
         inverse = directions * (values + 0.5) @ directions.T
         torch.testing.assert_close(root @ root.T @ inverse, torch.eye(6, dtype=torch.float64))
 
@@ -133,7 +138,7 @@ def test_right_in_draws_in_which_a_plain_chain_does_not_arrive(network):
 
 
 def test_several_networks_and_localizations_are_each_their_own():
-    """A network of a stack has the numbers of its run alone, with its own metric."""
+    """A network of a stack has the numbers of its run alone, with its own preconditioner."""
     networks = [Rotated([1e-2, 100.0]), Rotated([10.0, 0.1])]
     settings = {**FEW, "sampler": "preconditioned", "step_size": 0.05, "num_draws": 50, "num_burnin_steps": 10}
     for k, result in enumerate(estimate_llc_many(networks, *DUMMY, **settings)):

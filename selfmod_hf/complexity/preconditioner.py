@@ -1,4 +1,4 @@
-"""Measure the directions and the widths of a network's posterior around w*, for samplers with `needs_metric`.
+"""Measure the directions and the widths of a network's posterior around w*, for samplers with `needs_preconditioner`.
 
     G = (nβ F + γ)^(-1),    F = E[ ∇²L(w) ],    w ~ N(w*, G)
 
@@ -13,9 +13,9 @@ geometric mean of the old one and of what the round found, which is exact after 
 Up to `MOST_DENSE` parameters F is a matrix. Above it F has the directions of largest curvature and one number for all
 others, the smallest of these curvatures. There are at most `DIRECTIONS`, as many as the memory budget allows.
 
-In a curved valley no constant metric is right everywhere. So the step of a sampler counts in units of the largest
-curvature κ that the metric leaves at points of N(w*, G), of 4 κ - 3. κ is 1 for a quadratic loss, and tens or hundreds
-in a valley.
+In a curved valley no constant preconditioner is right everywhere. So the step of a sampler counts in units of the
+largest curvature κ that the preconditioner leaves at points of N(w*, G), of 4 κ - 3. κ is 1 for a quadratic loss, and
+tens or hundreds in a valley.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from torch import Tensor
 
 from ..stacking import chunk_ranges, copies_that_fit, losses_and_gradients, part_of
 from .problem import Problem
-from .samplers import Metric
+from .samplers import Preconditioner
 
 MOST_DENSE = 2000  # parameters: above it a matrix (P, P) costs more than it saves
 DIRECTIONS = 32  # above it
@@ -66,7 +66,7 @@ class Curvatures:
         """Return them in the type and on the device of a tensor."""
         return Curvatures(self.directions.to(like), self.values.to(like), self.others)
 
-    def metric(self, nbeta: float, localization: float) -> Metric:
+    def preconditioner(self, nbeta: float, localization: float) -> Preconditioner:
         """Return the root of G = (nβ F + γ)^(-1), for one row."""
         precisions = nbeta * self.values + localization
         least = float(_FLOOR * precisions.max())
@@ -75,21 +75,21 @@ class Curvatures:
         if self.others is not None:
             precision = max(nbeta * self.others + localization, least)
             others = widths.new_full((1, 1), precision**-0.5)
-        return Metric(self._one_run, widths[None], others)
+        return Preconditioner(self._one_run, widths[None], others)
 
     @functools.cached_property
     def _one_run(self) -> Tensor:
-        """Return the directions as a metric has them, (1, P, k). All metrics of these curvatures share them."""
+        """Return the directions as a preconditioner has them, (1, P, k). Those of equal curvatures share them."""
         return self.directions[None]
 
 
-def bytes_of_metric(num_parameters: int, directions: int = DIRECTIONS) -> int:
+def bytes_of_preconditioner(num_parameters: int, directions: int = DIRECTIONS) -> int:
     """Return the bytes of the search for some directions, most of them for Lanczos vectors.
 
-    A metric that is a matrix is left out. It takes 0.3 GB at most.
+    A preconditioner that is a matrix is left out. It takes 0.3 GB at most.
 
     Example:
-        >>> bytes_of_metric(22_000_000) / 1e9
+        >>> bytes_of_preconditioner(22_000_000) / 1e9
         33.968
     """
     if num_parameters <= MOST_DENSE:
@@ -102,21 +102,21 @@ def bytes_of_metric(num_parameters: int, directions: int = DIRECTIONS) -> int:
 def _directions_that_fit(problem: Problem) -> int:
     """Return how many directions fit into the memory budget, at least one."""
     fitting = DIRECTIONS
-    while fitting > 1 and bytes_of_metric(problem.layout.size, fitting) > problem.memory_budget:
+    while fitting > 1 and bytes_of_preconditioner(problem.layout.size, fitting) > problem.memory_budget:
         fitting -= 1
     return fitting
 
 
-def fewer_directions(metric: Metric) -> int | None:
-    """Return the number of directions of a metric, if the memory budget allowed fewer than usual."""
-    found = metric.directions.shape[2]
-    if metric.others is None or found >= DIRECTIONS:
+def fewer_directions(preconditioner: Preconditioner) -> int | None:
+    """Return the number of directions of a preconditioner, if the memory budget allowed fewer than usual."""
+    found = preconditioner.directions.shape[2]
+    if preconditioner.others is None or found >= DIRECTIONS:
         return None
     return found
 
 
-class Metrics:
-    """Measure the metrics of a problem's networks, each of them once.
+class Preconditioners:
+    """Measure the preconditioners of a problem's networks, each of them once.
 
     Args:
         problem: the problem.
@@ -128,33 +128,33 @@ class Metrics:
         self._seed = seed
         # by place in the stack and nβ, in double precision and in the chains'
         self._curvatures: dict[tuple[int, float], tuple[Curvatures, Curvatures]] = {}
-        self._metrics: dict[Key, Metric] = {}
+        self._preconditioners: dict[Key, Preconditioner] = {}
 
-    def of(self, keys: Iterable[Key]) -> dict[Key, Metric]:
-        """Return the metric of each network at each nβ and γ, for one row, scaled such that curvatures are at most 1.
+    def of(self, keys: Iterable[Key]) -> dict[Key, Preconditioner]:
+        """Return the preconditioner of each network at each nβ and γ, for one row.
 
-        It depends on the network, the data, nβ, γ and the seed alone.
+        It is scaled such that curvatures are at most 1. It depends on the network, the data, nβ, γ and the seed alone.
         """
         found = {}
         for key in sorted(set(keys)):
-            if key not in self._metrics:
-                self._metrics[key] = self._measured(*key)
-            found[key] = self._metrics[key]
+            if key not in self._preconditioners:
+                self._preconditioners[key] = self._measured(*key)
+            found[key] = self._preconditioners[key]
         return found
 
-    def _measured(self, member: int, nbeta: float, localization: float) -> Metric:
-        """Return a metric that was not measured before."""
+    def _measured(self, member: int, nbeta: float, localization: float) -> Preconditioner:
+        """Return a preconditioner that was not measured before."""
         problem = self._problem
         network = (member, nbeta)
         if network not in self._curvatures:
             curvatures = measure_curvatures(problem, member, nbeta, self._seed)
             self._curvatures[network] = (curvatures, curvatures.to(problem.anchors))
         exact, rounded = self._curvatures[network]
-        metric = exact.metric(nbeta, localization)
-        cloud = _Clouds(problem, member, self._seed).cloud(metric, _STIFF_POINTS)
-        stiffest = max(1.0, cloud.largest_curvature(metric, nbeta, localization))
+        preconditioner = exact.preconditioner(nbeta, localization)
+        cloud = _Clouds(problem, member, self._seed).cloud(preconditioner, _STIFF_POINTS)
+        stiffest = max(1.0, cloud.largest_curvature(preconditioner, nbeta, localization))
         unit = 4 * stiffest - 3  # chains find stiffer points than these, except in a quadratic loss
-        return rounded.metric(nbeta, localization).times(unit**-0.5)
+        return rounded.preconditioner(nbeta, localization).times(unit**-0.5)
 
 
 def measure_curvatures(problem: Problem, member: int, nbeta: float, seed: int) -> Curvatures:
@@ -175,7 +175,7 @@ def _matrix(clouds: _Clouds, nbeta: float) -> Curvatures:
     for _ in range(_ROUNDS):
         root = directions * precisions.rsqrt()  # A, (P, P)
         curvatures = Curvatures(directions, (precisions - localization) / nbeta)
-        cloud = clouds.cloud(curvatures.metric(nbeta, localization), _POINTS)
+        cloud = clouds.cloud(curvatures.preconditioner(nbeta, localization), _POINTS)
         found = nbeta * _symmetric(cloud.differences(root.T) @ root)  # Aᵀ ∇²(nβ L) A
         if not found.isfinite().all():
             break
@@ -209,8 +209,8 @@ def _largest(clouds: _Clouds, nbeta: float, seed: int) -> Curvatures:
         curvatures = Curvatures(torch.from_numpy(vectors), torch.from_numpy(found), smallest)
         if not last:
             localization = _REFERENCE * nbeta
-            metric = curvatures.metric(nbeta, localization)
-            cloud = clouds.cloud(metric, _POINTS)
+            preconditioner = curvatures.preconditioner(nbeta, localization)
+            cloud = clouds.cloud(preconditioner, _POINTS)
             distance = (nbeta * smallest + localization) ** -0.5
     return curvatures
 
@@ -248,16 +248,16 @@ class _Clouds:
             count = max(count, 2 * self.size)
         self._count = min(problem.num_samples, count)
 
-    def cloud(self, metric: Metric | None, points: int) -> _Cloud:
+    def cloud(self, preconditioner: Preconditioner | None, points: int) -> _Cloud:
         """Return points of N(w*, G), or w* so many times, each with its part of the next samples."""
         placed = []
         indices = []
         samples = -(-self._count // points)  # of a point, rounded up
         for _ in range(points):
             point = self._anchor
-            if metric is not None:
+            if preconditioner is not None:
                 noise = torch.randn(1, self.size, generator=self._generator, dtype=torch.float64)
-                point = self._anchor + metric.to_weights(noise)[0]
+                point = self._anchor + preconditioner.to_weights(noise)[0]
             places = torch.arange(self._first, self._first + samples)
             self._first += samples
             placed.append(point)
@@ -286,7 +286,7 @@ class _Cloud:
             total += self._from(base, point, steps, index)
         return total / len(self._points)
 
-    def largest_curvature(self, metric: Metric, nbeta: float, localization: float) -> float:
+    def largest_curvature(self, preconditioner: Preconditioner, nbeta: float, localization: float) -> float:
         """Return the largest curvature of U in u, w = w* + A u, at any of the points, by power iteration.
 
         All samples are seen at each point.
@@ -300,9 +300,9 @@ class _Cloud:
             size = float(direction.norm())
             for _ in range(_ITERATIONS):
                 direction = direction / size
-                step = metric.to_weights(direction)  # one width
+                step = preconditioner.to_weights(direction)  # one width
                 force = nbeta * self._from(base, point, step, index) + localization * step
-                direction = metric.of_gradient(force)
+                direction = preconditioner.of_gradient(force)
                 size = float(direction.norm())
                 if not 0 < size < math.inf:
                     break
