@@ -15,7 +15,7 @@ from ..errors import InputError
 NAMED_IF_CHANGED = (
     "target_source", "target_normalization", "activation_penalty", "weight_decay", "weight_decay_parameters",
     "stop_at_train_loss", "early_stopping_patience", "freeze", "head", "task_type", "problem_type", "block_size",
-    "feature_layer", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules",
+    "feature_layer", "hidden_activation", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules",
 )  # fmt: skip
 LONGEST = 40  # characters of such a value
 # a local path in a value, and what follows it: absolute, from a home folder, from ".", or of three and more parts

@@ -32,6 +32,7 @@ from .own_head import build_own_head, check_own_head, with_order_of_head
 from .setting import setting
 
 PLAIN_FIELDS = (
+    "hidden_activation",
     "feature_pooling",
     "target_pooling",
     "aux_weight",
@@ -64,6 +65,10 @@ class NetworkSettings:
     hidden_sizes: list[int] | None = setting(
         "Widths of the linear + ReLU layers between backbone and heads; default: the task's; of a data set of your own "
         "128, with a backbone of your own none."
+    )
+    hidden_activation: str = setting(
+        "Activation of the hidden layers: relu, or leaky_relu (slope 0.01 below 0), whose units cannot die.",
+        default="relu",
     )
     target_layers: list[str] | None = setting(
         "Modules whose activations are predicted, e.g. hidden.relu1, or encoder.layer.*.output; default: the task's; "

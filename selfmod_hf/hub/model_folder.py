@@ -300,6 +300,8 @@ def _recipe(config: SelfModelingConfig, args: dict[str, Any], run: NetworkRun) -
     else:
         recipe["backbone"] = config.backbone
         recipe["hidden sizes"] = ", ".join(map(str, config.hidden_sizes)) or "none"
+        if config.hidden_activation != "relu":
+            recipe["hidden activation"] = config.hidden_activation
     if not args:
         return recipe | {"training": "not recorded"}
     recipe |= {"training samples": run.train_samples, "test samples": run.test_samples}

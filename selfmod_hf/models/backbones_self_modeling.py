@@ -15,13 +15,23 @@ from torch import nn
 
 from .configuration_self_modeling import SelfModelingConfig
 
+_ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 
-def hidden_stack(in_features: int, sizes: Sequence[int]) -> nn.Sequential:
-    """Return linear + ReLU layers of these sizes, named linear1, relu1, linear2, ..."""
+
+def hidden_stack(in_features: int, sizes: Sequence[int], activation: str = "relu") -> nn.Sequential:
+    """Return linear layers of these sizes, each with an activation: linear1, relu1, linear2, ...
+
+    The names are the same for each activation, so that recipes and arms name one target layer.
+
+    Args:
+        in_features: width of the input.
+        sizes: widths of the layers.
+        activation: as `SelfModelingConfig.hidden_activation`.
+    """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for index, size in enumerate(sizes, start=1):
         layers[f"linear{index}"] = nn.Linear(in_features, size)
-        layers[f"relu{index}"] = nn.ReLU()
+        layers[f"relu{index}"] = _ACTIVATIONS[activation]()
         in_features = size
     return nn.Sequential(layers)
 

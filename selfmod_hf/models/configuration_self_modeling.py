@@ -49,8 +49,9 @@ CONTROLS = {"target_source": "own", "target_normalization": "none", "activation_
 class SelfModelingConfig(PreTrainedConfig):
     """Describe a classifier that also predicts activations of its own layers.
 
-    The network is ``backbone -> hidden -> (classifier, self_model_head)``: `hidden` is a stack of linear layers
-    with ReLU, and both heads read the same last features (Premakumar et al. 2024, arXiv 2407.10188, section 2).
+    The network is ``backbone -> hidden -> (classifier, self_model_head)``: `hidden` is a stack of linear layers,
+    each with an activation, and both heads read the same last features (Premakumar et al. 2026,
+    doi 10.1098/rsta.2024.0531, section 2 of the preprint, arXiv 2407.10188).
 
     Args:
         backbone: ``"mlp"`` (`hidden` reads the flattened image), ``"timm/<name>"`` (any timm model without its own
@@ -65,6 +66,8 @@ class SelfModelingConfig(PreTrainedConfig):
             and no max-pool.
         feature_pooling: how the heads read an encoder's tokens (B, T, n): their "mean" or the "first".
         hidden_sizes: widths of the linear + ReLU layers between backbone and heads. May be empty.
+        hidden_activation: ``"relu"``, or ``"leaky_relu"`` (slope 0.01 below 0), with which no hidden unit can die. The
+            layers are named relu1, relu2, ... with both.
         image_size: height and width in pixels. One number means a square. Default: the encoder's own, or 28. Stored
             as ``[height, width]``.
         num_channels: channels of the input image. Default: the encoder's own, or 1.
@@ -131,6 +134,7 @@ class SelfModelingConfig(PreTrainedConfig):
     small_image_stem: bool = False
     feature_pooling: Literal["mean", "first"] = "mean"
     hidden_sizes: list[int] | tuple[int, ...] = sizes_field(default=())
+    hidden_activation: Literal["relu", "leaky_relu"] = "relu"
     image_size: int | list[int] | tuple[int, ...] | None = image_sides_field(default=None)
     num_channels: int | None = size_field(default=None)
     target_layers: str | list[str] | tuple[str, ...] = ()
@@ -274,6 +278,11 @@ class SelfModelingConfig(PreTrainedConfig):
         """Raise a ValueError for the stem of a timm ResNet on another backbone."""
         if self.small_image_stem and not self._uses_timm:
             raise ValueError(f"small_image_stem=True: backbone {self.backbone!r} has no such stem; allowed with timm")
+
+    def validate_hidden_activation(self) -> None:
+        """Raise a ValueError for another activation of no layers."""
+        if self.hidden_activation != "relu" and not self.hidden_sizes:
+            raise ValueError(f"hidden_activation={self.hidden_activation!r}: allowed with hidden_sizes")
 
     def validate_wrapped_config(self) -> None:
         """Raise a ValueError for fields that do not go with a task model, or only with one."""

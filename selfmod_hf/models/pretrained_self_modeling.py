@@ -84,7 +84,7 @@ class SelfModelingPreTrainedModel(PreTrainedModel):
         self.hidden: nn.Module = nn.Identity()
         backbone_features, _ = self._probe(example)
         width = backbone_features.shape[1]
-        self.hidden = hidden_stack(width, config.hidden_sizes)
+        self.hidden = hidden_stack(width, config.hidden_sizes, config.hidden_activation)
         if config.hidden_sizes:
             width = config.hidden_sizes[-1]
         self.classifier = nn.Linear(width, config.num_labels)

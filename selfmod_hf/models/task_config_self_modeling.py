@@ -19,6 +19,7 @@ _OTHER_NETWORKS: dict[str, Any] = {
     "small_image_stem": False,
     "feature_pooling": "mean",
     "hidden_sizes": [],
+    "hidden_activation": "relu",
 }
 _LABELS = ("id2label", "label2id", "problem_type")
 _SPECIAL_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")

@@ -17,7 +17,7 @@ from .population import MEMBERS_FILE, SelfModelingPopulation
 # fields of a configuration that change what is trained, but no shape of a weight
 _FIELDS = (
     "target_layers", "target_pooling", "feature_pooling", "target_normalization", "detach_targets", "aux_weight",
-    "classification_weight", "activation_penalty", "feature_layer", "adapter",
+    "classification_weight", "activation_penalty", "feature_layer", "adapter", "hidden_activation",
 )  # fmt: skip
 # the same of an adapter inside of a network, and the commit of its base
 _OF_ADAPTERS = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "revision")

@@ -242,7 +242,7 @@ def hyperparameters(trainer: Any) -> dict[str, Setting]:
         "weight_decay": args.weight_decay,
         "backbone": config.backbone,
     }
-    for name, default in CONTROLS.items():
+    for name, default in {**CONTROLS, "hidden_activation": "relu"}.items():
         value = getattr(config, name)
         if value != default:
             found[name] = value

@@ -14,6 +14,7 @@ from selfmod_hf.errors import InputError
 from selfmod_hf.experiments import sweep_population
 from selfmod_hf.experiments.folder import SweepFolder
 from selfmod_hf.experiments.plan import Plan, left_to_members
+from selfmod_hf.hub.model_folder import write_model_card
 from selfmod_hf.json_records import SweepRun
 from selfmod_hf.trainer.stopping_rules import StoppingRules
 
@@ -385,3 +386,34 @@ def test_an_arm_without_a_rule_of_the_base_has_none():
     args = shared.replace(**left_to_members(plan.arms)).training
     assert StoppingRules.of(args, stopped).stop_at_train_loss == 0.5
     assert StoppingRules.of(args, complete).stop_at_train_loss is None
+
+
+def test_units_kept_alive_are_arms_of_a_study(tmp_path):
+    """Arms of another activation are networks of their own population. None of their units is dead."""
+    arms = {
+        "baseline": {"aux_weight": 0},
+        "alive": {"aux_weight": 0, "hidden_activation": "leaky_relu"},
+        "own-alive": {"aux_weight": 50, "hidden_activation": "leaky_relu"},
+    }
+    settings = {**FEW, "hidden_sizes": [8], "seeds": [1], "measures": ["dead_units"]}
+    folder = run_sweep("digits", arms=arms, output_dir=tmp_path / "sweep", **settings)
+    rows = folder.rows().set_index("arm")
+    assert rows["hidden_activation"].to_dict() == {"baseline": "relu", "alive": "leaky_relu", "own-alive": "leaky_relu"}
+    assert rows.loc[["alive", "own-alive"], "dead_units"].tolist() == [0, 0]
+    assert len(rows["weight_width"].unique()) == 3
+    run = tmp_path / "run"
+    flags = ["--task=digits", "--hidden_sizes=8", "--aux_weight=50", "--hidden_activation=leaky_relu", "--seed=1"]
+    flags += ["--num_train_epochs=2", "--max_train_samples=200", "--quiet", f"--output_dir={run}"]
+    assert main(["train", *flags]) == 0
+    assert "leaky_relu" in write_model_card(run, "me/alive").read_text()
+    alone = SelfModelingForImageClassification.from_pretrained(run)
+    member = SelfModelingForImageClassification.from_pretrained(folder.cells / "own-alive-seed1")
+    assert torch.allclose(alone.classifier.weight, member.classifier.weight, atol=1e-5)
+
+
+def test_an_unknown_activation_is_rejected_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--task=digits", "--hidden_activation=gelu", "--quiet"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "--hidden_activation='gelu'" in line
+    assert "relu, leaky_relu" in line

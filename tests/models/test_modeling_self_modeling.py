@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 import pickle
 
 import numpy as np
@@ -179,6 +180,31 @@ def test_an_unknown_layer_lists_those_there_are(name):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("activation", "slope"), [("relu", 0.0), ("leaky_relu", 0.01)])
+def test_the_activation_of_the_hidden_layers_and_of_the_targets(activation, slope):
+    model, inputs = mlp(hidden_activation=activation), batch()
+    values = inputs["pixel_values"].flatten(1)
+    for layer in (model.hidden.linear1, model.hidden.linear2):
+        values = layer(values)
+        values = torch.where(values > 0, values, slope * values)
+    output = model(**inputs)
+    assert (output.self_model_targets < 0).any() == (slope > 0)
+    torch.testing.assert_close(output.self_model_targets, values)
+    torch.testing.assert_close(output.logits, model.classifier(values))
+
+
+def test_a_configuration_without_an_activation_has_relu(tmp_path):
+    """Like the files of older versions. A saved leaky ReLU stays one."""
+    mlp(hidden_activation="leaky_relu").save_pretrained(tmp_path)
+    assert SelfModelingForImageClassification.from_pretrained(tmp_path).hidden.relu1.negative_slope == 0.01
+    file = tmp_path / "config.json"
+    content = json.loads(file.read_text())
+    assert content.pop("hidden_activation") == "leaky_relu"
+    file.write_text(json.dumps(content))
+    loaded = SelfModelingForImageClassification.from_pretrained(tmp_path)
+    assert isinstance(loaded.hidden.relu2, nn.ReLU)
+
+
 # ------------------------------------------------------------------------------------- saving and loading
 
 TIMM = {
@@ -190,7 +216,9 @@ TIMM = {
 }
 
 
-@pytest.mark.parametrize("fields", [{}, {"target_layers": [], "aux_weight": 0}, TIMM])
+@pytest.mark.parametrize(
+    "fields", [{}, {"target_layers": [], "aux_weight": 0}, {"hidden_activation": "leaky_relu"}, TIMM]
+)
 def test_round_trip_is_bit_for_bit(tmp_path, fields):
     model = mlp(**fields)
     model.save_pretrained(tmp_path)
@@ -268,6 +296,8 @@ def test_a_checkpoint_without_head_gets_torchs_initialization(tmp_path):
         ({"backbone": "timm/resnet18", "backbone_kwargs": {"pretrained": True}}, "pretrained"),
         ({"hidden_sizes": [8, 0]}, "hidden_sizes"),
         ({"hidden_sizes": [8.5]}, "hidden_sizes"),
+        ({"hidden_activation": "gelu"}, "allowed are relu, leaky_relu"),
+        ({"hidden_activation": "leaky_relu", "hidden_sizes": [], "target_layers": ["backbone"]}, "hidden_activation"),
         ({"image_size": [5, 5, 5]}, "image_size"),
         ({"num_channels": 0}, "num_channels"),
         ({"aux_weight": -1}, "aux_weight"),

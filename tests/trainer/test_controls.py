@@ -52,6 +52,7 @@ def test_without_labels_nothing_is_shuffled_and_there_is_no_picture(tmp_path):
 
 def test_trackers_know_the_control(tmp_path):
     fields = {"target_source": "shuffled", "target_normalization": "rms", "activation_penalty": 0.5}
+    fields["hidden_activation"] = "leaky_relu"
     assert fields.items() <= hyperparameters(trainer(tmp_path, network(**fields))).items()
     assert not fields.keys() & hyperparameters(trainer(tmp_path)).keys()
 
@@ -106,6 +107,7 @@ CHANGES = {
     "detach_targets": (True, False),
     "aux_weight": (2.0, 3.0),
     "target_layers": (["hidden.relu1"], ["hidden.linear1"]),
+    "hidden_activation": ("relu", "leaky_relu"),
 }
 
 

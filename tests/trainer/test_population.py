@@ -120,6 +120,23 @@ def test_each_member_equals_the_same_seed_alone(tmp_path, name):
             assert logged[f"{key}/{member.name}"] == pytest.approx(theirs[key], rel=1e-5)
 
 
+def test_each_member_of_leaky_units_equals_the_same_seed_alone(tmp_path):
+    """The loaded members of a saved population are leaky, too."""
+    fields = {**FIELDS, "hidden_activation": "leaky_relu"}
+    run = trainer(tmp_path / "run", population(fields=fields))
+    run.train()
+    run.model.save(tmp_path / "saved")
+    loaded = SelfModelingPopulation.load(tmp_path / "saved").double()
+    pixels = images(5).batch(range(5))["pixel_values"]
+    for k, member in enumerate(MEMBERS):
+        reference = alone(tmp_path, member, fields=fields)
+        assert_same(run.model.member(k), reference.model, 1e-9)
+        logits = loaded.member(k)(pixel_values=pixels).logits
+        torch.testing.assert_close(logits, reference.model.eval()(pixel_values=pixels).logits, rtol=0, atol=1e-6)
+    relu = alone(tmp_path, MEMBERS[0])
+    assert not torch.allclose(relu.model.classifier.weight, run.model.member(0).classifier.weight, atol=1e-6)
+
+
 def test_a_trainer_gives_each_network_with_what_was_logged_of_it(tmp_path):
     run = trainer(tmp_path, population(MEMBERS[:2]), eval_strategy="epoch")
     run.train()
