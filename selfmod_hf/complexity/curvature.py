@@ -13,19 +13,19 @@ from .problem import Problem
 from .random_streams import some_samples
 
 _SAMPLES, _ITERATIONS, _DISTANCE = 2048, 12, 1e-2
-_SEED = 0  # of the start, and of the choice of samples
 EVALUATIONS = 2 * (1 + _ITERATIONS)  # gradients that `largest_curvature` takes at most
 _DAMPING, _FLOOR = 0.1, 1e-6
 _ROUNDING = 1e-12  # mean squared gradient, nats² per unit²: below it, nothing but rounding
 
 
 @ordinary_tensors()
-def largest_curvature(
+def largest_curvature(  # noqa: PLR0913 - a choice of potential, network and samples
     problem: Problem,
     *,
     nbeta: float,
     localization: float,
     member: int = 0,
+    seed: int = 0,
     samples: int = _SAMPLES,
 ) -> float:
     """Return a, the largest eigenvalue of the Hessian of U = nβ L + (γ/2) ||w - w*||², by power iteration.
@@ -39,12 +39,13 @@ def largest_curvature(
         nbeta: nβ.
         localization: γ.
         member: place of the network in the stack.
+        seed: of the start, and of the choice of samples.
         samples: to take at most. Fewer are faster and noisier.
     """
-    generator = torch.Generator().manual_seed(_SEED)
+    generator = torch.Generator().manual_seed(seed)
     anchor = problem.anchors[member : member + 1]  # (1, P)
     start = torch.randn(anchor.shape, generator=generator).to(anchor)
-    few = some_samples(problem.num_samples, samples, _SEED)
+    few = some_samples(problem.num_samples, samples, seed)
     inputs = part_of(problem.inputs, few)
     targets = problem.targets[few]
     fixed = problem.fixed_of(member)

@@ -16,7 +16,7 @@ def last_layer(model: Any) -> tuple[str, Any]:
     if hasattr(model, "get_base_model"):
         network = model.get_base_model()
     if getattr(network, "kind", None) is not None:
-        return network.last_layer  # type: ignore[no-any-return]
+        return network.last_layer
     return "classifier", network.classifier
 
 
