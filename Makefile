@@ -4,7 +4,7 @@ PYTHON ?= python3
 PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 BIN = .venv/bin
 
-.PHONY: demo test test-lowest lint clean
+.PHONY: demo test test-lowest lint docs clean
 
 demo: .venv/installed
 	$(BIN)/python scripts/reproduce.py --tasks digits --scale quick
@@ -24,6 +24,10 @@ test-lowest: .venv-lowest/installed
 	.venv-lowest/bin/python -m pip install --quiet --constraint requirements/lowest.txt --editable '.[dev]'
 	touch $@
 
+# the documentation site, in build/site; warnings are errors
+docs: .venv/installed
+	$(BIN)/python scripts/site.py
+
 lint: .venv/installed
 	$(BIN)/python scripts/lowest.py --check
 	$(BIN)/ruff check .
@@ -37,4 +41,4 @@ lint: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-lowest runs
+	rm -rf .venv .venv-lowest runs build

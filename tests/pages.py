@@ -1,6 +1,8 @@
-"""Commands of a documentation page, for the tests that run them."""
+"""Commands and code of documentation pages, for the tests that run them."""
 
+import re
 import shlex
+from dataclasses import dataclass
 
 # run with a JSON list of commands
 RUN = """
@@ -9,9 +11,27 @@ from selfmod_hf.cli import main
 for command in json.loads(sys.argv[1]):
     assert main(command) == 0, command
 """
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a page: the word behind its fence, or "indented", and its text."""
+
+    kind: str
+    text: str
+
+
+def blocks(page: str) -> list[Block]:
+    """Return the blocks of a page between fences, then the indented ones."""
+    found = [Block(kind or "none", text) for _, kind, text in FENCE.findall(page)]
+    rest = FENCE.sub("", page)
+    for paragraph in re.findall(r"(?:(?<=\n\n)|\A)((?: {4}[^\n]*\n+)+)", rest):
+        found.append(Block("indented", paragraph))
+    return found
 
 
 def page_commands(page: str) -> list[list[str]]:
     """Return the arguments of the page's commands `selfmod ...`."""
     lines = page.replace("\\\n", " ").splitlines()
-    return [shlex.split(line)[1:] for line in lines if line.startswith("    selfmod ")]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("    selfmod ")]

@@ -1,0 +1,74 @@
+"""Each file of examples/ runs as a script, at tiny settings, with small models under the names of the real ones."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import warm
+from tests.loopback_hub import LoopbackHub
+from tests.test_docs_examples import hub  # noqa: F401 - a fixture: models and texts under the names of the real ones
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+# file -> arguments, and what the last line of its output matches
+RUNS = {
+    "figure2.py": (
+        "--scale=0.02 --seeds 1 2 --aux_weights 0 5 --widths 8",
+        r"runs/figure2-digits/report/figure2\.png",
+    ),
+    "own_images.py": ("--epochs=1", r"weight 1: accuracy 0\.\d+, weight width 0\.\d+, runs/own-images-1"),
+    "rlct_any_module.py": ("--draws=60 --samples=200", r"tanh: RLCT .*, interval .*, \w+ \(known: at most 14\.5\)"),
+    "finetune_encoder.py": (
+        "--samples=32 --layers encoder.layer.1.output",
+        r"weight 1: accuracy [01]\.\d+, weight width \d\.\d+, runs/encoder-1",
+    ),
+    "lora_causal_lm.py": ("--samples=16 --block_size=16", r".*the film is\b.*"),
+}  # fmt: skip
+NOTEBOOK = "explore_study.py"
+
+
+def run_example(name: str, arguments: list[str], folder: Path, hub: LoopbackHub) -> str:  # noqa: F811
+    done = warm.run([EXAMPLES / name, *arguments], hub.env(), folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_each_example_runs(name, hub, tmp_path):  # noqa: F811
+    arguments, last = RUNS[name]
+    printed = run_example(name, arguments.split(), tmp_path, hub)
+    line = printed.splitlines()[-1]
+    assert re.fullmatch(last, line), printed
+    if (place := line.split()[-1]).startswith("runs/"):
+        assert (tmp_path / place).exists()
+
+
+def test_the_notebook_runs_all_cells(small_sweep, hub, tmp_path):  # noqa: F811
+    pytest.importorskip("marimo")
+    pytest.importorskip("IPython")  # transformers' Trainer imports it where marimo is at work
+    run_example(NOTEBOOK, [f"--study={small_sweep}"], tmp_path, hub)
+    assert (tmp_path / "runs/explore-report/report.html").is_file()
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_each_example_is_short_and_says_what_it_needs(path):
+    """`uv run` installs what the head names: this package from the folder above, with extras that exist."""
+    text = path.read_text(encoding="utf-8")
+    assert path.name in {*RUNS, NOTEBOOK}
+    assert len(text.splitlines()) <= 60
+    block = re.fullmatch(r"# /// script\n((?:#.*\n)+?)# ///\n.*", text, flags=re.DOTALL)
+    assert block is not None
+    metadata = tomllib.loads(re.sub(r"^# ?", "", block[1], flags=re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert metadata["requires-python"] == project["requires-python"]
+    assert metadata["tool"]["uv"]["sources"]["selfmod_hf"] == {"path": ".."}
+    own = re.fullmatch(r"selfmod_hf(?:\[(\w+)\])?", metadata["dependencies"][0])
+    assert own is not None
+    assert own[1] is None or own[1] in project["optional-dependencies"]
