@@ -18,10 +18,12 @@ from planned_theory import judged_theory, read_theory
 from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.chance import is_at_chance, level_of_chance, main_metric
 from selfmod_hf.files import read_json
+from selfmod_hf.reports.arm_columns import number_text
 from selfmod_hf.reports.statistics import values_by_arm
 
 ACCURACY_MARGIN = 0.005
 FAMILIES = ("decay-last", "decay-all", "penalty")
+LEAKY = ("leaky-own-10", "leaky-baseline")
 READERS = ("modelability", "modelability_of_variance", "modelability_from_other")
 HEADER = "| question | measure | contrast | seeds | difference [95 %] | p, Holm | verdict | share [95 %] |"
 
@@ -65,7 +67,7 @@ class Study:
             if own not in values or name not in values:
                 continue
             share = None
-            if name.startswith("as-") and "baseline" in values:
+            if question in ("a", "b") and "baseline" in values:
                 share = (values[own] - values[name], values[own] - values["baseline"])
             margin = self.margin(measure)
             found.append(Contrast(question, measure, f"{own} - {name}", values[own], values[name], margin, share))
@@ -152,6 +154,17 @@ class Study:
                 found.append(Contrast("h", "rlct", f"{name} - baseline", rlct[name], rlct["baseline"], margin))
         return found
 
+    def leaky_units(self) -> list[Contrast]:
+        """Return the contrast of the amendment to question h: the fall of networks whose units cannot die."""
+        rlct = self.values("rlct")
+        if not rlct.keys() >= {*LEAKY}:
+            return []
+        own, other = (rlct[name] for name in LEAKY)
+        share = None
+        if rlct.keys() >= {"own-10", "baseline"}:
+            share = (own - other, rlct["own-10"] - rlct["baseline"])
+        return [Contrast("h, leaky", "rlct", " - ".join(LEAKY), own, other, self.margin("rlct"), share)]
+
     def contrasts(self) -> list[Contrast]:
         """Return all contrasts, except those of question f."""
         found = self.against("a", "rlct", "as-{}")
@@ -165,7 +178,7 @@ class Study:
         for measure in ("accuracy_under_noise", "calibration_error"):
             found += self.against("g, beside it", measure, "baseline")
         found += self.against("g, beside it", "accuracy", "as-{}")
-        return found + self.fewer_units()
+        return found + self.fewer_units() + self.leaky_units()
 
 
 # ---- the table ----
@@ -201,12 +214,16 @@ def judged(table: pd.DataFrame) -> list[Row]:
 
 def line_of(row: Row) -> str:
     """Return a row of the printed table."""
-    interval = f"{row['difference']:+.4g} [{row['low']:+.4g}, {row['high']:+.4g}]"
+    interval = ""
+    if row["seeds"]:
+        interval = f"{row['difference']:+.4g}"
+    if row["seeds"] > 1:
+        interval += f" [{row['low']:+.4g}, {row['high']:+.4g}]"
     share = "" if row["share"] is None else share_text(row["share"])
     contrast = row["contrast"]
     if row["place"]:
         contrast += f" ({row['place']})"
-    cells = [row["question"], row["measure"], contrast, row["seeds"], interval, f"{row['p_holm']:.2g}"]
+    cells = [row["question"], row["measure"], contrast, row["seeds"], interval, number_text(row["p_holm"], ".2g")]
     return "| " + " | ".join(map(str, [*cells, row["verdict"], share])) + " |"
 
 

@@ -31,6 +31,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="*", default=["h64-aw0", "h64-aw1", "h64-aw5", "h64-aw10"])
     parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3, 4])
     parser.add_argument("--mnist", default=None, help="MNIST in Hub layout; default: from the Hub")
+    parser.add_argument("--max_train_samples", type=int, help="of a study of so many images, to try it")
     parser.add_argument("--sampler", default="sghmc")
     parser.add_argument("--step_sizes", nargs="*", type=float, default=[4e-6, 2e-6])
     parser.add_argument("--localization", type=float, default=100.0)
@@ -58,7 +59,10 @@ def about(args: argparse.Namespace) -> Row:
         "batch_size": args.batch_size,
         "minimize": True,
     }
-    return {"seeds": args.seeds, "step_sizes": args.step_sizes, "settings": settings}
+    common: Row = {"seeds": args.seeds, "step_sizes": args.step_sizes, "settings": settings}
+    if args.max_train_samples is not None:
+        common["max_train_samples"] = args.max_train_samples
+    return common
 
 
 def problem_of(rows: list[Row], own: Row) -> str | None:
@@ -89,7 +93,7 @@ def main() -> None:
     task = get_task("mnist")
     if args.mnist is not None:
         task = TaskSpec(name="mnist", dataset_name=args.mnist)
-    data = load_images(task).train
+    data = load_images(task, max_train_samples=args.max_train_samples).train
     rows = read_rows(args.file)
     done = {row["arm"] for row in rows}
     for arm in args.arms:
