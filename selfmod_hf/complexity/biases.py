@@ -52,6 +52,7 @@ class Biases:
             its errors. The estimate is too low by this.
         dispersion: covariance of nβ L at one draw and at the next, over its mean. About 1 if the pull is weak, and
             smaller if it is strong. A large one shows chains that are thrown far away from time to time.
+        pull_at_most: what the pull takes away at most, by the variance of nβ L and 2 of its errors (`_sensitivity`).
     """
 
     heating: MaybeNaN
@@ -68,6 +69,7 @@ class Biases:
     bound: MaybeNaN
     unspread: MaybeNaN = math.nan
     dispersion: MaybeNaN = math.nan
+    pull_at_most: MaybeNaN = math.nan
 
     @property
     def of_the_step(self) -> float:
@@ -211,6 +213,7 @@ def foretell(observed: Observed, curvature: float) -> Biases:
         bound=bound,
         unspread=_unspread(float(observed.llc.mean()), temperature, temperature_error),
         dispersion=_dispersion(observed.llc),
+        pull_at_most=sensitivity + 2 * sensitivity_error,
     )
 
 

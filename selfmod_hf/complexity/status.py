@@ -27,6 +27,7 @@ BOUND_ERRORS = 3.0  # an estimate that exceeds d/2 by this many standard errors 
 LOWER_SHARE = 0.1  # of the estimate: w* is no minimum if the loss near it is lower by more
 BIAS_SHARE = 0.1  # of the estimate: a larger foretold bias is stated in the status
 PULL_SHARE = 0.5  # of the estimate: if the pull takes away more, it explains the value
+PULL_KNOWN = 0.3  # of the estimate: if the pull may take away more, the draws are too few to tell
 BIAS_ERRORS = 2.0  # a bias counts as far as it exceeds this many of its standard errors
 MIN_TEMPERATURE = 0.8  # below it, how much is missing is not known
 MIN_ACCEPTANCE = 0.1
@@ -131,7 +132,7 @@ def judge(facts: Facts) -> Verdict:
         return DIVERGED, f"chains {named} left the region: take a smaller step size"
     rules: list[Callable[[Facts], Verdict | None]] = [_bound, _length, _minimum, _plateau, _outlier, _agreement]
     if facts.estimates_lambda:
-        rules += [_temperature, _acceptance, _dispersion, _bias]
+        rules += [_temperature, _acceptance, _dispersion, _bias, _pull]
     for rule in rules:
         verdict = rule(facts)
         if verdict is not None:
@@ -292,6 +293,14 @@ def _bias(facts: Facts) -> Verdict | None:
         return BIASED, f"{what}: take control_variate=True or larger minibatches"
     factor = limit / steps / 3
     return BIASED, f"{what}: take {factor:.2g} of the step size or control_variate=True"
+
+
+def _pull(facts: Facts) -> Verdict | None:
+    """Reject draws that are too few to exclude that the pull to w* makes the estimate small."""
+    if facts.biases is None or not facts.biases.pull_at_most > facts.share(PULL_KNOWN):
+        return None
+    most = facts.biases.pull_at_most
+    return NOT_CONVERGED, f"the pull to w* may take away up to {most:.3g}: take more draws or a weaker localization"
 
 
 def _rise(kept: Draws) -> tuple[float, float]:

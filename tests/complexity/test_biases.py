@@ -213,6 +213,23 @@ def test_a_step_that_throws_chains_far_away_is_named():
     assert short.biases.dispersion == pytest.approx(1, abs=0.3)
 
 
+def test_few_draws_do_not_exclude_a_strong_pull():
+    """Linear regression with inputs of several scales, λ = 15, under a pull of nβ: 6.4 with 80 draws once was "ok"."""
+    case = next(case for case in cases(half=0, count=66) if case.key == "inputs scaled 2")
+    truth = case.build()
+    nbeta = len(truth.inputs) / math.log(len(truth.inputs))
+    settings = LLCSettings(loss_fn=truth.loss_fn)
+    problem = make_problem([truth.model], truth.inputs, truth.targets, settings)
+    curvature = largest_curvature(problem, nbeta=nbeta, localization=nbeta)
+    settings = {"loss_fn": truth.loss_fn, "sampler": "sghmc", "localization": nbeta, "num_draws": 1000}
+    data = (truth.inputs, truth.targets)
+    found = estimate_llc_many([truth.model] * 4, *data, step_size=0.04 / curvature, **settings)
+    for result in found:
+        assert result.llc < 8
+        assert result.status != "ok"
+    assert any("may take away up to" in result.status_reason for result in found)
+
+
 def test_equilibrium_has_a_temperature_of_one_and_a_start_is_colder():
     """One direction is flat, so that only the pull holds it. It takes 2/(ε γ) steps to spread."""
     settings = {"loss_fn": given_loss, "nbeta": 100.0, "localization": 0.2}
