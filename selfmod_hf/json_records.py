@@ -164,7 +164,7 @@ class NetworkRow(EvaluatedNetwork):
         rlct_preset: name of the sampling settings.
         rlct_rhat: split R-hat of the kept draws.
         rlct_ess: effective sample size of the kept draws.
-        train_loss: mean loss over the training set at the trained weights, nats.
+        train_loss: mean loss over the training set at the trained weights, in units of the training's task loss.
         num_epochs: epochs of training, fewer than planned if a stopping rule ended it.
         batch_size: samples of a training step.
         learning_rate: of the optimizer.

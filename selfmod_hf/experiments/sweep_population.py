@@ -23,6 +23,7 @@ from ..trainer.checkpoints import newest_complete_checkpoint
 from ..trainer.member import Member
 from ..trainer.population import SelfModelingPopulation
 from ..trainer.rlct import estimate_rlct
+from ..trainer.task_losses import training_loss
 from .arms import STOP, Cell, stop_arm
 from .folder import CURVE_RLCT_COLUMNS
 from .plan import axis_columns, left_to_members, own_columns
@@ -375,7 +376,7 @@ def _row(sweep: PreparedSweep, cell: Cell, keys: Values, last: CurvePoint, rlct:
         "rlct_preset": sweep.plan.sampling["preset"],
         "rlct_rhat": rlct.rhat,
         "rlct_ess": rlct.ess,
-        "train_loss": rlct.init_loss,
+        "train_loss": training_loss(rlct, sweep.shape_of(cell).config.num_labels),
         "num_epochs": last.epoch,
         "batch_size": training.per_device_train_batch_size,
         "learning_rate": training.learning_rate,

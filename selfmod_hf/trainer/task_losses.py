@@ -29,6 +29,8 @@ from ..models.counted_self_modeling import counted_labels
 from ..models.tasks_self_modeling import TaskKind
 from ..stacking import LossFunction
 
+OF_SETS, OF_SCORES = "binary cross-entropy", "half of the square error"
+
 
 @dataclass(frozen=True)
 class TaskLoss:
@@ -141,8 +143,27 @@ def task_loss(kind: TaskKind, config: Any, labels: Tensor) -> tuple[TaskLoss, Te
         problem = "a sample lacks some of its labels; leave the sample out"
         raise InputError("train_data.labels", tuple(labels.shape), problem)
     if problem == "multi_label_classification":
-        return TaskLoss("binary cross-entropy", binary_cross_entropy, 1 / count), rows
-    return TaskLoss("half of the square error", half_squared_error, 2 / count), rows.view(len(rows), count)
+        return TaskLoss(OF_SETS, binary_cross_entropy, _trained_scale(OF_SETS, count)), rows
+    return TaskLoss(OF_SCORES, half_squared_error, _trained_scale(OF_SCORES, count)), rows.view(len(rows), count)
+
+
+def _trained_scale(name: str | None, num_labels: int) -> float:
+    """Return the factor from the mean of the samples' losses to the loss of training."""
+    if name == OF_SETS:
+        return 1 / num_labels
+    if name == OF_SCORES:
+        return 2 / num_labels
+    return 1.0
+
+
+def training_loss(result: LLCResult, num_labels: int) -> float:
+    """Return the mean loss of the training set at the trained weights, in units of the loss of training.
+
+    Args:
+        result: an RLCT. Its `init_loss` is in units of the negative log likelihood of a sample.
+        num_labels: of the network.
+    """
+    return result.init_loss * _trained_scale(result.loss, num_labels)
 
 
 def counted_tokens(kind: TaskKind, labels: Tensor) -> int:

@@ -19,7 +19,7 @@ from transformers import (
     set_seed,
 )
 
-from selfmod_hf import RunSettings, load_texts, report
+from selfmod_hf import RunSettings, TaskSpec, load_texts, report
 from selfmod_hf.cli import main
 from selfmod_hf.data import BlockTensors
 from selfmod_hf.hub.model_folder import write_model_card
@@ -253,6 +253,19 @@ def test_settings_that_do_not_go_with_an_own_head_are_one_line(folder, tmp_path,
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"selfmod: error: {message}")
 
 
+def check_training_loss(kind: str, study: Path, row: dict) -> None:
+    """Compare a row with the task model's own loss of all training samples. A figure shows both over one axis."""
+    if kind not in ("scores", "several"):
+        return
+    cell = study / "cells" / f"{row['arm']}-seed{row['seed']}"
+    problem = "regression" if kind == "scores" else "multi_label_classification"
+    spec = TaskSpec(name=kind, dataset_name=kind, text_column="text", problem_type=problem)
+    train = load_texts(spec, max_train_samples=24, **SavedNetwork(str(cell)).reading()).train
+    with torch.no_grad():
+        found = load_model(cell)(**train.take(torch.arange(len(train))))
+    assert row["train_loss"] == pytest.approx(found.classification_loss.item(), rel=1e-5)
+
+
 # kind of data -> the metrics of a study, the compared one first
 STUDIES = {
     "plain": ["perplexity"],
@@ -285,6 +298,7 @@ def test_a_study_compares_the_first_metric_of_its_labels(folder, tmp_path, monke
     if kind == "scores":  # a network that gives equal scores has no correlation
         measured = measured[2:]
     assert [name for row in rows for name in measured if row[name] is None or not math.isfinite(row[name])] == []
+    check_training_loss(kind, tmp_path, rows[0])
     if len(weights) == 1:
         return
     names = ["aw0-target_normalization_none", "aw1-target_normalization_none", "aw1-target_normalization_rms"]
