@@ -1,12 +1,12 @@
 # make demo: a small study of self-modeling networks on scikit-learn's digits.   make test: the test suite.
-# Both set up everything in .venv first; a second call reuses it. PYTHON=... chooses the interpreter (>= 3.10).
+# Each first installs what it needs into .venv; a second call reuses it. PYTHON=... chooses the interpreter (>= 3.10).
 PYTHON ?= python3
 PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 BIN = .venv/bin
 
 .PHONY: demo test test-lowest lint docs clean
 
-demo: .venv/installed
+demo: .venv/demo
 	$(BIN)/python scripts/reproduce.py --tasks digits --scale quick
 
 # three files of tests at a time (some of them wait for a server, or for a client to give up), with one thread each: the
@@ -34,11 +34,17 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-.venv/installed: pyproject.toml
+.venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "PYTHON=$(PYTHON): Python 3.10 or newer is needed")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+
+.venv/demo: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[reproduce]'
 	touch $@
+
+.venv/installed: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch .venv/demo $@
 
 clean:
 	rm -rf .venv .venv-lowest runs build

@@ -6,7 +6,7 @@ Names are resolved on first use, so that ``import selfmod_hf`` loads neither tor
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # public name -> module that defines it
 _EXPORTS: dict[str, str] = {

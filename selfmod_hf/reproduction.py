@@ -20,8 +20,8 @@ from .experiments.surroundings import surroundings
 from .experiments.sweep import run_here, run_prepared_sweep
 from .experiments.tune import Tuner
 from .experiments.tuning_result import TuningResult
+from .extras import need
 from .reports.report import report
-from .reports.tensorboard import write_tensorboard
 from .tokens import without_tokens
 
 
@@ -81,6 +81,7 @@ class Reproduction:
         self, settings: ReproduceSettings, output_dir: str | Path | None = None, command: Sequence[str] = ()
     ) -> None:
         settings.check()
+        need("a reproduction", "reproduce")
         check_output_dir(output_dir)
         self.settings = settings
         self.command = without_tokens(command)
@@ -199,6 +200,8 @@ class _Task:
         return {"networks": len(plan.cells), "results": f"{self.name}/sweep/results.json"}
 
     def _tensorboard(self) -> dict[str, Any]:
+        from .reports.tensorboard import write_tensorboard
+
         write_tensorboard(SweepFolder(self.path / "sweep"), self.path / "tensorboard")
         return {"logs": f"{self.name}/tensorboard"}
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "selfmod_hf"
 
 # from the ground up; what stands in one line may be imported by all lines below it, and within its own room
 FLOORS = [
-    {"errors", "files", "json_records", "tokens", "weights", "stacking"},
+    {"errors", "extras", "files", "json_records", "tokens", "weights", "stacking"},
     {"complexity"},
     {"models", "data"},
     {"hub", "metrics", "measures"},

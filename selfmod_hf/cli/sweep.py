@@ -16,6 +16,7 @@ from functools import partial
 from typing import Literal
 
 from ..experiments.setting import setting
+from ..extras import need
 from . import train
 from .arguments import line_printer, make_parser, note_unseen_classes, quieten, typed_values, with_config_file
 from .usage_errors import one_line
@@ -60,6 +61,8 @@ def run(argv: Sequence[str]) -> None:
         from ..experiments.sweep_settings import SweepSettings
 
         check_engine(args.on)
+        if args.report_to == "tensorboard":
+            need("report_to='tensorboard'", "tensorboard")
         sweep = PreparedSweep.make(SweepSettings.make(**given), args.output_dir)
     note_unseen_classes(sweep.data)
     is_main = join_processes().is_main_process

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..extras import MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +83,7 @@ def expected_line(error: Exception) -> str | None:
     message = " ".join(str(error).split())
     if any(words in message for words in DISK_FULL):
         return f"the disk seems to be full ({message}): free some space, then give the same command again"
-    if isinstance(error, (UsageError, InputError)):
+    if isinstance(error, (UsageError, InputError, MissingExtraError)):
         return message
     return " ".join(_hub_line(error, "").split()) or None
 

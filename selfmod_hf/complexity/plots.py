@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..extras import need
 from ..files import write_figure
 
 PathLike = str | os.PathLike[str]
@@ -38,6 +39,7 @@ def plot_traces(  # noqa: PLR0913 - arrays, because `LLCResult` imports this fil
     Returns:
         The matplotlib figure.
     """
+    need("a picture", "report", "matplotlib")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -81,6 +83,7 @@ def plot_calibration(
     Returns:
         The matplotlib figure.
     """
+    need("a picture", "report", "matplotlib")
     from matplotlib.figure import Figure
 
     pulls = sorted({row["localization"] for row in table})

@@ -17,6 +17,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from ..errors import InputError
+from ..extras import need
 from ..models.image_processing_self_modeling import SelfModelingImageProcessor, num_channels_of
 from .augmentation import RandomAffine, warp
 from .cache import cached_table
@@ -201,6 +202,7 @@ def load_images(
 
 def _digits(wanted: ImagePreprocessing, max_train: int | None, max_test: int | None) -> TaskData[ImageTensors]:
     """Read scikit-learn's 1,797 images of 8x8, with every fifth of each class held out for the test."""
+    need("task='digits'", "metrics", "sklearn")
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

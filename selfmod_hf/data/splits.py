@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..extras import need
 from .image_files import is_image_file
 from .label_kinds import check_label_type, entry_type, has_classes, with_problem_type
 from .labels import is_number, is_text
@@ -293,6 +294,7 @@ def _held_out(part: Rows, label_column: str | None, fraction: float, seed: int) 
 
     A class of one row stays in training. Without a column of classes the rows are divided at random.
     """
+    need("a test split held out of the training split", "metrics", "sklearn")
     from sklearn.model_selection import train_test_split
 
     everything = np.arange(len(part))

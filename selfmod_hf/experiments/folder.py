@@ -19,7 +19,6 @@ its row.json exists. The tables do not depend on the number of sessions.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import shutil
@@ -41,6 +40,7 @@ from ..models.classifier_weights import classifier_weight
 from ..weights import ADAPTER, KEY, WEIGHTS, belongs, weights_sha256
 from .arms import Arm, Cell, arm_of_row, network_name
 from .chance import is_at_chance, level_of_chance
+from .locks import try_to_hold
 from .record_tables import table_of
 
 if TYPE_CHECKING:
@@ -98,11 +98,10 @@ class SweepFolder:
             InputError: another sweep is at work here.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError("output_dir", str(self.path), "another sweep is at work in this folder") from None
+        lock = try_to_hold(self.path / ".lock")
+        if lock is None:
+            raise InputError("output_dir", str(self.path), "another sweep is at work in this folder")
+        with lock:
             yield
 
     # ---- cells ----

@@ -8,7 +8,6 @@ Locks end with their process. The file system needs to have locks.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from ..files import to_json, write_file
+from .locks import hold, try_to_hold
 from .setting import Values
 
 
@@ -48,8 +48,7 @@ class SharedFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the tuning, so that one worker at a time takes a group."""
-        with (self.folder / ".study.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with hold(self.folder / ".study.lock"):
             yield
 
     def open(self, study: Any) -> None:
@@ -71,14 +70,14 @@ class SharedFolder:
         """Write the content of a group, and return its lock. Call it with the lock of the tuning."""
         path = self.groups / name
         path.mkdir(exist_ok=True)
-        lock = try_lock(path / ".lock")
+        lock = try_to_hold(path / ".lock")
         write_file(path / "group.json", to_json(content))
         return lock
 
     def try_lock(self, name: str) -> Any:
         """Return the lock of a group. None: another worker holds it, or has finished it."""
         path = self.groups / name
-        lock = try_lock(path / ".lock")
+        lock = try_to_hold(path / ".lock")
         if lock is None or (path / "group.json").is_file():
             return lock
         lock.close()
@@ -102,8 +101,7 @@ def open_journal(path: Path) -> BaseStorage:
         """
 
         def acquire(self) -> bool:
-            self.file = path.with_name(f".{path.name}.lock").open("w")
-            fcntl.flock(self.file, fcntl.LOCK_EX)
+            self.held = hold(path.with_name(f".{path.name}.lock"))
             with path.open("rb+") as journal:
                 journal.seek(max(0, path.stat().st_size - 1))
                 if journal.read() not in (b"", b"\n"):
@@ -111,20 +109,6 @@ def open_journal(path: Path) -> BaseStorage:
             return True
 
         def release(self) -> None:
-            self.file.close()
+            self.held.close()
 
     return JournalStorage(JournalFileBackend(str(path), Lock(str(path))))
-
-
-def try_lock(path: Path) -> Any:
-    """Return the locked file. None: another process holds it, or it is missing."""
-    try:
-        file = path.open("w")
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file

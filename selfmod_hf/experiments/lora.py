@@ -35,7 +35,7 @@ def check_lora(settings: Any) -> None:
     try:
         peft()
     except ImportError as error:
-        problem = "needs the package peft: pip install selfmod_hf[peft]"
+        problem = "needs peft: pip install 'selfmod_hf[peft]'"
         raise InputError("lora_r", rank, problem) from error
 
 

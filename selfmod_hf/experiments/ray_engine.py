@@ -15,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from ..errors import InputError
+from ..extras import need
 from ..json_records import PopulationSeconds
 from .arms import Cell
 from .population_apart import Finished, keep, make_work, run_work
@@ -47,10 +48,7 @@ def check_engine(on: str | None) -> None:
         raise InputError("on", on, "allowed are ray and ray:ADDRESS")
     if join_processes().num_processes > 1:
         raise InputError("on", on, "allowed in a single process: Ray starts the others")
-    try:
-        import ray  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ImportError("a sweep on Ray needs ray: pip install 'selfmod_hf[ray]'") from error
+    need("a sweep on Ray", "ray")
     _check_answer(on, address)
 
 

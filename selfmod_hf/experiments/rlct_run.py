@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..complexity import LLCResult
+from ..complexity import LLCCalibration, LLCResult
 from ..data import TensorData
+from ..extras import install_line, is_installed
 from ..hub.saved import SavedNetwork
 from ..trainer.saved_rlct import (
     calibrate_saved,
@@ -50,8 +51,8 @@ def estimate(saved: SavedNetwork, data: TensorData, keywords: Mapping[str, Any])
 
     def write(output: Path) -> str:
         result.save(output / "rlct.json")
-        result.plot(output / "rlct.png")
-        return f"{result.summary()}\n{'written to':22}{output}/rlct.json{verdict}"
+        no_picture = _draw({"rlct.png": result}, output)
+        return f"{result.summary()}\n{'written to':22}{output}/rlct.json{no_picture}{verdict}"
 
     return Estimated(write, result)
 
@@ -71,10 +72,9 @@ def calibrate(
 
     def write(output: Path) -> str:
         calibration.save(output / "rlct_calibration.json")
-        calibration.plot(output / "rlct_calibration.png")
         calibration.result.save(output / "rlct.json")
-        calibration.result.plot(output / "rlct.png")
-        return f"{calibration.summary()}\n{'written to':22}{output}/rlct_calibration.json"
+        no_picture = _draw({"rlct_calibration.png": calibration, "rlct.png": calibration.result}, output)
+        return f"{calibration.summary()}\n{'written to':22}{output}/rlct_calibration.json{no_picture}"
 
     return Estimated(write, calibration.result)
 
@@ -99,6 +99,15 @@ def estimate_all(networks: Sequence[SavedNetwork], data: TensorData, keywords: M
         return "\n".join(lines)
 
     return Estimated(write)
+
+
+def _draw(pictures: Mapping[str, LLCResult | LLCCalibration], folder: Path) -> str:
+    """Write pictures into a folder. Without matplotlib write none, and return a line that names its extra."""
+    if not is_installed("matplotlib"):
+        return f"\n{'no picture':22}{install_line('report')}"
+    for name, estimate in pictures.items():
+        estimate.plot(folder / name)
+    return ""
 
 
 def note_fewer_samples(data: TensorData, taken: Mapping[str, Any], note: Callable[[str], None]) -> None:

@@ -12,7 +12,6 @@ Workers need no common file system. Each has a folder of its own for checkpoints
 from __future__ import annotations
 
 import hashlib
-import importlib
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,6 +25,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
 from ..errors import InputError
+from ..extras import need
 from ..tokens import without_secrets
 from .setting import Values
 
@@ -232,8 +232,5 @@ def _address(url: str) -> sqlalchemy.URL:
     driver, extra = DRIVERS[kind]
     if "+" in address.drivername:
         return address
-    try:
-        importlib.import_module(driver)
-    except ModuleNotFoundError as error:
-        raise ImportError(f"a tuning in {kind} needs {driver}: pip install 'selfmod_hf[{extra}]'") from error
+    need(f"a tuning in {kind}", extra, driver)
     return address.set(drivername=f"{kind}+{driver}")

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..complexity.settings import LLCSettings
 from ..errors import InputError
-from ..measures import FROM_OTHER, MEASURES
+from ..measures import FROM_OTHER, MEASURES, divide_measures
 from .arms import Arm, make_arms
 from .grid import as_entries, as_text, parse_arms, parse_grid, parse_rlct_settings
 from .plan import Plan
@@ -290,6 +290,7 @@ class SweepSettings(StudySettings):
         for name in self.measures or []:
             if name not in known:
                 raise InputError("measures", name, f"allowed are {', '.join(known)}{did_you_mean(name, known)}")
+        divide_measures(self.measures or [])  # raises for a missing extra
 
     def _sampling(self, base: RunSettings) -> dict[str, Any]:
         """Return keywords of `estimate_llc`."""

@@ -19,6 +19,7 @@ from ..complexity import llc_preset
 from ..complexity.settings import LLCSettings
 from ..data import TensorData
 from ..errors import InputError
+from ..extras import need
 from ..trainer import SelfModelingTrainer, estimate_rlct
 from ..trainer.checkpoints import newest_complete_checkpoint
 from .chance import chance_of
@@ -98,13 +99,10 @@ class Tuner:
     """
 
     def __init__(self, base: RunSettings, settings: TuneSettings, output_dir: str | Path | None = None) -> None:
-        try:
-            from .space import parse_space
-            from .tuning import Tuning
-        except ModuleNotFoundError as error:
-            if error.name != "optuna":
-                raise
-            raise ImportError("a tuning needs optuna: pip install 'selfmod_hf[tune]'") from error
+        need("a tuning", "tune")
+        from .space import parse_space
+        from .tuning import Tuning
+
         self.base = base
         self.settings = settings
         check_output_dir(output_dir)

@@ -17,6 +17,7 @@ from ..complexity import LLCResult
 from ..complexity.weight_width import weight_width_of
 from ..data import ImageTensors, TaskSpec
 from ..errors import InputError
+from ..extras import is_installed
 from ..files import entries_of, plain, read_json, write_figure, write_file
 from ..json_records import OF_KIND, NetworkRun, PreprocessingFields, TaskFields
 from ..models import load_config
@@ -108,6 +109,8 @@ def write_model_card(  # noqa: PLR0913 - the last three are options, by keyword 
 ) -> Path:
     """Write README.md, `training.png` and `rlct.png` from the folder's files, and return the card's path.
 
+    Without matplotlib the pictures are left out.
+
     Args:
         folder: a model, saved by `SelfModelingTrainer`.
         repo_id: the model's repository.
@@ -127,11 +130,12 @@ def write_model_card(  # noqa: PLR0913 - the last three are options, by keyword 
     notes = merged_notes(local_card, remote_card)
     state_file = folder / STATE_FILE
     history = _json(state_file).get("log_history", [])
-    if history and _describes(state_file, weights_sha256(folder)) is not False:
+    draws = is_installed("matplotlib")
+    if draws and history and _describes(state_file, weights_sha256(folder)) is not False:
         with entries_of(state_file):
             plot_training(history, folder / "training.png")
     rlct = read_rlct(folder)
-    if rlct is not None:
+    if draws and rlct is not None:
         rlct.plot(folder / "rlct.png")
     facts = facts_of(folder, repo_id)
     if facts.dataset and api is not None and not is_data_set(api, facts.dataset):

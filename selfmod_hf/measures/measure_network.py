@@ -10,6 +10,7 @@ from typing import Any
 from ..data import ImageTensors, TaskData
 from ..data.tensors import spread
 from ..errors import InputError
+from ..extras import need
 from ..json_records import NetworkRow
 from ..models import SelfModelingPreTrainedModel
 from ..models.classifier_weights import classifier_bias, classifier_weight, last_layer
@@ -34,6 +35,7 @@ MEASURES = (
 # how the units of a network are weighed
 MODELABILITIES = {"modelability": UnitScores.of_units, "modelability_of_variance": UnitScores.of_variance}
 FROM_OTHER = "modelability_from_other"  # needs a second network
+OF_EXTRA = {"calibration_error": "torchmetrics", **dict.fromkeys((*MODELABILITIES, FROM_OTHER), "sklearn")}
 
 NOISE = 1.0  # of `accuracy_under_noise`, in standard deviations of the test split's inputs
 FITTED = 5000  # samples at most that `modelability` is fitted to
@@ -137,6 +139,7 @@ def divide_measures(measures: Sequence[str | OwnMeasure]) -> tuple[list[str], li
 
     Raises:
         InputError: an unknown name.
+        MissingExtraError: a measure needs a package of the extra `metrics`.
 
     Example:
         >>> divide_measures(["dead_units", "dead_units"])
@@ -148,6 +151,8 @@ def divide_measures(measures: Sequence[str | OwnMeasure]) -> tuple[list[str], li
         if callable(measure):
             functions.append(measure)
         elif measure in MEASURES or measure == FROM_OTHER:
+            if measure in OF_EXTRA:
+                need(f"the measure {measure}", "metrics", OF_EXTRA[measure])
             names.append(measure)
         else:
             allowed = ", ".join((*MEASURES, FROM_OTHER))

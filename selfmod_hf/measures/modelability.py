@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import RidgeCV
-from sklearn.metrics import r2_score
+
+from ..extras import need
 
 ALPHAS = tuple(10.0**power for power in range(-4, 7))  # strengths of the ridge penalty that are tried
 
@@ -91,6 +91,10 @@ def unit_scores(
         >>> [round(scores.of_units(), 4) for scores in found]
         [1.0, 1.0]
     """
+    need("modelability", "metrics", "sklearn")
+    from sklearn.linear_model import RidgeCV
+    from sklearn.metrics import r2_score
+
     fitted = np.concatenate(activations, axis=1, dtype=np.float64)
     wanted = np.concatenate(held_out_activations, axis=1, dtype=np.float64)
     varies: NDArray[np.bool_] = np.ptp(wanted, axis=0) > 0

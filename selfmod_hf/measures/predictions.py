@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_calibration_error
+
+from ..extras import need
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -37,6 +38,9 @@ def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
         >>> calibration_error(torch.tensor([[0.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))
         0.0
     """
+    need("calibration_error", "metrics", "torchmetrics")
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
     probabilities = logits.double().softmax(dim=1)  # (N, C)
     classes = logits.shape[1]
     error = multiclass_calibration_error(probabilities, labels, num_classes=classes, n_bins=bins, norm="l1")

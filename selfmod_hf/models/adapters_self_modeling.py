@@ -42,7 +42,7 @@ def peft() -> Any:
         # by name, because transformers would ask every user to install the imports of this file
         return importlib.import_module("peft")
     except ImportError as error:
-        raise ImportError("adapters need the package peft: pip install peft") from error
+        raise ImportError("adapters need peft: pip install 'selfmod_hf[peft]'") from error
 
 
 def has_adapter(task_model: Any) -> bool:

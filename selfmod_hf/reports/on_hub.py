@@ -15,6 +15,7 @@ from .. import models
 from ..data.preprocessing import ImagePreprocessing
 from ..errors import InputError
 from ..experiments.folder import SweepFolder, check_readable
+from ..extras import need
 from ..files import files_of_user
 from ..hub.card import merged_notes
 from ..hub.download import fetch
@@ -34,7 +35,6 @@ from ..json_records import SweepRun
 from ..models import load_config
 from ..weights import ADAPTER, ADAPTER_SETTINGS, WEIGHTS, files_with_weights
 from .cards import dataset_card, run_of, sweep_card, task_of
-from .figures import draw_figures
 from .local_paths import hide_local_paths, local_paths
 from .sweep_results import SweepResults, read_results
 
@@ -52,7 +52,9 @@ def push_sweep(api: HfApi, path: Path, target: Target) -> list[str]:
 
     Raises:
         InputError: no finished sweep, a link out of its folder, missing or unreadable weights.
+        MissingExtraError: matplotlib is missing.
     """
+    need("pushing a sweep", "report", "matplotlib")
     folder = SweepFolder(path)
     # all of this rejects before anything is made on the Hub
     files = [path / name for name in (*TABLES, REPORT)]
@@ -179,6 +181,8 @@ def stage_networks(results: SweepResults, staged: Path) -> list[Path]:
     for cell in results.folder.networks():
         if not (cell / "preprocessor_config.json").is_file():
             _add_image_processor(run_of(results), cell, staged / cell.name)
+    from .figures import draw_figures
+
     return draw_figures(results, staged / "figures")
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..experiments.kept_tables import open_study
+from ..extras import need
 from ..files import files_of_user, write_file
 from .export import export_tables
-from .figures import draw_figures
-from .html_report import write_html_report
 from .on_hub import pull_sweep
 from .sweep_results import SweepResults, read_results
 from .sweep_tables import sweep_tables
@@ -61,6 +60,7 @@ def report(
 
     Raises:
         InputError: no such folder or repository, no finished network, or an unusable file.
+        MissingExtraError: the extra `report` is not installed.
 
     Example:
         from selfmod_hf import report
@@ -68,6 +68,10 @@ def report(
         found = report("runs/figure2")
         print(found.results.arms.query("measure == 'rlct'"))
     """
+    need("a report", "report")
+    from .figures import draw_figures
+    from .html_report import write_html_report
+
     if not str(folder):
         raise InputError("folder", folder, "name the results folder of a sweep")
     here = Path(folder)

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from sklearn.metrics import f1_score, matthews_corrcoef
 from transformers import EvalPrediction
 
 from ..errors import InputError
+from ..extras import need
 from ..models.losses_self_modeling import IGNORED_LABEL
 from .terms import accuracy
 from .wrapped_networks import is_wrapped
@@ -49,19 +49,27 @@ def _accuracy_of_sets(predictions: Array, labels: Array) -> float:
 
 
 def _f1_of_two(predictions: Array, labels: Array) -> float:
-    return float(f1_score(labels, predictions, average="binary", zero_division=0.0))
+    return _f1_score(labels, predictions, "binary")
 
 
 def _f1(predictions: Array, labels: Array) -> float:
-    return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
+    return _f1_score(labels, predictions, "macro")
 
 
 def _f1_of_sets(predictions: Array, labels: Array) -> float:
     # scikit-learn's micro average takes a single column as one of two classes
-    return float(f1_score(labels.ravel(), predictions.ravel(), average="binary", zero_division=0.0))
+    return _f1_score(labels.ravel(), predictions.ravel(), "binary")
+
+
+def _f1_score(labels: Array, predictions: Array, average: str) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, average=average, zero_division=0.0))
 
 
 def _matthews(predictions: Array, labels: Array) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
     return float(matthews_corrcoef(labels, predictions))
 
 
@@ -111,6 +119,7 @@ BY_FORM: Mapping[str, Mapping[str, Metric]] = {
     "choices": {"accuracy": _accuracy},
     "spans": {"exact_match": _exact_match, "f1": _f1_of_spans},
 }
+OF_SKLEARN = (_f1, _f1_of_two, _f1_of_sets, _matthews)
 NAMES = sorted({name for metrics in BY_FORM.values() for name in metrics} | {PERPLEXITY})
 
 
@@ -198,6 +207,9 @@ def make_metrics(form: str, names: Sequence[str]) -> Metrics | None:
                 problem = f"allowed with these labels are {', '.join(allowed)}"
             raise InputError("metrics", name, problem)
     functions = {name: BY_FORM[form][name] for name in names if name != PERPLEXITY}
+    for name, function in functions.items():
+        if function in OF_SKLEARN:
+            need(f"the metric {name}", "metrics", "sklearn")
     if not functions:
         return None
 

@@ -11,6 +11,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from ..complexity import PRESETS
 from ..errors import InputError
+from ..extras import is_installed, need
 from ..hub.license import check_license
 from .member import Member, check_rules
 from .task_metrics import SMALLER_IS_BETTER, check_names
@@ -191,6 +192,8 @@ class SelfModelingTrainingArguments(TrainingArguments):
         check_license(self.license)
         for name in self.report_to:
             _check_tracker(name)
+        if self.report_to and self.tensorboard_figures_every_n_epochs > 0:
+            need(f"report_to={self.report_to[0]!r}", "tensorboard", "matplotlib")
         if self.fp16 and (self.use_cpu or not torch.accelerator.is_available()):
             raise ValueError("fp16=True: allowed on accelerators; on a CPU take bf16")
 
@@ -217,6 +220,8 @@ class SelfModelingTrainingArguments(TrainingArguments):
 
 
 def _check_tracker(name: str) -> None:
+    if name == "tensorboard" and not is_installed("tensorboardX"):
+        need("report_to='tensorboard'", "tensorboard", "tensorboard")
     try:
         get_reporting_integration_callbacks([name])
     except ValueError as error:

@@ -274,7 +274,7 @@ def test_without_peft_the_line_says_how_to_install_it(place, tmp_path, monkeypat
     monkeypatch.chdir(place)
     monkeypatch.setitem(sys.modules, "peft", None)
     assert main(["train", *TRAIN, *LORA, f"--output_dir={tmp_path}"]) == 2
-    line = "selfmod: error: --lora_r=2: needs the package peft: pip install selfmod_hf[peft]"
+    line = "selfmod: error: --lora_r=2: needs peft: pip install 'selfmod_hf[peft]'"
     assert capsys.readouterr().err.splitlines()[-1] == line
 
 
