@@ -75,6 +75,8 @@ def harmless_labels(kind: TaskKind, labels: Tensors, counted: Tensor, problem_ty
             values = values.masked_fill(~counted, NO_POSITION)
         elif problem_type in NUMBERS:
             values = values.masked_fill(~counted, 0)
+            if not values.is_floating_point():  # transformers' loss of several classes takes no integers
+                values = values.float()
         # a mean over no label is NaN. One harmless label is counted instead, times zero
         found[name] = values.masked_fill(is_empty, 0)
     return found

@@ -291,7 +291,10 @@ def _check_kinds(models: Any, data: Any) -> None:
     plain = is_task_model(models[0])
     for model in models:
         name = type(model).__name__
-        allowed = "a self-modeling network or a task model of transformers; for others there is estimate_llc"
+        allowed = (
+            "a self-modeling network or a task model of images, texts, tokens or language; for others there is "
+            "estimate_llc"
+        )
         check("model", name, plain or _is_ours(model), allowed)
         check("model", name, plain == is_task_model(model), "of one kind with the others")
     usable = isinstance(data, (TensorData, CollatedData)) or is_data_of_rows(data)

@@ -82,6 +82,22 @@ def _spearman(predictions: Array, labels: Array) -> float:
 
 
 def _correlation(function: Callable[..., Any], predictions: Array, labels: Array) -> float:
+    """Return a correlation, the mean over the scores of a sample.
+
+    Args:
+        function: of scipy.
+        predictions: (N, L).
+        labels: (N, L), NaN for a missing one.
+    """
+    found = []
+    for own, true in zip(predictions.T, labels.T, strict=True):
+        counted = ~np.isnan(true)
+        if counted.any():
+            found.append(_correlation_of_one(function, own[counted], true[counted]))
+    return float(np.mean(found))
+
+
+def _correlation_of_one(function: Callable[..., Any], predictions: Array, labels: Array) -> float:
     """Return a correlation, or NaN if either side is constant or not finite."""
     is_constant = np.ptp(predictions) == 0 or np.ptp(labels) == 0
     if is_constant or not np.isfinite(predictions).all():
@@ -90,7 +106,7 @@ def _correlation(function: Callable[..., Any], predictions: Array, labels: Array
 
 
 def _mean_square_error(predictions: Array, labels: Array) -> float:
-    return float(np.square(predictions - labels).mean())
+    return float(np.nanmean(np.square(predictions - labels)))  # NaN is a missing label
 
 
 def _exact_match(predictions: Array, labels: Array) -> float:
@@ -234,9 +250,14 @@ def _counted(form: str, prediction: EvalPrediction) -> tuple[Array, Array]:
         counted = ~(np.isnan(labels) | (labels == IGNORED_LABEL)).any(axis=-1)  # (N,)
         return (predictions[counted] > 0).astype(int), labels[counted].astype(int)
     if form == "scores":
-        counted = ~np.isnan(labels)
+        if np.issubdtype(labels.dtype, np.integer):  # no NaN can mark a missing one
+            labels = np.where(labels == IGNORED_LABEL, np.nan, labels)
+        labels = labels.astype(np.float64)
+        if labels.ndim == 1:
+            labels = labels[:, None]  # (N, L)
+        counted = ~np.isnan(labels).all(axis=1)
         predictions = predictions.reshape(labels.shape).astype(np.float64)
-        return predictions[counted], labels[counted].astype(np.float64)
+        return predictions[counted], labels[counted]
     if predictions.ndim > labels.ndim:
         predictions = predictions.argmax(axis=-1)
     if form == "next tokens":

@@ -76,6 +76,21 @@ def test_scores_and_sets_without_those_that_are_missing():
     assert metrics_of("labels", np.array([[1.0, -1.0], [1.0, 1.0], [1.0, 1.0]]), sets) == {"f1": 1.0, "accuracy": 1.0}
 
 
+def test_missing_whole_scores_are_left_out_as_from_the_loss():
+    found = metrics_of("scores", np.array([[1.0], [2.0], [4.0]]), np.array([1, -100, 2]))
+    assert found == {"pearson": pytest.approx(1.0), "spearmanr": pytest.approx(1.0), "mse": 2.0}
+
+
+def test_several_scores_of_a_sample_are_correlated_one_by_one():
+    """Together they would correlate by their different sizes alone."""
+    labels = np.array([[1.0, 101.0], [2.0, 102.0], [3.0, 103.0], [np.nan, 105.0]])
+    predictions = np.array([[1.0, 103.0], [2.0, 102.0], [3.0, 101.0], [9.0, 99.0]])
+    found = metrics_of("scores", predictions, labels)
+    assert found["pearson"] == pytest.approx(0.0)
+    assert found["spearmanr"] == pytest.approx(0.0)
+    assert found["mse"] == pytest.approx((4 + 4 + 36) / 7)
+
+
 def test_scores():
     labels = GENERATOR.normal(size=50)
     predictions = labels[:, None] + GENERATOR.normal(size=(50, 1))

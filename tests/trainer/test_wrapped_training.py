@@ -266,6 +266,18 @@ def test_a_network_of_model_init_has_the_metrics_of_its_labels(tmp_path, kind):
     assert [found[name] for name in names] == [pytest.approx(expected[name]) for name in names]
 
 
+def test_marks_of_classes_may_be_integers(tmp_path):
+    def losses(kind: torch.dtype) -> list[float]:
+        data = rows("several labels", 10)
+        for row in data:
+            row["labels"] = row["labels"].to(kind)
+        run = SelfModelingTrainer(network("several labels"), arguments(tmp_path, max_steps=2), train_dataset=data)
+        run.train()
+        return [entry["loss"] for entry in run.state.log_history if "loss" in entry]
+
+    assert losses(torch.int64) == losses(torch.float32)
+
+
 def test_the_card_of_an_answering_network_has_its_metrics(tmp_path):
     run = trainer("spans", tmp_path)
     found = run.evaluate()
