@@ -37,7 +37,7 @@ from ..files import read_json, to_json, write_file
 from ..json_records import CurvePoint, EvaluatedNetwork, NetworkKeys, NetworkRow, NetworkRun, Record, SweepRun
 from ..models import load_model
 from ..models.classifier_weights import classifier_weight
-from ..weights import ADAPTER, KEY, WEIGHTS, belongs, weights_sha256
+from ..weights import ADAPTER, KEY, WEIGHTS, belongs, files_with_weights, weights_sha256
 from .arms import Arm, Cell, arm_of_row, network_name
 from .chance import is_at_chance, level_of_chance
 from .locks import try_to_hold
@@ -175,7 +175,7 @@ class SweepFolder:
             if belongs(row.weights_sha256, sha256) is not False:
                 found.append(cell)
             elif cell not in self._left_out:
-                check_readable(cell / WEIGHTS)
+                check_readable(cell / (files_with_weights(cell) or [WEIGHTS])[0])
                 self._left_out.add(cell)
                 logger.warning(f"{cell}: left out, because row.json describes other weights")
         return found

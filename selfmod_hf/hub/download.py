@@ -110,11 +110,12 @@ def _weights_in_cache(repo_id: str, revision: str | None) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     found = {}
-    for path in [*root.rglob(WEIGHTS), *root.rglob(INDEX)]:
-        folder = path.parent.relative_to(root).as_posix()
-        digest = weights_sha256(path.parent)
-        if digest is not None:
-            found[folder.removeprefix(".")] = digest
+    for name in (WEIGHTS, INDEX, ADAPTER):
+        for path in root.rglob(name):
+            folder, _ = within_network(path.relative_to(root).as_posix())
+            digest = weights_sha256(root / folder)
+            if digest is not None:
+                found[folder] = digest
     return found
 
 

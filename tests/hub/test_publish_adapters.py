@@ -33,6 +33,21 @@ assert not [name for name in HfApi().list_repo_files("me/again") if name.startsw
 assert load_model("me/again").config.adapter is False
 """
 
+BASELINE = """
+from peft import LoraConfig
+from selfmod_hf import SelfModelingForSequenceClassification
+from selfmod_hf.models import load_model
+settings = LoraConfig(r=2, target_modules=["query"])
+model = SelfModelingForSequenceClassification.from_backbone_pretrained("someone/bert", head="own", adapter=settings)
+model.push_to_hub("me/baseline")
+load_model("me/baseline")
+"""
+
+ITS_WEIGHTS = """
+from selfmod_hf.hub.download import published_weights
+print(published_weights("me/baseline"))
+"""
+
 WITHOUT_PACKAGE = """
 import sys
 sys.modules["selfmod_hf"] = None  # importing it now fails
@@ -64,9 +79,10 @@ def test_an_adapter_is_pushed_measured_and_loaded(hub_seed, tmp_path):
     with LoopbackHub(tmp_path / "hub", seeds=[hub_seed.path, tmp_path / "seed"]) as hub:
         environment = hub.env()
 
-        def python(*arguments: str) -> None:
-            done = warm.run(arguments, environment, tmp_path)
+        def python(*arguments: str, **variables: str) -> str:
+            done = warm.run(arguments, {**environment, **variables}, tmp_path)
             assert done.returncode == 0, done.stdout + done.stderr
+            return done.stdout
 
         python("-c", RUN, json.dumps(COMMANDS))
         api = hub.api()
@@ -90,3 +106,7 @@ def test_an_adapter_is_pushed_measured_and_loaded(hub_seed, tmp_path):
         assert {"accuracy", "weight_width"} <= metrics
         python("-c", WITH_PACKAGE)
         python("-c", WITHOUT_PACKAGE)
+        python("-c", BASELINE)  # its repository holds an adapter alone
+        of_hub = python("-c", ITS_WEIGHTS)
+        assert of_hub == python("-c", ITS_WEIGHTS, HF_HUB_OFFLINE="1")
+        assert of_hub.startswith("{'': '")
