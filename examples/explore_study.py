@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["selfmod_hf", "marimo>=0.20", "ipython"]
+# dependencies = ["selfmod_hf[metrics,report]", "marimo>=0.20", "ipython"]
 # [tool.uv.sources]
 # selfmod_hf = { path = ".." }
 # ///

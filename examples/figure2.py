@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["selfmod_hf"]
+# dependencies = ["selfmod_hf[metrics,report]"]
 # [tool.uv.sources]
 # selfmod_hf = { path = ".." }
 # ///

@@ -16,7 +16,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "peft": ("peft",),
     "postgres": ("optuna", "sqlalchemy", "psycopg"),
     "ray": ("ray",),
-    "reproduce": ("sklearn", "matplotlib", "plotly", "tensorboard"),
+    "reproduce": ("sklearn", "matplotlib", "plotly", "tensorboard", "optuna"),
     "report": ("matplotlib", "plotly"),
     "space": ("gradio",),
     "tensorboard": ("tensorboard", "matplotlib"),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..experiments.setting import as_flags, check_finite, did_you_mean
 from ..files import read_yaml
+from .short_help import add_help
 from .usage_errors import UsageError, one_line
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def make_parser(
 
     class Parser(HfArgumentParser):
         def error(self, message: str) -> NoReturn:
-            raise UsageError(f"{message} ({self.prog} --help explains the flags)")
+            raise UsageError(f"{message} ({self.prog} --help all explains the flags)")
 
         def add_argument(self, *flags: Any, **options: Any) -> Any:
             text = _help_with_flags(options.get("help") or "", names)
@@ -71,7 +72,9 @@ def make_parser(
         allow_abbrev=False,
         conflict_handler="resolve",
         formatter_class=argparse.HelpFormatter,
+        add_help=False,
     )
+    add_help(parser, command)
     parser.set_defaults(**ours)
     return parser
 
@@ -118,8 +121,8 @@ def _check_no_unknown(parser: HfArgumentParser, unknown: Sequence[str], names: S
     name = unknown[0].partition("=")[0]
     problem = "belongs to no flag"
     if name.startswith("-"):
-        problem = f"no such flag{did_you_mean(name.strip('-'), names)}"
-    raise UsageError(f"{name}: {problem} ({parser.prog} --help lists them)")
+        problem = f"no such flag{did_you_mean(name.strip('-').replace('-', '_'), names, '--')}"
+    raise UsageError(f"{name}: {problem} ({parser.prog} --help all lists them)")
 
 
 def parse(parser: HfArgumentParser, argv: Sequence[str], *, positional: str | None = None) -> tuple[Any, ...]:

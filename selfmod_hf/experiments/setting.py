@@ -74,8 +74,13 @@ def is_number(text: str) -> bool:
     return True
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Return similar names as the end of a message. It is empty if none is similar.
+
+    Args:
+        name: as it was given.
+        known: the names that exist.
+        prefix: before each name in the message.
 
     >>> did_you_mean("aux_wieght", ["aux_weight", "seed"])
     '; did you mean aux_weight?'
@@ -86,7 +91,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         near = [ELSEWHERE[name]]
     if not near:
         return ""
-    return f"; did you mean {', '.join(near)}?"
+    shown = [prefix + similar for similar in near]
+    return f"; did you mean {', '.join(shown)}?"
 
 
 def check_finite(values: Mapping[str, Any]) -> None:

@@ -372,10 +372,10 @@ def test_a_self_test_without_draws_is_refused(capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["train", "--lr=1"], "--lr: no such flag; did you mean learning_rate?"),
-        (["train", "--epochs", "3"], "--epochs: no such flag; did you mean num_train_epochs?"),
-        (["train", "--batch_size=8"], "--batch_size: no such flag; did you mean train_batch_size"),
-        (["sweep", "--aux_wieghts=1"], "--aux_wieghts: no such flag; did you mean aux_weights"),
+        (["train", "--lr=1"], "--lr: no such flag; did you mean --learning_rate?"),
+        (["train", "--epochs", "3"], "--epochs: no such flag; did you mean --num_train_epochs?"),
+        (["train", "--batch_size=8"], "--batch_size: no such flag; did you mean --train_batch_size"),
+        (["sweep", "--aux_wieghts=1"], "--aux_wieghts: no such flag; did you mean --aux_weights"),
         (["train", "MODEL"], "MODEL: belongs to no flag"),
         (["push", "--repo=me/x", "MODEL", "MODEL"], "MODEL: belongs to no flag"),
         (["push", "MODEL", "--repo=me/a b"], "--repo me/a b: no name of a repository (user/name)"),

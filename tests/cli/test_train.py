@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -249,16 +250,32 @@ def test_one_of_several_processes_ends_without_tearing_python_down(processes, ar
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_explains_itself(command, capsys):
+def test_each_command_explains_itself_on_one_screen(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
-    assert capsys.readouterr().out.startswith(f"usage: selfmod {command} ")
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: selfmod {command} ")
+    lines = text.splitlines()
+    assert len(lines) <= 60
+    assert max(map(len, lines)) <= 120
+    with pytest.raises(SystemExit):
+        main([command, "--help", "all"])
+    everything = capsys.readouterr().out
+    assert set(re.findall(r"^  --\w+", text, flags=re.MULTILINE)) <= set(re.findall(r"  --\w+", everything))
+    if command in ("train", "sweep", "tune", "rlct"):
+        assert f"selfmod {command} --help all explains every flag" in lines[-1]
+        assert len(everything.splitlines()) > 100
+
+
+def test_help_takes_all_or_nothing(capsys):
+    assert main(["push", "--help=some"]) == 2
+    assert "--help=some: allowed are --help and --help all" in capsys.readouterr().err
 
 
 def test_help_explains_each_flag_and_has_the_values_that_hold(capsys):
     with pytest.raises(SystemExit):
-        main(["train", "--help"])
+        main(["train", "--help", "all"])
     text = " ".join(capsys.readouterr().out.split())
     assert all(flag in text for flag in ("--aux_weight", "--target_layers", "--learning_rate", "--log_weight_width"))
     assert "(default: steps)" not in text  # transformers' own; ours are epochs

@@ -391,7 +391,7 @@ def test_the_same_flags_in_another_order_and_spelling_go_on(study):
         (["--space", "target_layers=hidden.relu9"], "hidden.relu9"),
         (["--trials=0"], "--trials=0: allowed are integers of at least 1"),
         (["--give_up_below=2"], "--give_up_below=2.0: allowed are numbers from 0 to 1"),
-        (["--learning_rte=1"], "--learning_rte: no such flag; did you mean learning_rate?"),
+        (["--learning_rte=1"], "--learning_rte: no such flag; did you mean --learning_rate?"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(tmp_path, capsys, flags, message):
