@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ from ..models.loading import load_model
 from ..weights import ADAPTER_SETTINGS, within_network
 from .license import check_license
 from .model_folder import facts_of, write_model_card
+from .own_package import add_to_space, write_install
 from .records import is_of_weights, stale_files
 
 logger = logging.getLogger(__name__)
@@ -325,12 +328,25 @@ def push_model(api: HfApi, folder: Path, target: Target) -> list[str]:
 
 
 def push_space(api: HfApi, folder: Path, target: Target) -> list[str]:
-    """Push a Space's folder as it is (an evaluate module, or an app), and return the address.
+    """Push a Space's folder (an evaluate module, or an app), and return the address.
+
+    The package itself is on no index. If requirements.txt names it, its sources, a wheel and its requirements are
+    pushed with the folder.
 
     Raises:
-        InputError: a link out of the folder, or a license.
+        InputError: a link out of the folder, a license, or a package that is not installed.
     """
     if target.license is not None:
         raise InputError("license", target.license, "allowed with models and sweeps; a Space has it in its README.md")
-    check_links(files_of(folder).values(), folder)
-    return [address_of(commit(open_repository(api, target, "space"), folder, "Upload Space"))]
+    files = files_of(folder)
+    check_links(files.values(), folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        staged = Path(temporary)
+        for name, path in files.items():
+            (staged / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, staged / name)
+        has_package = add_to_space(staged)
+        repository = open_repository(api, target, "space")
+        if has_package:
+            write_install(staged, f"{api.endpoint}/spaces/{repository.repo_id}/resolve/main")
+        return [address_of(commit(repository, staged, "Upload Space"))]
