@@ -32,7 +32,7 @@ class Drawn:
 
     Attributes:
         results: of the study.
-        networks: rows of the study with the column `is_far`.
+        networks: rows of the study with the columns `is_far` and `is_below`, the median RLCT of all.
         colors: by label.
         panels: names of the panels that are drawn.
         left_out: number of panels that are not drawn.
@@ -74,9 +74,10 @@ def prepare(results: SweepResults) -> Drawn:
     """Return all that the figures of a study share."""
     layout = results.layout
     is_far = far_rlcts(results.rows)
+    is_below = results.rows["rlct"] < results.rows["rlct"].median()
     return Drawn(
         results,
-        networks=results.rows.assign(is_far=is_far),
+        networks=results.rows.assign(is_far=is_far, is_below=is_below),
         colors=colors_of(layout),
         panels=layout.panels[:MAX_PANELS],
         left_out=max(0, len(layout.panels) - MAX_PANELS),

@@ -185,10 +185,8 @@ def draw_networks(
             facecolors="none",
             edgecolors=shades[is_hollow],
         )
-    middle = values.median()
     for place in np.flatnonzero(is_far):
-        is_below = values.iloc[place] < middle
-        _draw_at_edge(axis, x.iloc[place], is_below, shades[place])
+        _draw_at_edge(axis, x.iloc[place], rows["is_below"].iloc[place], shades[place])
 
 
 def _draw_at_edge(axis: Axes, x: float, is_below: bool, shade: np.ndarray) -> None:

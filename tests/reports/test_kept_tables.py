@@ -19,7 +19,7 @@ from selfmod_hf.reports.sweep_results import read_results
 from selfmod_hf.reports.sweep_tables import sweep_tables
 from tests.browser import open_page, wait_for
 
-from .folders import grid, write_study
+from .folders import change_row, grid, write_study
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 GRID = {"figure2", "arms", "training_loss", "epochs"}
@@ -47,6 +47,19 @@ def test_figure_2_of_the_committed_tables_has_the_papers_values_and_all_networks
     assert drawn.published("h64", "rlct")["published"].tolist() == [33, 31.5, 29.5, 25.5, -3.5, -5.5]
     assert results.rows.groupby("arm").size().tolist() == [10] * 6
     assert results.rows.query("aux_weight == 50")["at_chance"].all()
+
+
+def test_figure_2_of_several_widths_draws_negative_rlcts_below_all_others(tmp_path):
+    """The collapsed networks alone are drawn there. The median of their RLCTs is not that of all."""
+    arms = grid(hidden_sizes=[[8], [16]], aux_weight=[0.0, 1.0, 5.0, 10.0, 50.0])
+    folder = write_study(tmp_path, arms, [1, 2, 3], task="mnist", epochs=2)
+    for seed in (1, 2, 3):
+        change_row(folder, f"h8-aw50-seed{seed}", rlct=-100.0 - seed, rlct_status="not_at_minimum")
+    figure = sweep_figures(read_results(open_study(folder)))["figure2"]
+    (axis,) = [axis for axis in figure.axes if axis.get_ylabel() == "RLCT"]
+    markers = [line.get_marker() for line in axis.lines]
+    assert markers.count("v") == 3
+    assert "^" not in markers
 
 
 @pytest.fixture(scope="module")
