@@ -3,7 +3,7 @@
     python scripts/prose_metrics.py [FILES] [--list]     # without FILES: README.md and all pages of the site
 
 * Prose is what remains without code, tables, headings, HTML and addresses of links. Inline code counts as one word.
-* A sentence ends at a full stop, a colon at the end of a line, or a paragraph's or list item's end.
+* A sentence ends at a full stop, a question mark, or a paragraph's or list item's end.
 * A sentence is long if it has more than 25 words. `--list` prints long sentences and those with a semicolon.
 * Relative clauses are counted as scripts/code_metrics.py counts them in docstrings.
 """
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LONGEST = 25
 FENCE = re.compile(r"^( *)(```|~~~).*?^\1\2[^\n]*$", re.MULTILINE | re.DOTALL)
 ITEM = re.compile(r"^\s*(?:[*-]|\d+\.) ")
-END = re.compile(r"(?<=[.!?:])[)*_\"”]*\s+(?=[A-Z0-9(*`“\"λνεγ])")
+END = re.compile(r"(?<=[.!?])[)*_\"”]*\s+(?=[A-Z0-9(*`“\"λνεγ])")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def paragraphs(text: str) -> Iterator[str]:
 
 def plain(text: str) -> str:
     """Return Markdown text without marks: a link is its text, and inline code is one word."""
-    text = re.sub(r"`[^`]*`", "code", text)
+    text = re.sub(r"`[^`]*`", "Code", text)
     text = re.sub(r"!\[[^\]]*\]\([^)]*\)", "", text)
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
     return text.replace("*", "").strip()
