@@ -9,8 +9,9 @@ from typing import Any
 from .input_checks import check
 from .samplers import SAMPLERS
 
-# Premakumar et al. 2024 (arXiv 2407.10188). The figures come from the published recipe ("paper"). The supplement's
-# text ("paper-text") has other localizations. Both take nβ = B / log B, with B the sampling batch size.
+# Premakumar et al. 2026 (doi 10.1098/rsta.2024.0531, preprint arXiv 2407.10188). The figures come from the published
+# recipe ("paper"). The preprint's text ("paper-text") has other localizations. Both take nβ = B / log B, with B the
+# sampling batch size.
 _RECIPE: dict[str, dict[str, Any]] = {
     "mnist": {"step_size": 1e-4, "localization": 100.0, "batch_size": 512},
     "cifar10": {"step_size": 1e-4, "localization": 100.0, "batch_size": 64},

@@ -6,7 +6,8 @@ import numpy as np
 
 _DESCRIPTION = """\
 The standard deviation of the weights of a network's final classification layer (biases left out), the first measure
-of complexity of "Unexpected Benefits of Self-Modeling in Neural Systems". The smaller, the simpler.
+of complexity of "Unexpected benefits of self-modelling in neural systems". The paper reads a smaller one as a simpler
+network. A network that was trained less has a smaller one, too.
 """
 
 _KWARGS_DESCRIPTION = """
