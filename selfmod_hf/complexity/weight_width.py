@@ -57,7 +57,7 @@ def weight_width(
 ) -> WeightWidth:
     """Return the standard deviation and histogram of the final classification layer's weights.
 
-    Premakumar et al. 2026 (doi 10.1098/rsta.2024.0531, preprint arXiv 2407.10188, section 2). Prune the self-model first.
+    Section 2 of the preprint arXiv 2407.10188 of doi 10.1098/rsta.2024.0531. Prune the self-model first.
 
     Args:
         model: any module.

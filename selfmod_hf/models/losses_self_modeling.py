@@ -71,7 +71,7 @@ class LossInputs(NamedTuple):
 def loss_terms(config: SelfModelingConfig, parts: Tensors, given: LossInputs) -> Tensors:
     """Return the loss and its named terms: L = w_c * CE + w_s * mean((predicted - target)^2) + w_a * mean(own^2).
 
-    The first two terms are the loss of the paper (doi 10.1098/rsta.2024.0531, arXiv 2407.10188). The third is a control.
+    The first two terms are the loss of doi 10.1098/rsta.2024.0531 (preprint arXiv 2407.10188). The third is a control.
 
     Args:
         config: the network's, with w_c (`classification_weight`), w_s (`aux_weight`) and w_a (`activation_penalty`).
