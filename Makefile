@@ -19,9 +19,10 @@ PYTHON_LOWEST ?= python3.10
 test-lowest: .venv-lowest/installed
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv-lowest/bin/python -m pytest $(PYTEST_ARGS)
 
-.venv-lowest/installed: pyproject.toml requirements/lowest.txt
+.venv-lowest/installed: pyproject.toml
 	$(PYTHON_LOWEST) -m venv .venv-lowest
-	.venv-lowest/bin/python -m pip install --quiet --constraint requirements/lowest.txt --editable '.[dev]'
+	.venv-lowest/bin/python -m pip install --quiet uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[dev]'
 	touch $@
 
 # the documentation site, in build/site; warnings are errors
@@ -29,7 +30,6 @@ docs: .venv/installed
 	$(BIN)/python scripts/site.py
 
 lint: .venv/installed
-	$(BIN)/python scripts/lowest.py --check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
