@@ -9,7 +9,7 @@ from huggingface_hub import HfApi
 from ..complexity import LLCResult
 from ..data import TaskSpec
 from ..errors import InputError
-from ..hub.eval_results import BENCHMARK, EvalTask, check_benchmark, eval_result_file
+from ..hub.eval_results import BENCHMARK, EvalTask, check_benchmark, eval_result_file, eval_tasks
 from ..hub.push_rlct import PushedRLCT, check_repository, push_rlct
 from ..hub.saved import SavedNetwork
 from .setting import setting
@@ -55,7 +55,7 @@ class RLCTPushSettings:
         if calibrates:
             raise InputError(name, True, "allowed without `calibrate`, whose value comes from several cells")
         if self.push_eval_result and task is None:
-            raise InputError(name, True, "allowed with a `task` of the benchmark, such as digits-theory-all-v1")
+            raise InputError(name, True, f"allowed with a `task` of the benchmark: {', '.join(eval_tasks())}")
         found = self.repo or (saved.model if saved.is_on_hub else None)
         if found is None:
             raise InputError("repo", None, f"`{name}` needs the repository of the network, user/name")

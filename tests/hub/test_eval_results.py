@@ -116,7 +116,10 @@ def test_the_same_setting_and_the_device_are_allowed():
             ["--task=digits", "--push_result", "--repo=me/net", "--calibrate"],
             "--push_result=True: allowed without",
         ),
-        (["--task=digits", "--push_eval_result"], "--push_eval_result=True: allowed with a --task of the benchmark"),
+        (
+            ["--task=digits", "--push_eval_result"],
+            "--push_eval_result=True: allowed with a --task of the benchmark: digits-theory-all-v1, digits-paper-all",
+        ),
         (["--task=digits", "--push_result"], "--repo=None: --push_result needs the repository of the network"),
         (["--task=digits", "--repo=me/net"], "--repo='me/net': allowed with --push_result and --push_eval_result"),
     ],
