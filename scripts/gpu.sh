@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What needs a GPU, in one command, on a machine without a network: scripts/gpu.sh FILES OUT
 #
-#   FILES   mnist.safetensors.gz, perhaps cifar10.safetensors.gz (python scripts/gpu.py pack FILES writes both, 47 MB),
+#   FILES   mnist.safetensors.gz, perhaps cifar10.safetensors.gz (python scripts/gpu.py pack FILES writes both, 52 MB),
 #           and perhaps wheels/*.whl of packages that the machine lacks
 #   OUT     the results. Each part that has finished is skipped when the command runs again, and a study continues.
 #           OUT/tables has the tables of all studies, OUT/log.txt what was printed
