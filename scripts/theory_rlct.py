@@ -60,8 +60,7 @@ def about(args: argparse.Namespace) -> Row:
         "minimize": True,
     }
     common: Row = {"seeds": args.seeds, "step_sizes": args.step_sizes, "settings": settings}
-    if args.max_train_samples is not None:
-        common["max_train_samples"] = args.max_train_samples
+    common["max_train_samples"] = args.max_train_samples
     return common
 
 
@@ -74,9 +73,9 @@ def problem_of(rows: list[Row], own: Row) -> str | None:
     """
     for row in rows:
         for name, value in own.items():
-            if name not in row:
+            if name not in row and value is not None:
                 return f"its row of {row['arm']} is of an earlier version, without {name}"
-            if row[name] != value:
+            if row.get(name) != value:
                 return f"its row of {row['arm']} has {name} {row[name]}, here they are {value}"
     return None
 

@@ -238,7 +238,7 @@ def test_any_network_is_measured(make):
 @pytest.mark.parametrize("bias", ["none", "all"])
 def test_the_last_layer_s_adapter_is_measured(tmp_path, bias):
     torch.manual_seed(0)
-    bert = encoder()[0].config.backbone_config
+    bert = BertConfig.from_dict(encoder()[0].config.backbone_config)
     BertForSequenceClassification(bert).save_pretrained(tmp_path)
     lora = LoraConfig(r=2, target_modules=["classifier"], init_lora_weights=False, bias=bias)
     adapted = SelfModelingForSequenceClassification.from_backbone_pretrained(str(tmp_path), head="own", adapter=lora)

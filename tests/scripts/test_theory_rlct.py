@@ -49,7 +49,7 @@ def test_a_line_names_its_seeds_and_settings(tmp_path, monkeypatch, capsys):
         network.save_pretrained(tmp_path / "cells" / f"h4-seed{seed}")
     args = Namespace(
         sweep=tmp_path, seeds=[3, 4], sampler="sghmc", step_sizes=[1e-5, 5e-6], localization=100.0, num_draws=8,
-        batch_size=64,
+        batch_size=64, max_train_samples=None,
     )  # fmt: skip
     rows = theory_rlct.measure(args, "h4", load_images(get_task("digits"), max_train_samples=100).train)
     assert [row["step_size"] for row in rows] == [1e-5, 5e-6]
@@ -61,6 +61,8 @@ def test_a_line_names_its_seeds_and_settings(tmp_path, monkeypatch, capsys):
     theory_rlct.append_rows(file, rows)
     kept = [json.loads(line) for line in file.read_text().splitlines()]
     assert theory_rlct.problem_of(kept, theory_rlct.about(args)) is None
+    fewer = theory_rlct.about(Namespace(**{**vars(args), "max_train_samples": 100}))
+    assert "has max_train_samples 100" in theory_rlct.problem_of([{**OLD, **fewer}], theory_rlct.about(args))
     with pytest.raises(SystemExit, match="2"):
         run(monkeypatch, tmp_path, "--file", file, "--seeds", 3, 5)
     assert "its row of h4 has seeds [3, 4], here they are [3, 5]" in capsys.readouterr().err
