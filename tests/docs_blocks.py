@@ -54,7 +54,11 @@ NOT_RUN = {
         "selfmod train --dataset_name ./photos": "tests/test_docs_pages.py",
         "accelerate launch": LAUNCHED,
     },
-    "REPRODUCTION.md": {"selfmod sweep": FOR_HOURS, "selfmod report": FOR_HOURS},
+    "REPRODUCTION.md": {
+        "python scripts/reproduction.py": "tests/scripts/test_reproduction.py",
+        "selfmod sweep": FOR_HOURS,
+        "selfmod report": FOR_HOURS,
+    },
     "docs/concepts.md": {"classification_weight": TEXT},
     "docs/devinterp.md": {"from devinterp": "tests/complexity/test_devinterp.py"},
     "docs/get-started.md": {"make demo": "what CI does on a new machine", ". .venv": "needs make demo"},

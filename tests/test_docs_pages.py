@@ -175,6 +175,7 @@ def test_each_page_is_read():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # pages with twelve commands take minutes beside other tests
 @pytest.mark.parametrize("page", READINGS)
 def test_the_page_runs(page, seed, hub_seed, tmp_path):
     reading = READINGS[page]
