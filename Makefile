@@ -27,7 +27,7 @@ test-lowest: .venv-lowest/installed
 
 # the documentation site, in build/site; warnings are errors
 docs: .venv/installed
-	$(BIN)/python scripts/site.py
+	$(BIN)/python scripts/build_site.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -93,7 +93,9 @@ def site(tmp_path_factory) -> Path:
         shutil.copytree(ROOT / name, copy / name)
     for file in (ROOT / "mkdocs.yml", *ROOT.glob("*.md")):
         shutil.copy(file, copy)
-    done = subprocess.run([sys.executable, "scripts/site.py"], cwd=copy, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "scripts/build_site.py"], cwd=copy, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return copy / "build" / "site"
 

@@ -1,10 +1,10 @@
-"""Build the documentation site: `python scripts/site.py` writes build/site. Warnings are errors.
+"""Build the documentation site: `python scripts/build_site.py` writes build/site. Warnings are errors.
 
 1. Copy the pages of docs/, README.md and the other pages of the top folder to build/docs. Links between them follow.
 2. Write the pages that come from the code: the public names, the help of each command, the files of examples/.
 3. Let zensical build the site by mkdocs.yml.
 
-    python scripts/site.py --only-sources     # the first two steps, which need no zensical
+    python scripts/build_site.py --only-sources     # the first two steps, which need no zensical
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def write_api() -> None:
         for name in names:
             text += f"\n::: {place_of(getattr(selfmod_hf, name))}\n    options:\n      heading_level: 3\n"
     if left:
-        raise SiteError(f"{sorted(left)} of selfmod_hf.__all__ are in no group of scripts/site.py")
+        raise SiteError(f"{sorted(left)} of selfmod_hf.__all__ are in no group of scripts/build_site.py")
     (SOURCES / "reference").mkdir(exist_ok=True)
     (SOURCES / "reference" / "api.md").write_text(text, encoding="utf-8")
 
