@@ -165,7 +165,7 @@ def write_cli() -> None:
     """Write the page with the complete help of each command."""
     from selfmod_hf.cli import COMMANDS
 
-    text = "# Command line\n\nWhat `selfmod COMMAND --help` prints, with all flags.\n"
+    text = "# Command line\n\nWhat `selfmod COMMAND --help all` prints.\n"
     for name, command in COMMANDS.items():
         text += f"\n## selfmod {name}\n\n{command.summary[0].upper()}{command.summary[1:]}.\n\n"
         text += f"```text\n{help_of(name)}\n```\n"
@@ -173,12 +173,12 @@ def write_cli() -> None:
 
 
 def help_of(command: str) -> str:
-    """Return the longest help of a command."""
+    """Return the help of a command with all its flags."""
     from selfmod_hf.cli import main as selfmod
 
     printed = io.StringIO()
     with redirect_stdout(printed), suppress(SystemExit):
-        selfmod([command, "--help"])
+        selfmod([command, "--help", "all"])
     return printed.getvalue().rstrip()
 
 
