@@ -214,8 +214,8 @@ def test_a_step_that_throws_chains_far_away_is_named():
 
 
 def test_few_draws_do_not_exclude_a_strong_pull():
-    """Linear regression with inputs of several scales, λ = 15, under a pull of nβ: 6.4 with 80 draws once was "ok"."""
-    case = next(case for case in cases(half=0, count=66) if case.key == "inputs scaled 2")
+    """Linear regression with inputs of several scales, λ = 5.5, under a pull of nβ: 3.9 once was "ok"."""
+    case = next(case for case in cases(half=0, count=66) if case.key == "inputs scaled 0")
     truth = case.build()
     nbeta = len(truth.inputs) / math.log(len(truth.inputs))
     settings = LLCSettings(loss_fn=truth.loss_fn)
@@ -225,7 +225,7 @@ def test_few_draws_do_not_exclude_a_strong_pull():
     data = (truth.inputs, truth.targets)
     found = estimate_llc_many([truth.model] * 4, *data, step_size=0.04 / curvature, **settings)
     for result in found:
-        assert result.llc < 8
+        assert result.llc < 4.5
         assert result.status != "ok"
     assert any("may take away up to" in result.status_reason for result in found)
 

@@ -287,7 +287,7 @@ def test_chains_are_continued_until_the_error_is_reached():
 def test_a_target_that_is_out_of_reach_ends_at_eight_times_the_draws():
     done = []
     found = estimate_llc(
-        Quadratic([1.0, 0.2]), *DUMMY, num_draws=400, target_standard_error=1e-9, **QUADRATIC,
+        Quadratic([1.0, 1.0, 1.0]), *DUMMY, num_draws=400, target_standard_error=1e-9, **QUADRATIC,
         progress=lambda steps, total: done.append((steps, total)),
     )  # fmt: skip
     assert found.settings.num_draws == 3200
