@@ -1,7 +1,7 @@
 """Side-by-side measurements, each a table printed from one run: `python scripts/benchmark.py trainer`.
 
-Sub-commands: trainer, llc, ground_truth, status, population, scaling, cifar10, imdb, report. Figures belong in LOG.md
-with the kind of machine.
+Sub-commands: trainer, llc, ground_truth, status, population, scaling, cifar10, imdb, attention, encoder, report. Figures
+belong in LOG.md with the kind of machine.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attention_speed
 import encoder_overhead
 import ground_truth_table
 import llc_speed
@@ -406,6 +407,11 @@ def benchmark_cifar10(args: argparse.Namespace) -> None:
     )
 
 
+def benchmark_attention(args: argparse.Namespace) -> None:
+    """Seconds of a draw of four chains by the form of a transformer's attention."""
+    attention_speed.run(args, print_table)
+
+
 def benchmark_encoder(args: argparse.Namespace) -> None:
     """Seconds a step of a BERT-base-shaped classifier with a self-model, and in transformers' own Trainer."""
     encoder_overhead.run(args, print_table)
@@ -634,6 +640,9 @@ def main() -> None:
     cifar10.add_argument("--steps", type=int, default=4)
     cifar10.add_argument("--repeats", type=int, default=3)
     cifar10.set_defaults(run=benchmark_cifar10)
+    attention = commands.add_parser("attention", help=benchmark_attention.__doc__)
+    attention_speed.add_arguments(attention)
+    attention.set_defaults(run=benchmark_attention)
     encoder = commands.add_parser("encoder", help=benchmark_encoder.__doc__)
     encoder_overhead.add_arguments(encoder)
     encoder.set_defaults(run=benchmark_encoder)
