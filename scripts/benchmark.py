@@ -1,7 +1,7 @@
 """Side-by-side measurements, each a table printed from one run: `python scripts/benchmark.py trainer`.
 
-Sub-commands: trainer, llc, ground_truth, status, population, scaling, cifar10, imdb, attention, encoder, report. Figures
-belong in LOG.md with the kind of machine.
+Sub-commands: trainer, llc, ground_truth, status, population, scaling, cifar10, imdb, attention, encoder, report.
+Figures belong in LOG.md with the kind of machine.
 """
 
 from __future__ import annotations
