@@ -56,24 +56,24 @@ class Reading:
 
 
 TRAINED = "selfmod train --task mnist --aux_weight 10 --output_dir runs/mnist-h64-aw10-seed42"
-REGRESSION = """
+CLASSIFIER = """
 import torch
 torch.manual_seed(0)
-module = torch.nn.Linear(3, 1)
-inputs, targets = torch.randn(200, 3), torch.randn(200, 1)
+model = module = torch.nn.Linear(3, 2)
+inputs, targets = torch.randn(200, 3), torch.randint(0, 2, (200,))
 """
 ATTENTION = """
 import torch
 class Attending(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.attention = torch.nn.MultiheadAttention(8, 2)
-        self.fc = torch.nn.Linear(8, 1)
+        self.attention = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+        self.fc = torch.nn.Linear(8, 2)
     def forward(self, x):
-        return self.fc(self.attention(x, x, x)[0])
+        return self.fc(self.attention(x, x, x)[0].mean(1))
 """
 READINGS = {
-    "docs/devinterp.md": Reading(names=REGRESSION),
+    "docs/devinterp.md": Reading(names=CLASSIFIER),
     "docs/formats.md": Reading(
         before=(
             "selfmod train --task digits --output_dir runs/self-model",
@@ -91,15 +91,15 @@ READINGS = {
     ),
     "docs/rlct.md": Reading(
         before=(TRAINED, "selfmod push runs/mnist-h64-aw10-seed42 --repo me/my-network"),
-        names=f"{REGRESSION}\n{ATTENTION}\ntexts = ['the film is good', 'the film is bad and the film is dull'] * 8\n",
+        names=f"{CLASSIFIER}\n{ATTENTION}\ntexts = ['the film is good', 'the film is bad and the film is dull'] * 8\n",
         smaller={
             "num_draws=4000": "num_draws=40",
             'pad_token="<|endoftext|>"': 'pad_token="[PAD]"',
             'parameters=["network.transformer.h.3.*"])': 'parameters=["network.transformer.h.3.*"], num_draws=8)',
             'heads=["transformer.h.3:0,2"])': 'heads=["transformer.h.3:0,2"], num_draws=8)',
-            "mask = torch.zeros": "module, inputs, targets = Attending(), torch.randn(9, 3, 8), torch.randn(9, 3, 1)\n"
+            "mask = torch.zeros": "module, inputs, targets = Attending(), torch.randn(9, 3, 8), torch.randint(0, 2, (9,))\n"
             "mask = torch.zeros",
-            "result = estimate_llc(module, inputs, targets, probes": REGRESSION
+            "result = estimate_llc(module, inputs, targets, probes": CLASSIFIER
             + "result = estimate_llc(module, inputs, targets, probes",
         },
     ),

@@ -21,7 +21,7 @@ def is_wrapped(model: Any) -> bool:
     """Return whether a network keeps its task model's own head.
 
     Example:
-        >>> is_wrapped(nn.Linear(2, 1))
+        >>> is_wrapped(torch.nn.Linear(2, 1))
         False
     """
     return getattr(model, "kind", None) is not None
