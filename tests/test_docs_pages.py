@@ -97,7 +97,8 @@ READINGS = {
             'pad_token="<|endoftext|>"': 'pad_token="[PAD]"',
             'parameters=["network.transformer.h.3.*"])': 'parameters=["network.transformer.h.3.*"], num_draws=8)',
             'heads=["transformer.h.3:0,2"])': 'heads=["transformer.h.3:0,2"], num_draws=8)',
-            "mask = torch.zeros": "module, inputs, targets = Attending(), torch.randn(9, 3, 8), torch.randint(0, 2, (9,))\n"
+            "mask = torch.zeros": "module, inputs = Attending(), torch.randn(9, 3, 8)\n"
+            "targets = torch.randint(0, 2, (9,))\n"
             "mask = torch.zeros",
             "result = estimate_llc(module, inputs, targets, probes": CLASSIFIER
             + "result = estimate_llc(module, inputs, targets, probes",
