@@ -12,7 +12,8 @@ from .modes import ordinary_tensors
 from .problem import Problem
 from .random_streams import some_samples
 
-_SAMPLES, _ITERATIONS, _DISTANCE = 2048, 12, 1e-2
+MOST_SAMPLES = 2048  # of a largest curvature, or of a Fisher information
+_ITERATIONS, _DISTANCE = 12, 1e-2
 EVALUATIONS = 2 * (1 + _ITERATIONS)  # gradients that `largest_curvature` takes at most
 _DAMPING, _FLOOR = 0.1, 1e-6
 _ROUNDING = 1e-12  # mean squared gradient, nats² per unit²: below it, nothing but rounding
@@ -26,7 +27,7 @@ def largest_curvature(  # noqa: PLR0913 - a choice of potential, network and sam
     localization: float,
     member: int = 0,
     seed: int = 0,
-    samples: int = _SAMPLES,
+    samples: int = MOST_SAMPLES,
 ) -> float:
     """Return a, the largest eigenvalue of the Hessian of U = nβ L + (γ/2) ||w - w*||², by power iteration.
 
@@ -98,7 +99,7 @@ def fisher_diagonal(problem: Problem) -> Tensor:
     Raises:
         ValueError: the loss of no sample has a gradient, for example because the network fits its targets exactly.
     """
-    count = min(_SAMPLES, problem.num_samples)
+    count = min(MOST_SAMPLES, problem.num_samples)
     anchors = problem.anchors  # (M, P)
     bytes_per_copy = 4 * anchors[0].nbytes
     at_once = copies_that_fit(bytes_per_copy, problem.memory_budget)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .biases import Biases, Observed, foretell
-from .curvature import EVALUATIONS, largest_curvature
+from .curvature import EVALUATIONS, MOST_SAMPLES, largest_curvature
 from .diagnostics import Draws
 from .minimum import Descent, count_active
 from .pieces import Group, Run
@@ -22,7 +22,7 @@ _SEARCH_SHARE = 0.06  # of the work of the chains, for the search of each networ
 _LEAST_EVALUATIONS, _MOST_EVALUATIONS = 6, 30
 _AT_ALL = 60  # evaluations, while the search still pays
 _CURVATURE_SHARE = 0.1  # of the work of the chains, for the largest curvature of each network
-_FEWEST_SAMPLES, _MOST_SAMPLES = 256, 2048  # of a largest curvature
+_FEWEST_SAMPLES = 256  # of a largest curvature
 _WORTH = 0.01  # of the estimate: a search pays if 6 evaluations lower nβ L by more
 
 
@@ -84,13 +84,19 @@ def _curvature(run: Run, group: Group) -> float:
         nbeta=group.nbeta,
         localization=group.localization,
         member=group.member,
-        samples=min(_MOST_SAMPLES, max(_FEWEST_SAMPLES, affordable)),
+        samples=min(MOST_SAMPLES, max(_FEWEST_SAMPLES, affordable)),
     )
+
+
+def _same_network(run: Run, group: Group) -> list[int]:
+    """Return the places of the groups of the same network at the same nβ."""
+    network = (group.member, group.nbeta)
+    return [place for place, other in enumerate(run.groups) if (other.member, other.nbeta) == network]
 
 
 def _samples_of_chains(run: Run, group: Group) -> int:
     """Return the number of samples whose gradients the chains of a group's network took, over all its groups."""
-    same = [other for other in run.groups if (other.member, other.nbeta) == (group.member, group.nbeta)]
+    same = _same_network(run, group)
     return len(same) * run.settings.num_chains * run.settings.num_draws * run.batch_size
 
 
@@ -127,8 +133,7 @@ def _lowered(run: Run, group: Group, estimates: Sequence[float]) -> float:
         group: one of the network's.
         estimates: of all groups, those of `_possible_estimate`.
     """
-    same = [place for place, other in enumerate(run.groups) if other.member == group.member]
-    same = [place for place in same if run.groups[place].nbeta == group.nbeta]
+    same = _same_network(run, group)
     affordable = _SEARCH_SHARE * _samples_of_chains(run, group) / run.problem.num_samples
     affordable = min(_MOST_EVALUATIONS, max(_LEAST_EVALUATIONS, affordable))
     largest = max(0.0, *[estimates[place] for place in same])

@@ -8,10 +8,18 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 
-def hold(path: Path) -> ExitStack:
-    """Wait for the lock of a file, and return it held. Closing it releases the lock."""
+def hold(path: Path, timeout: float = -1) -> ExitStack:
+    """Wait for the lock of a file, and return it held. Closing it releases the lock.
+
+    Args:
+        path: of the file.
+        timeout: seconds to wait at most. -1: without end.
+
+    Raises:
+        Timeout: another process held it all the time.
+    """
     lock = FileLock(path, thread_local=False)
-    lock.acquire()
+    lock.acquire(timeout=timeout)
     held = ExitStack()
     held.callback(lock.release)
     return held
@@ -21,11 +29,7 @@ def try_to_hold(path: Path) -> ExitStack | None:
     """Return the held lock of a file. None: another process holds it, or the file's folder is missing."""
     if not path.parent.is_dir():
         return None
-    lock = FileLock(path, thread_local=False)
     try:
-        lock.acquire(timeout=0)
+        return hold(path, timeout=0)
     except Timeout:
         return None
-    held = ExitStack()
-    held.callback(lock.release)
-    return held

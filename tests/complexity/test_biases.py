@@ -196,34 +196,30 @@ def observed(llc: np.ndarray, squares: np.ndarray) -> Observed:
     )
 
 
+def estimates_of(key, *, step, pull, count=4):
+    """Estimates of a model of known λ, 1,000 draws each, at a step in units of 1/a and a pull in units of nβ."""
+    truth = next(case for case in cases(half=0, count=66) if case.key == key).build()
+    nbeta = len(truth.inputs) / math.log(len(truth.inputs))
+    problem = make_problem([truth.model], truth.inputs, truth.targets, LLCSettings(loss_fn=truth.loss_fn))
+    curvature = largest_curvature(problem, nbeta=nbeta, localization=pull * nbeta)
+    return estimate_llc_many(
+        [truth.model] * count, truth.inputs, truth.targets, loss_fn=truth.loss_fn, sampler="sghmc",
+        step_size=step / curvature, localization=pull * nbeta, num_draws=1000,
+    )  # fmt: skip
+
+
 def test_a_step_that_throws_chains_far_away_is_named():
     """A deep linear network at a step of 1/a: the mean of a few far draws, in place of an RLCT of 9, once was "ok"."""
-    case = next(case for case in cases(half=0, count=66) if case.key == "deep linear, ill conditioned 2")
-    truth = case.build()
-    nbeta = len(truth.inputs) / math.log(len(truth.inputs))
-    settings = LLCSettings(loss_fn=truth.loss_fn)
-    problem = make_problem([truth.model], truth.inputs, truth.targets, settings)
-    curvature = largest_curvature(problem, nbeta=nbeta, localization=1e-3 * nbeta)
-    data = (truth.inputs, truth.targets)
-    settings = {"loss_fn": truth.loss_fn, "sampler": "sghmc", "localization": 1e-3 * nbeta, "num_draws": 1000}
-    for result in estimate_llc_many([truth.model] * 4, *data, step_size=1 / curvature, **settings):
+    for result in estimates_of("deep linear, ill conditioned 2", step=1.0, pull=1e-3):
         assert result.biases.dispersion > 10
         assert result.status != "ok"
-    (short,) = estimate_llc_many([truth.model], *data, step_size=0.04 / curvature, **settings)
+    (short,) = estimates_of("deep linear, ill conditioned 2", step=0.04, pull=1e-3, count=1)
     assert short.biases.dispersion == pytest.approx(1, abs=0.3)
 
 
 def test_few_draws_do_not_exclude_a_strong_pull():
     """Linear regression with inputs of several scales, λ = 5.5, under a pull of nβ: 3.9 once was "ok"."""
-    case = next(case for case in cases(half=0, count=66) if case.key == "inputs scaled 0")
-    truth = case.build()
-    nbeta = len(truth.inputs) / math.log(len(truth.inputs))
-    settings = LLCSettings(loss_fn=truth.loss_fn)
-    problem = make_problem([truth.model], truth.inputs, truth.targets, settings)
-    curvature = largest_curvature(problem, nbeta=nbeta, localization=nbeta)
-    settings = {"loss_fn": truth.loss_fn, "sampler": "sghmc", "localization": nbeta, "num_draws": 1000}
-    data = (truth.inputs, truth.targets)
-    found = estimate_llc_many([truth.model] * 4, *data, step_size=0.04 / curvature, **settings)
+    found = estimates_of("inputs scaled 0", step=0.04, pull=1.0)
     for result in found:
         assert result.llc < 4.5
         assert result.status != "ok"
