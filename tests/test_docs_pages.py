@@ -135,6 +135,9 @@ def seed(tmp_path_factory, hub_seed) -> Path:
         kind = hf.AutoModelForSequenceClassification if name == "me/bert" else hf.AutoModel
         kind.from_config(hf.BertConfig(**words)).save_pretrained(models / name)
         bert_tokenizer(models / name)
+    limited = hf.PreTrainedTokenizerFast.from_pretrained(models / "me/bert")
+    limited.model_max_length = 64  # as published tokenizers have one, because reviews are longer than the positions
+    limited.save_pretrained(models / "me/bert")
     distilled = hf.DistilBertConfig(dim=16, hidden_dim=24, n_heads=2, n_layers=2, vocab_size=200)
     hf.AutoModel.from_config(distilled).save_pretrained(models / "distilbert/distilbert-base-uncased")
     bert_tokenizer(models / "distilbert/distilbert-base-uncased")
