@@ -32,6 +32,7 @@ PRELOADED = [
 FIXED = ("OMP_NUM_THREADS", "PYTHONHASHSEED", "PYTHONUTF8")  # the server has read them
 SELFMOD = ["-c", "import sys; from selfmod_hf.cli import main; sys.exit(main(sys.argv[1:]))"]
 
+_SEARCHED = list(sys.path)  # a test may add folders to this process's path, which its own processes must not search
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(PRELOADED)
 
@@ -103,16 +104,19 @@ def start(
     for name in FIXED:
         assert environment.get(name) == os.environ.get(name), f"{name}: the server has read it"
     files = (str(output), str(errors))
-    given = ([str(argument) for argument in arguments], environment, str(cwd or Path.cwd()), files)
+    given = ([str(argument) for argument in arguments], _SEARCHED, environment, str(cwd or Path.cwd()), files)
     process = _FORKS.Process(target=_main, args=given)
     process.start()
     return process
 
 
-def _main(arguments: list[str], environment: dict[str, str], cwd: str, files: tuple[str, str]) -> None:
+def _main(
+    arguments: list[str], searched: list[str], environment: dict[str, str], cwd: str, files: tuple[str, str]
+) -> None:
     for number, name in enumerate(files, start=1):
         with open(name, "wb") as file:
             os.dup2(file.fileno(), number)
+    sys.path[:] = searched
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
