@@ -43,13 +43,19 @@ class HubSeed:
 
 @pytest.fixture(scope="session")
 def hub_seed(tmp_path_factory: pytest.TempPathFactory) -> HubSeed:
-    """ylecun/mnist, uoft-cs/cifar10, stanfordnlp/imdb: the real ones beside the checkout, or generated.
-
-    SELFMOD_GENERATED_HUB=1 asks for the generated ones in any case.
-    """
-    if SHARED_HUB.is_dir() and os.environ.get("SELFMOD_GENERATED_HUB", "0") == "0":
-        return HubSeed(SHARED_HUB, real=True)
+    """Small data sets under the names ylecun/mnist, uoft-cs/cifar10, stanfordnlp/imdb."""
     return HubSeed(generate_seed(tmp_path_factory.mktemp("hub-seed")), real=False)
+
+
+@pytest.fixture(scope="session")
+def published_seed(hub_seed: HubSeed) -> HubSeed:
+    """The published data sets where they lie beside the checkout, else `hub_seed`.
+
+    Each process reads them anew, which takes many seconds. So this is for tests of the data sets themselves.
+    """
+    if SHARED_HUB.is_dir():
+        return HubSeed(SHARED_HUB, real=True)
+    return hub_seed
 
 
 @pytest.fixture
@@ -61,6 +67,13 @@ def loopback_hub(tmp_path: Path, hub_seed: HubSeed) -> Iterator[LoopbackHub]:
     Trainer's pushes, scripts) a process with `env=loopback_hub.env()`: a whole environment, empty cache; see `warm`.
     """
     with LoopbackHub(tmp_path / "hub", seeds=[hub_seed.path]) as hub:
+        yield hub
+
+
+@pytest.fixture
+def published_hub(tmp_path: Path, published_seed: HubSeed) -> Iterator[LoopbackHub]:
+    """As `loopback_hub`, with `published_seed` underneath."""
+    with LoopbackHub(tmp_path / "hub", seeds=[published_seed.path]) as hub:
         yield hub
 
 

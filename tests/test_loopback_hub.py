@@ -403,7 +403,7 @@ def test_card_errors() -> None:
 
 
 @pytest.mark.parametrize("name", ["ylecun/mnist", "uoft-cs/cifar10", "stanfordnlp/imdb"])
-def test_load_dataset(loopback_hub: LoopbackHub, hub_seed: HubSeed, name: str) -> None:
+def test_load_dataset(published_hub: LoopbackHub, published_seed: HubSeed, name: str) -> None:
     """The real `datasets` reads the seeds' parquet with its features, from an empty cache and without a token."""
     program = f"""
 from datasets import load_dataset
@@ -412,10 +412,10 @@ print(sorted(test.features), test.features["label"].num_classes, type(test[0][te
 """
     expected = {
         "ylecun/mnist": "['image', 'label'] 10 PngImageFile",
-        "uoft-cs/cifar10": f"['img', 'label'] 10 {'JpegImageFile' if hub_seed.real else 'PngImageFile'}",
+        "uoft-cs/cifar10": f"['img', 'label'] 10 {'JpegImageFile' if published_seed.real else 'PngImageFile'}",
         "stanfordnlp/imdb": "['label', 'text'] 2 str",
     }
-    assert run_python(loopback_hub, program, token=None).strip() == expected[name]
+    assert run_python(published_hub, program, token=None).strip() == expected[name]
 
 
 def test_push_dataset_and_model(loopback_hub: LoopbackHub) -> None:

@@ -30,8 +30,8 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)  # the study of digits takes 4 minutes of a core, and others run beside it
-def test_the_commands_of_the_readme(loopback_hub, folder):
-    assert run_transcript("README.md", folder, loopback_hub.env()) == 4
+def test_the_commands_of_the_readme(published_hub, folder):
+    assert run_transcript("README.md", folder, published_hub.env()) == 4
 
 
 @pytest.mark.slow

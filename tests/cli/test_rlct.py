@@ -302,12 +302,12 @@ def test_training_follows_the_rlct_without_being_changed_by_it(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_papers_collapsed_network_is_not_at_a_minimum(loopback_hub, hub_seed, tmp_path):
+def test_the_papers_collapsed_network_is_not_at_a_minimum(published_hub, published_seed, tmp_path):
     """MNIST, h = 64, AW 50: it never learns its task (ten epochs show as much as fifty)."""
-    if not hub_seed.real:
+    if not published_seed.real:
         pytest.skip("the real MNIST is not beside this checkout")
     flags = ["--recipe=mnist", "--hidden_sizes=64", "--aux_weights=50", "--seeds=1", "--num_train_epochs=10", "--quiet"]
-    done = warm.run([*warm.SELFMOD, "sweep", *flags, f"--output_dir={tmp_path}"], loopback_hub.env())
+    done = warm.run([*warm.SELFMOD, "sweep", *flags, f"--output_dir={tmp_path}"], published_hub.env())
     assert done.returncode == 0, done.stderr
     (row,) = json.loads((tmp_path / "results.json").read_text())
     assert row["accuracy"] < 0.2

@@ -215,7 +215,7 @@ print(len(data.train), len(data.test), len(data.train.tokenizer))
 
 
 @pytest.mark.slow
-def test_the_vocabulary_of_imdb_is_the_papers(loopback_hub, hub_seed, tmp_path):
-    done = warm.run(["-c", IMDB], loopback_hub.env(), tmp_path)
+def test_the_vocabulary_of_imdb_is_the_papers(published_hub, published_seed, tmp_path):
+    done = warm.run(["-c", IMDB], published_hub.env(), tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == (["25000", "25000", "100683"] if hub_seed.real else ["200", "50", "20"])
+    assert done.stdout.split() == (["25000", "25000", "100683"] if published_seed.real else ["200", "50", "20"])
