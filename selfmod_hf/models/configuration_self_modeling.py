@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 
 from .fields_self_modeling import (
     MOST,
@@ -123,9 +122,7 @@ class SelfModelingConfig(PreTrainedConfig):
         "attentions",
         "aux_loss",
     ]
-    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
-        "wrapped_config": SubConfigSpec(AutoConfig, model_type="bert", optional=True)
-    }
+    sub_configs: ClassVar[dict[str, type]] = {"wrapped_config": AutoConfig}
 
     backbone: str = "mlp"
     backbone_kwargs: dict[str, Any] = architecture_field(default_factory=dict)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from selfmod_hf.cli import main
+from selfmod_hf.experiments.arms import make_arms
 from selfmod_hf.experiments.folder import SweepFolder
 from selfmod_hf.reports.html_report import write_html_report
 from selfmod_hf.reports.sweep_results import read_results
@@ -124,6 +125,29 @@ def test_named_arms_have_a_place_and_a_color_each_and_can_be_hidden(browser, tmp
     script = "return document.getElementById('chosen').data[0].x.length === 22"
     wait_for(browser, script)
     assert names[1] not in drawn(browser, "rlct", "layout.xaxis.ticktext")
+
+
+SHOWN_NAMES = """
+return [...document.querySelectorAll('#rlct .xtick text')]
+  .filter(text => getComputedStyle(text).display !== 'none').map(text => text.textContent)
+"""
+
+
+def test_the_names_of_twenty_arms_can_all_be_read(browser, tmp_path):
+    names = [arm.name for arm in controls()]
+    more = {f"another-narrow-{units}": {"aux_weight": 0.0, "hidden_sizes": [units]} for units in range(8, 16)}
+    open_report(browser, write_report(write_study(tmp_path, [*controls(), *make_arms({}, more)], [1, 2])))
+    assert set(browser.execute_script(SHOWN_NAMES)) == {*names, *more}
+
+
+def test_an_interval_is_inside_the_figure_over_the_training_loss(browser, tmp_path):
+    folder = write_study(tmp_path, grid(aux_weight=[0.0, 10.0]), [1, 2, 3])
+    change_row(folder, "aw10-seed1", weight_width=0.9)
+    open_report(browser, write_report(folder))
+    low, high = drawn(browser, "loss-weight_width", "layout.yaxis.range")
+    means = next(trace for trace in drawn(browser, "loss-weight_width", "data") if "error_y" in trace)
+    for mean, below, above in zip(means["y"], means["error_y"]["arrayminus"], means["error_y"]["array"], strict=True):
+        assert low <= mean - below <= mean + above <= high
 
 
 def test_intervals_of_two_seeds_stay_within_what_accuracy_can_be(browser, tmp_path):

@@ -167,7 +167,9 @@ function drawArms(id, measure) {
   const lines = Math.max(0, ...annotations.map(note => note.text.split("<br>").length));
   draw(id, traces, layout(data.axis.title, data.measures[measure].title, { shapes, annotations,
     margin: { l: 55, r: 10, t: 10 + 12 * lines, b: 40 },
-    xaxis: { tickvals: ticks, ticktext: names, range: [-0.6, start - 1.4], showgrid: false }, yaxis: { range: limits } }));
+    xaxis: { tickvals: ticks, ticktext: names, range: [-0.6, start - 1.4], showgrid: false,
+      autotickangles: [0, -45, -90] }, // at 30, the default, the last long name would leave the figure and be hidden
+    yaxis: { range: limits } }));
   listen(id);
 }
 
@@ -192,7 +194,8 @@ function drawPair(id, xMeasure, measure) {
   const traces = [], panels = panelsShown(), networks = panels.flatMap(networksOf);
   const ways = xMeasure !== "train_loss" ? [] : data.ways.filter(way =>
     way[measure] && panels.some(panel => visible(panel).includes(way.arm)));
-  const limits = range(measure, nearValues(networks, measure), ways.flatMap(way => way[measure]));
+  const intervals = panels.flatMap(panel => meansOf(panel, measure)).flatMap(m => [m.low, m.high]);
+  const limits = range(measure, nearValues(networks, measure), [...intervals, ...ways.flatMap(way => way[measure])]);
   for (const way of ways) traces.push({
     x: way.classification_loss, y: way[measure], mode: "lines", text: way.epoch,
     line: { color: style("--text"), width: 1.5, dash: "dash" },
