@@ -29,8 +29,10 @@ def main(baseline: str, self_modeling: str, target: str) -> None:
         at_the_end.stairs(width.counts, width.bin_edges, color=color, label=f"{name}: SD {width.sd:.3f}")
     over_epochs.set(xlabel="epoch", ylabel="SD of the last layer's weights", title="Width over training")
     at_the_end.set(xlabel="weight of the last layer", ylabel="count", title="After training")
+    highest = at_the_end.get_ylim()[1]
+    at_the_end.set_ylim(0, 1.25 * highest)  # room for the legend above the weights
     for axis in (over_epochs, at_the_end):
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(frameon=False, fontsize=8, loc="upper left")
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(target, dpi=130)
 
