@@ -17,6 +17,9 @@ from selfmod_hf.reports.statistics import only_ok, with_every_rlct
 LEVEL = 0.05
 MARGIN = 0.03  # of "the same", as a share of the baseline's mean
 RESAMPLES = 10_000
+BESIDE = "beside it"  # in the question of a contrast that is reported without a test
+TOO_FEW = "too few pairs"
+NO_VALUES = "no values"
 VARIANTS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "every RLCT": with_every_rlct,
     "ok RLCTs": only_ok,
@@ -67,7 +70,9 @@ def same_p(difference: pd.Series, margin: float) -> float:
 
 
 def verdict(test: Comparison, p_holm: float, p_same: float) -> str:
-    """Return lower, higher, the same, or not told apart."""
+    """Return lower, higher, the same, not told apart, or too few pairs."""
+    if test.pairs < 2:
+        return TOO_FEW
     if p_holm <= LEVEL:
         return "lower" if test.difference < 0 else "higher"
     if p_same <= LEVEL:
@@ -76,7 +81,10 @@ def verdict(test: Comparison, p_holm: float, p_same: float) -> str:
 
 
 def judge(contrasts: Sequence[Contrast]) -> list[Row]:
-    """Return a row for each contrast. The p-values of one question and measure are corrected together."""
+    """Return a row for each contrast. The p-values of one question and measure are corrected together.
+
+    Contrasts "beside it" have no p-value and no verdict.
+    """
     rows: list[Row] = []
     families = dict.fromkeys((one.question, one.measure) for one in contrasts)
     for family in families:
@@ -88,6 +96,8 @@ def judge(contrasts: Sequence[Contrast]) -> list[Row]:
             row = {"question": one.question, "measure": one.measure, "contrast": one.name, "seeds": test.pairs}
             numbers = {"difference": test.difference, "low": test.low, "high": test.high, "p_holm": p_holm}
             more = {"verdict": verdict(test, p_holm, p_same), "share": one.share, "place": one.place}
+            if BESIDE in one.question:
+                numbers["p_holm"], more["verdict"] = float("nan"), ""
             rows.append({**row, **numbers, **more})
     return rows
 
@@ -123,25 +133,37 @@ def interpolated(doses: Sequence[str], at: dict[str, float], value: float, measu
     return measured[nearest], f"{nearest}, outside"
 
 
-def margin_of(values: Values) -> float:
+def margin_of(values: Values, baseline: str = "baseline") -> float:
     """Return the margin of "the same" as a share of the baseline's mean. NaN: no baseline has a value."""
-    if "baseline" not in values:
+    if baseline not in values:
         return float("nan")
-    return MARGIN * abs(float(values["baseline"].mean()))
+    return MARGIN * abs(float(values[baseline].mean()))
 
 
-def mark(rows: Sequence[Row], name: str, others: Sequence[Row]) -> None:
+def mark(rows: list[Row], name: str, others: Sequence[Row]) -> None:
     """Mark each verdict that is another one in other rows, or is missing there.
 
     Args:
-        rows: their verdicts are changed in place.
+        rows: their verdicts are changed in place. Contrasts that only the other rows have are appended.
         name: of the other rows.
         others: rows of the same contrasts.
     """
-    verdicts = {}
-    for row in others:
-        verdicts[row["question"], row["measure"], row["contrast"]] = row["verdict"]
+    own = set(map(key_of, rows))
+    rows += [without_values(row) for row in others if key_of(row) not in own]
+    verdicts = {key_of(row): row["verdict"] for row in others}
     for row in rows:
-        other = verdicts.get((row["question"], row["measure"], row["contrast"]), "no values")
-        if other != str(row["verdict"]).partition(" (")[0]:
+        other = verdicts.get(key_of(row), NO_VALUES)
+        if row["verdict"] and other != str(row["verdict"]).partition(" (")[0]:
             row["verdict"] = f"{row['verdict']} (not robust, with {name}: {other})"
+
+
+def key_of(row: Row) -> tuple[str, str, str]:
+    """Return what names a contrast."""
+    return row["question"], row["measure"], row["contrast"]
+
+
+def without_values(row: Row) -> Row:
+    """Return the row of a contrast whose networks do not count."""
+    numbers = dict.fromkeys(("difference", "low", "high", "p_holm"), float("nan"))
+    verdict = NO_VALUES if row["verdict"] else ""
+    return {**row, **numbers, "seeds": 0, "verdict": verdict, "share": None, "place": ""}

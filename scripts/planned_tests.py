@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from planned_rules import VARIANTS, Contrast, Row, Values, interpolated, judge, margin_of, mark, share_text
+from planned_rules import BESIDE, VARIANTS, Contrast, Row, Values, interpolated, judge, margin_of, mark, share_text
 from planned_theory import judged_theory, read_theory
 
 from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.chance import is_at_chance, level_of_chance, main_metric
 from selfmod_hf.files import read_json
 from selfmod_hf.reports.arm_columns import number_text
+from selfmod_hf.reports.equal_loss import never_stopped
 from selfmod_hf.reports.statistics import values_by_arm
 
 ACCURACY_MARGIN = 0.005
@@ -47,10 +48,14 @@ class Study:
         self.names = names
 
     def values(self, measure: str) -> Values:
-        """Return the values of the networks that count, by arm and seed. Empty: there is no such column."""
+        """Return the values of the networks that count, by arm and seed. Empty: the column is missing.
+
+        Networks that never reached the loss at which they should stop do not count.
+        """
         if measure not in self.table:
             return {}
-        return values_by_arm(self.table, measure)
+        arrived = self.table[~never_stopped(self.table)]
+        return values_by_arm(arrived, measure)
 
     def margin(self, measure: str) -> float:
         """Return the margin of "the same"."""
@@ -86,8 +91,11 @@ class Study:
             other = f"{kind}{weight}"
             if other not in values or strongest not in values:
                 continue
+            question = "c, plain"
+            if kind == "other-a" and f"as-{other}" not in self.names:
+                question = "c"  # IMDB: the plan has no baseline at the loss of `other-a`
             plain = f"{strongest} - {other}"
-            found.append(Contrast("c, plain", "rlct", plain, values[strongest], values[other], margin))
+            found.append(Contrast(question, "rlct", plain, values[strongest], values[other], margin))
             stopped = [f"as-{strongest}", f"as-{other}"]
             if all(name in values for name in stopped):
                 own, its = values[strongest] - values[stopped[0]], values[other] - values[stopped[1]]
@@ -142,7 +150,6 @@ class Study:
         """Return question h: dead units, units kept alive, and scale."""
         found = self.against("h", "unit_free_width", "baseline")
         found += self.against("h", "weight_width", "baseline")
-        found += self.against("h", "dead_units", "baseline")
         units = [name for name in self.names if name.startswith("units-")]
         if units and "dead_units" in self.table:
             largest_first = sorted(units, key=lambda name: -int(name.removeprefix("units-")))
@@ -163,7 +170,8 @@ class Study:
         share = None
         if rlct.keys() >= {"own-10", "baseline"}:
             share = (own - other, rlct["own-10"] - rlct["baseline"])
-        return [Contrast("h, leaky", "rlct", " - ".join(LEAKY), own, other, self.margin("rlct"), share)]
+        margin = margin_of(rlct, "leaky-baseline")
+        return [Contrast("h, leaky", "rlct", " - ".join(LEAKY), own, other, margin, share)]
 
     def contrasts(self) -> list[Contrast]:
         """Return all contrasts, except those of question f."""
@@ -176,8 +184,8 @@ class Study:
             found += self.against("e", measure, "as-{}")
         found += self.against("g", "accuracy", "baseline")
         for measure in ("accuracy_under_noise", "calibration_error"):
-            found += self.against("g, beside it", measure, "baseline")
-        found += self.against("g, beside it", "accuracy", "as-{}")
+            found += self.against(f"g, {BESIDE}", measure, "baseline")
+        found += self.against(f"g, {BESIDE}", "accuracy", "as-{}")
         return found + self.fewer_units() + self.leaky_units()
 
 

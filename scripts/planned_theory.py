@@ -10,7 +10,10 @@ from ground_truth_table import read_rows
 from planned_rules import VARIANTS, Contrast, Row, Values, judge, margin_of, mark
 
 from selfmod_hf.errors import InputError
+from selfmod_hf.reports.equal_loss import never_stopped
 from selfmod_hf.reports.statistics import has_usable_rlct, is_trained
+
+SMALLER = "the smaller step size alone"
 
 
 def read_theory(file: Path, seeds: Sequence[int], networks: pd.DataFrame) -> pd.DataFrame:
@@ -41,7 +44,9 @@ def read_theory(file: Path, seeds: Sequence[int], networks: pd.DataFrame) -> pd.
         raise InputError(
             "theory", str(file), f"each arm must have the same two step sizes, found {sorted(steps.tolist())}"
         )
-    marked = table.merge(networks[["arm", "seed", "at_chance", "weight_width"]], on=["arm", "seed"])
+    marks = networks.assign(never_stopped=never_stopped(networks))
+    columns = ["arm", "seed", "at_chance", "never_stopped", "weight_width"]
+    marked = table.merge(marks[columns], on=["arm", "seed"])
     if len(marked) != len(table):
         raise InputError("theory", str(file), "has networks that are not in the study, or has some twice")
     return marked
@@ -49,7 +54,7 @@ def read_theory(file: Path, seeds: Sequence[int], networks: pd.DataFrame) -> pd.
 
 def at_step_size(table: pd.DataFrame, step_size: float) -> Values:
     """Return the RLCTs that count at a step size."""
-    counted = table[is_trained(table) & has_usable_rlct(table)]
+    counted = table[is_trained(table) & has_usable_rlct(table) & ~table["never_stopped"]]
     own = counted[counted["step_size"] == step_size].set_index("seed")
     return {str(arm): values for arm, values in own.groupby("arm")["rlct"]}
 
@@ -79,11 +84,19 @@ def theory_contrasts(values: Values) -> list[Contrast]:
     return found
 
 
-def judged_theory(table: pd.DataFrame) -> list[Row]:
-    """Return the rows of question f. A verdict is marked if the smaller step size alone gives another one."""
-    rows = judge(theory_contrasts(at_step_size_0(table)))
+def theory_variants(table: pd.DataFrame) -> dict[str, list[Row]]:
+    """Return the rows of question f at the smaller step size alone, and with other networks."""
     smaller = at_step_size(table, table["step_size"].min())
-    mark(rows, "the smaller step size alone", judge(theory_contrasts(smaller)))
+    found = {SMALLER: judge(theory_contrasts(smaller))}
     for name, change in VARIANTS.items():
-        mark(rows, name, judge(theory_contrasts(at_step_size_0(change(table)))))
+        values = at_step_size_0(change(table))
+        found[name] = judge(theory_contrasts(values))
+    return found
+
+
+def judged_theory(table: pd.DataFrame) -> list[Row]:
+    """Return the rows of question f. A verdict is marked if a variant gives another one."""
+    rows = judge(theory_contrasts(at_step_size_0(table)))
+    for name, others in theory_variants(table).items():
+        mark(rows, name, others)
     return rows

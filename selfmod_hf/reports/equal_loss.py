@@ -101,7 +101,7 @@ def compare_at_equal_loss(rows: DataFrame, curves: DataFrame, study: Sequence[Ar
     return DataFrame(entries, columns=columns)
 
 
-def _never_stopped(rows: DataFrame) -> Series:
+def never_stopped(rows: DataFrame) -> Series:
     """Return which networks have a stopping rule that never ended their training."""
     if STOP not in rows or "stopped_epoch" not in rows:
         return Series(False, index=rows.index)
@@ -132,7 +132,7 @@ class _Measured:
         losses: dict[str, Series] = {}
         if "train_loss" in rows:
             losses = values_by_arm(rows, "train_loss")
-        arrived = rows[~_never_stopped(rows)]
+        arrived = rows[~never_stopped(rows)]
         return cls(
             study,
             values_by_arm(rows, measure),

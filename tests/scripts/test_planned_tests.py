@@ -98,6 +98,64 @@ def test_unusable_networks_change_a_verdict(table):
     assert "not robust, with every RLCT" in str(row["verdict"])
 
 
+def never_stopped(table: pd.DataFrame) -> pd.DataFrame:
+    """The study whose baseline at the loss of own-10 does not stop with seed 12."""
+    is_stopping = table["arm"] == "as-own-10"
+    stop = pd.Series("own-10", table.index).where(is_stopping)
+    epoch = pd.Series(24.0, table.index).where(is_stopping & (table["seed"] != 12))
+    return table.assign(stop_at_train_loss=stop, stopped_epoch=epoch)
+
+
+def test_a_pair_is_lost_where_a_baseline_never_reached_the_loss(table):
+    rows = {(row["question"], row["contrast"]): row for row in planned_tests.judged(never_stopped(table))}
+    assert rows["a", "own-10 - as-own-10"]["seeds"] == 9
+    assert rows["c", "D(own-10) - D(other-a-10)"]["seeds"] == 9
+    assert rows["c, plain", "own-10 - other-a-10"]["seeds"] == 10
+
+
+def test_a_study_without_baselines_at_the_loss_of_another_target_is_compared_plainly(table):
+    """IMDB. The shuffled target is beside it, so that one p-value is not corrected."""
+    without = table[table["arm"] != "as-other-a-10"]
+    shuffled = table[table["arm"] == "other-a-10"].assign(arm="shuffled-10")
+    rows = planned_tests.judged(pd.concat([without, shuffled]))
+    found = {row["contrast"]: row["question"] for row in rows if row["question"].startswith("c")}
+    assert found == {"own-10 - other-a-10": "c", "own-10 - shuffled-10": "c, plain"}
+
+
+def test_what_is_reported_beside_a_question_has_no_test(table):
+    rows = planned_tests.judged(table.assign(calibration_error=table["rlct"]))
+    beside = [row for row in rows if row["question"] == "g, beside it"]
+    assert {row["contrast"] for row in beside} == {"own-10 - baseline", "own-10 - as-own-10"}
+    assert [row["verdict"] for row in beside] == ["", ""]
+    assert all(np.isnan(row["p_holm"]) for row in beside)
+    assert not [row for row in rows if row["measure"] == "dead_units"]
+
+
+def test_one_pair_has_no_verdict(table):
+    one = table[(table["arm"] != "as-own-10") | (table["seed"] == 12)]
+    (row,) = [row for row in planned_tests.judged(one) if row["question"] == "a"]
+    assert (row["seeds"], row["verdict"]) == (1, "too few pairs")
+
+
+def test_a_contrast_that_only_other_networks_have_is_listed(table):
+    worse = table.copy()
+    worse.loc[worse["arm"] == "as-own-10", "rlct_status"] = "not_at_minimum"
+    (row,) = [row for row in planned_tests.judged(worse) if row["question"] == "a"]
+    assert row["verdict"] == "no values (not robust, with every RLCT: lower)"
+    assert planned_tests.line_of(row).startswith("| a | rlct | own-10 - as-own-10 | 0 |  | - |")
+
+
+def test_leaky_networks_are_the_same_by_their_own_baseline(table):
+    """The interval of the difference is about 0.4 to both sides, and 3 % of 7 are 0.2."""
+    noise = table[table["arm"] == "baseline"]["rlct"].to_numpy() - 33
+    rows = [table]
+    for arm, share in (("leaky-baseline", 0), ("leaky-own-10", 3)):
+        like = table[table["arm"] == arm.removeprefix("leaky-")]
+        rows.append(like.assign(arm=arm, rlct=7 + share * noise))
+    (row,) = [row for row in planned_tests.judged(pd.concat(rows)) if row["question"] == "h, leaky"]
+    assert row["verdict"] == "not told apart"
+
+
 def test_differences_that_do_not_vary():
     equal = pd.Series([0.1, 0.1, 0.1])
     contrast = planned_rules.Contrast("b", "weight_width", "x - y", equal, equal, 0.01)
@@ -224,6 +282,12 @@ def test_networks_at_chance_level_are_left_out_of_theory(tmp_path, table):
     estimates = theory(tmp_path, marked, {"baseline": 0.0, "own-10": 0.0})
     (row,) = planned_theory.judged_theory(estimates)
     assert row["seeds"] == 4
+
+
+def test_networks_that_never_reached_the_loss_are_left_out_of_theory(tmp_path, table):
+    estimates = theory(tmp_path, never_stopped(table), {"baseline": 0.0, "own-10": 0.0, "as-own-10": 0.0})
+    rows = {row["contrast"]: row["seeds"] for row in planned_theory.judged_theory(estimates)}
+    assert rows == {"own-10 - baseline": 5, "own-10 - as-own-10": 4}
 
 
 def test_a_theory_file_of_other_seeds_or_steps_is_rejected(tmp_path, table):
