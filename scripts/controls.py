@@ -20,10 +20,10 @@ from typing import Any
 import pandas as pd
 import yaml
 from matplotlib.figure import Figure
-from planned_answers import SENTENCES, Answer, answers
-from planned_rules import Row
+from planned_answers import SENTENCES, Answer, answers, with_doubts
+from planned_rules import VARIANTS, Row, judge
 from planned_tests import HEADER, Study, judged, line_of, read_table
-from planned_theory import judged_theory, read_theory
+from planned_theory import SMALLER, judged_theory, read_theory, theory_variants
 
 from selfmod_hf.experiments.kept_tables import open_study
 from selfmod_hf.experiments.plan import Plan
@@ -48,6 +48,8 @@ COLUMNS = {
     "train_loss": "training loss",
     "weight_width": "SD",
     "unit_free_width": "unit-free SD",
+    "activation_mean_square": "activations, mean square",
+    "effective_rank": "effective rank",
     "dead_units": "dead units",
     "modelability": "modelability",
     "rlct": "RLCT",
@@ -82,14 +84,31 @@ class PlannedStudy:
     def rows(self) -> list[Row]:
         """Return the tests."""
         rows = judged(self.table)
-        if self.theory is not None:
-            rows += judged_theory(read_theory(self.theory, self.theory_seeds, self.table))
+        if self.estimates is not None:
+            rows += judged_theory(self.estimates)
         return rows
 
     @cached_property
+    def estimates(self) -> pd.DataFrame | None:
+        """Return the RLCTs at theory settings. None: there are none."""
+        if self.theory is None:
+            return None
+        return read_theory(self.theory, self.theory_seeds, self.table)
+
+    @cached_property
     def answers(self) -> list[tuple[str, Answer]]:
-        """Return the answers by question."""
-        return answers(self.rows, Study(self.table))
+        """Return the answers by question, each with how it changes with other networks."""
+        theory = {} if self.estimates is None else theory_variants(self.estimates)
+        others = {}
+        for name, change in VARIANTS.items():
+            study = Study(change(self.table))
+            rows = judge(study.contrasts()) + theory.get(name, [])
+            others[name] = answers(rows, study)
+        own = Study(self.table)
+        if SMALLER in theory:
+            rows = [row for row in self.rows if row["question"] != "f"]
+            others[SMALLER] = answers(rows + theory[SMALLER], own)
+        return with_doubts(answers(self.rows, own), others)
 
     @property
     def place(self) -> tuple[str, str] | None:
@@ -211,7 +230,10 @@ def _answers(study: PlannedStudy) -> list[str]:
         before = letter
         part = question[3:]
         lead = f"{part[:1].upper()}{part[1:]}: " if part else ""
-        lines.append(f"{lead}*{answer.verdict}.* {answer.text}\n")
+        verdict = answer.verdict
+        if answer.doubt:
+            verdict += f", {answer.doubt}"
+        lines.append(f"{lead}*{verdict}.* {answer.text}\n")
     return lines
 
 

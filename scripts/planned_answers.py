@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from planned_rules import Row, share_text
+import pandas as pd
+from planned_rules import BESIDE, Row, share_text
 from planned_tests import ACCURACY_MARGIN, FAMILIES, READERS, Study
 
+from selfmod_hf.reports.comparisons import NOTHING
+
 FOR, AGAINST, OPEN = "for", "against", "open"
-NOT_RUN = "not run"
+OPPOSITE = "the opposite"
+NO_VALUE = "no usable value"
+Answers = list[tuple[str, "Answer"]]  # question, answer
 AT_EQUAL = {"weight_width": "width", "accuracy": "accuracy"}
 SENTENCES = {
     "a": "The RLCT of a self-model is lower than the baseline's at equal training loss.",
@@ -30,12 +35,14 @@ class Answer:
     """The answer to a question in one study.
 
     Attributes:
-        verdict: for, against, open, not run, or what the plan says in its place.
-        text: one sentence with the numbers of the verdict.
+        verdict: for, against, open, or what the plan says in its place.
+        text: the numbers of the verdict.
+        doubt: says how the verdict changes with other networks. Empty: it does not.
     """
 
     verdict: str
     text: str
+    doubt: str = ""
 
 
 # ---- rows ----
@@ -47,12 +54,18 @@ def plain(row: Row) -> str:
 
 
 def chosen(rows: Sequence[Row], question: str, measure: str, ending: str = "") -> list[Row]:
-    """Return the tests of a question and measure whose contrast has an ending."""
+    """Return the tests of a question and measure whose contrast has an ending. Fewer than two pairs are no test."""
     found = []
     for row in rows:
-        if row["question"] == question and row["measure"] == measure and row["contrast"].endswith(ending):
+        is_own = row["question"] == question and row["measure"] == measure
+        if is_own and row["contrast"].endswith(ending) and row["seeds"] > 1:
             found.append(row)
     return found
+
+
+def of_arm(rows: Sequence[Row], own: str) -> list[Row]:
+    """Return the tests of a self-model."""
+    return [row for row in rows if row["contrast"].startswith(f"{own} - ")]
 
 
 def numbers(row: Row) -> str:
@@ -60,7 +73,8 @@ def numbers(row: Row) -> str:
     text = f"{row['contrast']}: {row['difference']:+.3g}"
     if math.isfinite(row["low"]):
         text += f" [{row['low']:+.3g}, {row['high']:+.3g}]"
-    text += f" {row['verdict']}"
+    if row["verdict"]:
+        text += f" {row['verdict']}"
     share = "" if row["share"] is None else share_text(row["share"])
     if share:
         text += f", share {share}"
@@ -69,19 +83,31 @@ def numbers(row: Row) -> str:
     return text
 
 
-def answer_of(verdict: str, rows: Sequence[Row], remark: str = "") -> Answer:
-    """Return an answer with the numbers of its tests. It is not robust if one of them is not."""
+def answer_of(verdict: str, rows: Sequence[Row], remark: str = "", beside: Sequence[Row] = ()) -> Answer:
+    """Return an answer with the numbers of its tests.
+
+    Args:
+        verdict: of the question.
+        rows: the tests that decide.
+        remark: precedes their numbers.
+        beside: rows that do not decide.
+    """
     if not rows:
-        return Answer(NOT_RUN, "No arms of this question have a usable value.")
-    if any("not robust" in str(row["verdict"]) for row in rows):
-        verdict += ", not robust"
-    texts = "; ".join(map(numbers, rows))
-    return Answer(verdict, f"{remark}{texts}.")
+        return Answer(NO_VALUE, "No arms of this question have a usable value.")
+    text = f"{remark}{'; '.join(map(numbers, rows))}."
+    if beside:
+        text += f" Beside it: {'; '.join(map(numbers, beside))}."
+    return Answer(verdict, text)
 
 
 def count(rows: Sequence[Row], *verdicts: str) -> int:
     """Return the number of tests with one of these verdicts."""
     return sum(plain(row) in verdicts for row in rows)
+
+
+def with_measure(rows: Sequence[Row]) -> list[Row]:
+    """Return tests whose contrasts name their measure."""
+    return [{**row, "contrast": f"{row['measure']}, {row['contrast']}"} for row in rows]
 
 
 # ---- questions ----
@@ -101,9 +127,6 @@ def equal_loss(rows: Sequence[Row], question: str, measure: str) -> Answer:
 def owner(rows: Sequence[Row], study: Study) -> Answer:
     """Answer c: the fall of the own activations is larger than that of every other target."""
     tests = chosen(rows, "c", "rlct")
-    beside = chosen(rows, "c, plain", "rlct")
-    if not tests:  # IMDB has no baseline at the other target's loss
-        tests = [row for row in beside if " other-" in row["contrast"]]
     others = [row for row in tests if "other-" in row["contrast"]]
     lower = [row for row in tests if plain(row) == "lower"]
     expected = [name for name in study.names if re.match("as-(other|random|shuffled)", name)]
@@ -113,35 +136,60 @@ def owner(rows: Sequence[Row], study: Study) -> Answer:
     elif count(others, "the same", "higher"):
         verdict = AGAINST
     remark = ""
-    if len(tests) > 1 and lower and all("shuffled" in row["contrast"] for row in lower):
+    unshuffled = [row for row in tests if "shuffled" not in row["contrast"]]
+    if lower and unshuffled and count(unshuffled, "the same", "not told apart") == len(unshuffled):
         remark = "The content matters, the owner is not shown to. "
-    return answer_of(verdict, tests, remark)
+    return answer_of(verdict, tests, remark, chosen(rows, "c, plain", "rlct"))
 
 
 def control(rows: Sequence[Row], family: str, at: str) -> Answer:
-    """Answer d for one control: it is the same as the self-models, or lower, wherever its doses enclose their value."""
+    """Answer d for one control at equal width or accuracy.
+
+    For: it is the same as the self-models, or lower, wherever its doses enclose their value. Against: two self-models
+    or more are lower, outside of the doses too. If both hold, the answer is open.
+    """
     tests = chosen(rows, "d", "rlct", f"{family} at equal {at}")
     enclosed = [row for row in tests if "outside" not in row["place"]]
+    is_for = len(enclosed) > 0 and count(enclosed, "the same", "higher") == len(enclosed)
+    is_against = count(tests, "lower") >= 2
     verdict = OPEN
-    if count(tests, "lower") >= 2:
-        verdict = AGAINST
-    elif enclosed and count(enclosed, "the same", "higher") == len(enclosed):
+    if is_for and not is_against:
         verdict = FOR
-    return answer_of(verdict, tests)
+    elif is_against and not is_for:
+        verdict = AGAINST
+    return answer_of(verdict, tests, f"{len(enclosed) or 'None'} of {len(tests)} enclosed. ")
 
 
-def controls(rows: Sequence[Row], study: Study) -> list[tuple[str, Answer]]:
-    """Answer d for each control at equal width and at equal accuracy."""
-    found = []
-    for family in FAMILIES:
-        for at, words in AT_EQUAL.items():
-            name = f"d, {family} at equal {words}"
-            answer = control(rows, family, at)
-            if family == "penalty" and at == "weight_width" and widens(study, family):
-                answer = Answer("the opposite", f"Each penalty widens the weights, so no width is equal. {answer.text}")
-            if answer.verdict != NOT_RUN:
-                found.append((name, answer))
-    return found or [("d", answer_of(OPEN, []))]
+def family_of(rows: Sequence[Row], study: Study, family: str) -> Answer:
+    """Answer d for one control: for at equal width and at equal accuracy, or against at one of them."""
+    parts = {words: control(rows, family, at) for at, words in AT_EQUAL.items()}
+    verdicts = {part.verdict for part in parts.values()}
+    verdict = OPEN
+    if verdicts in ({FOR}, {NO_VALUE}):
+        verdict = verdicts.pop()
+    elif AGAINST in verdicts:
+        verdict = AGAINST
+    texts = [f"At equal {words}: {part.verdict}. {part.text}" for words, part in parts.items()]
+    if family == "penalty" and verdict != NO_VALUE and widens(study, family):
+        verdict = OPPOSITE
+        texts.insert(0, "Each penalty widens the weights, so no width is equal.")
+    return Answer(verdict, " ".join(texts))
+
+
+def controls(rows: Sequence[Row], study: Study) -> Answers:
+    """Answer d: for if one control is for, against if all are. A control that does the opposite does not enter."""
+    families = {name: family_of(rows, study, name) for name in FAMILIES if len(study.doses(name)) > 1}
+    verdicts = {answer.verdict for answer in families.values()} - {NO_VALUE}
+    if not verdicts:
+        return [("d", answer_of(OPEN, []))]
+    verdict = OPEN
+    if FOR in verdicts:
+        verdict = FOR
+    elif verdicts - {OPPOSITE} == {AGAINST}:
+        verdict = AGAINST
+    text = ", ".join(f"{name} {answer.verdict}" for name, answer in families.items())
+    found = [("d", Answer(verdict, f"Controls: {text}."))]
+    return found + [(f"d, control {name}", answer) for name, answer in families.items()]
 
 
 def widens(study: Study, family: str) -> bool:
@@ -163,15 +211,12 @@ def readers(rows: Sequence[Row]) -> Answer:
             both.setdefault(row["contrast"].partition(" - ")[0], []).append(plain(row))
         if sum(verdicts == ["higher", "higher"] for verdicts in both.values()) >= 2:
             holds.append(measure)
-    verdict = AGAINST
+    verdict = OPEN if count(tests, "higher") else AGAINST
     if len(holds) == len(READERS):
         verdict = FOR
     elif holds:
         verdict = f"in {', '.join(holds)} only, so no general claim"
-    named = []
-    for row in tests:
-        named.append({**row, "contrast": f"{row['measure']}, {row['contrast']}"})
-    return answer_of(verdict, named)
+    return answer_of(verdict, with_measure(tests))
 
 
 def theory(rows: Sequence[Row]) -> Answer:
@@ -180,45 +225,48 @@ def theory(rows: Sequence[Row]) -> Answer:
     first = [row for row in tests if row["contrast"].endswith(" - baseline")]
     equal = [row for row in tests if row["contrast"] == "own-10 - as-own-10"]
     verdict = OPEN
+    remark = ""
     if equal and plain(equal[0]) != "lower":
         verdict = AGAINST
+        remark = "At equal training loss it is not shown to be lower. "
     elif equal and count(first, "lower") == 3:
         verdict = FOR
-    return answer_of(verdict, tests)
+    return answer_of(verdict, tests, remark)
 
 
-def accuracy(rows: Sequence[Row]) -> Answer:
-    """Answer g for each self-model: the interval is above or below the margin."""
-    tests = chosen(rows, "g", "accuracy")
-    verdicts = []
+def accuracy(rows: Sequence[Row], own: str) -> Answer:
+    """Answer g for a self-model: the interval is above or below the margin."""
+    tests = of_arm(chosen(rows, "g", "accuracy"), own)
+    verdict = OPEN
     for row in tests:
-        verdict = OPEN
         if row["low"] > -ACCURACY_MARGIN:
             verdict = FOR
         elif row["high"] < -ACCURACY_MARGIN:
             verdict = AGAINST
-        verdicts.append(f"{row['contrast'].partition(' ')[0]} {verdict}")
-    return answer_of(", ".join(verdicts), tests)
+    beside = of_arm([row for row in rows if row["question"] == f"g, {BESIDE}"], own)
+    return answer_of(verdict, tests, "", with_measure(beside))
 
 
-def dead_units(rows: Sequence[Row]) -> Answer:
-    """Answer h for each self-model: whether fewer live units explain the fall."""
-    tests = chosen(rows, "h", "rlct", "at equal live_units")
-    verdicts = []
+def dead_units(rows: Sequence[Row], own: str) -> Answer:
+    """Answer h for a self-model: whether fewer live units explain the fall."""
+    tests = of_arm(chosen(rows, "h", "rlct", "at equal live_units"), own)
+    verdict = OPEN
     for row in tests:
-        verdict = "a part"
         if plain(row) in ("the same", "higher"):
-            verdict = "explains it"
+            verdict = "explained"
         elif plain(row) == "lower" and share_of(row) < 0.5:
-            verdict = "does not"
-        verdicts.append(f"{row['contrast'].partition(' ')[0]} {verdict}")
-    return answer_of(", ".join(verdicts), tests)
+            verdict = "not explained"
+        elif plain(row) == "lower" and share_of(row) >= 0.5:
+            verdict = "explained in part"
+    return answer_of(verdict, tests)
 
 
 def share_of(row: Row) -> float:
     """Return the share of a test, or NaN."""
-    text = "" if row["share"] is None else share_text(row["share"])
-    return float(text.partition(" ")[0]) if text else math.nan
+    if row["share"] is None:
+        return math.nan
+    numerator, denominator = pd.concat(row["share"], axis=1).dropna().mean()
+    return float(numerator / denominator)
 
 
 def kept_alive(rows: Sequence[Row], study: Study) -> Answer:
@@ -226,16 +274,18 @@ def kept_alive(rows: Sequence[Row], study: Study) -> Answer:
     tests = [row for row in chosen(rows, "h", "rlct") if row["contrast"].startswith("own-rms")]
     dead = study.values("dead_units")
     for row in tests:
-        own, other = (float(dead[name].mean()) for name in (row["contrast"].partition(" ")[0], "baseline"))
-        if own > other + 0.05:
+        name = row["contrast"].partition(" ")[0]
+        own, other = (float(dead.get(arm, NOTHING).mean()) for arm in (name, "baseline"))
+        if not own <= other + 0.05:  # also if one of them is NaN
             return answer_of("no answer", tests, f"Its share of dead units is {own:.2f}, the baseline's {other:.2f}. ")
     return not_lower(tests)
 
 
 def not_lower(tests: Sequence[Row]) -> Answer:
     """Answer h by arms whose units are alive: without a fall, dead units explain it."""
-    verdict = AGAINST if count(tests, "lower") else FOR
-    return answer_of(f"{verdict} dead units", tests)
+    if count(tests, "lower"):
+        return answer_of(f"{AGAINST} dead units", tests)
+    return answer_of(f"{FOR} dead units", tests, "It is not shown to be lower. ")
 
 
 def scale(rows: Sequence[Row]) -> Answer:
@@ -247,23 +297,48 @@ def scale(rows: Sequence[Row]) -> Answer:
         if width is None:
             continue
         found += plain(width) == "lower" and plain(row) in ("the same", "higher")
-        tests += [{**one, "contrast": f"{one['measure']}, {one['contrast']}"} for one in (width, row)]
-    return answer_of("scale" if found >= 2 else "not scale", tests)
+        tests += [width, row]
+    return answer_of("scale" if found >= 2 else "not shown to be scale", with_measure(tests))
 
 
-def answers(rows: Sequence[Row], study: Study) -> list[tuple[str, Answer]]:
+# ---- all answers ----
+
+
+def answers(rows: Sequence[Row], study: Study) -> Answers:
     """Return the answers of a study by question, in the order of the plan."""
-    one: dict[str, Callable[[], Answer]] = {
-        "a": lambda: equal_loss(rows, "a", "rlct"),
-        "b": lambda: equal_loss(rows, "b", "weight_width"),
-        "c": lambda: owner(rows, study),
-    }
-    found = [(question, answer()) for question, answer in one.items()]
-    found += controls(rows, study)
-    found += [("e", readers(rows)), ("f", theory(rows)), ("g", accuracy(rows))]
-    found += [
-        ("h, dead units", dead_units(rows)),
-        ("h, units kept alive by normalized targets", kept_alive(rows, study)),
+    found = [
+        ("a", equal_loss(rows, "a", "rlct")),
+        ("b", equal_loss(rows, "b", "weight_width")),
+        ("c", owner(rows, study)),
+        *controls(rows, study),
+        ("e", readers(rows)),
+        ("f", theory(rows)),
     ]
-    found.append(("h, leaky units (amendment)", not_lower(chosen(rows, "h, leaky", "rlct"))))
-    return [*found, ("h, scale", scale(rows))]
+    found += [(f"g, accuracy of {own}", accuracy(rows, own)) for own in study.own]
+    found += [(f"h, dead units of {own}", dead_units(rows, own)) for own in study.own]
+    leaky = chosen(rows, "h, leaky", "rlct")
+    found += [
+        ("h, units kept alive by normalized targets", kept_alive(rows, study)),
+        ("h, leaky units (amendment)", not_lower(leaky)),
+        ("h, scale", scale(rows)),
+    ]
+    return found
+
+
+def with_doubts(found: Answers, variants: Mapping[str, Answers]) -> Answers:
+    """Return answers that say which of their verdicts change.
+
+    Args:
+        found: of the networks that count.
+        variants: the answers of other networks or estimates, by their names.
+    """
+    marked = []
+    for question, answer in found:
+        doubts = []
+        for name, others in variants.items():
+            verdict = dict(others).get(question, answer_of(OPEN, [])).verdict
+            if verdict != answer.verdict:
+                doubts.append(f"with {name}: {verdict}")
+        doubt = f"not robust ({'; '.join(doubts)})" if doubts else ""
+        marked.append((question, replace(answer, doubt=doubt)))
+    return marked
