@@ -3,7 +3,7 @@
     python scripts/controls.py docs/results/preregistered-h64 docs/results/preregistered-h256 \\
         docs/results/preregistered-imdb --theory docs/results/theory-h64.jsonl --write docs/controls.md
 
-The first study answers the questions, the others say whether it holds there as well. Folders are those of `selfmod
+MNIST, h = 64, answers the questions, the others say whether it holds there as well. Folders are those of `selfmod
 sweep`, or tables alone (`selfmod report --tables_dir`). Two figures lie beside the document. Without `--write` it is
 printed. What departs from the plan is listed, and a study of other settings or seeds is called exploratory.
 """
@@ -15,15 +15,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import yaml
 from matplotlib.figure import Figure
-from planned_answers import SENTENCES, Answer, answers, with_doubts
+from planned_answers import NO_VALUE, SENTENCES, Answer, answers, with_doubts
+from planned_departures import SEEDS_NOT_RUN, departures, theory_departures
 from planned_rules import VARIANTS, Row, judge
 from planned_tests import HEADER, Study, judged, line_of, read_table
 from planned_theory import SMALLER, judged_theory, read_theory, theory_variants
+from planned_words import capitalized, meanings
 
 from selfmod_hf.experiments.kept_tables import open_study
 from selfmod_hf.experiments.plan import Plan
@@ -40,6 +41,19 @@ PLANS = {  # task and width of the baseline -> file, name
     ("mnist", 64): ("preregistered_mnist.yaml", "MNIST, h = 64"),
     ("mnist", 256): ("preregistered_mnist_h256.yaml", "MNIST, h = 256"),
     ("imdb", 128): ("preregistered_imdb.yaml", "IMDB"),
+}
+MAIN = ("mnist", 64)
+ARMS_OF = {  # beginning of a question -> beginnings of the names of the arms that it needs
+    "a": ("as-own-",),
+    "b": ("as-own-",),
+    "c": ("other-",),
+    "d": ("decay-", "penalty-"),
+    "e": ("own-",),
+    "g": ("own-",),
+    "h, dead": ("units-",),
+    "h, units": ("own-rms-",),
+    "h, leaky": ("leaky-",),
+    "h, scale": ("own-",),
 }
 FIRST_SEEDS = {"mnist": 5, "imdb": 3}  # of a study for which the time does not suffice
 THEORY_SEEDS = (11, 12, 13, 14, 15)
@@ -122,61 +136,64 @@ class PlannedStudy:
         """Return the name of the study."""
         return self.folder.name if self.place is None else self.place[1]
 
+    @cached_property
+    def plan(self) -> Plan | None:
+        """Return the plan of this study. None: there is none."""
+        return None if self.place is None else planned(EXAMPLES / self.place[0])
+
+    @cached_property
     def departures(self) -> list[str]:
         """Return what differs from the plan, a sentence each."""
-        if self.place is None:
+        if self.plan is None:
             return ["The plan has no such study."]
-        plan = planned(EXAMPLES / self.place[0])
-        rows = self.results.rows
-        arms = [arm.name for arm in plan.arms]
-        known = set(rows["arm"])
-        seeds = {int(seed) for seed in rows["seed"].unique()}
-        listed = {
-            "Arms that were not run": [name for name in arms if name not in known],
-            "Arms that the plan does not have": sorted(known - set(arms)),
-            "Seeds that were not run": [str(seed) for seed in plan.seeds if seed not in seeds],
-            "Seeds that the plan does not have": sorted(map(str, seeds - set(plan.seeds))),
-            "Other settings": self._other_settings(plan),
-        }
-        return [f"{words}: {', '.join(names)}." for words, names in listed.items() if names]
+        results = self.results
+        return departures(self.plan, results.rows, results.run, results.study)
+
+    @cached_property
+    def theory_departures(self) -> list[str]:
+        """Return what differs from the plan in the RLCTs at theory settings."""
+        return [] if self.theory is None else theory_departures(self.theory)
 
     @property
     def is_planned(self) -> bool:
         """Return whether the study is that of the plan: all its settings and arms, all seeds or the first ones."""
-        if self.place is None:
+        if self.plan is None:
             return False
-        plan = planned(EXAMPLES / self.place[0])
         seeds = sorted(int(seed) for seed in self.results.rows["seed"].unique())
-        allowed = (list(plan.seeds), list(plan.seeds[: FIRST_SEEDS[self.results.task]]))
-        return seeds in allowed and all(text.startswith("Seeds that were not run") for text in self.departures())
+        allowed = (list(self.plan.seeds), list(self.plan.seeds[: FIRST_SEEDS[self.results.task]]))
+        return seeds in allowed and all(text.startswith(SEEDS_NOT_RUN) for text in self.departures)
 
-    def _other_settings(self, plan: Plan) -> list[str]:
-        """Return the settings of the networks that are not the plan's, apart from the name of the data."""
-        run = self.results.run
-        if run is None:
-            return ["unknown, because run.json is missing"]
-        found = []
-        own, wanted = _flat(run.settings.to_dict()), _flat(plan.settings)
-        for name in dict.fromkeys([*wanted, *own]):
-            if name != "data dataset_name" and own.get(name) != wanted.get(name):
-                found.append(f"{name} {own.get(name)} instead of {wanted.get(name)}")
-        return found
+    @property
+    def heading(self) -> str:
+        """Return the name of the study, and whether it is exploratory."""
+        return self.name if self.is_planned else f"{self.name}, exploratory"
+
+    def verdict(self, question: str, answer: Answer) -> str:
+        """Return a verdict with what qualifies it. Without a usable value it is why there is none."""
+        if answer.verdict == NO_VALUE:
+            return self._no_verdict(question)
+        parts = [answer.verdict, answer.doubt]
+        if question == "f" and self.theory_departures:
+            parts.append("exploratory")
+        return ", ".join(part for part in parts if part)
+
+    def _no_verdict(self, question: str) -> str:
+        """Return why a question has no verdict."""
+        if question == "f":
+            is_planned, was_run = self.place == PLANS[MAIN], self.theory is not None
+        else:
+            (arms,) = (arms for start, arms in ARMS_OF.items() if question.startswith(start))
+            of_plan = [] if self.plan is None else [arm.name for arm in self.plan.arms]
+            needed = {name for name in of_plan if name.startswith(arms)}
+            is_planned, was_run = len(needed) > 0, not needed.isdisjoint(self.results.rows["arm"])
+        if was_run:
+            return NO_VALUE
+        return "not run" if is_planned else "not planned for this study"
 
 
 def planned(file: Path) -> Plan:
     """Return the plan of a file of examples/."""
     return SweepSettings.make(**yaml.safe_load(file.read_text(encoding="utf-8"))).plan()
-
-
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings in groups as one mapping."""
-    found = {}
-    for group, values in settings.items():
-        if not isinstance(values, dict):
-            values = {"": values}
-        for name, value in values.items():
-            found[f"{group} {name}".strip()] = value
-    return found
 
 
 # ---- the document ----
@@ -186,21 +203,25 @@ def document(studies: Sequence[PlannedStudy], figures: Sequence[tuple[str, str]]
     """Return the document.
 
     Args:
-        studies: the first one answers the questions.
+        studies: that of MNIST, h = 64, answers the questions. Without it there are no answers.
         figures: file name and caption of each figure.
         command: that writes it.
     """
-    main, *others = studies
     parts = [
         "# Is it self-modeling?\n",
         f"The answers to the questions of [the plan](preregistration.md), by its rules. Written by `{command}` from "
         "the tables alone, and never by hand.\n",
         *map(_status, studies),
-        f"## Answers: {main.name}\n",
-        *_answers(main),
     ]
-    for other in others:
-        parts += [f"## Does it hold as well: {other.name}\n", *_answers(other)]
+    names = [study.name for study in studies]
+    parts += [f"{name}: not run.\n" for _, name in PLANS.values() if name not in names]
+    main = next((study for study in studies if study.place == PLANS[MAIN]), None)
+    if main is not None:
+        parts += [f"## Answers: {main.heading}\n", *_answers(main)]
+        parts += [f"## What the results mean: {main.heading}\n", *_meanings(main)]
+    for other in studies:
+        if other is not main:
+            parts += [f"## Does it hold as well: {other.heading}\n", *_answers(other)]
     for file, caption in figures:
         parts.append(f"![{caption}]({file})\n\n*{caption}*\n")
     for study in studies:
@@ -213,10 +234,26 @@ def _status(study: PlannedStudy) -> str:
     rows = study.results.rows
     kind = "as planned" if study.is_planned else "**exploratory, because it is not the planned study**"
     sentences = [f"{study.name}: {rows['arm'].nunique()} arms, {len(rows)} networks, {kind}."]
-    sentences += study.departures()
-    if study.theory is None:
-        sentences.append("RLCTs at theory settings were not run.")
+    sentences += study.departures
+    sentences.append(_theory_status(study))
     return " ".join(sentences) + "\n"
+
+
+def _theory_status(study: PlannedStudy) -> str:
+    """Return what was run of the RLCTs at theory settings."""
+    name = "RLCTs at theory settings"
+    if study.theory is None:
+        return f"{name} were not {'run' if study.place == PLANS[MAIN] else 'planned'}."
+    if not study.theory_departures:
+        return f"{name}: as planned."
+    return f"{name}: **exploratory, because they are not the planned ones**. {' '.join(study.theory_departures)}"
+
+
+def _meanings(study: PlannedStudy) -> list[str]:
+    """Return what the plan says of the verdicts."""
+    verdicts = {question: answer.verdict for question, answer in study.answers}
+    doubtful = [question for question, answer in study.answers if answer.doubt]
+    return ["\n".join(meanings(verdicts, doubtful)) + "\n"]
 
 
 def _answers(study: PlannedStudy) -> list[str]:
@@ -229,11 +266,9 @@ def _answers(study: PlannedStudy) -> list[str]:
             lines.append(f"**({letter}) {SENTENCES[letter]}**\n")
         before = letter
         part = question[3:]
-        lead = f"{part[:1].upper()}{part[1:]}: " if part else ""
-        verdict = answer.verdict
-        if answer.doubt:
-            verdict += f", {answer.doubt}"
-        lines.append(f"{lead}*{verdict}.* {answer.text}\n")
+        lead = f"{capitalized(part)}: " if part else ""
+        text = "" if answer.verdict == NO_VALUE else f" {answer.text}"
+        lines.append(f"{lead}*{study.verdict(question, answer)}.*{text}\n")
     return lines
 
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
-from planned_rules import BESIDE, Row, share_text
+from planned_rules import BESIDE, Row, plain
 from planned_tests import ACCURACY_MARGIN, FAMILIES, READERS, Study
+from planned_words import capitalized, counts, measure_words, sentence
 
 from selfmod_hf.reports.comparisons import NOTHING
 
@@ -48,11 +49,6 @@ class Answer:
 # ---- rows ----
 
 
-def plain(row: Row) -> str:
-    """Return the verdict of a test without the remark that it is not robust."""
-    return str(row["verdict"]).partition(" (")[0]
-
-
 def chosen(rows: Sequence[Row], question: str, measure: str, ending: str = "") -> list[Row]:
     """Return the tests of a question and measure whose contrast has an ending. Fewer than two pairs are no test."""
     found = []
@@ -68,46 +64,36 @@ def of_arm(rows: Sequence[Row], own: str) -> list[Row]:
     return [row for row in rows if row["contrast"].startswith(f"{own} - ")]
 
 
-def numbers(row: Row) -> str:
-    """Return a test in words: its contrast, the difference with its interval, and the verdict."""
-    text = f"{row['contrast']}: {row['difference']:+.3g}"
-    if math.isfinite(row["low"]):
-        text += f" [{row['low']:+.3g}, {row['high']:+.3g}]"
-    if row["verdict"]:
-        text += f" {row['verdict']}"
-    share = "" if row["share"] is None else share_text(row["share"])
-    if share:
-        text += f", share {share}"
-    if row["place"]:
-        text += f", {row['place']}"
-    return text
-
-
-def answer_of(verdict: str, rows: Sequence[Row], remark: str = "", beside: Sequence[Row] = ()) -> Answer:
-    """Return an answer with the numbers of its tests.
+def answer_of(
+    verdict: str,
+    rows: Sequence[Row],
+    remark: str = "",
+    beside: Sequence[Row] = (),
+    noun: str = "weights",
+) -> Answer:
+    """Return an answer: how often each verdict was found, then a sentence for each test.
 
     Args:
         verdict: of the question.
         rows: the tests that decide.
-        remark: precedes their numbers.
+        remark: precedes their sentences.
         beside: rows that do not decide.
+        noun: the plural of what was tested. Empty: verdicts are not counted.
     """
     if not rows:
         return Answer(NO_VALUE, "No arms of this question have a usable value.")
-    text = f"{remark}{'; '.join(map(numbers, rows))}."
+    parts = [remark] if remark else []
+    if noun and len(rows) > 1:
+        parts.append(capitalized(counts(rows, noun)))
+    parts += map(sentence, rows)
     if beside:
-        text += f" Beside it: {'; '.join(map(numbers, beside))}."
-    return Answer(verdict, text)
+        parts += ["Beside it:", *map(sentence, beside)]
+    return Answer(verdict, " ".join(parts))
 
 
 def count(rows: Sequence[Row], *verdicts: str) -> int:
     """Return the number of tests with one of these verdicts."""
     return sum(plain(row) in verdicts for row in rows)
-
-
-def with_measure(rows: Sequence[Row]) -> list[Row]:
-    """Return tests whose contrasts name their measure."""
-    return [{**row, "contrast": f"{row['measure']}, {row['contrast']}"} for row in rows]
 
 
 # ---- questions ----
@@ -138,8 +124,8 @@ def owner(rows: Sequence[Row], study: Study) -> Answer:
     remark = ""
     unshuffled = [row for row in tests if "shuffled" not in row["contrast"]]
     if lower and unshuffled and count(unshuffled, "the same", "not told apart") == len(unshuffled):
-        remark = "The content matters, the owner is not shown to. "
-    return answer_of(verdict, tests, remark, chosen(rows, "c, plain", "rlct"))
+        remark = "The content matters, the owner is not shown to."
+    return answer_of(verdict, tests, remark, chosen(rows, "c, plain", "rlct"), "other targets")
 
 
 def control(rows: Sequence[Row], family: str, at: str) -> Answer:
@@ -157,7 +143,8 @@ def control(rows: Sequence[Row], family: str, at: str) -> Answer:
         verdict = FOR
     elif is_against and not is_for:
         verdict = AGAINST
-    return answer_of(verdict, tests, f"{len(enclosed) or 'None'} of {len(tests)} enclosed. ")
+    remark = f"The doses enclose {len(enclosed) or 'none'} of {len(tests)} weights."
+    return answer_of(verdict, tests, remark)
 
 
 def family_of(rows: Sequence[Row], study: Study, family: str) -> Answer:
@@ -216,7 +203,14 @@ def readers(rows: Sequence[Row]) -> Answer:
         verdict = FOR
     elif holds:
         verdict = f"in {', '.join(holds)} only, so no general claim"
-    return answer_of(verdict, with_measure(tests))
+    if not tests:
+        return answer_of(verdict, tests)
+    texts = []
+    for measure in READERS:
+        own = chosen(tests, "e", measure)
+        if own:
+            texts.append(f"{capitalized(measure_words(measure))}: {counts(own, 'comparisons')}")
+    return Answer(verdict, " ".join([*texts, "The numbers are in the table of tests."]))
 
 
 def theory(rows: Sequence[Row]) -> Answer:
@@ -228,10 +222,10 @@ def theory(rows: Sequence[Row]) -> Answer:
     remark = ""
     if equal and plain(equal[0]) != "lower":
         verdict = AGAINST
-        remark = "At equal training loss it is not shown to be lower. "
+        remark = "At equal training loss own-10 is not shown to be lower."
     elif equal and count(first, "lower") == 3:
         verdict = FOR
-    return answer_of(verdict, tests, remark)
+    return answer_of(verdict, tests, remark, noun="comparisons")
 
 
 def accuracy(rows: Sequence[Row], own: str) -> Answer:
@@ -244,7 +238,7 @@ def accuracy(rows: Sequence[Row], own: str) -> Answer:
         elif row["high"] < -ACCURACY_MARGIN:
             verdict = AGAINST
     beside = of_arm([row for row in rows if row["question"] == f"g, {BESIDE}"], own)
-    return answer_of(verdict, tests, "", with_measure(beside))
+    return answer_of(verdict, tests, "", beside)
 
 
 def dead_units(rows: Sequence[Row], own: str) -> Answer:
@@ -277,7 +271,7 @@ def kept_alive(rows: Sequence[Row], study: Study) -> Answer:
         name = row["contrast"].partition(" ")[0]
         own, other = (float(dead.get(arm, NOTHING).mean()) for arm in (name, "baseline"))
         if not own <= other + 0.05:  # also if one of them is NaN
-            return answer_of("no answer", tests, f"Its share of dead units is {own:.2f}, the baseline's {other:.2f}. ")
+            return answer_of("no answer", tests, f"Its share of dead units is {own:.2f}, the baseline's {other:.2f}.")
     return not_lower(tests)
 
 
@@ -285,20 +279,22 @@ def not_lower(tests: Sequence[Row]) -> Answer:
     """Answer h by arms whose units are alive: without a fall, dead units explain it."""
     if count(tests, "lower"):
         return answer_of(f"{AGAINST} dead units", tests)
-    return answer_of(f"{FOR} dead units", tests, "It is not shown to be lower. ")
+    return answer_of(f"{FOR} dead units", tests, "It is not shown to be lower.")
 
 
 def scale(rows: Sequence[Row]) -> Answer:
     """Answer h for the width: it falls, and in the network's own scale it does not."""
     widths = {row["contrast"]: row for row in chosen(rows, "h", "weight_width")}
-    tests, found = [], 0
+    tests, weights, found = [], 0, 0
     for row in chosen(rows, "h", "unit_free_width"):
         width = widths.get(row["contrast"])
         if width is None:
             continue
+        weights += 1
         found += plain(width) == "lower" and plain(row) in ("the same", "higher")
         tests += [width, row]
-    return answer_of("scale" if found >= 2 else "not shown to be scale", with_measure(tests))
+    remark = f"The SD is lower and the unit-free SD is the same or higher for {found} of {weights} weights."
+    return answer_of("scale" if found >= 2 else "not shown to be scale", tests, remark, noun="")
 
 
 # ---- all answers ----

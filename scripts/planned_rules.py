@@ -60,6 +60,11 @@ class Contrast:
 # ---- tests ----
 
 
+def plain(row: Row) -> str:
+    """Return the verdict of a test without the remark that it is not robust."""
+    return str(row["verdict"]).partition(" (")[0]
+
+
 def same_p(difference: pd.Series, margin: float) -> float:
     """Return the p-value of two one-sided t-tests: the mean is within the margin."""
     if len(difference) < 2:
@@ -102,16 +107,25 @@ def judge(contrasts: Sequence[Contrast]) -> list[Row]:
     return rows
 
 
-def share_text(parts: tuple[pd.Series, pd.Series]) -> str:
-    """Return the ratio of two means with its bootstrap interval over the seeds. Empty: fewer than two seeds."""
+def share_numbers(parts: tuple[pd.Series, pd.Series]) -> tuple[float, float, float] | None:
+    """Return the ratio of two means with its bootstrap interval over the seeds. None: fewer than two seeds."""
     both = pd.concat(parts, axis=1).dropna().to_numpy()
     if len(both) < 2:
-        return ""
+        return None
     chosen = np.random.default_rng(0).integers(len(both), size=(RESAMPLES, len(both)))
     means = both[chosen].mean(axis=1)  # (resamples, 2)
     low, high = np.percentile(means[:, 0] / means[:, 1], [2.5, 97.5])
     numerator, denominator = both.mean(axis=0)
-    return f"{numerator / denominator:.2f} [{low:.2f}, {high:.2f}]"
+    return float(numerator / denominator), float(low), float(high)
+
+
+def share_text(parts: tuple[pd.Series, pd.Series]) -> str:
+    """Return the numbers of `share_numbers`. Empty: there are none."""
+    numbers = share_numbers(parts)
+    if numbers is None:
+        return ""
+    value, low, high = numbers
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def interpolated(doses: Sequence[str], at: dict[str, float], value: float, measured: Values) -> tuple[pd.Series, str]:
@@ -153,7 +167,7 @@ def mark(rows: list[Row], name: str, others: Sequence[Row]) -> None:
     verdicts = {key_of(row): row["verdict"] for row in others}
     for row in rows:
         other = verdicts.get(key_of(row), NO_VALUES)
-        if row["verdict"] and other != str(row["verdict"]).partition(" (")[0]:
+        if row["verdict"] and other != plain(row):
             row["verdict"] = f"{row['verdict']} (not robust, with {name}: {other})"
 
 
