@@ -8,6 +8,7 @@ that wants a Hub asks for `loopback_hub`.
 from __future__ import annotations
 
 import atexit
+import gc
 import io
 import os
 import shutil
@@ -31,6 +32,11 @@ os.environ.update(_ENVIRONMENT)
 
 SHARED_HUB = Path(__file__).resolve().parents[2] / "shared" / "hub"
 CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+def pytest_collection_finish() -> None:
+    """Leave all that was imported out of later garbage collections. Each training begins with one."""
+    gc.freeze()
 
 
 @dataclass(frozen=True)

@@ -35,3 +35,10 @@ def page_commands(page: str) -> list[list[str]]:
     """Return the arguments of the page's commands `selfmod ...`."""
     lines = page.replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("    selfmod ")]
+
+
+def with_flags(words: list[str], flags: dict[str, list[str]]) -> list[str]:
+    """Return a command with further flags at its end: those of the longest beginning of it among the keys."""
+    command = " ".join(words)
+    beginnings = [beginning for beginning in flags if command.startswith(beginning)]
+    return [*words, *flags[max(beginnings, key=len)]]

@@ -12,13 +12,20 @@ from tests import warm
 from tests.experiments.test_study import write_images
 from tests.hub.test_publish_encoders import bert_tokenizer
 from tests.loopback_hub import LoopbackHub
-from tests.pages import RUN, page_commands
+from tests.pages import RUN, page_commands, with_flags
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "own-studies.md").read_text()
-# appended to the commands, whose later flags win
+# appended to the commands that begin so, whose later flags win
 FEW = ["--num_train_epochs=1", "--max_train_samples=43", "--max_test_samples=23", "--quiet"]
-SHORT = {"train": FEW, "sweep": [*FEW, "--seeds", "1", "2", "--num_chains=2", "--num_draws=6"], "push": ["--quiet"]}
+SWEEP = [*FEW, "--seeds", "1", "2", "--num_chains=2", "--num_draws=6"]
+SHORT = {
+    "train": FEW,
+    "sweep": SWEEP,
+    "sweep --dataset_name ./photos": [*SWEEP, "--max_train_samples=8", "--max_test_samples=8"],
+    "push": ["--quiet"],
+    "report": [],
+}
 
 
 @pytest.fixture
@@ -57,7 +64,7 @@ def test_four_studies(hub, tmp_path):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     commands = page_commands(PAGE)
     assert [words[0] for words in commands].count("sweep") == 4
-    printed = python("-c", RUN, json.dumps([[*words, *SHORT.get(words[0], [])] for words in commands]))
+    printed = python("-c", RUN, json.dumps([with_flags(words, SHORT) for words in commands]))
     for name in ("photos", "fashion", "reviews", "controls"):
         assert (tmp_path / "runs" / name / "report" / "report.html").is_file()
         assert f"{name}" in printed

@@ -21,13 +21,15 @@ from tests.docs_blocks import ROOT, RUN_BY, commands, is_run
 from tests.experiments.test_study import write_images
 from tests.hub.test_publish_encoders import bert_tokenizer
 from tests.loopback_hub import LoopbackHub
-from tests.pages import RUN, blocks
+from tests.pages import RUN, blocks, with_flags
 from tests.test_docs_own_studies import write_reviews
 from tests.test_docs_your_own import write_pairs
 
 SMALL = {"hidden_size": 16, "num_attention_heads": 4, "intermediate_size": 24}
 FEW = ["--max_train_samples=48", "--max_test_samples=24", "--num_train_epochs=1", "--quiet"]
+FEWER = [*FEW, "--max_train_samples=12", "--max_test_samples=12"]
 DRAWS = ["--num_chains=2", "--num_draws=8"]
+SMALL_GENERATOR = {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2}
 SHORT = {
     "train": FEW,
     "sweep": [*FEW, *DRAWS, "--seeds", "1", "2"],
@@ -46,7 +48,7 @@ class Reading:
         before: commands that the page takes for granted.
         names: code in front of the snippets, which defines what the page takes for granted.
         smaller: texts of the snippets, and what takes their place.
-        short: other flags that are appended, by command.
+        short: other flags that are appended, by the beginning of a command.
     """
 
     before: tuple[str, ...] = ()
@@ -108,7 +110,11 @@ READINGS = {
         before=("selfmod train --task mnist --aux_weight 0 --seed 99 --output_dir runs/other",),
         names="from selfmod_hf import Member\n",
         smaller={"seeds=[1, 2], ": "seeds=[1, 2], num_train_epochs=2, num_draws=40, "},
-        short={"sweep": [*FEW, *DRAWS, "--seeds", "1"]},
+        short={
+            "sweep": [*FEW, *DRAWS, "--seeds", "1"],
+            "sweep --dataset_name ./photos": [*FEW, *DRAWS, "--seeds", "1", "--backbone=timm/test_resnet"],
+            "sweep --head own": [*FEWER, *DRAWS, "--seeds", "1", "--backbone_config", json.dumps(SMALL_GENERATOR)],
+        },
     ),
     "docs/training.md": Reading(),
     "docs/tuning.md": Reading(
@@ -188,9 +194,9 @@ def test_the_page_runs(page, seed, hub_seed, tmp_path):
     (tmp_path / "run.yaml").write_text("task: digits\naux_weight: 2\n")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     typed = [shlex.split(line)[1:] for line in (*reading.before, *commands_of(page))]
-    short = SHORT | reading.short
+    shortened = [with_flags(words, SHORT | reading.short) for words in typed]
     with LoopbackHub(tmp_path / "hub", seeds=[hub_seed.path, seed]) as hub:
-        program = RUN.replace("sys.argv[1]", repr(json.dumps([[*words, *short[words[0]]] for words in typed])))
+        program = RUN.replace("sys.argv[1]", repr(json.dumps(shortened)))
         snippets = snippets_of(page)
         for text, smaller in reading.smaller.items():
             assert text in snippets, text

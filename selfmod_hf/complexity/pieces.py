@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..stacking import Replay, chunk_ranges, even_size, losses_and_gradients
 from .preconditioner import Key
-from .probe_losses import replay_of_probes
+from .probe_losses import losses_of_probes
 from .problem import Capacity, Problem
 from .samplers import Preconditioner
 from .settings import LLCSettings
@@ -180,7 +180,7 @@ def cut(run: Run, capacity: Capacity) -> tuple[list[Piece], int]:
             replay = replays.get(shape)
             if replay is None:
                 shared_batch, _ = shape
-                replay = _replay(run.problem, shared_batch, capacity.micro_batch_size)
+                replay = _replay(run, shared_batch, capacity.micro_batch_size)
                 replays[shape] = replay
             size = (len(groups), len(chains))
             probe_replay = probe_replays.get(size)
@@ -204,8 +204,9 @@ def _shape_of_a_step(run: Run, groups: int, chains: int) -> tuple[bool, int]:
     return True, groups
 
 
-def _replay(problem: Problem, shared_batch: bool, micro_batch_size: int | None) -> Replay:
+def _replay(run: Run, shared_batch: bool, micro_batch_size: int | None) -> Replay:
     """Return the replay of a step, `losses_and_gradients`."""
+    problem = run.problem
     losses_of = problem.losses_of_own_batches
     if shared_batch:
         losses_of = problem.losses_of_one_batch
@@ -216,12 +217,15 @@ def _replay(problem: Problem, shared_batch: bool, micro_batch_size: int | None) 
         shared_batch=shared_batch,
         micro_batch_size=micro_batch_size,
     )
-    return Replay(step, _tolerance(problem))
+    return Replay(step, _tolerance(problem), run.settings.num_draws)
 
 
 def _probe_replay(run: Run, capacity: Capacity) -> Replay:
     """Return the replay of the losses of the probes."""
-    return replay_of_probes(run.problem, run.batch_size, capacity, _tolerance(run.problem))
+    problem = run.problem
+    at_once = min(capacity.micro_batch_size or run.batch_size, problem.num_probes)
+    compute = functools.partial(losses_of_probes, problem.losses_of_one_batch, problem.layout, at_once)
+    return Replay(compute, _tolerance(problem), run.settings.num_draws)
 
 
 def _tolerance(problem: Problem) -> tuple[float, float]:

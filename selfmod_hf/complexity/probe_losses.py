@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
 
-from ..stacking import Batch, Mapped, ParameterLayout, Replay, Values, chunk_ranges, part_of, repeated
-from .problem import Capacity, Problem
-
-
-def replay_of_probes(problem: Problem, batch_size: int, capacity: Capacity, tolerance: tuple[float, float]) -> Replay:
-    """Return the replay of `losses_of_probes` for pieces of one shape.
-
-    Args:
-        problem: with probes.
-        batch_size: samples of a step. As many probes are taken at once, or those of a micro-batch.
-        capacity: of the problem.
-        tolerance: of the recording.
-    """
-    at_once = min(capacity.micro_batch_size or batch_size, problem.num_probes)
-    compute = functools.partial(losses_of_probes, problem.losses_of_one_batch, problem.layout, at_once)
-    return Replay(compute, tolerance)
+from ..stacking import Batch, Mapped, ParameterLayout, Values, chunk_ranges, part_of, repeated
 
 
 def losses_of_probes(  # noqa: PLR0913 - `Replay` records tensors only if they are arguments

@@ -25,6 +25,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflat
 
 from .shorten import shorten
 
+RECORDED_FROM = 100  # calls. Recording takes about as long as it saves in so many
 # held while Python runs a module: functional_call lends it the copies' weights, make_fx patches all of nn.Module
 _LOCK = threading.RLock()
 _LOG = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Replay:
         function: the function to replay.
         tolerance: relative and absolute difference allowed at the second call. Above it the recording is given up.
             Computations in low precision need a wider one, because the order of a sum shows there.
+        calls: that each caller is expected to make. Below `RECORDED_FROM` nothing is recorded.
 
     Example:
         >>> double = Replay(lambda x: 2 * x).caller()
@@ -46,9 +48,15 @@ class Replay:
         [2.0, 4.0, 6.0]
     """
 
-    def __init__(self, function: Callable[..., Any], tolerance: tuple[float, float] = (1e-4, 1e-6)) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        tolerance: tuple[float, float] = (1e-4, 1e-6),
+        calls: int = RECORDED_FROM,
+    ) -> None:
         self._function = function
         self._tolerance = tolerance
+        self._is_worthwhile = calls >= RECORDED_FROM
         self._recorded: Callable[..., list[Tensor]] | None = None
         self._structure: TreeSpec | None = None  # of the result
         self._calls = 0  # of the function, by all callers
@@ -67,7 +75,7 @@ class Replay:
                 return self._replay(arguments)
             with _LOCK:
                 result = self._function(*arguments)
-                if self._calls == 0:
+                if self._calls == 0 and self._is_worthwhile:
                     self._recorded = self._record(arguments)
                 elif self._calls == 1 and self._recorded is not None and not self._agrees(result, arguments):
                     _LOG.debug("the recording is given up: it gives other numbers than the function")

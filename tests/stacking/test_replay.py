@@ -30,6 +30,15 @@ def test_numbers_that_are_not_finite_are_replayed():
     assert counted.calls == 3
 
 
+def test_few_calls_are_not_recorded():
+    """Recording takes longer than it would save."""
+    for calls, runs in ((99, 4), (100, 3)):
+        counted = Counted(lambda x: 2 * x)
+        replay = Replay(counted, calls=calls).caller()
+        assert [float(replay(torch.tensor(value))) for value in (1.0, 2.0, 3.0, 4.0)] == [2, 4, 6, 8]
+        assert counted.calls == runs
+
+
 def test_a_product_with_one_may_change_the_type():
     counted = Counted(lambda x: x * 1.0)
     replay = Replay(counted).caller()
