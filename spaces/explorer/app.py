@@ -20,7 +20,11 @@ ABOUT = """# Self-modeling networks
 Classifiers that learned, beside their task, to predict their own hidden activations
 ([arXiv 2407.10188](https://arxiv.org/abs/2407.10188)). Pick one, give it a sample, and see what it knows of itself."""
 CANVAS, PEN = 280, 12
-CSS = ".modebar { display: none !important }"  # it lies over the titles
+CSS = """
+.modebar { display: none !important } /* it lies over the titles */
+.js-plotly-plot text { fill: var(--body-text-color) !important } /* one grey cannot be read on white and on black */
+"""
+LEAST = 240  # width of a list in pixels: on a phone one is below the other
 
 
 def make_page(repos: list[str]) -> gr.Blocks:
@@ -35,8 +39,12 @@ def make_page(repos: list[str]) -> gr.Blocks:
     with gr.Blocks(title="Self-modeling networks", analytics_enabled=False) as page:
         gr.Markdown(ABOUT)
         with gr.Row():
-            repo = gr.Dropdown(repos, value=repos[0], label="Published in", elem_id="repo", visible=len(repos) > 1)
-            name = gr.Dropdown(names, value=first, label="Network", elem_id="network", visible=len(names) > 1)
+            several = len(repos) > 1
+            repo = gr.Dropdown(
+                repos, value=repos[0], label="Published in", elem_id="repo", visible=several, min_width=LEAST
+            )
+            several = len(names) > 1
+            name = gr.Dropdown(names, value=first, label="Network", elem_id="network", visible=several, min_width=LEAST)
         facts = gr.Markdown(elem_id="facts")
         with gr.Row():
             with gr.Column():

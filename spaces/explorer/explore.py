@@ -29,7 +29,7 @@ REVIEWS = (
 PLAIN = {
     "paper_bgcolor": "rgba(0,0,0,0)",
     "plot_bgcolor": "rgba(0,0,0,0)",
-    "font": {"color": "#80838c"},  # readable on white and on black
+    "font": {"color": "#80838c"},  # where no style sheet gives the page's own color
     "margin": {"l": 60, "r": 20, "t": 60, "b": 50},
     "height": 380,
 }

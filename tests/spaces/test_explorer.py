@@ -337,6 +337,45 @@ def test_the_page_in_a_browser(browser, page):
     assert [url for url in requested(browser) if not url.startswith((page, "data:", f"blob:{page}"))] == []
 
 
+CONTRAST = """
+const numbers = color => color.match(/[\\d.]+/g).map(Number);
+const light = color => {
+  const [r, g, b] = numbers(color).map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const shown = document.querySelector('#siblings .js-plotly-plot');
+let behind = shown;
+while ((numbers(getComputedStyle(behind).backgroundColor)[3] ?? 1) === 0) behind = behind.parentElement;
+const back = light(getComputedStyle(behind).backgroundColor);
+return Math.min(...[...shown.querySelectorAll('text')].map(text => {
+  const ends = [light(getComputedStyle(text).fill), back].sort((a, b) => a - b);
+  return (ends[1] + 0.05) / (ends[0] + 0.05);
+}));
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_words_in_figures_have_the_contrast_of_wcag_aa(browser, page, theme):
+    open_page(browser, f"{page}?__theme={theme}")
+    wait_for(browser, "return document.querySelector('#siblings .js-plotly-plot .trace')")
+    assert browser.execute_script(CONTRAST) >= 4.5
+
+
+@pytest.mark.slow
+def test_on_a_phone_the_lists_are_below_each_other(browser, page):
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    try:
+        open_page(browser, page)
+        wait_for(browser, "return document.querySelector('#siblings .js-plotly-plot .trace')")
+        top = "return document.getElementById(arguments[0]).getBoundingClientRect().top"
+        assert browser.execute_script(top, "network") > browser.execute_script(top, "repo") + 20
+        assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def choose_repository(browser, name: str) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
