@@ -65,7 +65,7 @@ class LLCResult:
         weights_sha256: SHA-256 of the file of w*. None if the network was not read from a file, and in files of
             version 0.1.0.
         recorded: whether sampling steps ran as a recorded list of operations, because it is faster than the module
-            itself. None in files of version 0.1.0.
+            itself from 100 draws on. None in files of version 0.1.0.
         correction_trace: (C, T), nats: what the control variate adds to the loss of every draw. None without one.
         biases: foretold, see `Biases`. None for the paper's presets, for fewer than 20 kept draws, and in files of
             before they were.

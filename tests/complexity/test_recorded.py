@@ -17,7 +17,7 @@ from selfmod_hf import (
 )
 from selfmod_hf.data import ImageTensors, TextTensors, basic_english_tokenizer
 
-SETTINGS = {"step_size": 1e-6, "localization": 100.0, "num_chains": 2, "num_draws": 4, "batch_size": 8}
+SETTINGS = {"step_size": 1e-6, "localization": 100.0, "num_chains": 2, "num_draws": 100, "batch_size": 8}
 
 
 def images(channels: int, size: int) -> ImageTensors:
@@ -96,6 +96,12 @@ def test_steps_of_plain_modules_are_recorded_and_the_file_says_so(module, tmp_pa
     result = estimate_llc(module, torch.randn(12, 6), torch.arange(12) % 3, **SETTINGS)
     assert result.recorded is True
     assert LLCResult.load(result.save(tmp_path / "rlct.json")).recorded is True
+
+
+def test_few_draws_are_not_recorded():
+    """Recording takes as long as it saves in a hundred draws."""
+    result = estimate_llc(nn.Linear(6, 3), torch.randn(12, 6), torch.arange(12) % 3, **SETTINGS | {"num_draws": 99})
+    assert result.recorded is False
 
 
 def test_a_module_that_cannot_be_recorded_says_so(caplog):
