@@ -198,6 +198,12 @@ def planned(file: Path) -> Plan:
 
 # ---- the document ----
 
+TERMS = """own-N is a self-model of weight N. as-own-N is a baseline that stops at the training loss of own-N. D(X) is the
+RLCT of X minus that of its baseline at equal training loss. The doses of a control are its settings from weak to strong,
+and "at equal SD" is between two of them. "Not robust" says that the verdict is another one if only RLCTs with status "ok"
+count, or all.
+"""
+
 
 def document(studies: Sequence[PlannedStudy], figures: Sequence[tuple[str, str]], command: str) -> str:
     """Return the document.
@@ -211,6 +217,7 @@ def document(studies: Sequence[PlannedStudy], figures: Sequence[tuple[str, str]]
         "# Is it self-modeling?\n",
         f"The answers to the questions of [the plan](preregistration.md), by its rules. Written by `{command}` from "
         "the tables alone, and never by hand.\n",
+        TERMS,
         *map(_status, studies),
     ]
     names = [study.name for study in studies]
@@ -316,9 +323,10 @@ def contrasts_figure(study: PlannedStudy) -> Figure:
 def write_figures(study: PlannedStudy, document: Path) -> list[tuple[str, str]]:
     """Draw both figures beside the document, and return their file names and captions."""
     kind = "" if study.is_planned else "exploratory, "
+    differences = "differences of RLCTs, 95 % intervals; inside of the gray band they are the same"
     drawn = {
         "arms": (over_arms(prepare(study.results), COMPLEXITY), "weight width and RLCT of each arm, 95 % t intervals"),
-        "contrasts": (contrasts_figure(study), "differences of RLCTs, 95 % intervals, band: the margin of the same"),
+        "contrasts": (contrasts_figure(study), differences),
     }
     found = []
     for name, (figure, caption) in drawn.items():
@@ -344,7 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     first, *others = args.folders
     studies = [PlannedStudy(first, args.theory, args.theory_seeds), *map(PlannedStudy, others)]
     names = " ".join(map(str, args.folders))
-    command = f"python scripts/controls.py {names}"
+    command = f"python scripts/controls.py {names} --write {args.write or 'docs/controls.md'}"
     if args.theory is not None:
         command += f" --theory {args.theory}"
     if args.write is None:

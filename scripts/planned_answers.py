@@ -159,7 +159,7 @@ def family_of(rows: Sequence[Row], study: Study, family: str) -> Answer:
     texts = [f"At equal {words}: {part.verdict}. {part.text}" for words, part in parts.items()]
     if family == "penalty" and verdict != NO_VALUE and widens(study, family):
         verdict = OPPOSITE
-        texts.insert(0, "Each penalty widens the weights, so no width is equal.")
+        texts[0] = "Each penalty widens the weights, so no width is equal."
     return Answer(verdict, " ".join(texts))
 
 
@@ -175,7 +175,7 @@ def controls(rows: Sequence[Row], study: Study) -> Answers:
     elif verdicts - {OPPOSITE} == {AGAINST}:
         verdict = AGAINST
     text = ", ".join(f"{name} {answer.verdict}" for name, answer in families.items())
-    found = [("d", Answer(verdict, f"Controls: {text}."))]
+    found = [("d", Answer(verdict, f"A control counts for it if its RLCT is the same or lower. Controls: {text}."))]
     return found + [(f"d, control {name}", answer) for name, answer in families.items()]
 
 
@@ -197,7 +197,7 @@ def readers(rows: Sequence[Row]) -> Answer:
         for row in chosen(rows, "e", measure):
             both.setdefault(row["contrast"].partition(" - ")[0], []).append(plain(row))
         if sum(verdicts == ["higher", "higher"] for verdicts in both.values()) >= 2:
-            holds.append(measure)
+            holds.append(measure_words(measure))
     verdict = OPEN if count(tests, "higher") else AGAINST
     if len(holds) == len(READERS):
         verdict = FOR
@@ -237,7 +237,7 @@ def accuracy(rows: Sequence[Row], own: str) -> Answer:
             verdict = FOR
         elif row["high"] < -ACCURACY_MARGIN:
             verdict = AGAINST
-    beside = of_arm([row for row in rows if row["question"] == f"g, {BESIDE}"], own)
+    beside = of_arm([row for row in rows if row["question"] == f"g, {BESIDE}" and row["seeds"] > 1], own)
     return answer_of(verdict, tests, "", beside)
 
 

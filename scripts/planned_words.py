@@ -60,6 +60,10 @@ def sentence(row: Row) -> str:
     if not own.startswith("D("):
         own = f"the {measure_words(row['measure'])} of {own}"
         other = "that of the baseline" if other == "baseline" else f"that of {other}"
+    if row["place"].endswith(", outside"):  # no two doses enclose the value
+        family, _, at = other.removeprefix("that of ").partition(" at equal ")
+        dose = row["place"].removesuffix(", outside")
+        other = f"that of {dose}, the nearest dose of {family} (its {at} is not equal)"
     difference = row["difference"]
     forms = {
         "lower": f"is lower than {other} by {-difference:.3g}",
@@ -87,7 +91,7 @@ def details(row: Row) -> str:
     parts.append(f"{row['seeds']} seeds")
     if math.isfinite(row["p_holm"]):
         parts.append(f"corrected p = {row['p_holm']:.2g}")
-    if row["place"]:
+    if row["place"] and not row["place"].endswith(", outside"):
         parts.append(f"doses: {row['place']}")
     return ", ".join(parts)
 
@@ -98,6 +102,8 @@ def share_words(row: Row) -> str:
     if numbers is None:
         return ""
     value, low, high = (f"{100 * number:.0f}" for number in numbers)
+    if numbers[0] < 0 and row["question"] in ("a", "b"):
+        return f"none of its fall remains (share {value} %, {low} to {high} %)"
     return f"{SHARES[row['question']].format(value + ' %')} ({low} to {high} %)"
 
 

@@ -36,6 +36,7 @@ CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog",
 
 def pytest_collection_finish() -> None:
     """Leave all that was imported out of later garbage collections. Each training begins with one."""
+    gc.collect()
     gc.freeze()
 
 

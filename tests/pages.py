@@ -41,4 +41,5 @@ def with_flags(words: list[str], flags: dict[str, list[str]]) -> list[str]:
     """Return a command with further flags at its end: those of the longest beginning of it among the keys."""
     command = " ".join(words)
     beginnings = [beginning for beginning in flags if command.startswith(beginning)]
+    assert beginnings, f"no flags for {command}"
     return [*words, *flags[max(beginnings, key=len)]]

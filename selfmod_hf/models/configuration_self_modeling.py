@@ -122,6 +122,7 @@ class SelfModelingConfig(PreTrainedConfig):
         "attentions",
         "aux_loss",
     ]
+    # by its older name, which transformers 5.17 knows too
     sub_configs: ClassVar[dict[str, type]] = {"wrapped_config": AutoConfig}
 
     backbone: str = "mlp"

@@ -2,8 +2,9 @@
 
 A small network's step through `vmap`, `functional_call`, modules and autograd costs more in bookkeeping than in
 arithmetic. `Replay` records the operations of the first call (torch.fx's `make_fx`) and shortens them (`shorten.py`).
-Later calls run these operations one after another. `recorded` is False if recording fails, or if the second call's
-numbers differ from the function's own (a branch that depends on data). Calls then run the function itself.
+Later calls run these operations one after another. `recorded` is False if few calls are expected, if recording fails,
+or if the second call's numbers differ from the function's own (a branch that depends on data). Calls then run the
+function itself.
 
 A recording may take its sums in another order than the function. The first two calls of each caller run the function,
 so that the caller's numbers do not depend on the progress of other callers in other threads.
@@ -40,7 +41,7 @@ class Replay:
         function: the function to replay.
         tolerance: relative and absolute difference allowed at the second call. Above it the recording is given up.
             Computations in low precision need a wider one, because the order of a sum shows there.
-        calls: that each caller is expected to make. Below `RECORDED_FROM` nothing is recorded.
+        calls: the least number that is expected of a caller. Below `RECORDED_FROM` nothing is recorded.
 
     Example:
         >>> double = Replay(lambda x: 2 * x).caller()

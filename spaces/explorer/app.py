@@ -22,9 +22,10 @@ Classifiers that learned, beside their task, to predict their own hidden activat
 CANVAS, PEN = 280, 12
 CSS = """
 .modebar { display: none !important } /* it lies over the titles */
-.js-plotly-plot text { fill: var(--body-text-color) !important } /* one grey cannot be read on white and on black */
+/* one grey cannot be read on white and on black */
+.js-plotly-plot text:not(.hoverlayer *) { fill: var(--body-text-color) !important }
 """
-LEAST = 240  # width of a list in pixels: on a phone one is below the other
+LIST_WIDTH = 240  # pixels at least: on a phone one is below the other
 
 
 def make_page(repos: list[str]) -> gr.Blocks:
@@ -39,12 +40,22 @@ def make_page(repos: list[str]) -> gr.Blocks:
     with gr.Blocks(title="Self-modeling networks", analytics_enabled=False) as page:
         gr.Markdown(ABOUT)
         with gr.Row():
-            several = len(repos) > 1
             repo = gr.Dropdown(
-                repos, value=repos[0], label="Published in", elem_id="repo", visible=several, min_width=LEAST
+                repos,
+                value=repos[0],
+                label="Published in",
+                elem_id="repo",
+                visible=len(repos) > 1,
+                min_width=LIST_WIDTH,
             )
-            several = len(names) > 1
-            name = gr.Dropdown(names, value=first, label="Network", elem_id="network", visible=several, min_width=LEAST)
+            name = gr.Dropdown(
+                names,
+                value=first,
+                label="Network",
+                elem_id="network",
+                visible=len(names) > 1,
+                min_width=LIST_WIDTH,
+            )
         facts = gr.Markdown(elem_id="facts")
         with gr.Row():
             with gr.Column():
