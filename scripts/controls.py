@@ -198,10 +198,10 @@ def planned(file: Path) -> Plan:
 
 # ---- the document ----
 
-TERMS = """own-N is a self-model of weight N. as-own-N is a baseline that stops at the training loss of own-N. D(X) is the
-RLCT of X minus that of its baseline at equal training loss. The doses of a control are its settings from weak to strong,
-and "at equal SD" is between two of them. "Not robust" says that the verdict is another one if only RLCTs with status "ok"
-count, or all.
+TERMS = """own-N is a self-model of weight N. as-own-N is a baseline that stops at the training loss of own-N. D(X) is
+the RLCT of X minus that of its baseline at equal training loss. The doses of a control are its settings from weak to
+strong, and "at equal SD" is between two of them. "Not robust" says that the verdict is another one if only RLCTs with
+status "ok" count, or all.
 """
 
 
