@@ -139,6 +139,8 @@ class PushingTrainer(SavingTrainer):
             )
             jobs.append(job)
         self.push_in_progress = PushInProgress(jobs)
+        if len(jobs) > 1 and self.args.save_total_limit is not None:
+            self._finish_current_push()  # a checkpoint that is one too many is deleted, also while it is read
 
     def _finish_current_push(self) -> None:
         """Wait for the push in progress, and log what failed of it.

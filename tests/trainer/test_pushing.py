@@ -31,3 +31,11 @@ def test_a_failed_push_while_training_is_logged(loopback_hub, tmp_path):
     weights = titles.index("Training in progress, step 2")
     assert titles.index("Training in progress, step 2, checkpoint") < weights  # the newest is the first
     assert "Training in progress, step 1" not in titles
+
+
+def test_a_checkpoint_is_not_deleted_before_it_is_sent(loopback_hub, tmp_path):
+    loopback_hub.faults = Trouble("slow", times=None)
+    train = TRAIN.replace("hub_always_push=True", "save_total_limit=1")
+    done = warm.run(["-c", train], loopback_hub.env(), cwd=tmp_path, check=True)
+    assert "a push while training failed" not in done.stderr
+    assert loopback_hub.api().file_exists("me/net", "last-checkpoint/optimizer.pt")
