@@ -101,7 +101,7 @@ def parse_rlct_settings(text: str | None) -> dict[str, Any]:
 
     Example:
         >>> parse_rlct_settings('{"batch_size": 32, "step_size": "1e-5"}')
-        {'step_size': 1e-05, 'batch_size': 32}
+        {'batch_size': 32, 'step_size': 1e-05}
     """
     if text is None:
         return {}

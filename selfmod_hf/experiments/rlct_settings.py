@@ -72,7 +72,7 @@ class RLCTSettings:
             InputError: an unknown type of numbers, or heads and parameters together.
         """
         found = {}
-        for name in SAMPLING:
+        for name in sorted(SAMPLING):  # a set has another order in each process
             value = getattr(self, name, None)
             if value is not None:
                 found[name] = value
