@@ -7,8 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import pandas as pd
-from planned_rules import BESIDE, Row, plain
+from planned_rules import BESIDE, Row, plain, share_numbers
 from planned_tests import ACCURACY_MARGIN, FAMILIES, READERS, Study
 from planned_words import capitalized, counts, measure_words, sentence
 
@@ -164,7 +163,7 @@ def family_of(rows: Sequence[Row], study: Study, family: str) -> Answer:
 
 
 def controls(rows: Sequence[Row], study: Study) -> Answers:
-    """Answer d: for if one control is for, against if all are. A control that does the opposite does not enter."""
+    """Answer d: for if one control is for, against if all are. The opposite is left out."""
     families = {name: family_of(rows, study, name) for name in FAMILIES if len(study.doses(name)) > 1}
     verdicts = {answer.verdict for answer in families.values()} - {NO_VALUE}
     if not verdicts:
@@ -257,10 +256,8 @@ def dead_units(rows: Sequence[Row], own: str) -> Answer:
 
 def share_of(row: Row) -> float:
     """Return the share of a test, or NaN."""
-    if row["share"] is None:
-        return math.nan
-    numerator, denominator = pd.concat(row["share"], axis=1).dropna().mean()
-    return float(numerator / denominator)
+    numbers = None if row["share"] is None else share_numbers(row["share"])
+    return math.nan if numbers is None else numbers[0]
 
 
 def kept_alive(rows: Sequence[Row], study: Study) -> Answer:

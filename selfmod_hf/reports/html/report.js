@@ -62,6 +62,9 @@ const meansOf = (panel, measure) => {
   return data.means.filter(m => m.measure === measure && m.mean !== null && arms.includes(m.arm));
 };
 
+// ends of the intervals of the arms of a panel
+const boundsOf = (panel, measure) => meansOf(panel, measure).flatMap(m => [m.low, m.high]);
+
 // ---- what all figures share ----
 
 function layout(x, y, more = {}) {
@@ -185,7 +188,7 @@ function limitsOfArms(panels, measure) {
   for (const panel of panels) {
     const paper = data.published.filter(p => p.measure === measure && visible(panel).includes(p.arm));
     values.push(...nearValues(networksOf(panel), measure), ...paper.map(p => p.value));
-    bounds.push(...meansOf(panel, measure).flatMap(m => [m.low, m.high]));
+    bounds.push(...boundsOf(panel, measure));
   }
   return range(measure, values, bounds);
 }
@@ -194,8 +197,8 @@ function drawPair(id, xMeasure, measure) {
   const traces = [], panels = panelsShown(), networks = panels.flatMap(networksOf);
   const ways = xMeasure !== "train_loss" ? [] : data.ways.filter(way =>
     way[measure] && panels.some(panel => visible(panel).includes(way.arm)));
-  const intervals = panels.flatMap(panel => meansOf(panel, measure)).flatMap(m => [m.low, m.high]);
-  const limits = range(measure, nearValues(networks, measure), [...intervals, ...ways.flatMap(way => way[measure])]);
+  const bounds = panels.flatMap(panel => boundsOf(panel, measure));
+  const limits = range(measure, nearValues(networks, measure), [...bounds, ...ways.flatMap(way => way[measure])]);
   for (const way of ways) traces.push({
     x: way.classification_loss, y: way[measure], mode: "lines", text: way.epoch,
     line: { color: style("--text"), width: 1.5, dash: "dash" },
