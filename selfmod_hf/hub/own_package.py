@@ -31,42 +31,50 @@ NOT_SENT = ("*.pyc", "__pycache__", ".*")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the same sources give the same wheel
 
 
-def add_to_space(folder: Path) -> bool:
-    """Add sources, wheel and requirements to a Space's folder. Return False if it does not require the package.
+def add_to_space(folder: Path) -> set[str] | None:
+    """Add sources, wheel and requirements to a Space's folder. Return the extras that it requires of the package.
 
     Args:
         folder: changed in place.
+
+    Returns:
+        The extras, possibly none. None: the folder does not require the package.
 
     Raises:
         InputError: the package is not installed, so its requirements are not known.
     """
     file = folder / "requirements.txt"
     if not file.is_file():
-        return False
+        return None
     lines = file.read_text(encoding="utf-8").splitlines()
     extras = extras_of(lines)
     if extras is None:
-        return False
+        return None
     needed = requirements(extras)
     names = [Requirement(line).name for line in needed]
     others = [line for line in lines if not is_own(line) and line not in names]
     write_file(file, "\n".join([*needed, *others]) + "\n")
     shutil.copytree(ROOT, folder / NAME, ignore=shutil.ignore_patterns(*NOT_SENT), dirs_exist_ok=True)
     write_file(folder / WHEEL, wheel())
-    return True
+    return extras
 
 
-def write_install(folder: Path, address: str) -> None:
+def write_install(folder: Path, address: str, extras: Iterable[str]) -> None:
     """Write into the README.md of a Space's folder how to install the package.
 
     Args:
         folder: with the wheel.
         address: of the repository's files.
+        extras: of the package, which the Space requires.
     """
+    wanted = f"{address}/{WHEEL}"
+    names = ",".join(sorted(extras))
+    if names:
+        wanted = f"'{NAME}[{names}] @ {wanted}'"
     card = folder / "README.md"
     if card.is_file():
         text = card.read_text(encoding="utf-8").rstrip()
-        install = f"## How to install the package\n\n    pip install {address}/{WHEEL}"
+        install = f"## How to install the package\n\n    pip install {wanted}"
         write_file(card, f"{text}\n\n{install}\n")
 
 

@@ -345,8 +345,8 @@ def push_space(api: HfApi, folder: Path, target: Target) -> list[str]:
         for name, path in files.items():
             (staged / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, staged / name)
-        has_package = add_to_space(staged)
+        extras = add_to_space(staged)
         repository = open_repository(api, target, "space")
-        if has_package:
-            write_install(staged, f"{api.endpoint}/spaces/{repository.repo_id}/resolve/main")
+        if extras is not None:
+            write_install(staged, f"{api.endpoint}/spaces/{repository.repo_id}/resolve/main", extras)
         return [address_of(commit(repository, staged, "Upload Space"))]

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -117,6 +118,10 @@ def test_a_pushed_space_starts_with_what_was_pushed(loopback_hub, small_model, t
     assert names >= {"torch", "gradio", "transformers"}
     assert "selfmod_hf" not in names
     subprocess.run([*PIP, "install", "--dry-run", "--no-index", "-r", str(file)], env=clean(), check=True)
+    line = (pushed / "README.md").read_text().rstrip().splitlines()[-1].strip()
+    assert line == f"pip install 'selfmod_hf[space] @ {loopback_hub.url}/spaces/me/explorer/resolve/main/{WHEEL}'"
+    install = ["install", "--dry-run", "--no-index", *shlex.split(line.removeprefix("pip install "))]
+    subprocess.run([*PIP, *install], env=clean(), check=True)  # it is found, and so is what the extra requires
     command = [sys.executable, "-u", "-c", START_SPACE, "--repo", str(small_model)]
     app = subprocess.Popen(command, cwd=pushed, env=clean(), stdout=subprocess.PIPE, text=True)
     try:
