@@ -26,6 +26,13 @@ def built(tmp_path_factory):
     return wheel
 
 
+def test_no_workflow_negates_a_command():
+    """`bash -e` goes on after `! command`, whether the command fails or not."""
+    for file in (ROOT / ".github" / "workflows").iterdir():
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        assert not [line for line in lines if line.startswith("! ")], file.name
+
+
 @pytest.mark.slow
 def test_the_wheel_runs_alone(built, tmp_path):
     """Torch and the other packages are those of this environment, so that it takes seconds."""
