@@ -14,7 +14,7 @@ With `pip install -e '.[metrics,report]'` it is `python examples/figure2.py`. A 
 
 import argparse
 
-from selfmod_hf import report, run_sweep
+from selfmod_hf import SweepSettings, report, run_sweep
 
 
 def main() -> None:
@@ -26,7 +26,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="networks of each arm")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the recipe's epochs and draws")
     arguments = parser.parse_args()
-    epochs, draws = {"digits": (40, 6000), "mnist": (50, 1000)}[arguments.task]
+    recipe = SweepSettings.make(arguments.task).plan().settings
+    epochs, draws = recipe["training"]["num_train_epochs"], recipe["sampling"]["num_draws"]
     folder = run_sweep(
         arguments.task,
         hidden_sizes=arguments.widths,

@@ -1,12 +1,15 @@
 """Each file of examples/ runs as a script, at tiny settings, with small models under the names of the real ones."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import selfmod_hf
+from selfmod_hf.experiments.recipes import GRIDS
 from tests.loopback_hub import LoopbackHub
 from tests.test_docs_examples import hub  # noqa: F401 - a fixture: models and texts under the names of the real ones
 
@@ -80,6 +83,25 @@ def test_each_example_runs(name, hub, tmp_path):  # noqa: F811
     assert re.fullmatch(last, line), printed
     if (place := line.split()[-1]).startswith("runs/"):
         assert (tmp_path / place).exists()
+
+
+class Asked(Exception):
+    """Ends an example where it would begin to train."""
+
+
+def test_figure2_takes_a_share_of_the_recipe(monkeypatch):
+    asked = {}
+
+    def run_sweep(task, **settings):
+        asked.update(settings)
+        raise Asked
+
+    monkeypatch.setattr(selfmod_hf, "run_sweep", run_sweep)
+    monkeypatch.setattr(sys, "argv", ["figure2.py", "--scale=0.5"])
+    with pytest.raises(Asked):
+        runpy.run_path(str(EXAMPLES / "figure2.py"), run_name="__main__")
+    assert asked["num_train_epochs"] == selfmod_hf.get_task("digits").recipe["num_train_epochs"] / 2
+    assert asked["num_draws"] == GRIDS["digits"].num_draws / 2
 
 
 def test_the_notebook_runs_all_cells(small_sweep, hub, tmp_path):  # noqa: F811
