@@ -25,7 +25,7 @@ test-lowest: .venv-lowest/installed
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable '.[dev]'
 	touch $@
 
-# the documentation site, in build/site; warnings are errors
+# the documentation site, in build/site; warnings are errors. It needs Python 3.11 or newer.
 docs: .venv/installed
 	$(BIN)/python scripts/build_site.py
 

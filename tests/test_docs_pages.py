@@ -87,7 +87,6 @@ READINGS = {
         before=(
             "selfmod sweep --task digits --aux_weights 0 1 --output_dir runs/sweep-digits",
             "selfmod push runs/sweep-digits --repo me/digits",
-            "selfmod train --task digits --push_to_hub --hub_model_id me/my-network",
         ),
         names="import selfmod_hf\n",
     ),
