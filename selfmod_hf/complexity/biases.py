@@ -4,10 +4,10 @@ Symbols: L the mean loss, h a curvature of it, U = nβ L + (γ/2) |δ|², a = n�
 step size, c the momentum (0 for SGLD), B the batch size, n the number of samples, V the covariance of one sample's
 gradient at the draws, d the number of parameters.
 
-* heating: ε nβ² tr V (1 - B/n) (1 + c) / (8 B (1 - c)), times `shuffled_share`. Exact for directions that the pull does
-  not hold. Minibatch noise of variance v in ∇U multiplies a direction's variance 1/a by
+* heating: ε nβ² tr V (1 - B/n) (1 + c) / (8 B (1 - c)), times `Shuffling.share`. Exact for directions that the pull
+  does not hold. Minibatch noise of variance v in ∇U multiplies a direction's variance 1/a by
   1 + ε v (1 + c) / (4 (1 - c) (1 - ε a/4)).
-* shuffling: (nβ/n) 2 llc tr V / tr H, times `shuffled_lag`. The minibatches that pushed a draw are not those it is
+* shuffling: (nβ/n) 2 llc tr V / tr H, times `Shuffling.lag`. The minibatches that pushed a draw are not those it is
   measured on until the epoch ends, so the noise of its own minibatch points the other way. With V proportional to the
   Hessian H, a direction adds (nβ²/n) v / a. None with a control variate.
 * discretization: (ε/8) nβ tr H of SGLD. None of BAOAB, which is exact on quadratics, and of MALA.
@@ -25,6 +25,7 @@ import numpy as np
 
 from .diagnostics import Draws, standard_error
 from .json_numbers import MaybeNaN
+from .shuffling import Shuffling
 
 TEMPERATURE_ERRORS = 2.0  # a temperature within this many standard errors of 1 is one of equilibrium
 
@@ -163,29 +164,30 @@ def foretell(observed: Observed, curvature: float) -> Biases:
     d = observed.num_parameters
     nbeta = observed.nbeta
     share = observed.batch_size / observed.num_samples
-    # the two minibatches are blocks of one partition, or the second is drawn from all samples
-    apart = 2.0 if observed.corrected else 2 - share
-    noise_trace = _mean(observed.noises) * observed.batch_size / apart
+    noise_trace = _mean(observed.noises) * observed.batch_size / _apart(observed)
     hessian_trace = _mean(observed.products) / nbeta
 
     friction = (1 + observed.momentum) / (1 - observed.momentum)
     gradient_noise = nbeta**2 * noise_trace * (1 - share) / observed.batch_size  # trace of the noise of ∇U
-    steps = max(1, observed.num_samples // observed.batch_size)  # of an epoch
-    decay = math.exp(-observed.step_size * curvature * friction / 2)
-    heating = observed.step_size * gradient_noise * friction / 8 * shuffled_share(decay, steps)
+    shuffled = Shuffling.of(observed.batch_size, observed.num_samples, partitioned=observed.corrected)
+    discretization = 0.0
+    if observed.discretized:
+        discretization = observed.step_size * nbeta * hessian_trace / 8
+    in_steps = observed.step_size * friction / 2  # what a curvature forgets in a step
+    sampled = float(observed.llc.mean()) - discretization
+    slow = _mean_curvature(observed, hessian_trace, sampled)
+    share_of_shuffled = shuffled.share(math.exp(-in_steps * curvature), math.exp(-in_steps * slow))
+    heating = observed.step_size * gradient_noise * friction / 8 * share_of_shuffled
     next_order = 0.0
     if not math.isnan(curvature):
         next_order = observed.step_size * curvature  # the heating is the first order of a series in ε a
     heating_error = heating * math.hypot(_relative_error(observed.noises), next_order)
-    discretization = 0.0
-    if observed.discretized:
-        discretization = observed.step_size * nbeta * hessian_trace / 8
     shuffling = 0.0
-    clean = float(observed.llc.mean()) - heating - discretization
-    if not observed.corrected and hessian_trace > 0 and clean > 0:
-        mean_curvature = nbeta * hessian_trace / (2 * clean) + observed.localization
-        decay = math.exp(-observed.step_size * mean_curvature * friction / 2)
-        part = 2 * nbeta / observed.num_samples * noise_trace / hessian_trace * shuffled_lag(decay, steps)
+    clean = sampled - heating
+    mean_curvature = _mean_curvature(observed, hessian_trace, clean)
+    if not observed.corrected and not math.isnan(mean_curvature):
+        lag = shuffled.lag(observed.step_size * mean_curvature, observed.momentum)
+        part = 2 * nbeta / observed.num_samples * noise_trace / hessian_trace * lag
         shuffling = clean * part / (1 + part)  # `clean` holds it already
     temperature = _mean(observed.virials) / d
     temperature_error = standard_error(observed.virials) / d
@@ -217,6 +219,33 @@ def foretell(observed: Observed, curvature: float) -> Biases:
     )
 
 
+def _apart(observed: Observed) -> float:
+    """Return the mean square distance of the gradients of the two minibatches of a reading, over tr V / B.
+
+    With a control variate they are two blocks of one partition, or above n/2 two blocks that are independent. Without
+    one, the second is drawn from all samples with replacement.
+    """
+    share = observed.batch_size / observed.num_samples
+    if not observed.corrected:
+        return 2 - share
+    if 2 * observed.batch_size > observed.num_samples:
+        return 2 * (1 - share)
+    return 2.0
+
+
+def _mean_curvature(observed: Observed, hessian_trace: float, llc: float) -> float:
+    """Return the mean curvature of U over the directions that count, NaN if it is not known.
+
+    Args:
+        observed: of the estimate.
+        hessian_trace: tr H.
+        llc: the estimate without what the sampling adds. A direction that counts adds 1/2 to it.
+    """
+    if not (hessian_trace > 0 and llc > 0):
+        return math.nan
+    return observed.nbeta * hessian_trace / (2 * llc) + observed.localization
+
+
 def _unspread(llc: float, temperature: float, error: float) -> float:
     """Return how much is missing from an estimate because directions have not spread yet.
 
@@ -233,36 +262,6 @@ def _unspread(llc: float, temperature: float, error: float) -> float:
     if not missing > TEMPERATURE_ERRORS * error or llc <= 0:
         return 0.0
     return llc * min(1.0, missing / max(temperature, 0.5))
-
-
-def shuffled_share(decay: float, steps: int) -> float:
-    """Return the heating by minibatches of shuffled epochs, as a share of that by independent minibatches.
-
-    The noise of an epoch adds up to zero, so a chain that is slower than an epoch is not heated.
-
-    Args:
-        decay: ρ, the correlation of a direction from one step to the next. NaN: not known, and the share is 1.
-        steps: of an epoch.
-
-    Example:
-        >>> round(shuffled_share(0.5, 1000), 2), round(shuffled_share(0.9999, 10), 2)
-        (1.0, 0.0)
-    """
-    if math.isnan(decay) or steps == 1 or decay >= 1:
-        return 1.0 if math.isnan(decay) else 0.0
-    place = np.arange(steps)  # of the draw in its epoch
-    partial = (1 - decay**place) / (1 - decay)
-    complete = (1 - decay**steps) / (1 - decay)
-    before = decay ** (2 * place) * complete**2 / (1 - decay ** (2 * steps))
-    sums = float(np.mean(partial**2 + before))
-    share = 1 - (1 - decay**2) / steps * sums
-    return max(0.0, share * steps / (steps - 1))
-
-
-def shuffled_lag(decay: float, steps: int) -> float:
-    """Return the mean of 1 - ρ^p over the places p of an epoch: how far a draw has followed the epoch's minibatches."""
-    place = np.arange(steps)
-    return float(np.mean(1 - decay**place))
 
 
 def _localization(observed: Observed, hessian_trace: float, curvature: float) -> tuple[float, float]:

@@ -189,7 +189,7 @@ def calibrate_llc(
     if given["sampler"] == TRIAL:
         given["step_size"] = min(STEPS_OF_TRIAL)  # the default is not in its unit
     chosen = LLCSettings(**given)
-    if chosen.of_paper:  # those only compare networks, while a calibration estimates λ
+    if chosen.preset is not None:  # the paper's only compare networks, while a calibration estimates λ
         chosen = replace(chosen, preset=f"calibrated from {chosen.preset}")
     steps = _grid("step_sizes", step_sizes, chosen.sampler)
     pulls = _grid("localizations", localizations, chosen.sampler)

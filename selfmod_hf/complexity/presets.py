@@ -44,8 +44,14 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "theory": {"any": _THEORY},
 }
 
+# settings that decide what is sampled. An estimate with another one of them is no longer that of the paper
+_DECIDING = frozenset({"sampler", "step_size", "localization", "nbeta", "batch_size"})
+_PUBLISHED = "as published ("
 # such as "paper (mnist) with num_draws", and "as published (...)" around it once for each time it was published
-_OF_PAPER = re.compile(rf"(as published \()*paper(-text)?( \(({'|'.join(_RECIPE)})\)|\)*$)")
+_PAPER_NAME = re.compile(
+    rf"({re.escape(_PUBLISHED)})*(?P<preset>paper|paper-text)( \((?P<task>{'|'.join(_RECIPE)})\))?"
+    r"( with (?P<changed>[a-z_, ]+))?\)*"
+)
 
 
 def llc_preset(name: str, task: str = "mnist", **changes: Any) -> dict[str, Any]:
@@ -83,18 +89,35 @@ def llc_preset(name: str, task: str = "mnist", **changes: Any) -> dict[str, Any]
     return settings
 
 
-def of_paper(preset: str | None) -> bool:
-    """Return whether a preset is one of the paper's. Its estimates compare networks, and are no estimates of λ.
+def of_paper(preset: str | None, *, sampler: str, step_size: float, localization: float, nbeta: float | str) -> bool:
+    """Return whether an estimate is one of the paper's. These compare networks, and are no estimates of λ.
 
-    Only names as `llc_preset` gives them count. A name of a caller's own that begins with "paper" does not.
+    More or longer chains change nothing of this. Another sampler, step size, localization, nβ or batch size does, and
+    so does a name that `llc_preset` does not give.
+
+    Args:
+        preset: its name.
+        sampler: of the estimate.
+        step_size: ε.
+        localization: γ.
+        nbeta: the rule of nβ, or a number. A published estimate is repeated with the number.
 
     Example:
-        >>> of_paper("paper (mnist) with num_draws"), of_paper("as published (theory)")
+        >>> mnist = {"sampler": "sgld", "step_size": 1e-4, "localization": 100.0, "nbeta": "batch/log batch"}
+        >>> of_paper("paper (mnist) with num_draws", **mnist), of_paper("paper (mnist)", **mnist | {"nbeta": "n/log n"})
         (True, False)
     """
-    if preset is None:
+    name = _PAPER_NAME.fullmatch(preset or "")
+    if preset is None or name is None:
         return False
-    return _OF_PAPER.match(preset) is not None
+    changed = set((name["changed"] or "").split(", "))
+    if changed & _DECIDING:
+        return False
+    expected = PRESETS[name["preset"]][name["task"] or "mnist"]
+    given = {"sampler": sampler, "step_size": step_size, "localization": localization}
+    if not preset.startswith(_PUBLISHED):
+        given["nbeta"] = nbeta
+    return all(expected[setting] == value for setting, value in given.items())
 
 
 def _known_task(tasks: Collection[str], task: str) -> str:

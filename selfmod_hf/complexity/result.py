@@ -24,7 +24,6 @@ from .biases import Biases
 from .diagnostics import degrees_of_freedom, effective_sample_size, split_rhat, standard_error
 from .json_numbers import MaybeNaN, Numbers
 from .plots import PathLike, plot_traces
-from .presets import of_paper
 from .sampler_settings import SamplerSettings
 
 STATUSES = OK, NOT_AT_MINIMUM, NOT_CONVERGED, DIVERGED, BIASED, NOT_IDENTIFIED = (
@@ -285,7 +284,7 @@ class LLCResult:
             rows["minimized"] = f"nβ L is lower by {self.lowered_by:.3f}, |w - w*| is {self.moved_by:.4g}"
         if self.biases is not None:
             rows["foretold biases"] = self.biases.summary()
-        if of_paper(settings.preset):
+        if settings.of_paper:
             rows["meaning"] = "a comparison of networks, not λ: the rules that compare with λ do not apply"
         lines = [f"{name:22}{value}" for name, value in rows.items()]
         return "\n".join(lines)

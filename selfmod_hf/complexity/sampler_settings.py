@@ -13,6 +13,7 @@ import torch
 from ..errors import InputError
 from ..stacking import CHOSEN_NUMBERS
 from .input_checks import check
+from .presets import of_paper
 from .settings import DTYPES, LLCSettings
 
 AT_ANCHOR, EARLIER = "w*", "earlier rounds"  # where chains start
@@ -92,6 +93,17 @@ class SamplerSettings:
             if entry.name not in record and hasattr(settings, entry.name):
                 record[entry.name] = getattr(settings, entry.name)
         return cls(**record)
+
+    @property
+    def of_paper(self) -> bool:
+        """Return whether the estimate is one of the paper's, which compare networks."""
+        return of_paper(
+            self.preset,
+            sampler=self.sampler,
+            step_size=self.step_size,
+            localization=self.localization,
+            nbeta=self.nbeta_rule,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields by name, those of `_IF_UNUSUAL` only if they are unusual."""

@@ -284,8 +284,14 @@ class LLCSettings:
 
     @property
     def of_paper(self) -> bool:
-        """Return whether the preset is one of the paper's. Its estimates stay as they were published."""
-        return of_paper(self.preset)
+        """Return whether the estimate is one of the paper's. These stay as they were published."""
+        return of_paper(
+            self.preset,
+            sampler=self.sampler,
+            step_size=self.step_size,
+            localization=self.localization,
+            nbeta=self.nbeta,
+        )
 
     def inverse_temperature(self, num_samples: int) -> float:
         """Return nβ, by number or by rule (natural logarithm). "batch" is the number of samples really drawn.

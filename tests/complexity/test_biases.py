@@ -7,15 +7,24 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import linalg
 from scipy.signal import lfilter
 from torch import nn
 
-from selfmod_hf.complexity import LLCResult, calibrate_llc, estimate_llc, estimate_llc_many, half_squared_error
-from selfmod_hf.complexity.biases import Observed, foretell, shuffled_lag, shuffled_share
+from selfmod_hf.complexity import (
+    LLCResult,
+    calibrate_llc,
+    estimate_llc,
+    estimate_llc_many,
+    half_squared_error,
+    llc_preset,
+)
+from selfmod_hf.complexity.biases import Observed, foretell
 from selfmod_hf.complexity.curvature import largest_curvature
 from selfmod_hf.complexity.ground_truth import cases
 from selfmod_hf.complexity.prepare import make_problem
 from selfmod_hf.complexity.settings import LLCSettings
+from selfmod_hf.complexity.shuffling import Shuffling
 
 from .scenarios import DUMMY, Quadratic, digits, given_loss, trained_digits_net
 
@@ -61,6 +70,33 @@ def test_the_noise_of_minibatches_is_foretold(sampler, fraction, heating, shuffl
     assert result.status == "biased"
     low, high = result.interval
     assert low < exact < high
+
+
+@pytest.mark.parametrize("batch_size", [400, 600])
+def test_the_noise_of_minibatches_that_leave_samples_over_is_foretold(batch_size):
+    """Two blocks of 400 of the 1,000 samples, or one block of 600 that is another one at every step."""
+    few, _ = estimate(0.04, sampler="sghmc", noise=4.0, control_variate=False)
+    result, exact = estimate(0.04, sampler="sghmc", noise=4.0, control_variate=False, batch_size=batch_size)
+    biases = result.biases
+    assert biases.noise_trace == pytest.approx(few.biases.noise_trace, rel=0.2)
+    assert result.llc - exact > 1.5
+    assert abs(result.llc - biases.of_the_step - exact) < 0.06 * exact + 3 * result.standard_error
+    assert result.status == "biased"
+
+
+@pytest.mark.parametrize("batch_size", [400, 600])
+def test_the_noise_that_a_control_variate_leaves_is_read_at_any_size(batch_size):
+    """Two layers at zero, where the noise at w* is none: two of its blocks differ by as much as two others."""
+    model = nn.Sequential(nn.Linear(5, 4, bias=False), nn.Linear(4, 1, bias=False))
+    for part in model:
+        part.weight.data.zero_()
+    _, inputs, targets, _ = regression(5, noise=2.0)
+    settings = {"loss_fn": half_squared_error, "sampler": "sghmc", "step_size": 1e-4, "localization": 10.0}
+    settings |= {"num_draws": 2000, "nbeta": 1.0}
+    few = estimate_llc(model, inputs, targets, batch_size=50, **settings)
+    many = estimate_llc(model, inputs, targets, batch_size=batch_size, **settings)
+    assert many.settings.control_variate
+    assert many.biases.noise_trace == pytest.approx(few.biases.noise_trace, rel=0.25)
 
 
 def test_all_data_have_no_noise():
@@ -304,14 +340,31 @@ def test_a_networks_biases_do_not_depend_on_its_neighbours():
 
 
 def test_the_papers_presets_have_no_biases_and_the_same_draws():
-    settings = {"step_size": 1e-5, "localization": 100.0, "num_draws": 60, "batch_size": 64, "control_variate": False}
+    settings = llc_preset("paper", "digits", num_draws=60) | {"control_variate": False}
     net = trained_digits_net()
-    plain = estimate_llc(net, *digits(), **settings)
-    paper = estimate_llc(net, *digits(), **settings, preset="paper (mnist)")
+    plain = estimate_llc(net, *digits(), **settings | {"preset": None})
+    paper = estimate_llc(net, *digits(), **settings)
     assert paper.biases is None
     assert paper.systematic_error is None
     assert plain.biases is not None
     np.testing.assert_array_equal(paper.loss_trace, plain.loss_trace)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"nbeta": "n/log n", "localization": 1e4}, {"nbeta": "n/log n", "localization": 1.0}],
+)
+@pytest.mark.parametrize("named", [False, True])
+def test_the_papers_name_excuses_the_papers_settings_alone(changes, named):
+    """A pull that explains the value, and minibatches that add a half, are said whatever the preset is called."""
+    model, inputs, targets, _ = regression(noise=2.0)
+    settings = llc_preset("paper", "mnist", num_draws=2000) | {"batch_size": 50} | changes
+    if named:
+        settings = llc_preset("paper", "mnist", num_draws=2000, batch_size=50, **changes)
+    result = estimate_llc(model, inputs, targets, loss_fn=half_squared_error, **settings | {"control_variate": False})
+    assert result.biases is not None
+    assert result.status == "biased"
+    assert "not λ" not in result.summary()
 
 
 def test_a_calibration_is_never_one_of_the_paper():
@@ -325,24 +378,44 @@ def test_a_calibration_is_never_one_of_the_paper():
     assert found.result.settings.preset == "calibrated from paper (mnist)"
 
 
-def test_shuffling_lowers_heating_from_independent_to_none():
-    """Against the sum that it stands for: noise drawn without replacement drives one direction."""
+def drive(shuffling: Shuffling, decay: float, fresh: bool) -> tuple[float, float]:
+    """Drive 4,000 directions with blocks drawn without replacement. Returns E[w²] and E[w noise]."""
     rng = np.random.default_rng(0)
-    decay, steps = 0.8, 8
-    pool = rng.standard_normal((4000, steps))
-    pool -= pool.mean(1, keepdims=True)  # an epoch adds up to zero
-    pool *= math.sqrt(steps / (steps - 1))
+    steps, r = shuffling.steps, shuffling.correlation
+    covariance = np.full((steps, steps), r) + (1 - r) * np.eye(steps)
+    root = np.real(linalg.sqrtm(covariance))
     position = np.zeros(4000)
     squares, lags = [], []
-    for epoch in range(30):
-        noise = rng.permuted(pool, axis=1)
+    for count in range(96):
+        if fresh or count % shuffling.passes == 0:
+            blocks = rng.standard_normal((4000, steps)) @ root
+        noise = rng.permuted(blocks, axis=1)
         for place in range(steps):
-            if epoch > 5:
+            if count >= 32:
                 squares.append(np.mean(position**2))
                 lags.append(np.mean(position * noise[:, place]))
             position = decay * position + noise[:, place]
+    return float(np.mean(squares)), float(np.mean(lags))
+
+
+@pytest.mark.parametrize(("batch_size", "num_samples"), [(100, 800), (100, 250), (100, 180)])
+@pytest.mark.parametrize("partitioned", [False, True])
+@pytest.mark.parametrize("decay", [0.5, 0.9])
+def test_the_heating_by_shuffled_minibatches(batch_size, num_samples, partitioned, decay):
+    """Blocks that take all samples, that leave a fifth over, and a single block that is drawn anew at every step."""
+    shuffling = Shuffling.of(batch_size, num_samples, partitioned=partitioned)
+    squares, lag = drive(shuffling, decay, fresh=shuffling.passes == 1)
     independent = 1 / (1 - decay**2)
-    assert np.mean(squares) == pytest.approx(shuffled_share(decay, steps) * independent, rel=0.05)
-    # the noise of the next minibatch points against those before it
-    lag = -np.mean(lags) * (1 - decay) * (steps - 1)
-    assert lag == pytest.approx(shuffled_lag(decay, steps), rel=0.1)
+    assert squares == pytest.approx(shuffling.share(decay, decay) * independent, rel=0.05)
+    if not partitioned:  # the noise of the next minibatch points against those before it
+        found = -lag * (1 - decay) / (batch_size / (num_samples - batch_size))
+        assert found == pytest.approx(shuffling.lag(2 * (1 - decay), 0.0), rel=0.1, abs=0.02)
+
+
+@pytest.mark.parametrize("partitioned", [False, True])
+def test_slow_chains_are_heated_by_what_a_pass_leaves_over(partitioned):
+    whole = Shuffling.of(100, 400, partitioned=partitioned)
+    assert whole.share(0.999, 1.0) == pytest.approx(0, abs=0.01)
+    a_fifth_over = Shuffling.of(100, 250, partitioned=partitioned)
+    assert a_fifth_over.share(1.0, 1.0) == pytest.approx((8 if partitioned else 1) / 3)
+    assert a_fifth_over.share(math.nan, 1.0) >= 1

@@ -14,16 +14,23 @@ from torch import nn
 
 from selfmod_hf.complexity import Biases, LLCResult, calibrate_llc, estimate_llc, llc_preset, weight_width
 from selfmod_hf.complexity.presets import of_paper
+from selfmod_hf.complexity.settings import LLCSettings
 from selfmod_hf.complexity.weight_width import weight_width_of
 
 from .scenarios import DUMMY, Quadratic, given_loss
 
 
-def _result(step_size: float = 1e-2, preset: str = "test") -> LLCResult:
+def _result(step_size: float = 1e-2) -> LLCResult:
     return estimate_llc(
         Quadratic([1.0, 2.0]), *DUMMY, loss_fn=given_loss, step_size=step_size, localization=1.0, nbeta=50.0,
-        num_draws=60, parameters=["w"], preset=preset,
+        num_draws=60, parameters=["w"], preset="test",
     )  # fmt: skip
+
+
+def _of_paper() -> LLCResult:
+    """An estimate with a preset of the paper, which has no biases."""
+    settings = llc_preset("paper", "mnist", num_draws=60)
+    return estimate_llc(Quadratic([1.0, 2.0]), *DUMMY, loss_fn=given_loss, parameters=["w"], **settings)
 
 
 @pytest.mark.parametrize("step_size", [1e-2, 100.0])
@@ -40,7 +47,7 @@ def test_save_and_load(tmp_path, step_size):
 
 def test_biases_are_saved_and_loaded(tmp_path):
     """A bias that was not measured is null in the file. A result without any has no such field, as in version 0.1.0."""
-    plain = _result(preset="paper (mnist)")
+    plain = _of_paper()
     assert not {"biases", "systematic_error"} & set(json.loads(plain.save(tmp_path / "plain.json").read_text()))
     names = [entry.name for entry in dataclasses.fields(Biases)]
     biases = Biases(**dict.fromkeys(names, 1.0))
@@ -55,7 +62,7 @@ def test_biases_are_saved_and_loaded(tmp_path):
 
 def test_the_interval_is_of_students_quantile_and_the_systematic_error():
     """Four chains of 300 independent draws: 30 degrees of freedom. Of 50 draws: 7, two for each chain but one."""
-    result = dataclasses.replace(_result(preset="paper (mnist)"), llc=10.0, standard_error=1.0, ess=300.0)
+    result = dataclasses.replace(_of_paper(), llc=10.0, standard_error=1.0, ess=300.0)
     assert result.interval == pytest.approx((10 - 2.0423, 10 + 2.0423), abs=1e-3)
     few = dataclasses.replace(result, ess=50.0, systematic_error=0.5)
     assert few.interval == pytest.approx((10 - 2.8646, 10 + 2.8646), abs=1e-3)
@@ -63,7 +70,7 @@ def test_the_interval_is_of_students_quantile_and_the_systematic_error():
 
 def test_biases_widen_the_interval_on_the_side_of_the_truth():
     """A step too long raises the estimate. The pull, and a w* that is no minimum, lower it."""
-    result = dataclasses.replace(_result(preset="paper (mnist)"), llc=10.0, standard_error=1.0, ess=300.0)
+    result = dataclasses.replace(_of_paper(), llc=10.0, standard_error=1.0, ess=300.0)
     biases = Biases(**dict.fromkeys([entry.name for entry in dataclasses.fields(Biases)], math.nan))
     heated = dataclasses.replace(biases, heating=2.0, shuffling=1.0)
     low, high = dataclasses.replace(result, biases=heated).interval
@@ -167,8 +174,14 @@ def test_a_grid_may_be_an_array():
     ("preset", "expected"),
     [
         ("paper (mnist)", True),
-        ("paper-text (imdb) with num_draws, step_size", True),
-        ("as published (as published (paper (cifar10)))", True),
+        ("paper (mnist) with num_chains, num_draws", True),
+        ("paper-text (mnist) with num_draws", False),  # another localization
+        ("paper (mnist) with batch_size, num_draws", False),
+        ("paper (mnist) with nbeta", False),
+        ("paper (imdb)", False),  # another step size
+        ("as published (as published (paper (mnist)))", True),
+        ("as published (paper (mnist) with num_draws)", True),
+        ("as published (paper (mnist) with localization)", False),
         ("paper", True),
         ("paper of mine", False),
         ("papers (mnist)", False),
@@ -176,9 +189,17 @@ def test_a_grid_may_be_an_array():
         ("as published (theory)", False),
     ],
 )
-def test_only_the_papers_own_names_are_of_the_paper(preset, expected):
+def test_only_the_papers_own_settings_are_of_the_paper(preset, expected):
     """Published again and again, too. A caller's own name that begins with "paper" switches no rule off."""
-    assert of_paper(preset) == expected
+    sampling = {"sampler": "sgld", "step_size": 1e-4, "localization": 100.0}
+    assert of_paper(preset, **sampling, nbeta="batch/log batch") == expected
+
+
+@pytest.mark.parametrize("change", [{"step_size": 2e-4}, {"localization": 1.0}, {"nbeta": 5.0}, {"sampler": "sghmc"}])
+def test_settings_that_were_changed_behind_the_name_are_not_of_the_paper(change):
+    settings = llc_preset("paper", "mnist")
+    assert LLCSettings(**settings).of_paper
+    assert not LLCSettings(**settings | change).of_paper
 
 
 def test_presets_name_themselves():
