@@ -84,9 +84,14 @@ class Biases:
         return _known_sum(self.heating, self.discretization, self.shuffling)
 
     @property
+    def of_the_start(self) -> float:
+        """Return the sum of the known biases that a start at w* leaves: it is no minimum, or chains are still near."""
+        return _known_sum(self.unspread, self.not_at_minimum)
+
+    @property
     def taken_away(self) -> float:
         """Return the sum of the known biases that make the estimate too low."""
-        return _known_sum(self.localization, self.unspread, self.not_at_minimum)
+        return _known_sum(self.localization, self.of_the_start)
 
     @property
     def systematic(self) -> float:

@@ -46,7 +46,7 @@ from .rounds_progress import RoundsProgress
 from .samplers import SAMPLERS
 from .settings import CalibrationOptions, LLCSettings, shows_settings
 from .spectrum import MOST_PARAMETERS, SAMPLES, find_spectrum
-from .status import BOUND_ERRORS
+from .status import BOUND_ERRORS, is_lower
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -247,13 +247,19 @@ def _start(model: nn.Module, inputs: Batch, targets: Tensor, settings: LLCSettin
     if settings.minimize:
         weakest = Group(0, 0, settings.step_size, min(asked.pulls or LOCALIZATIONS), nbeta)
         problem, minima = at_minima(problem, [weakest])
-    spectrum = None
+    run = CalibrationRun(problem, settings, nbeta, None, progress, minima)
     if problem.layout.size <= MOST_PARAMETERS and problem.device.type != "mps":  # which has no float64
-        in_double = _in_double(model, inputs, targets, settings)
-        if minima:
-            in_double = moved_to(in_double, minima)
-        spectrum = find_spectrum(in_double, nbeta)
-    return CalibrationRun(problem, settings, nbeta, spectrum, progress, minima)
+        try:
+            in_double = _in_double(model, inputs, targets, settings)
+            if minima:
+                in_double = moved_to(in_double, minima)
+            run.spectrum = find_spectrum(in_double, nbeta)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # such as a module that casts its inputs to float32
+            (first, *_) = str(error).splitlines()
+            run.notes.append(f"no curvatures at w*, because the network does not compute in float64: {first}")
+    return run
 
 
 def _grid(name: str, values: Sequence[float] | None, sampler: str) -> list[float]:
@@ -293,9 +299,16 @@ def _calibrated(run: CalibrationRun) -> LLCCalibration:
     else:
         status = OK if fit.identified else NOT_IDENTIFIED
     reason = fit.reason
+    biases = result.biases
+    start = 0.0
+    if biases is not None:
+        start = biases.of_the_start
     if result.status == NOT_AT_MINIMUM:
         status = NOT_AT_MINIMUM
         reason = result.status_reason
+    elif biases is not None and is_lower(biases.not_at_minimum, fit.llc, result.standard_error):
+        status = NOT_AT_MINIMUM
+        reason = f"near w* nβ L is lower by {biases.not_at_minimum:.3g} or more, at an estimate of {fit.llc:.3g}"
     elif fit.llc - BOUND_ERRORS * fit.standard_error - fit.systematic_error > run.bound:
         status = BIASED
         reason = f"the estimate {fit.llc:.4g} exceeds d/2 = {run.bound:g}, which no λ does"
@@ -313,10 +326,10 @@ def _calibrated(run: CalibrationRun) -> LLCCalibration:
         curvature=run.stiffest,
         status=status,
         status_reason=reason,
-        interval=fit.interval,
+        interval=below(run.bound, fit.interval[0], fit.interval[1] + start),
         systematic_error=fit.systematic_error,
         rounds=run.rounds,
-        note=run.note,
+        note="; ".join(run.notes),
     )
 
 

@@ -61,7 +61,7 @@ class CalibrationRun:
         rounds: how many rounds ran.
         spent: draws of all cells, as a multiple of num_draws.
         stiffest: the largest curvature of U that step sizes were derived from. None: they were not.
-        note: what was left out, for people.
+        notes: what was left out, for people.
     """
 
     problem: Problem
@@ -76,7 +76,7 @@ class CalibrationRun:
     rounds: int = 0
     spent: float = 0.0
     stiffest: float | None = None
-    note: str = ""
+    notes: list[str] = field(default_factory=list)
     _closings: list[Callable[[], None]] = field(default_factory=list)
 
     @functools.cached_property
@@ -236,7 +236,7 @@ def _trial_fits(run: CalibrationRun) -> bool:
     needed = bytes_of_preconditioner(problem.layout.size)
     if needed <= problem.memory_budget:
         return True
-    run.note = (
+    run.notes.append(
         f"no trial of {TRIAL!r}: its preconditioner takes {needed} bytes, above memory_budget={problem.memory_budget}"
     )
     return False

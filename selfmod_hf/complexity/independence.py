@@ -88,7 +88,10 @@ def _first_batches(
     settings: LLCSettings,
     micro_batch_size: int | None,
 ) -> list[Tensor]:
-    """Return the indices of the first shuffled minibatch of chain 0, in the pieces of its computation."""
+    """Return the indices of the first shuffled minibatch of chain 0, in the pieces of its computation.
+
+    Of all data, the first half is another batch than the one that the losses at w* come from.
+    """
     num_samples = problem.num_samples
     count = min(settings.batch_size, num_samples)
     if count == num_samples:
@@ -98,6 +101,8 @@ def _first_batches(
         batches = stream.epoch()
         order = batches[0]
     pieces = list(order.split(micro_batch_size or count))
+    if count == num_samples and count > 1:
+        pieces.append(order[: count // 2])
     if SAMPLERS[settings.sampler].needs_fisher:
         pieces.append(order[:1])  # the Fisher information is a mean over single samples
     return [piece.to(problem.device) for piece in pieces]

@@ -62,7 +62,7 @@ def llc_preset(name: str, task: str = "mnist", **changes: Any) -> dict[str, Any]
         task: "mnist", "cifar10" or "imdb". Another task ("digits", for example) takes MNIST's
             values, and the name says so: "paper (mnist)". "theory" is the same for all.
         changes: settings in place of the preset's. A sampler brings its own defaults, such as a step size in its own
-            unit. The name lists them all.
+            unit. The name lists those with another value.
 
     Raises:
         ValueError: an unknown name, or a task with the letters of one of the paper's in another order.
@@ -81,10 +81,10 @@ def llc_preset(name: str, task: str = "mnist", **changes: Any) -> dict[str, Any]
     sampler = SAMPLERS.get(changes.get("sampler", ""))
     if sampler is not None:
         changes = sampler.defaults | changes
-    if changes:
-        changed = ", ".join(sorted(changes))
-        origin += f" with {changed}"
     settings = tasks[known] | changes
+    changed = [setting for setting in sorted(settings) if settings[setting] != tasks[known].get(setting)]
+    if changed:
+        origin += f" with {', '.join(changed)}"
     settings["preset"] = origin
     return settings
 

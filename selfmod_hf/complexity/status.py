@@ -178,8 +178,7 @@ def _minimum(facts: Facts) -> Verdict | None:
         if not by_chance:
             reason = f"the loss falls below that of w* while sampling (llc {llc:.3g}): w* is no minimum"
             return NOT_AT_MINIMUM, reason
-    floor = min(FLOOR, TREND_ERRORS * standard_error(facts.kept))
-    if facts.estimates_lambda and lower > max(LOWER_SHARE * llc, floor):
+    if facts.estimates_lambda and is_lower(lower, llc, standard_error(facts.kept)):
         reason = f"near w* nβ L is lower by {lower:.3g} or more, at an estimate of {llc:.3g}"
         remedy = "start from the local minimum with minimize=True"
         if facts.minimized:
@@ -192,6 +191,22 @@ def _minimum(facts: Facts) -> Verdict | None:
     if not falls or (looked and not agrees):
         return None
     return NOT_AT_MINIMUM, f"the trace still falls, by {-rise:.3g} over the kept draws"
+
+
+def is_lower(lower: float, llc: float, error: float) -> bool:
+    """Return whether the loss near w* is so much lower that w* counts as no minimum.
+
+    Args:
+        lower: nβ (L(w*) - L(w_low)). NaN: nobody looked for it.
+        llc: the estimate.
+        error: its standard error.
+
+    Example:
+        >>> is_lower(0.6, llc=5.0, error=0.1), is_lower(0.4, llc=5.0, error=0.1)
+        (True, False)
+    """
+    floor = min(FLOOR, TREND_ERRORS * error)
+    return lower > max(LOWER_SHARE * llc, floor)
 
 
 def _plateau(facts: Facts) -> Verdict | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +69,17 @@ def calibrate(
         given: the user's settings among them.
     """
     calibration = calibrate_saved(saved, data, keywords, given)
+    cell = calibration.result
+    if not calibration.confirmed:  # whoever reads rlct.json alone is to know it
+        cell = replace(cell, status=calibration.status, status_reason=calibration.status_reason)
 
     def write(output: Path) -> str:
         calibration.save(output / "rlct_calibration.json")
-        calibration.result.save(output / "rlct.json")
-        no_picture = _draw({"rlct_calibration.png": calibration, "rlct.png": calibration.result}, output)
+        cell.save(output / "rlct.json")
+        no_picture = _draw({"rlct_calibration.png": calibration, "rlct.png": cell}, output)
         return f"{calibration.summary()}\n{'written to':22}{output}/rlct_calibration.json{no_picture}"
 
-    return Estimated(write, calibration.result)
+    return Estimated(write, cell)
 
 
 def estimate_all(networks: Sequence[SavedNetwork], data: TensorData, keywords: Mapping[str, Any]) -> Estimated:

@@ -58,6 +58,55 @@ def test_a_saddle_is_not_a_minimum():
     assert found.status == "not_at_minimum"
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_an_interval_reaches_as_far_up_as_the_loss_is_lower_near_w(seed):
+    """λ = 5. The loss of w* is .41 nats above its minimum, which is less than a status rule asks for."""
+    truth = linear_regression(10, noise=1.0, num_samples=2000)
+    nbeta = 2000 / math.log(2000)
+    away = torch.zeros(1, 10)
+    away[0, 0] = math.sqrt(2 * 0.41 / (nbeta * float(truth.inputs[:, 0].square().mean())))
+    weight = next(iter(truth.model.parameters()))
+    weight.data += away
+    found = calibrate_llc(
+        truth.model, truth.inputs, truth.targets, loss_fn=truth.loss_fn, num_draws=400, seed=seed, batch_size=2000
+    )
+    assert found.status == "ok"
+    assert found.result.biases.not_at_minimum == pytest.approx(0.41, rel=0.1)
+    assert found.interval[0] <= 5 <= found.interval[1]
+
+
+def test_an_estimate_above_the_bound_does_not_hide_that_w_is_no_minimum():
+    model = Kinks(1.5)
+    with torch.no_grad():
+        model.w[0] = 0.05  # 1.1 nats
+    found = calibrate_llc(
+        model, *DUMMY, loss_fn=given_loss, nbeta=100.0, num_draws=1500, num_chains=8, sampler="sghmc",
+        step_sizes=[1e-3, 2e-3], localizations=[1.0, 2.0],
+    )  # fmt: skip
+    assert found.status == "not_at_minimum"
+    assert "near w* nβ L is lower by" in found.reason
+
+
+class Casts(nn.Module):
+    """A linear model that reads its inputs as float32, whatever they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 1, bias=False)
+        nn.init.zeros_(self.layer.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x.float())
+
+
+def test_a_network_that_does_not_compute_in_float64_has_no_curvatures_and_says_so():
+    inputs = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    settings = {"step_sizes": [1e-3], "localizations": [1.0, 2.0], "num_draws": 40, "nbeta": 10.0}
+    found = calibrate_llc(Casts(), inputs, torch.zeros(50, 1), loss_fn=half_squared_error, **settings)
+    assert found.note.startswith("no curvatures at w*, because the network does not compute in float64: ")
+    assert math.isfinite(found.llc)
+
+
 def test_the_rounds_stay_within_the_budget():
     found = calibration([2.0, 0.5, 0.0], num_draws=100, num_chains=2)
     draws = sum(result.settings.num_draws for result in found.results)

@@ -52,6 +52,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "a minibatch": {},
     "one sample": {"batch_size": 1},
     "pieces of all": {"batch_size": 64, "micro_batch_size": 16},
+    "all": {"batch_size": 64},
     "fisher_sgld": {"sampler": "fisher_sgld", "localization": 1.0},
     "bfloat16": {"dtype": torch.bfloat16},
 }
@@ -117,7 +118,13 @@ def test_other_modules_begin_at_zero(model, settings):
     assert abs(result.llc_trace()[:, 0]).max() < allowed
 
 
-def test_the_loss_of_all_data_may_depend_on_all_of_them():
-    """Chains then take the data as they are, and w* is worth 0."""
-    result = estimate_llc(batch_norm(tracked=False), INPUTS, LABELS, **(FEW | {"batch_size": 64}))
-    assert abs(result.llc_trace()[:, 0]).max() < 1e-4
+@pytest.mark.parametrize("batch_size", [8, 64])
+def test_a_loss_that_broadcasts_is_rejected(batch_size):
+    """Outputs (B, 1) beside targets (B,): each loss is a mean over all targets of the batch. With all data, too."""
+
+    def losses(outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs - targets).square().mean(1)
+
+    model = nn.Linear(8, 1)
+    with pytest.raises(ValueError, match="and so must the loss function"):
+        estimate_llc(model, INPUTS, LABELS.float(), loss_fn=losses, **(FEW | {"batch_size": batch_size}))

@@ -11,7 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from selfmod_hf.complexity import LLCResult, calibrate_llc, estimate_llc, estimate_llc_many, half_squared_error
+from selfmod_hf.complexity import (
+    LLCResult,
+    calibrate_llc,
+    estimate_llc,
+    estimate_llc_many,
+    half_squared_error,
+    llc_preset,
+)
 from selfmod_hf.complexity.pieces import Counter, Group, Run
 from selfmod_hf.complexity.preconditioner import Preconditioners
 from selfmod_hf.complexity.prepare import make_problem
@@ -206,7 +213,8 @@ LINE = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
 )
 def test_the_state_of_other_data_or_another_loss_is_not_used(tmp_path, inputs, change):
     """All losses at w* are zero, whatever the inputs and the loss."""
-    settings = {"loss_fn": half_squared_error, "num_draws": 20, "step_size": 1e-3, "batch_size": 20}
+    settings = llc_preset("paper", "mnist", num_draws=20) | {"batch_size": 20, "preset": None}
+    settings["loss_fn"] = half_squared_error
     with pytest.raises(Stopped):
         estimate_llc(*fitted_line(LINE), resume_from=tmp_path, progress=stop_at(4 * 11), **settings)
     done = []

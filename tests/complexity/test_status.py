@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from selfmod_hf.complexity import Biases, estimate_llc, half_squared_error
+from selfmod_hf.complexity import Biases, estimate_llc, half_squared_error, llc_preset
 from selfmod_hf.complexity.diagnostics import effective_sample_size, standard_error
 from selfmod_hf.complexity.status import Facts, diverged_chains, judge, outlying_chains
 
@@ -60,11 +60,11 @@ def test_ten_draws_are_too_few():
 
 def test_a_plateau_is_ok():
     """For the comparison of networks. As an estimate of λ it is far too low, because of the pull."""
-    settings = {"step_size": 5e-4, "nbeta": NBETA, "num_draws": 1000}
-    result = estimate_llc(trained_digits_net(), *digits(), preset="paper (mnist)", **settings)
+    settings = llc_preset("paper", "digits", num_draws=4000)
+    result = estimate_llc(trained_digits_net(), *digits(), **settings)
     assert result.status == "ok"
     assert "not λ" in result.summary()
-    assert estimate_llc(trained_digits_net(), *digits(), **settings).status == "biased"
+    assert estimate_llc(trained_digits_net(), *digits(), **settings | {"preset": None}).status == "biased"
     assert result.llc > 0
     assert result.acceptance_rate == pytest.approx(0.9, abs=0.15)
     assert result.rhat < 1.1
@@ -178,10 +178,10 @@ def test_the_size_of_the_estimate_decides_nothing():
 
 def test_the_papers_presets_are_judged_by_their_sampling_alone():
     """Their localization explains the value, and a wrong sign is no estimate all the same."""
-    settings = {"loss_fn": half_squared_error, "step_size": 1e-5, "batch_size": 1000, "num_draws": 1000}
+    settings = {"loss_fn": half_squared_error, **llc_preset("paper", "mnist", num_draws=4000)}
     data = _noisy_regression()
-    strong = {"localization": 1e4, "nbeta": 100.0, **settings}
-    assert estimate_llc(*data, preset="paper (mnist) with localization", **strong).status == "ok"
+    assert estimate_llc(*data, **settings).status == "ok"
+    assert estimate_llc(*data, **settings | {"preset": None}).status == "biased"
 
 
 @pytest.mark.parametrize(("kept", "status"), [(19, "not_converged"), (20, "ok")])
