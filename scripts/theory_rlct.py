@@ -166,9 +166,18 @@ def row_of(arm: str, step_size: float, results: list[Any], seconds: float, commo
         "status": [result.status for result in results],
         "reason": [result.status_reason for result in results],
         "lowered_by": [result.lowered_by for result in results],
+        "still_lower": [bias_of(result, "not_at_minimum") for result in results],
+        "pull": [bias_of(result, "localization") for result in results],
         "summary": [result.summary() for result in results],
         "seconds": seconds,
     }
+
+
+def bias_of(result: Any, name: str) -> float | None:
+    """Return a foretold bias. None: too few draws were kept to foretell any."""
+    if result.biases is None:
+        return None
+    return getattr(result.biases, name)
 
 
 def line_of(row: Row) -> str:
@@ -185,7 +194,9 @@ def print_table(rows: list[Row]) -> None:
     print("| arm | step size | mean | one network each | seconds |\n|---|---|---|---|---|")
     for row in rows:
         print(line_of(row))
-    print("\n| arm | mean at step size 0 | one network each |\n|---|---|---|")
+    print(
+        "\n| arm | mean at step size 0 | one network each | nβ L still lower by | the pull takes |\n|---|---|---|---|---|"
+    )
     for arm in dict.fromkeys(row["arm"] for row in rows):
         own = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["step_size"])
         if len(own) == 2:
@@ -201,7 +212,14 @@ def extrapolated_line(arm: str, short: Row, long: Row) -> str:
         error = math.hypot((1 + share) * short["standard_error"][index], share * long["standard_error"][index])
         values.append(value)
         parts.append(f"{value:.1f} ± {error:.1f}")
-    return f"| {arm} | {statistics.fmean(values):.1f} | {', '.join(parts)} |"
+    lower, pull = joined(short, "still_lower"), joined(short, "pull")
+    return f"| {arm} | {statistics.fmean(values):.1f} | {', '.join(parts)} | {lower} | {pull} |"
+
+
+def joined(row: Row, name: str) -> str:
+    """Return a foretold bias of each network as text. Lines of an earlier version have none."""
+    known = [value for value in row.get(name, []) if value is not None]
+    return ", ".join(f"{value:.1f}" for value in known)
 
 
 if __name__ == "__main__":
