@@ -194,9 +194,8 @@ def print_table(rows: list[Row]) -> None:
     print("| arm | step size | mean | one network each | seconds |\n|---|---|---|---|---|")
     for row in rows:
         print(line_of(row))
-    print(
-        "\n| arm | mean at step size 0 | one network each | nβ L still lower by | the pull takes |\n|---|---|---|---|---|"
-    )
+    print("\n| arm | mean at step size 0 | one network each | nβ L still lower by | the pull takes |")
+    print("|---|---|---|---|---|")
     for arm in dict.fromkeys(row["arm"] for row in rows):
         own = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["step_size"])
         if len(own) == 2:
