@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 # extra -> modules that it installs and the package imports
 EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "completion": ("shtab",),
     "metrics": ("sklearn", "torchmetrics", "evaluate"),
     "mysql": ("optuna", "sqlalchemy", "pymysql"),
     "peft": ("peft",),

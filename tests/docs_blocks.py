@@ -62,7 +62,12 @@ NOT_RUN = {
     },
     "docs/concepts.md": {"classification_weight": TEXT},
     "docs/devinterp.md": {"from devinterp": "tests/complexity/test_devinterp.py"},
-    "docs/get-started.md": {"make demo": INSTALLS, ". .venv": "needs make demo"},
+    "docs/get-started.md": {
+        "make demo": INSTALLS,
+        ". .venv": "needs make demo",
+        "pip": "installs packages",
+        "selfmod completion": "tests/cli/test_completion.py",
+    },
     "docs/ground-truth.md": {
         "selfmod rlct --self_test": SELF_TEST,
         "python scripts/benchmark.py": FOR_HOURS,

@@ -59,6 +59,7 @@ commands = {
     "tune": ["tune", "--task=digits", *run],
     "report": ["report", str(folder)],
     "reproduce": ["reproduce", *run],
+    "completion": ["completion", "bash"],
 }
 (folder / "cells").mkdir()
 commands["push"] = ["push", str(folder), "--repo=me/sweep"]
@@ -79,6 +80,7 @@ LINES = {
     "tune": "a tuning needs optuna: pip install 'selfmod_hf[tune]'",
     "report": "a report needs matplotlib: pip install 'selfmod_hf[report]'",
     "reproduce": "a reproduction needs scikit-learn: pip install 'selfmod_hf[reproduce]'",
+    "completion": "a completion script needs shtab: pip install 'selfmod_hf[completion]'",
     "push": "pushing a sweep needs matplotlib: pip install 'selfmod_hf[report]'",
 }
 

@@ -17,6 +17,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, NoReturn
 
+from ..experiments.setting import did_you_mean
 from .arguments import current_spelling
 from .usage_errors import UsageError, expected_line, print_rejection, with_flags
 
@@ -40,12 +41,13 @@ COMMANDS = {
     "train": Command(
         "train one network", "the same command with --resume_from_checkpoint last goes on from the last checkpoint"
     ),
-    "sweep": Command("train and measure the paper's grid of networks", SAME),
+    "sweep": Command("train and measure the networks of a study", SAME),
     "rlct": Command("estimate the RLCT of a trained network", AGAIN),
     "report": Command("figures and tables of a sweep", AGAIN),
     "reproduce": Command("the paper's experiments: search, sweep, measures, figures, report", SAME),
     "tune": Command("search for accurate and simple networks", SAME),
     "push": Command("a model or a complete sweep to the Hub", AGAIN),
+    "completion": Command("print the script that completes commands and flags in a shell", AGAIN),
 }
 INTERRUPTED = 130  # 128 + SIGINT, the shells' convention
 
@@ -79,10 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for a terminal that cannot show "nβ"
+    if argv[:1] == ["help"]:  # `selfmod help train` is `selfmod train --help`
+        argv = [*argv[1:], "--help"]
     if not argv or argv[0] in ("-h", "--help"):
-        print("usage: selfmod COMMAND [flags]   (selfmod COMMAND --help explains them)\n")
-        for name, described in COMMANDS.items():
-            print(f"  {name:10} {described.summary}")
+        _print_commands()
         return 0
     if argv[0] == "--version":
         from .. import __version__
@@ -100,17 +102,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         if line is None:
             raise
         if argv[0] in COMMANDS:
-            line = with_flags(line, _flags_of(_module_of(argv[0])))
+            line = with_flags(line, _flags_of(module_of(argv[0])))
         print_rejection(error, line, argv)
         return 2
     return 0
 
 
+def _print_commands() -> None:
+    print("usage: selfmod COMMAND [flags]   (selfmod COMMAND --help explains them)\n")
+    for name, described in COMMANDS.items():
+        print(f"  {name:10} {described.summary}")
+
+
 def _run(name: str, flags: list[str]) -> None:
     """Run a command, then close the process group of a launcher."""
     if name not in COMMANDS:
-        raise UsageError(f"command {name!r}: allowed are {', '.join(COMMANDS)} (and --help, --version)")
-    command = _module_of(name)
+        allowed = f"allowed are {', '.join(COMMANDS)} (and --help, --version)"
+        raise UsageError(f"command {name!r}: {allowed}{did_you_mean(name, COMMANDS)}")
+    command = module_of(name)
     from ..hub.connection import be_patient
 
     be_patient()
@@ -121,7 +130,8 @@ def _run(name: str, flags: list[str]) -> None:
         close_process_group()
 
 
-def _module_of(name: str) -> ModuleType:
+def module_of(name: str) -> ModuleType:
+    """Return the module of a command."""
     return import_module(f".{name}", __name__)
 
 

@@ -402,6 +402,7 @@ def test_a_self_test_without_draws_is_refused(capsys):
         (["train", "--report_to=nothing"], "report_to='nothing': nothing is not supported"),
         (["train", "--rlct_preset=papper"], "rlct_preset='papper'"),
         (["tarin"], "command 'tarin': allowed are train, sweep"),
+        (["trian"], "(and --help, --version); did you mean train?"),
     ],
 )
 def test_what_newcomers_type_is_answered_by_what_to_type(place, capsys, argv, message):
