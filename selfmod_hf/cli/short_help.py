@@ -12,7 +12,11 @@ WIDTH = 110
 COLUMN = 33  # where the texts begin
 Groups = Mapping[str, Sequence[str]]
 
-_DATA = ("task", "dataset_name", "image_column", "text_column", "label_column", "max_train_samples")
+_OWN_DATA = (
+    "dataset_name", "image_column", "image_size", "text_column", "max_length", "label_column", "test_fraction",
+    "max_train_samples",
+)  # fmt: skip
+_DATA = ("task", *_OWN_DATA)
 _NETWORK = ("backbone", "backbone_name", "head", "hidden_sizes", "freeze", "lora_r")
 _SELF_MODEL = ("target_layers", "aux_weight", "detach_targets", "target_source")
 _TRAINING = (
@@ -34,7 +38,7 @@ SHOWN: Mapping[str, Groups] = {
     },
     "sweep": {
         "Study": ("recipe", "aux_weights", "seeds", "grid", "baseline", "measures", "num_chains", "num_draws"),
-        "Data": ("dataset_name", "image_column", "text_column", "label_column", "max_train_samples"),
+        "Data": _OWN_DATA,
         "Network": ("backbone", "backbone_name", "head", "hidden_sizes", "target_layers"),
         "Training": ("num_train_epochs", "learning_rate", "optim", "weight_decay", "train_batch_size"),
         "Run": ("config", "output_dir", "dry_run", "on", "members_per_population", "report_to", "quiet"),

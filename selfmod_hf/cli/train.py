@@ -141,8 +141,8 @@ def _show_progress(trainer: SelfModelingTrainer, quiet: bool) -> None:
 
 def train(trainer: SelfModelingTrainer) -> None:
     """Train, evaluate, save, push if asked for, and print a table."""
-    resume = trainer.args.resume_from_checkpoint
-    if resume is not None and resume.lower() in ("true", "last"):
+    resume: str | bool | None = trainer.args.resume_from_checkpoint
+    if isinstance(resume, str) and resume.lower() in ("true", "last"):
         resume = True
     result = trainer.train(resume_from_checkpoint=resume)
     metrics = trainer.evaluate()

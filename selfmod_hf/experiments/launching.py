@@ -44,7 +44,9 @@ class LaunchSettings:
         "Train in several processes: ddp, ddp_cpu, fsdp2, or a file of `accelerate config`. A launcher's processes "
         "ignore it."
     )
-    num_processes: int | None = setting("Their number. Default: the file's, else one for each accelerator.")
+    num_processes: int | None = setting(
+        "Number of processes with `accelerate_config`; default: the file's, else one for each accelerator."
+    )
 
     @classmethod
     def taken_from(cls, values: dict[str, Any]) -> LaunchSettings:

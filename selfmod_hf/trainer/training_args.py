@@ -103,6 +103,10 @@ class SelfModelingTrainingArguments(TrainingArguments):
         'paper'
     """
 
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={"help": "A checkpoint to go on from, or last: the newest complete one of the output folder."},
+    )
     log_weight_width: bool = field(
         default=True,
         metadata={"help": "Log the standard deviation of the last layer's weights after each epoch."},
