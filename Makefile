@@ -4,7 +4,7 @@ PYTHON ?= python3
 PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 BIN = .venv/bin
 
-.PHONY: demo test test-lowest lint docs clean
+.PHONY: demo test test-weekly test-lowest lint docs clean
 
 demo: .venv/demo
 	$(BIN)/python scripts/reproduce.py --tasks digits --scale quick
@@ -13,6 +13,10 @@ demo: .venv/demo
 # tests' networks are tiny, and two threads were seen to be many times slower on them
 test: .venv/installed
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# the slow and the weekly tests too: hours of a core
+test-weekly: .venv/installed
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
 
 # with the oldest versions that pyproject.toml claims, on the oldest Python: another environment, of 6.5 GB
 PYTHON_LOWEST ?= python3.10

@@ -27,6 +27,9 @@ from tests.loopback_hub import LoopbackHub, client_environment
 _HOME = tempfile.mkdtemp(prefix="selfmod-tests-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 _ENVIRONMENT = client_environment(_HOME) | {"HF_ENDPOINT": "http://127.0.0.1:9"}
+# an empty folder of certificates, because reading the system's takes half of a short command's time
+_ENVIRONMENT["SSL_CERT_DIR"] = tempfile.mkdtemp(dir=_HOME)
+_ENVIRONMENT.pop("SSL_CERT_FILE", None)
 os.environ.clear()
 os.environ.update(_ENVIRONMENT)
 
@@ -88,6 +91,14 @@ def published_hub(tmp_path: Path, published_seed: HubSeed) -> Iterator[LoopbackH
 def browser() -> Iterator[Any]:
     """Headless Chromium; a test that asks for it is skipped where there is none."""
     yield from headless_chromium()
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made and not drawn, for tests of all else in a report: drawing them takes most of its time."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **options: file.write(b"blank"))
 
 
 # ------------------------------------------------------------------------------ results to publish and report

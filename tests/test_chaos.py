@@ -10,17 +10,17 @@ from scripts.chaos import main
 CAN_MOUNT = sys.platform == "linux" and os.geteuid() == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "faults"),
     [
-        ("train", ["kill", "disk"]),
-        ("rlct", ["term"]),
-        ("rlct", ["disk"]),  # a trial of its own fills the disk for certain
-        ("sweep", ["term", "disk"]),
-        ("tune", ["kill", "disk"]),
-        ("push", ["term", "disk"]),
-        ("push_model", ["kill", "disk"]),
+        pytest.param("train", ["kill", "disk"], marks=pytest.mark.slow),
+        pytest.param("rlct", ["term"], marks=pytest.mark.slow),
+        # a trial of its own fills the disk for certain
+        pytest.param("rlct", ["disk"], marks=pytest.mark.slow),
+        pytest.param("sweep", ["term", "disk"], marks=pytest.mark.weekly),
+        pytest.param("tune", ["kill", "disk"], marks=pytest.mark.weekly),
+        pytest.param("push", ["term", "disk"], marks=pytest.mark.weekly),
+        pytest.param("push_model", ["kill", "disk"], marks=pytest.mark.weekly),
     ],  # sweeps are killed in test_sweep.py
 )
 def test_a_disturbed_command_ends_the_same(command, faults, capsys):

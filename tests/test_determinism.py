@@ -119,7 +119,7 @@ def runs(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize(("command", "one", "other"), ALLOWED)
 def test_a_command_in_two_ways(runs, command, one, other):
     assert distance(runs / f"{command}-{one}", runs / f"{command}-{other}") <= ALLOWED[command, one, other]

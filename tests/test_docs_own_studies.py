@@ -52,7 +52,7 @@ def write_reviews(path: Path) -> None:
             writer.writerow(["a great film" if k % 2 else "a poor film", "good" if k % 2 else "bad"])
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_four_studies(hub, tmp_path):
     def python(*arguments: str) -> str:
         done = warm.run(arguments, hub.env(), tmp_path)

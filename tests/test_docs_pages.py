@@ -10,6 +10,7 @@ import shlex
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -183,9 +184,15 @@ def test_each_page_is_read():
     assert {page for page, tests in RUN_BY.items() if any("test_docs_pages" in test for test in tests)} == set(READINGS)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)  # pages with twelve commands take minutes beside other tests
-@pytest.mark.parametrize("page", READINGS)
+LONG = ("docs/studies.md",)  # of twelve commands
+
+
+def marked(page: str) -> Any:
+    return pytest.param(page, marks=pytest.mark.weekly if page in LONG else pytest.mark.slow)
+
+
+@pytest.mark.timeout(1200)  # long pages take minutes beside other tests
+@pytest.mark.parametrize("page", [marked(page) for page in READINGS])
 def test_the_page_runs(page, seed, hub_seed, tmp_path):
     reading = READINGS[page]
     write_images(tmp_path / "photos", side=32)

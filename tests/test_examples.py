@@ -75,6 +75,7 @@ def run_example(name: str, arguments: list[str], folder: Path, hub: LoopbackHub)
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_each_example_runs(name, hub, tmp_path):  # noqa: F811
     arguments, last = RUNS[name]
@@ -104,6 +105,7 @@ def test_figure2_takes_a_share_of_the_recipe(monkeypatch):
     assert asked["num_draws"] == GRIDS["digits"].num_draws / 2
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_all_cells(small_sweep, hub, tmp_path):  # noqa: F811
     pytest.importorskip("marimo")
     pytest.importorskip("IPython")  # transformers' Trainer imports it where marimo is at work

@@ -11,6 +11,10 @@ from tests import warm
 ROOT = Path(__file__).resolve().parents[1]
 
 
+# what shortens a study: two of the four arms, half of the seeds and fewer draws
+FEW = ["--aux_weights", "0", "50", "--seeds", "1", "2", "3", "4", "5", "--num_draws", "400"]
+
+
 def run_transcript(page: str, folder: Path, env: dict[str, str]) -> int:
     """Run the commands of a page's transcript, one after another; `...` stands for anything. Returns their number."""
     (block,) = re.findall(r"```console\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
@@ -18,7 +22,7 @@ def run_transcript(page: str, folder: Path, env: dict[str, str]) -> int:
     for command, expected in steps:
         typed = command.split()
         if typed[0] == "sweep":
-            typed += ["--aux_weights", "0", "50"]  # two of the four arms, which takes half of the time
+            typed += FEW
         done = warm.run([*warm.SELFMOD, *typed], env, folder)
         assert done.returncode == 0, done.stderr
         assert doctest.OutputChecker().check_output(f"{expected}...", done.stdout, doctest.ELLIPSIS), done.stdout
@@ -43,6 +47,7 @@ def test_from_nothing_to_a_published_report(loopback_hub, folder):
     assert loopback_hub.api().file_exists("me/digits", "report.html", repo_type="dataset")
 
 
+@pytest.mark.slow
 def test_the_snippet_of_the_readme(loopback_hub, tmp_path):
     text = (ROOT / "README.md").read_text()
     snippet, shown = re.findall(r"```python\n(.*?)```\n\n((?:    [^\n]*\n)+)", text, re.DOTALL)[0]

@@ -64,6 +64,9 @@ FLAGS = [
 TYPED = [flag for flag in FLAGS if flag[2] != "text"]
 
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
+
 @pytest.fixture
 def place(small_model, small_sweep, tmp_path, monkeypatch) -> dict[str, str]:
     monkeypatch.chdir(tmp_path)
@@ -110,7 +113,7 @@ def test_each_typed_flag_refuses_what_it_cannot_take(place, capsys, command):
     assert not Path("out").exists()
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(flag=st.sampled_from(TYPED), value=st.text(max_size=12) | st.floats().map(str) | st.integers().map(str))
 def test_a_typed_flag_reads_or_refuses_any_text(place, capsys, flag, value):
     """The flags alone: what they would start does not run, since another of them is wrong."""
@@ -299,7 +302,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from([flag[1] for flag in FLAGS if flag[0] == "train"]), value=JSON)
 def test_any_value_in_a_file_is_read_or_refused(place, capsys, name, value):
     """With a task that is not there, so that nothing runs."""
@@ -326,7 +329,7 @@ def plausible() -> list[tuple[str, list[str]]]:
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(flag=st.sampled_from(plausible()), data=st.data())
 def test_a_plausible_value_runs_or_is_refused(place, capsys, flag, data):
     """Nothing else is wrong, so that the command runs to its end where the value can be used."""

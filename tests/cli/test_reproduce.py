@@ -154,6 +154,7 @@ def test_finished_parts_are_not_done_again(finished, small, capsys):
     assert 0 < shown.index(f"digits. {answer}") < shown.index(place) < shown.index("Each arm, over its networks")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["tune", "sweep", "report"])
 def test_a_study_cut_in_any_part_goes_on(finished, small, tmp_path, monkeypatch, part):
     from selfmod_hf import reproduction
@@ -171,7 +172,7 @@ def test_a_study_cut_in_any_part_goes_on(finished, small, tmp_path, monkeypatch,
     assert (tmp_path / results).read_bytes() == (finished / results).read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_a_killed_study_ends_the_same(finished, tmp_path):
     command = ["-c", START, f"--output_dir={tmp_path}"]
     kills = 0
@@ -190,7 +191,7 @@ def test_a_killed_study_ends_the_same(finished, tmp_path):
     assert (tmp_path / "digits" / "report" / "report.html").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_tuned_settings_where_they_are_asked_for(monkeypatch, tmp_path):
     searched = TaskParts(quick=SMALL.quick, tune={**REPRODUCTIONS["digits"].tune, "trials": 4}, full={})
     monkeypatch.setitem(REPRODUCTIONS, "digits", searched)

@@ -61,7 +61,7 @@ def test_the_same_command_gives_the_same_bits(run_folder, tmp_path):
 @pytest.mark.slow
 def test_a_killed_command_goes_on_with_the_same_bits(run_folder, tmp_path):
     state = tmp_path / "state"
-    flags = ["--model", str(run_folder), *QUICK[:2], "--num_draws=4000", "--quiet"]
+    flags = ["--model", str(run_folder), *QUICK[:2], "--num_draws=800", "--quiet"]
     resumed = [*flags, f"--resume_from={state}", f"--output_dir={tmp_path / 'resumed'}"]
     command = warm.start([SCRIPT, *resumed])
     while not list(state.glob("*.safetensors")):
@@ -104,6 +104,7 @@ def test_the_rlct_of_a_part_is_told_apart(run_folder, tmp_path, capsys):
     assert (row["rlct_parameters"], row["rlct_data"]) == (names.split(", "), "digits, train")
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(run_folder, tmp_path):
     flags = ["--model", str(run_folder), *QUICK, "--output_dir"]
     for name, start in (("one", warm.run), ("two", warm.run_two)):
@@ -167,7 +168,8 @@ def test_a_sampler_brings_the_settings_that_no_preset_fits(run_folder, tmp_path,
 
 
 def test_calibrate_chooses_a_cell(run_folder, tmp_path, capsys):
-    flags = ["--model", str(run_folder), *QUICK, "--calibrate", "--output_dir", str(tmp_path)]
+    few = ["--max_train_samples=300", "--num_chains=2"]
+    flags = ["--model", str(run_folder), *QUICK, *few, "--calibrate", "--output_dir", str(tmp_path)]
     assert main(["rlct", *flags]) == 0
     found = json.loads((tmp_path / "rlct_calibration.json").read_text())
     (chosen,) = [row for row in found["table"] if row["chosen"]]
@@ -301,7 +303,7 @@ def test_training_follows_the_rlct_without_being_changed_by_it(tmp_path):
     assert [event.value for event in curve] == pytest.approx([entry["rlct"] for entry in entries])
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_the_papers_collapsed_network_is_not_at_a_minimum(published_hub, published_seed, tmp_path):
     """MNIST, h = 64, AW 50: it never learns its task (ten epochs show as much as fifty)."""
     if not published_seed.real:

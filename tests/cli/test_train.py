@@ -32,6 +32,7 @@ def launch(*flags: str) -> list[str]:
     return [sys.executable, "-m", "accelerate.commands.launch", *flags, SCRIPT]
 
 
+@pytest.mark.slow
 def test_digits_reach_95_percent_with_self_modeling_on(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["train"]) == 0
@@ -54,6 +55,7 @@ def test_the_script_is_the_command(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(tmp_path):
     """A batch of 64 over two processes; 1,437 images leave a last batch of 29."""
     flags = ["--task", "digits", *SHORT, "--seed", "3"]
@@ -83,6 +85,7 @@ def test_two_processes_train_an_encoder_that_does_not_use_all_its_parameters(tmp
     assert "self-modeling loss" in done.stdout
 
 
+@pytest.mark.slow
 def test_accelerate_launch_with_bf16_on_the_cpu(tmp_path):
     done = run(
         *launch("--num_processes", "2", "--cpu", "--mixed_precision", "bf16"), "--task", "digits", *SHORT, cwd=tmp_path
@@ -92,6 +95,7 @@ def test_accelerate_launch_with_bf16_on_the_cpu(tmp_path):
     assert arguments["mixed_precision"] == "bf16"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["of the launcher", "of the script"])
 def test_accelerate_launch_with_bf16_where_there_is_no_gpu(tmp_path, place):
     """The launcher is not told that there is none, as in README's example."""

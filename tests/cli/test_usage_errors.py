@@ -71,6 +71,7 @@ def test_a_bug_while_sampling_keeps_its_traceback(small_model, tmp_path, monkeyp
     assert "selfmod: error" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_exit_code_of_a_bug_is_1(tmp_path):
     program = (
         "import sys\nimport transformers.trainer\nfrom tests.cli.test_usage_errors import UsersBug\n"

@@ -109,6 +109,7 @@ def test_normal_crossing_has_the_value_of_its_integral():
     assert result.standard_error < 0.05 * exact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("widths", "rank"), [([8, 7, 9], 3)])
 def test_calibration_finds_a_deep_linear_coefficient(widths, rank):
     truth = deep_linear(widths, rank)
@@ -120,7 +121,7 @@ def test_calibration_finds_a_deep_linear_coefficient(widths, rank):
     assert calibration.result.settings.step_size == calibration.step_size
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_deep_linear_networks():
     """Calibration without tuning: the bounds are on the estimate extrapolated to no localization.
 

@@ -97,6 +97,7 @@ def _moved_and_minimized() -> tuple[LLCResult, LLCResult, LLCResult]:
     return results[0], results[1], results[2]
 
 
+@pytest.mark.slow
 def test_minimize_starts_from_the_minimum_and_says_how_far_it_is(tmp_path):
     at_minimum, moved, minimized = _moved_and_minimized()
     assert moved.status == "not_at_minimum"

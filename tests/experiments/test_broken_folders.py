@@ -28,6 +28,7 @@ from selfmod_hf.reports.sweep_tables import overview
 
 CELL = "cells/h8-aw0-seed1"
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>|`[a](javascript:alert(1))\n---\n# owned"
+pytestmark = pytest.mark.usefixtures("blank_figures")
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -325,6 +326,7 @@ def test_a_local_folder_that_is_gone_is_no_data_set_of_the_hub(sweep):
     assert sweep_card(read_results(SweepFolder(sweep)), "me/x").data.datasets == ["my/mnist"]
 
 
+@pytest.mark.slow
 def test_files_are_utf_8_whatever_the_locale(sweep, model):
     """Settings, notes and reports with letters that ASCII lacks, where the locale is C."""
     entry(lambda run: run["settings"]["training"].update(optim="β"))(sweep / "run.json")

@@ -30,6 +30,7 @@ def selfmod(*flags: str, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_two_processes_of_one_command_train_what_one_does(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([*FLAGS, "--output_dir", "one"]) == 0

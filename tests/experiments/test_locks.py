@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from selfmod_hf.experiments.locks import hold, try_to_hold
 
 OTHER = """
@@ -34,6 +36,7 @@ def test_a_missing_folder_is_not_made(tmp_path):
     assert not (tmp_path / "missing").exists()
 
 
+@pytest.mark.slow
 def test_commands_are_imported_without_fcntl():
     """As on Windows."""
     program = """

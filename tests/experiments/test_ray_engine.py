@@ -80,6 +80,7 @@ def test_several_processes_start_no_ray(monkeypatch):
         run_sweep("digits", on="ray")
 
 
+@pytest.mark.slow
 def test_ray_is_imported_for_a_sweep_on_ray_only():
     program = "import sys, selfmod_hf.cli.sweep, selfmod_hf.experiments.sweep; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
@@ -220,7 +221,7 @@ def cluster(hidden: Path, folder: Path) -> Iterator[tuple[str, list[subprocess.P
 
 
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_a_cluster_that_loses_one_of_two_machines_gives_the_bits_of_one_process(tmp_path, monkeypatch):
     # Ray's workers are as nice as 15: beside other tests, the one that collects the lines would wait for minutes
     for name, value in (("RAY_USAGE_STATS_ENABLED", "0"), ("OMP_NUM_THREADS", "1"), ("RAY_worker_niceness", "0")):

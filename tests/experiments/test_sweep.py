@@ -122,6 +122,7 @@ def test_finished_cells_are_not_done_again(finished, monkeypatch):
     assert tables(finished) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

@@ -11,6 +11,7 @@ import torch
 from selfmod_hf import SelfModelingForImageClassification, SelfModelingForSequenceClassification
 from selfmod_hf.cli import main
 from selfmod_hf.data import ImageTensors, TaskData, get_task
+from selfmod_hf.experiments import footprint
 from selfmod_hf.experiments.footprint import MemoryPlan, measure_footprint
 from selfmod_hf.experiments.sweep_settings import SweepSettings
 from selfmod_hf.models import model_class_of
@@ -19,8 +20,9 @@ from tests.conftest import generate_seed
 
 LIMITS = ["--num_chains=2", "--num_draws=20", "--quiet"]
 IMDB = ["--recipe=imdb", "--aux_weights", "0", "100", "--seeds", "1", "2", "--num_train_epochs=4", *LIMITS]
+NARROW = '--backbone_kwargs={"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}'  # of the recipe's ResNet-18
 CIFAR10 = [
-    "--recipe=cifar10", "--hidden_sizes=16", "--aux_weights", "0", "1", "--seeds=1", "--num_train_epochs=1",
+    "--recipe=cifar10", NARROW, "--hidden_sizes=16", "--aux_weights", "0", "1", "--seeds=1", "--num_train_epochs=1",
     "--train_batch_size=16", "--max_train_samples=32", "--max_test_samples=20", *LIMITS, "--num_draws=4",
 ]  # fmt: skip
 
@@ -112,13 +114,21 @@ def test_single_width_panels_are_over_the_weight(imdb):
         assert [text.get_text() for text in axis.get_xticklabels()] == ["0", "100"]
 
 
+def treat_as_large(patched: pytest.MonkeyPatch) -> None:
+    """Let the narrow network count as too large to be stacked on a CPU, as the recipe's is."""
+    patched.setattr(footprint, "CPU_ACTIVATION_BYTES", 1 << 20)
+
+
 @pytest.fixture(scope="module")
 def cifar10(datasets, tmp_path_factory) -> Path:
-    return sweep(CIFAR10, datasets / "uoft-cs/cifar10", tmp_path_factory.mktemp("cifar10"))
+    with pytest.MonkeyPatch.context() as patched:
+        treat_as_large(patched)
+        return sweep(CIFAR10, datasets / "uoft-cs/cifar10", tmp_path_factory.mktemp("cifar10"))
 
 
 def test_a_convolutional_network_equals_the_one_trained_alone(cifar10, datasets, tmp_path):
-    flags = ["--task=cifar10", f"--dataset_name={datasets / 'uoft-cs/cifar10'}", "--hidden_sizes=16", "--aux_weight=1"]
+    data = f"--dataset_name={datasets / 'uoft-cs/cifar10'}"
+    flags = ["--task=cifar10", data, NARROW, "--hidden_sizes=16", "--aux_weight=1"]
     limits = ["--seed=1", "--num_train_epochs=1", "--train_batch_size=16", "--max_train_samples=32", "--quiet"]
     assert main(["train", *flags, *limits, "--max_test_samples=20", f"--output_dir={tmp_path}"]) == 0
     alone = SelfModelingForImageClassification.from_pretrained(tmp_path)
@@ -140,7 +150,8 @@ def test_convolutional_rows_and_settings(cifar10):
 
 
 @pytest.mark.slow
-def test_dry_run_takes_the_time_of_real_steps(datasets, tmp_path, capsys):
+def test_dry_run_takes_the_time_of_real_steps(datasets, tmp_path, capsys, monkeypatch):
+    treat_as_large(monkeypatch)
     flags = ["sweep", *CIFAR10, f"--dataset_name={datasets / 'uoft-cs/cifar10'}", f"--output_dir={tmp_path / 'new'}"]
     assert main([*flags, "--dry_run"]) == 0
     shown = capsys.readouterr().out
@@ -173,19 +184,19 @@ def images(channels: int, side: int) -> TaskData:
 @pytest.mark.parametrize(("task", "data"), [("mnist", images(1, 28)), ("cifar10", images(3, 32))])
 def test_memory_counts_the_networks_own_parameters(task, data):
     config = recipe_config(get_task(task), data)
-    footprint = measure_footprint(config, data.train)
-    assert footprint.parameters == sum(p.numel() for p in model_class_of(config)(config).parameters())
-    assert footprint.sample_bytes == 4 * data.train.pixels[0].numel()
+    measured = measure_footprint(config, data.train)
+    assert measured.parameters == sum(p.numel() for p in model_class_of(config)(config).parameters())
+    assert measured.sample_bytes == 4 * data.train.pixels[0].numel()
 
 
 def test_memory_decides_how_many_at_once(monkeypatch):
     data = images(3, 32)
-    footprint = measure_footprint(recipe_config(get_task("cifar10"), data), data.train)
-    plan = MemoryPlan(footprint, batch_size=64, limit=64 << 30)
+    measured = measure_footprint(recipe_config(get_task("cifar10"), data), data.train)
+    plan = MemoryPlan(measured, batch_size=64, limit=64 << 30)
     if not torch.accelerator.is_available():
         assert plan.members_at_once() == 1
     assert plan.sampled_at_once() == 10
-    assert MemoryPlan(footprint, batch_size=64, limit=1 << 30).sampled_at_once() == 1
+    assert MemoryPlan(measured, batch_size=64, limit=1 << 30).sampled_at_once() == 1
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     assert 40 < plan.members_at_once() < 80
-    assert "over the 1024 MiB there are" in str(MemoryPlan(footprint, 64, 1 << 30).explain())
+    assert "over the 1024 MiB there are" in str(MemoryPlan(measured, 64, 1 << 30).explain())

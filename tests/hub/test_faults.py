@@ -153,6 +153,7 @@ def in_seconds(seconds: float) -> tuple[str, str]:
     return ("Retry-After", formatdate(time.time() + seconds, usegmt=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asks", "least"),
     [(("Retry-After", "2"), 2), (("RateLimit", '"api";r=0;t=2'), 2), (in_seconds, 1)],

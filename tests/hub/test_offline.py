@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 from transformers import AutoConfig, AutoModel
 
 from tests import warm
@@ -30,6 +31,7 @@ print(float(next(SelfModelingForImageClassification.from_pretrained("someone/net
 """
 
 
+@pytest.mark.slow
 def test_what_was_used_once_is_used_off_line(hub_seed, small_model, small_sweep, tmp_path):
     seed = tmp_path / "seed"
     bert_tokenizer(seed / "models/someone/bert")

@@ -55,7 +55,7 @@ def run_script(files: Path, out: Path, hidden: Path, **environment: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_all_parts_without_a_gpu(files, tmp_path):
     out = tmp_path / "out"
     cut = run_script(files, out, tmp_path, MINUTES="0")

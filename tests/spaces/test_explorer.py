@@ -225,6 +225,7 @@ assert len(answer.classes) == 10 and len(answer.predicted) == 8
 """
 
 
+@pytest.mark.slow
 def test_a_published_sweep_and_a_published_space(loopback_hub, small_sweep):
     push_sweep(loopback_hub.api(), small_sweep, Target("me/sweep"))
     warm.run(["-c", FROM_THE_HUB], loopback_hub.env(), check=True)

@@ -75,6 +75,7 @@ def runs(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_train_what_one_does(runs, case):
     (weights, log), (expected_weights, expected_log) = result(runs / f"{case}-2"), result(runs / f"{case}-1")
@@ -84,6 +85,7 @@ def test_two_processes_train_what_one_does(runs, case):
         assert entry == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_serves_any_number_of_processes(runs):
     assert_close(result(runs / "cut")[0], result(runs / "adam-1")[0])
 

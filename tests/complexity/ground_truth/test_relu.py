@@ -35,7 +35,7 @@ def test_an_idle_unit_that_could_die_is_rejected():
         relu_teacher((3, 2, 2), idle=1)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("units", [{"dead": 1}, {"idle": 1}])
 def test_a_slow_chain_agrees_with_lambda(units):
     truth = relu_teacher((4, 2, 2), num_samples=400, **units)

@@ -57,7 +57,7 @@ def test_too_few_hidden_units_and_too_few_samples_are_rejected():
         softmax_regression(6, 3, num_samples=8)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_a_slow_chain_agrees_with_lambda_of_a_factored_softmax():
     truth = factored_softmax(3, 3, 3, num_samples=1000)
     mean, error = exact_chain(truth, 1000.0, 4.0)
