@@ -264,7 +264,7 @@ def _meanings(study: PlannedStudy) -> list[str]:
 
 
 def _answers(study: PlannedStudy) -> list[str]:
-    """Return a paragraph for each answer. The sentence of a question comes before its first one."""
+    """Return the paragraphs and lists of each answer. The sentence of a question comes before its first one."""
     lines = []
     before = ""
     for question, answer in study.answers:
@@ -274,8 +274,16 @@ def _answers(study: PlannedStudy) -> list[str]:
         before = letter
         part = question[3:]
         lead = f"{capitalized(part)}: " if part else ""
-        text = "" if answer.verdict == NO_VALUE else f" {answer.text}"
-        lines.append(f"{lead}*{study.verdict(question, answer)}.*{text}\n")
+        lead += f"*{study.verdict(question, answer)}.*"
+        blocks = () if answer.verdict == NO_VALUE else answer.blocks
+        if not blocks:
+            lines.append(f"{lead}\n")
+        for paragraph, points in blocks:
+            alone = points[0] if len(points) == 1 else ""
+            lines.append(" ".join(part for part in (lead, paragraph, alone) if part) + "\n")
+            lead = ""
+            if len(points) > 1:
+                lines.append("".join(f"- {point}\n" for point in points))
     return lines
 
 

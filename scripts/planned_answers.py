@@ -36,13 +36,21 @@ class Answer:
 
     Attributes:
         verdict: for, against, open, or what the plan says in its place.
-        text: the numbers of the verdict.
+        blocks: the numbers of the verdict: a paragraph, and a sentence for each test below it.
         doubt: says how the verdict changes with other networks. Empty: it does not.
     """
 
     verdict: str
-    text: str
+    blocks: tuple[tuple[str, tuple[str, ...]], ...]
     doubt: str = ""
+
+    @property
+    def text(self) -> str:
+        """Return all sentences."""
+        parts = []
+        for paragraph, points in self.blocks:
+            parts += [paragraph, *points]
+        return " ".join(part for part in parts if part)
 
 
 # ---- rows ----
@@ -80,14 +88,14 @@ def answer_of(
         noun: the plural of what was tested. Empty: verdicts are not counted.
     """
     if not rows:
-        return Answer(NO_VALUE, "No arms of this question have a usable value.")
+        return Answer(NO_VALUE, (("No arms of this question have a usable value.", ()),))
     parts = [remark] if remark else []
     if noun and len(rows) > 1:
         parts.append(capitalized(counts(rows, noun)))
-    parts += map(sentence, rows)
+    blocks = [(" ".join(parts), tuple(map(sentence, rows)))]
     if beside:
-        parts += ["Beside it:", *map(sentence, beside)]
-    return Answer(verdict, " ".join(parts))
+        blocks.append(("Beside it:", tuple(map(sentence, beside))))
+    return Answer(verdict, tuple(blocks))
 
 
 def count(rows: Sequence[Row], *verdicts: str) -> int:
@@ -155,11 +163,14 @@ def family_of(rows: Sequence[Row], study: Study, family: str) -> Answer:
         verdict = verdicts.pop()
     elif AGAINST in verdicts:
         verdict = AGAINST
-    texts = [f"At equal {words}: {part.verdict}. {part.text}" for words, part in parts.items()]
+    blocks: list[tuple[str, tuple[str, ...]]] = []
+    for words, part in parts.items():
+        (paragraph, points), *_ = part.blocks
+        blocks.append((f"At equal {words}: {part.verdict}. {paragraph}", points))
     if family == "penalty" and verdict != NO_VALUE and widens(study, family):
         verdict = OPPOSITE
-        texts[0] = "Each penalty widens the weights, so no width is equal."
-    return Answer(verdict, " ".join(texts))
+        blocks[0] = ("Each penalty widens the weights, so no width is equal.", ())
+    return Answer(verdict, tuple(blocks))
 
 
 def controls(rows: Sequence[Row], study: Study) -> Answers:
@@ -174,7 +185,8 @@ def controls(rows: Sequence[Row], study: Study) -> Answers:
     elif verdicts - {OPPOSITE} == {AGAINST}:
         verdict = AGAINST
     text = ", ".join(f"{name} {answer.verdict}" for name, answer in families.items())
-    found = [("d", Answer(verdict, f"A control counts for it if its RLCT is the same or lower. Controls: {text}."))]
+    rule = f"A control counts for it if its RLCT is the same or lower. Controls: {text}."
+    found = [("d", Answer(verdict, ((rule, ()),)))]
     return found + [(f"d, control {name}", answer) for name, answer in families.items()]
 
 
@@ -204,12 +216,12 @@ def readers(rows: Sequence[Row]) -> Answer:
         verdict = f"in {', '.join(holds)} only, so no general claim"
     if not tests:
         return answer_of(verdict, tests)
-    texts = []
+    points = []
     for measure in READERS:
         own = chosen(tests, "e", measure)
         if own:
-            texts.append(f"{capitalized(measure_words(measure))}: {counts(own, 'comparisons')}")
-    return Answer(verdict, " ".join([*texts, "The numbers are in the table of tests."]))
+            points.append(f"{capitalized(measure_words(measure))}: {counts(own, 'comparisons')}")
+    return Answer(verdict, (("The numbers are in the table of tests.", tuple(points)),))
 
 
 def theory(rows: Sequence[Row]) -> Answer:

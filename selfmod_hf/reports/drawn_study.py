@@ -18,6 +18,7 @@ from .study_layout import StudyLayout
 from .sweep_results import SweepResults
 
 MAX_PANELS = 6  # side by side
+_MANY_LABELS = 16  # of arms, which take about five inches
 LEGEND_LINES = 14
 LETTERS_PER_INCH = 11  # of a title
 SMALL = 7  # size of the letters of a legend, points
@@ -101,10 +102,10 @@ def subplots_of(
 ) -> tuple[Figure, Places]:
     """Return a figure, and its axes with the panel and the measure of each: a column for each panel.
 
-    With a single panel there are two columns of measures.
+    With a single panel there are two columns of measures, or one if the labels of its arms would be too small to read.
     """
     columns = len(panels)
-    if columns == 1:
+    if columns == 1 and labels <= _MANY_LABELS:
         columns = min(2, len(measures))
     count = len(measures) * len(panels)
     rows = math.ceil(count / columns)

@@ -64,7 +64,7 @@ def test_the_document_answers_each_question(written):
     for letter, sentence in planned_answers.SENTENCES.items():
         assert f"**({letter}) {sentence}**" in written
     first = written.partition("**(a)")[2].partition("**(b)")[0]
-    assert "\n*for.* Lower for 3 of 3 weights. The RLCT of own-1 is lower than that of as-own-1 by 0." in first
+    assert "\n*for.* Lower for 3 of 3 weights.\n\n- The RLCT of own-1 is lower than that of as-own-1 by 0." in first
     assert "Leaky units (amendment): *against dead units.* The RLCT of leaky-own-10 is lower than that of" in written
     assert "; its fall is " in written
     assert "## Answers: MNIST, h = 64\n" in written
