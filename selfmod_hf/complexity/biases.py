@@ -13,7 +13,8 @@ gradient at the draws, d the number of parameters.
 * discretization: (ε/8) nβ tr H of SGLD. None of BAOAB, which is exact on quadratics, and of MALA.
 * unspread: llc (1 - T) / T at a temperature T below 1. Chains start at w*, so slow directions add too little at first.
 * localization: γ (nβ/2) Cov(L, |δ|²), the first-order change of the estimate from the pull, or a value that is
-  less noisy (`_localization`, `_sensitivity`).
+  less noisy (`_localization`, `_sensitivity`). None of them sees directions that the pull holds alone. So for small
+  networks it is at least what the curvatures at w* foretell (`Spectrum.pull`).
 """
 
 from __future__ import annotations
@@ -138,6 +139,7 @@ class Observed:
         num_samples: n.
         corrected: whether a control variate was used.
         lower: nβ (L(w*) - L(w_low)).
+        curved_pull: what the pull takes from the directions that are curved at w*, `Spectrum.pull`. NaN: not known.
     """
 
     llc: Draws
@@ -157,6 +159,12 @@ class Observed:
     num_samples: int
     corrected: bool
     lower: float
+    curved_pull: float = math.nan
+
+    @property
+    def held(self) -> float:
+        """Return γ E|δ|², the number of directions that the pull alone holds."""
+        return self.localization * float(self.squares.mean())
 
 
 def foretell(observed: Observed, curvature: float) -> Biases:
@@ -205,6 +213,9 @@ def foretell(observed: Observed, curvature: float) -> Biases:
     if surely > localization - 2 * localization_error:
         localization = max(localization, sensitivity)  # the interval has room for the larger one
         localization_error = (localization - surely) / 2
+    curved = min(observed.curved_pull, observed.held / 2)  # in no direction can it take more than 1/2
+    if curved > localization:
+        localization, localization_error = curved, 0.0
     return Biases(
         heating=heating,
         heating_error=heating_error,
@@ -215,7 +226,7 @@ def foretell(observed: Observed, curvature: float) -> Biases:
         not_at_minimum=observed.lower,
         temperature=temperature,
         temperature_error=temperature_error,
-        pull_share=observed.localization * float(observed.squares.mean()) / d,
+        pull_share=observed.held / d,
         noise_trace=noise_trace,
         bound=bound,
         unspread=_unspread(float(observed.llc.mean()), temperature, temperature_error),

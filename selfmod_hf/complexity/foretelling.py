@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,8 @@ from .diagnostics import Draws
 from .minimum import Descent, count_active
 from .pieces import Group, Run
 from .samplers import SAMPLERS
-from .status import FLOOR, LOWER_SHARE, MIN_DRAWS, diverged_chains
+from .spectrum import Spectrum, affordable_spectrum
+from .status import BIAS_SHARE, FLOOR, LOWER_SHARE, MIN_DRAWS, diverged_chains
 from .thermometer import ACTIVE, NOISE, PRODUCT, SQUARE, VIRIAL
 from .traces import Traces
 
@@ -23,6 +24,7 @@ _LEAST_EVALUATIONS, _MOST_EVALUATIONS = 6, 30
 _AT_ALL = 60  # evaluations, while the search still pays
 _CURVATURE_SHARE = 0.1  # of the work of the chains, for the largest curvature of each network
 _FEWEST_SAMPLES = 256  # of a largest curvature
+_SPECTRUM_SHARE = 0.1  # of the work of the chains, for all curvatures of each network
 _WORTH = 0.01  # of the estimate: a search pays if 6 evaluations lower nβ L by more
 
 
@@ -51,6 +53,7 @@ def biases_of_run(run: Run, traces: Traces) -> list[Biases | None]:
         return found
     curvatures: dict[tuple[int, float, float], float] = {}  # by member, nβ and γ
     searched: dict[tuple[int, float], _Near] = {}  # by member and nβ
+    spectra: dict[tuple[int, float], Spectrum | None] = {}  # likewise
     of_groups = [llc_trace(run, traces, place) for place in range(len(run.groups))]
     estimates = [_possible_estimate(run, trace) for trace in of_groups]
     for place, group in enumerate(run.groups):
@@ -65,8 +68,33 @@ def biases_of_run(run: Run, traces: Traces) -> list[Biases | None]:
         if pulled not in curvatures:
             curvatures[pulled] = _curvature(run, group)
         observed = _observed(run, traces, place, trace, searched[network])
+        if _pull_matters(run, observed):
+            if network not in spectra:
+                spectra[network] = _spectrum(run, group)
+            observed = replace(observed, curved_pull=_curved_pull(spectra[network], group.localization))
         found[place] = foretell(observed, curvatures[pulled])
     return found
+
+
+def _pull_matters(run: Run, observed: Observed) -> bool:
+    """Return whether the directions that the pull alone holds could add a share of the estimate that counts."""
+    if SAMPLERS[run.settings.sampler].needs_fisher:  # its pull is in other units
+        return False
+    llc = float(observed.llc.mean())
+    return observed.held / 2 > max(BIAS_SHARE * llc, FLOOR)
+
+
+def _spectrum(run: Run, group: Group) -> Spectrum | None:
+    """Return the curvatures at w* of a group's network. None: they would cost too much beside its chains."""
+    affordable = _SPECTRUM_SHARE * _samples_of_chains(run, group)
+    return affordable_spectrum(run.problem, group.nbeta, group.member, affordable, run.settings.seed)
+
+
+def _curved_pull(spectrum: Spectrum | None, localization: float) -> float:
+    """Return what the pull takes from the directions that are curved at w*, NaN if they are not known."""
+    if spectrum is None:
+        return math.nan
+    return spectrum.pull(localization)
 
 
 def _curvature(run: Run, group: Group) -> float:

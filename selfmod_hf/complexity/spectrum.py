@@ -7,16 +7,18 @@ add and lose is left to the sampling.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
-from ..stacking import chunk_ranges, copies_that_fit, losses_and_gradients
+from ..stacking import chunk_ranges, copies_that_fit, losses_and_gradients, part_of
 from .modes import ordinary_tensors
 from .problem import Problem
+from .random_streams import some_samples
 
 MOST_PARAMETERS = 2000  # above it the Hessian costs more than the sampling
 SAMPLES = 4096  # that know the curvatures well enough
@@ -43,6 +45,54 @@ class Spectrum:
         """
         shares = localization / (self.values + localization)
         return float(shares.sum()) / 2
+
+
+def affordable_spectrum(problem: Problem, nbeta: float, member: int, gradients: float, seed: int) -> Spectrum | None:
+    """Return the spectrum of a network on as many samples as some gradients allow.
+
+    None: they allow fewer than twice as many samples as parameters, so that curvatures would be those of chance. Or the
+    network does not compute in float64.
+
+    Args:
+        problem: networks, data and loss, at any precision.
+        nbeta: nβ.
+        member: place of the network in the stack.
+        gradients: of single samples, to take at most.
+        seed: of the choice of samples.
+    """
+    size = problem.layout.size
+    if size > MOST_PARAMETERS or problem.device.type == "mps":  # which has no float64
+        return None
+    samples = min(SAMPLES, problem.num_samples, int(gradients / (size + 1)))
+    if samples < min(problem.num_samples, 2 * size):
+        return None
+    try:
+        return find_spectrum(_in_double(problem, member, some_samples(problem.num_samples, samples, seed)), nbeta)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:  # such as a module that casts its inputs to float32
+        return None
+
+
+def _in_double(problem: Problem, member: int, samples: Tensor | slice) -> Problem:
+    """Return the problem of one network and some samples in float64."""
+
+    def cast(values: Tensor) -> Tensor:
+        return values.double() if values.is_floating_point() else values
+
+    def cast_all(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: cast(values[member : member + 1]) for name, values in state.items()}
+
+    stack = problem.stack
+    stack = replace(stack, parameters=cast_all(stack.parameters), buffers=cast_all(stack.buffers))
+    return replace(
+        problem,
+        stack=stack,
+        inputs=tree_map(cast, part_of(problem.inputs, samples)),
+        targets=cast(problem.targets[samples]),
+        compute_dtype=None,
+        probes=None,
+    )
 
 
 @ordinary_tensors()

@@ -143,12 +143,15 @@ def test_a_long_step_of_a_relu_network_is_foretold():
 
 
 @pytest.mark.parametrize("gamma", [30.0, 100.0, 300.0])
-def test_the_localization_is_foretold(gamma):
-    """Its first order is Σ γ nβh / 2a². It is at most the estimate."""
+def test_the_localization_is_foretold(gamma, monkeypatch):
+    """It is Σ γ / 2a. Networks too large for all curvatures have its first order, Σ γ nβh / 2a²."""
     result, _ = estimate(0.1, gamma=gamma, batch_size=SAMPLES)
     _, _, _, curvatures = regression()
+    assert result.biases.localization == pytest.approx(float((gamma / (2 * (curvatures + gamma))).sum()), rel=0.02)
+    monkeypatch.setattr("selfmod_hf.complexity.spectrum.MOST_PARAMETERS", 10)
+    large, _ = estimate(0.1, gamma=gamma, batch_size=SAMPLES)
     first_order = float((gamma * curvatures / (2 * (curvatures + gamma).square())).sum())
-    assert result.biases.localization == pytest.approx(first_order, rel=0.25)
+    assert large.biases.localization == pytest.approx(first_order, rel=0.25)
     assert result.status == "biased"
     assert "localization" in result.status_reason
 
@@ -253,8 +256,9 @@ def test_a_step_that_throws_chains_far_away_is_named():
     assert short.biases.dispersion == pytest.approx(1, abs=0.3)
 
 
-def test_few_draws_do_not_exclude_a_strong_pull():
+def test_few_draws_do_not_exclude_a_strong_pull(monkeypatch):
     """Linear regression with inputs of several scales, λ = 5.5, under a pull of nβ: 3.9 once was "ok"."""
+    monkeypatch.setattr("selfmod_hf.complexity.spectrum.MOST_PARAMETERS", 5)  # larger networks have no curvatures
     found = estimates_of("inputs scaled 0", step=0.04, pull=1.0)
     for result in found:
         assert result.llc < 4.5
@@ -419,3 +423,46 @@ def test_slow_chains_are_heated_by_what_a_pass_leaves_over(partitioned):
     a_fifth_over = Shuffling.of(100, 250, partitioned=partitioned)
     assert a_fifth_over.share(1.0, 1.0) == pytest.approx((8 if partitioned else 1) / 3)
     assert a_fifth_over.share(math.nan, 1.0) >= 1
+
+
+def stiff_and_flat(flat: float) -> tuple[nn.Linear, torch.Tensor, torch.Tensor]:
+    """Ten stiff directions and ten of curvature `flat` times theirs, without noise: λ = 10."""
+    _, inputs, _, _ = regression()
+    inputs = inputs.clone()
+    inputs[:, 10:] *= math.sqrt(flat)
+    model = nn.Linear(20, 1, bias=False)
+    return model, inputs, model(inputs).detach()
+
+
+@pytest.mark.parametrize("sampler", ["sgld", "sghmc"])
+def test_what_the_pull_takes_from_directions_that_it_holds_alone_is_foretold(sampler):
+    """Half of the value. The chains see nothing of it: neither L nor its covariance with the distance."""
+    model, inputs, targets = stiff_and_flat(1e-3)
+    settings = {"loss_fn": half_squared_error, "sampler": sampler, "step_size": 2e-4, "num_draws": 4000}
+    result = estimate_llc(model, inputs, targets, localization=5.0, batch_size=50, **settings)
+    assert result.llc == pytest.approx(5.0, rel=0.15)
+    assert result.biases.localization == pytest.approx(5.0, rel=0.1)
+    assert result.status == "biased"
+    low, high = result.interval
+    assert low < 10 < high * 1.05
+
+
+def test_directions_without_any_effect_are_no_bias_of_the_pull():
+    model, inputs, targets = stiff_and_flat(0.0)
+    result = estimate_llc(
+        model, inputs, targets, loss_fn=half_squared_error, sampler="sghmc", step_size=2e-4, localization=5.0,
+        batch_size=50, num_draws=4000,
+    )  # fmt: skip
+    assert result.biases.pull_share == pytest.approx(0.5, rel=0.1)
+    assert result.biases.localization < 0.5
+    assert result.status == "ok"
+
+
+def test_the_curvatures_of_a_network_are_looked_for_only_if_the_chains_pay_for_them():
+    """A tenth of the gradients of 4 chains x 100 draws of 50 samples are 95 samples of 21 gradients each."""
+    model, inputs, targets = stiff_and_flat(1e-3)
+    settings = {"loss_fn": half_squared_error, "sampler": "sghmc", "step_size": 2e-4, "localization": 5.0}
+    few = estimate_llc(model, inputs, targets, batch_size=20, num_draws=50, **settings)
+    assert few.biases.localization < 2
+    many = estimate_llc(model, inputs, targets, batch_size=50, num_draws=100, **settings)
+    assert many.biases.localization > 2.5  # chains of 100 draws have not spread as far as the pull allows
