@@ -1,8 +1,10 @@
 """The built wheel, installed alone: the commands, and a small training, without the checkout."""
 
 import os
+import shlex
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -56,6 +58,64 @@ def test_the_wheel_runs_alone(built, tmp_path):
     few = ["--num_train_epochs=1", "--max_train_samples=100", "--quiet", "--output_dir=run"]
     run(sys.executable, "-m", "selfmod_hf", "train", "--task=digits", *few)
     assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+CORE = """
+import torch
+from selfmod_hf import SelfModelingConfig, SelfModelingForImageClassification, SelfModelingTrainer
+from selfmod_hf import SelfModelingTrainingArguments, estimate_rlct
+from selfmod_hf.data import ImageTensors
+
+data = ImageTensors(torch.arange(40 * 16).reshape(40, 1, 4, 4) % 251, torch.arange(40) % 2)
+shape = {"image_size": 4, "num_labels": 2, "hidden_sizes": [6], "target_layers": ["hidden.relu1"]}
+model = SelfModelingForImageClassification(SelfModelingConfig(**shape, aux_weight=1.0))
+args = SelfModelingTrainingArguments("core", num_train_epochs=1)
+trainer = SelfModelingTrainer(model, args, train_dataset=data, eval_dataset=data)
+trainer.train()
+trainer.save_model("core")
+print(estimate_rlct([SelfModelingForImageClassification.from_pretrained("core")], data, num_draws=6)[0].status)
+"""
+
+
+class Environment:
+    """A new environment of this interpreter, in which commands run outside of the checkout."""
+
+    def __init__(self, folder):
+        subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
+        self.bin, self.cwd = folder / "venv" / "bin", folder
+        self.env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(self, program, *arguments):
+        command = [str(self.bin / program), *map(str, arguments)]
+        return subprocess.run(command, cwd=self.cwd, env=self.env, capture_output=True, text=True, check=False)
+
+    def pip(self, *arguments):
+        return self.run("python", "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments)
+
+
+@pytest.mark.weekly
+@pytest.mark.timeout(3600)
+def test_the_wheel_installs_in_a_new_environment(built):
+    """With what it requires, from the index of pip's settings: some 6 GB. The extra is added as the error says."""
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are kept
+        new = Environment(Path(folder))
+        if new.pip("download", "--no-deps", "filelock").returncode != 0:
+            pytest.skip("needs an index of packages, and none answers")
+        installed = new.pip("install", built)
+        assert installed.returncode == 0, installed.stderr
+        assert new.run("selfmod", "--version").stdout.strip() == f"selfmod_hf {selfmod_hf.__version__}"
+        core = new.run("python", "-c", CORE)
+        assert core.returncode == 0, core.stderr
+        train = ["train", "--task=digits", "--num_train_epochs=1", "--quiet", "--output_dir=digits"]
+        rejected = new.run("selfmod", *train)
+        assert rejected.returncode == 2
+        install = "pip install 'selfmod_hf[metrics]'"
+        assert rejected.stderr.splitlines() == [f"selfmod: error: --task='digits' needs scikit-learn: {install}"]
+        added = new.pip(*shlex.split(install)[1:])
+        assert added.returncode == 0, added.stderr
+        trained = new.run("selfmod", *train)
+        assert trained.returncode == 0, trained.stderr
+        assert "weight width" in trained.stdout
 
 
 @pytest.mark.slow
