@@ -156,7 +156,7 @@ def test_finished_parts_are_not_done_again(finished, small, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["tune", "sweep", "report"])
-def test_a_study_cut_in_any_part_goes_on(finished, small, tmp_path, monkeypatch, part):
+def test_a_study_cut_in_any_part_goes_on(finished, small, tmp_path, monkeypatch, blank_figures, part):
     from selfmod_hf import reproduction
 
     def cut(*args, **kwargs):

@@ -17,6 +17,7 @@ from selfmod_hf.complexity.samplers import SAMPLERS
 from selfmod_hf.experiments import reproduce_settings
 from tests import warm
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
 LIMITS = ["--max_train_samples=100", "--max_test_samples=50", "--num_train_epochs=2", "--quiet"]
 SMALL = {
     "train": ["--task=digits", *LIMITS],

@@ -2,9 +2,8 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 from textwrap import indent
 
 import pytest
@@ -18,16 +17,17 @@ from selfmod_hf.cli import main
 from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.launching import CONFIGS, LAYERS, Launcher, LaunchSettings, layer_classes
 from selfmod_hf.experiments.network_settings import NetworkSettings
+from tests import warm
 from tests.trainer.test_fsdp import SHARD_ON_CPU
 
 FLAGS = ["train", "--task", "digits", "--max_train_samples", "203", "--num_train_epochs", "2", "--quiet"]
 TWO = ["--accelerate_config", "ddp_cpu", "--num_processes", "2"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
-def selfmod(*flags: str, cwd: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "selfmod_hf", *flags]
-    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+def selfmod(*flags: str, cwd: Path) -> CompletedProcess[str]:
+    """Run the command. The processes that it starts are new interpreters."""
+    return warm.run(["-m", "selfmod_hf", *flags], ENVIRONMENT, cwd)
 
 
 @pytest.mark.slow

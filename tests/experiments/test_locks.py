@@ -3,9 +3,8 @@
 import subprocess
 import sys
 
-import pytest
-
 from selfmod_hf.experiments.locks import hold, try_to_hold
+from tests import warm
 
 OTHER = """
 import sys
@@ -36,7 +35,6 @@ def test_a_missing_folder_is_not_made(tmp_path):
     assert not (tmp_path / "missing").exists()
 
 
-@pytest.mark.slow
 def test_commands_are_imported_without_fcntl():
     """As on Windows."""
     program = """
@@ -45,5 +43,5 @@ import filelock, optuna, torch, transformers  # of these it is their own busines
 sys.modules["fcntl"] = None
 import selfmod_hf.experiments.tuning, selfmod_hf.reproduction
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = warm.run(["-c", program])
     assert done.returncode == 0, done.stderr

@@ -21,6 +21,7 @@ from selfmod_hf.errors import InputError
 from selfmod_hf.experiments.population_apart import keep, make_work, run_work
 from selfmod_hf.experiments.prepared_sweep import PreparedSweep
 from selfmod_hf.experiments.ray_engine import share_of_task
+from tests import warm
 
 SMALL = {"num_chains": 2, "num_draws": 20, "max_train_samples": 200}
 ARMS = {
@@ -80,10 +81,9 @@ def test_several_processes_start_no_ray(monkeypatch):
         run_sweep("digits", on="ray")
 
 
-@pytest.mark.slow
 def test_ray_is_imported_for_a_sweep_on_ray_only():
     program = "import sys, selfmod_hf.cli.sweep, selfmod_hf.experiments.sweep; sys.exit('ray' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+    assert warm.run(["-c", program]).returncode == 0
 
 
 def node(cores: float, gpus: float = 0, alive: bool = True) -> dict:

@@ -98,7 +98,7 @@ def test_left_out_networks_are_named_by_arm_and_seed(found):
     assert arm[-2:] == [f"{rlct['mean']:.2f}", "1"]  # a single value has no interval
 
 
-def test_the_command_prints_what_the_function_returns(sweep, found, tmp_path, capsys):
+def test_the_command_prints_what_the_function_returns(sweep, found, tmp_path, capsys, blank_figures):
     assert main(["report", str(sweep), f"--output_dir={tmp_path}"]) == 0
     assert capsys.readouterr().out.startswith(found.text)
     assert {path.name for path in found.figures} | {"report.html", "report.txt"} == {
