@@ -14,7 +14,7 @@ CAN_MOUNT = sys.platform == "linux" and os.geteuid() == 0
     ("command", "faults"),
     [
         pytest.param("train", ["kill", "disk"], marks=pytest.mark.slow),
-        pytest.param("rlct", ["term"], marks=pytest.mark.slow),
+        pytest.param("rlct", ["term"], marks=pytest.mark.weekly),
         # a trial of its own fills the disk for certain
         pytest.param("rlct", ["disk"], marks=pytest.mark.slow),
         pytest.param("sweep", ["term", "disk"], marks=pytest.mark.weekly),

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from transformers import (
     set_seed,
 )
 
+from tests import warm
 from tests.conftest import write_repo
 from tests.hub.test_publish_encoders import bert_tokenizer
 from tests.loopback_hub import LoopbackHub
@@ -70,9 +69,7 @@ def write_photos(folder: Path) -> None:
 @pytest.mark.slow
 def test_every_example(hub, tmp_path):
     def python(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments], env=hub.env(), cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        done = warm.run(arguments, hub.env(), tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

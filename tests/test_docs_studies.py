@@ -50,7 +50,7 @@ def test_a_population_of_controls_is_built():
 def test_a_sweep_in_python(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (snippet,) = [snippet for snippet in snippets("studies.md") if "run_sweep" in snippet]
-    exec(snippet, {})
+    exec(snippet.replace("seeds=[1, 2], ", "seeds=[1, 2], num_train_epochs=2, num_draws=40, "), {})
     assert "weight_width" in capsys.readouterr().out
     assert (tmp_path / "runs/small/report/report.html").is_file()
 

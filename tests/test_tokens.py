@@ -3,25 +3,23 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from selfmod_hf.tokens import HIDDEN, hide_tokens, without_tokens
 from tests import loopback_hub as loopback
+from tests import warm
 
 TOKEN = "hf_" + "RecognisableToken" * 2
 SHORT = "odd-token"  # of another form than the Hub's own
 
-# each line of its input is a command; TOKEN is in the environment, or typed
+# its argument is a list of commands; TOKEN is in the environment, or typed
 PROGRAM = """
 import json, sys
 from selfmod_hf import load_results
 from selfmod_hf.cli import main
-for line in sys.stdin:
-    argv = json.loads(line)
+for argv in json.loads(sys.argv[1]):
     sys.argv = ["selfmod", *argv]  # as the console command has it
     print(len(load_results(*argv[1:])) if argv[0] == "load_results" else main(argv), "END", flush=True)
 """
@@ -53,10 +51,7 @@ def test_a_token_of_the_environment_is_hidden(monkeypatch):
 
 def run(hub, folder: Path, commands: list[list[str]], token: str | None) -> str:
     env = hub.env(token=token) | {"TENSORBOARD_LOGGING_DIR": str(folder / "events")}
-    lines = "".join(json.dumps(argv) + "\n" for argv in commands)
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], input=lines, env=env, cwd=folder, capture_output=True, text=True, check=False
-    )
+    done = warm.run(["-c", PROGRAM, json.dumps(commands)], env, folder)
     assert done.stdout.count(" END") == len(commands), done.stderr
     assert not (Path(env["HF_HOME"]) / "token").exists()
     return done.stdout + done.stderr

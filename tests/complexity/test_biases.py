@@ -104,6 +104,7 @@ def test_all_data_have_no_noise():
     assert result.biases.heating == result.biases.shuffling == result.biases.noise_trace == 0.0
 
 
+@pytest.mark.slow
 def test_an_exact_fit_has_noise_away_from_the_minimum():
     """At w* no sample has a gradient. Where the chains are, minibatches differ in their curvature."""
     result, exact = estimate(0.1, sampler="sghmc", control_variate=False, noise=0.0)
@@ -165,6 +166,7 @@ def test_a_pull_that_explains_the_value_is_named():
         assert "the pull to w*" in result.status_reason
 
 
+@pytest.mark.slow
 def test_a_pull_that_explains_the_value_of_a_singular_model_is_named():
     """A product of powers has no curvature at w*, so under γ = nβ the pull alone decides what is estimated.
 
@@ -247,6 +249,7 @@ def estimates_of(key, *, step, pull, count=4):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_step_that_throws_chains_far_away_is_named():
     """A deep linear network at a step of 1/a: the mean of a few far draws, in place of an RLCT of 9, once was "ok"."""
     for result in estimates_of("deep linear, ill conditioned 2", step=1.0, pull=1e-3):
@@ -266,6 +269,7 @@ def test_few_draws_do_not_exclude_a_strong_pull(monkeypatch):
     assert any("may take away up to" in result.status_reason for result in found)
 
 
+@pytest.mark.slow
 def test_equilibrium_has_a_temperature_of_one_and_a_start_is_colder():
     """One direction is flat, so that only the pull holds it. It takes 2/(ε γ) steps to spread."""
     settings = {"loss_fn": given_loss, "nbeta": 100.0, "localization": 0.2}

@@ -92,6 +92,7 @@ def test_regular_model_within_three_percent():
     assert result.status == "ok"
 
 
+@pytest.mark.slow
 def test_normal_crossing_has_the_value_of_its_integral():
     """E[nβ (w1 w2)²] under the localized posterior, by quadrature: below λ = 1/2, as multiplicity 2 has it."""
     nbeta, gamma = 1000.0, 10.0
@@ -114,7 +115,7 @@ def test_normal_crossing_has_the_value_of_its_integral():
 def test_calibration_finds_a_deep_linear_coefficient(widths, rank):
     truth = deep_linear(widths, rank)
     calibration = calibrate_llc(
-        truth.model, truth.inputs, truth.targets, loss_fn=truth.loss_fn, num_draws=2000, num_chains=4
+        truth.model, truth.inputs, truth.targets, loss_fn=truth.loss_fn, num_draws=1000, num_chains=4
     )
     assert calibration.llc == pytest.approx(truth.learning_coefficient, rel=0.08)
     assert sum(row["chosen"] for row in calibration.table) == 1

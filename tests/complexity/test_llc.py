@@ -135,7 +135,7 @@ def test_bfloat16_computes_in_it_and_estimates_the_same(count):
             seen.update((x.dtype, outputs.dtype))
             return outputs
 
-    settings = {"step_size": 5e-4, "nbeta": NBETA, "num_draws": 400, "batch_size": 64}
+    settings = {"step_size": 5e-4, "nbeta": NBETA, "num_draws": 200, "batch_size": 64}
     full = estimate_llc_many([Spy()] * count, *digits(), **settings)
     seen.clear()
     half = estimate_llc_many([Spy()] * count, *digits(), dtype=torch.bfloat16, **settings)
@@ -158,11 +158,12 @@ def test_blocks_on_threads_give_the_numbers_of_one(monkeypatch, sampler):
     import selfmod_hf.complexity.pieces as pieces
 
     threads = torch.get_num_threads()
-    alone = _digits_llc(sampler=sampler)
+    settings = {"sampler": sampler, "num_draws": 10}
+    alone = _digits_llc(**settings)
     monkeypatch.setattr(pieces, "_SMALL", 0)
     try:
         torch.set_num_threads(2)
-        first, second = _digits_llc(sampler=sampler), _digits_llc(sampler=sampler)
+        first, second = _digits_llc(**settings), _digits_llc(**settings)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)

@@ -171,6 +171,7 @@ def test_a_wild_cell_does_not_end_the_search_of_the_others(wild):
     assert beside.biases.not_at_minimum == pytest.approx(alone.biases.not_at_minimum)
 
 
+@pytest.mark.slow
 def test_a_good_network_stays_ok():
     """Trained to its end. Its minimum is no lower than a tenth of the estimate."""
     result = estimate_llc(trained_digits_net(2000), *digits(), **SETTINGS)

@@ -66,7 +66,9 @@ def stop_at(step: int):
     return progress
 
 
-@pytest.mark.parametrize("sampler", ["sgld", "sghmc", "rmsprop_sgld", "preconditioned"])
+@pytest.mark.parametrize(
+    "sampler", ["sgld", "sghmc", "rmsprop_sgld", pytest.param("preconditioned", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("control_variate", [True, False])
 def test_an_interrupted_estimate_goes_on_with_the_same_bits(tmp_path, sampler, control_variate):
     settings = {"sampler": sampler, "control_variate": control_variate, "num_draws": 60}

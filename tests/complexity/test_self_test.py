@@ -67,7 +67,7 @@ def test_a_large_error_of_few_draws_is_not_wrong(rows):
 @pytest.mark.slow
 def test_the_command_prints_the_table_and_exits_by_its_verdict(capsys):
     try:
-        code = main(["rlct", "--self_test", "--num_draws=20"])
+        code = main(["rlct", "--self_test", "--num_draws=8"])
     except SystemExit as stop:
         code = stop.code
     lines = capsys.readouterr().out.splitlines()

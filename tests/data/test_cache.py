@@ -2,7 +2,6 @@
 
 import importlib.util
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
 import selfmod_hf
 from selfmod_hf.data import TaskSpec, basic_english_tokenizer, cache, load_images, load_texts, tokenizing
+from tests import warm
 
 TEXTS = ["One two three four five six", "seven eight nine ten", "one seven", "two"] * 3
 LABELS = [0, 1] * 6
@@ -218,8 +218,7 @@ def test_images_that_another_version_decoded_are_decoded_again(of_images, tmp_pa
     before = source.read_text()
     source.write_text(before.replace("flat = np.ascontiguousarray(", "flat = 255 - np.ascontiguousarray("))
     assert source.read_text() != before
-    run = [sys.executable, "-c", SUM, of_images.dataset_name]
-    done = subprocess.run(run, cwd=other, capture_output=True, text=True, check=True)
+    done = warm.run(["-c", SUM, of_images.dataset_name], cwd=other, check=True)
     assert int(done.stdout) == int((255 - pixels).sum())
 
 

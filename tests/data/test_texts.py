@@ -214,7 +214,7 @@ print(len(data.train), len(data.test), len(data.train.tokenizer))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_the_vocabulary_of_imdb_is_the_papers(published_hub, published_seed, tmp_path):
     done = warm.run(["-c", IMDB], published_hub.env(), tmp_path)
     assert done.returncode == 0, done.stderr

@@ -118,7 +118,7 @@ def test_a_broken_file_is_named(sweep, capsys, monkeypatch, number, command):
     assert "connection" not in line  # refused before the Hub was asked
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     file=st.sampled_from([f"{CELL}/row.json", f"{CELL}/curve.json", "run.json", f"{CELL}/rlct.json"]),
     place=st.randoms(use_true_random=False),

@@ -87,6 +87,7 @@ def test_a_folder_with_a_journal_takes_no_database(tmp_path):
         tune(base, {"aux_weight": "1"}, output_dir=tmp_path, storage="postgresql://me@host/db", **QUICK)
 
 
+@pytest.mark.slow
 @needs_server
 def test_a_tuning_in_a_database_is_that_of_a_journal(server, tmp_path, caplog):
     """The same trials to the last bit, and no password in any file or line."""

@@ -277,6 +277,7 @@ def test_links_out_of_the_folder_are_refused(loopback_hub, small_model, small_sw
     assert secret.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_links_within_the_folder_and_a_downloaded_sweep_are_pushed(loopback_hub, small_model, small_sweep, tmp_path):
     folder, link = model_with(small_model, tmp_path / "net", "weights.txt")
     (folder / "more.txt").write_text("more")

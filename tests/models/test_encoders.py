@@ -410,7 +410,7 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", ["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in [*PARTS][1:])])
 def test_the_rlct_of_stacked_chains_is_that_of_chains_in_a_loop(name, monkeypatch):
     """Minibatches that are padded and some that are not; the whole network, a part, and its last block alone."""
     monkeypatch.setattr("selfmod_hf.stacking.replay.RECORDED_FROM", 1)  # few draws, but recorded like many

@@ -224,7 +224,7 @@ def any_results(draw) -> SweepResults:
 
 
 @given(any_results())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_no_sentence_contradicts_its_number(results):
     answer = results.answer

@@ -73,6 +73,7 @@ def study(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_report_of_the_tables_alone_is_that_of_the_study(study, tmp_path, capsys):
     assert main(["report", str(study), f"--output_dir={tmp_path}/whole", f"--tables_dir={tmp_path}/tables"]) == 0
     out = capsys.readouterr().out

@@ -151,6 +151,7 @@ def test_another_study_does_not_answer_the_questions(tmp_path):
     assert "Control penalty" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [None, "arm", "localization"])
 def test_departures_of_theory(change, tmp_path):
     arms = [arm for arm in THEORY_ARMS if arm != "units-32" or change != "arm"]

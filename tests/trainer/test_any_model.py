@@ -35,7 +35,12 @@ def batch_of(rows):
     return {name: torch.stack([torch.as_tensor(row[name]) for row in rows]) for name in rows[0]}
 
 
-@pytest.mark.parametrize("name", MODELS)
+QUICK = ("vit", "bert-tokens", "gpt2")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+)
 def test_chains_at_once_are_chains_in_a_loop(name, monkeypatch):
     monkeypatch.setattr("selfmod_hf.stacking.replay.RECORDED_FROM", 1)  # few draws, but recorded like many
     model, rows = tiny_model(name), tiny_rows(name)

@@ -77,11 +77,14 @@ def assert_members_equal_runs_alone(folder, run, members, **settings):
 @pytest.mark.parametrize(
     "settings",
     [
-        OPTIMIZERS["sgd"],
-        OPTIMIZERS["adam"],
-        {**OPTIMIZERS["sgd"], "per_device_train_batch_size": 8, "gradient_accumulation_steps": 4},
+        pytest.param(OPTIMIZERS["sgd"], id="sgd"),
+        pytest.param(OPTIMIZERS["adam"], id="adam", marks=pytest.mark.slow),
+        pytest.param(
+            {**OPTIMIZERS["sgd"], "per_device_train_batch_size": 8, "gradient_accumulation_steps": 4},
+            id="accumulated",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["sgd", "adam", "accumulated"],
 )
 def test_each_member_stops_as_it_would_alone(tmp_path, settings):
     settings = {**EVALUATED, **settings}

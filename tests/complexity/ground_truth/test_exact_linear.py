@@ -60,6 +60,7 @@ def test_lambda_is_the_limit_at_enormous_nbeta(truth):
     assert mean == pytest.approx(truth.learning_coefficient, rel=0.02)
 
 
+@pytest.mark.slow
 def test_the_exact_mean_lies_below_lambda_at_practical_nbeta():
     truth = generic_deep_linear([4, 4, 4, 4], 1, num_samples=300)
     mean = truth.truth(2000.0)
