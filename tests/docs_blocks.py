@@ -60,7 +60,7 @@ NOT_RUN = {
         "selfmod sweep": FOR_HOURS,
         "selfmod report": FOR_HOURS,
     },
-    "docs/benchmarks.md": {"python scripts/benchmark.py": "takes minutes to hours, and its figures are of a quiet machine"},
+    "docs/benchmarks.md": {"python scripts/benchmark.py": "takes minutes to hours on a quiet machine"},
     "docs/concepts.md": {"classification_weight": TEXT},
     "docs/devinterp.md": {"from devinterp": "tests/complexity/test_devinterp.py"},
     "docs/get-started.md": {
