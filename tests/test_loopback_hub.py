@@ -418,6 +418,7 @@ print(sorted(test.features), test.features["label"].num_classes, type(test[0][te
     assert run_python(published_hub, program, token=None).strip() == expected[name]
 
 
+@pytest.mark.slow
 def test_push_dataset_and_model(loopback_hub: LoopbackHub) -> None:
     """`push_to_hub` and `from_pretrained` of the libraries on top."""
     program = """

@@ -99,6 +99,7 @@ def test_tensorboard_logs_hold_the_curves(finished):
     assert rlct.value == pytest.approx(rows[(rows["aux_weight"] == 10) & (rows["seed"] == 2)]["rlct"].item())
 
 
+@pytest.mark.slow
 def test_a_network_of_a_sweep_lies_over_its_own_training(tmp_path, monkeypatch):
     """The same names, steps and figures, whichever command trained it."""
     monkeypatch.chdir(tmp_path)

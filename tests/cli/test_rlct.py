@@ -167,6 +167,7 @@ def test_a_sampler_brings_the_settings_that_no_preset_fits(run_folder, tmp_path,
     assert settings.preset.endswith("step_size")  # not the preset's
 
 
+@pytest.mark.slow
 def test_calibrate_chooses_a_cell(run_folder, tmp_path, capsys):
     few = ["--max_train_samples=300", "--num_chains=2"]
     flags = ["--model", str(run_folder), *QUICK, *few, "--calibrate", "--output_dir", str(tmp_path)]

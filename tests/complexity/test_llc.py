@@ -75,7 +75,7 @@ def test_same_arguments_same_bits(sampler):
 
 
 @pytest.mark.parametrize("sampler", ["sgld", "rmsprop_sgld", "sghmc"])
-@pytest.mark.parametrize("memory_budget", [60_000, 150_000, 400_000])
+@pytest.mark.parametrize("memory_budget", [pytest.param(60_000, marks=pytest.mark.slow), 150_000, 400_000])
 def test_a_memory_budget_changes_rounding_only(memory_budget, sampler):
     settings = {"sampler": sampler, "num_draws": 8}  # the smallest budget takes a second for two draws
     _assert_same(_digits_llc(**settings), _digits_llc(**settings, memory_budget=memory_budget))

@@ -34,7 +34,7 @@ from .scenarios import DUMMY, Quadratic, digits, given_loss, trained_digits_net
 CODE = """
 import sys
 from tests.complexity.test_resumed import estimated
-estimated(sys.argv[1], num_draws=30_000)
+estimated(sys.argv[1], num_draws=10_000)
 """
 SHORT = {"batch_size": 100, "num_chains": 2, "step_size": 2e-6, "localization": 50.0}
 
@@ -124,11 +124,11 @@ def test_a_killed_estimate_goes_on_with_the_same_bits(tmp_path):
     (file,) = folder.glob("*.safetensors")
     first = file.read_bytes()
     with pytest.raises(Stopped):  # goes on, and keeps the next block
-        estimated(folder, num_draws=30_000, progress=stop_at(2 * 6_001))
+        estimated(folder, num_draws=10_000, progress=stop_at(2 * 2_001))
     assert file.read_bytes() != first
     second = tmp_path / "never killed"
     with pytest.raises(Stopped):
-        estimated(second, num_draws=30_000, progress=stop_at(2 * 6_001))
+        estimated(second, num_draws=10_000, progress=stop_at(2 * 2_001))
     (other,) = second.glob("*.safetensors")
     assert other.read_bytes() == file.read_bytes()
 

@@ -64,13 +64,16 @@ def test_a_large_error_of_few_draws_is_not_wrong(rows):
     assert wide.is_wrong
 
 
-@pytest.mark.slow
-def test_the_command_prints_the_table_and_exits_by_its_verdict(capsys):
+@pytest.mark.parametrize("count", [pytest.param(3, marks=pytest.mark.slow), pytest.param(9, marks=pytest.mark.weekly)])
+def test_the_command_prints_the_table_and_exits_by_its_verdict(count, capsys, monkeypatch):
+    """With the first three models, and with all of them."""
+    first = lambda *given: itertools.islice(self_test(*given), count)  # noqa: E731
+    monkeypatch.setattr("selfmod_hf.complexity.ground_truth.self_test.self_test", first)
     try:
         code = main(["rlct", "--self_test", "--num_draws=8"])
     except SystemExit as stop:
         code = stop.code
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == HEADER
-    assert len(lines) == 11
+    assert len(lines) == count + 2
     assert lines[-1].startswith(("WRONG", "UNDECIDED") if code else "RIGHT")

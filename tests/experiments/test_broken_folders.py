@@ -262,6 +262,7 @@ def _in_cells(file: str, key: str, value: Any = HOSTILE) -> Callable[[Path], Non
     return apply
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -153,7 +153,7 @@ def measured():
 
 
 @needs_server
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_three_workers_in_folders_of_their_own_one_of_them_killed(server, tmp_path):
     """Every trial is complete, and was recorded once. The killed worker's trials have the numbers of their commands."""
     flags = ["tune", "--task=digits", "--max_train_samples=300", "--num_train_epochs=30", "--num_draws=6", "--stack=2"]

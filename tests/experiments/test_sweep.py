@@ -181,15 +181,15 @@ def test_a_sweep_cut_anywhere_ends_the_same(in_two_groups, tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_ten_times_ends_the_same(finished, tmp_path):
+def test_a_sweep_killed_five_times_ends_the_same(finished, tmp_path):
     """Killed at random moments between the start of its work and its end, started again each time; where it comes to
-    its end before ten kills, it is compared and begun anew."""
+    its end before five kills, it is compared and begun anew."""
     generator = torch.Generator().manual_seed(0)
     folder, kills, ended = tmp_path / "sweep", 0, False
-    while kills < 10 or not ended:
+    while kills < 5 or not ended:
         sessions = number_of_sessions(folder)
         process = warm.start([SCRIPT, *SMALL, f"--output_dir={folder}"])
-        if kills < 10:
+        if kills < 5:
             while process.is_alive() and number_of_sessions(folder) == sessions:  # still importing
                 time.sleep(0.01)
             time.sleep(torch.rand((), generator=generator).item())  # the work alone takes about a second

@@ -92,6 +92,7 @@ def test_a_published_sweep_is_reported_on(loopback_hub, small_sweep, tmp_path):
     assert (tmp_path / "there" / "report.html").read_text() == here
 
 
+@pytest.mark.slow
 def test_a_sweep_private_as_a_pull_request_and_on_a_branch(loopback_hub, small_sweep, tmp_path):
     """And a person's text is kept on both cards."""
     changed = tmp_path / "changed"  # what changes nothing opens no pull request

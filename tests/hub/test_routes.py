@@ -153,7 +153,8 @@ class Pushed:
 
 
 def by_cost(name: str) -> Any:
-    return pytest.param(name, marks=[] if name == "mlp" else [pytest.mark.slow])
+    marks = {"mlp": [], "bert": [pytest.mark.slow]}
+    return pytest.param(name, marks=marks.get(name, [pytest.mark.weekly]))
 
 
 @pytest.fixture(scope="module", params=[by_cost(name) for name in BACKBONES])

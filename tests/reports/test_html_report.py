@@ -93,7 +93,7 @@ def test_it_draws_without_errors_and_without_a_network(browser, report):
     assert all(browser.execute_script("return !!document.querySelector(arguments[0])", target) for target in ids)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_1000_networks_are_one_file_of_5_mb_that_a_browser_can_show(browser, tmp_path):
     """How fast it is ready is in LOG.md: `python scripts/benchmark.py report`."""
     arms = grid(aux_weight=[0.0, *(float(2**power) for power in range(19))])
@@ -107,6 +107,7 @@ def test_1000_networks_are_one_file_of_5_mb_that_a_browser_can_show(browser, tmp
     assert {url for url in requested(browser) if not url.startswith("data:")} == {report.as_uri()}
 
 
+@pytest.mark.slow
 def test_named_arms_have_a_place_and_a_color_each_and_can_be_hidden(browser, tmp_path):
     names = [arm.name for arm in controls()]
     measures = ["dead_units", "my_own"]
@@ -133,6 +134,7 @@ return [...document.querySelectorAll('#rlct .xtick text')]
 """
 
 
+@pytest.mark.slow
 def test_the_names_of_twenty_arms_can_all_be_read(browser, tmp_path):
     names = [arm.name for arm in controls()]
     more = {f"another-narrow-{units}": {"aux_weight": 0.0, "hidden_sizes": [units]} for units in range(8, 16)}
@@ -140,6 +142,7 @@ def test_the_names_of_twenty_arms_can_all_be_read(browser, tmp_path):
     assert set(browser.execute_script(SHOWN_NAMES)) == {*names, *more}
 
 
+@pytest.mark.slow
 def test_an_interval_is_inside_the_figure_over_the_training_loss(browser, tmp_path):
     folder = write_study(tmp_path, grid(aux_weight=[0.0, 10.0]), [1, 2, 3])
     change_row(folder, "aw10-seed1", weight_width=0.9)
@@ -150,6 +153,7 @@ def test_an_interval_is_inside_the_figure_over_the_training_loss(browser, tmp_pa
         assert low <= mean - below <= mean + above <= high
 
 
+@pytest.mark.slow
 def test_intervals_of_two_seeds_stay_within_what_accuracy_can_be(browser, tmp_path):
     folder = write_study(tmp_path, grid(aux_weight=[0.0, 10.0]), [1, 2])
     change_row(folder, "aw10-seed1", accuracy=0.5)
@@ -161,6 +165,7 @@ def test_intervals_of_two_seeds_stay_within_what_accuracy_can_be(browser, tmp_pa
         assert 0 <= mean - below <= mean + above <= 1
 
 
+@pytest.mark.slow
 def test_an_rlct_far_from_all_others_is_at_the_edge(browser, tmp_path):
     folder = write_study(tmp_path, grid(aux_weight=[0.0, 1.0, 10.0]), [1, 2, 3], not_ok=["aw10-seed2"])
     change_row(folder, "aw10-seed2", rlct=-50.0)
@@ -174,6 +179,7 @@ def test_an_rlct_far_from_all_others_is_at_the_edge(browser, tmp_path):
         assert "RLCT -50.00" in marks["text"][7]
 
 
+@pytest.mark.slow
 def test_panels_side_by_side_or_one_alone(browser, tmp_path):
     arms = grid(hidden_sizes=[[64], [128]], aux_weight=[0.0, 1.0, 10.0])
     report = write_report(write_study(tmp_path, arms, [1, 2], task="mnist"))
@@ -186,6 +192,7 @@ def test_panels_side_by_side_or_one_alone(browser, tmp_path):
     assert len(drawn(browser, "loss-rlct", "data[0].x")) in (6, 8)
 
 
+@pytest.mark.slow
 def test_the_way_of_the_baseline_is_beside_the_arms(browser, tmp_path):
     study = write_study(tmp_path, grid(aux_weight=[0.0, 10.0]), [1, 2, 3], epochs=6)
     open_report(browser, write_report(study))
@@ -195,6 +202,7 @@ def test_the_way_of_the_baseline_is_beside_the_arms(browser, tmp_path):
     assert drawn(browser, "loss-rlct", "data[0].mode") == "markers"  # RLCTs were not followed
 
 
+@pytest.mark.slow
 def test_a_study_with_nothing_to_mean_is_drawn_all_the_same(browser, tmp_path):
     """All networks are at chance level, one has weights that are not finite, and the baseline is not finished."""
     arms = [arm for arm in grid(aux_weight=[0.0, 1.0, 10.0]) if not arm.is_baseline]

@@ -27,6 +27,7 @@ OF_CONTROLS = {"arms", "training_loss", "epochs", "measures"}
 FIGURES = {"figure2": GRID, "figure2-h64": GRID, "figure2-h128": GRID}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in RESULTS.glob("*/results.parquet")))
 def test_figures_are_drawn_from_the_committed_tables(name, tmp_path):
     results = read_results(open_study(RESULTS / name))

@@ -136,6 +136,7 @@ def test_arms_of_other_settings_are_listed(tmp_path):
     assert found.departures[1:] == ["Other arms: decay-all-1e-2 with weight_decay 0.02 instead of 0.01."]
 
 
+@pytest.mark.slow
 def test_another_study_does_not_answer_the_questions(tmp_path):
     imdb = controls.planned(controls.EXAMPLES / "preregistered_imdb.yaml")
     folder = made_up(tmp_path / "study", imdb.arms, imdb.seeds, plan=imdb)
@@ -222,6 +223,7 @@ def test_the_plan_of_each_file_is_one_of_the_table_of_contents(file):
     assert controls.PLANS[key][0] == file
 
 
+@pytest.mark.slow
 def test_the_committed_tables_of_before_the_plan_are_exploratory(capsys):
     folder = Path(__file__).resolve().parents[2] / "docs" / "results" / "controls-h64"
     controls.main([str(folder)])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
+import pytest
+
 from scripts.ground_truth_table import Row, add_arguments, covers, error_of, print_tables, rank_correlation, run
 
 
@@ -14,6 +16,7 @@ def _arguments(file, *more: str) -> argparse.Namespace:
     return parser.parse_args(["--num_draws=60", "--kinds", "sum of powers", f"--file={file}", *more])
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_behind_its_last_model(tmp_path, capsys):
     file = tmp_path / "rows.jsonl"
     run(_arguments(file, "--count=1"))

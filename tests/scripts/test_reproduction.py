@@ -65,6 +65,7 @@ def test_further_tables_fill_the_document(tables, tmp_path):
     assert f"The paper's figures have 98 values. {run} of them were run" in after
 
 
+@pytest.mark.slow
 def test_the_command_replaces_its_part_and_draws_the_figures(tmp_path):
     document = tmp_path / "x.md"
     document.write_text(f"before\n{reproduction.BEGIN}\nold\n{reproduction.END}\nafter\n")
