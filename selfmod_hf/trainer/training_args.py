@@ -131,7 +131,7 @@ class SelfModelingTrainingArguments(TrainingArguments):
     )
     rlct_preset: str = field(
         default="paper",
-        metadata={"help": "Its settings: paper, paper-text or theory."},
+        metadata={"help": "Settings of the RLCTs of a training: paper, paper-text or theory."},
     )
     weight_decay_parameters: list[str] | None = field(
         default=None,
