@@ -152,6 +152,7 @@ def test_convolutional_rows_and_settings(cifar10):
 @pytest.mark.slow
 def test_dry_run_takes_the_time_of_real_steps(datasets, tmp_path, capsys, monkeypatch):
     treat_as_large(monkeypatch)
+    monkeypatch.setattr("selfmod_hf.experiments.estimate.DRAWS", 2)
     flags = ["sweep", *CIFAR10, f"--dataset_name={datasets / 'uoft-cs/cifar10'}", f"--output_dir={tmp_path / 'new'}"]
     assert main([*flags, "--dry_run"]) == 0
     shown = capsys.readouterr().out

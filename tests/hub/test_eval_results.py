@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -68,8 +69,12 @@ def test_an_estimate_by_a_task_has_its_settings(name, small_model):
         task.check_result(found)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in eval_tasks() if name.startswith("digits")])
+def by_cost(name: str) -> Any:
+    """Estimates of the theory take many more draws than those of the paper."""
+    return pytest.param(name, marks=pytest.mark.weekly if "theory" in name else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [by_cost(name) for name in eval_tasks() if name.startswith("digits")])
 def test_a_network_of_the_recipe_of_digits_can_enter(name, tmp_path):
     assert main(["train", "--task=digits", f"--output_dir={tmp_path}", "--quiet"]) == 0
     assert main(["rlct", f"--model={tmp_path}", f"--task={name}", "--quiet"]) == 0

@@ -150,8 +150,13 @@ def resume(folder: str) -> SelfModelingTrainer:
     return again
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["FULL_STATE_DICT", "SHARDED_STATE_DICT"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("FULL_STATE_DICT", marks=pytest.mark.slow),
+        pytest.param("SHARDED_STATE_DICT", marks=pytest.mark.weekly),
+    ],
+)
 def test_every_weight_of_a_sharded_network_comes_back(tmp_path, kind):
     config = CONFIG.replace("BertLayer", "ViTLayer").replace("FULL_STATE_DICT", kind)
     launch(tmp_path, "resume", tmp_path / "run", config=config)
