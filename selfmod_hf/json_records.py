@@ -16,6 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import pydantic
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from .errors import InputError
@@ -386,7 +387,7 @@ class SweepRun(Record):
     train_samples: int | None = None
     test_samples: int | None = None
     test_labels: int | None = None
-    metrics: list[str] = ["accuracy"]
+    metrics: Annotated[list[str], pydantic.Field(min_length=1)] = ["accuracy"]
     chance: Number | None = None
     largest_class_share: Number | None = None
     versions: dict[str, str] = {}

@@ -41,7 +41,6 @@ USED = {
     "transformers:PreTrainedModel.initialize_weights": "self",
     "transformers:PreTrainedModel.post_init": "self",
     "transformers:PreTrainedModel._set_gradient_checkpointing": "self enable gradient_checkpointing_func",
-    "transformers.configuration_utils:SubConfigSpec.__init__": "self config_class model_type init_kwargs optional",
     # called
     f"{TRAINER}_prepare_inputs": "self inputs",
     f"{TRAINER}pop_callback": "self callback",

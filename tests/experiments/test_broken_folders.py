@@ -99,6 +99,7 @@ BROKEN: list[tuple[str, Callable[[Path], None], tuple[str, ...]]] = [
     ("run.json", entry(lambda run: run["settings"].update(sampling=5)), ("report", "push")),
     ("run.json", entry(lambda run: run.update(sessions=[5])), ("report",)),
     ("run.json", entry(lambda run: run.update(versions=[1])), ("report", "push")),
+    ("run.json", entry(lambda run: run.update(metrics=[])), ("report", "push")),
 ]  # fmt: skip
 
 
