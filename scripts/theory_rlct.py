@@ -217,8 +217,8 @@ def extrapolated_line(arm: str, short: Row, long: Row) -> str:
 
 def joined(row: Row, name: str) -> str:
     """Return a foretold bias of each network as text. Lines of an earlier version have none."""
-    known = [value for value in row.get(name, []) if value is not None]
-    return ", ".join(f"{value:.1f}" for value in known)
+    texts = ["-" if value is None else f"{value:.1f}" for value in row.get(name, [])]
+    return ", ".join(texts)
 
 
 if __name__ == "__main__":

@@ -213,7 +213,7 @@ def foretell(observed: Observed, curvature: float) -> Biases:
     if surely > localization - 2 * localization_error:
         localization = max(localization, sensitivity)  # the interval has room for the larger one
         localization_error = (localization - surely) / 2
-    curved = min(observed.curved_pull, observed.held / 2)  # in no direction can it take more than 1/2
+    curved = min(observed.curved_pull, observed.held / 2)  # on a quadratic the pull takes γ E|δ|² / 2
     if curved > localization:
         localization, localization_error = curved, 0.0
     return Biases(
@@ -259,7 +259,10 @@ def _mean_curvature(observed: Observed, hessian_trace: float, llc: float) -> flo
     """
     if not (hessian_trace > 0 and llc > 0):
         return math.nan
-    return observed.nbeta * hessian_trace / (2 * llc) + observed.localization
+    mean = observed.nbeta * hessian_trace / (2 * llc)
+    if observed.isotropic:  # else γ is in other units
+        mean += observed.localization
+    return mean
 
 
 def _unspread(llc: float, temperature: float, error: float) -> float:

@@ -39,6 +39,7 @@ from .minimum import Minimum, at_minima, moved_to
 from .pieces import Group
 from .plots import PathLike, plot_calibration
 from .prepare import check_finite, make_problem
+from .presets import is_named_after_paper
 from .problem import Problem
 from .random_streams import some_samples
 from .result import BIASED, DIVERGED, NOT_AT_MINIMUM, NOT_CONVERGED, NOT_IDENTIFIED, OK, LLCResult
@@ -189,7 +190,7 @@ def calibrate_llc(
     if given["sampler"] == TRIAL:
         given["step_size"] = min(STEPS_OF_TRIAL)  # the default is not in its unit
     chosen = LLCSettings(**given)
-    if chosen.preset is not None:  # the paper's only compare networks, while a calibration estimates λ
+    if is_named_after_paper(chosen.preset):  # those only compare networks, while a calibration estimates λ
         chosen = replace(chosen, preset=f"calibrated from {chosen.preset}")
     steps = _grid("step_sizes", step_sizes, chosen.sampler)
     pulls = _grid("localizations", localizations, chosen.sampler)
@@ -257,8 +258,8 @@ def _start(model: nn.Module, inputs: Batch, targets: Tensor, settings: LLCSettin
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # such as a module that casts its inputs to float32
-            (first, *_) = str(error).splitlines()
-            run.notes.append(f"no curvatures at w*, because the network does not compute in float64: {first}")
+            first = str(error).partition("\n")[0]
+            run.notes.append(f"no curvatures at w* in float64: {first}")
     return run
 
 

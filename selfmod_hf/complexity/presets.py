@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from .input_checks import check
@@ -45,7 +45,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 # settings that decide what is sampled. An estimate with another one of them is no longer that of the paper
-_DECIDING = frozenset({"sampler", "step_size", "localization", "nbeta", "batch_size"})
+DECIDING = ("sampler", "step_size", "localization", "nbeta", "batch_size")
 _PUBLISHED = "as published ("
 # such as "paper (mnist) with num_draws", and "as published (...)" around it once for each time it was published
 _PAPER_NAME = re.compile(
@@ -89,35 +89,42 @@ def llc_preset(name: str, task: str = "mnist", **changes: Any) -> dict[str, Any]
     return settings
 
 
-def of_paper(preset: str | None, *, sampler: str, step_size: float, localization: float, nbeta: float | str) -> bool:
+def is_named_after_paper(preset: str | None) -> bool:
+    """Return whether a preset has a name of the paper's as `llc_preset` gives them. Settings may differ from it."""
+    return preset is not None and _PAPER_NAME.fullmatch(preset) is not None
+
+
+def of_paper(preset: str | None, sampling: Mapping[str, Any], num_samples: int | None = None) -> bool:
     """Return whether an estimate is one of the paper's. These compare networks, and are no estimates of λ.
 
-    More or longer chains change nothing of this. Another sampler, step size, localization, nβ or batch size does, and
-    so does a name that `llc_preset` does not give.
+    It still is with more or fewer chains or draws. It is not with another sampler, step size, localization, nβ or batch
+    size, or with a name that `llc_preset` does not give.
 
     Args:
         preset: its name.
-        sampler: of the estimate.
-        step_size: ε.
-        localization: γ.
-        nbeta: the rule of nβ, or a number. A published estimate is repeated with the number.
+        sampling: sampler, step_size, localization, nbeta and batch_size. A published estimate is repeated with a
+            number as nβ, which is not looked at.
+        num_samples: n, if the batch size is the one that was used. A smaller data set is one batch.
 
     Example:
-        >>> mnist = {"sampler": "sgld", "step_size": 1e-4, "localization": 100.0, "nbeta": "batch/log batch"}
-        >>> of_paper("paper (mnist) with num_draws", **mnist), of_paper("paper (mnist)", **mnist | {"nbeta": "n/log n"})
+        >>> mnist = llc_preset("paper", "mnist", num_draws=50)
+        >>> of_paper(mnist["preset"], mnist), of_paper(mnist["preset"], mnist | {"nbeta": "n/log n"})
         (True, False)
     """
     name = _PAPER_NAME.fullmatch(preset or "")
     if preset is None or name is None:
         return False
-    changed = set((name["changed"] or "").split(", "))
-    if changed & _DECIDING:
+    changed = (name["changed"] or "").split(", ")
+    if "nbeta" in changed:
         return False
-    expected = PRESETS[name["preset"]][name["task"] or "mnist"]
-    given = {"sampler": sampler, "step_size": step_size, "localization": localization}
-    if not preset.startswith(_PUBLISHED):
-        given["nbeta"] = nbeta
-    return all(expected[setting] == value for setting, value in given.items())
+    expected = dict(PRESETS[name["preset"]][name["task"] or "mnist"])
+    compared = set(DECIDING)
+    if preset.startswith(_PUBLISHED):
+        compared.remove("nbeta")
+        num_samples = sampling["batch_size"]  # the one that was used
+    if num_samples is not None:
+        expected["batch_size"] = min(expected["batch_size"], num_samples)
+    return all(expected[setting] == sampling[setting] for setting in compared)
 
 
 def _known_task(tasks: Collection[str], task: str) -> str:

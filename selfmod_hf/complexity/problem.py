@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -138,6 +139,13 @@ class Problem:
         """Return L(w*) of each network over all data."""
         means = self.anchor_losses.mean(0, dtype=torch.float64)  # (M,)
         return means.tolist()
+
+    # ---- the curvatures at w* ----
+
+    @functools.cached_property
+    def spectra(self) -> dict[tuple[int, float], Any]:
+        """Return what `spectrum.py` has found, (member, nβ) -> `Spectrum`. Later rounds take it from here."""
+        return {}
 
     # ---- the gradient at w* ----
 

@@ -13,7 +13,7 @@ import torch
 from ..errors import InputError
 from ..stacking import CHOSEN_NUMBERS
 from .input_checks import check
-from .presets import of_paper
+from .presets import DECIDING, of_paper
 from .settings import DTYPES, LLCSettings
 
 AT_ANCHOR, EARLIER = "w*", "earlier rounds"  # where chains start
@@ -97,13 +97,8 @@ class SamplerSettings:
     @property
     def of_paper(self) -> bool:
         """Return whether the estimate is one of the paper's, which compare networks."""
-        return of_paper(
-            self.preset,
-            sampler=self.sampler,
-            step_size=self.step_size,
-            localization=self.localization,
-            nbeta=self.nbeta_rule,
-        )
+        sampling = {name: getattr(self, name) for name in DECIDING if name != "nbeta"}
+        return of_paper(self.preset, sampling | {"nbeta": self.nbeta_rule}, self.num_samples)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields by name, those of `_IF_UNUSUAL` only if they are unusual."""

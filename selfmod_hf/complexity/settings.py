@@ -20,7 +20,7 @@ import torch
 
 from ..stacking import Batch, LossFunction
 from .input_checks import check, check_data, is_integer, positive
-from .presets import of_paper
+from .presets import DECIDING, of_paper
 from .sample_losses import cross_entropy
 from .samplers import SAMPLERS
 
@@ -285,13 +285,7 @@ class LLCSettings:
     @property
     def of_paper(self) -> bool:
         """Return whether the estimate is one of the paper's. These stay as they were published."""
-        return of_paper(
-            self.preset,
-            sampler=self.sampler,
-            step_size=self.step_size,
-            localization=self.localization,
-            nbeta=self.nbeta,
-        )
+        return of_paper(self.preset, {name: getattr(self, name) for name in DECIDING})
 
     def inverse_temperature(self, num_samples: int) -> float:
         """Return nβ, by number or by rule (natural logarithm). "batch" is the number of samples really drawn.

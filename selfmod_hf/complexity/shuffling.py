@@ -14,6 +14,8 @@ import numpy as np
 
 from .random_streams import PASSES_PER_PARTITION
 
+_LONGEST = 2.0  # ε a
+
 
 @dataclass(frozen=True)
 class Shuffling:
@@ -75,12 +77,13 @@ class Shuffling:
         y' = y + c (y - y before) + (ε a/2) (1 + c) (1 - y).
 
         Args:
-            step: ε a of the direction.
+            step: ε a of the direction. From 2 on a direction is said to follow as one of 2 does, because the answer
+                grows without end from 4 on.
             momentum: c.
         """
         from scipy.signal import lfilter  # slow to import
 
-        push = step / 2 * (1 + momentum)
+        push = min(step, _LONGEST) / 2 * (1 + momentum)
         answers = lfilter([0, push], [1, push - 1 - momentum, momentum], np.ones(self.steps))
         return float(answers.mean())
 

@@ -32,9 +32,11 @@ class Spectrum:
 
     Attributes:
         values: nβ h, those of at least 0.02.
+        least: the smallest of all. It is negative where w* is no minimum of the samples.
     """
 
     values: NDArray[np.float64]
+    least: float = 0.0
 
     def pull(self, localization: float) -> float:
         """Return the nats that a localization takes from the estimate.
@@ -63,15 +65,20 @@ def affordable_spectrum(problem: Problem, nbeta: float, member: int, gradients: 
     size = problem.layout.size
     if size > MOST_PARAMETERS or problem.device.type == "mps":  # which has no float64
         return None
+    known = problem.spectra.get((member, nbeta))
+    if known is not None:
+        return known
     samples = min(SAMPLES, problem.num_samples, int(gradients / (size + 1)))
     if samples < min(problem.num_samples, 2 * size):
         return None
     try:
-        return find_spectrum(_in_double(problem, member, some_samples(problem.num_samples, samples, seed)), nbeta)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:  # such as a module that casts its inputs to float32
+        found = find_spectrum(_in_double(problem, member, some_samples(problem.num_samples, samples, seed)), nbeta)
+    except Exception:  # a module of a user may do anything in float64, and the estimate does not depend on it
         return None
+    # where a few samples are not at a minimum, flat directions have curvatures of both signs
+    known = Spectrum(found.values[found.values >= -found.least], found.least)
+    problem.spectra[member, nbeta] = known
+    return known
 
 
 def _in_double(problem: Problem, member: int, samples: Tensor | slice) -> Problem:
@@ -108,7 +115,7 @@ def find_spectrum(problem: Problem, nbeta: float) -> Spectrum:
     fit = copies_that_fit(int(problem.bytes_per_sample), problem.memory_budget)
 
     def gradients(positions: Tensor) -> Tensor:
-        _, found = losses_and_gradients(
+        losses, found = losses_and_gradients(
             problem.losses_of_one_batch,
             problem.layout,
             positions,
@@ -120,6 +127,8 @@ def find_spectrum(problem: Problem, nbeta: float) -> Spectrum:
             shared_batch=True,
             micro_batch_size=min(fit, problem.num_samples),
         )
+        if losses.dtype != torch.float64:  # their rounding would be taken for curvatures
+            raise RuntimeError(f"the losses are {losses.dtype}")
         return found  # (K, P)
 
     size = problem.layout.size
@@ -134,4 +143,4 @@ def find_spectrum(problem: Problem, nbeta: float) -> Spectrum:
         hessian[rows.start : rows.stop] = (gradients(positions) - base) / _DISTANCE
     symmetric = (hessian + hessian.T) / 2
     curvatures = nbeta * torch.linalg.eigvalsh(symmetric).cpu().double().numpy()
-    return Spectrum(curvatures[curvatures >= _LEAST])
+    return Spectrum(curvatures[curvatures >= _LEAST], float(curvatures.min()))

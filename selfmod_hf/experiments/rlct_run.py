@@ -70,7 +70,7 @@ def calibrate(
     """
     calibration = calibrate_saved(saved, data, keywords, given)
     cell = calibration.result
-    if not calibration.confirmed:  # whoever reads rlct.json alone is to know it
+    if not calibration.confirmed:  # cards and reports read rlct.json alone
         cell = replace(cell, status=calibration.status, status_reason=calibration.status_reason)
 
     def write(output: Path) -> str:

@@ -131,6 +131,6 @@ def part_of(values: Any, index: Tensor | slice | int) -> Any:
             parts[name] = part_of(value, index)
         return parts
     if isinstance(index, Tensor):
-        selected = values.index_select(0, index.flatten())  # (number of indices, ...)
+        selected = values.index_select(0, index.flatten().to(values.device))  # (number of indices, ...)
         return selected.unflatten(0, index.shape)
     return values[index]

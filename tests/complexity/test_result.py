@@ -176,12 +176,12 @@ def test_a_grid_may_be_an_array():
         ("paper (mnist)", True),
         ("paper (mnist) with num_chains, num_draws", True),
         ("paper-text (mnist) with num_draws", False),  # another localization
-        ("paper (mnist) with batch_size, num_draws", False),
+        ("paper (mnist) with batch_size, num_draws", True),  # early names listed what was given, changed or not
         ("paper (mnist) with nbeta", False),
         ("paper (imdb)", False),  # another step size
         ("as published (as published (paper (mnist)))", True),
         ("as published (paper (mnist) with num_draws)", True),
-        ("as published (paper (mnist) with localization)", False),
+        ("as published (paper (mnist) with nbeta)", False),
         ("paper", True),
         ("paper of mine", False),
         ("papers (mnist)", False),
@@ -191,15 +191,27 @@ def test_a_grid_may_be_an_array():
 )
 def test_only_the_papers_own_settings_are_of_the_paper(preset, expected):
     """Published again and again, too. A caller's own name that begins with "paper" switches no rule off."""
-    sampling = {"sampler": "sgld", "step_size": 1e-4, "localization": 100.0}
-    assert of_paper(preset, **sampling, nbeta="batch/log batch") == expected
+    sampling = {"sampler": "sgld", "step_size": 1e-4, "localization": 100.0, "batch_size": 512}
+    assert of_paper(preset, sampling | {"nbeta": "batch/log batch"}) == expected
 
 
-@pytest.mark.parametrize("change", [{"step_size": 2e-4}, {"localization": 1.0}, {"nbeta": 5.0}, {"sampler": "sghmc"}])
+@pytest.mark.parametrize(
+    "change", [{"step_size": 2e-4}, {"localization": 1.0}, {"nbeta": 5.0}, {"sampler": "sghmc"}, {"batch_size": 5}]
+)
 def test_settings_that_were_changed_behind_the_name_are_not_of_the_paper(change):
     settings = llc_preset("paper", "mnist")
     assert LLCSettings(**settings).of_paper
     assert not LLCSettings(**settings | change).of_paper
+
+
+def test_an_estimate_of_the_paper_on_few_samples_is_one_when_it_is_repeated():
+    """Its batch is all of the data, and its nβ is the number."""
+    result = _of_paper()
+    assert result.settings.batch_size < 512
+    assert result.settings.of_paper
+    again = result.settings.keywords(result.nbeta)
+    del again["members"]
+    assert LLCSettings(**again).of_paper
 
 
 def test_presets_name_themselves():
