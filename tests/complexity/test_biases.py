@@ -494,28 +494,21 @@ def test_the_curvatures_of_a_network_are_looked_for_only_if_the_chains_pay_for_t
     assert many.biases.localization > 2.5  # chains of 100 draws have not spread as far as the pull allows
 
 
-class Rounds(nn.Module):
-    """A linear model whose outputs are float32, whatever it computes in."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(20, 1, bias=False)
+class Narrow(nn.Module):
+    """Ends in float32, whatever the weights are."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layer(x.to(self.layer.weight.dtype)).float()
+        return x.float()
 
 
-def problem_of(models: list[nn.Module], flat: float, **settings: object):
-    _, inputs, _ = stiff_and_flat(flat)
-    return make_problem(models, inputs, torch.zeros(SAMPLES, 1), LLCSettings(loss_fn=half_squared_error, **settings))
-
-
-def test_rounding_is_not_taken_for_curvatures():
-    """Ten directions have none. A difference of gradients in float32 would give them some."""
-    assert affordable_spectrum(problem_of([Rounds()], 0.0), NBETA, 0, 1e6, seed=0) is None
-    for dtype in (torch.float32, torch.float64):
-        problem = problem_of([nn.Linear(20, 1, bias=False)], 0.0, dtype=dtype)
-        assert len(affordable_spectrum(problem, NBETA, 0, 1e6, seed=0).values) == 10
+def test_losses_in_float32_have_no_spectrum():
+    """Their rounding would be taken for curvatures."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+    narrow = nn.Sequential(model, Narrow())
+    inputs, labels = torch.randn(200, 4), torch.arange(200) % 3
+    assert affordable_spectrum(make_problem([model], inputs, labels, LLCSettings()), 50.0, 0, 1e6, seed=0) is not None
+    assert affordable_spectrum(make_problem([narrow], inputs, labels, LLCSettings()), 50.0, 0, 1e6, seed=0) is None
 
 
 def test_each_network_has_its_own_spectrum():
