@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ def test_networks_give_the_outputs_they_gave(name):
         np.testing.assert_allclose(output[field].numpy(), EXPECTED[name][field], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.skipif(version("numpy").startswith("1."), reason="numpy 2 wrote the states of random numbers")
 def test_a_checkpoint_goes_on(tmp_path):
     shutil.copytree(SAMPLES / "model", tmp_path / "run")
     flags = ["--task=digits", "--hidden_sizes=8", "--aux_weight=1", "--num_train_epochs=3", "--quiet"]

@@ -65,7 +65,8 @@ def read_classes(column: str, train: Rows, feature: Any = None, values: set[Any]
     if isinstance(feature, datasets.ClassLabel):
         return Classes(list(feature.names))
     if values is None:
-        values = set(train.data.unique(column))
+        _, distinct = train.encoded(column)
+        values = set(distinct)
     values = values - {None}
     if is_text(feature):
         names = sorted(values)

@@ -88,6 +88,8 @@ class Lists:
 
 def _encoded(values: pa.Array) -> tuple[np.ndarray, list[Any]]:
     """Return each value's place, (N,), among the distinct values, and these. The last value is None."""
+    if pa.types.is_float16(values.type):  # older pyarrow does not compare these
+        values = values.cast(pa.float32())
     dictionary = values.dictionary_encode()
     distinct = [*dictionary.dictionary.to_pylist(), None]
     places = dictionary.indices.fill_null(len(distinct) - 1)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from importlib.metadata import version
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -119,6 +120,7 @@ def test_a_sweep_private_as_a_pull_request_and_on_a_branch(loopback_hub, small_s
         assert api.file_exists("me/sweep", "README.md", repo_type=kind, revision="second")
 
 
+@pytest.mark.skipif(version("huggingface_hub").startswith("1."), reason="huggingface_hub 1 asks huggingface.co")
 def test_cards_are_valid_and_read_back(loopback_hub, small_sweep, small_model, tmp_path):
     """By the Hub's validator, which the client asks; the metadata comes back as EvalResults."""
     push_sweep(loopback_hub.api(), small_sweep, Target("me/sweep"))

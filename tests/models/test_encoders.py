@@ -396,8 +396,8 @@ def test_the_trainer_trains_every_parameter_and_the_losses_fall(tmp_path, name):
     unused = ("mask_token",)  # of ViT, for pretraining alone
     still = [key for key, p in model.named_parameters() if torch.equal(p, before[key]) and not key.endswith(unused)]
     assert not still
-    assert last["eval_classification_loss"] < first["eval_classification_loss"]
-    assert last["eval_accuracy"] > 0.8
+    # how many of 40 images are right differs by versions of transformers, which draw other first weights
+    assert last["eval_classification_loss"] < 2 / 3 * first["eval_classification_loss"]
 
 
 # of each backbone all but the embeddings (or the stem), and the last block alone
