@@ -215,7 +215,7 @@ LINE = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
 )
 def test_the_state_of_other_data_or_another_loss_is_not_used(tmp_path, inputs, change):
     """All losses at w* are zero, whatever the inputs and the loss."""
-    settings = llc_preset("paper", "mnist", num_draws=20) | {"batch_size": 20, "preset": None}
+    settings = llc_preset("paper", "mnist", num_draws=20) | {"preset": None}
     settings["loss_fn"] = half_squared_error
     with pytest.raises(Stopped):
         estimate_llc(*fitted_line(LINE), resume_from=tmp_path, progress=stop_at(4 * 11), **settings)
