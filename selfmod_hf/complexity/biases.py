@@ -177,12 +177,12 @@ def foretell(observed: Observed, curvature: float) -> Biases:
     d = observed.num_parameters
     nbeta = observed.nbeta
     share = observed.batch_size / observed.num_samples
-    noise_trace = _mean(observed.noises) * observed.batch_size / _apart(observed)
+    shuffled = Shuffling.of(observed.batch_size, observed.num_samples, partitioned=observed.corrected)
+    noise_trace = _mean(observed.noises) * observed.batch_size / _apart(observed, shuffled)
     hessian_trace = _mean(observed.products) / nbeta
 
     friction = (1 + observed.momentum) / (1 - observed.momentum)
     gradient_noise = nbeta**2 * noise_trace * (1 - share) / observed.batch_size  # trace of the noise of ∇U
-    shuffled = Shuffling.of(observed.batch_size, observed.num_samples, partitioned=observed.corrected)
     discretization = 0.0
     if observed.discretized:
         discretization = observed.step_size * nbeta * hessian_trace / 8
@@ -235,16 +235,16 @@ def foretell(observed: Observed, curvature: float) -> Biases:
     )
 
 
-def _apart(observed: Observed) -> float:
+def _apart(observed: Observed, shuffled: Shuffling) -> float:
     """Return the mean square distance of the gradients of the two minibatches of a reading, over tr V / B.
 
-    With a control variate they are two blocks of one partition, or above n/2 two blocks that are independent. Without
-    one, the second is drawn from all samples with replacement.
+    With a control variate they are two blocks of one partition, or two independent blocks if a partition has one alone.
+    Without a control variate, the second is drawn from all samples with replacement.
     """
     share = observed.batch_size / observed.num_samples
     if not observed.corrected:
         return 2 - share
-    if 2 * observed.batch_size > observed.num_samples:
+    if shuffled.steps == 1:
         return 2 * (1 - share)
     return 2.0
 

@@ -14,7 +14,7 @@ from .diagnostics import Draws
 from .minimum import Descent, count_active
 from .pieces import Group, Run
 from .samplers import SAMPLERS
-from .spectrum import Spectrum, affordable_spectrum
+from .spectrum import affordable_spectrum
 from .status import BIAS_SHARE, FLOOR, LOWER_SHARE, MIN_DRAWS, diverged_chains
 from .thermometer import ACTIVE, NOISE, PRODUCT, SQUARE, VIRIAL
 from .traces import Traces
@@ -53,7 +53,6 @@ def biases_of_run(run: Run, traces: Traces) -> list[Biases | None]:
         return found
     curvatures: dict[tuple[int, float, float], float] = {}  # by member, nβ and γ
     searched: dict[tuple[int, float], _Near] = {}  # by member and nβ
-    spectra: dict[tuple[int, float], Spectrum | None] = {}  # likewise
     of_groups = [llc_trace(run, traces, place) for place in range(len(run.groups))]
     estimates = [_possible_estimate(run, trace) for trace in of_groups]
     for place, group in enumerate(run.groups):
@@ -69,9 +68,7 @@ def biases_of_run(run: Run, traces: Traces) -> list[Biases | None]:
             curvatures[pulled] = _curvature(run, group)
         observed = _observed(run, traces, place, trace, searched[network])
         if _pull_matters(run, observed):
-            if network not in spectra:
-                spectra[network] = _spectrum(run, group)
-            observed = replace(observed, curved_pull=_curved_pull(spectra[network], group.localization))
+            observed = replace(observed, curved_pull=_curved_pull(run, group))
         found[place] = foretell(observed, curvatures[pulled])
     return found
 
@@ -84,17 +81,16 @@ def _pull_matters(run: Run, observed: Observed) -> bool:
     return observed.held / 2 > max(BIAS_SHARE * llc, FLOOR)
 
 
-def _spectrum(run: Run, group: Group) -> Spectrum | None:
-    """Return the curvatures at w* of a group's network. None: they would cost too much beside its chains."""
+def _curved_pull(run: Run, group: Group) -> float:
+    """Return what the pull takes from the directions that are curved at w*, or NaN if the curvatures are not known.
+
+    They are not where they would cost too much beside the chains. The problem keeps those that it has found.
+    """
     affordable = _SPECTRUM_SHARE * _samples_of_chains(run, group)
-    return affordable_spectrum(run.problem, group.nbeta, group.member, affordable, run.settings.seed)
-
-
-def _curved_pull(spectrum: Spectrum | None, localization: float) -> float:
-    """Return what the pull takes from the directions that are curved at w*, NaN if they are not known."""
+    spectrum = affordable_spectrum(run.problem, group.nbeta, group.member, affordable, run.settings.seed)
     if spectrum is None:
         return math.nan
-    return spectrum.pull(localization)
+    return spectrum.pull(group.localization)
 
 
 def _curvature(run: Run, group: Group) -> float:
