@@ -30,24 +30,23 @@ import torch
 from torch import Tensor, nn
 
 from ..files import plain, write_file
-from ..stacking import Batch, part_of
+from ..stacking import Batch
 from .calibration_rounds import BUDGET, DIVERGES, Judged, Plan
 from .calibration_run import LOCALIZATIONS, STEP_FRACTIONS, STEPS_OF_TRIAL, TRIAL, CalibrationRun, grid, run_in_rounds
 from .extrapolation import CONFIDENCE, Fit, below
 from .input_checks import check, positive
-from .minimum import Minimum, at_minima, moved_to
+from .minimum import Minimum, at_minima
 from .pieces import Group
 from .plots import PathLike, plot_calibration
 from .prepare import check_finite, make_problem
 from .presets import is_named_after_paper
-from .problem import Problem
 from .random_streams import some_samples
 from .result import BIASED, DIVERGED, NOT_AT_MINIMUM, NOT_CONVERGED, NOT_IDENTIFIED, OK, LLCResult
 from .rounds_progress import RoundsProgress
 from .samplers import SAMPLERS
 from .settings import CalibrationOptions, LLCSettings, shows_settings
-from .spectrum import MOST_PARAMETERS, SAMPLES, find_spectrum
-from .status import BOUND_ERRORS, is_lower
+from .spectrum import MOST_PARAMETERS, SAMPLES, find_spectrum, in_double
+from .status import BOUND_ERRORS, is_lower, reason_of_lower
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -251,10 +250,8 @@ def _start(model: nn.Module, inputs: Batch, targets: Tensor, settings: LLCSettin
     run = CalibrationRun(problem, settings, nbeta, None, progress, minima)
     if problem.layout.size <= MOST_PARAMETERS and problem.device.type != "mps":  # which has no float64
         try:
-            in_double = _in_double(model, inputs, targets, settings)
-            if minima:
-                in_double = moved_to(in_double, minima)
-            run.spectrum = find_spectrum(in_double, nbeta)
+            few = some_samples(problem.num_samples, SAMPLES, settings.seed)
+            run.spectrum = find_spectrum(in_double(problem, 0, few), nbeta)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # such as a module that casts its inputs to float32
@@ -282,13 +279,6 @@ def _grid(name: str, values: Sequence[float] | None, sampler: str) -> list[float
     return sorted(unique)
 
 
-def _in_double(model: nn.Module, inputs: Batch, targets: Tensor, settings: LLCSettings) -> Problem:
-    """Return the problem of some samples in float64."""
-    few = some_samples(len(targets), SAMPLES, settings.seed)
-    in_double = replace(settings, dtype=torch.float64)
-    return make_problem([model], part_of(inputs, few), targets[few], in_double)
-
-
 def _calibrated(run: CalibrationRun) -> LLCCalibration:
     """Return the calibration of all rounds."""
     fit = run.fit()
@@ -309,7 +299,7 @@ def _calibrated(run: CalibrationRun) -> LLCCalibration:
         reason = result.status_reason
     elif biases is not None and is_lower(biases.not_at_minimum, fit.llc, result.standard_error):
         status = NOT_AT_MINIMUM
-        reason = f"near w* nβ L is lower by {biases.not_at_minimum:.3g} or more, at an estimate of {fit.llc:.3g}"
+        reason = reason_of_lower(biases.not_at_minimum, fit.llc, run.settings.minimize)
     elif fit.llc - BOUND_ERRORS * fit.standard_error - fit.systematic_error > run.bound:
         status = BIASED
         reason = f"the estimate {fit.llc:.4g} exceeds d/2 = {run.bound:g}, which no λ does"

@@ -195,10 +195,10 @@ def at_minima(problem: Problem, groups: Sequence[Group]) -> tuple[Problem, list[
         own = [group for group in groups if group.member == member]
         weakest = min(group.localization for group in own)
         minima.append(_without_pull(problem, member, own[0].nbeta, weakest))
-    return moved_to(problem, minima), minima
+    return _moved_to(problem, minima), minima
 
 
-def moved_to(problem: Problem, minima: Sequence[Minimum]) -> Problem:
+def _moved_to(problem: Problem, minima: Sequence[Minimum]) -> Problem:
     """Return the problem with each network at its minimum, one for each."""
     positions = torch.stack([found.position for found in minima])  # (M, P)
     moved = problem.layout.views(positions.to(problem.stack_dtype))

@@ -72,7 +72,7 @@ def affordable_spectrum(problem: Problem, nbeta: float, member: int, gradients: 
     if samples < min(problem.num_samples, 2 * size):
         return None
     try:
-        found = find_spectrum(_in_double(problem, member, some_samples(problem.num_samples, samples, seed)), nbeta)
+        found = find_spectrum(in_double(problem, member, some_samples(problem.num_samples, samples, seed)), nbeta)
     except Exception:  # a module of a user may do anything in float64, and the estimate does not depend on it
         return None
     # where a few samples are not at a minimum, flat directions have curvatures of both signs
@@ -81,7 +81,7 @@ def affordable_spectrum(problem: Problem, nbeta: float, member: int, gradients: 
     return known
 
 
-def _in_double(problem: Problem, member: int, samples: Tensor | slice) -> Problem:
+def in_double(problem: Problem, member: int, samples: Tensor | slice) -> Problem:
     """Return the problem of one network and some samples in float64."""
 
     def cast(values: Tensor) -> Tensor:

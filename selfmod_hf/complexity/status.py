@@ -179,11 +179,7 @@ def _minimum(facts: Facts) -> Verdict | None:
             reason = f"the loss falls below that of w* while sampling (llc {llc:.3g}): w* is no minimum"
             return NOT_AT_MINIMUM, reason
     if facts.estimates_lambda and is_lower(lower, llc, standard_error(facts.kept)):
-        reason = f"near w* nβ L is lower by {lower:.3g} or more, at an estimate of {llc:.3g}"
-        remedy = "start from the local minimum with minimize=True"
-        if facts.minimized:
-            remedy = "minimize=True did not reach the minimum, take a weaker localization or train the network on"
-        return NOT_AT_MINIMUM, f"{reason}: {remedy}"
+        return NOT_AT_MINIMUM, reason_of_lower(lower, llc, facts.minimized)
     rise, error = _rise(facts.kept)
     agrees = looked and lower > FALL_LOWER * abs(llc)
     errors = TREND_ERRORS if agrees else FALL_ERRORS
@@ -207,6 +203,24 @@ def is_lower(lower: float, llc: float, error: float) -> bool:
     """
     floor = min(FLOOR, TREND_ERRORS * error)
     return lower > max(LOWER_SHARE * llc, floor)
+
+
+def reason_of_lower(lower: float, llc: float, minimized: bool) -> str:
+    """Return what is said of a w* with a lower loss nearby, and what to do.
+
+    Args:
+        lower: nβ (L(w*) - L(w_low)).
+        llc: the estimate.
+        minimized: whether w* was brought to its local minimum before.
+
+    Example:
+        >>> reason_of_lower(0.6, llc=5.0, minimized=False)
+        'near w* nβ L is lower by 0.6 or more, at an estimate of 5: start from the local minimum with minimize=True'
+    """
+    remedy = "start from the local minimum with minimize=True"
+    if minimized:
+        remedy = "minimize=True did not reach the minimum, take a weaker localization or train the network on"
+    return f"near w* nβ L is lower by {lower:.3g} or more, at an estimate of {llc:.3g}: {remedy}"
 
 
 def _plateau(facts: Facts) -> Verdict | None:
