@@ -213,7 +213,7 @@ def test_a_push_while_training_is_of_its_last_step(pushed):
         messages = [commit.title for commit in pushed.hub.api().list_repo_commits(f"me/{route}")]
         assert "Training in progress, step 6" in messages
     assert (pushed.repo("checkpoint") / "last-checkpoint" / "trainer_state.json").is_file()
-    assert not list(pushed.repo("every_save").glob("*/"))
+    assert not any(path.is_dir() for path in pushed.repo("every_save").iterdir())
 
 
 def test_the_description_of_a_commit_arrives(pushed):
