@@ -164,7 +164,9 @@ def installed_tools(inputs: Any, labels: Any) -> list[Tool]:
         Tool("ours", partial(ours, *data, preset=NO_CHECKS)),
         Tool("ours, biases foretold", partial(ours, *data, control_variate=False)),
         Tool("ours, biases foretold, control variate", partial(ours, *data, control_variate=True)),
+        Tool("ours, shared minibatches", partial(ours, *data, preset=NO_CHECKS, shared_minibatches=True)),
         Tool("ours, bfloat16", partial(half, preset=NO_CHECKS)),
+        Tool("ours, bfloat16, shared minibatches", partial(half, preset=NO_CHECKS, shared_minibatches=True)),
         Tool("ours, bfloat16, biases foretold, control variate", partial(half, control_variate=True)),
     ]
     number = installed("devinterp", "devinterp.slt.llc")

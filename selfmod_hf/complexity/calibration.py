@@ -186,6 +186,8 @@ def calibrate_llc(
         check(name, given.get(name), name not in given, f"left out: it is chosen from `{name}s`")
     target = given.get("target_standard_error")
     check("target_standard_error", target, target is None, "left out of a calibration: `num_draws` says how many draws")
+    shared = given.get("shared_minibatches", False)
+    check("shared_minibatches", shared, shared is False, "left out of a calibration: it takes chains as independent")
     if given["sampler"] == TRIAL:
         given["step_size"] = min(STEPS_OF_TRIAL)  # the default is not in its unit
     chosen = LLCSettings(**given)

@@ -183,32 +183,37 @@ class _Block:
         problem = self.problem
         data = (problem.num_samples, run.batch_size, problem.device)
         self.takes_all_data = run.batch_size == problem.num_samples
+        chains = self.chains
+        self.shares_minibatches = run.settings.shared_minibatches
+        if self.shares_minibatches:
+            chains = [0]  # its stream is that of all
         self.minibatches: Minibatches | PartitionedMinibatches
         self.variate: ControlVariate | None = None
         self.noise_at_anchor = torch.empty(0)  # e of this step, (G, C, P) or (1, C, P)
         self.raw: Tensor | None = None  # gradient of this step without the control variate
         if not run.settings.corrects(problem.num_samples):
-            self.minibatches = Minibatches(run.settings.seed, self.chains, *data)
+            self.minibatches = Minibatches(run.settings.seed, chains, *data)
             return
-        minibatches = PartitionedMinibatches(run.settings.seed, self.chains, *data)
+        minibatches = PartitionedMinibatches(run.settings.seed, chains, *data)
         self.minibatches = minibatches
         networks = sorted(set(members))
         self._first_groups = [members.index(network) for network in networks]
         self.variate = ControlVariate(
             minibatches,
+            self.num_chains,
             problem.anchor_gradients[networks],
             network_of_group=[networks.index(member) for member in members],
             keeps_block_gradients=run.keeps_block_gradients,
         )
 
     def _gradients_at_anchor(self, batch: Tensor) -> Tensor:
-        """Return the gradients at w* of each network on minibatches (C, B), as (D, C, P)."""
+        """Return the gradients at w* of each network on minibatches (C, B), as (D, C, P). Shared ones have C = 1."""
         anchor = self.dynamics.anchor
         losses = anchor.new_empty(len(anchor))
         gradients = torch.empty_like(anchor)
         self.evaluate(batch, anchor, losses, gradients)
         by_group = gradients.view(self.num_groups, self.num_chains, -1)
-        return by_group[self._first_groups]
+        return by_group[self._first_groups, : len(batch)]
 
     def adapt_variate(self) -> None:
         """Adapt the control variate with a second minibatch at the chains' positions."""
@@ -266,7 +271,7 @@ class _Block:
         return values.repeat_interleave(self.num_chains, dim=0)
 
     def baseline(self, batch: Tensor | None) -> Tensor:
-        """Return the mean loss of w* on the minibatches, (G, C)."""
+        """Return the mean loss of w* on the minibatches, (G, C), or (G, 1) if the chains share them."""
         losses = self.problem.anchor_losses  # (n, M)
         if batch is None:
             means = losses.mean(0, dtype=torch.float64)  # (M,)
@@ -284,6 +289,8 @@ class _Block:
         parts: list[tuple[slice, list[Tensor]]] = []  # (rows, samples)
         if batch is None:
             parts.append((slice(None), []))
+        elif self.shares_minibatches:
+            parts.append((slice(None), [batch[0]]))
         elif self.num_groups == 1:
             parts.append((slice(None), [batch]))
         else:

@@ -35,7 +35,8 @@ class ControlVariate(Stateful):
     """Hold the noise at w* of the minibatches of one piece, G groups x C chains of D different networks.
 
     Args:
-        minibatches: of the chains.
+        minibatches: of the chains, or of one if they share them. The noise then has C = 1 below.
+        num_chains: C.
         anchor_gradients: g(w*), (D, P).
         network_of_group: place of each group's network among the D.
         keeps_block_gradients: whether to keep the noise of every block.
@@ -46,13 +47,14 @@ class ControlVariate(Stateful):
     def __init__(
         self,
         minibatches: PartitionedMinibatches,
+        num_chains: int,
         anchor_gradients: Tensor,
         network_of_group: Sequence[int],
         keeps_block_gradients: bool,
     ) -> None:
         self._minibatches = minibatches
         self._anchor_gradients = anchor_gradients[:, None]  # (D, 1, P)
-        self._num_chains = minibatches.num_chains
+        self._num_chains = num_chains
         self._keeps = keeps_block_gradients
         self._kept_for: Tensor | None = None  # the partition of the noise that is kept
         self._kept = anchor_gradients.new_empty(0)  # (D, S, P)
@@ -86,16 +88,17 @@ class ControlVariate(Stateful):
         return noise[self._repeat]
 
     def _keep(self, gradients_at_anchor: GradientsAtAnchor) -> None:
-        """Compute the noise of every block of the partition, as many blocks at once as there are chains."""
+        """Compute the noise of every block of the partition, as many blocks at once as a step has."""
         blocks = self._minibatches.blocks
+        at_once = self._minibatches.num_chains
         count = len(blocks)
         networks, _, size = self._anchor_gradients.shape
         if self._kept_for is None:
             self._kept = self._anchor_gradients.new_empty(networks, count, size)
-        for start in range(0, count, self._num_chains):
-            places = torch.arange(start, start + self._num_chains, device=blocks.device)
+        for start in range(0, count, at_once):
+            places = torch.arange(start, start + at_once, device=blocks.device)
             gradients = gradients_at_anchor(blocks[places % count])
-            used = min(self._num_chains, count - start)
+            used = min(at_once, count - start)
             self._kept[:, start : start + used] = gradients[:, :used]
         self._kept.sub_(self._anchor_gradients)
         self._kept_for = blocks
@@ -116,7 +119,7 @@ class ControlVariate(Stateful):
     def of_rows(self, noise: Tensor) -> Tensor:
         """Return noise (G, C, P) or (1, C, P) for each row, (R, P)."""
         groups = len(self.coefficient) // self._num_chains
-        return noise.expand(groups, -1, -1).reshape(-1, noise.shape[2])
+        return noise.expand(groups, self._num_chains, -1).reshape(-1, noise.shape[2])
 
     def adapt(self, gradients: Tensor, noise: Tensor) -> None:
         """Take a pair of minibatches into the coefficient.

@@ -58,8 +58,12 @@ def effective_sample_size(draws: Draws) -> float:
     return size
 
 
-def standard_error(draws: Draws) -> float:
+def standard_error(draws: Draws, *, dependent: bool = False) -> float:
     """Return the standard error of the mean over all draws: their standard deviation over the root of the ESS.
+
+    Args:
+        draws: (C, T).
+        dependent: whether the chains have common noise. The error is then at least that of their mean as one chain.
 
     Example:
         >>> draws = np.random.default_rng(0).standard_normal((4, 2500))
@@ -69,7 +73,11 @@ def standard_error(draws: Draws) -> float:
     if not _enough(draws):
         return math.nan
     size, variance = _size_and_variance(split_chains(draws))
-    return math.sqrt(variance / size)
+    error = math.sqrt(variance / size)
+    if dependent:
+        mean = draws.mean(axis=0, keepdims=True)  # (1, T)
+        error = max(error, standard_error(mean))
+    return error
 
 
 def degrees_of_freedom(ess: float, num_chains: int) -> float:

@@ -303,7 +303,7 @@ def _result(run: Run, traces: Traces, place: int, biases: Biases | None) -> LLCR
     with np.errstate(invalid="ignore", over="ignore"):
         kept = trace[:, burnin:]
         per_chain = kept.mean(axis=1)  # (C,)
-        llc, error, rhat, ess = summarize(kept)
+        llc, error, rhat, ess = summarize(kept, dependent=settings.shared_minibatches)
         mean_acceptance = float(traces.acceptance[place].mean())
     diverged = diverged_chains(trace, problem.layout.size, burnin)
     acceptance = None if math.isnan(mean_acceptance) else mean_acceptance
@@ -316,6 +316,7 @@ def _result(run: Run, traces: Traces, place: int, biases: Biases | None) -> LLCR
         acceptance=acceptance,
         biases=biases,
         minimized=settings.minimize,
+        dependent=settings.shared_minibatches,
     )
     status, reason = judge(facts)
     if not math.isfinite(init_loss):

@@ -194,10 +194,10 @@ def cut(run: Run, capacity: Capacity) -> tuple[list[Piece], int]:
 def _shape_of_a_step(run: Run, groups: int, chains: int) -> tuple[bool, int]:
     """Return whether the rows of a computation share their batch, and how many rows it has.
 
-    The numbers are the same in all three cases. With the complete data all rows share one batch. One network has a
-    batch per chain. Several groups run chain by chain, because they share the batch of a chain.
+    The numbers are the same in all three cases. With the complete data or shared minibatches all rows share one batch.
+    One network has a batch per chain. Several groups run chain by chain, because they share the batch of a chain.
     """
-    if run.batch_size == run.problem.num_samples:
+    if run.batch_size == run.problem.num_samples or run.settings.shared_minibatches:
         return True, groups * chains
     if groups == 1:
         return False, chains

@@ -159,7 +159,7 @@ class LLCResult:
             return math.nan, math.nan
         trace = self.llc_trace(paired=paired)
         kept = trace[:, self.kept]
-        return float(kept.mean()), standard_error(kept)
+        return float(kept.mean()), standard_error(kept, dependent=self.settings.shared_minibatches)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields except the traces, ready for JSON. NaN and infinity become None."""
@@ -272,6 +272,7 @@ class LLCResult:
             "nβ": f"{self.nbeta:.3f} ({settings.nbeta_rule})",
             "sampler": sampler,
             "control variate": "yes" if settings.control_variate else "no",
+            "minibatches": "the same in all chains" if settings.shared_minibatches else "of each chain",
             "draws": f"{settings.num_chains} chains x {settings.num_draws}, {first}",
             "R-hat, ESS": f"{self.rhat:.3f}, {self.ess:.0f}",
             "preset": str(settings.preset),
@@ -330,7 +331,11 @@ def _wrong_fields(result: LLCResult) -> list[str]:
     return wrong
 
 
-def summarize(kept: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """Return mean, standard error, R-hat and ESS of draws (C, T)."""
+def summarize(kept: NDArray[np.float64], *, dependent: bool) -> tuple[float, float, float, float]:
+    """Return mean, standard error, R-hat and ESS of draws (C, T), see `standard_error`."""
     mean = float(kept.mean())
-    return mean, standard_error(kept), split_rhat(kept), effective_sample_size(kept)
+    error = standard_error(kept, dependent=dependent)
+    ess = effective_sample_size(kept)
+    if dependent:
+        ess *= (standard_error(kept) / error) ** 2
+    return mean, error, split_rhat(kept), ess

@@ -17,7 +17,12 @@ from .presets import DECIDING, of_paper
 from .settings import DTYPES, LLCSettings
 
 AT_ANCHOR, EARLIER = "w*", "earlier rounds"  # where chains start
-_IF_UNUSUAL = ("heads", "start", "directions")  # left out of files otherwise, as in those of before they were
+_IF_UNUSUAL = (
+    "heads",
+    "start",
+    "directions",
+    "shared_minibatches",
+)  # left out of files otherwise, as in those of before they were
 _SHOWN = 3  # names of parameters in a text
 
 
@@ -54,6 +59,7 @@ class SamplerSettings:
     heads: tuple[str, ...] | None = None
     start: str = AT_ANCHOR
     directions: int | None = None
+    shared_minibatches: bool = False
 
     @classmethod
     def of(

@@ -65,6 +65,7 @@ class LLCOptions(CalibrationOptions, total=False):
 
     step_size: float
     localization: float
+    shared_minibatches: bool
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,9 @@ class LLCSettings:
         micro_batch_size: accumulate gradients over pieces of this many samples. None: as the budget asks.
         sampler_options: the sampler's own settings, such as `{"momentum": 0.9}`.
         paired: compare every draw with w* on the same minibatch, else with the complete training set.
+        shared_minibatches: all chains take the same minibatches. That is faster, because samples are gathered once. The
+            chains then depend on each other. The standard error is at least that of the mean over the chains, taken as
+            one chain. Foretold biases keep the errors of independent chains.
         control_variate: subtract the noise of each minibatch at w* from its gradient and its loss, because it is known
             exactly. The sampled distribution and the estimate then have little minibatch noise. It requires `paired`.
             None: where it lowers the noise of the gradients, and never for a preset of the paper.
@@ -145,6 +149,7 @@ class LLCSettings:
     micro_batch_size: int | None = None
     sampler_options: Mapping[str, float] | None = None
     paired: bool = True
+    shared_minibatches: bool = False
     control_variate: bool | None = None
     minimize: bool = False
     target_standard_error: float | None = None
@@ -164,9 +169,9 @@ class LLCSettings:
         self._check_counts()
         known = self.dtype is None or self.dtype in DTYPES.values()
         self._require("dtype", known, "None, float32, float64 or bfloat16")
-        self._require("paired", isinstance(self.paired, bool), "True or False")
+        for name in ("paired", "shared_minibatches", "vectorize"):
+            self._require(name, isinstance(getattr(self, name), bool), "True or False")
         self._check_additions()
-        self._require("vectorize", isinstance(self.vectorize, bool), "True or False")
         self._require("preset", isinstance(self.preset, (str, NoneType)), "None or a text")
         self._require("data", isinstance(self.data, (str, NoneType)), "None or a text")
         usable = self.progress is None or callable(self.progress)

@@ -51,6 +51,7 @@ class Facts:
         biases: foretold. None: not known.
         acceptance: mean Metropolis acceptance probability. None: the sampler has none.
         minimized: whether w* comes from a search for the minimum.
+        dependent: whether the chains have common noise, see `standard_error`.
     """
 
     trace: Draws
@@ -61,6 +62,7 @@ class Facts:
     biases: Biases | None = None
     acceptance: float | None = None
     minimized: bool = False
+    dependent: bool = False
 
     @property
     def kept(self) -> Draws:
@@ -71,6 +73,10 @@ class Facts:
     def llc(self) -> float:
         """Return the estimate."""
         return float(self.kept.mean())
+
+    def error(self, draws: Draws) -> float:
+        """Return the standard error of the mean of draws (C, K)."""
+        return standard_error(draws, dependent=self.dependent)
 
     @property
     def lower(self) -> float:
@@ -137,7 +143,7 @@ def judge(facts: Facts) -> Verdict:
         verdict = rule(facts)
         if verdict is not None:
             return verdict
-    rise, error = _rise(facts.kept)
+    rise, error = _rise(facts)
     return OK, f"plateau: over the kept draws the trace moves by {rise:.2g} ± {error:.2g}"
 
 
@@ -148,7 +154,7 @@ def _bound(facts: Facts) -> Verdict | None:
     bound = facts.num_parameters / 2
     if facts.biases is not None and math.isfinite(facts.biases.bound):
         bound = facts.biases.bound
-    if not facts.llc - BOUND_ERRORS * standard_error(facts.kept) > bound:
+    if not facts.llc - BOUND_ERRORS * facts.error(facts.kept) > bound:
         return None
     reason = f"the estimate {facts.llc:.3g} exceeds d/2 = {bound:g}, which no λ does: take a smaller step size"
     return BIASED, reason
@@ -173,14 +179,14 @@ def _minimum(facts: Facts) -> Verdict | None:
     lower = facts.lower
     looked = math.isfinite(lower)
     if llc < 0:
-        error = standard_error(facts.kept)
+        error = facts.error(facts.kept)
         by_chance = looked and lower < FLOOR and -llc < min(FLOOR, TREND_ERRORS * error)
         if not by_chance:
             reason = f"the loss falls below that of w* while sampling (llc {llc:.3g}): w* is no minimum"
             return NOT_AT_MINIMUM, reason
-    if facts.estimates_lambda and is_lower(lower, llc, standard_error(facts.kept)):
+    if facts.estimates_lambda and is_lower(lower, llc, facts.error(facts.kept)):
         return NOT_AT_MINIMUM, reason_of_lower(lower, llc, facts.minimized)
-    rise, error = _rise(facts.kept)
+    rise, error = _rise(facts)
     agrees = looked and lower > FALL_LOWER * abs(llc)
     errors = TREND_ERRORS if agrees else FALL_ERRORS
     falls = -rise > max(errors * error, TREND_RELATIVE * abs(llc))
@@ -228,7 +234,7 @@ def _plateau(facts: Facts) -> Verdict | None:
 
     A fall that reaches this rule has no lower loss near w* and so is no sign of a w* that is no minimum.
     """
-    rise, error = _rise(facts.kept)
+    rise, error = _rise(facts)
     errors = TREND_ERRORS if rise > 0 else FALL_ERRORS
     size = abs(rise)
     believed = size > max(errors * error, TREND_RELATIVE * abs(facts.llc))
@@ -332,21 +338,22 @@ def _pull(facts: Facts) -> Verdict | None:
     return NOT_CONVERGED, f"the pull to w* may take away up to {most:.3g}: take more draws or a weaker localization"
 
 
-def _rise(kept: Draws) -> tuple[float, float]:
-    """Return the mean of the last third minus that of the first, of draws (C, T), and its standard error.
+def _rise(facts: Facts) -> tuple[float, float]:
+    """Return the mean of the last third of the kept draws minus that of the first, and its standard error.
 
     The error is the larger of two. One comes from the thirds themselves. The other comes from all draws without their
     common straight line, because draws may be correlated over longer than a third.
     """
+    kept = facts.kept
     third = kept.shape[1] // 3
     first = kept[:, :third]
     last = kept[:, -third:]
     rise = float(last.mean() - first.mean())
-    of_thirds = math.hypot(standard_error(first), standard_error(last))
+    of_thirds = math.hypot(facts.error(first), facts.error(last))
     time = np.arange(kept.shape[1]) - (kept.shape[1] - 1) / 2  # (T,)
     slope = kept.mean(axis=0) @ time / (time @ time)
     level = kept - slope * time
-    of_all = math.sqrt(6) * standard_error(level)
+    of_all = math.sqrt(6) * facts.error(level)
     return rise, max(of_thirds, of_all)
 
 

@@ -46,6 +46,7 @@ class RLCTSettings:
     heads: list[str] | None = setting(
         "Sample these attention heads only, as module:numbers (transformer.h.3:0,2): the LLC of a group of heads."
     )
+    shared_minibatches: bool | None = setting("All chains take the same minibatches, which is faster; default: false.")
     control_variate: bool | None = setting(
         "Subtract the minibatch noise at the trained weights from gradients and losses; default: where it helps, and "
         "never for the presets of the paper."

@@ -343,6 +343,8 @@ def rlct_lines(rlct: LLCResult) -> dict[str, str]:
         sampler += f", {name} {option}"
     sampler += f", in {settings.compute_dtype}"
     burnin = f"the first {settings.num_burnin_steps} left out"
+    if settings.shared_minibatches:
+        burnin += ", the same minibatches in all chains"
     weights = UNCHECKED
     if rlct.weights_sha256:
         weights = f"SHA-256 {rlct.weights_sha256}"

@@ -360,7 +360,7 @@ def test_signatures_show_the_settings_with_their_types_and_defaults(function, op
 def test_options_are_the_settings():
     names = {field.name for field in fields(LLCSettings)}
     assert names == LLCOptions.__annotations__.keys()
-    assert names - CalibrationOptions.__annotations__.keys() == {"step_size", "localization"}
+    assert names - CalibrationOptions.__annotations__.keys() == {"step_size", "localization", "shared_minibatches"}
 
 
 def test_an_unknown_setting_is_named():
