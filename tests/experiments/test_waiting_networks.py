@@ -65,7 +65,7 @@ def test_an_arm_of_diverged_networks_ends_no_study(tmp_path, capsys):
     assert not list((tmp_path / "sweep" / "populations").iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
 def test_on_ray_an_arm_of_diverged_networks_ends_no_study(tmp_path, capsys):
     (tmp_path / "study.yaml").write_text(WILD.replace("wild: {aux_weight: 1}", "wild: {learning_rate: 1e30}"))
