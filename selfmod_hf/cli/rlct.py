@@ -78,13 +78,13 @@ def run(argv: Sequence[str]) -> None:
         published = None if args.calibrate else networks[0].published_rlct
         bar = SamplingBar(desc="Sampling", unit="step", disable=args.quiet or None)  # None: without a terminal
         keywords = settings.keywords(published, found.spec.name, bar)
-        keywords["data"] = found.spec.train_data
         for saved in networks:
             saved.load_files()
         pushing.check(repository, networks[0])
         heads = keywords.pop("heads", None)
         keywords = with_heads(keywords, networks[0].loaded_network, heads)
         data = found.load(task)
+        keywords["data"] = found.description(data)
         rlct_run.note_fewer_samples(data, found.taken, print_note)
         output = Path(args.output_dir or args.checkpoints or networks[0].results_folder)
         output.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ INTERPOLATIONS = tuple(method.name.lower() for method in Image.Resampling)
 FIELDS = ("image_size", "image_mean", "image_std", "interpolation")
 # settings of transformers' image processors that change pixels in unsupported ways
 _NOT_FOLLOWED = ("do_flip_channel_order", "do_color_quantize", "do_grayscale", "rescale_offset")
+_CONVNEXT_WHOLE = 384  # from this size on, ConvNeXt's image processor resizes the complete picture
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,31 @@ def _size_of(processor: Any) -> tuple[int, int] | None:
     if size.get("shortest_edge"):
         return size["shortest_edge"], size["shortest_edge"]
     return None
+
+
+def unfollowed_shape(name: str) -> str | None:
+    """Return what the image processor of a model does to the shape of a picture that `ImagePreprocessing` does not do.
+
+    Args:
+        name: Hub id or folder of a transformers model.
+
+    Returns:
+        A phrase, or None if the complete picture is resized there too.
+    """
+    if not get_image_processor_config(name):
+        return None
+    processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+    resizes = getattr(processor, "do_resize", True)
+    side = dict(processor.size or {}).get("shortest_edge")
+    if getattr(processor, "do_center_crop", None):
+        is_resized_to_it = resizes and dict(processor.size) == dict(processor.crop_size)
+        return None if is_resized_to_it else "crops the middle of a picture"
+    if not resizes or side is None:
+        return None
+    if getattr(processor, "crop_pct", None) is None:
+        return "keeps the ratio of a picture's sides"
+    # ConvNeXt's processor crops small sizes alone
+    return "crops the middle of a picture" if side < _CONVNEXT_WHOLE else None
 
 
 def _interpolation_of(processor: Any) -> str:

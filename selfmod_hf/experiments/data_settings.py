@@ -138,14 +138,19 @@ def load_data(
         return load_blocks(spec, tokenizer=tokenizer, vocab_size=settings.vocab_size, **limits)
     if spec.text_column is not None:
         return load_texts(spec, tokenizer=tokenizer, padded=padded, max_length=settings.max_length, **limits)
-    size = _height_and_width(settings.image_size)
+    size = height_and_width(settings.image_size)
     data = load_images(spec, image_size=size, preprocessing=preprocessing, **limits)
     if settings.augment:
         data = replace(data, train=replace(data.train, augmentation=RandomAffine()))
     return data
 
 
-def _height_and_width(size: Sequence[int] | None) -> list[int] | None:
+def height_and_width(size: Sequence[int] | None) -> list[int] | None:
+    """Return both sides of an image. A single number is both.
+
+    Raises:
+        InputError: more than two numbers, or one below 1.
+    """
     if size is None:
         return None
     if len(size) > 2 or min(size, default=1) < 1:

@@ -12,15 +12,25 @@ import torch
 
 from ..complexity import LLCResult
 from ..complexity.settings import DTYPES, LLCSettings
-from ..data import TaskSpec, TensorData
+from ..data import BlockTensors, ImagePreprocessing, TaskSpec, TensorData
+from ..data.tokenizing import limit_of
 from ..errors import InputError
 from ..hub.eval_results import EvalTask
 from ..hub.plain_model import task_fields
 from ..hub.saved import SavedNetwork
 from ..trainer.saved_rlct import choose_settings, saved_checkpoints
-from .data_settings import DataSettings, load_data
+from .data_settings import DataSettings, height_and_width, load_data
 from .setting import Values, setting
 
+# settings of the data that change every sample -> their phrase in the description of the data
+_PREPROCESSING = {
+    "max_length": "texts of at most {} tokens",
+    "tokenizer_name": "tokenizer {}",
+    "image_size": "images of {} pixels",
+    "image_mean": "mean {}",
+    "image_std": "deviation {}",
+    "interpolation": "resized by {}",
+}
 SAMPLING = {field.name for field in fields(LLCSettings)} - {"seed", "device", "preset", "resume_from"}
 
 
@@ -188,6 +198,28 @@ class SavedData:
         """Return the task."""
         return self.settings.task_spec()
 
+    def description(self, data: TensorData) -> str:
+        """Describe the training data for people, with preprocessing that is not the network's own.
+
+        Estimates of data with different descriptions are never compared.
+
+        Args:
+            data: as they were loaded.
+        """
+        spec = self.spec
+        if isinstance(data, BlockTensors):
+            spec = replace(spec, block_size=data.longest)
+        parts = [spec.train_data]
+        given = {}
+        for name in _PREPROCESSING:
+            value = getattr(self.settings, name)
+            if value is not None and name not in self.taken:
+                given[name] = value
+        if given:
+            own = self.saved.reading()
+            parts += _differences(given, own.get("preprocessing"), own.get("tokenizer"))
+        return ", ".join(parts)
+
     def load(self, task: EvalTask | None = None) -> TensorData:
         """Load the training set, prepared as for the network's training.
 
@@ -202,3 +234,27 @@ class SavedData:
         if task is not None:
             task.check_data(data.train)
         return self.saved.with_own_labels(data)
+
+
+def _differences(given: Values, preprocessing: ImagePreprocessing | None, tokenizer: Any) -> list[str]:
+    """Return phrases for settings of the preprocessing that differ from the network's own.
+
+    Args:
+        given: the settings.
+        preprocessing: the network's own, of images.
+        tokenizer: the network's own, of texts.
+    """
+    if preprocessing is not None:
+        if "image_size" in given:
+            given = {**given, "image_size": height_and_width(given["image_size"])}
+        changed = preprocessing.changed(**given)
+        given = {name: value for name, value in given.items() if getattr(changed, name) != getattr(preprocessing, name)}
+    elif given.get("max_length") == limit_of(tokenizer):
+        given = {name: value for name, value in given.items() if name != "max_length"}
+    phrases = []
+    for name, value in given.items():
+        shown = Path(value).name if name == "tokenizer_name" and Path(value).exists() else value
+        if isinstance(value, list):
+            shown = " x ".join(map(str, value)) if name == "image_size" else ", ".join(map(str, value))
+        phrases.append(_PREPROCESSING[name].format(shown))
+    return phrases

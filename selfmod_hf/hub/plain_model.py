@@ -14,6 +14,7 @@ from transformers.models.auto import modeling_auto
 
 from ..data import backbone_preprocessing
 from ..data.class_order import class_numbers, has_own_names, renumbered
+from ..data.preprocessing import unfollowed_shape
 from ..data.tasks import SCORES, SEVERAL_CLASSES
 from ..data.tokenizing import load_tokenizer
 from ..errors import InputError
@@ -115,13 +116,21 @@ def load_plain_model(folder: Path) -> PreTrainedModel:
 def plain_reading(folder: Path, tokenizer_name: str | None = None) -> dict[str, Any]:
     """Return arguments of `load_images` or `load_texts`, for samples prepared as for the task model in a folder.
 
+    If the model's image processor crops pictures, one line of the log says that the complete picture is taken.
+
     Args:
         folder: of the model.
         tokenizer_name: in place of the model's own.
     """
     kind = kind_of_folder(folder)
     if kind is not None and kind.name == "image-classification":
-        return {"preprocessing": backbone_preprocessing(str(folder))}
+        found = backbone_preprocessing(str(folder))
+        unfollowed = unfollowed_shape(str(folder))
+        if unfollowed is not None and found.image_size is not None:
+            height, width = found.image_size
+            text = f"the model's image processor {unfollowed}: here the complete picture is resized to"
+            logger.warning(f"{text} {height} x {width}, so the loss at w* is that of such pictures")
+        return {"preprocessing": found}
     return {"tokenizer": load_tokenizer(tokenizer_name or str(folder)), "padded": True}
 
 

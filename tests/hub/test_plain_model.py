@@ -15,18 +15,21 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertForTokenClassification,
+    BitImageProcessor,
+    ConvNextImageProcessor,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
     ViTConfig,
     ViTForImageClassification,
+    ViTImageProcessor,
 )
 
 from selfmod_hf import LLCResult, SelfModelingForCausalLM
 from selfmod_hf.cli import main
 from selfmod_hf.data import ImageTensors, TaskData, load_images, make_task
 from selfmod_hf.errors import InputError
-from selfmod_hf.hub.plain_model import model_labels
+from selfmod_hf.hub.plain_model import model_labels, plain_reading
 from selfmod_hf.hub.saved import NETWORK_FILES
 from selfmod_hf.weights import weights_sha256
 from tests import warm
@@ -65,6 +68,48 @@ def test_a_task_model_in_a_folder(vit, tmp_path, monkeypatch, capsys):
     assert result.settings.num_parameters == 3 * (8 * 16 + 8) + 16 * 8
     assert main([*flags, "--heads", "vit.layers.0:2"]) == 2
     assert "--heads='vit.layers.0:2': vit.layers.0.attention has heads 0 to 1" in capsys.readouterr().err
+
+
+CROPS = {
+    "crops the middle": BitImageProcessor(size={"shortest_edge": 10}, crop_size={"height": 8, "width": 8}),
+    "keeps the ratio": BitImageProcessor(size={"shortest_edge": 8}, do_center_crop=False),
+    "crops the middle of": ConvNextImageProcessor(size={"shortest_edge": 8}, crop_pct=0.9),
+    None: ViTImageProcessor(size={"height": 8, "width": 8}),
+}
+
+
+@pytest.mark.parametrize("words", CROPS)
+def test_pictures_that_the_model_would_crop_are_reported(vit, tmp_path, caplog, words):
+    CROPS[words].save_pretrained(tmp_path / "my-vit")
+    assert plain_reading(tmp_path / "my-vit")["preprocessing"].image_size == (8, 8)
+    if words is None:
+        assert caplog.text == ""
+    else:
+        expected = f"the model's image processor {words}"
+        assert expected in caplog.text
+        assert "the complete picture is resized to 8 x 8" in caplog.text
+
+
+def test_other_preprocessing_than_the_models_is_in_the_record(vit, tmp_path, monkeypatch):
+    """Estimates of pictures that were prepared otherwise are never compared."""
+    monkeypatch.chdir(tmp_path)
+    ViTImageProcessor(size={"height": 8, "width": 8}).save_pretrained(tmp_path / "my-vit")
+    flags = ["rlct", "--model=my-vit", "--task=digits", *DRAWS, "--quiet"]
+    assert main([*flags, "--image_std", "0.25", "--image_mean", "0.5"]) == 0
+    result = LLCResult.load(tmp_path / "runs/rlct/my-vit/rlct.json")
+    assert result.settings.data == "digits, train, deviation 0.25"  # the mean is the model's own
+
+
+def test_texts_of_another_length_are_in_the_record(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tokenizer = byte_tokenizer(tmp_path / "bert")
+    torch.manual_seed(0)
+    BertForSequenceClassification(BertConfig(**SMALL, vocab_size=len(tokenizer))).save_pretrained(tmp_path / "bert")
+    data = rows_of(tmp_path, 40, text=lambda number: " ".join(WORDS[number % 8 :]), label=lambda number: number % 2)
+    for length, expected in (("6", ", texts of at most 6 tokens"), ("16", "")):  # 16 is the tokenizer's own
+        assert main(["rlct", "--model=bert", *data, f"--max_length={length}", *DRAWS, "--quiet"]) == 0
+        result = LLCResult.load(tmp_path / "runs/rlct/bert/rlct.json")
+        assert result.settings.data.endswith(f"(seed 0){expected}")
 
 
 def test_classes_are_matched_by_name_or_taken_by_number(caplog):
@@ -108,6 +153,7 @@ def test_a_language_model_on_blocks_of_text(tmp_path, monkeypatch):
     result = LLCResult.load(tmp_path / "runs/rlct/gpt2/rlct.json")
     tokens = result.settings.num_samples * 15  # of blocks of 16 tokens, whose first is not predicted
     assert result.nbeta == pytest.approx(tokens / math.log(tokens))
+    assert result.settings.data.endswith("blocks of 16 tokens")  # nobody typed their size
     assert result.loss == "cross-entropy of a token"
     assert result.init_loss == pytest.approx(math.log(len(tokenizer)), abs=0.3)
 
