@@ -1,8 +1,13 @@
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["selfmod_hf[metrics,report]", "marimo>=0.20", "ipython"]
+# dependencies = [
+#     "selfmod_hf[metrics,report]",
+#     "marimo>=0.20",
+#     "ipython",
+#     "plotly==7.1.0",
+# ]
 # [tool.uv.sources]
-# selfmod_hf = { path = ".." }
+# selfmod_hf = { path = "..", editable = true }
 # ///
 """Explore a study in a notebook of marimo: its answer, any measure over any other, and its tables.
 

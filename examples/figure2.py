@@ -2,7 +2,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["selfmod_hf[metrics,report]"]
 # [tool.uv.sources]
-# selfmod_hf = { path = ".." }
+# selfmod_hf = { path = "..", editable = true }
 # ///
 """Draw the four panels of the paper's Figure 2, small: RLCT, weight width and accuracy over the self-model's weight.
 

@@ -2,7 +2,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["selfmod_hf"]
 # [tool.uv.sources]
-# selfmod_hf = { path = ".." }
+# selfmod_hf = { path = "..", editable = true }
 # ///
 """Fine-tune a pretrained encoder that predicts its own layers, on movie reviews, and compare it with the baseline.
 

@@ -2,7 +2,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["selfmod_hf[peft]"]
 # [tool.uv.sources]
-# selfmod_hf = { path = ".." }
+# selfmod_hf = { path = "..", editable = true }
 # ///
 """Train LoRA adapters of a language model that predicts its own layers, and write text with it.
 

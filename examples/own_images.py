@@ -2,7 +2,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["selfmod_hf"]
 # [tool.uv.sources]
-# selfmod_hf = { path = ".." }
+# selfmod_hf = { path = "..", editable = true }
 # ///
 """Train a self-modeling network and its baseline on your own images.
 

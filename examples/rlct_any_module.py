@@ -2,7 +2,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["selfmod_hf"]
 # [tool.uv.sources]
-# selfmod_hf = { path = ".." }
+# selfmod_hf = { path = "..", editable = true }
 # ///
 """Estimate the RLCT of two plain torch modules: one of known RLCT, and a small network of your own.
 

@@ -115,7 +115,10 @@ def test_the_notebook_runs_all_cells(small_sweep, hub, tmp_path):  # noqa: F811
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_each_example_is_short_and_says_what_it_needs(path):
-    """`uv run` installs what the head names: this package from the folder above, with extras that exist."""
+    """`uv run` installs what the head names: this package from the folder above, with extras that exist.
+
+    Editable, because uv builds a folder again only if its pyproject.toml is newer: it would run the old code after a pull.
+    """
     text = path.read_text(encoding="utf-8")
     assert path.name in {*RUNS, NOTEBOOK}
     assert len(text.splitlines()) <= 60
@@ -124,5 +127,5 @@ def test_each_example_is_short_and_says_what_it_needs(path):
     metadata = tomllib.loads(re.sub(r"^# ?", "", block[1], flags=re.MULTILINE))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert metadata["requires-python"] == project["requires-python"]
-    assert metadata["tool"]["uv"]["sources"]["selfmod_hf"] == {"path": ".."}
+    assert metadata["tool"]["uv"]["sources"]["selfmod_hf"] == {"path": "..", "editable": True}
     assert own_extras(text) <= set(project["optional-dependencies"])

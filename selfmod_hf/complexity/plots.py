@@ -60,7 +60,7 @@ def plot_traces(  # noqa: PLR0913 - arrays, because `LLCResult` imports this fil
         axes.hlines(llc, burnin, draws, color="black", linestyle="--", linewidth=1, label="plateau")
     axes.set(xlabel="draw", ylabel="nβ (L(w) - L(w*))")
     axes.set_title(title)
-    axes.legend(fontsize="x-small", loc="lower right")
+    figure.legend(fontsize="x-small", loc="outside lower center", ncols=4)  # below the draws, which reach all corners
     return _saved(figure, path)
 
 

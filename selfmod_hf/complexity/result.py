@@ -292,7 +292,7 @@ class LLCResult:
 
     def plot(self, path: PathLike | None = None) -> Any:
         """Plot the traces, the kept part shaded, save them to `path` if given, and return the matplotlib figure."""
-        title = f"LLC {self.llc:.4g} ± {self.standard_error:.2g}, {self.status}"
+        title = f"RLCT {self.llc:.4g} ± {self.standard_error:.2g}, {self.status}"
         trace = self.llc_trace(paired=self.settings.paired)
         burnin = self.settings.num_burnin_steps
         return plot_traces(trace, self.llc_per_chain, burnin, self.llc, title, path)

@@ -198,4 +198,4 @@ def describe_setting(settings: Values | None, arms: Sequence[Arm], seeds: Sequen
     differences = departures(settings, arms, seeds)
     if not differences:
         return f"Setting: {source}."
-    return f"NOT the setting of the recipe ({source}), but: {'; '.join(differences)}."
+    return f"Not the settings of the recipe ({source}). Differences: {'; '.join(differences)}."

@@ -145,13 +145,16 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
     rlct, rlct_part = None, ""
     if facts.rlct is not None:
         rlct = plain_text(rlct_lines(facts.rlct))
+        if facts.weights is not None and facts.rlct.weights_sha256 == facts.weights:
+            rlct["weights"] = "those of the results above"
         rlct_part = plain_text(facts.rlct.settings.part)
     dataset = plain_text(facts.dataset_title)
     if facts.dataset:
         dataset = f"`{plain_text(facts.dataset)}`"
     epochs = ""
     if facts.epochs is not None:
-        epochs = f" after {facts.epochs:g} epochs"
+        unit = "epoch" if facts.epochs == 1 else "epochs"
+        epochs = f" after {facts.epochs:g} {unit}"
     metrics = {}
     for metric, value in facts.metrics.items():
         metrics[METRICS[metric]] = f"{value:.4f}"
@@ -347,7 +350,7 @@ def rlct_lines(rlct: LLCResult) -> dict[str, str]:
         burnin += ", the same minibatches in all chains"
     weights = UNCHECKED
     if rlct.weights_sha256:
-        weights = f"SHA-256 {rlct.weights_sha256}"
+        weights = f"SHA-256 {rlct.weights_sha256[:16]}..."
     return {
         "RLCT": value,
         "status": f"{rlct.status}: {rlct.status_reason}",

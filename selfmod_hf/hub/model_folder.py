@@ -371,9 +371,11 @@ def plot_training(history: list[dict[str, float]], path: Path) -> None:
         present = {name: label for name, label in labels.items() if name in logged}
         if present:
             panels.append((title, present))
-    columns = max(1, len(panels))
-    figure = Figure(figsize=(3.2 * columns, 2.8), layout="constrained")
-    axes = figure.subplots(1, columns, squeeze=False)[0]
+    rows, columns = max(1, (len(panels) + 1) // 2), 2  # two in a row can be read on a phone
+    figure = Figure(figsize=(3.2 * columns, 2.8 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns).flat
+    for axis in axes[len(panels) :]:
+        axis.remove()
     for axis, (title, labels) in zip(axes, panels, strict=False):
         for name, label in labels.items():
             epochs, values = [], []

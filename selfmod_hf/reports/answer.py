@@ -115,7 +115,7 @@ def _of_one(evidence: Evidence, speaker: Speaker) -> list[str]:
         text = "; ".join([*known, *cannot_tell])
         sentences.append(f"{text[0].upper()}{text[1:]}.")
     elif unknown:
-        sentences.append("Whether this remains at equal training loss, the study cannot tell.")
+        sentences.append("The study cannot tell whether this remains at equal training loss.")
     return sentences
 
 
@@ -140,7 +140,7 @@ def _not_known(evidence: Evidence, speakers: Sequence[Speaker]) -> list[str]:
     if not measures:
         return []
     subjects = [SUBJECTS[measure] for measure in measures]
-    return [f"Whether differences of {listed(subjects)} remain at equal training loss, the study cannot tell."]
+    return [f"The study cannot tell whether differences of {listed(subjects)} remain at equal training loss."]
 
 
 def _kept_text(metric: str) -> str:

@@ -16,7 +16,7 @@ KNOWN = {
     "detach_targets": "whether the predicted activations are constants for the gradient",
     "arm": "name of the network's arm, the networks that differ by their seed only",
     "metric": "name of the metric that the study compares",
-    "accuracy": "share of the test split's labels that are predicted",
+    "accuracy": "share of the test split's labels that are predicted correctly",
     "exact_match": "share of the test split's answers that are right to the token",
     "f1": "F1 score of the test split",
     "matthews_correlation": "Matthews correlation of the test split's classes",

@@ -70,7 +70,7 @@ def test_a_reduced_setting_is_said_everywhere(finished):
     for name in ("report.txt", "report.html"):
         text = (finished / "digits" / "report" / name).read_text()
         assert said in text
-        assert "NOT the setting of the recipe" in text
+        assert "Not the settings of the recipe" in text
 
 
 def read_log(folder):
@@ -126,7 +126,7 @@ def test_a_reproduction_in_python_continues_the_commands(finished, small, tmp_pa
     lines = []
     folder = reproduce("digits", output_dir=finished, say=lines.append)
     assert lines == []  # nothing is left to do
-    assert folder.content["tasks"]["digits"]["setting"].startswith("NOT the setting of the recipe")
+    assert folder.content["tasks"]["digits"]["setting"].startswith("Not the settings of the recipe")
     for settings, message in (
         ({"tasks": "digit"}, r"tasks=\['digit'\]: allowed are different ones of digits"),
         ({"scale": "medium"}, "scale='medium': allowed are quick, full"),
@@ -245,7 +245,7 @@ def test_the_full_scale_trains_the_papers_grid():
         assert departures(plan.settings, plan.arms, plan.seeds) == []
         assert describe_setting(plan.settings, plan.arms, plan.seeds).startswith("Setting: arXiv 2407.10188")
         quick = SweepSettings.make(task, **REPRODUCTIONS[task].quick).plan()
-        assert describe_setting(quick.settings, quick.arms, quick.seeds).startswith("NOT the setting")
+        assert describe_setting(quick.settings, quick.arms, quick.seeds).startswith("Not the settings of the recipe")
 
 
 def test_departures_name_what_differs():

@@ -136,6 +136,9 @@ def test_plot(tmp_path, step_size):
     labels = figure.axes[0].get_legend_handles_labels()[1]
     assert {"kept draws", "mean over chains"} <= set(labels)
     assert sum(label.startswith("chain ") for label in labels) == 4
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert not legend.get_window_extent().overlaps(figure.axes[0].get_window_extent())
 
 
 def test_calibration_avoids_the_wild_step(tmp_path):

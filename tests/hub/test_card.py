@@ -1,6 +1,7 @@
 """The whole card, from given facts."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +54,8 @@ def test_the_card_of_a_control_says_what_was_predicted(source, predicted, shown)
     config.target_normalization = "rms"
     config.activation_penalty = 0.5
     card = " ".join(str(model_card(facts(config=config))).split())
-    assert f"it learned to predict {predicted} `hidden.relu1` (weight 10 of" in card
-    assert f"targets detached, {shown}, target normalization rms, activation penalty 0.5). Not pruned" in card
+    assert f"classifier learned to predict {predicted} `hidden.relu1` (weight 10 of" in card
+    assert f"targets detached, {shown}, target normalization rms, activation penalty 0.5). It holds" in card
     assert "its own activations" not in card
     assert "/home/me" not in card
 
@@ -126,8 +127,27 @@ def test_an_rlct_stands_with_its_settings():
 def test_the_baseline_and_data_off_the_hub_say_so():
     config = SelfModelingConfig(hidden_sizes=[64], num_labels=10)
     text = str(model_card(facts(config=config, dataset=None, dataset_title="digits")))
-    assert "predicts none of its own activations" in text
+    assert "This image classifier has no self-model: it is a baseline (weight 0), or a pruned network." in text
     assert "\ndatasets:" not in text
+
+
+def test_tables_of_a_card_fit_a_phone():
+    """A cell is as wide as its longest word, and a phone has room for some 40 letters."""
+    for card in (fine_tuned(), replace(fine_tuned(), weights=None)):
+        rows = [line for line in str(model_card(card)).splitlines() if line.startswith("|")]
+        assert len(rows) > 15
+        for row in rows:
+            assert max(map(len, row.split())) <= 40, row
+
+
+def test_an_rlct_of_other_or_unknown_weights_names_its_own():
+    card = str(model_card(replace(fine_tuned(), weights=None)))
+    assert f"| weights | SHA-256 {'5e' * 8}... |" in card
+    assert "those of the results above" not in card
+
+
+def test_one_epoch_is_no_plural():
+    assert "after 1 epoch:" in str(model_card(facts(epochs=1.0)))
 
 
 def test_a_persons_text_is_found_or_refused():

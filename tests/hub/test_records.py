@@ -154,6 +154,17 @@ def test_the_newest_accuracy_and_the_present_width_are_shown(small_model, tmp_pa
     assert "The accuracy is not checked against the weights" in card.text
 
 
+def test_curves_stand_two_in_a_row(small_model, tmp_path):
+    """So that a phone shows them large enough to be read."""
+    from PIL import Image
+
+    folder = shutil.copytree(small_model, tmp_path / "net")
+    write_model_card(folder, "me/net")
+    with Image.open(folder / "training.png") as picture:
+        width, height = picture.size
+    assert width < 1.5 * height
+
+
 def test_a_card_without_an_accuracy_says_nothing_of_it(small_model, tmp_path):
     folder = shutil.copytree(small_model, tmp_path / "net")
     without_checksums(folder, [])

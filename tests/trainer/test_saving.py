@@ -129,7 +129,7 @@ def test_the_card_is_of_the_best_model(tmp_path):
         "accuracy", "weight_width",
     }  # fmt: skip
     assert run_file["epoch"] == pytest.approx(1.0)
-    assert "after 1 epochs:" in (tmp_path / "README.md").read_text()
+    assert "after 1 epoch:" in (tmp_path / "README.md").read_text()
     assert json.loads((tmp_path / "trainer_state.json").read_text())["best_model_checkpoint"] == "checkpoint-2"
     assert json.loads((tmp_path / "training_args.json").read_text())["output_dir"] == tmp_path.name
 
