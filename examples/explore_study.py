@@ -1,18 +1,13 @@
 # /// script
 # requires-python = ">=3.10"
-# dependencies = [
-#     "selfmod_hf[metrics,report]",
-#     "marimo>=0.20",
-#     "ipython",
-#     "plotly==7.1.0",
-# ]
+# dependencies = ["selfmod_hf[metrics,report]", "marimo>=0.20", "ipython"]
 # [tool.uv.sources]
 # selfmod_hf = { path = "..", editable = true }
 # ///
 """Explore a study in a notebook of marimo: its answer, any measure over any other, and its tables.
 
 `uvx marimo edit --sandbox examples/explore_study.py` trains a small study of digits first. With `-- --study me/digits`
-behind it, it shows that study: a folder, or a repository of the Hub. `python examples/explore_study.py` runs all cells.
+behind it, it shows that study: a folder, or a repository of the Hub. It needs the checkout: the package is on no index.
 """
 
 import marimo

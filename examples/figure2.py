@@ -9,7 +9,8 @@
     uv run examples/figure2.py                       # scikit-learn's digits, no network needed, about two minutes
     uv run examples/figure2.py --task mnist          # MNIST of the Hub by the paper's recipe, longer
 
-With `pip install -e '.[metrics,report]'` it is `python examples/figure2.py`. A second call continues the first one.
+uv needs the checkout: the package is on no index. After `pip install -e '.[metrics,report]'` it is
+`python examples/figure2.py`. A second call continues the first one.
 """
 
 import argparse

@@ -9,7 +9,8 @@
     uv run examples/finetune_encoder.py
     uv run examples/finetune_encoder.py --encoder google/bert_uncased_L-2_H-128_A-2 --layers "encoder.layer.1.output"
 
-With `pip install -e .` it is `python examples/finetune_encoder.py`. Each network is saved in `runs/encoder-<weight>`.
+uv needs the checkout: the package is on no index. After `pip install -e .` it is `python examples/finetune_encoder.py`.
+Each network is saved in `runs/encoder-<weight>`.
 """
 
 import argparse

@@ -9,7 +9,8 @@
     uv run examples/lora_causal_lm.py
     uv run examples/lora_causal_lm.py --model openai-community/gpt2-medium --samples 2000
 
-With `pip install -e '.[peft]'` it is `python examples/lora_causal_lm.py`. The base must have the layers of GPT-2.
+uv needs the checkout: the package is on no index. After `pip install -e '.[peft]'` it is
+`python examples/lora_causal_lm.py`. The base must have the layers of GPT-2.
 """
 
 import argparse

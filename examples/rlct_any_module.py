@@ -9,7 +9,7 @@
     uv run examples/rlct_any_module.py               # about two minutes
     uv run examples/rlct_any_module.py --draws 500   # fewer draws: faster, with a wider interval
 
-With `pip install -e .` it is `python examples/rlct_any_module.py`.
+uv needs the checkout: the package is on no index. After `pip install -e .` it is `python examples/rlct_any_module.py`.
 """
 
 import argparse

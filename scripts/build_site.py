@@ -120,7 +120,8 @@ def anchor_of(heading: str) -> str:
 def write_examples() -> None:
     """Write one page with the text of each file of examples/."""
     kinds = {".py": "python", ".yaml": "yaml"}
-    text = "# Examples to run\n\nThe files of the folder `examples`. The head of each says how to run it.\n"
+    text = "# Examples to run\n\nThe files of the folder `examples`. The head of each says how to run it. "
+    text += "[Three tasks in ten lines](examples.md#scripts-to-run) says what each of them needs.\n"
     for path in sorted((ROOT / "examples").iterdir(), key=lambda path: (path.suffix, path.name)):
         if path.suffix in kinds:
             content = path.read_text(encoding="utf-8").rstrip()

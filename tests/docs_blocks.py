@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.pages import blocks
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAMS = ("selfmod", "python", "pip", "make", "accelerate", "torchrun", "ray", "srun", "hf", "export", ".")
+PROGRAMS = ("selfmod", "python", "pip", "make", "accelerate", "torchrun", "ray", "srun", "hf", "export", ".", "uv", "uvx")
 PAGES = "tests/test_docs_pages.py::test_the_page_runs"
 TEXT = "no code"
 FOR_HOURS = "takes hours: its flags are checked"
@@ -63,6 +63,11 @@ NOT_RUN = {
     "docs/benchmarks.md": {"python scripts/benchmark.py": "takes minutes to hours on a quiet machine"},
     "docs/concepts.md": {"classification_weight": TEXT},
     "docs/devinterp.md": {"from devinterp": "tests/complexity/test_devinterp.py"},
+    "docs/examples.md": {
+        "python examples/": "tests/test_examples.py",
+        "pip": "installs packages",
+        "uv run": "tests/test_examples.py",
+    },
     "docs/get-started.md": {
         "make demo": INSTALLS,
         ". .venv": "needs make demo",

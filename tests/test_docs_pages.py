@@ -89,7 +89,6 @@ READINGS = {
             "selfmod sweep --task digits --aux_weights 0 1 --output_dir runs/sweep-digits",
             "selfmod push runs/sweep-digits --repo me/digits",
         ),
-        names="import selfmod_hf\n",
     ),
     "docs/rlct.md": Reading(
         before=(TRAINED, "selfmod push runs/mnist-h64-aw10-seed42 --repo me/my-network"),

@@ -64,11 +64,11 @@ def test_the_sweeps_plan_is_printed(tmp_path, monkeypatch, capsys):
 def test_the_measures_of_a_network(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     network = SelfModelingForImageClassification(SelfModelingConfig(hidden_sizes=[8], image_size=8))
-    network.save_pretrained("runs/digits")
+    network.save_pretrained("runs/self-model")
     first, own = snippets("measures.md")
     names: dict = {}
-    exec(first.replace("measure_network(network, data)", "found = measure_network(network, data)"), names)
-    exec(own.replace("\nmeasure_network(", "\nwith_own = measure_network("), names)
+    exec(first.replace("print(measure_network(network, data))", "found = measure_network(network, data)"), names)
+    exec(own.replace("\nprint(measure_network(", "\nprint(with_own := measure_network("), names)
     assert sorted(names["with_own"]) == ["dead_units", "silent_units"]
     page = (DOCS / "measures.md").read_text(encoding="utf-8")
     assert names["found"]

@@ -1,7 +1,9 @@
 """Each file of examples/ runs as a script, at tiny settings, with small models under the names of the real ones."""
 
+import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -129,3 +131,30 @@ def test_each_example_is_short_and_says_what_it_needs(path):
     assert metadata["requires-python"] == project["requires-python"]
     assert metadata["tool"]["uv"]["sources"]["selfmod_hf"] == {"path": "..", "editable": True}
     assert own_extras(text) <= set(project["optional-dependencies"])
+
+
+@pytest.mark.weekly
+@pytest.mark.timeout(3600)
+def test_uv_runs_an_example(tmp_path):
+    """In an environment of its own, some 6 GB, with the checkout's present code: a second call sees a change of it."""
+    if not shutil.which("uv"):
+        pytest.skip("needs uv")
+    if subprocess.run(["uv", "run", "--no-project", "--with", "filelock", "true"], cwd=tmp_path, check=False).returncode:
+        pytest.skip("needs an index of packages, and none answers")
+    copy = tmp_path / "checkout"
+    for name in ("examples", "selfmod_hf"):
+        shutil.copytree(ROOT / name, copy / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(*arguments):
+        command = ["uv", "run", str(copy / "examples" / "own_images.py"), *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+
+    done = run("--epochs=1")
+    assert done.returncode == 0, done.stderr
+    assert re.search(RUNS["own_images.py"][1], done.stdout)
+    with (copy / "selfmod_hf" / "__init__.py").open("a", encoding="utf-8") as file:
+        file.write("\nraise SystemExit('changed')\n")
+    assert "changed" in run().stderr

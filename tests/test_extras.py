@@ -4,11 +4,14 @@ import json
 import pickle
 import subprocess
 import sys
+from importlib.metadata import metadata
+from pathlib import Path
 
 import pytest
 
 from selfmod_hf.extras import EXTRAS, MissingExtraError, is_installed, need
 
+ROOT = Path(__file__).resolve().parents[1]
 CORE = """
 import json, sys
 from pathlib import Path
@@ -114,3 +117,12 @@ def test_every_extra_installs_its_modules():
     for extra in EXTRAS.keys() - {"mysql"}:
         missing += [(extra, module) for module in EXTRAS[extra] if not is_installed(module)]
     assert missing == []
+
+
+def test_get_started_lists_every_extra():
+    """Except for those that work in a checkout alone."""
+    page = (ROOT / "docs" / "get-started.md").read_text(encoding="utf-8")
+    extras = metadata("selfmod_hf").get_all("Provides-Extra")
+    table = "\n".join(line for line in page.splitlines() if line.startswith("| `"))
+    for extra in set(extras) - {"dev", "docs", "bench"}:
+        assert f"`{extra}`" in table, extra

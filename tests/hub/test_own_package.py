@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 from urllib.request import urlopen
@@ -16,6 +17,7 @@ import selfmod_hf
 from selfmod_hf.hub.own_package import WHEEL, requirements, wheel
 from selfmod_hf.hub.upload import Target, push_space
 from selfmod_hf.metrics import metric_path
+from tests.test_wheel import Environment
 
 ROOT = Path(__file__).resolve().parents[2]
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
@@ -123,7 +125,12 @@ def test_a_pushed_space_starts_with_what_was_pushed(loopback_hub, small_model, t
     install = ["install", "--dry-run", "--no-index", *shlex.split(line.removeprefix("pip install "))]
     subprocess.run([*PIP, *install], env=clean(), check=True)  # it is found, and so is what the extra requires
     command = [sys.executable, "-u", "-c", START_SPACE, "--repo", str(small_model)]
-    app = subprocess.Popen(command, cwd=pushed, env=clean(), stdout=subprocess.PIPE, text=True)
+    check_page(command, pushed, clean())
+
+
+def check_page(command, folder, environment):
+    """Start the page in a folder, read it, and stop it."""
+    app = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         address = next((found[0] for line in app.stdout if (found := re.findall(r"http://127\S+", line))), None)
         assert address, app.wait(10)
@@ -133,3 +140,19 @@ def test_a_pushed_space_starts_with_what_was_pushed(loopback_hub, small_model, t
         app.terminate()
         app.wait(30)
         app.stdout.close()
+
+
+@pytest.mark.weekly
+@pytest.mark.timeout(3600)
+def test_the_environment_of_a_pushed_space_is_built(loopback_hub, small_model):
+    """From its requirements.txt alone and an index, as the Hub does it: some 6 GB."""
+    push_space(loopback_hub.api(), ROOT / "spaces/explorer", Target("me/explorer"))
+    pushed = loopback_hub.root / "spaces/me/explorer"
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are kept
+        new = Environment(Path(folder))
+        if new.pip("download", "--no-deps", "filelock").returncode != 0:
+            pytest.skip("needs an index of packages, and none answers")
+        installed = new.pip("install", "-r", pushed / "requirements.txt")
+        assert installed.returncode == 0, installed.stderr
+        assert new.run("python", "-m", "pip", "show", "selfmod_hf").returncode == 1
+        check_page([str(new.bin / "python"), "-u", "app.py", "--repo", str(small_model)], pushed, new.env)
