@@ -6,7 +6,7 @@
 # ///
 """Draw the four panels of the paper's Figure 2, small: RLCT, weight width and accuracy over the self-model's weight.
 
-    uv run examples/figure2.py                       # scikit-learn's digits, no network needed, about two minutes
+    uv run examples/figure2.py                       # scikit-learn's digits, no download, six minutes of a core
     uv run examples/figure2.py --task mnist          # MNIST of the Hub by the paper's recipe, longer
 
 uv needs the checkout: the package is on no index. After `pip install -e '.[metrics,report]'` it is

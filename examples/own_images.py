@@ -9,7 +9,7 @@
     uv run examples/own_images.py photos             # photos/train/<class>/*.png and photos/test/<class>/*.png
     uv run examples/own_images.py                    # draws discs and squares first, in runs/shapes
 
-uv needs the checkout: the package is on no index. After `pip install -e .` it is `python examples/own_images.py photos`.
+uv needs the checkout: the package is on no index. After `pip install -e .`: `python examples/own_images.py photos`.
 """
 
 import argparse

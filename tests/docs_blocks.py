@@ -9,7 +9,21 @@ from pathlib import Path
 from tests.pages import blocks
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAMS = ("selfmod", "python", "pip", "make", "accelerate", "torchrun", "ray", "srun", "hf", "export", ".", "uv", "uvx")
+PROGRAMS = (
+    "selfmod",
+    "python",
+    "pip",
+    "make",
+    "accelerate",
+    "torchrun",
+    "ray",
+    "srun",
+    "hf",
+    "export",
+    ".",
+    "uv",
+    "uvx",
+)
 PAGES = "tests/test_docs_pages.py::test_the_page_runs"
 TEXT = "no code"
 FOR_HOURS = "takes hours: its flags are checked"

@@ -169,3 +169,38 @@ def test_search_works_in_a_page_that_is_opened_from_a_file(site, browser):
     found = wait_for(browser, SEARCH, "prunable_share")
     assert any("prunable_share" in text for text in found)
     assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+CONTRAST = """
+document.body.dataset.mdColorScheme = arguments[0];
+const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+  .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0);
+const numbers = (color) => { const found = color.match(/[\\d.]+/g).map(Number); return [...found, 1].slice(0, 4); };
+const over = (front, back) => front.slice(0, 3).map((v, k) => v * front[3] + back[k] * (1 - front[3]));
+const behind = (element) => {
+  const own = numbers(getComputedStyle(element).backgroundColor);
+  return element.parentElement ? over(own, behind(element.parentElement)) : over(own, [255, 255, 255]);
+};
+const words = ".md-nav__link--active .md-ellipsis, .md-tabs__link, .md-typeset p, .md-typeset a:not(.headerlink)";
+return [...document.querySelectorAll(words)]
+  .filter((element) => element.getClientRects().length).map((element) => {
+    const back = behind(element);
+    const front = over(numbers(getComputedStyle(element).color), back);
+    const [low, high] = [light(front), light(back)].sort((a, b) => a - b);
+    return [element.textContent.trim(), (high + 0.05) / (low + 0.05)];
+  });
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["default", "slate"])
+def test_words_of_the_site_have_the_contrast_of_wcag_aa(site, browser, scheme):
+    open_page(browser, (site / "examples.html").as_uri())
+    browser.execute_script(
+        "document.head.insertAdjacentHTML('beforeend', '<style>* {transition: none !important}</style>')"
+    )
+    found = browser.execute_script(CONTRAST, scheme)
+    assert "Three tasks in ten lines" in [text for text, _ in found]  # the page that is open, in the navigation
+    assert len(found) > 10
+    assert [(text, contrast) for text, contrast in found if contrast < 4.5] == []
