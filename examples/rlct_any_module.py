@@ -6,7 +6,7 @@
 # ///
 """Estimate the RLCT of two plain torch modules: one of known RLCT, and a small network of your own.
 
-    uv run examples/rlct_any_module.py               # about two minutes
+    uv run examples/rlct_any_module.py               # half a minute of a core
     uv run examples/rlct_any_module.py --draws 500   # fewer draws: faster, with a wider interval
 
 uv needs the checkout: the package is on no index. After `pip install -e .` it is `python examples/rlct_any_module.py`.
