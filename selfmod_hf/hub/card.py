@@ -18,24 +18,12 @@ from ..errors import InputError
 from ..models.configuration_self_modeling import CONTROLS
 from ..models.tasks_self_modeling import KINDS
 from ..weights import KEY, UNCHECKED
+from .metric_names import WIDTH, metric_arguments, metric_title
 
 if TYPE_CHECKING:
     from ..complexity import LLCResult
     from ..models import SelfModelingConfig
 
-WIDTH = "weight_width"
-# by the names of the modules of `evaluate`
-METRICS = {
-    "accuracy": "Accuracy",
-    "exact_match": "Exact match",
-    "f1": "F1",
-    "matthews_correlation": "Matthews correlation",
-    "pearson": "Pearson correlation",
-    "spearmanr": "Spearman correlation",
-    "mse": "Mean square error",
-    "perplexity": "Perplexity",
-    WIDTH: "Weight width (SD of the last layer's weights)",
-}
 # what the self-model predicts, by `target_source`
 PREDICTED = {
     "own": "its own activations",
@@ -82,7 +70,7 @@ class CardFacts:
         dataset_title: name of the data for people.
         split: the split of the metrics.
         epochs: epochs trained. None: not recorded.
-        metrics: metric type, a key of `METRICS`, to value.
+        metrics: metric type, a key of `metric_names.METRICS`, to value.
         recipe: setting of the training to value.
         train_split: the split of the training and of the RLCT.
         dataset_config: configuration of the data set, if it has several.
@@ -157,7 +145,7 @@ def model_card(facts: CardFacts, notes: str = "") -> ModelCard:
         epochs = f" after {facts.epochs:g} {unit}"
     metrics = {}
     for metric, value in facts.metrics.items():
-        metrics[METRICS[metric]] = f"{value:.4f}"
+        metrics[metric_title(metric, facts.config)] = f"{value:.4f}"
     classifies = facts.task_type.endswith("-classification")
     kind = facts.task_type.removesuffix("-classification")
     return ModelCard.from_template(
@@ -235,19 +223,19 @@ def _evaluations(facts: CardFacts) -> list[EvalResult]:
         "dataset_name": facts.dataset_title,
         "dataset_config": facts.dataset_config,
     }
-    arguments = None
-    if facts.weights and facts.metrics_checked:
-        arguments = {KEY: facts.weights}
     evaluations = []
     for metric, value in facts.metrics.items():
+        arguments = metric_arguments(metric, facts.config)
+        if facts.weights and facts.metrics_checked:
+            arguments[KEY] = facts.weights
         evaluations.append(
             EvalResult(
                 **data,
                 dataset_split=facts.split,
                 metric_type=metric,
-                metric_name=METRICS[metric],
+                metric_name=metric_title(metric, facts.config),
                 metric_value=finite(value),
-                metric_args=arguments,
+                metric_args=arguments or None,
             )
         )
     rlct = facts.rlct

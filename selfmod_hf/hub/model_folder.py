@@ -22,8 +22,9 @@ from ..files import entries_of, plain, read_json, write_figure, write_file
 from ..json_records import OF_KIND, NetworkRun, PreprocessingFields, TaskFields
 from ..models import load_config
 from ..weights import ADAPTER_SETTINGS, KEY, belongs, files_with_weights, weights_sha256
-from .card import METRICS, CardFacts, merged_notes, model_card
+from .card import CardFacts, merged_notes, model_card
 from .license import chosen_license, license_fields, license_in
+from .metric_names import METRICS
 from .records import RESULT_FILES, RUN_FILE, STATE_FILE, recorded_weights
 
 if TYPE_CHECKING:

@@ -166,7 +166,7 @@ def without_adapter(task_model: Any, adapter: str | None) -> Any:
     if adapter in (None, "merge"):
         if is_quantized(copied.get_base_model()):
             raise ValueError("adapter='merge': quantized weights would round the adapter away; allowed is keep")
-        return copied.merge_and_unload()
+        return copied.merge_and_unload().requires_grad_(True)  # peft froze the base, and the result is a plain model
     if adapter != "keep":
         raise ValueError(f"adapter={adapter!r}: allowed are merge, keep")
     return copied

@@ -12,6 +12,9 @@ from selfmod_hf import SelfModelingConfig
 from selfmod_hf.complexity import LLCResult
 from selfmod_hf.complexity.sampler_settings import SamplerSettings
 from selfmod_hf.hub.card import CardFacts, model_card
+from selfmod_hf.hub.metric_names import form_of
+from selfmod_hf.trainer.task_metrics import label_form
+from tests.models.task_models import network
 
 EXPECTED = Path(__file__).parent / "expected_card.md"
 EXPECTED_FINE_TUNED = EXPECTED.with_name("expected_card_fine_tuned.md")
@@ -106,6 +109,38 @@ def test_metadata_reads_back():
     data = ModelCard(str(model_card(facts()))).data
     assert {r.metric_type: r.metric_value for r in data.eval_results} == {"accuracy": 0.94123, "weight_width": 0.23456}
     assert (data.library_name, data.pipeline_tag) == ("transformers", "image-classification")
+
+
+FORMS = {
+    ("text-classification", "bert"): ({"num_labels": 2}, "F1 (of the second class)", {"average": "binary"}),
+    ("image-classification", "vit"): ({}, "F1 (mean over classes)", {"average": "macro"}),
+    ("text-classification", "gpt2"): (
+        {"problem_type": "multi_label_classification"},
+        "F1 (of all labels together)",
+        {"average": "micro"},
+    ),
+    ("token-classification", "roberta"): ({}, "F1 of tokens (mean over classes)", {"average": "macro"}),
+    ("question-answering", "electra"): ({}, "F1 of an answer's tokens", {}),
+}
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_an_f1_says_what_it_is_a_mean_of(kind):
+    """F1 of tokens is not that of seqeval's entities, and the three averages of F1 are different figures."""
+    inner, name, arguments = FORMS[kind]
+    model = network(*kind, inner=inner)
+    assert form_of(model.config) == label_form(model)
+    card = model_card(facts(config=model.config, metrics={"f1": 0.5}))
+    (found,) = ModelCard(str(card)).data.eval_results
+    assert (found.metric_type, found.metric_name) == ("f1", name)
+    assert found.metric_args == {**arguments, "weights_sha256": "5e" * 32}
+    assert f"| {name} | 0.5000 |" in str(card)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("causal-lm", "gpt2"), ("masked-lm", "bert"), ("multiple-choice", "bert")])
+def test_cards_and_evaluations_know_the_same_forms_of_labels(kind, name):
+    model = network(kind, name)
+    assert form_of(model.config) == label_form(model)
 
 
 def test_an_rlct_stands_with_its_settings():

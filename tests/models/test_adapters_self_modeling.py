@@ -89,6 +89,7 @@ def test_pruned_by_merging_or_with_the_adapter(case, tmp_path):
     assert torch.equal(logits(loaded, inputs), expected)
     merged = model.prune(adapter="merge")
     assert isinstance(merged, transformers.PreTrainedModel)
+    assert all(value.requires_grad for value in merged.parameters())  # it can be fine-tuned as any plain model
     torch.testing.assert_close(logits(merged, inputs), expected, rtol=1e-4, atol=1e-5)
     merged.save_pretrained(tmp_path / "merged")
     plain_model = auto_class.from_pretrained(tmp_path / "merged", trust_remote_code=False)

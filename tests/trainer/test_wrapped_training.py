@@ -283,7 +283,10 @@ def test_the_card_of_an_answering_network_has_its_metrics(tmp_path):
     found = run.evaluate()
     run.save_model()
     run.create_model_card()
-    assert f"| Exact match | {found['eval_exact_match']:.4f} |" in (tmp_path / "README.md").read_text()
+    assert (
+        f"| Exact match of an answer's tokens | {found['eval_exact_match']:.4f} |"
+        in (tmp_path / "README.md").read_text()
+    )
 
 
 def test_metrics_of_the_users_own_get_the_logits_of_tokens(tmp_path):
