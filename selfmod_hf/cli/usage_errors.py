@@ -33,6 +33,12 @@ _FLAG_OF = {
     "per_device_train_batch_size": "train_batch_size",
     "preset": "rlct_preset",
 }
+# arguments of the library that commands load by flags -> the flag, and what is wrong in the data that it names
+_DATA_OF = {
+    "train_data.labels": ("label_column", "labels"),
+    "train_data.padded": ("dataset_name", "padded"),
+    "train_data": ("dataset_name", "samples"),
+}
 
 
 class UsageError(Exception):
@@ -103,7 +109,8 @@ def print_rejection(error: Exception, line: str, argv: Sequence[str]) -> None:
 def with_flags(line: str, flags: Collection[str]) -> str:
     """Return a line with the command's flags in place of fields.
 
-    A field's name stands at the beginning, before its value (`label_column='y': ...`), or in backquotes.
+    A field's name stands at the beginning, before its value (`label_column='y': ...`), or in backquotes. Data that a
+    command loads have the flag that names them.
 
     Args:
         line: of the library.
@@ -118,6 +125,9 @@ def with_flags(line: str, flags: Collection[str]) -> str:
         return f"--{found}" if found in flags else otherwise
 
     line = re.sub(r"`(\w+)`", lambda match: as_flag(match[1], match[0]), line)
+    for name, (flag, part) in _DATA_OF.items():
+        if line.startswith(f"{name}=") and flag in flags:
+            return f"--{flag}: {part}{line.removeprefix(name)}"
     begin = re.match(r"(\w+(?:, \w+)*)(?==|: )", line)
     if begin is None or line.startswith("config: "):  # a network's configuration, not the file of flags
         return line

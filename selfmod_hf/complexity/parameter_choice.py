@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Mapping, Sequence, Set
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from ..stacking import ModuleStack, mask_parameters
 from .input_checks import check
 
+_FEW = 12  # names that an error lists one by one
 Choice = Sequence[str] | Mapping[str, Tensor | None] | None
 
 
@@ -65,6 +67,19 @@ def _check_mask(stack: ModuleStack, name: str, mask: Tensor, others: Mapping[str
     check(field, ", ".join(uses), len(uses) == 1, "without a mask, because modules share the parameter")
 
 
+def _shown_names(names: Sequence[str]) -> list[str]:
+    """Return the names for a line of an error. Those of many layers are one pattern.
+
+    Example:
+        >>> _shown_names([f"layers.{layer}.weight" for layer in range(20)] + ["bias"])
+        ['layers.*.weight', 'bias']
+    """
+    if len(names) <= _FEW:
+        return list(names)
+    patterns = [re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in names]
+    return list(dict.fromkeys(patterns))
+
+
 def match_parameters(names: Sequence[str], patterns: Sequence[str] | None) -> list[str]:
     """Return the names with a match among the patterns (`fnmatch`), in their own order. None matches all.
 
@@ -79,7 +94,7 @@ def match_parameters(names: Sequence[str], patterns: Sequence[str] | None) -> li
         patterns = [patterns]
     patterns = list(patterns)
     check("parameters", patterns, bool(patterns), "None, or one name or pattern at least")
-    known = ", ".join(names)
+    known = ", ".join(_shown_names(names))
     matched: set[str] = set()
     for pattern in patterns:
         check("parameters", pattern, isinstance(pattern, str), "names or patterns, which are texts")

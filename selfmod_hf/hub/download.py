@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
@@ -39,9 +41,10 @@ def fetch(
         HfHubHTTPError, OSError: the Hub rejects the request, or cannot be reached.
     """
     try:
-        folder = snapshot_download(
-            repo_id, repo_type=repo_type, revision=revision, allow_patterns=list(files), token=token
-        )
+        with _missing_files_are_usual():
+            folder = snapshot_download(
+                repo_id, repo_type=repo_type, revision=revision, allow_patterns=list(files), token=token
+            )
     except httpx.TransportError as error:
         raise ConnectionError(f"{repo_id}: the connection broke off ({error}); try again") from error
     root = Path(folder)
@@ -51,6 +54,21 @@ def fetch(
         if is_wanted and path.is_file():  # the cache may hold other files too
             check(path, repo_id)
     return root
+
+
+@contextmanager
+def _missing_files_are_usual() -> Iterator[None]:
+    """Keep huggingface_hub from warning that a repository has none of the files. The callers look for them."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("No files matched")
+
+    logger = logging.getLogger("huggingface_hub._snapshot_download")
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 def published_weights(

@@ -30,6 +30,7 @@ FOLDER = "adapter"
 HEAD = "self_model_head."
 WEIGHTS = "model.safetensors"
 _FILES = ("adapter_config.json", "adapter_model.safetensors")
+_NAMED_FOLDERS: set[str] = set()  # folders of this machine that a warning has named as bases
 
 
 def peft() -> Any:
@@ -196,8 +197,8 @@ def save_adapter(task_model: Any, folder: Any, weights: Tensors | None) -> None:
         os.remove(card)
     (settings,) = task_model.peft_config.values()
     base = settings.base_model_name_or_path
-    if os.path.isdir(base):
-        # one text for all checkpoints, so that Python shows it once
+    if os.path.isdir(base) and base not in _NAMED_FOLDERS:
+        _NAMED_FOLDERS.add(base)  # Python's own record of warnings is lost with each change of a filter
         warnings.warn(f"adapter_config.json names the base by its folder, {base}; others cannot load it", stacklevel=3)
 
 

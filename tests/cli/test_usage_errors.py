@@ -135,6 +135,8 @@ def test_a_hub_that_cannot_be_reached_while_pushing_is_one_line(small_model, cap
         ("config: a field has a wrong type", "config: a field has a wrong type"),
         ("file='/a/row.json': lacks `seeds` or `y`", "file='/a/row.json': lacks --seeds or `y`"),
         ("the seeds=3 are odd", "the seeds=3 are odd"),
+        ("train_data.labels=7: too large", "--label_column: labels=7: too large"),
+        ("train_data='pixel_values': odd", "train_data='pixel_values': odd"),  # no flag of this command names data
     ],
 )
 def test_fields_become_flags_where_the_command_has_them(line, shown):

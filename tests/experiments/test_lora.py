@@ -285,6 +285,16 @@ def test_an_adapter_of_a_local_folder_is_not_pushed(place, tmp_path, monkeypatch
     assert "--push_to_hub=True: the adapter's base is a folder of this machine" in capsys.readouterr().err
 
 
+def test_a_base_in_a_folder_is_reported_once(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(place)
+    shutil.copytree(place / "model", tmp_path / "base")
+    flags = [f"--backbone_name={tmp_path / 'base'}", "--save_strategy=steps", "--save_steps=2", "--save_total_limit=3"]
+    with pytest.warns(UserWarning, match="names the base by its folder") as found:
+        assert main(["train", *TRAIN, *LORA, *flags, f"--output_dir={tmp_path / 'run'}"]) == 0
+    assert len(list((tmp_path / "run").glob("checkpoint-*"))) > 1
+    assert len([one for one in found if "names the base by its folder" in str(one.message)]) == 1
+
+
 def test_reentrant_checkpointing_would_lose_the_adapter_s_gradients(place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(place)
     flags = ["--gradient_checkpointing", '--gradient_checkpointing_kwargs={"use_reentrant": true}']

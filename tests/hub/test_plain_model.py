@@ -100,6 +100,22 @@ def test_other_preprocessing_than_the_models_is_in_the_record(vit, tmp_path, mon
     assert result.settings.data == "digits, train, deviation 0.25"  # the mean is the model's own
 
 
+def test_errors_about_the_data_name_flags(vit, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tokenizer = byte_tokenizer(tmp_path / "bert")
+    BertForSequenceClassification(BertConfig(**SMALL, vocab_size=len(tokenizer))).save_pretrained(tmp_path / "bert")
+    data = rows_of(tmp_path, 40, text=lambda number: WORDS[number % 8], label=lambda number: number % 4)
+    assert main(["rlct", "--model=bert", *data, *DRAWS, "--quiet"]) == 2
+    assert "selfmod: error: --label_column: labels=3: the model has 2 classes" in capsys.readouterr().err
+    assert main(["rlct", "--model=bert", "--task=digits", *DRAWS, "--quiet"]) == 2
+    assert "error: --dataset_name: samples='pixel_values': the model takes input_ids" in capsys.readouterr().err
+    assert main(["rlct", "--model=my-vit", "--task=digits", *DRAWS, "--quiet", "--parameters=lm_head*"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "a name or pattern among network.vit.embeddings.cls_token" in line
+    assert "network.vit.layers.*.mlp.fc1.weight" in line
+    assert "layers.0" not in line
+
+
 def test_texts_of_another_length_are_in_the_record(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tokenizer = byte_tokenizer(tmp_path / "bert")
