@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..models.tasks_self_modeling import KINDS
+from ..models.tasks_self_modeling import label_form
 
 if TYPE_CHECKING:
     from ..models import SelfModelingConfig
@@ -23,7 +23,7 @@ METRICS = {
     "perplexity": "Perplexity",
     WIDTH: "Weight width (SD of the last layer's weights)",
 }
-# form of the labels -> names that say more. The forms are those of `trainer.task_metrics`
+# form of the labels -> names that say more. The forms are those of `label_form`
 _OF_FORM: Mapping[str, Mapping[str, str]] = {
     "two classes": {"f1": "F1 (of the second class)"},
     "classes": {"f1": "F1 (mean over classes)"},
@@ -37,26 +37,6 @@ _OF_FORM: Mapping[str, Mapping[str, str]] = {
 _AVERAGES = {"two classes": "binary", "classes": "macro", "labels": "micro", "tokens": "macro"}
 
 
-def form_of(config: SelfModelingConfig) -> str:
-    """Return the form of the labels of networks with a configuration, like `trainer.task_metrics.label_form`.
-
-    Example:
-        >>> from selfmod_hf import SelfModelingConfig
-        >>> form_of(SelfModelingConfig(num_labels=10))
-        'classes'
-    """
-    if config.task_type == "masked-lm":
-        return "masked tokens"
-    kind = KINDS.get(config.task_type or "")
-    if kind is not None and kind.labels_are != "samples":
-        return kind.labels_are
-    if config.problem_type == "multi_label_classification":
-        return "labels"
-    if config.problem_type == "regression":
-        return "scores"
-    return "two classes" if config.num_labels == 2 else "classes"
-
-
 def metric_title(metric: str, config: SelfModelingConfig) -> str:
     """Return the name of a metric for people.
 
@@ -64,7 +44,7 @@ def metric_title(metric: str, config: SelfModelingConfig) -> str:
         metric: a key of `METRICS`.
         config: of the network.
     """
-    return _OF_FORM.get(form_of(config), {}).get(metric, METRICS[metric])
+    return _OF_FORM.get(label_form(config), {}).get(metric, METRICS[metric])
 
 
 def metric_arguments(metric: str, config: SelfModelingConfig) -> dict[str, str]:
@@ -74,7 +54,7 @@ def metric_arguments(metric: str, config: SelfModelingConfig) -> dict[str, str]:
         metric: a key of `METRICS`.
         config: of the network.
     """
-    average = _AVERAGES.get(form_of(config))
+    average = _AVERAGES.get(label_form(config))
     if metric != "f1" or average is None:
         return {}
     return {"average": average}

@@ -96,3 +96,28 @@ _ALL = (
     TaskKind("masked-lm", "AutoModelForMaskedLM", "fill-mask", labels_are="tokens"),
 )
 KINDS = {kind.name: kind for kind in _ALL}
+
+
+def label_form(config: Any) -> str:
+    """Return the form of the labels of networks with a configuration: what their metrics are means of.
+
+    Args:
+        config: of a self-modeling network.
+
+    Example:
+        >>> from selfmod_hf import SelfModelingConfig
+        >>> label_form(SelfModelingConfig(num_labels=10))
+        'classes'
+    """
+    kind = KINDS.get(config.task_type)
+    if kind is not None and kind.name == "masked-lm":
+        return "masked tokens"
+    if kind is not None and kind.labels_are != "samples":
+        return kind.labels_are
+    if config.problem_type == "multi_label_classification":
+        return "labels"
+    if config.problem_type == "regression":
+        return "scores"
+    if config.num_labels == 2:
+        return "two classes"
+    return "classes"

@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..models.losses_self_modeling import classification_losses, self_modeling_losses
+from ..models.tasks_self_modeling import label_form
 from .processes import share_state
 from .pushing import PushingTrainer
-from .task_metrics import LANGUAGE, PERPLEXITY, label_form
+from .task_metrics import LANGUAGE, PERPLEXITY
 from .terms import TERMS, ByName, SampleTerms, means_over_counts, sample_counts
 from .wrapped_networks import distinct_rows, first_rows, is_wrapped, labels_of, with_rows
 
@@ -227,7 +228,7 @@ class EvaluatingTrainer(PushingTrainer):
 
     def _perplexity(self, means: ByName, prefix: str) -> ByName:
         """Return the perplexity of a language model, unless the metrics are others."""
-        if not is_wrapped(self.model) or label_form(self.model) not in LANGUAGE:
+        if not is_wrapped(self.model) or label_form(self.model.config) not in LANGUAGE:
             return {}
         names = self.args.metrics
         if names is not None and PERPLEXITY not in names:

@@ -27,6 +27,7 @@ from transformers import EvalPrediction
 from ..errors import InputError
 from ..extras import need
 from ..models.losses_self_modeling import IGNORED_LABEL
+from ..models.tasks_self_modeling import label_form
 from .terms import accuracy
 from .wrapped_networks import is_wrapped
 
@@ -139,22 +140,6 @@ OF_SKLEARN = (_f1, _f1_of_two, _f1_of_sets, _matthews)
 NAMES = sorted({name for metrics in BY_FORM.values() for name in metrics} | {PERPLEXITY})
 
 
-def label_form(model: Any) -> str:
-    """Return the form of a network's labels, a key of `BY_FORM`."""
-    if is_wrapped(model):
-        kind = model.kind
-        if kind.name == "masked-lm":
-            return "masked tokens"
-        if kind.labels_are in BY_FORM:
-            return kind.labels_are
-    by_problem = {"multi_label_classification": "labels", "regression": "scores"}
-    if model.config.problem_type in by_problem:
-        return by_problem[model.config.problem_type]
-    if model.config.num_labels == 2:
-        return "two classes"
-    return "classes"
-
-
 def check_names(names: Sequence[str]) -> None:
     """Raise an InputError for the first name of no metric."""
     for name in names:
@@ -193,7 +178,7 @@ def evaluated_names(model: Any) -> list[str]:
     """Return the names of the metrics of a network's evaluation, unless it is asked for others."""
     if not is_wrapped(model):
         return ["accuracy"]
-    return default_names(label_form(model))
+    return default_names(label_form(model.config))
 
 
 def make_metrics(form: str, names: Sequence[str]) -> Metrics | None:
@@ -299,7 +284,7 @@ def chosen_metrics(model: Any, names: Sequence[str] | None, given: Metrics | Non
         return given
     if names is None and not is_wrapped(model):
         return given
-    form = label_form(model)
+    form = label_form(model.config)
     if names is None:
         names = default_names(form)
     return make_metrics(form, names)

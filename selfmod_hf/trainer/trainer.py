@@ -31,7 +31,7 @@ from .recipe_network import check_preprocessing
 from .same_training import check_adapter, check_config
 from .sample_checks import check_before_training, check_targets
 from .saving import default_processor
-from .task_metrics import OF_TOKENS, Metrics, chosen_metrics, label_form
+from .task_metrics import OF_TOKENS, Metrics, chosen_metrics
 from .terms import accuracy
 from .terms_trainer import TermsTrainer
 from .tracker_runs import TrackerRuns
@@ -144,7 +144,7 @@ class SelfModelingTrainer(TermsTrainer):
             args.label_names = list(self.model.kind.label_names)
         self.label_names = args.label_names
         has_default = compute_metrics is accuracy and self.preprocess_logits_for_metrics is None
-        if has_default and label_form(self.model) in OF_TOKENS:
+        if has_default and self.model.kind.labels_are in OF_TOKENS:
             self.preprocess_logits_for_metrics = largest_logits
 
     def _for_networks(self, compute_metrics: Metrics) -> Metrics:
