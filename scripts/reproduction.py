@@ -37,8 +37,14 @@ SEEDS = {"mnist": 10, "cifar10": 10, "imdb": 10}
 COMMANDS = {
     ("mnist", 64): ("selfmod sweep --recipe mnist --hidden_sizes 64 --output_dir runs/figure2", "12 minutes"),
     ("mnist", 128): ("selfmod sweep --recipe mnist --hidden_sizes 128 --output_dir runs/figure2", "25 minutes"),
-    ("mnist", 256): ("selfmod sweep --recipe mnist --hidden_sizes 256 --output_dir runs/figure2", "45 minutes"),
-    ("mnist", 512): ("selfmod sweep --recipe mnist --hidden_sizes 512 --output_dir runs/figure2", "1.5 hours"),
+    ("mnist", 256): (
+        "selfmod sweep --recipe mnist --hidden_sizes 256 --bf16 --output_dir runs/figure2-wide",
+        "45 minutes",
+    ),
+    ("mnist", 512): (
+        "selfmod sweep --recipe mnist --hidden_sizes 512 --bf16 --output_dir runs/figure2-wide",
+        "1.5 hours",
+    ),
     ("imdb", 128): ("selfmod sweep --recipe imdb --output_dir runs/imdb", "3 hours"),
     ("cifar10", 2000): ("selfmod sweep --recipe cifar10 --output_dir runs/cifar10", "days, so a GPU's"),
 }

@@ -61,7 +61,7 @@ def test_further_tables_fill_the_document(tables, tmp_path):
     line = next(line for line in after.splitlines() if line.startswith("| 50 |") and "0.097" in line)
     assert line.startswith("| 50 | 0.297")
     assert line.count("|") == 5
-    run = 36 + 3 * 2 + 5
+    run = 54 + 3 * 2 + 5
     assert f"The paper's figures have 98 values. {run} of them were run" in after
 
 
