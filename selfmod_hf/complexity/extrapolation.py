@@ -292,7 +292,7 @@ def _judged(steps: Steps, estimate: _Estimate, bound: float) -> Fit:
         llc=llc,
         standard_error=error,
         systematic_error=systematic,
-        interval=below(bound, llc - half, high),
+        interval=below(bound, llc, llc - half, high),
         step_shift=steps.shift,
         localization_shift=estimate.shift,
         identified=not reasons,
@@ -307,9 +307,14 @@ def _doubt_of_steps(steps: Steps) -> float:
     return _OF_STEP_SHIFT * abs(steps.heating) + _OF_CURVED_SHIFT * abs(steps.unforetold)
 
 
-def below(bound: float, low: float, high: float) -> tuple[float, float]:
-    """Return an interval without what lies above the bound. No λ is there, though an estimate may be by chance."""
-    return min(low, bound), min(high, bound)
+def below(bound: float, llc: float, low: float, high: float) -> tuple[float, float]:
+    """Return the interval of an estimate without what lies above the bound, where no λ is.
+
+    An estimate above the bound is too high by what exceeds it. Its interval begins as much lower, because an interval
+    without width would claim that λ is known exactly.
+    """
+    excess = max(0.0, llc - bound)
+    return low - excess, min(high, bound)
 
 
 def _too_wide(llc: float, low: float, high: float) -> list[str]:
@@ -363,7 +368,7 @@ def _logarithmic(steps: Steps, bound: float) -> Fit:
         shown = math.exp(reference)
         reason = f"each weaker localization adds as much again: the value at {shown:.3g} is shown"
     half = CONFIDENCE * error
-    low, high = below(bound, min(llc, weakest) - half, max(llc, highest + half))
+    low, high = below(bound, llc, min(llc, weakest) - half, max(llc, highest + half))
     reasons = _too_wide(llc, low, high) if identified else [reason]
     return Fit(
         llc=llc,

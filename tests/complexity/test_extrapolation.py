@@ -208,11 +208,14 @@ def test_foretold_heating_is_subtracted_and_three_tenths_of_it_stay_in_doubt():
     assert found.systematic_error >= 0.3 * 1.5 / 4
 
 
-def test_no_part_of_an_interval_is_above_half_of_the_parameters():
-    cells = cells_of(lambda pull: 11.0, noise=0.1)
-    found = extrapolate(cells, bound=10.0, reference=1.0)
-    assert found.llc == pytest.approx(11.0, abs=0.4)
-    assert found.interval == (10.0, 10.0)
+@pytest.mark.parametrize("value", [10.2, 11.0])
+def test_an_interval_ends_at_half_of_the_parameters_and_has_width(value):
+    """No λ is above d/2, but the bound alone would say that λ is known exactly."""
+    found = extrapolate(cells_of(lambda pull: value, noise=0.1), bound=10.0, reference=1.0)
+    assert found.llc == pytest.approx(value, abs=0.4)
+    low, high = found.interval
+    assert high == 10.0
+    assert low == pytest.approx(min(found.llc, 10.0) - 1.96 * found.standard_error - found.systematic_error, abs=0.1)
 
 
 def test_a_wide_interval_is_not_identified():
