@@ -262,6 +262,7 @@ class PreprocessingFields(Record):
     interpolation: str
     num_channels: int | None = None
     source: str
+    shortest_edge: int | None = None
 
 
 class NetworkRun(Record):

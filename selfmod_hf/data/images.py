@@ -48,6 +48,7 @@ class ImageTensors(TensorData):
         interpolation: filter for resizing pictures of another size.
         source: origin of mean, deviation and interpolation, for people.
         task: the task these images were read for. It is saved beside a model.
+        shortest_edge: length of the shorter side of a picture before its crop. None: no crop.
 
     Example:
         >>> images = ImageTensors(pixels=torch.zeros(4, 1, 8, 8, dtype=torch.uint8), labels=torch.arange(4))
@@ -64,6 +65,7 @@ class ImageTensors(TensorData):
     interpolation: str = "bicubic"
     source: str = "package default"
     task: TaskSpec | None = None
+    shortest_edge: int | None = None
 
     @property
     def kind(self) -> str:
@@ -115,10 +117,7 @@ class ImageTensors(TensorData):
             InputError: a number of means or deviations that does not match the channels.
         """
         values = ImagePreprocessing(
-            image_mean=self.mean,
-            image_std=self.std,
-            interpolation=self.interpolation,
-            source=self.source,
+            None, self.mean, self.std, self.interpolation, source=self.source, shortest_edge=self.shortest_edge
         )
         _, *shape = self.pixels.shape
         return values.for_images(*shape)
@@ -193,6 +192,7 @@ def load_images(
         "std": used.image_std,
         "interpolation": used.interpolation,
         "source": used.source,
+        "shortest_edge": used.shortest_edge,
         "task": spec,
     }
     train = replace(data.train, **values)
@@ -210,7 +210,7 @@ def _digits(wanted: ImagePreprocessing, max_train: int | None, max_test: int | N
     pixels = images * (255 / 16)
     pixels = pixels.round().astype(np.uint8)
     pixels = pixels.reshape(-1, 1, 8, 8)
-    if wanted.image_size not in (None, (8, 8)):
+    if wanted.image_size not in (None, (8, 8)) or wanted.shortest_edge is not None:
         processor = replace(wanted, num_channels=1, image_mean=0.5, image_std=0.5).processor()
         resized = [processor.pixels(image) for image in pixels]
         pixels = np.stack(resized)
@@ -302,12 +302,14 @@ class Decoding:
         size: height and width of all images.
         interpolation: filter of the resizing. None: every picture must have this size.
         num_channels: 1 or 3. None: every picture keeps its own.
+        shortest_edge: length of the shorter side before a crop. None: no crop.
     """
 
     image_column: str
     size: tuple[int, int]
     interpolation: str | None
     num_channels: int | None = None
+    shortest_edge: int | None = None
 
 
 def _decoding_of(column: str, train: Rows, wanted: ImagePreprocessing) -> Decoding:
@@ -316,7 +318,7 @@ def _decoding_of(column: str, train: Rows, wanted: ImagePreprocessing) -> Decodi
     first = _open(column, encoded, int(train.numbers[0]))
     if wanted.image_size is None:
         return Decoding(column, (first.height, first.width), None)
-    return Decoding(column, wanted.image_size, wanted.interpolation)
+    return Decoding(column, wanted.image_size, wanted.interpolation, shortest_edge=wanted.shortest_edge)
 
 
 def _decode_split(part: Rows, decoding: Decoding) -> Tensor:
@@ -375,9 +377,8 @@ def _decode_batch(
         decoding: size, filter and channels.
     """
     column = decoding.image_column
-    used = ImagePreprocessing(
-        image_size=decoding.size, num_channels=1, interpolation=decoding.interpolation or "bicubic"
-    )
+    method = decoding.interpolation or "bicubic"
+    used = ImagePreprocessing(decoding.size, 0.5, 0.5, method, 1, shortest_edge=decoding.shortest_edge)
     processor = used.processor()
     height, width = decoding.size
     expected = f"{height}x{width}"

@@ -31,7 +31,8 @@ _CONVNEXT_WHOLE = 384  # from this size on, ConvNeXt's image processor resizes t
 class ImagePreprocessing:
     """Describe how a picture becomes the input of a network.
 
-    The complete picture is resized to `image_size`. Nothing is cropped, and the ratio of its sides is not kept.
+    The complete picture is resized to `image_size`, and the ratio of its sides is not kept. With `shortest_edge`, the
+    shorter side is resized to this length, the ratio is kept, and the middle of `image_size` is cut out.
 
     Attributes:
         image_size: height and width in pixels. None: every image keeps its size.
@@ -40,6 +41,7 @@ class ImagePreprocessing:
         interpolation: filter of the resizing, named as in `PIL.Image.Resampling`, in lower case.
         num_channels: 1 (grey) or 3 (RGB). None: 3 if any image of the data has colours, else 1.
         source: origin of the values, for people.
+        shortest_edge: length of the shorter side before the crop, in pixels. None: no crop.
 
     Raises:
         InputError: a value of a wrong type or outside its range.
@@ -55,6 +57,7 @@ class ImagePreprocessing:
     interpolation: str = "bicubic"
     num_channels: int | None = None
     source: str = "package default"
+    shortest_edge: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("image_mean", "image_std"):
@@ -67,14 +70,19 @@ class ImagePreprocessing:
             raise InputError("num_channels", self.num_channels, "allowed are 1 (grey) and 3 (RGB)")
         if self.image_size is not None:
             object.__setattr__(self, "image_size", _sides(self.image_size))
+        if self.shortest_edge is not None and not _is_length(self.shortest_edge):
+            raise InputError("shortest_edge", self.shortest_edge, "allowed are integers of at least 1")
 
     def changed(self, **given: Any) -> ImagePreprocessing:
-        """Return a copy with the given values in place. A None changes nothing."""
+        """Return a copy with the given values in place. A None changes nothing. Another size ends the crop."""
         changes = {name: value for name, value in given.items() if value is not None}
         if not changes:
             return self
         source = f"{self.source}; as given: {', '.join(changes)}"
-        return replace(self, **changes, source=source)
+        changed = replace(self, **changes, source=source)
+        if changed.image_size != self.image_size:
+            return replace(changed, shortest_edge=None)
+        return changed
 
     def for_images(self, channels: int, height: int, width: int) -> ImagePreprocessing:
         """Return the values for images of this shape.
@@ -94,8 +102,12 @@ class ImagePreprocessing:
         assert self.image_size is not None
         assert self.num_channels is not None
         height, width = self.image_size
+        sides: dict[str, Any] = {"size": {"height": height, "width": width}}
+        if self.shortest_edge is not None:
+            edge = {"shortest_edge": self.shortest_edge}
+            sides = {"size": edge, "crop_size": sides["size"], "do_center_crop": True}
         return SelfModelingImageProcessor(
-            size={"height": height, "width": width},
+            **sides,
             num_channels=self.num_channels,
             resample=Image.Resampling[self.interpolation.upper()],
             image_mean=self._per_channel(self.image_mean),
@@ -138,12 +150,15 @@ def _sides(size: Any) -> tuple[int, int]:
         sides = tuple(size)
     usable = len(sides) == 2
     for side in sides:
-        is_integer = isinstance(side, Integral) and not isinstance(side, bool)
-        usable = usable and is_integer and side >= 1
+        usable = usable and _is_length(side)
     if not usable:
         raise InputError("image_size", size, "allowed are height and width, integers of at least 1")
     height, width = sides
     return int(height), int(width)
+
+
+def _is_length(side: Any) -> bool:
+    return isinstance(side, Integral) and not isinstance(side, bool) and side >= 1
 
 
 # ---- of a pretrained backbone ----
@@ -152,7 +167,8 @@ def _sides(size: Any) -> tuple[int, int]:
 def backbone_preprocessing(name: str, *, revision: str = "main") -> ImagePreprocessing:
     """Return the preprocessing from the training of a pretrained backbone.
 
-    A backbone with cropping gets the complete picture, resized to the size of its crop.
+    A backbone of transformers that crops gets the same crop here. Other changes of a picture's shape are not followed:
+    the complete picture is resized then. So are pictures for a backbone of timm.
 
     Args:
         name: Hub id or folder of a transformers encoder, or ``"timm/<name>"``, as for `from_backbone_pretrained`.
@@ -218,6 +234,7 @@ def _of_transformers(name: str, revision: str) -> ImagePreprocessing:
         interpolation=_interpolation_of(processor),
         num_channels=getattr(encoder, "num_channels", 3),
         source="the backbone's folder" if Path(name).is_dir() else name,
+        shortest_edge=_shortest_edge(processor),
     )
 
 
@@ -258,6 +275,24 @@ def _size_of(processor: Any) -> tuple[int, int] | None:
     return None
 
 
+def _shortest_edge(processor: Any) -> int | None:
+    """Return the length to which the processor resizes the shorter side before it crops. None: no such crop."""
+    size = dict(processor.size or {})
+    side = size.get("shortest_edge")
+    if side is None or size.get("longest_edge") or getattr(processor, "do_pad", None):
+        return None
+    if not getattr(processor, "do_resize", True):
+        return None
+    if getattr(processor, "do_center_crop", None):
+        crop = dict(processor.crop_size)
+        # a longer crop pads, which transformers does in two ways that differ by a pixel
+        is_inside = side >= max(crop["height"], crop["width"])
+        return side if is_inside and getattr(processor, "crop_pct", None) is None else None
+    if getattr(processor, "crop_pct", None) is None or side >= _CONVNEXT_WHOLE:
+        return None
+    return int(side / processor.crop_pct)
+
+
 def unfollowed_shape(name: str) -> str | None:
     """Return what the image processor of a model does to the shape of a picture that `ImagePreprocessing` does not do.
 
@@ -265,11 +300,15 @@ def unfollowed_shape(name: str) -> str | None:
         name: Hub id or folder of a transformers model.
 
     Returns:
-        A phrase, or None if the complete picture is resized there too.
+        A phrase, or None if all is followed.
     """
     if not get_image_processor_config(name):
         return None
     processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+    if getattr(processor, "do_pad", None):
+        return "pads pictures"
+    if _shortest_edge(processor) is not None:
+        return None
     resizes = getattr(processor, "do_resize", True)
     side = dict(processor.size or {}).get("shortest_edge")
     if getattr(processor, "do_center_crop", None):
@@ -279,8 +318,7 @@ def unfollowed_shape(name: str) -> str | None:
         return None
     if getattr(processor, "crop_pct", None) is None:
         return "keeps the ratio of a picture's sides"
-    # ConvNeXt's processor crops small sizes alone
-    return "crops the middle of a picture" if side < _CONVNEXT_WHOLE else None
+    return None
 
 
 def _interpolation_of(processor: Any) -> str:
@@ -316,13 +354,16 @@ def network_preprocessing(folder: Path, config: SelfModelingConfig) -> ImagePrep
         values = read_json(file)
         # version 0.1.0 wrote "bilinear" (transformers' default) beside networks trained on bicubic images
         interpolation = found.interpolation
+        edge = None
         if values.get("image_processor_type") == SelfModelingImageProcessor.__name__:
             resampling = Image.Resampling(values["resample"])
             interpolation = resampling.name.lower()
+            edge = values["size"].get("shortest_edge")
         return replace(
             found,
             image_mean=values["image_mean"],
             image_std=values["image_std"],
             interpolation=interpolation,
+            shortest_edge=edge,
             source="the network's preprocessor_config.json",
         )

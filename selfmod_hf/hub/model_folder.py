@@ -334,7 +334,9 @@ def _recipe(config: SelfModelingConfig, args: dict[str, Any], run: NetworkRun) -
 def _images_line(preprocessing: PreprocessingFields) -> str:
     """Return how images became inputs, for people."""
     height, width = preprocessing.image_size or (None, None)
-    size = f"{height}x{width} (others are resized, {preprocessing.interpolation}, without a crop)"
+    edge = preprocessing.shortest_edge
+    cut = "without a crop" if edge is None else f"shorter side to {edge}, then cropped"
+    size = f"{height}x{width} (others are resized, {preprocessing.interpolation}, {cut})"
     mean, std = _numbers(preprocessing.image_mean), _numbers(preprocessing.image_std)
     return f"{size}, mean {mean}, deviation {std}; from: {preprocessing.source}"
 

@@ -24,12 +24,14 @@ class SelfModelingImageKwargs(ImagesKwargs, total=False):  # type: ignore[call-a
 class SelfModelingImageProcessor(PilBackend):
     """Prepare pictures as the images of the training were prepared.
 
-    A picture is turned upright by its EXIF tag and converted to RGB or grey. It is then resized without a crop, divided
-    by 255 and normalized. Pixels must be of 8 bits and opaque, because a conversion would cut off wider values and
-    would show the hidden colours of transparent pixels.
+    A picture is turned upright by its EXIF tag and converted to RGB or grey. It is then resized, cropped if
+    `do_center_crop` is true, divided by 255 and normalized. Pixels must be of 8 bits and opaque, because a conversion
+    would cut off wider values and would show the hidden colours of transparent pixels.
 
     Args:
-        size: ``{"height": ..., "width": ...}`` in pixels.
+        size: ``{"height": ..., "width": ...}`` in pixels, or ``{"shortest_edge": ...}`` before a crop.
+        do_center_crop: whether the middle of the resized picture is cut out. Default: False.
+        crop_size: height and width of this middle. Missing pixels are black.
         num_channels: 1 for a network of grey images, 3 for RGB.
         resample: filter of the resizing, a number of `PIL.Image.Resampling`.
         image_mean: subtracted from pixel / 255, one number per channel.
@@ -87,7 +89,10 @@ class SelfModelingImageProcessor(PilBackend):
         size: Any = self.size  # transformers makes an object of it
         if own.shape[1:] == (size.height, size.width):
             return own
-        return self.resize(own, size, self.resample)
+        resized = self.resize(own, size, self.resample)
+        if self.do_center_crop:
+            return self.center_crop(resized, self.crop_size)
+        return resized
 
 
 def plain_picture(picture: Image.Image) -> Image.Image:

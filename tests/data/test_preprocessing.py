@@ -228,8 +228,9 @@ def test_a_backbone_brings_what_its_image_processor_does(tmp_path, case):
     assert (found.image_size, found.interpolation, found.num_channels) == (size, interpolation, 3)
     height, width = size or (10, 10)
     image = picture("RGB", width, height)  # of the final size: neither resized nor cropped
-    own = processor(image, do_resize=False, do_center_crop=False, return_tensors="pt")["pixel_values"]
-    ours = found.for_images(3, height, width).processor()(image, return_tensors="pt")["pixel_values"]
+    as_it_is = {"do_resize": False, "do_center_crop": False, "return_tensors": "pt"}
+    own = processor(image, **as_it_is)["pixel_values"]
+    ours = found.for_images(3, height, width).processor()(image, **as_it_is)["pixel_values"]
     torch.testing.assert_close(ours, own, atol=1e-5, rtol=1e-5)
 
 
@@ -241,6 +242,56 @@ def test_a_backbone_without_a_crop_is_followed_in_its_resizing(tmp_path):
             prepare(picture("RGB", *size), return_tensors="pt")["pixel_values"] for prepare in (processor, found)
         )
         assert float((own - ours).abs().max()) <= GREY_LEVEL / min(STD) * 1.01
+
+
+FOLLOWED = {
+    "the shortest edge, then a crop": BitImageProcessor(
+        size={"shortest_edge": 16}, crop_size={"height": 14, "width": 14}, image_mean=MEAN, image_std=STD
+    ),
+    "a crop with other sides": BitImageProcessor(size={"shortest_edge": 15}, crop_size={"height": 8, "width": 13}),
+    "a crop as long as the edge": BitImageProcessor(size={"shortest_edge": 12}, crop_size={"height": 12, "width": 12}),
+    "ConvNeXt below 384": ConvNextImageProcessor(size={"shortest_edge": 12}, crop_pct=0.9),
+    "ResNet": ConvNextImageProcessor(size={"shortest_edge": 14}, crop_pct=0.875, resample=2, image_mean=MEAN),
+    "ConvNeXt from 384 on": ConvNextImageProcessor(size={"shortest_edge": 384}, image_std=STD),
+    "no crop": ViTImageProcessor(size={"height": 10, "width": 12}, image_mean=MEAN, image_std=STD),
+}
+SHAPES = ((40, 30), (30, 41), (50, 17), (7, 5), (4, 9), (14, 14))
+
+
+@pytest.mark.parametrize("case", FOLLOWED)
+def test_a_network_sees_what_its_backbones_own_image_processor_gives(tmp_path, case):
+    """Training images and served pictures.
+
+    Pillow and torchvision resize along one side, round to uint8, then along the other. Each rounding may differ by one
+    grey level, so two levels are the limit of a pixel. The mean shows that few pixels differ.
+    """
+    backbone = save_backbone(tmp_path / "backbone", FOLLOWED[case])
+    pictures = [picture("RGB", *shape, seed) for seed, shape in enumerate(SHAPES)]
+    own = AutoImageProcessor.from_pretrained(backbone)
+    expected = torch.cat([own(image, return_tensors="pt")["pixel_values"] for image in pictures])
+    spec = write(tmp_path / "data", pictures)
+    images = load_images(spec, preprocessing=backbone_preprocessing(backbone)).train
+    pixels, _ = images.all()
+    levels = (pixels - expected).abs() * torch.tensor(own.image_std).view(-1, 1, 1) / GREY_LEVEL
+    assert float(levels.max()) <= 2.01
+    assert float(levels.mean()) <= 0.05
+
+    images.processor().save_pretrained(tmp_path / "served")
+    served = AutoImageProcessor.from_pretrained(tmp_path / "served")
+    again = torch.cat([served(image, return_tensors="pt")["pixel_values"] for image in pictures])
+    torch.testing.assert_close(again, pixels)
+    _, *shape = pixels.shape
+    found = network_preprocessing(tmp_path / "served", SelfModelingConfig(image_size=shape[1:], num_channels=3))
+    torch.testing.assert_close(load_images(spec, preprocessing=found).train.all()[0], pixels)
+
+
+def test_another_size_than_the_backbones_ends_the_crop(tmp_path):
+    backbone = save_backbone(tmp_path, FOLLOWED["the shortest edge, then a crop"])
+    found = backbone_preprocessing(backbone)
+    assert found.changed(image_size=14).shortest_edge == 16
+    assert found.changed(image_size=[10, 10]).shortest_edge is None
+    with pytest.raises(InputError, match="shortest_edge=0: allowed are integers of at least 1"):
+        replace(found, shortest_edge=0)
 
 
 def test_a_timm_model_brings_its_data_configuration():

@@ -12,6 +12,7 @@ from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import (
+    AutoImageProcessor,
     BertConfig,
     BertForSequenceClassification,
     BertForTokenClassification,
@@ -33,6 +34,7 @@ from selfmod_hf.hub.plain_model import model_labels, plain_reading
 from selfmod_hf.hub.saved import NETWORK_FILES
 from selfmod_hf.weights import weights_sha256
 from tests import warm
+from tests.data.test_preprocessing import picture, write
 from tests.hub.test_publish_encoders import SMALL, bert_tokenizer
 
 VIT = SMALL | {"image_size": 8, "patch_size": 4, "num_channels": 1}
@@ -70,24 +72,48 @@ def test_a_task_model_in_a_folder(vit, tmp_path, monkeypatch, capsys):
     assert "--heads='vit.layers.0:2': vit.layers.0.attention has heads 0 to 1" in capsys.readouterr().err
 
 
-CROPS = {
-    "crops the middle": BitImageProcessor(size={"shortest_edge": 10}, crop_size={"height": 8, "width": 8}),
-    "keeps the ratio": BitImageProcessor(size={"shortest_edge": 8}, do_center_crop=False),
-    "crops the middle of": ConvNextImageProcessor(size={"shortest_edge": 8}, crop_pct=0.9),
-    None: ViTImageProcessor(size={"height": 8, "width": 8}),
+SHAPES = {
+    "crops the middle of a picture": BitImageProcessor(
+        size={"height": 10, "width": 12}, crop_size={"height": 8, "width": 8}
+    ),
+    "crops the middle of": BitImageProcessor(size={"shortest_edge": 7}, crop_size={"height": 8, "width": 8}),
+    "keeps the ratio of a picture's sides": BitImageProcessor(size={"shortest_edge": 8}, do_center_crop=False),
+    "pads pictures": BitImageProcessor(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8}, do_pad=True),
+}
+FOLLOWED = {
+    "Bit": BitImageProcessor(size={"shortest_edge": 10}, crop_size={"height": 8, "width": 8}),
+    "ConvNeXt": ConvNextImageProcessor(size={"shortest_edge": 8}, crop_pct=0.8),
+    "ViT": ViTImageProcessor(size={"height": 8, "width": 8}),
 }
 
 
-@pytest.mark.parametrize("words", CROPS)
-def test_pictures_that_the_model_would_crop_are_reported(vit, tmp_path, caplog, words):
-    CROPS[words].save_pretrained(tmp_path / "my-vit")
+@pytest.mark.parametrize("words", SHAPES)
+def test_shapes_of_pictures_that_are_not_followed_are_reported(vit, tmp_path, caplog, words):
+    SHAPES[words].save_pretrained(tmp_path / "my-vit")
     assert plain_reading(tmp_path / "my-vit")["preprocessing"].image_size == (8, 8)
-    if words is None:
-        assert caplog.text == ""
-    else:
-        expected = f"the model's image processor {words}"
-        assert expected in caplog.text
-        assert "the complete picture is resized to 8 x 8" in caplog.text
+    assert f"the model's image processor {words}" in caplog.text
+    assert "here the complete picture is resized to 8 x 8" in caplog.text
+
+
+@pytest.mark.parametrize("case", FOLLOWED)
+def test_the_loss_is_that_of_the_models_own_pictures(tmp_path, caplog, case):
+    """Up to one grey level, because two programs round resized pixels."""
+    torch.manual_seed(0)
+    folder = tmp_path / "rgb"
+    model = ViTForImageClassification(ViTConfig(**VIT | {"num_channels": 3}, num_labels=2)).eval()
+    model.save_pretrained(folder)
+    FOLLOWED[case].save_pretrained(folder)
+    pictures = [picture("RGB", 30 + 5 * seed, 20, seed) for seed in range(8)]
+    write(tmp_path / "data", pictures)
+    flags = ["--model", str(folder), "--dataset_name", str(tmp_path / "data"), "--num_draws=4", "--num_chains=2"]
+    assert main(["rlct", *flags, "--batch_size=4", "--output_dir", str(tmp_path / "out"), "--quiet"]) == 0
+    result = LLCResult.load(tmp_path / "out/rlct.json")
+    own = AutoImageProcessor.from_pretrained(folder)
+    with torch.no_grad():
+        pixels = own(pictures, return_tensors="pt")["pixel_values"]
+        expected = float(model(pixel_values=pixels, labels=torch.arange(8) % 2).loss)
+    assert result.init_loss == pytest.approx(expected, rel=1e-4)
+    assert "the model's image processor" not in caplog.text
 
 
 def test_other_preprocessing_than_the_models_is_in_the_record(vit, tmp_path, monkeypatch):
