@@ -158,7 +158,8 @@ def _sides(size: Any) -> tuple[int, int]:
 
 
 def _is_length(side: Any) -> bool:
-    return isinstance(side, Integral) and not isinstance(side, bool) and side >= 1
+    is_integer = isinstance(side, Integral) and not isinstance(side, bool)
+    return is_integer and side >= 1
 
 
 # ---- of a pretrained backbone ----
