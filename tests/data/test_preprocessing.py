@@ -369,6 +369,24 @@ def test_the_saved_network_serves_and_measures_what_it_was_trained_on(trained, t
     assert LLCResult.load(tmp_path / "rlct.json").init_loss == pytest.approx(float(loss), rel=1e-5)
 
 
+def test_a_network_on_a_backbone_that_crops_is_saved_with_the_crop(tmp_path):
+    from selfmod_hf.hub.model_folder import write_model_card
+
+    processor = BitImageProcessor(size={"shortest_edge": 13}, crop_size={"height": 10, "width": 10})
+    backbone = save_backbone(tmp_path / "backbone", processor)
+    pictures = [picture("RGB", 20 + seed, 15, seed) for seed in range(12)]
+    write(tmp_path / "data", pictures)
+    flags = ["--dataset_name", str(tmp_path / "data"), "--backbone_name", backbone, "--num_train_epochs", "1"]
+    assert main(["train", *flags, "--output_dir", str(tmp_path / "model"), "--quiet"]) == 0
+    own, served = (
+        AutoImageProcessor.from_pretrained(folder)(pictures[5], return_tensors="pt")["pixel_values"]
+        for folder in (backbone, tmp_path / "model")
+    )
+    assert float((own - served).abs().max()) <= 2 * GREY_LEVEL / min(processor.image_std) * 1.01
+    card = write_model_card(tmp_path / "model", "me/net").read_text()
+    assert "10x10 (others are resized, bicubic, shorter side to 13, then cropped), mean" in card
+
+
 def test_a_network_of_version_0_1_0_is_read_as_it_was_trained(tmp_path):
     """Its processor says bilinear, but its images were resized by the bicubic filter."""
     ViTImageProcessor(size={"height": 8, "width": 8}, image_mean=[0.4], image_std=[0.3], resample=2).save_pretrained(
