@@ -37,6 +37,7 @@ COLUMNS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
     parser.add_argument("--half", type=int, default=0, choices=(0, 1), help="1: once, at the end")
+    parser.add_argument("--unlisted", action="store_true", help="the models of unlisted_models.py")
     parser.add_argument("--kinds", nargs="*", default=None, help="default: all")
     parser.add_argument("--count", type=int, default=None, help="number of models; default: three of each kind")
     parser.add_argument("--num_draws", type=int, default=4000)
@@ -48,12 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Estimate the models that the file lacks, and print the tables."""
-    from selfmod_hf.complexity.ground_truth import cases
-
-    file = args.file or Path(f"runs/ground_truth/half-{args.half}-draws-{args.num_draws}.jsonl")
+    name = "unlisted" if args.unlisted else f"half-{args.half}"
+    file = args.file or Path(f"runs/ground_truth/{name}-draws-{args.num_draws}.jsonl")
     file.parent.mkdir(parents=True, exist_ok=True)
     rows = read_rows(file)
-    wanted = cases(args.half, args.count, kinds=args.kinds)
+    wanted = wanted_cases(args)
     done = {row["key"] for row in rows}
     waiting = [case for case in wanted if case.key not in done]
     if not args.only_print:
@@ -64,6 +64,20 @@ def run(args: argparse.Namespace) -> None:
                 out.write(json.dumps(row) + "\n")
             print(line_of(row), flush=True)
     print_tables(rows)
+
+
+def wanted_cases(args: argparse.Namespace) -> list[Any]:
+    """Return the models that are asked for."""
+    from unlisted_models import unlisted_cases
+
+    from selfmod_hf.complexity.ground_truth import cases
+
+    if not args.unlisted:
+        return cases(args.half, args.count, kinds=args.kinds)
+    every = unlisted_cases()
+    if args.kinds is None:
+        return every
+    return [case for case in every if case.kind in args.kinds]
 
 
 def read_rows(file: Path) -> list[Row]:
