@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", nargs="*", default=[], help="trained MNIST networks, to compare the estimates")
     parser.add_argument("--hidden_sizes", nargs="*", type=int, default=[64, 512])
     parser.add_argument("--networks", nargs="*", type=int, default=[1, 10], help="numbers of networks at once")
+    parser.add_argument("--tools", nargs="*", default=None, help="names of rows of the table; default: all")
     parser.add_argument("--draws", type=int, default=None, help="default: 1000, and 300 with 512 hidden units")
     parser.add_argument("--repeats", type=int, default=3, help="times of each tool. The table has the median")
     parser.add_argument("--samples", type=int, default=None, help="of MNIST's training split; default: all")
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace, print_table: Callable[..., None]) -> None:
     warnings.filterwarnings("ignore", module="devinterp")
     logging.disable(logging.WARNING)
     inputs, labels = mnist(args)
-    tools = installed_tools(inputs, labels)
+    tools = chosen_tools(installed_tools(inputs, labels), args.tools)
     for folder in args.models:
         network = SelfModelingForImageClassification.from_pretrained(folder).prune()
         print_estimates(folder, plain_network(network), tools)
@@ -178,6 +179,17 @@ def installed_tools(inputs: Any, labels: Any) -> list[Tool]:
         found.append(Tool(name, partial(canonical, *data, compiled=False)))
         found.append(Tool(f"{name}, compiled", partial(canonical, *data, compiled=True), compiles=True))
     return found
+
+
+def chosen_tools(tools: list[Tool], names: Sequence[str] | None) -> list[Tool]:
+    """Return the tools of these names. None: all."""
+    if names is None:
+        return tools
+    known = [tool.name for tool in tools]
+    for name in names:
+        if name not in known:
+            raise SystemExit(f"--tools {name!r}: allowed are {', '.join(known)}")
+    return [tool for tool in tools if tool.name in names]
 
 
 def installed(package: str, module: str) -> str | None:
