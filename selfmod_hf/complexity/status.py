@@ -271,7 +271,7 @@ def _agreement(facts: Facts) -> Verdict | None:
     wanted = math.nan
     if draws > 0:
         wanted = math.ceil(num_kept * MIN_EFFECTIVE_DRAWS / draws)
-    reason = f"{draws:.0f} effective draws, of {MIN_EFFECTIVE_DRAWS:.0f} needed: keep about {wanted} draws per chain"
+    reason = f"{draws:.1f} effective draws, of {MIN_EFFECTIVE_DRAWS:.0f} needed: keep about {wanted} draws per chain"
     return NOT_CONVERGED, reason
 
 

@@ -156,6 +156,7 @@ def test_few_effective_draws_are_not_converged_whatever_their_error():
     reasons = " ".join(reason for _, reason in verdicts)
     assert "effective draws, of 50 needed: keep about" in reasons
     assert "R-hat" in reasons
+    assert "29.6 effective draws, of 50 needed" in reasons  # in whole numbers, 49.8 would be "50, of 50 needed"
 
 
 def test_minimize_is_no_remedy_where_it_was_used():
