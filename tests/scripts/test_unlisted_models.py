@@ -39,7 +39,7 @@ def rank_of_outputs(truth) -> int:
     return int((sizes > 1e-8 * sizes[0]).sum()) if sizes[0] > 0 else 0
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("case", unlisted_cases(), ids=lambda case: case.kind)
 def test_the_coefficient_is_half_of_the_rank_at_a_minimum(case):
     truth = case.build()
