@@ -15,7 +15,7 @@ from selfmod_hf.complexity import cross_entropy
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from ground_truth_table import add_arguments, wanted_cases
-from unlisted_models import unlisted_cases
+from unlisted_models import mean_of_product, unlisted_cases
 
 # their λ is not half of a rank: the loss is of fourth order in some directions
 _OF_HIGHER_ORDER = {"two convolutions with a common root": 2, "sum of squares": 0}
@@ -53,6 +53,17 @@ def test_the_coefficient_is_half_of_the_rank_at_a_minimum(case):
         assert truth.learning_coefficient > rank / 2
     else:
         assert truth.learning_coefficient == rank / 2
+
+
+def test_the_mean_of_a_product_is_that_of_draws_from_the_prior():
+    start = torch.tensor([0.0, 0.8, 0.5], dtype=torch.float64)
+    prior = torch.Generator().manual_seed(0)
+    draws = start + torch.randn(2_000_000, 3, dtype=torch.float64, generator=prior) / 2
+    potential = 30 / 2 * (draws.prod(1) - start.prod()).square()
+    weights = (-potential).exp()
+    expected = float((weights * potential).sum() / weights.sum())
+    assert mean_of_product(start, 30.0, 4.0) == pytest.approx(expected, rel=0.01)
+    assert mean_of_product(torch.tensor([2.0, 3.0, 1.5]), 1e5, 100.0) == pytest.approx(0.5, abs=1e-3)
 
 
 def test_the_flag_takes_these_models_in_place_of_a_half():
