@@ -36,8 +36,9 @@ COLUMNS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
-    parser.add_argument("--half", type=int, default=0, choices=(0, 1), help="1: once, at the end")
-    parser.add_argument("--unlisted", action="store_true", help="the models of unlisted_models.py")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--half", type=int, default=0, choices=(0, 1), help="1: once, at the end")
+    which.add_argument("--unlisted", action="store_true", help="the models of unlisted_models.py")
     parser.add_argument("--kinds", nargs="*", default=None, help="default: all")
     parser.add_argument("--count", type=int, default=None, help="number of models; default: three of each kind")
     parser.add_argument("--num_draws", type=int, default=4000)
@@ -68,16 +69,21 @@ def run(args: argparse.Namespace) -> None:
 
 def wanted_cases(args: argparse.Namespace) -> list[Any]:
     """Return the models that are asked for."""
+    if not args.unlisted:
+        from selfmod_hf.complexity.ground_truth import cases
+
+        return cases(args.half, args.count, kinds=args.kinds)
     from unlisted_models import unlisted_cases
 
-    from selfmod_hf.complexity.ground_truth import cases
-
-    if not args.unlisted:
-        return cases(args.half, args.count, kinds=args.kinds)
-    every = unlisted_cases()
+    by_kind = {case.kind: case for case in unlisted_cases()}
+    if args.count is not None:
+        raise SystemExit(f"--count {args.count}: allowed without --unlisted, which has one model of each kind")
     if args.kinds is None:
-        return every
-    return [case for case in every if case.kind in args.kinds]
+        return list(by_kind.values())
+    for kind in args.kinds:
+        if kind not in by_kind:
+            raise SystemExit(f"--kinds {kind!r}: allowed with --unlisted are {', '.join(by_kind)}")
+    return [by_kind[kind] for kind in args.kinds]
 
 
 def read_rows(file: Path) -> list[Row]:

@@ -14,7 +14,7 @@ network has a minimum with a positive loss. They train as one stacked computatio
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -162,23 +162,47 @@ def _train_one_epoch(models: Sequence[nn.Module], seeds: Sequence[int], inputs: 
 
 def _polish(model: nn.Module, inputs: Tensor, labels: Tensor, penalty: float) -> None:
     """Bring the network to the minimum of the loss and the penalty by L-BFGS, in float64."""
-    model.double()
     wide = inputs.double()
+
+    def objective() -> Tensor:
+        squares = sum(parameter.square().sum() for parameter in model.parameters())
+        return F.cross_entropy(model(wide), labels) + penalty / 2 * squares
+
+    to_minimum(model, objective, iterations=_POLISH, of_gradient=1e-8, of_change=1e-14)
+
+
+def to_minimum(
+    model: nn.Module,
+    objective: Callable[[], Tensor],
+    *,
+    iterations: int,
+    of_gradient: float,
+    of_change: float,
+) -> None:
+    """Lower an objective by L-BFGS, in float64. The model is float32 afterwards.
+
+    Args:
+        model: whose parameters move.
+        objective: of the model, on data in float64.
+        iterations: at most.
+        of_gradient: tolerance of the gradient's largest entry.
+        of_change: tolerance of a step and of the objective's change.
+    """
+    model.double()
     optimizer = torch.optim.LBFGS(
         model.parameters(),
-        max_iter=_POLISH,
-        tolerance_grad=1e-8,
-        tolerance_change=1e-14,
+        max_iter=iterations,
+        tolerance_grad=of_gradient,
+        tolerance_change=of_change,
         history_size=50,
         line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        squares = sum(parameter.square().sum() for parameter in model.parameters())
-        loss = F.cross_entropy(model(wide), labels) + penalty / 2 * squares
-        loss.backward()
-        return loss
+        value = objective()
+        value.backward()
+        return value
 
     optimizer.step(closure)
     model.float()

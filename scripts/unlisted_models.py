@@ -6,6 +6,7 @@ normalized layers, embeddings, heavy tails. Do not tune anything by them.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from trained_classifiers import to_minimum
 
 from selfmod_hf.complexity.ground_truth import GroundTruth
 from selfmod_hf.complexity.sample_losses import binary_cross_entropy, cross_entropy, half_squared_error
@@ -42,7 +44,7 @@ class UnlistedCase:
 
     def build(self) -> GroundTruth:
         """Return the model and its data."""
-        return self.make()
+        return dataclasses.replace(self.make(), name=self.kind, kind=self.kind, half=self.half)
 
 
 def unlisted_cases() -> list[UnlistedCase]:
@@ -83,31 +85,13 @@ def truth_of(
     loss: Loss = half_squared_error,
 ) -> GroundTruth:
     """Return a model that its targets were drawn from, brought to the minimum of the loss on these data."""
-    to_minimum(model, inputs, targets, loss)
-    return GroundTruth(type(model).__name__, model, inputs, targets, coefficient, loss)
-
-
-def to_minimum(model: nn.Module, inputs: Tensor, targets: Tensor, loss: Loss) -> None:
-    """Bring a model to the minimum of its mean loss, with L-BFGS in float64."""
-    model.double()
     wide = [part.double() if part.is_floating_point() else part for part in (inputs, targets)]
-    optimizer = torch.optim.LBFGS(
-        model.parameters(),
-        max_iter=2000,
-        tolerance_grad=1e-12,
-        tolerance_change=1e-16,
-        history_size=50,
-        line_search_fn="strong_wolfe",
-    )
 
-    def mean_loss() -> Tensor:
-        optimizer.zero_grad()
-        mean = loss(model(wide[0]), wide[1]).mean()
-        mean.backward()
-        return mean
+    def objective() -> Tensor:
+        return loss(model(wide[0]), wide[1]).mean()
 
-    optimizer.step(mean_loss)
-    model.float()
+    to_minimum(model, objective, iterations=2000, of_gradient=1e-12, of_change=1e-16)
+    return GroundTruth(type(model).__name__, model, inputs, targets, coefficient, loss)
 
 
 def with_noise(outputs: Tensor, noise: float, generator: torch.Generator) -> Tensor:

@@ -116,9 +116,8 @@ class ImageTensors(TensorData):
         Raises:
             InputError: a number of means or deviations that does not match the channels.
         """
-        values = ImagePreprocessing(
-            None, self.mean, self.std, self.interpolation, source=self.source, shortest_edge=self.shortest_edge
-        )
+        values = ImagePreprocessing(image_mean=self.mean, image_std=self.std, interpolation=self.interpolation)
+        values = replace(values, source=self.source, shortest_edge=self.shortest_edge)
         _, *shape = self.pixels.shape
         return values.for_images(*shape)
 
@@ -378,13 +377,14 @@ def _decode_batch(
     """
     column = decoding.image_column
     method = decoding.interpolation or "bicubic"
-    used = ImagePreprocessing(decoding.size, 0.5, 0.5, method, 1, shortest_edge=decoding.shortest_edge)
+    used = ImagePreprocessing(
+        image_size=decoding.size, interpolation=method, num_channels=1, shortest_edge=decoding.shortest_edge
+    )
     processor = used.processor()
     height, width = decoding.size
     expected = f"{height}x{width}"
     pixels = []
-    rows = numbers[places].tolist()
-    for encoded, row in zip(batch[column], rows, strict=True):
+    for encoded, row in zip(batch[column], numbers[places].tolist(), strict=True):
         picture = _open(column, encoded, row)
         found = (picture.height, picture.width)
         if decoding.interpolation is None and found != decoding.size:

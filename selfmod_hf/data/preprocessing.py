@@ -284,14 +284,15 @@ def _shortest_edge(processor: Any) -> int | None:
         return None
     if not getattr(processor, "do_resize", True):
         return None
+    share = getattr(processor, "crop_pct", None)  # ConvNeXt's, of the resized picture
     if getattr(processor, "do_center_crop", None):
         crop = dict(processor.crop_size)
         # a longer crop pads, which transformers does in two ways that differ by a pixel
-        is_inside = side >= max(crop["height"], crop["width"])
-        return side if is_inside and getattr(processor, "crop_pct", None) is None else None
-    if getattr(processor, "crop_pct", None) is None or side >= _CONVNEXT_WHOLE:
+        pads = side < max(crop["height"], crop["width"])
+        return None if pads or share is not None else side
+    if share is None or side >= _CONVNEXT_WHOLE:
         return None
-    return int(side / processor.crop_pct)
+    return int(side / share)
 
 
 def unfollowed_shape(name: str) -> str | None:
@@ -317,9 +318,7 @@ def unfollowed_shape(name: str) -> str | None:
         return None if is_resized_to_it else "crops the middle of a picture"
     if not resizes or side is None:
         return None
-    if getattr(processor, "crop_pct", None) is None:
-        return "keeps the ratio of a picture's sides"
-    return None
+    return "keeps the ratio of a picture's sides" if getattr(processor, "crop_pct", None) is None else None
 
 
 def _interpolation_of(processor: Any) -> str:

@@ -116,7 +116,7 @@ def load_plain_model(folder: Path) -> PreTrainedModel:
 def plain_reading(folder: Path, tokenizer_name: str | None = None) -> dict[str, Any]:
     """Return arguments of `load_images` or `load_texts`, for samples prepared as for the task model in a folder.
 
-    If the model's image processor changes their shape in a way that is not followed, one line of the log says so.
+    If the model's image processor changes the shape of pictures in another way, one line of the log says so.
 
     Args:
         folder: of the model.

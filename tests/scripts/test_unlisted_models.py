@@ -73,5 +73,9 @@ def test_the_flag_takes_these_models_in_place_of_a_half():
     assert [case.kind for case in every] == [case.kind for case in unlisted_cases()]
     chosen = wanted_cases(parser.parse_args(["--unlisted", "--kinds", "sum of squares"]))
     assert [case.key for case in chosen] == ["sum of squares"]
+    with pytest.raises(SystemExit, match=r"--kinds 'x': allowed with --unlisted are logistic regression, "):
+        wanted_cases(parser.parse_args(["--unlisted", "--kinds", "x"]))
+    with pytest.raises(SystemExit, match="--count 2: allowed without --unlisted"):
+        wanted_cases(parser.parse_args(["--unlisted", "--count", "2"]))
     listed = wanted_cases(parser.parse_args(["--count", "1"]))
     assert "sum of squares" not in [case.kind for case in listed]
