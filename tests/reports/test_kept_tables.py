@@ -24,7 +24,7 @@ from .folders import change_row, grid, write_study
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 GRID = {"figure2", "arms", "training_loss", "epochs"}
 OF_CONTROLS = {"arms", "training_loss", "epochs", "measures"}
-FIGURES = {"figure2": GRID, "figure2-h64": GRID, "figure2-h128": GRID, "figure2-h256": GRID}
+FIGURES = {"figure2": GRID, "figure2-h64": GRID, "figure2-h128": GRID, "figure2-h256": GRID, "figure2-h512": GRID}
 
 
 @pytest.mark.slow
