@@ -1,4 +1,4 @@
-"""Cut a run of chains into pieces that fit into memory, and spread them over threads.
+"""Cut a run of chains into pieces that fit into memory and cache, and spread them over threads.
 
 A *group* is one network with one setting of the dynamics: a member of a population, a cell of a calibration grid.
 Every group runs the same chains, and chain c of every group sees the same minibatches. A *piece* is some groups x some
@@ -26,6 +26,9 @@ from .samplers import Preconditioner
 from .settings import LLCSettings
 
 _SMALL = 8192  # parameters: below this, threads only wait for each other
+# Positions, gradients and noise of more rows than this no longer fit into a CPU's cache (LOG.md, "ten networks with 512
+# units in pieces").
+_BYTES_IN_CACHE = 2**23
 # relative and absolute tolerance of a recording
 _TOLERANCE = (1e-4, 1e-6)
 _IN_LOW_PRECISION = (5e-2, 1e-3)
@@ -159,14 +162,14 @@ class Piece:
 
 
 def cut(run: Run, capacity: Capacity) -> tuple[list[Piece], int]:
-    """Return all groups x chains in as few pieces as memory allows, and how many threads run them."""
+    """Return all groups x chains in as few pieces as memory and cache allow, and how many threads run them."""
     num_groups = len(run.groups)
     num_chains = len(run.chains)
     if num_chains == 0:  # the last processes run none if there are fewer chains than processes
         return [], 1
     workers = run.num_workers(capacity.rows)
     chains_per_worker = -(-num_chains // workers)  # rounded up
-    at_once = min(capacity.rows, num_groups * chains_per_worker)
+    at_once = min(capacity.rows, num_groups * chains_per_worker, _rows_in_cache(run))
     # pieces of one shape replay the same recording
     replays: dict[tuple[bool, int], Replay] = {}
     probe_replays: dict[tuple[int, int], Replay] = {}
@@ -189,6 +192,18 @@ def cut(run: Run, capacity: Capacity) -> tuple[list[Piece], int]:
                 probe_replays[size] = probe_replay
             pieces.append(Piece(groups, chains, replay, probe_replay))
     return pieces, workers
+
+
+def _rows_in_cache(run: Run) -> int:
+    """Return how many rows are fastest at once. The chains of one group always run together."""
+    num_chains = len(run.chains)
+    all_rows = len(run.groups) * num_chains
+    if run.problem.device.type != "cpu":
+        return all_rows
+    if run.keeps_block_gradients:  # every piece of a network would compute them again
+        return all_rows
+    bytes_per_row = run.problem.layout.size * run.problem.stack_dtype.itemsize
+    return max(num_chains, _BYTES_IN_CACHE // bytes_per_row)
 
 
 def _shape_of_a_step(run: Run, groups: int, chains: int) -> tuple[bool, int]:

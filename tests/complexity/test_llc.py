@@ -153,6 +153,38 @@ def test_members_of_a_stack_equal_networks_alone():
         _assert_same(together[k], estimate_llc(net, *digits(), member=k, **settings))
 
 
+def test_networks_that_do_not_fit_into_the_cache_together_run_in_pieces(monkeypatch):
+    """With the same numbers. A control variate whose gradients are kept is not cut, because each piece needs them."""
+    import selfmod_hf.complexity.pieces as pieces
+
+    calls = []
+
+    class Counting(nn.Module):
+        def __init__(self, net) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            calls.append(len(x))
+            return self.net(x)
+
+    nets = [Counting(trained_digits_net(steps=20 * count)) for count in range(1, 6)]
+    settings = {"num_draws": 10, "num_chains": 2, "batch_size": 512, "step_size": 1e-5, "nbeta": 10.0}
+    for control_variate in (False, True):
+        found, counts = [], []
+        for room in (2**23, 1):
+            monkeypatch.setattr(pieces, "_BYTES_IN_CACHE", room)
+            calls.clear()
+            found.append(estimate_llc_many(nets, *digits(), control_variate=control_variate, **settings))
+            counts.append(len(calls))
+        for together, cut in zip(*found, strict=True):
+            _assert_same(together, cut)
+        if control_variate:
+            assert counts[1] == counts[0]
+        else:
+            assert counts[1] >= counts[0] + 9 * 2 * 2  # 9 steps of 2 chains, in 3 pieces of networks instead of one
+
+
 @pytest.mark.parametrize("sampler", ["sgld", "rmsprop_sgld"])
 def test_blocks_on_threads_give_the_numbers_of_one(monkeypatch, sampler):
     import selfmod_hf.complexity.pieces as pieces
