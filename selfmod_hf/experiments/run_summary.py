@@ -6,22 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..hub.metric_names import METRICS, metric_title
 from ..trainer import SelfModelingTrainer
 from ..trainer.wrapped_networks import is_wrapped
-
-# titles of evaluated figures, in the order of the table
-TITLES = {
-    "eval_accuracy": "accuracy",
-    "eval_exact_match": "exact match",
-    "eval_f1": "F1",
-    "eval_matthews_correlation": "Matthews correlation",
-    "eval_pearson": "Pearson correlation",
-    "eval_spearmanr": "Spearman correlation",
-    "eval_mse": "mean square error",
-    "eval_perplexity": "perplexity",
-    "eval_classification_loss": "classification loss",
-}
-OWN_HEAD_TITLES = {**TITLES, "eval_classification_loss": "task loss"}
 
 
 def run_summary(trainer: SelfModelingTrainer, metrics: Mapping[str, float], where: str) -> str:
@@ -35,10 +22,16 @@ def run_summary(trainer: SelfModelingTrainer, metrics: Mapping[str, float], wher
     rows = {}
     if "eval_accuracy" not in metrics:  # prediction_loss_only, or other metrics
         rows["loss"] = f"{metrics['eval_loss']:.4f}"
-    titles = OWN_HEAD_TITLES if is_wrapped(trainer.model) else TITLES
-    for name, title in titles.items():
-        if name in metrics:
-            rows[title] = f"{metrics[name]:.4f}"
+    for name in METRICS:
+        key = f"eval_{name}"
+        if key in metrics:
+            title = metric_title(name, trainer.model.config)
+            if not title.startswith("F1"):
+                title = title[0].lower() + title[1:]
+            rows[title] = f"{metrics[key]:.4f}"
+    if "eval_classification_loss" in metrics:
+        title = "task loss" if is_wrapped(trainer.model) else "classification loss"
+        rows[title] = f"{metrics['eval_classification_loss']:.4f}"
     if "eval_self_modeling_loss" in metrics:
         weight = trainer.model.config.aux_weight
         rows["self-modeling loss"] = f"{metrics['eval_self_modeling_loss']:.5f} (weight {weight:g})"
@@ -51,7 +44,8 @@ def run_summary(trainer: SelfModelingTrainer, metrics: Mapping[str, float], wher
     if not math.isfinite(metrics["eval_loss"]):
         rows["diverged"] = "the loss is not finite; try a smaller learning rate or self-model weight"
     rows["model"] = where
-    return "\n".join(f"{name:22}{value}" for name, value in rows.items())
+    width = max(22, 2 + max(map(len, rows)))
+    return "\n".join(f"{name:{width}}{value}" for name, value in rows.items())
 
 
 def newest_rlct(log_history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

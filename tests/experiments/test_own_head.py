@@ -22,6 +22,7 @@ from transformers import (
 from selfmod_hf import RunSettings, TaskSpec, load_texts, report
 from selfmod_hf.cli import main
 from selfmod_hf.data import BlockTensors
+from selfmod_hf.hub.metric_names import metric_title
 from selfmod_hf.hub.model_folder import write_model_card
 from selfmod_hf.hub.saved import SavedNetwork
 from selfmod_hf.models import load_model
@@ -123,13 +124,16 @@ KINDS = [pytest.param(kind, marks=pytest.mark.slow) if kind in SLOW else kind fo
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_labels_trains_from_the_command_line(folder, tmp_path, monkeypatch, kind):
+def test_every_kind_of_labels_trains_from_the_command_line(folder, tmp_path, monkeypatch, capsys, kind):
     monkeypatch.chdir(folder)
     flags, class_name, figures = RUNS[kind]
     assert main(["train", f"--dataset_name={kind}", *flags, *COMMON, f"--output_dir={tmp_path}"]) == 0
     results = json.loads((tmp_path / "eval_results.json").read_text())
     assert [name for name in figures if f"eval_{name}" not in results] == []
     network = load_model(tmp_path)
+    shown = capsys.readouterr().out.lower()  # by the names of the card, which say what an F1 is a mean of
+    for name in figures:
+        assert f"\n{metric_title(name, network.config)}  ".lower() in f"\n{shown}"
     write_model_card(tmp_path, "me/net")
     entries = ModelCard.load(tmp_path / "README.md").data.eval_results
     card = {entry.metric_type: entry.metric_value for entry in entries}
