@@ -69,6 +69,8 @@ def unlisted_cases() -> list[UnlistedCase]:
         UnlistedCase("dead ReLU classifier", dead_classifier),
         UnlistedCase("tanh regression", tanh_regression),
         UnlistedCase("tanh regression with noise", lambda: tanh_regression(6, 5, noise=0.5)),
+        UnlistedCase("matrix completion", matrix_completion),
+        UnlistedCase("recurrent unit", recurrent),
         UnlistedCase("embedding of all words", lambda: embedding(100)),
         UnlistedCase("embedding with unused words", lambda: embedding(50)),
     ]
@@ -442,6 +444,57 @@ def tanh_regression(inputs: int = 4, hidden: int = 3, noise: float = 0.0) -> Gro
     data = torch.randn(SAMPLES, inputs, generator=generator)
     model = TwoLayers((inputs, hidden, 1), torch.tanh, generator)
     return truth_of(model, data, with_noise(model(data), noise, generator), size_of(model) / 2)
+
+
+class Factors(nn.Module):
+    """Predict the entry (i, j) of a product of two matrices."""
+
+    def __init__(self, rows: int, columns: int, inner: int) -> None:
+        super().__init__()
+        self.left = nn.Parameter(torch.zeros(rows, inner))
+        self.right = nn.Parameter(torch.zeros(columns, inner))
+
+    def forward(self, places: Tensor) -> Tensor:
+        products = self.left[places[:, 0]] * self.right[places[:, 1]]  # (B, inner)
+        return products.sum(1, keepdim=True)
+
+
+def matrix_completion(size: int = 10) -> GroundTruth:
+    """Fit single entries of a matrix of rank 1, without noise, by two columns of which one is zero.
+
+    The column that is not zero counts (2 size - 1) / 2, and the product of what is left of the other (size - 1) / 2.
+    """
+    generator = torch.Generator().manual_seed(50)
+    places = torch.randint(0, size, (SAMPLES, 2), generator=generator)
+    model = Factors(size, size, 2)
+    with torch.no_grad():
+        model.left[:, 0].normal_(generator=generator)
+        model.right[:, 0].normal_(generator=generator)
+    return truth_of(model, places, model(places).detach(), (2 * size - 1) / 2 + (size - 1) / 2)
+
+
+class Recurrent(nn.Module):
+    """One linear unit that reads numbers in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = nn.Parameter(torch.tensor([0.6]))
+        self.input = nn.Parameter(torch.tensor([1.2]))
+        self.output = nn.Parameter(torch.tensor([0.8]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = torch.zeros_like(x[:, 0])
+        for step in range(x.shape[1]):
+            state = self.memory * state + self.input * x[:, step]
+        return (self.output * state)[:, None]
+
+
+def recurrent(steps: int = 6) -> GroundTruth:
+    """The input's and the output's weights count by their product alone: λ = 1."""
+    generator = torch.Generator().manual_seed(51)
+    data = torch.randn(SAMPLES, steps, generator=generator)
+    model = Recurrent()
+    return truth_of(model, data, with_noise(model(data), 0.5, generator), 1.0)
 
 
 class MeanEmbedding(nn.Module):

@@ -33,7 +33,7 @@ from ..files import plain, write_file
 from ..stacking import Batch
 from .calibration_rounds import BUDGET, DIVERGES, Judged, Plan
 from .calibration_run import LOCALIZATIONS, STEP_FRACTIONS, STEPS_OF_TRIAL, TRIAL, CalibrationRun, grid, run_in_rounds
-from .extrapolation import CONFIDENCE, Fit, below
+from .extrapolation import CONFIDENCE, REFERENCE, Fit, below
 from .input_checks import check, positive
 from .minimum import Minimum, at_minima
 from .pieces import Group
@@ -45,7 +45,7 @@ from .result import BIASED, DIVERGED, NOT_AT_MINIMUM, NOT_CONVERGED, NOT_IDENTIF
 from .rounds_progress import RoundsProgress
 from .samplers import SAMPLERS
 from .settings import CalibrationOptions, LLCSettings, shows_settings
-from .spectrum import MOST_PARAMETERS, SAMPLES, find_spectrum, in_double
+from .spectrum import LEAST_SAMPLES, MOST_PARAMETERS, SHARE_OF_CHAINS, find_spectrum, in_double
 from .status import BOUND_ERRORS, is_lower, reason_of_lower
 
 if TYPE_CHECKING:
@@ -250,16 +250,38 @@ def _start(model: nn.Module, inputs: Batch, targets: Tensor, settings: LLCSettin
         weakest = Group(0, 0, settings.step_size, min(asked.pulls or LOCALIZATIONS), nbeta)
         problem, minima = at_minima(problem, [weakest])
     run = CalibrationRun(problem, settings, nbeta, None, progress, minima)
-    if problem.layout.size <= MOST_PARAMETERS and problem.device.type != "mps":  # which has no float64
-        try:
-            few = some_samples(problem.num_samples, SAMPLES, settings.seed)
-            run.spectrum = find_spectrum(in_double(problem, 0, few), nbeta)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:  # such as a module that casts its inputs to float32
-            first = str(error).partition("\n")[0]
-            run.notes.append(f"no curvatures at w* in float64: {first}")
+    _find_curvatures(run, asked)
     return run
+
+
+def _find_curvatures(run: CalibrationRun, asked: _Asked) -> None:
+    """Give the run the curvatures at w* of a network of few parameters, or a note why they are not known.
+
+    They are of all samples, if that is a small share of the chains' work, else of as many as it allows.
+    """
+    problem = run.problem
+    settings = run.settings
+    size = problem.layout.size
+    if size > MOST_PARAMETERS or problem.device.type == "mps":  # which has no float64
+        return
+    total = problem.num_samples
+    work = asked.draws * settings.num_draws * settings.num_chains * min(settings.batch_size, total)
+    affordable = int(SHARE_OF_CHAINS * work / size)
+    taken = min(total, max(LEAST_SAMPLES, affordable))
+    try:
+        found = find_spectrum(in_double(problem, 0, some_samples(total, taken, settings.seed)), run.nbeta)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # such as a module that casts its inputs to float32
+        first = str(error).partition("\n")[0]
+        run.notes.append(f"no curvatures at w* in float64: {first}")
+        return
+    if taken < total and found.least < -REFERENCE:  # the samples are not at their minimum: flat directions are hidden
+        run.notes.append(
+            f"no curvatures at w*: those of {taken} of {total} samples differ by {-found.least:.2g} or more"
+        )
+        return
+    run.spectrum = found
 
 
 def _grid(name: str, values: Sequence[float] | None, sampler: str) -> list[float]:

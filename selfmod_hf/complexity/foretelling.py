@@ -14,7 +14,7 @@ from .diagnostics import Draws
 from .minimum import Descent, count_active
 from .pieces import Group, Run
 from .samplers import SAMPLERS
-from .spectrum import affordable_spectrum
+from .spectrum import SHARE_OF_CHAINS, affordable_spectrum
 from .status import BIAS_SHARE, FLOOR, LOWER_SHARE, MIN_DRAWS, diverged_chains
 from .thermometer import ACTIVE, NOISE, PRODUCT, SQUARE, VIRIAL
 from .traces import Traces
@@ -24,7 +24,6 @@ _LEAST_EVALUATIONS, _MOST_EVALUATIONS = 6, 30
 _AT_ALL = 60  # evaluations, while the search still pays
 _CURVATURE_SHARE = 0.1  # of the work of the chains, for the largest curvature of each network
 _FEWEST_SAMPLES = 256  # of a largest curvature
-_SPECTRUM_SHARE = 0.1  # of the work of the chains, for all curvatures of each network
 _WORTH = 0.01  # of the estimate: a search pays if 6 evaluations lower nβ L by more
 
 
@@ -86,7 +85,7 @@ def _curved_pull(run: Run, group: Group) -> float:
 
     They are not where they would cost too much beside the chains. The problem keeps those that it has found.
     """
-    affordable = _SPECTRUM_SHARE * _samples_of_chains(run, group)
+    affordable = SHARE_OF_CHAINS * _samples_of_chains(run, group)
     spectrum = affordable_spectrum(run.problem, group.nbeta, group.member, affordable, run.settings.seed)
     if spectrum is None:
         return math.nan

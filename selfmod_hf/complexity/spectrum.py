@@ -21,7 +21,10 @@ from .problem import Problem
 from .random_streams import some_samples
 
 MOST_PARAMETERS = 2000  # above it the Hessian costs more than the sampling
-SAMPLES = 4096  # that know the curvatures well enough
+LEAST_SAMPLES = 4096  # of a calibration
+# Some of the samples are not at their minimum, and their curvatures hide flat directions. So all are taken, if all
+# curvatures of a network cost at most this share of the chains' work.
+SHARE_OF_CHAINS = 0.1
 _DISTANCE = 1e-6  # of the differences, in the weights' own units and float64
 _LEAST = 0.02  # of nβ h: a direction with less is as flat as none at w*
 
@@ -68,7 +71,7 @@ def affordable_spectrum(problem: Problem, nbeta: float, member: int, gradients: 
     known = problem.spectra.get((member, nbeta))
     if known is not None:
         return known
-    samples = min(SAMPLES, problem.num_samples, int(gradients / (size + 1)))
+    samples = min(problem.num_samples, int(gradients / (size + 1)))
     if samples < min(problem.num_samples, 2 * size):
         return None
     try:

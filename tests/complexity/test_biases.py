@@ -525,3 +525,62 @@ def test_each_network_has_its_own_spectrum():
     assert not np.allclose(found[0].values[-1], expected.values[-1], rtol=0.01)
     assert affordable_spectrum(both, 50.0, 1, 0, seed=0) is found[1]  # kept for later rounds
     assert affordable_spectrum(make_problem([far], inputs, labels, LLCSettings()), 50.0, 0, 100, seed=0) is None
+
+
+def noisy_tanh(num_samples: int):
+    """A network at the minimum of all samples, whose labels are noisy. Some of the samples have other curvatures."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Tanh(), nn.Linear(2, 1, bias=False))
+    inputs = torch.randn(num_samples, 2)
+    targets = model(inputs).detach() + torch.randn(num_samples, 1)
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=500, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = half_squared_error(model(inputs), targets).mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return model, inputs, targets
+
+
+def test_curvatures_are_of_all_samples_where_they_cost_little():
+    """4,096 of 8,000 samples are not at their minimum, so that their flattest curvatures are noise."""
+    model, inputs, targets = noisy_tanh(8000)
+    nbeta = 8000 / math.log(8000)
+    problem = make_problem([model], inputs, targets, LLCSettings(loss_fn=half_squared_error))
+    found = affordable_spectrum(problem, nbeta, 0, 1e6, seed=0)
+    names = [name for name, _ in model.named_parameters()]
+    shapes = [parameter.shape for parameter in model.parameters()]
+    wide = model.double()
+
+    def mean_loss(flat: torch.Tensor) -> torch.Tensor:
+        parts = flat.split([shape.numel() for shape in shapes])
+        values = {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
+        outputs = torch.func.functional_call(wide, values, (inputs.double(),))
+        return half_squared_error(outputs, targets.double()).mean()
+
+    anchor = torch.cat([parameter.detach().flatten() for parameter in wide.parameters()])
+    exact = nbeta * torch.linalg.eigvalsh(torch.func.hessian(mean_loss)(anchor)).numpy()
+    np.testing.assert_allclose(np.sort(found.values), exact[exact >= 0.02], rtol=2e-3)
+
+
+def test_a_calibration_takes_the_curvatures_of_all_samples_where_they_cost_little(monkeypatch):
+    import selfmod_hf.complexity.calibration as calibration
+
+    find = calibration.find_spectrum
+    seen = []
+
+    def spy(problem, nbeta):
+        seen.append(problem.num_samples)
+        return find(problem, nbeta)
+
+    monkeypatch.setattr(calibration, "find_spectrum", spy)
+    model, inputs, targets = noisy_tanh(8000)
+    settings = {"loss_fn": half_squared_error, "step_sizes": [1e-5], "localizations": [1.0], "num_chains": 2}
+    few = calibrate_llc(model, inputs, targets, num_draws=250, **settings)
+    many = calibrate_llc(model, inputs, targets, num_draws=1000, **settings)
+    assert seen == [4266, 8000]  # at most a tenth of the work of the one cell, and all
+    assert few.note.startswith("no curvatures at w*: those of 4266 of 8000 samples differ by ")
+    assert many.note == ""
