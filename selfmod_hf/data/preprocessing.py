@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor
 from transformers.models.auto.image_processing_auto import get_image_processor_config
@@ -24,6 +25,8 @@ INTERPOLATIONS = tuple(method.name.lower() for method in Image.Resampling)
 FIELDS = ("image_size", "image_mean", "image_std", "interpolation")
 # settings of transformers' image processors that change pixels in unsupported ways
 _NOT_FOLLOWED = ("do_flip_channel_order", "do_color_quantize", "do_grayscale", "rescale_offset")
+_SAME_PIXELS = 0.05  # mean difference of normalized pixels that is rounding
+_LEVIT_SHARE = 256 / 224  # of the length that LeViT's image processor is given
 _CONVNEXT_WHOLE = 384  # from this size on, ConvNeXt's image processor resizes the complete picture
 
 
@@ -226,6 +229,8 @@ def _of_transformers(name: str, revision: str) -> ImagePreprocessing:
             fields = "`, `".join(FIELDS)
             problem = f"its image processor has {setting}, which is not followed here; give `{fields}` instead"
             raise InputError("backbone_name", name, problem)
+    if getattr(processor, "size", None) is None and getattr(processor, "do_resize", True):
+        raise InputError("backbone_name", name, "its image processor has no size; allowed are those that have one")
     encoder = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     mean, std = _normalization(processor)
     return ImagePreprocessing(
@@ -251,14 +256,11 @@ def _normalization(processor: Any) -> tuple[Any, Any]:
     mean, std = 0.0, 1.0
     if processor.do_normalize:
         mean, std = processor.image_mean, processor.image_std
+    if getattr(processor, "include_top", None):  # EfficientNet's: divides once more
+        std = (np.array(std) * processor.image_std).tolist()
     if math.isclose(scale, 1):
         return mean, std
-    return _divided(mean, scale), _divided(std, scale)
-
-
-def _divided(values: float | Sequence[float], scale: float) -> list[float]:
-    numbers = values if isinstance(values, Sequence) else [values]
-    return [number / scale for number in numbers]
+    return (np.atleast_1d(mean) / scale).tolist(), (np.atleast_1d(std) / scale).tolist()
 
 
 def _size_of(processor: Any) -> tuple[int, int] | None:
@@ -288,6 +290,8 @@ def _shortest_edge(processor: Any) -> int | None:
     if getattr(processor, "do_center_crop", None):
         crop = dict(processor.crop_size)
         # a longer crop pads, which transformers does in two ways that differ by a pixel
+        if type(processor).__name__.startswith("Levit"):
+            side = int(_LEVIT_SHARE * side)
         pads = side < max(crop["height"], crop["width"])
         return None if pads or share is not None else side
     if share is None or side >= _CONVNEXT_WHOLE:
@@ -295,18 +299,39 @@ def _shortest_edge(processor: Any) -> int | None:
     return int(side / share)
 
 
-def unfollowed_shape(name: str) -> str | None:
-    """Return what the image processor of a model does to the shape of a picture that `ImagePreprocessing` does not do.
+def unfollowed(name: str, found: ImagePreprocessing) -> str | None:
+    """Return what the image processor of a model does to a picture that its `ImagePreprocessing` does not do.
 
     Args:
         name: Hub id or folder of a transformers model.
+        found: from `backbone_preprocessing`.
 
     Returns:
-        A phrase, or None if all is followed.
+        A phrase, or None if all is followed, on a test picture as well.
     """
     if not get_image_processor_config(name):
         return None
     processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+    return _unfollowed_shape(processor) or _unfollowed_pixels(processor, found)
+
+
+def _unfollowed_pixels(processor: Any, found: ImagePreprocessing) -> str | None:
+    """Return how the results for a test picture differ, or None."""
+    rows, columns = np.mgrid[0:1:300j, 0:1:400j]
+    waves = [np.sin(20 * rows + 7 * columns), np.cos(15 * columns), rows * columns]
+    picture = Image.fromarray((127 + 120 * np.stack(waves, -1)).astype(np.uint8))
+    height, width = found.image_size or (picture.height, picture.width)
+    expected = processor(picture, return_tensors="np")["pixel_values"][0]
+    given = found.for_images(3, height, width).processor()(picture, return_tensors="np")["pixel_values"][0]
+    if given.shape != expected.shape:
+        return f"gives pictures of {expected.shape[-2]} x {expected.shape[-1]} pixels"
+    difference = float(np.abs(given - expected).mean())
+    if difference > _SAME_PIXELS:
+        return f"gives other pixels, of a test picture by {difference:.2g} in the mean"
+    return None
+
+
+def _unfollowed_shape(processor: Any) -> str | None:
     if getattr(processor, "do_pad", None):
         return "pads pictures"
     if _shortest_edge(processor) is not None:

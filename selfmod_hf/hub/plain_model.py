@@ -14,7 +14,7 @@ from transformers.models.auto import modeling_auto
 
 from ..data import backbone_preprocessing
 from ..data.class_order import class_numbers, has_own_names, renumbered
-from ..data.preprocessing import unfollowed_shape
+from ..data.preprocessing import unfollowed
 from ..data.tasks import SCORES, SEVERAL_CLASSES
 from ..data.tokenizing import load_tokenizer
 from ..errors import InputError
@@ -125,10 +125,10 @@ def plain_reading(folder: Path, tokenizer_name: str | None = None) -> dict[str, 
     kind = kind_of_folder(folder)
     if kind is not None and kind.name == "image-classification":
         found = backbone_preprocessing(str(folder))
-        unfollowed = unfollowed_shape(str(folder))
-        if unfollowed is not None and found.image_size is not None:
+        problem = unfollowed(str(folder), found)
+        if problem is not None and found.image_size is not None:
             height, width = found.image_size
-            text = f"the model's image processor {unfollowed}: here the complete picture is resized to"
+            text = f"the model's image processor {problem}: here the complete picture is resized to"
             logger.warning(f"{text} {height} x {width}, so the loss at w* is that of such pictures")
         return {"preprocessing": found}
     return {"tokenizer": load_tokenizer(tokenizer_name or str(folder)), "padded": True}

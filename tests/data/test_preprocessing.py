@@ -20,6 +20,8 @@ from transformers import (
     AutoImageProcessor,
     BitImageProcessor,
     ConvNextImageProcessor,
+    EfficientNetImageProcessor,
+    LevitImageProcessor,
     MobileViTImageProcessor,
     ViTConfig,
     ViTImageProcessor,
@@ -38,6 +40,7 @@ from selfmod_hf import (
 )
 from selfmod_hf.cli import main
 from selfmod_hf.data import ImagePreprocessing, backbone_preprocessing, network_preprocessing
+from selfmod_hf.data.preprocessing import unfollowed
 from selfmod_hf.errors import InputError
 
 GREY_LEVEL = 1 / 255
@@ -208,6 +211,11 @@ OWN = {
         (10, 10),
         "bilinear",
     ),
+    "divided twice": (
+        EfficientNetImageProcessor(size={"height": 10, "width": 10}, image_mean=MEAN, image_std=STD),
+        (10, 10),
+        "bicubic",
+    ),
     "as they are": (ViTImageProcessor(do_resize=False, image_mean=MEAN), None, "bilinear"),
 }  # fmt: skip
 
@@ -250,6 +258,7 @@ FOLLOWED = {
     ),
     "a crop with other sides": BitImageProcessor(size={"shortest_edge": 15}, crop_size={"height": 8, "width": 13}),
     "a crop as long as the edge": BitImageProcessor(size={"shortest_edge": 12}, crop_size={"height": 12, "width": 12}),
+    "LeViT": LevitImageProcessor(size={"shortest_edge": 14}, crop_size={"height": 14, "width": 14}, image_mean=MEAN),
     "ConvNeXt below 384": ConvNextImageProcessor(size={"shortest_edge": 12}, crop_pct=0.9),
     "ResNet": ConvNextImageProcessor(size={"shortest_edge": 14}, crop_pct=0.875, resample=2, image_mean=MEAN),
     "ConvNeXt from 384 on": ConvNextImageProcessor(size={"shortest_edge": 384}, image_std=STD),
@@ -283,6 +292,16 @@ def test_a_network_sees_what_its_backbones_own_image_processor_gives(tmp_path, c
     _, *shape = pixels.shape
     found = network_preprocessing(tmp_path / "served", SelfModelingConfig(image_size=shape[1:], num_channels=3))
     torch.testing.assert_close(load_images(spec, preprocessing=found).train.all()[0], pixels)
+
+
+def test_pixels_that_are_not_followed_are_named(tmp_path):
+    """A test picture finds what no rule knows."""
+    backbone = save_backbone(tmp_path, ViTImageProcessor(size={"height": 10, "width": 10}, image_std=STD))
+    found = backbone_preprocessing(backbone)
+    assert unfollowed(backbone, found) is None
+    twice = found.changed(image_std=[number**2 for number in STD])
+    assert unfollowed(backbone, twice).startswith("gives other pixels, of a test picture by ")
+    assert unfollowed(backbone, found.changed(image_size=12)) == "gives pictures of 10 x 10 pixels"
 
 
 def test_another_size_than_the_backbones_ends_the_crop(tmp_path):
