@@ -46,11 +46,19 @@ def counted_labels(kind: TaskKind, labels: Tensors, tokens: int, problem_type: s
     Returns:
         (B,), or (B, L) of several scores or classes a sample, or (B, T) of labels of tokens. For next tokens the
         place t stands for the label t + 1, so that the last place never counts.
+
+    Raises:
+        ValueError: floating-point labels of a problem type whose labels are numbers of classes.
     """
     if kind.labels_are == "spans":
         start, end = labels["start_positions"], labels["end_positions"]
         return (start >= 0) & (start < tokens) & (end >= 0) & (end < tokens)
     given = labels["labels"]
+    if kind.labels_are == "samples" and given.is_floating_point() and problem_type not in NUMBERS:
+        raise ValueError(
+            f"labels: {given.dtype} with problem_type={problem_type!r}, whose labels are integers; set problem_type of "
+            f"the task model's configuration to one of {', '.join(NUMBERS)}"
+        )
     if problem_type == REGRESSION and given.is_floating_point():
         return ~given.isnan()
     counted = (given != IGNORED_LABEL) & ~given.isnan()

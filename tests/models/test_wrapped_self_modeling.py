@@ -320,3 +320,13 @@ def test_a_module_is_wrapped_as_it_is(model_class):
     assert model.config.wrapped_config is inner.config
     with pytest.raises(ValueError, match="a GPT2Model is no model for"):
         model_class.wrap(inner.base_model)
+
+
+def test_float_labels_of_a_model_of_classes_name_the_problem_type():
+    """Plain transformers takes the first labels for the problem type. A network's type is set when it is made."""
+    model = network("text-classification", "bert")
+    inputs = {**batch("text-classification"), "labels": torch.ones(3, 3)}
+    with pytest.raises(ValueError, match=r"labels: torch\.float32 with problem_type='single_label_classification'"):
+        model(**inputs)
+    several = network("text-classification", "bert", inner={"problem_type": "multi_label_classification"})
+    assert torch.isfinite(several(**inputs).loss)
