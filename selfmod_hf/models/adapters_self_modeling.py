@@ -136,7 +136,14 @@ def check_adapter(task_model: Any) -> Any:
     names = list(task_model.peft_config)
     if len(names) > 1:
         raise ValueError(f"task_model: has the adapters {', '.join(names)}; allowed is one")
+    if names[0] != "default":  # peft would save it in a folder of this name
+        raise ValueError(f"task_model: its adapter is named {names[0]!r}; allowed is peft's own name, 'default'")
     settings = task_model.peft_config[names[0]]
+    if settings.peft_type.value == "ADALORA":
+        raise ValueError(
+            "task_model: ADALORA has a loss of its own and changes its ranks while training, which is not done here; "
+            "allowed is LORA"
+        )
     if settings.is_prompt_learning:
         raise ValueError(
             f"task_model: {settings.peft_type.value} adds tokens to each text; allowed are adapters of layers (LoRA)"
@@ -157,7 +164,8 @@ def without_adapter(task_model: Any, adapter: str | None) -> Any:
         adapter: "merge" adds the adapter to the weights. "keep" returns peft's wrapper. None means "merge".
 
     Raises:
-        ValueError: another value, a value for a task model without an adapter, or a merge into quantized weights.
+        ValueError: another value, a value for a task model without an adapter, or a merge into quantized weights or
+            into weights that another layer shares.
     """
     copied = copy_of(task_model)
     if not has_adapter(task_model):
@@ -167,10 +175,34 @@ def without_adapter(task_model: Any, adapter: str | None) -> Any:
     if adapter in (None, "merge"):
         if is_quantized(copied.get_base_model()):
             raise ValueError("adapter='merge': quantized weights would round the adapter away; allowed is keep")
+        check_merge(copied)
         return copied.merge_and_unload().requires_grad_(True)  # peft froze the base, and the result is a plain model
     if adapter != "keep":
         raise ValueError(f"adapter={adapter!r}: allowed are merge, keep")
     return copied
+
+
+def check_merge(task_model: Any) -> None:
+    """Raise a ValueError if an adapter cannot be merged, because another layer shares the weights below it.
+
+    An adapter of tied embeddings changes the embeddings alone. Merged, it would change the output layer, too.
+
+    Args:
+        task_model: peft's wrapper.
+    """
+    places: dict[int, list[str]] = {}
+    for name, module in task_model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            places.setdefault(id(parameter), []).append(name)
+    for names in places.values():
+        adapted = [name for name in names if name.endswith(".base_layer")]
+        if adapted and len(names) > 1:
+            layer = adapted[0].removesuffix(".base_layer").rpartition(".")[2]
+            other = next(name for name in names if name != adapted[0]).rpartition(".")[2]
+            raise ValueError(
+                f"adapter='merge': {layer} shares its weights with {other}, which a merge would change, too; allowed "
+                f"is keep, or an adapter without {layer} among its target_modules"
+            )
 
 
 def head_of(weights: Tensors) -> Tensors:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..models.adapters_self_modeling import check_merge
 from ..models.configuration_self_modeling import is_folder
 from .processes import is_sharded
 
@@ -34,7 +35,8 @@ def check_adapter_arguments(model: Any, args: SelfModelingTrainingArguments) -> 
 
     Raises:
         InputError: peft wraps the network, and the RLCT is to be estimated while training, or it is to be pushed. Or
-            the base of an adapter inside of it is a folder of this machine, so that nobody else could load it.
+            the base of an adapter inside of it is a folder of this machine, so that nobody else could load it. Or the
+            RLCT is to be estimated, and the adapter inside cannot be merged.
     """
     if has_adapter(model):
         problem = "allowed without an adapter; afterwards use the network that merge_and_unload() returns"
@@ -43,6 +45,12 @@ def check_adapter_arguments(model: Any, args: SelfModelingTrainingArguments) -> 
         if args.push_to_hub:
             raise InputError("push_to_hub", True, problem)
     settings = _inner_settings(model)
+    if settings is not None and args.rlct_every_n_epochs:
+        try:
+            check_merge(model.task_model)
+        except ValueError as error:
+            problem = f"the RLCT is that of the merged network ({error})"
+            raise InputError("rlct_every_n_epochs", args.rlct_every_n_epochs, problem) from error
     if settings is not None and args.push_to_hub and is_folder(settings.base_model_name_or_path):
         problem = "the adapter's base is a folder of this machine, which others cannot load; allowed is one of the Hub"
         raise InputError("push_to_hub", True, problem)

@@ -22,6 +22,7 @@ from ..complexity.settings import CalibrationOptions, LLCOptions, LLCSettings, s
 from ..data import ImageTensors, TensorData, TextTensors
 from ..errors import InputError
 from ..models import SelfModelingConfig, SelfModelingPreTrainedModel, WrappedTask
+from ..models.adapters_self_modeling import check_merge
 from ..models.losses_self_modeling import IGNORED_LABEL
 from ..models.task_models_self_modeling import plain_task_model
 from .any_model import is_task_model, task_models_on_data
@@ -85,11 +86,19 @@ def _without_self_model(model: Any, names: Iterable[str]) -> Any:
     Args:
         model: a network.
         names: patterns of the sampled parameters. An adapter is merged unless one of them names its weights.
+
+    Raises:
+        InputError: an adapter that cannot be merged.
     """
     if not isinstance(model, WrappedTask):
         return model
     if model.config.adapter and any("lora_" in name for name in names):
         return plain_task_model(model.prune(adapter="keep"))
+    if model.config.adapter:
+        try:
+            check_merge(model.task_model)
+        except ValueError as error:
+            raise InputError("model", "a network with an adapter", str(error)) from error
     return model.prune()
 
 

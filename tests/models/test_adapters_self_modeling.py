@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 import transformers
-from peft import LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model
+from peft import AdaLoraConfig, LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 from transformers.quantizers import HfQuantizer
@@ -19,7 +19,9 @@ from selfmod_hf import (
     SelfModelingForTokenClassification,
     SelfModelingTrainer,
     SelfModelingTrainingArguments,
+    estimate_rlct,
 )
+from selfmod_hf.errors import InputError
 from selfmod_hf.models import KINDS, load_model
 from selfmod_hf.weights import files_with_weights, weights_sha256
 from tests.models.task_models import ARCHITECTURES, batch, plain
@@ -347,3 +349,43 @@ def test_a_quantized_base_is_quantized_again_and_not_merged(saved, tmp_path):
     assert torch.equal(logits(loaded.prune(adapter="keep"), inputs), logits(model, inputs))
     with pytest.raises(ValueError, match="adapter='merge': quantized weights would round the adapter away"):
         loaded.prune()
+
+
+@pytest.fixture
+def tied(tmp_path):
+    """A language model with an adapter on its embeddings, whose weights its output layer shares."""
+    plain("causal-lm", "gpt2").save_pretrained(tmp_path / "base")
+    settings = LoraConfig(r=2, init_lora_weights=False, target_modules=["wte", "c_attn"], fan_in_fan_out=True)
+    fields = {"target_layers": ["h.*"], "aux_weight": 1.0, "head": "own", "adapter": settings}
+    return SelfModelingForCausalLM.from_backbone_pretrained(tmp_path / "base", **fields).eval()
+
+
+def test_an_adapter_of_tied_weights_is_not_merged(tied):
+    """Merged, it would change the output layer as well, and the network would be another one."""
+    with pytest.raises(ValueError, match=r"adapter='merge': wte shares its weights with lm_head, .* allowed is keep"):
+        tied.prune()
+    inputs = batch("causal-lm")
+    torch.testing.assert_close(logits(tied.prune(adapter="keep"), inputs), logits(tied, inputs), rtol=0, atol=0)
+
+
+def test_the_rlct_of_an_adapter_of_tied_weights_is_rejected_before_training(tied, tmp_path):
+    arguments = SelfModelingTrainingArguments(str(tmp_path / "out"), rlct_every_n_epochs=1, report_to=[])
+    with pytest.raises(InputError, match="rlct_every_n_epochs=1: the RLCT is that of the merged network"):
+        SelfModelingTrainer(tied, arguments, train_dataset=[batch("causal-lm")])
+    with pytest.raises(InputError, match="model='a network with an adapter': adapter='merge': wte shares"):
+        estimate_rlct([tied], [batch("causal-lm")])
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "problem"),
+    [
+        (AdaLoraConfig(target_modules=["c_attn"], total_step=10, fan_in_fan_out=True), "default", "ADALORA has a loss"),
+        (LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True), "mine", "its adapter is named 'mine'"),
+    ],
+)
+def test_adapters_that_would_be_another_are_rejected(tmp_path, settings, name, problem):
+    plain("causal-lm", "gpt2").save_pretrained(tmp_path)
+    base = AutoModelForCausalLM.from_pretrained(tmp_path)
+    adapted = get_peft_model(base, settings, adapter_name=name)
+    with pytest.raises(ValueError, match=problem):
+        SelfModelingForCausalLM.wrap(adapted, target_layers=["h.*"], aux_weight=1.0)
