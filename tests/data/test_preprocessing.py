@@ -301,7 +301,7 @@ def test_pixels_that_are_not_followed_are_named(tmp_path):
     assert unfollowed(backbone, found) is None
     twice = found.changed(image_std=[number**2 for number in STD])
     assert unfollowed(backbone, twice).startswith("gives other pixels, of a test picture by ")
-    assert unfollowed(backbone, found.changed(image_size=12)) == "gives pictures of 10 x 10 pixels"
+    assert unfollowed(backbone, found.changed(image_size=12)) == "gives pictures of shape (3, 10, 10)"
 
 
 def test_another_size_than_the_backbones_ends_the_crop(tmp_path):
