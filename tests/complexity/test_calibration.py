@@ -321,7 +321,8 @@ def test_progress_counts_the_steps_of_all_rounds():
 
 def test_curvatures_are_those_of_samples_at_random(monkeypatch):
     """Data that are sorted: the first half of the samples does not see half of the inputs."""
-    monkeypatch.setattr("selfmod_hf.complexity.calibration.SAMPLES", 64)
+    monkeypatch.setattr("selfmod_hf.complexity.calibration.LEAST_SAMPLES", 64)
+    monkeypatch.setattr("selfmod_hf.complexity.calibration.SHARE_OF_CHAINS", 0.0)
     inputs = torch.zeros(128, 4)
     inputs[:64, :2] = 2 * torch.eye(2).repeat(32, 1)
     inputs[64:, 2:] = 2 * torch.eye(2).repeat(32, 1)
