@@ -195,10 +195,12 @@ def check_merge(task_model: Any) -> None:
         for parameter in module.parameters(recurse=False):
             places.setdefault(id(parameter), []).append(name)
     for names in places.values():
-        adapted = [name for name in names if name.endswith(".base_layer")]
+        # trained tokens are written into both layers, so that merging them changes nothing else
+        adapted = [name for name in names if name.endswith(".base_layer") and ".token_adapter." not in name]
         if adapted and len(names) > 1:
+            layers = [name.removesuffix(".base_layer").rpartition(".")[2] for name in names]
             layer = adapted[0].removesuffix(".base_layer").rpartition(".")[2]
-            other = next(name for name in names if name != adapted[0]).rpartition(".")[2]
+            other = next((name for name in layers if name != layer), layer)
             raise ValueError(
                 f"adapter='merge': {layer} shares its weights with {other}, which a merge would change, too; allowed "
                 f"is keep, or an adapter without {layer} among its target_modules"

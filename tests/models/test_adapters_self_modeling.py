@@ -389,3 +389,38 @@ def test_adapters_that_would_be_another_are_rejected(tmp_path, settings, name, p
     adapted = get_peft_model(base, settings, adapter_name=name)
     with pytest.raises(ValueError, match=problem):
         SelfModelingForCausalLM.wrap(adapted, target_layers=["h.*"], aux_weight=1.0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"modules_to_save": ["lm_head"]}, {"modules_to_save": ["wte"]}, {"trainable_token_indices": {"wte": [3, 4]}}],
+)
+def test_further_trained_parts_of_tied_weights_are_merged(tmp_path, fields):
+    """peft gives each of the two layers its own copy, or writes the tokens into both."""
+    plain("causal-lm", "gpt2").save_pretrained(tmp_path / "base")
+    settings = LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True, **fields)
+    network = SelfModelingForCausalLM.from_backbone_pretrained(
+        tmp_path / "base", head="own", adapter=settings, target_layers=["h.*"], aux_weight=1.0
+    )
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    inputs = batch("causal-lm")
+    expected = logits(network, inputs)
+    merged = network.prune()
+    torch.testing.assert_close(logits(merged, inputs), expected, rtol=1e-4, atol=1e-5)
+    merged.save_pretrained(tmp_path / "merged")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(logits(again, inputs), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_two_adapted_layers_that_share_weights_are_both_named(tmp_path):
+    plain("causal-lm", "gpt2").save_pretrained(tmp_path / "base")
+    settings = LoraConfig(r=2, target_modules=["wte", "lm_head"])
+    network = SelfModelingForCausalLM.from_backbone_pretrained(
+        tmp_path / "base", head="own", adapter=settings, target_layers=["h.*"], aux_weight=1.0
+    )
+    with pytest.raises(ValueError, match="wte shares its weights with lm_head, which"):
+        network.prune()
