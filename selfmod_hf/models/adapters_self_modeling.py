@@ -197,14 +197,20 @@ def check_merge(task_model: Any) -> None:
     for names in places.values():
         # trained tokens are written into both layers, so that merging them changes nothing else
         adapted = [name for name in names if name.endswith(".base_layer") and ".token_adapter." not in name]
-        if adapted and len(names) > 1:
-            layers = [name.removesuffix(".base_layer").rpartition(".")[2] for name in names]
-            layer = adapted[0].removesuffix(".base_layer").rpartition(".")[2]
-            other = next((name for name in layers if name != layer), layer)
+        if not adapted:
+            continue
+        others = [name for name in names if name != adapted[0]]
+        if others:
+            layer, other = _layer_name(adapted[0]), _layer_name(others[0])
             raise ValueError(
                 f"adapter='merge': {layer} shares its weights with {other}, which a merge would change, too; allowed "
                 f"is keep, or an adapter without {layer} among its target_modules"
             )
+
+
+def _layer_name(name: str) -> str:
+    """Return the last part of a layer's name, without peft's own."""
+    return name.removesuffix(".base_layer").rpartition(".")[2]
 
 
 def head_of(weights: Tensors) -> Tensors:
