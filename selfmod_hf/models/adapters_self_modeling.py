@@ -138,6 +138,8 @@ def check_adapter(task_model: Any) -> Any:
         raise ValueError(f"task_model: has the adapters {', '.join(names)}; allowed is one")
     if names[0] != "default":  # peft would save it in a folder of this name
         raise ValueError(f"task_model: its adapter is named {names[0]!r}; allowed is peft's own name, 'default'")
+    if any(getattr(module, "merged", False) for module in task_model.modules()):
+        raise ValueError("task_model: its adapter is merged, and would not be trained; allowed after unmerge_adapter()")
     settings = task_model.peft_config[names[0]]
     if settings.peft_type.value == "ADALORA":
         raise ValueError(

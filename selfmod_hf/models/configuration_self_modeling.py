@@ -97,6 +97,8 @@ class SelfModelingConfig(PreTrainedConfig):
         feature_layer: the module of the task model whose output the self-model reads. Default: the task model without
             its head (`base_model`).
         adapter: whether the task model has an adapter of peft. Its files hold the adapter, and name its base.
+        base_checksum: of the weights below the adapter. Loading compares it with that of the loaded base. The network
+            sets it.
 
     Raises:
         ValueError: if a value has a wrong type or is outside its range. The message has the field's name, the value
@@ -147,6 +149,7 @@ class SelfModelingConfig(PreTrainedConfig):
     task_type: str | None = None
     feature_layer: str | None = None
     adapter: bool = False
+    base_checksum: str | None = None
     # fields of PreTrainedConfig with further checks
     dtype: Any = dtype_field(default=None)
     id2label: dict[int, str] | dict[str, str] | None = label_names_field(default=None)

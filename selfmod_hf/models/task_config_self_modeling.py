@@ -160,7 +160,7 @@ def _check_without(config: Any) -> None:
     """Raise a ValueError for fields of a task model if there is none."""
     if config.target_pooling == "tokens":
         raise ValueError("target_pooling='tokens': allowed with a wrapped_config; here allowed are mean, first")
-    for name, default in (("task_type", None), ("feature_layer", None), ("adapter", False)):
+    for name, default in (("task_type", None), ("feature_layer", None), ("adapter", False), ("base_checksum", None)):
         value = getattr(config, name)
         if value != default:
             raise ValueError(f"{name}={value!r}: allowed with a wrapped_config")

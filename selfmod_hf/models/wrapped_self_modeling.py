@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .adapters_self_modeling import has_adapter
+from .base_weights_self_modeling import check_base
 from .configuration_self_modeling import SelfModelingConfig
 from .counted_self_modeling import counted_labels, harmless_labels, labels_in, loss_of_counted
 from .losses_self_modeling import SelfModelingOutput, Tensors, activation_mean_squares
@@ -58,6 +59,7 @@ class WrappedTask(TaskNetwork):
             task_model = new_task_model(config.wrapped_config, self.kind)
         elif has_adapter(task_model):
             config.adapter = True
+            config.base_checksum = check_base(task_model, config.base_checksum)
             task_model.all_tied_weights_keys = {}  # transformers would look for the base's names in peft's wrapper
         self.task_model = task_model
         plain = plain_task_model(task_model)

@@ -424,3 +424,83 @@ def test_two_adapted_layers_that_share_weights_are_both_named(tmp_path):
     )
     with pytest.raises(ValueError, match="wte shares its weights with lm_head, which"):
         network.prune()
+
+
+# ------------------------------------------------------------------------------------------ the weights of the base
+
+
+def adapted_gpt2(folder, **settings):
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    return get_peft_model(base, LoraConfig(r=2, **LORA["gpt2"], **settings))
+
+
+def save_gpt2_network(place):
+    plain("causal-lm", "gpt2").save_pretrained(place / "base")
+    network = SelfModelingForCausalLM.wrap(adapted_gpt2(place / "base"), target_layers=["h.*"], aux_weight=1.0)
+    network.save_pretrained(place / "network")
+
+
+def test_a_base_that_was_changed_in_memory_is_not_loaded_as_another(tmp_path):
+    plain("causal-lm", "gpt2").save_pretrained(tmp_path / "base")
+    adapted = adapted_gpt2(tmp_path / "base")
+    with torch.no_grad():
+        adapted.get_base_model().transformer.h[0].mlp.c_fc.weight[1, 2] += 0.5
+    network = SelfModelingForCausalLM.wrap(adapted, target_layers=["h.*"], aux_weight=1.0)
+    network.save_pretrained(tmp_path / "network")
+    with pytest.raises(ValueError, match="has other weights than when the adapter was made") as raised:
+        load_model(tmp_path / "network")
+    assert str(tmp_path / "base") in str(raised.value)
+
+
+def test_a_base_with_new_weights_in_its_folder_is_found(tmp_path):
+    save_gpt2_network(tmp_path)
+    other = plain("causal-lm", "gpt2")
+    with torch.no_grad():
+        other.lm_head.weight.mul_(2)
+    other.save_pretrained(tmp_path / "base")
+    with pytest.raises(ValueError, match="has other weights than when the adapter was made"):
+        load_model(tmp_path / "network")
+
+
+@pytest.mark.parametrize(
+    "settings", [{"bias": "all"}, {"modules_to_save": ["wpe"]}, {"use_dora": True}, {"init_lora_weights": "pissa"}]
+)
+def test_trained_weights_do_not_enter_the_checksum_of_the_base(tmp_path, settings):
+    plain("causal-lm", "gpt2").save_pretrained(tmp_path / "base")
+    adapted = adapted_gpt2(tmp_path / "base", **settings)
+    network = SelfModelingForCausalLM.wrap(adapted, target_layers=["h.*"], aux_weight=1.0)
+    before = network.config.base_checksum
+    assert (before is None) == ("init_lora_weights" in settings)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)
+    network.save_pretrained(tmp_path / "network")
+    loaded = load_model(tmp_path / "network")
+    assert loaded.config.base_checksum == before
+    inputs = batch("causal-lm")
+    torch.testing.assert_close(logits(loaded, inputs), logits(network, inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_a_base_of_another_type_of_numbers_is_not_compared(saved):
+    half = SelfModelingForCausalLM.from_pretrained(saved / "network", dtype=torch.bfloat16)
+    whole = load_model(saved / "network")
+    assert half.config.base_checksum.startswith("bfloat16:")
+    assert whole.config.base_checksum.startswith("float32:")
+
+
+def test_a_network_of_before_the_checksum_is_loaded(tmp_path):
+    save_gpt2_network(tmp_path)
+    file = tmp_path / "network" / "config.json"
+    fields = json.loads(file.read_text())
+    assert fields.pop("base_checksum").startswith("float32:")
+    file.write_text(json.dumps(fields))
+    assert load_model(tmp_path / "network").config.base_checksum.startswith("float32:")
+
+
+def test_a_merged_adapter_is_rejected(tmp_path):
+    plain("causal-lm", "gpt2").save_pretrained(tmp_path / "base")
+    adapted = adapted_gpt2(tmp_path / "base", init_lora_weights=False)
+    adapted.merge_adapter()
+    with pytest.raises(ValueError, match="its adapter is merged"):
+        SelfModelingForCausalLM.wrap(adapted, target_layers=["h.*"], aux_weight=1.0)
