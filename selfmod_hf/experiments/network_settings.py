@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from ..data import (
     backbone_preprocessing,
     resolve_task,
 )
-from ..data.preprocessing import FIELDS
+from ..data.preprocessing import FIELDS, unfollowed
 from ..data.tasks import BLOCKS
 from ..errors import InputError
 from ..models import (
@@ -43,6 +44,7 @@ PLAIN_FIELDS = (
     "activation_penalty",
 )
 JSON_FIELDS = ("backbone_kwargs", "backbone_config")
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -167,7 +169,13 @@ def _backbone_preprocessing(settings: DataSettings, network: NetworkSettings) ->
         return None
     if all(getattr(settings, field) is not None for field in FIELDS):
         return None
-    return backbone_preprocessing(network.backbone_name)
+    found = backbone_preprocessing(network.backbone_name)
+    if network.backbone_name.startswith("timm/"):
+        return found
+    problem = unfollowed(network.backbone_name, found)
+    if problem is not None:
+        logger.warning(f"{network.backbone_name}: its image processor {problem}, which is not done here")
+    return found
 
 
 def build_network(settings: NetworkSettings, data: TaskData[Any]) -> SelfModelingPreTrainedModel:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import BitImageProcessor, ViTConfig, ViTModel
 
 from selfmod_hf import RunSettings
 from selfmod_hf.cli import main
@@ -120,3 +121,21 @@ def test_python_and_the_command_line_train_the_same_network(tmp_path):
     one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("python", "command"))
     assert one.keys() == other.keys()
     assert all(torch.equal(values, other[name]) for name, values in one.items())
+
+
+@pytest.mark.parametrize("pads", [True, False])
+def test_preprocessing_of_a_backbone_that_is_not_followed_is_named(tmp_path, caplog, pads):
+    config = ViTConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=8, patch_size=4,
+        num_channels=1,
+    )  # fmt: skip
+    ViTModel(config).save_pretrained(tmp_path)
+    crop = {"height": 8, "width": 8}
+    processor = BitImageProcessor(
+        size={"shortest_edge": 8}, crop_size=crop, do_pad=pads, do_convert_rgb=False, image_mean=[0.5], image_std=[0.5]
+    )
+    processor.save_pretrained(tmp_path)
+    RunSettings.make(task="digits", backbone_name=str(tmp_path), max_train_samples=20).load_data()
+    line = "its image processor pads pictures, which is not done here"
+    assert (line in caplog.text) == pads
+    assert ("image processor" in caplog.text) == pads
