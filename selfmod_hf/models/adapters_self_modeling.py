@@ -30,7 +30,6 @@ FOLDER = "adapter"
 HEAD = "self_model_head."
 WEIGHTS = "model.safetensors"
 _FILES = ("adapter_config.json", "adapter_model.safetensors")
-_NAMED_FOLDERS: set[str] = set()  # folders of this machine that a warning has named as bases
 
 
 def peft() -> Any:
@@ -130,6 +129,8 @@ def _no_target(task_model: Any, target: Any, problem: str) -> ValueError:
 def check_adapter(task_model: Any) -> Any:
     """Return the settings of a task model's adapter. They are peft's configuration.
 
+    A base in a folder of this machine is named in a warning.
+
     Raises:
         ValueError: the adapter cannot be saved beside the head of a self-model.
     """
@@ -155,6 +156,9 @@ def check_adapter(task_model: Any) -> Any:
             "task_model: the adapter's base was not loaded from a folder or the Hub, so that it could not be loaded "
             "again; allowed are pretrained models"
         )
+    base = settings.base_model_name_or_path
+    if os.path.isdir(base):
+        warnings.warn(f"the adapter names its base by its folder, {base}; others cannot load it", stacklevel=3)
     return settings
 
 
@@ -237,11 +241,6 @@ def save_adapter(task_model: Any, folder: Any, weights: Tensors | None) -> None:
     card = os.path.join(place, "README.md")
     if os.path.isfile(card):  # an empty form of peft. The network's own card is beside the folder
         os.remove(card)
-    (settings,) = task_model.peft_config.values()
-    base = settings.base_model_name_or_path
-    if os.path.isdir(base) and base not in _NAMED_FOLDERS:
-        _NAMED_FOLDERS.add(base)  # Python's own record of warnings is lost with each change of a filter
-        warnings.warn(f"adapter_config.json names the base by its folder, {base}; others cannot load it", stacklevel=3)
 
 
 def load_adapted(kind: TaskKind, config: Any, name: Any, place: dict[str, Any], options: dict[str, Any]) -> Any:

@@ -289,10 +289,10 @@ def test_a_base_in_a_folder_is_reported_once(place, tmp_path, monkeypatch):
     monkeypatch.chdir(place)
     shutil.copytree(place / "model", tmp_path / "base")
     flags = [f"--backbone_name={tmp_path / 'base'}", "--save_strategy=steps", "--save_steps=2", "--save_total_limit=3"]
-    with pytest.warns(UserWarning, match="names the base by its folder") as found:
+    with pytest.warns(UserWarning, match="names its base by its folder") as found:
         assert main(["train", *TRAIN, *LORA, *flags, f"--output_dir={tmp_path / 'run'}"]) == 0
     assert len(list((tmp_path / "run").glob("checkpoint-*"))) > 1
-    assert len([one for one in found if "names the base by its folder" in str(one.message)]) == 1
+    assert len([one for one in found if "names its base by its folder" in str(one.message)]) == 1
 
 
 def test_reentrant_checkpointing_would_lose_the_adapter_s_gradients(place, tmp_path, monkeypatch, capsys):

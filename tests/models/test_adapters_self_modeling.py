@@ -221,12 +221,12 @@ def saved(tmp_path_factory):
     place = tmp_path_factory.mktemp("adapted")
     plain("causal-lm", "gpt2").save_pretrained(place / "base")
     settings = LoraConfig(r=2, init_lora_weights=False, **LORA["gpt2"])
-    network = SelfModelingForCausalLM.from_backbone_pretrained(
-        place / "base", adapter=settings, target_layers=["h.*"], aux_weight=1.0
-    )
+    with pytest.warns(UserWarning, match="the adapter names its base by its folder"):
+        network = SelfModelingForCausalLM.from_backbone_pretrained(
+            place / "base", adapter=settings, target_layers=["h.*"], aux_weight=1.0
+        )
     assert settings.base_model_name_or_path is None  # the user's settings stay as they are
-    with pytest.warns(UserWarning, match="adapter_config.json names the base by its folder"):
-        network.save_pretrained(place / "network")
+    network.save_pretrained(place / "network")
     return place
 
 
