@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -95,6 +96,7 @@ def fisher_diagonal(problem: Problem) -> Tensor:
     s is the mean over the first samples of the squared gradient of a sample's loss. F is s plus 0.1 times the mean of s
     in the parameter's own tensor. A weight of an input that is nearly always 0 is held like a tenth of its neighbours,
     and rescaling a layer rescales all of its F. A tensor without any gradient gets a millionth of the mean of all.
+    F of a network is NaN if a gradient is not finite, so that its chains diverge.
 
     Raises:
         ValueError: the loss of no sample has a gradient, for example because the network fits its targets exactly.
@@ -132,7 +134,9 @@ def fisher_diagonal(problem: Problem) -> Tensor:
 def _damped(problem: Problem, squares: Tensor, member: int) -> Tensor:
     """Return one network's mean squared gradients (P,), none of them near zero."""
     mean = squares.mean()
-    if not mean > _ROUNDING:
+    if not mean.isfinite():
+        return torch.full_like(squares, math.nan)
+    if mean <= _ROUNDING:
         raise ValueError(
             f"sampler='fisher_sgld': network {member} has no gradient on any sample, so no Fisher information; "
             "allowed are the other samplers"

@@ -158,11 +158,20 @@ class Preconditioners:
 
 
 def measure_curvatures(problem: Problem, member: int, nbeta: float, seed: int) -> Curvatures:
-    """Return F of one network in double precision."""
+    """Return F of one network in double precision. It is NaN if a gradient is not finite, so that chains diverge."""
     clouds = _Clouds(problem, member, seed)
-    if problem.layout.size <= MOST_DENSE:
-        return _matrix(clouds, nbeta)
-    return _largest(clouds, nbeta, seed)
+    dense = problem.layout.size <= MOST_DENSE
+    try:
+        return _matrix(clouds, nbeta) if dense else _largest(clouds, nbeta, seed)
+    except _NotFiniteError:  # chains of other networks run beside it
+        size = clouds.size
+        count = size if dense else _directions_that_fit(problem)
+        unknown = torch.full((count,), math.nan, dtype=torch.float64)
+        return Curvatures(torch.eye(size, count, dtype=torch.float64), unknown, None if dense else math.nan)
+
+
+class _NotFiniteError(Exception):
+    """Say that a network has a gradient near w* that is not finite."""
 
 
 def _matrix(clouds: _Clouds, nbeta: float) -> Curvatures:
@@ -170,7 +179,7 @@ def _matrix(clouds: _Clouds, nbeta: float) -> Curvatures:
     localization = _REFERENCE * nbeta
     cloud = clouds.cloud(None, _POINTS)
     steps = _DISTANCE * torch.eye(clouds.size, dtype=torch.float64)
-    values, directions = torch.linalg.eigh(_symmetric(cloud.differences(steps) / _DISTANCE))
+    values, directions = torch.linalg.eigh(_symmetric(_finite(cloud.differences(steps)) / _DISTANCE))
     precisions = nbeta * values.abs() + localization
     for _ in range(_ROUNDS):
         root = directions * precisions.rsqrt()  # A, (P, P)
@@ -200,7 +209,7 @@ def _largest(clouds: _Clouds, nbeta: float, seed: int) -> Curvatures:
 
         def product(direction: np.ndarray, cloud: _Cloud = cloud, distance: float = distance) -> np.ndarray:
             step = distance * torch.from_numpy(direction).reshape(1, size)
-            return cloud.differences(step)[0].numpy() / distance
+            return _finite(cloud.differences(step))[0].numpy() / distance
 
         hessian = LinearOperator((size, size), matvec=product, dtype=np.float64)
         values, vectors = eigsh(hessian, directions, which="LM", v0=start, tol=0.01)
@@ -213,6 +222,13 @@ def _largest(clouds: _Clouds, nbeta: float, seed: int) -> Curvatures:
             cloud = clouds.cloud(preconditioner, _POINTS)
             distance = (nbeta * smallest + localization) ** -0.5
     return curvatures
+
+
+def _finite(differences: Tensor) -> Tensor:
+    """Return differences of gradients. Raise a `_NotFiniteError` if one is not finite."""
+    if not differences.isfinite().all():
+        raise _NotFiniteError
+    return differences
 
 
 def _symmetric(matrix: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,6 +152,44 @@ def test_members_of_a_stack_equal_networks_alone():
     together = estimate_llc_many(nets, *digits(), **settings)
     for k, net in enumerate(nets):
         _assert_same(together[k], estimate_llc(net, *digits(), member=k, **settings))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "step_size"),
+    [
+        ("sgld", 1e-3),
+        ("rmsprop_sgld", 1e-4),
+        ("sghmc", 1e-3),
+        ("fisher_sgld", 1e-3),
+        ("preconditioned", 0.05),
+        ("mala", 0.05),
+    ],
+)
+@pytest.mark.parametrize("weight", [math.nan, 1e30])  # the second has a loss that is too large for a float
+def test_a_network_with_a_loss_that_is_not_finite_diverges_alone(sampler, step_size, weight):
+    _assert_diverges_alone(weight, 10, sampler=sampler, step_size=step_size, num_draws=110)  # so many are recorded
+
+
+def test_a_network_with_a_loss_that_is_not_finite_diverges_alone_among_large_ones():
+    """Whose preconditioner has directions in place of a matrix."""
+    _assert_diverges_alone(math.nan, 2100, sampler="preconditioned", step_size=0.05, num_draws=10)
+
+
+def _assert_diverges_alone(weight: float, size: int, **settings: Any) -> None:
+    """Compare a network beside one with this weight with the same network beside a usual one."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(100, size, generator=generator)
+    good, other, bad = nn.Linear(size, 1), nn.Linear(size, 1), nn.Linear(size, 1)
+    nn.init.constant_(bad.weight, weight)
+    settings |= {"loss_fn": half_squared_error, "num_chains": 2, "batch_size": 100}
+    beside_bad = estimate_llc_many([good, bad], inputs, inputs[:, :1], **settings)
+    beside_other = estimate_llc_many([good, other], inputs, inputs[:, :1], **settings)
+    found, expected = beside_bad[0], beside_other[0]
+    np.testing.assert_array_equal(found.loss_trace, expected.loss_trace)
+    assert (found.llc, found.status_reason) == (expected.llc, expected.status_reason)
+    assert np.isfinite(found.loss_trace).all()
+    assert beside_bad[1].status == "diverged"
+    assert beside_bad[1].status_reason == "the loss at w* is not finite: the network itself has diverged"
 
 
 def test_networks_that_do_not_fit_into_the_cache_together_run_in_pieces(monkeypatch):
