@@ -323,7 +323,7 @@ def _calibrated(run: CalibrationRun) -> LLCCalibration:
         reason = result.status_reason
     elif biases is not None and is_lower(biases.not_at_minimum, fit.llc, result.standard_error):
         status = NOT_AT_MINIMUM
-        reason = reason_of_lower(biases.not_at_minimum, fit.llc, run.settings.minimize)
+        reason = reason_of_lower(biases.not_at_minimum, fit.llc, run.settings.minimize, run.problem.full is not None)
     elif fit.llc - BOUND_ERRORS * fit.standard_error - fit.systematic_error > run.bound:
         status = BIASED
         reason = f"the estimate {fit.llc:.4g} exceeds d/2 = {run.bound:g}, which no λ does"

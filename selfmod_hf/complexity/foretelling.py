@@ -161,26 +161,39 @@ def _lowered(run: Run, group: Group, estimates: Sequence[float]) -> float:
     affordable = min(_MOST_EVALUATIONS, max(_LEAST_EVALUATIONS, affordable))
     largest = max(0.0, *[estimates[place] for place in same])
     decided = max(LOWER_SHARE * largest, FLOOR)
-    descent = _descent(run, group, min(run.groups[place].localization for place in same))
+    weakest = min(run.groups[place].localization for place in same)
+    problem = run.problem
+    known = None
+    if run.settings.corrects(problem.num_samples):  # the sums of the control variate
+        known = (problem.anchor_means[group.member], problem.anchor_gradients[group.member].double())
+    lowered = 0.0
+    for beside in (False, True):  # at a saddle only the second search moves
+        descent = Descent(problem, group.member, nbeta=group.nbeta, localization=weakest, known=known, beside=beside)
+        lowered = max(lowered, _search(descent, affordable, decided, _WORTH * largest))
+        if lowered > decided:
+            break
+    return lowered
+
+
+def _search(descent: Descent, affordable: float, decided: float, worth: float) -> float:
+    """Return by how much a search lowers nβ L.
+
+    Args:
+        descent: the search.
+        affordable: number of evaluations that it may always take.
+        decided: a larger result makes no difference.
+        worth: it goes on while some evaluations lower nβ L by more.
+    """
     lowered = 0.0
     evaluations = 0
     while True:
         found = descent.lower(_LEAST_EVALUATIONS)
-        pays = found.lowered - lowered > _WORTH * largest or found.evaluations < affordable
+        pays = found.lowered - lowered > worth or found.evaluations < affordable
         stuck = found.evaluations == evaluations
         if found.lowered > decided or stuck or not pays or found.evaluations >= _AT_ALL:
             return found.lowered
         lowered = found.lowered
         evaluations = found.evaluations
-
-
-def _descent(run: Run, group: Group, localization: float) -> Descent:
-    """Return a search from w* of a group's network. It begins with the sums of the control variate if there is one."""
-    problem = run.problem
-    known = None
-    if run.settings.corrects(problem.num_samples):
-        known = (problem.anchor_means[group.member], problem.anchor_gradients[group.member].double())
-    return Descent(problem, group.member, nbeta=group.nbeta, localization=localization, known=known)
 
 
 def _observed(run: Run, traces: Traces, place: int, trace: Draws, near: _Near) -> Observed:

@@ -23,6 +23,7 @@ _GAIN = 0.05  # nats: a search that lowers nβ L by less is the last
 _HISTORY = 10
 _BESIDE = 1e-2  # distance of each parameter from w*, where those with a gradient are counted
 _NEAR = 1e-3  # distance of a second gradient, for the curvature
+_RISE = 0.1  # nats by which U rises, at most about, where a search begins beside w*
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class Minimum:
 
 
 class Descent:
-    """Lower U = nβ L + (γ/2) |w - w_0|² of one network from w_0 on, as long as the caller wants.
+    """Lower U = nβ L + (γ/2) |w - w_0|² of one network, as long as the caller wants.
+
+    A search that begins at w_0 itself never leaves a saddle. One that begins beside it does.
 
     Args:
         problem: networks, data and loss.
@@ -52,6 +55,7 @@ class Descent:
         localization: γ.
         start: w_0, (P,), float64. None: w*.
         known: the mean loss at w_0 and its gradient (P,), float64. None: they are computed.
+        beside: begin at a random place near w_0, where U is little higher.
 
     Example:
         >>> from selfmod_hf.complexity import half_squared_error
@@ -73,6 +77,7 @@ class Descent:
         localization: float,
         start: Tensor | None = None,
         known: tuple[float, Tensor] | None = None,
+        beside: bool = False,
     ) -> None:
         if start is None:
             start = problem.anchors[member].double()
@@ -83,17 +88,41 @@ class Descent:
         self._found = _Lowest()
         if known is not None:
             self._note(start, *known)
-        self._unit = _unit(start, self._energy_and_force)
-        self._steps = torch.nn.Parameter(torch.zeros_like(start))  # (w - w_0) / unit
-        self._optimizer = torch.optim.LBFGS([self._steps], history_size=_HISTORY, line_search_fn="strong_wolfe")
+        first = torch.zeros_like(start)  # w - w_0
+        if beside:
+            first = self._little_higher()
+        self._unit = _unit(start + first, self._energy_and_force)
+        self._steps, self._optimizer = self._from(first)
+        self._gained = False
 
     @ordinary_tensors()
     def lower(self, evaluations: int) -> Minimum:
         """Return the lowest point so far, after at most about so many more gradients on all data."""
+        before = self._found.energy
         if self._unit > 0:
             self._optimizer.param_groups[0].update(max_iter=evaluations, max_eval=evaluations)
             self._optimizer.step(self._objective)
+        if self._found.energy < before:
+            self._gained = True
+        elif self._gained:  # its memory of curvatures misleads it, as near a saddle
+            self._steps, self._optimizer = self._from(self._found.position - self._start)
+            self._gained = False
         return self._found.minimum(self._nbeta)
+
+    def _from(self, moved: Tensor) -> tuple[torch.nn.Parameter, torch.optim.LBFGS]:
+        """Return (w - w_0) / unit at w_0 + `moved` (P,), and an optimizer of it without a memory of earlier points."""
+        steps = torch.nn.Parameter(moved / (self._unit or 1.0))
+        return steps, torch.optim.LBFGS([steps], history_size=_HISTORY, line_search_fn="strong_wolfe")
+
+    def _little_higher(self) -> Tensor:
+        """Return a random step (P,) from w_0, as long as in `count_active` or shorter, by which U rises little."""
+        step = _random_step(self._start)
+        before, _ = self._energy_and_force(self._start)
+        after, _ = self._energy_and_force(self._start + step)
+        rise = abs(after - before)
+        if not rise > _RISE:
+            return step
+        return step * (_RISE / rise) ** 0.5
 
     def _objective(self) -> float:
         """Return U at the current steps and set their gradient."""
@@ -131,13 +160,18 @@ def count_active(problem: Problem, member: int) -> int:
         member: place of the network in the stack.
     """
     anchor = problem.anchors[member].double()
-    generator = torch.Generator().manual_seed(0)
-    moved = _BESIDE * torch.randn(anchor.shape, generator=generator).to(anchor)
+    moved = _random_step(anchor)
     active = torch.zeros_like(anchor, dtype=torch.bool)
     for position in (anchor + moved, anchor - moved):
         _, gradient = _loss_and_gradient(problem, member, position)
         active |= gradient != 0
     return int(active.sum())
+
+
+def _random_step(anchor: Tensor) -> Tensor:
+    """Return a step (P,) from w*, the same for each call."""
+    generator = torch.Generator().manual_seed(0)
+    return _BESIDE * torch.randn(anchor.shape, generator=generator).to(anchor)
 
 
 def _unit(anchor: Tensor, energy_and_force: Callable[[Tensor], tuple[float, Tensor]]) -> float:
@@ -209,18 +243,24 @@ def _moved_to(problem: Problem, minima: Sequence[Minimum]) -> Problem:
 def _without_pull(problem: Problem, member: int, nbeta: float, localization: float) -> Minimum:
     """Return the local minimum of nβ L of one network, by searches with the pull to where the last one ended.
 
-    The pull keeps each search local. The chains are pulled to the last of these points, so it must be a minimum itself.
+    It is found at the precision of the weights. The pull keeps each search local. The chains are pulled to the last of
+    these points, so it must be a minimum itself.
+    A search that finds nothing is followed by one that begins beside its point, because that may be a saddle.
     """
+    problem = problem.exact
     first = problem.anchors[member].double()
     position, lowered, evaluations = first, 0.0, 0
+    beside = False
     while evaluations < TO_THE_MINIMUM:
-        descent = Descent(problem, member, nbeta=nbeta, localization=localization, start=position)
+        descent = Descent(problem, member, nbeta=nbeta, localization=localization, start=position, beside=beside)
         found = descent.lower(TO_THE_MINIMUM - evaluations)
         position = found.position
         lowered += found.lowered
         evaluations += found.evaluations
-        if found.lowered < _GAIN:
+        finds_nothing = found.lowered < _GAIN
+        if finds_nothing and beside:
             break
+        beside = finds_nothing
     return Minimum(position, lowered, float((position - first).norm()), evaluations)
 
 
@@ -241,6 +281,18 @@ class _Lowest:
         self._first: _Point | None = None
         self._lowest: _Point | None = None
         self.evaluations = 0
+
+    @property
+    def energy(self) -> float:
+        """Return the lowest U."""
+        assert self._lowest is not None
+        return self._lowest.energy
+
+    @property
+    def position(self) -> Tensor:
+        """Return the lowest point, (P,)."""
+        assert self._lowest is not None
+        return self._lowest.position
 
     def at(self, position: Tensor) -> _Point | None:
         """Return the kept point at a position. None: none is there."""

@@ -27,7 +27,7 @@ from ..stacking import (
 from .input_checks import check, check_data, check_labels, check_model, named_inputs
 from .modes import ordinary_tensors
 from .parameter_choice import choose_parameters
-from .problem import Problem
+from .problem import FullPrecision, Problem
 from .sample_losses import cross_entropy
 from .settings import LLCSettings
 
@@ -78,14 +78,22 @@ def make_problem(
     )
     check_loss(problem, settings.loss_fn)
     check_probes(problem)
-    if not settings.vectorize or maps(problem):
+    if settings.vectorize and not maps(problem):
+        problem = dataclasses.replace(
+            problem,
+            losses_of_one_batch=mapped(dims=ONE_BATCH, vectorize=False),
+            losses_of_own_batches=mapped(dims=OWN_BATCHES, vectorize=False),
+            vectorize=False,
+        )
+    if compute_dtype is None:
         return problem
-    return dataclasses.replace(
-        problem,
-        losses_of_one_batch=mapped(dims=ONE_BATCH, vectorize=False),
-        losses_of_own_batches=mapped(dims=OWN_BATCHES, vectorize=False),
-        vectorize=False,
+    mapped = functools.partial(map_copies, stack.skeleton, settings.loss_fn, vectorize=problem.vectorize)
+    full = FullPrecision(
+        inputs=_moved(inputs, device, None, first.dtype),
+        losses_of_one_batch=mapped(dims=ONE_BATCH),
+        losses_of_own_batches=mapped(dims=OWN_BATCHES),
     )
+    return dataclasses.replace(problem, full=full)
 
 
 @ordinary_tensors()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,21 @@ _PROBED = 16  # samples in the measurement of one sample's memory
 
 
 @dataclass(frozen=True)
+class FullPrecision:
+    """Hold what a problem at lower precision needs to compute losses at the precision of its weights.
+
+    Attributes:
+        inputs: as in `Problem`, not rounded.
+        losses_of_one_batch: as in `Problem`.
+        losses_of_own_batches: as in `Problem`.
+    """
+
+    inputs: Batch
+    losses_of_one_batch: Mapped
+    losses_of_own_batches: Mapped
+
+
+@dataclass(frozen=True)
 class Problem:
     """Hold networks, data, losses, and the choice of the sampled parameters.
 
@@ -44,6 +59,7 @@ class Problem:
             floating-point inputs have it. None: the stack's own.
         vectorize: False for modules without a `vmap` rule.
         probes: inputs and targets of q samples whose losses are kept. None: none.
+        full: for `exact`. None: the problem is at full precision.
     """
 
     stack: ModuleStack
@@ -56,6 +72,22 @@ class Problem:
     compute_dtype: torch.dtype | None = None
     vectorize: bool = True
     probes: tuple[Batch, Tensor] | None = None
+    full: FullPrecision | None = None
+
+    @functools.cached_property
+    def exact(self) -> Problem:
+        """Return the problem at the precision of the weights, without probes."""
+        if self.full is None:
+            return self
+        return replace(
+            self,
+            inputs=self.full.inputs,
+            losses_of_one_batch=self.full.losses_of_one_batch,
+            losses_of_own_batches=self.full.losses_of_own_batches,
+            compute_dtype=None,
+            probes=None,
+            full=None,
+        )
 
     @property
     def num_samples(self) -> int:

@@ -93,6 +93,7 @@ def in_double(problem: Problem, member: int, samples: Tensor | slice) -> Problem
     def cast_all(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: cast(values[member : member + 1]) for name, values in state.items()}
 
+    problem = problem.exact
     stack = problem.stack
     stack = replace(stack, parameters=cast_all(stack.parameters), buffers=cast_all(stack.buffers))
     return replace(
@@ -100,7 +101,6 @@ def in_double(problem: Problem, member: int, samples: Tensor | slice) -> Problem
         stack=stack,
         inputs=tree_map(cast, part_of(problem.inputs, samples)),
         targets=cast(problem.targets[samples]),
-        compute_dtype=None,
         probes=None,
     )
 

@@ -51,6 +51,7 @@ class Facts:
         biases: foretold. None: not known.
         acceptance: mean Metropolis acceptance probability. None: the sampler has none.
         minimized: whether w* comes from a search for the minimum.
+        rounded: whether losses are computed in a lower precision than the weights'.
         dependent: whether the chains have common noise, see `standard_error`.
     """
 
@@ -62,6 +63,7 @@ class Facts:
     biases: Biases | None = None
     acceptance: float | None = None
     minimized: bool = False
+    rounded: bool = False
     dependent: bool = False
 
     @property
@@ -185,7 +187,7 @@ def _minimum(facts: Facts) -> Verdict | None:
             reason = f"the loss falls below that of w* while sampling (llc {llc:.3g}): w* is no minimum"
             return NOT_AT_MINIMUM, reason
     if facts.estimates_lambda and is_lower(lower, llc, facts.error(facts.kept)):
-        return NOT_AT_MINIMUM, reason_of_lower(lower, llc, facts.minimized)
+        return NOT_AT_MINIMUM, reason_of_lower(lower, llc, facts.minimized, facts.rounded)
     rise, error = _rise(facts)
     agrees = looked and lower > FALL_LOWER * abs(llc)
     errors = TREND_ERRORS if agrees else FALL_ERRORS
@@ -211,21 +213,24 @@ def is_lower(lower: float, llc: float, error: float) -> bool:
     return lower > max(LOWER_SHARE * llc, floor)
 
 
-def reason_of_lower(lower: float, llc: float, minimized: bool) -> str:
+def reason_of_lower(lower: float, llc: float, minimized: bool, rounded: bool) -> str:
     """Return what is said of a w* with a lower loss nearby, and what to do.
 
     Args:
         lower: nβ (L(w*) - L(w_low)).
         llc: the estimate.
         minimized: whether w* was brought to its local minimum before.
+        rounded: whether losses are computed in a lower precision, whose rounding may be what is lower.
 
     Example:
-        >>> reason_of_lower(0.6, llc=5.0, minimized=False)
+        >>> reason_of_lower(0.6, llc=5.0, minimized=False, rounded=False)
         'near w* nβ L is lower by 0.6 or more, at an estimate of 5: start from the local minimum with minimize=True'
     """
     remedy = "start from the local minimum with minimize=True"
     if minimized:
         remedy = "minimize=True did not reach the minimum, take a weaker localization or train the network on"
+    if rounded:
+        remedy = f"leave out dtype, because bfloat16 may do so by its rounding, or {remedy}"
     return f"near w* nβ L is lower by {lower:.3g} or more, at an estimate of {llc:.3g}: {remedy}"
 
 

@@ -69,6 +69,76 @@ def test_a_network_that_is_no_minimum_is_named(training):
     assert result.status == "not_at_minimum"
 
 
+class Saddle(nn.Module):
+    """40 directions of a regression and a product of two weights, which is 0 at the saddle where both are."""
+
+    def __init__(self, product: float = 0.0) -> None:
+        super().__init__()
+        self.linear = nn.Linear(40, 1, bias=False)
+        nn.init.zeros_(self.linear.weight)
+        self.factors = nn.Parameter(torch.full((2,), product**0.5))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.linear(inputs), self.factors.prod().expand(len(inputs), 1)], dim=1)
+
+
+def saddle(height: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Data that lower the loss from the saddle to the minimum by height² / 2."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2000, 40, generator=generator), torch.tensor([0.0, height]).repeat(2000, 1)
+
+
+@pytest.mark.parametrize("height", [0.2, 0.3])
+def test_a_saddle_without_a_gradient_is_named(height):
+    """λ is 20.5. The other directions make the estimate positive, so that no other rule sees it."""
+    settings = {"loss_fn": half_squared_error, "sampler": "sghmc", "step_size": 8e-5, "nbeta": 263.0}
+    settings |= {"localization": 1.0, "batch_size": 256, "num_draws": 1500}
+    result = estimate_llc(Saddle(), *saddle(height), **settings)
+    assert 0 < result.llc < 17
+    assert result.status == "not_at_minimum"
+    assert "is lower by" in result.status_reason
+    result = estimate_llc(Saddle(height), *saddle(height), **settings)
+    assert result.biases.not_at_minimum < 0.01
+    assert result.status == "ok"
+
+
+def test_the_minimum_below_a_saddle_is_found():
+    problem = make_problem([Saddle()], *saddle(0.2), LLCSettings(loss_fn=half_squared_error))
+    descent = Descent(problem, 0, nbeta=263.0, localization=1.0)
+    assert descent.lower(100).lowered == 0  # no gradient
+    settings = {"loss_fn": half_squared_error, "minimize": True, "num_draws": 400}
+    result = calibrate_llc(Saddle(), *saddle(0.2), **settings)
+    assert result.result.lowered_by == pytest.approx(263.0 * 0.2**2 / 2, rel=0.01)
+    assert result.interval[0] < 20.5 < result.interval[1]
+    assert result.status == "ok"
+
+
+def test_a_loss_that_is_lower_by_rounding_names_the_dtype():
+    """At nβ = 1e5 the rounding to bfloat16 is worth nats. In float32 this is the minimum."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(2000, 8, generator=generator)
+    targets = torch.multinomial((inputs @ torch.randn(8, 4, generator=generator)).softmax(1), 1, generator=generator)
+    targets = targets[:, 0]
+    model = nn.Linear(8, 4).double()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=500, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        found = F.cross_entropy(model(inputs.double()), targets)
+        found.backward()
+        return found
+
+    optimizer.step(loss)
+    settings = {"sampler": "sghmc", "step_size": 1e-6, "localization": 250.0, "nbeta": 1e5, "num_draws": 2000}
+    exact = estimate_llc(model.float(), inputs, targets, **settings)
+    assert exact.llc == pytest.approx(13.5, abs=1)
+    assert exact.status == "ok"
+    rounded = estimate_llc(model, inputs, targets, **settings, dtype=torch.bfloat16, minimize=True)
+    assert rounded.lowered_by < 0.1  # at the precision of the weights
+    assert rounded.status == "not_at_minimum"
+    assert "leave out dtype, because bfloat16 may do so by its rounding" in rounded.status_reason
+
+
 def test_a_small_estimate_away_from_its_minimum_is_named():
     """λ is 1/2 and w* is 0.24 nats above the minimum, so that about half of the estimate is missing."""
     model, inputs, targets, curvatures = regression(dimension=1)
