@@ -10,7 +10,6 @@ the files beside it, by flat relative imports.
 import copy
 import importlib
 import os
-import warnings
 from typing import Any
 
 import torch
@@ -98,7 +97,6 @@ def add_adapter(task_model: Any, settings: Any, drawn: list[str], name: str, rev
     if os.path.isdir(name):  # the network is loaded from any working directory
         name = os.path.abspath(name)
     settings.base_model_name_or_path = name
-    check_adapter(adapted)
     return adapted
 
 
@@ -124,42 +122,6 @@ def _no_target(task_model: Any, target: Any, problem: str) -> ValueError:
         target = sorted(target)
     allowed = ", ".join(sorted(linear))
     return ValueError(f"target_modules={target!r}: {problem}; linear layers of this model are {allowed}")
-
-
-def check_adapter(task_model: Any) -> Any:
-    """Return the settings of a task model's adapter. They are peft's configuration.
-
-    A base in a folder of this machine is named in a warning.
-
-    Raises:
-        ValueError: the adapter cannot be saved beside the head of a self-model.
-    """
-    names = list(task_model.peft_config)
-    if len(names) > 1:
-        raise ValueError(f"task_model: has the adapters {', '.join(names)}; allowed is one")
-    if names[0] != "default":  # peft would save it in a folder of this name
-        raise ValueError(f"task_model: its adapter is named {names[0]!r}; allowed is peft's own name, 'default'")
-    if any(getattr(module, "merged", False) for module in task_model.modules()):
-        raise ValueError("task_model: its adapter is merged, and would not be trained; allowed after unmerge_adapter()")
-    settings = task_model.peft_config[names[0]]
-    if settings.peft_type.value == "ADALORA":
-        raise ValueError(
-            "task_model: ADALORA has a loss of its own and changes its ranks while training, which is not done here; "
-            "allowed is LORA"
-        )
-    if settings.is_prompt_learning:
-        raise ValueError(
-            f"task_model: {settings.peft_type.value} adds tokens to each text; allowed are adapters of layers (LoRA)"
-        )
-    if not settings.base_model_name_or_path:
-        raise ValueError(
-            "task_model: the adapter's base was not loaded from a folder or the Hub, so that it could not be loaded "
-            "again; allowed are pretrained models"
-        )
-    base = settings.base_model_name_or_path
-    if os.path.isdir(base):
-        warnings.warn(f"the adapter names its base by its folder, {base}; others cannot load it", stacklevel=3)
-    return settings
 
 
 def without_adapter(task_model: Any, adapter: str | None) -> Any:

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from transformers import AutoConfig, GenerationConfig
 
+from .adapter_checks_self_modeling import check_adapter
 from .adapters_self_modeling import (
     FOLDER,
     add_adapter,
-    check_adapter,
     check_drawn,
     has_adapter,
     head_of,
@@ -27,6 +27,7 @@ from .adapters_self_modeling import (
     save_adapter,
     without_adapter,
 )
+from .base_weights_self_modeling import keep_statistics
 from .loading_arguments_self_modeling import place_in, taken_from
 from .losses_self_modeling import Tensors
 from .pretrained_self_modeling import SelfModelingPreTrainedModel
@@ -122,6 +123,13 @@ class TaskNetwork(SelfModelingPreTrainedModel):
         plain_task_model(self.task_model).initialize_weights()
         super(SelfModelingPreTrainedModel, self).initialize_weights()
 
+    def train(self, mode: bool = True) -> Any:
+        """Set the mode like `nn.Module.train`. An adapter's base keeps its running statistics, like its weights."""
+        super().train(mode)
+        if has_adapter(self.task_model):
+            keep_statistics(self.task_model)
+        return self
+
     # ---- pruning, saving, loading ----
 
     def prune(self, adapter: str | None = None) -> Any:
@@ -144,7 +152,10 @@ class TaskNetwork(SelfModelingPreTrainedModel):
             >>> type(SelfModelingForMaskedLM(config).prune()).__name__
             'BertForMaskedLM'
         """
-        return without_adapter(self.task_model, adapter).train(self.training)
+        pruned = without_adapter(self.task_model, adapter).train(self.training)
+        if has_adapter(pruned):
+            keep_statistics(pruned)
+        return pruned
 
     def save_pretrained(
         self,
@@ -255,7 +266,7 @@ class TaskNetwork(SelfModelingPreTrainedModel):
 
         Raises:
             ValueError: a model of another kind, or one that transformers' Auto class would not make. An adapter that
-                does not save drawn weights of its base.
+                is not trained, or does not save drawn or trained weights of its base.
 
         Example:
             >>> from transformers import GPT2Config, GPT2LMHeadModel
@@ -329,6 +340,7 @@ class TaskNetwork(SelfModelingPreTrainedModel):
         is_folder = os.path.isdir(name)
         if adapter is not None:
             task_model = add_adapter(task_model, adapter, drawn, str(name), options["revision"])
+            check_adapter(task_model)
         if not is_folder:  # a folder of this machine means nothing elsewhere
             config_fields["base_model"] = name
         network = cls._around(task_model, config_fields)

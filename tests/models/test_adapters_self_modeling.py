@@ -463,14 +463,18 @@ def test_a_base_with_new_weights_in_its_folder_is_found(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"bias": "all"}, {"modules_to_save": ["wpe"]}, {"use_dora": True}, {"init_lora_weights": "pissa"}]
-)
+    "settings",
+    [
+        {"bias": "all"}, {"modules_to_save": ["wpe"]}, {"use_dora": True}, {"trainable_token_indices": [3, 4]},
+        {"init_lora_weights": "pissa"}, {"init_lora_weights": "orthogonal"}, {"init_lora_weights": "eva"},
+    ],
+)  # fmt: skip
 def test_trained_weights_do_not_enter_the_checksum_of_the_base(tmp_path, settings):
     plain("causal-lm", "gpt2").save_pretrained(tmp_path / "base")
     adapted = adapted_gpt2(tmp_path / "base", **settings)
     network = SelfModelingForCausalLM.wrap(adapted, target_layers=["h.*"], aux_weight=1.0)
     before = network.config.base_checksum
-    assert (before is None) == ("init_lora_weights" in settings)
+    assert (before is None) == (settings.get("init_lora_weights") == "pissa")  # it alone changes the base
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.requires_grad:
