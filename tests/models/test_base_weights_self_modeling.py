@@ -146,6 +146,17 @@ def test_the_order_of_many_weights_enters_the_checksum(tmp_path):
     assert wrap(get_peft_model(base, LoraConfig(**LORA))).config.base_checksum != before
 
 
+@pytest.mark.parametrize("fields", [{"modules_to_save": ["wte"]}, {"trainable_token_indices": [3, 4]}])
+def test_tied_weights_below_a_trained_copy_enter_the_checksum(tmp_path, fields):
+    """The output layer, or the tokens that are not trained, use the weights of the base."""
+    base = gpt2(tmp_path)
+    with torch.no_grad():
+        base.lm_head.weight[7] += 0.5
+    wrap(get_peft_model(base, LoraConfig(**LORA, **fields))).save_pretrained(tmp_path / "network")
+    with pytest.raises(ValueError, match="has other weights than when the adapter was made"):
+        load_model(tmp_path / "network")
+
+
 # ------------------------------------------------------------------------------------------ trained and lost
 
 
