@@ -167,8 +167,8 @@ def calibrate_llc(
         localizations: values of γ. None: 1, 4, 16 and 64, those that serve.
         settings: as for `estimate_llc`, except for the two chosen ones and `target_standard_error`. `num_draws` is
             that of one cell of one round on average. Without a sampler, "preconditioned" is tried first. Where it does
-            not serve, or its preconditioner does not fit into `memory_budget`, it is "sghmc". `resume_from` keeps all
-            rounds: a calibration that was killed goes on at the last block of its last round.
+            not serve, or its preconditioner does not fit into `memory_budget`, or `dtype` is bfloat16, it is "sghmc".
+            `resume_from` keeps all rounds: a calibration that was killed goes on at the last block of its last round.
 
     Raises:
         ValueError: an invalid argument, or "fisher_sgld" without step sizes or localizations. Their

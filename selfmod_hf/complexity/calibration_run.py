@@ -226,12 +226,15 @@ def _plans(run: CalibrationRun, any_sampler: bool) -> Iterator[Plan]:
 
 
 def _trial_fits(run: CalibrationRun) -> bool:
-    """Return whether chains run together and the preconditioner of a trial fits into memory.
+    """Return whether chains run together, at a precision that the sampler of a trial takes, and in memory.
 
-    If it does not fit, that is noted.
+    If the precision or the memory is too low, that is noted.
     """
     problem = run.problem
     if not problem.vectorize:
+        return False
+    if problem.compute_dtype is not None:
+        run.notes.append(f"no trial of {TRIAL!r}: it does not take dtype={problem.compute_dtype}")
         return False
     needed = bytes_of_preconditioner(problem.layout.size)
     if needed <= problem.memory_budget:

@@ -34,7 +34,7 @@ def largest_curvature(  # noqa: PLR0913 - a choice of potential, network and sam
 
     It is the larger of two values: at w* of a network, and at w* + ξ/sqrt(a), a step as long as the posterior
     is wide (a singular point has no curvature of its own). Hessian products are differences of gradients, so that
-    nothing needs a second derivative.
+    nothing needs a second derivative. They are taken at the precision of the weights, not at that of the chains.
 
     Args:
         problem: networks, data and loss.
@@ -44,6 +44,7 @@ def largest_curvature(  # noqa: PLR0913 - a choice of potential, network and sam
         seed: of the start, and of the choice of samples.
         samples: to take at most. Fewer are faster and noisier.
     """
+    problem = problem.exact
     generator = torch.Generator().manual_seed(seed)
     anchor = problem.anchors[member : member + 1]  # (1, P)
     start = torch.randn(anchor.shape, generator=generator).to(anchor)

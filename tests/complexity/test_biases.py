@@ -527,6 +527,47 @@ def test_each_network_has_its_own_spectrum():
     assert affordable_spectrum(make_problem([far], inputs, labels, LLCSettings()), 50.0, 0, 100, seed=0) is None
 
 
+class SumOfRows(nn.Module):
+    """A regression on the sum of 40 rows of weights, whose bfloat16 rounds away what a short step changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.full((40, 10), 0.3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.rows.sum(0)[:, None]
+
+
+class InBfloat16(SumOfRows):
+    """The same, converting to bfloat16 by itself."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.bfloat16() @ self.rows.sum(0)[:, None]
+
+
+def test_curvatures_have_the_precision_of_the_weights():
+    """The chains' own is lower. A curvature that is lost in rounding would let the pull explain the value."""
+    model = SumOfRows()
+    inputs = torch.randn(2000, 10, generator=torch.Generator().manual_seed(0))
+    settings = {"loss_fn": half_squared_error, "localization": 20.0, "step_size": 2e-5, "num_draws": 100}
+    data = (inputs, model(inputs).detach())
+    found = []
+    for dtype in (None, torch.bfloat16):
+        result = estimate_llc(model, *data, batch_size=200, dtype=dtype, **settings)
+        found.append(result.biases.localization)
+    assert found[0] < 0.1
+    assert found[1] == pytest.approx(found[0], rel=0.3)
+
+
+def test_a_network_that_converts_to_bfloat16_by_itself_is_estimated():
+    """It does not compute at the precision of its weights."""
+    model = InBfloat16()
+    inputs = torch.randn(100, 10, generator=torch.Generator().manual_seed(0))
+    settings = {"loss_fn": half_squared_error, "step_size": 2e-5, "num_draws": 50, "batch_size": 20}
+    result = estimate_llc(model, inputs, torch.zeros(100, 1), dtype=torch.bfloat16, **settings)
+    assert math.isfinite(result.llc)
+
+
 def noisy_tanh(num_samples: int):
     """A network at the minimum of all samples, whose labels are noisy. Some of the samples have other curvatures."""
     torch.manual_seed(0)

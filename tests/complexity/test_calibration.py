@@ -301,6 +301,16 @@ def test_a_trial_that_does_not_fit_into_the_memory_budget_is_left_out(monkeypatc
     assert (found.note, found.summary().splitlines()[-1]) == (note, note)
 
 
+def test_a_calibration_in_bfloat16_has_no_trial_and_its_curvatures_are_known():
+    inputs = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    model = nn.Linear(3, 1, bias=False)
+    settings = {"loss_fn": half_squared_error, "num_draws": 40, "num_chains": 2, "dtype": torch.bfloat16}
+    found = calibrate_llc(model, inputs, model(inputs).detach(), **settings)
+    assert {row["sampler"] for row in found.table} == {"sghmc"}
+    assert found.result.settings.compute_dtype == "bfloat16"
+    assert found.note == "no trial of 'preconditioned': it does not take dtype=torch.bfloat16"
+
+
 def test_no_round_follows_one_that_knows_that_w_is_no_minimum():
     """Chains from .6 fall to the minimum at 1, below the loss at .6."""
     found = calibrate_llc(Well(), *DUMMY, loss_fn=given_loss, nbeta=1000.0, num_draws=400)
