@@ -316,6 +316,7 @@ def _result(run: Run, traces: Traces, place: int, biases: Biases | None) -> LLCR
         acceptance=acceptance,
         biases=biases,
         minimized=settings.minimize,
+        uncorrected=settings.paired and not settings.corrects(problem.num_samples),
         rounded=problem.full is not None,
         dependent=settings.shared_minibatches,
     )

@@ -178,6 +178,7 @@ def check_loss(problem: Problem, loss_fn: LossFunction) -> None:
             found = tuple(losses.shape)
         allowed = f"one loss per sample, {shape} for {len(targets)} samples, and no mean over them"
         check("loss_fn", f"{name}, giving {found}", found == shape, allowed)
+        check("loss_fn", f"{name}, giving {losses.dtype}", not losses.is_complex(), "real losses")
         return losses
 
     def few_losses(
@@ -246,7 +247,7 @@ def _check_types(
             if _succeeds(few_losses, own, changed, targets):
                 first = names[0]
                 check(first, str(named[first].dtype), False, f"{kind} for this network")
-    if _succeeds(few_losses, own, inputs, targets.to(wanted)):
+    if _succeeds(few_losses, own, inputs, targets.real.to(wanted)):
         check("targets", str(targets.dtype), False, f"{wanted} for this network and loss_fn")
     if _succeeds(few_losses, torch.bfloat16, inputs, targets):
         check("dtype", None, False, "torch.bfloat16 for this network, which converts to it by itself")

@@ -51,6 +51,7 @@ class Facts:
         biases: foretold. None: not known.
         acceptance: mean Metropolis acceptance probability. None: the sampler has none.
         minimized: whether w* comes from a search for the minimum.
+        uncorrected: whether `control_variate=True` is possible and not set.
         rounded: whether losses are computed in a lower precision than the weights'.
         dependent: whether the chains have common noise, see `standard_error`.
     """
@@ -63,6 +64,7 @@ class Facts:
     biases: Biases | None = None
     acceptance: float | None = None
     minimized: bool = False
+    uncorrected: bool = False
     rounded: bool = False
     dependent: bool = False
 
@@ -328,11 +330,17 @@ def _bias(facts: Facts) -> Verdict | None:
     steps = biases.of_the_step
     if not steps > limit:
         return None
+    less_noise = "larger minibatches"
+    if facts.uncorrected:
+        less_noise = "control_variate=True or larger minibatches"
     what = f"minibatches and the step add about {steps:.3g}"
     if biases.shuffling > steps / 2:
-        return BIASED, f"{what}: take control_variate=True or larger minibatches"
+        return BIASED, f"{what}: take {less_noise}"
     factor = limit / steps / 3
-    return BIASED, f"{what}: take {factor:.2g} of the step size or control_variate=True"
+    remedy = f"take {factor:.2g} of the step size"
+    if biases.heating > steps / 2:
+        remedy += f", or {less_noise}"
+    return BIASED, f"{what}: {remedy}"
 
 
 def _pull(facts: Facts) -> Verdict | None:

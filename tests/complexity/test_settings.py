@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 
 import numpy as np
 import pytest
@@ -145,8 +146,28 @@ def test_targets_of_a_type_that_the_loss_does_not_take_are_named():
 
     yes_or_no = nn.functional.one_hot(LABELS, 10)
     assert math.isfinite(estimated(targets=yes_or_no.float(), loss_fn=loss).init_loss)
-    with pytest.raises(ValueError, match=r"^targets='torch\.int64': must be torch\.float32 for this network and loss"):
+    with pytest.raises(ValueError, match=r"^targets='torch\.int64': must be torch\.float32 for this network"):
         estimated(targets=yes_or_no, loss_fn=lambda outputs, targets: loss(outputs, targets.clamp_(0.0, 1.0)))
+
+
+def test_complex_targets_are_named_unless_their_losses_are_real():
+    targets = torch.zeros(len(PIXELS), 10, dtype=torch.complex64)
+
+    def squared_distance(outputs, targets):
+        return (outputs - targets).abs().square().sum(1)
+
+    assert math.isfinite(estimated(targets=targets, loss_fn=squared_distance).init_loss)
+    with pytest.raises(ValueError, match=r"^targets='torch\.complex64': must be torch\.float32 for this network"):
+        estimated(targets=targets, loss_fn=half_squared_error)
+
+
+def test_complex_losses_are_rejected():
+    def complex_loss(outputs, targets):
+        return half_squared_error(outputs, targets.real) * 1j
+
+    name = "loss_fn='complex_loss, giving torch.complex64': must be real losses"
+    with pytest.raises(ValueError, match=re.escape(name)):
+        estimated(targets=torch.zeros(len(PIXELS), 10), loss_fn=complex_loss)
 
 
 def test_an_error_of_the_network_itself_stays_as_it_is():

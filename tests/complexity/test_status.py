@@ -104,11 +104,11 @@ def test_a_trend_is_seen(slope, status):
     assert statuses.count(status) >= 95
 
 
-def _noisy_regression(dimension: int = 20) -> tuple[nn.Linear, torch.Tensor, torch.Tensor]:
+def _noisy_regression(dimension: int = 20, num_samples: int = 1000) -> tuple[nn.Linear, torch.Tensor, torch.Tensor]:
     """Linear regression with unit noise at its least squares, λ = d/2: model, inputs, targets."""
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(1000, dimension, generator=generator)
-    targets = inputs.sum(1, keepdim=True) + torch.randn(1000, 1, generator=generator)
+    inputs = torch.randn(num_samples, dimension, generator=generator)
+    targets = inputs.sum(1, keepdim=True) + torch.randn(num_samples, 1, generator=generator)
     model = nn.Linear(dimension, 1, bias=False)
     solution = torch.linalg.lstsq(inputs.double(), targets.double()).solution
     model.weight.data = solution.T.float()
@@ -124,6 +124,24 @@ def test_one_chain_is_never_enough():
     settings = {"loss_fn": half_squared_error, "step_size": 1e-3, "localization": 1.0, "batch_size": 1000}
     one = estimate_llc(*_noisy_regression(), num_chains=1, num_draws=1000, **settings)
     assert one.status == "not_converged"
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        ({"sampler": "sgld", "step_size": 7e-3}, "of the step size"),  # it has a control variate
+        ({"step_size": 1e-3, "control_variate": False}, "size, or control_variate=True or larger minibatches"),
+        ({"step_size": 1e-3, "paired": False}, "of the step size, or larger minibatches"),  # it cannot have one
+    ],
+)
+def test_a_remedy_for_heating_is_one_that_is_left(settings, remedy):
+    """An estimate that minibatches and the step make too high, but not higher than d/2 = 2 by three errors."""
+    model, inputs, targets = _noisy_regression(4, num_samples=400)
+    settings = {"sampler": "sghmc", "localization": 1.0, "batch_size": 100, "num_draws": 300} | settings
+    result = estimate_llc(model, inputs, targets, loss_fn=half_squared_error, **settings)
+    assert result.status == "biased"
+    assert result.status_reason.startswith("minibatches and the step add about 0.")
+    assert result.status_reason.endswith(remedy)
 
 
 def test_an_estimate_above_half_the_parameters_is_biased():
