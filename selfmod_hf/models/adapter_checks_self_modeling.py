@@ -92,4 +92,5 @@ def _is_disabled(task_model: nn.Module) -> bool:
     """Return whether an adapter takes no part in a forward. Prompts of attention have a mark of their own."""
     if not getattr(task_model.base_model, "_enabled", True):
         return True
-    return any(getattr(module, "_disable_adapters", False) for module in task_model.modules())
+    # of models of transformers it is a method
+    return any(getattr(module, "disable_adapters", False) is True for module in task_model.modules())
