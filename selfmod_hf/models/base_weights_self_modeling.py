@@ -16,7 +16,7 @@ from .task_models_self_modeling import is_quantized, plain_task_model
 
 # by the bytes of a number. Longer ones are read as int32, because the sum would lose the place of the 64th bit
 _INTEGERS = {1: torch.uint8, 2: torch.int16}
-_CHUNK = 2**20
+_CHUNK = 2**18  # their int64 copies stay in the cache of a processor
 # parts of the names of weights that peft adds, besides those of the adapter itself
 _OF_PEFT = (".modules_to_save.", ".original_module.", ".trainable_tokens_")
 # initializations of an adapter that change the weights of its base

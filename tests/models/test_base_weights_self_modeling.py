@@ -136,7 +136,7 @@ def test_the_order_of_the_weights_enters_the_checksum(tmp_path, change, dtype):
 
 
 def test_the_order_of_many_weights_enters_the_checksum(tmp_path):
-    """They are added up in chunks of 2^20."""
+    """They are added up in chunks, whose numbers are a divisor of 2^20."""
     base = gpt2(tmp_path, vocab_size=90_000)
     before = wrap(get_peft_model(base, LoraConfig(**LORA))).config.base_checksum
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
