@@ -185,6 +185,14 @@ def test_calibrate_chooses_a_cell(run_folder, tmp_path, capsys):
     assert ({row["step_size"] for row in found["table"]}, found["sampler"]) == ({1e-4}, "sgld")
 
 
+def test_a_calibration_in_bfloat16_has_no_trial(run_folder, tmp_path, capsys):
+    few = ["--max_train_samples=300", "--num_chains=2", "--dtype=bfloat16"]
+    assert main(["rlct", "--model", str(run_folder), *QUICK, *few, "--calibrate", "--output_dir", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "rlct_calibration.json").read_text())
+    assert {row["sampler"] for row in found["table"]} == {"sghmc"}
+    assert "no trial of 'preconditioned': it does not take dtype=torch.bfloat16" in capsys.readouterr().out
+
+
 def test_a_network_is_measured_on_the_data_it_was_trained_on(run_folder, small_sweep, tmp_path, capsys):
     """As its run.json has them, or its sweep's (200 samples); what is typed goes before."""
     cell = small_sweep / "cells" / "h8-aw10-seed1"
