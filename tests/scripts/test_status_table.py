@@ -49,11 +49,11 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, capsys):
     status_table.run(args)
     complete = file.read_text()
     keys = [json.loads(line)["key"] for line in complete.splitlines()]
-    assert len(keys) == len(set(keys)) == 8
+    assert len(keys) == len(set(keys)) == 10
     file.write_text("".join(complete.splitlines(keepends=True)[1:]))
     capsys.readouterr()
     status_table.run(args)
     shown = capsys.readouterr().out
     assert shown.splitlines()[0].startswith(keys[0])
     assert sorted(json.loads(line)["key"] for line in file.read_text().splitlines()) == sorted(keys)
-    assert "| one epoch, softmax | 40 |" in shown
+    assert "| one epoch, softmax | good | 40 |" in shown
