@@ -55,6 +55,7 @@ class Biases:
         dispersion: covariance of nβ L at one draw and at the next, over its mean. About 1 if the pull is weak, and
             smaller if it is strong. A large one shows chains that are thrown far away from time to time.
         pull_at_most: what the pull takes away at most, by the variance of nβ L and 2 of its errors (`_sensitivity`).
+        rounding: how far a lower precision may move the estimate, up or down (`rounding.py`).
     """
 
     heating: MaybeNaN
@@ -72,6 +73,7 @@ class Biases:
     unspread: MaybeNaN = math.nan
     dispersion: MaybeNaN = math.nan
     pull_at_most: MaybeNaN = math.nan
+    rounding: MaybeNaN = math.nan
 
     @property
     def of_the_step(self) -> float:
@@ -97,7 +99,12 @@ class Biases:
     @property
     def systematic(self) -> float:
         """Return the sum of the absolute values of all known biases."""
-        return self.of_the_step + self.taken_away
+        return self.of_the_step + self.taken_away + self.of_rounding
+
+    @property
+    def of_rounding(self) -> float:
+        """Return `rounding`, or 0 if it is not known."""
+        return _known_sum(self.rounding)
 
     def summary(self) -> str:
         """Return one line for people."""

@@ -46,7 +46,7 @@ from .rounds_progress import RoundsProgress
 from .samplers import SAMPLERS
 from .settings import CalibrationOptions, LLCSettings, shows_settings
 from .spectrum import LEAST_SAMPLES, MOST_PARAMETERS, SHARE_OF_CHAINS, find_spectrum, in_double
-from .status import BOUND_ERRORS, is_lower, reason_of_lower
+from .status import BOUND_ERRORS, is_lower, reason_of_lower, reason_of_rounding
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -315,15 +315,16 @@ def _calibrated(run: CalibrationRun) -> LLCCalibration:
         status = OK if fit.identified else NOT_IDENTIFIED
     reason = fit.reason
     biases = result.biases
-    start = 0.0
-    if biases is not None:
-        start = biases.of_the_start
+    start = biases.of_the_start if biases is not None else 0.0
+    rounding = biases.of_rounding if biases is not None else 0.0
     if result.status == NOT_AT_MINIMUM:
         status = NOT_AT_MINIMUM
         reason = result.status_reason
     elif biases is not None and is_lower(biases.not_at_minimum, fit.llc, result.standard_error):
         status = NOT_AT_MINIMUM
         reason = reason_of_lower(biases.not_at_minimum, fit.llc, run.settings.minimize, run.problem.full is not None)
+    elif biases is not None and (rounded := reason_of_rounding(biases, fit.llc)) is not None:
+        status, reason = BIASED, rounded
     elif fit.llc - BOUND_ERRORS * fit.standard_error - fit.systematic_error > run.bound:
         status = BIASED
         reason = f"the estimate {fit.llc:.4g} exceeds d/2 = {run.bound:g}, which no λ does"
@@ -341,7 +342,7 @@ def _calibrated(run: CalibrationRun) -> LLCCalibration:
         curvature=run.stiffest,
         status=status,
         status_reason=reason,
-        interval=(fit.interval[0], min(run.bound, fit.interval[1] + start)),
+        interval=(fit.interval[0] - rounding, min(run.bound, fit.interval[1] + start + rounding)),
         systematic_error=fit.systematic_error,
         rounds=run.rounds,
         note="; ".join(run.notes),

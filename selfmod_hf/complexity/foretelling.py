@@ -13,6 +13,7 @@ from .curvature import EVALUATIONS, MOST_SAMPLES, largest_curvature
 from .diagnostics import Draws
 from .minimum import Descent, count_active
 from .pieces import Group, Run
+from .rounding import rounding_bias
 from .samplers import SAMPLERS
 from .spectrum import SHARE_OF_CHAINS, affordable_spectrum
 from .status import BIAS_SHARE, FLOOR, LOWER_SHARE, MIN_DRAWS, diverged_chains
@@ -68,7 +69,9 @@ def biases_of_run(run: Run, traces: Traces) -> list[Biases | None]:
         observed = _observed(run, traces, place, trace, searched[network])
         if _pull_matters(run, observed):
             observed = replace(observed, curved_pull=_curved_pull(run, group))
-        found[place] = foretell(observed, curvatures[pulled])
+        biases = foretell(observed, curvatures[pulled])
+        rounding = rounding_bias(run.problem, *network, float(observed.llc.mean()))
+        found[place] = replace(biases, rounding=rounding)
     return found
 
 

@@ -81,7 +81,7 @@ class Descent:
     ) -> None:
         if start is None:
             start = problem.anchors[member].double()
-        self._loss_and_gradient = functools.partial(_loss_and_gradient, problem, member)
+        self._loss_and_gradient = functools.partial(loss_and_gradient, problem, member)
         self._start = start
         self._nbeta = nbeta
         self._localization = localization
@@ -163,7 +163,7 @@ def count_active(problem: Problem, member: int) -> int:
     moved = _random_step(anchor)
     active = torch.zeros_like(anchor, dtype=torch.bool)
     for position in (anchor + moved, anchor - moved):
-        _, gradient = _loss_and_gradient(problem, member, position)
+        _, gradient = loss_and_gradient(problem, member, position)
         active |= gradient != 0
     return int(active.sum())
 
@@ -191,7 +191,7 @@ def _unit(anchor: Tensor, energy_and_force: Callable[[Tensor], tuple[float, Tens
     return curvature**-0.5
 
 
-def _loss_and_gradient(problem: Problem, member: int, position: Tensor) -> tuple[float, Tensor]:
+def loss_and_gradient(problem: Problem, member: int, position: Tensor) -> tuple[float, Tensor]:
     """Return the mean loss over all data and its gradient (P,), in float64, at a position (P,) of one network."""
     fit = copies_that_fit(int(problem.bytes_per_sample), problem.memory_budget)
     chunk = min(fit, MOST_AT_ANCHOR)

@@ -114,7 +114,7 @@ class LLCResult:
 
         It is `llc` ± t standard errors. t is Student's quantile, because few draws do not know their own error well.
         Foretold biases widen it on the side of the truth: downwards by what they add to `llc`, upwards by what they
-        take away. Without `biases`, `systematic_error` widens both sides.
+        take away, and on both sides by rounding. Without `biases`, `systematic_error` widens both sides.
         """
         degrees = degrees_of_freedom(self.ess, self.settings.num_chains)
         quantile = float(stdtrit(degrees, 0.975))
@@ -123,6 +123,7 @@ class LLCResult:
             below = self.biases.of_the_step
             if not math.isnan(self.biases.heating_error):
                 below += self.biases.heating_error
+            half += self.biases.of_rounding
             return self.llc - half - below, self.llc + half + self.biases.taken_away
         half += self.systematic_error or 0.0
         return self.llc - half, self.llc + half

@@ -236,6 +236,13 @@ def reason_of_lower(lower: float, llc: float, minimized: bool, rounded: bool) ->
     return f"near w* nβ L is lower by {lower:.3g} or more, at an estimate of {llc:.3g}: {remedy}"
 
 
+def reason_of_rounding(biases: Biases, llc: float) -> str | None:
+    """Return what is said of rounding that may move an estimate by a share that counts. None: it moves it by less."""
+    if not biases.rounding > max(BIAS_SHARE * llc, FLOOR):
+        return None
+    return f"rounding to bfloat16 may move the estimate by {biases.rounding:.3g}: leave out dtype"
+
+
 def _plateau(facts: Facts) -> Verdict | None:
     """Reject a trace that still moves.
 
@@ -319,6 +326,9 @@ def _bias(facts: Facts) -> Verdict | None:
     biases = facts.biases
     if biases is None:
         return None
+    rounded = reason_of_rounding(biases, facts.llc)
+    if rounded is not None:
+        return BIASED, rounded
     limit = facts.share(BIAS_SHARE)
     pull = biases.localization - BIAS_ERRORS * biases.localization_error
     if pull > PULL_SHARE * facts.llc:  # no floor, because a strong pull makes every estimate small

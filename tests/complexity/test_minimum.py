@@ -113,32 +113,6 @@ def test_the_minimum_below_a_saddle_is_found():
     assert result.status == "ok"
 
 
-def test_a_loss_that_is_lower_by_rounding_names_the_dtype():
-    """At nβ = 1e5 the rounding to bfloat16 is worth nats. In float32 this is the minimum."""
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(2000, 8, generator=generator)
-    targets = torch.multinomial((inputs @ torch.randn(8, 4, generator=generator)).softmax(1), 1, generator=generator)
-    targets = targets[:, 0]
-    model = nn.Linear(8, 4).double()
-    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=500, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        optimizer.zero_grad()
-        found = F.cross_entropy(model(inputs.double()), targets)
-        found.backward()
-        return found
-
-    optimizer.step(loss)
-    settings = {"sampler": "sghmc", "step_size": 1e-6, "localization": 250.0, "nbeta": 1e5, "num_draws": 2000}
-    exact = estimate_llc(model.float(), inputs, targets, **settings)
-    assert exact.llc == pytest.approx(13.5, abs=1)
-    assert exact.status == "ok"
-    rounded = estimate_llc(model, inputs, targets, **settings, dtype=torch.bfloat16, minimize=True)
-    assert rounded.lowered_by < 0.1  # at the precision of the weights
-    assert rounded.status == "not_at_minimum"
-    assert "leave out dtype, because bfloat16 may do so by its rounding" in rounded.status_reason
-
-
 def test_a_small_estimate_away_from_its_minimum_is_named():
     """λ is 1/2 and w* is 0.24 nats above the minimum, so that about half of the estimate is missing."""
     model, inputs, targets, curvatures = regression(dimension=1)

@@ -1,0 +1,51 @@
+"""Foretell what the rounding of a lower precision adds to an estimate.
+
+An estimate is nβ times a difference of mean losses, at the draws and at w*. Each of them is off by a rounding of its
+own, which nβ multiplies.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+import torch
+from torch import Tensor
+
+from .minimum import loss_and_gradient
+from .problem import Problem
+
+_PLACES = 4  # near w*
+_NEAR = 1e-3  # distance of each parameter from w*, where the curvature is measured
+
+
+def rounding_bias(problem: Problem, member: int, nbeta: float, llc: float) -> float:
+    """Return how far rounding may move the estimate of one network: what it adds or takes away, and 2 errors of that.
+
+    It is measured at random places near w*, where nβ L is higher by about the estimate, as at the draws.
+
+    Args:
+        problem: networks, data and loss. At the precision of the weights nothing is added.
+        member: place of the network in the stack.
+        nbeta: nβ.
+        llc: the estimate.
+    """
+    if problem.full is None or not llc > 0:
+        return 0.0
+
+    def exact(position: Tensor) -> float:
+        return loss_and_gradient(problem.exact, member, position)[0]
+
+    def rounding(position: Tensor) -> float:
+        return loss_and_gradient(problem, member, position)[0] - exact(position)
+
+    anchor = problem.anchors[member].double()
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.randn(_PLACES, len(anchor), generator=generator).to(anchor)  # (K, P)
+    step = _NEAR * steps[0]
+    rise = nbeta * ((exact(anchor + step) + exact(anchor - step)) / 2 - exact(anchor))
+    scale = _NEAR
+    if rise > 0:
+        scale = _NEAR * (llc / rise) ** 0.5
+    at_anchor = rounding(anchor)
+    added = [nbeta * (rounding(anchor + scale * direction) - at_anchor) for direction in steps]
+    return abs(statistics.mean(added)) + 2 * statistics.stdev(added) / _PLACES**0.5
