@@ -1,5 +1,6 @@
 """Tiny random task models of transformers, and batches for them."""
 
+import pytest
 import torch
 import transformers
 from torch import nn
@@ -51,6 +52,18 @@ PAIRS = [
     *(("causal-lm", name) for name in ("gpt2", "llama", "qwen2", "gpt_neox")),
     *(("masked-lm", name) for name in ("bert", "albert", "modernbert")),
 ]
+# one pair of each architecture, each kind among them: for what takes longer
+EACH = [
+    *(("text-classification", name) for name in ("distilbert", "deberta-v2", "mpnet")),
+    *(("image-classification", name) for name in ("vit", "dinov2", "swin", "convnext", "resnet")),
+    ("token-classification", "roberta"),
+    *(("question-answering", name) for name in ("electra", "llama")),
+    ("multiple-choice", "bert"),
+    *(("causal-lm", name) for name in ("gpt2", "qwen2", "gpt_neox")),
+    *(("masked-lm", name) for name in ("albert", "modernbert")),
+]
+# layers of these cannot be recomputed in the backward pass, by transformers' own code
+NEVER_RECOMPUTED = {"mpnet", "albert", "convnext", "resnet"}
 
 
 def inner_config(kind: str, name: str, **fields):
@@ -116,6 +129,16 @@ def padded(given: dict[str, torch.Tensor], count: int) -> dict[str, torch.Tensor
         fill = -100 if name == "labels" else 0
         found[name] = nn.functional.pad(values, (0, count), value=fill) if is_tokens else values
     return found
+
+
+def enable_recomputing(model, **arguments) -> bool:
+    """Turn gradient checkpointing on. Return False where the architecture has none, which must be an error."""
+    if model.task_model.config.model_type in NEVER_RECOMPUTED:
+        with pytest.raises(ValueError, match="is not compatible with gradient checkpointing"):
+            model.gradient_checkpointing_enable(arguments)
+        return False
+    model.gradient_checkpointing_enable(arguments)
+    return True
 
 
 def gradients(model: nn.Module) -> dict[str, torch.Tensor]:

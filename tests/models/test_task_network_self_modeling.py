@@ -10,7 +10,7 @@ from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 from selfmod_hf import SelfModelingForCausalLM, SelfModelingForSequenceClassification
 from selfmod_hf.models import KINDS, load_model
 from tests import warm
-from tests.models.task_models import PAIRS, batch, network, plain
+from tests.models.task_models import EACH, PAIRS, batch, network, plain
 
 
 def outputs(model, inputs):
@@ -213,37 +213,60 @@ def test_a_decoder_that_classifies_texts_gets_a_padding_token(tmp_path):
     assert model(**inputs).loss.isfinite()
 
 
-PUSH = """
-import sys, torch
-from tests.models.task_models import batch, network
-from transformers import AutoModelForCausalLM
-model = network("causal-lm", "gpt2")
-model.push_to_hub("me/lm")
-model.prune().push_to_hub("me/plain")
-loaded = AutoModelForCausalLM.from_pretrained("me/lm")
-assert type(loaded) is type(model)
-inputs = batch("causal-lm")
-print("loss", float(loaded(**inputs).loss), float(loaded(**inputs).classification_loss))
+# a program gives the losses of all architectures, from weights that lie alike in memory
+LOSSES = """
+import json, sys, torch, transformers
+terms = ("loss", "classification_loss", "self_modeling_loss")
+def losses(model, inputs):
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    with torch.no_grad():
+        output = model.eval()(**inputs)
+    return [float(output[term]) for term in terms if output.get(term) is not None]
+def loaded(auto_class, name, trust):
+    return getattr(transformers, auto_class).from_pretrained(name, trust_remote_code=trust)
+found = {}
 """
-WITHOUT_PACKAGE = """
-import json, sys, torch
+PUSH = f"""{LOSSES}
+from selfmod_hf.models import KINDS
+from tests.models.task_models import EACH, batch, network
+for kind, name in EACH:
+    model = network(kind, name)
+    model.push_to_hub(f"me/{{name}}")
+    if name == "gpt2":
+        model.prune().push_to_hub("me/plain")
+    again = loaded(KINDS[kind].auto_class, f"me/{{name}}", False)
+    assert type(again) is type(model)
+    found[name] = losses(again, batch(kind))
+    assert found[name] == losses(model, batch(kind)), name
+print(json.dumps(found))
+"""
+WITHOUT_PACKAGE = f"""{LOSSES}
 sys.modules["selfmod_hf"] = None  # importing it now fails
-from transformers import AutoModelForCausalLM
-inputs = {name: torch.tensor(values) for name, values in json.loads(sys.argv[1]).items()}
-model = AutoModelForCausalLM.from_pretrained("me/lm", trust_remote_code=True)
-plain = AutoModelForCausalLM.from_pretrained("me/plain", trust_remote_code=False)
-print("loss", float(model(**inputs).loss), float(plain(**inputs).loss))
+for name, (auto_class, given) in json.loads(sys.argv[1]).items():
+    inputs = {{key: torch.tensor(values) for key, values in given.items()}}
+    found[name] = losses(loaded(auto_class, f"me/{{name}}", True), inputs)
+    if name == "gpt2":
+        assert losses(loaded(auto_class, "me/plain", False), inputs) == found[name][1:2]
+print(json.dumps(found))
 """
 
 
 @pytest.mark.slow
 def test_pushed_and_loaded_with_and_without_the_package(loopback_hub):
-    def python(*arguments: str) -> str:
+    def losses(*arguments: str) -> dict[str, list[float]]:
         done = warm.run(arguments, loopback_hub.env())
         assert done.returncode == 0, done.stdout + done.stderr
-        return next(line for line in done.stdout.splitlines() if line.startswith("loss"))
+        return json.loads(done.stdout.splitlines()[-1])
 
-    inputs = {name: values.tolist() for name, values in batch("causal-lm").items()}
-    assert python("-c", PUSH) == python("-c", WITHOUT_PACKAGE, json.dumps(inputs))
-    card = loopback_hub.root / "models/me/lm/README.md"
-    assert "SelfModelingForCausalLM" in card.read_text()
+    given = {
+        name: (KINDS[kind].auto_class, {key: values.tolist() for key, values in batch(kind).items()})
+        for kind, name in EACH
+    }
+    expected = losses("-c", PUSH)
+    assert expected.keys() == given.keys()
+    assert all(len(terms) == 3 for terms in expected.values())
+    assert losses("-c", WITHOUT_PACKAGE, json.dumps(given)) == expected
+    for kind, name in EACH:
+        card = loopback_hub.root / f"models/me/{name}/README.md"
+        assert f"SelfModelingFor{KINDS[kind].head}" in card.read_text()
