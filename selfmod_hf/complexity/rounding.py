@@ -6,6 +6,7 @@ own, which nβ multiplies.
 
 from __future__ import annotations
 
+import math
 import statistics
 
 import torch
@@ -24,13 +25,19 @@ def rounding_bias(problem: Problem, member: int, nbeta: float, llc: float) -> fl
     It is measured at random places near w*, where nβ L is higher by about the estimate, as at the draws.
 
     Args:
-        problem: networks, data and loss. At the precision of the weights nothing is added.
+        problem: networks, data and loss.
         member: place of the network in the stack.
         nbeta: nβ.
         llc: the estimate.
+
+    Returns:
+        0 at the precision of the weights. NaN for an estimate that is not positive, and for a network that converts to
+        the lower precision by itself.
     """
-    if problem.full is None or not llc > 0:
+    if problem.compute_dtype is None:
         return 0.0
+    if problem.full is None or not llc > 0:
+        return math.nan
 
     def exact(position: Tensor) -> float:
         return loss_and_gradient(problem.exact, member, position)[0]
