@@ -12,6 +12,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+OUTLIER_RELATIVE = 0.5  # of the estimate: a chain's own mean within it from the median chain's is no outlier
+OUTLIER_SPREADS = 6.0  # nor is one within this many spreads of the chains
+
 Draws = NDArray[np.float64]  # (chains, draws)
 
 
@@ -141,3 +144,25 @@ def _size_and_variance(halves: Draws) -> tuple[float, float]:
     integrated_time = max(-1 + 2 * falling.sum(), least_time)
     size = float(total / integrated_time)
     return size, variance
+
+
+def outlying_chains(means: np.ndarray, llc: float) -> tuple[int, ...]:
+    """Return the chains with estimates far from those of the other chains.
+
+    Far is more than half of the estimate from the median chain, and more than six spreads of the chains. The spread is
+    taken from the median distance to the median chain, because a few outliers do not move it.
+
+    Args:
+        means: (C,), each chain's own estimate.
+        llc: the estimate.
+
+    Example:
+        >>> outlying_chains(np.array([30.0, 31.0, 29.0, 90.0]), llc=45.0)
+        (3,)
+    """
+    median = np.median(means)
+    distance = np.abs(means - median)  # (C,)
+    spread = 1.4826 * np.median(distance)  # the standard deviation, if the chains are normally distributed
+    limit = max(OUTLIER_RELATIVE * llc, OUTLIER_SPREADS * spread)
+    far = np.flatnonzero(distance > limit)
+    return tuple(far.tolist())

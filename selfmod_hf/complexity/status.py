@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .biases import Biases
-from .diagnostics import Draws, effective_sample_size, split_rhat, standard_error
+from .diagnostics import Draws, effective_sample_size, outlying_chains, split_rhat, standard_error
 from .result import BIASED, DIVERGED, NOT_AT_MINIMUM, NOT_CONVERGED, OK
 
 FLOOR = 0.25  # nats: the least limit that is a share of the estimate, so that small estimates pass too
@@ -21,8 +21,6 @@ TREND_LARGE = 0.25  # a trend larger than this part of the estimate is no platea
 MIN_DRAWS = 20  # kept, per chain
 MIN_EFFECTIVE_DRAWS = 50.0  # kept, of all chains
 MAX_RHAT = 1.1
-OUTLIER_RELATIVE = 0.5  # of the estimate: a chain's own mean within it from the median chain's is no outlier
-OUTLIER_SPREADS = 6.0  # nor is one within this many spreads of the chains
 BOUND_ERRORS = 3.0  # an estimate that exceeds d/2 by this many standard errors is wrong
 LOWER_SHARE = 0.1  # of the estimate: w* is no minimum if the loss near it is lower by more
 BIAS_SHARE = 0.1  # of the estimate: a larger foretold bias is stated in the status
@@ -378,25 +376,3 @@ def _rise(facts: Facts) -> tuple[float, float]:
     level = kept - slope * time
     of_all = math.sqrt(6) * facts.error(level)
     return rise, max(of_thirds, of_all)
-
-
-def outlying_chains(means: np.ndarray, llc: float) -> tuple[int, ...]:
-    """Return the chains with estimates far from those of the other chains.
-
-    Far is more than half of the estimate from the median chain, and more than six spreads of the chains. The spread is
-    taken from the median distance to the median chain, because a few outliers do not move it.
-
-    Args:
-        means: (C,), each chain's own estimate.
-        llc: the estimate.
-
-    Example:
-        >>> outlying_chains(np.array([30.0, 31.0, 29.0, 90.0]), llc=45.0)
-        (3,)
-    """
-    median = np.median(means)
-    distance = np.abs(means - median)  # (C,)
-    spread = 1.4826 * np.median(distance)  # the standard deviation, if the chains are normally distributed
-    limit = max(OUTLIER_RELATIVE * llc, OUTLIER_SPREADS * spread)
-    far = np.flatnonzero(distance > limit)
-    return tuple(far.tolist())

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from selfmod_hf.complexity import Biases, estimate_llc, half_squared_error, llc_preset
-from selfmod_hf.complexity.diagnostics import effective_sample_size, standard_error
-from selfmod_hf.complexity.status import Facts, diverged_chains, judge, outlying_chains
+from selfmod_hf.complexity.diagnostics import effective_sample_size, outlying_chains, standard_error
+from selfmod_hf.complexity.status import Facts, diverged_chains, judge
 
 from .scenarios import DUMMY, Quadratic, digits, given_loss, trained_digits_net
 
