@@ -39,20 +39,22 @@ def rounding_bias(problem: Problem, member: int, nbeta: float, llc: float) -> fl
     if problem.full is None or not llc > 0:
         return math.nan
 
-    def exact(position: Tensor) -> float:
-        return loss_and_gradient(problem.exact, member, position)[0]
-
-    def rounding(position: Tensor) -> float:
-        return loss_and_gradient(problem, member, position)[0] - exact(position)
+    def loss(of: Problem, position: Tensor) -> float:
+        return loss_and_gradient(of, member, position)[0]
 
     anchor = problem.anchors[member].double()
     generator = torch.Generator().manual_seed(0)
     steps = torch.randn(_PLACES, len(anchor), generator=generator).to(anchor)  # (K, P)
     step = _NEAR * steps[0]
-    rise = nbeta * ((exact(anchor + step) + exact(anchor - step)) / 2 - exact(anchor))
+    at_anchor = loss(problem.exact, anchor)
+    rise = nbeta * ((loss(problem.exact, anchor + step) + loss(problem.exact, anchor - step)) / 2 - at_anchor)
     scale = _NEAR
     if rise > 0:
         scale = _NEAR * (llc / rise) ** 0.5
-    at_anchor = rounding(anchor)
-    added = [nbeta * (rounding(anchor + scale * direction) - at_anchor) for direction in steps]
+    rounding_at_anchor = loss(problem, anchor) - at_anchor
+    added = []
+    for direction in steps:
+        position = anchor + scale * direction
+        rounding = loss(problem, position) - loss(problem.exact, position)
+        added.append(nbeta * (rounding - rounding_at_anchor))
     return abs(statistics.mean(added)) + 2 * statistics.stdev(added) / _PLACES**0.5
